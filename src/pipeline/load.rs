@@ -1,0 +1,329 @@
+//! From a pipeline file to what the running parts need, or to all that is wrong with it at once.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use globset::{GlobBuilder, GlobMatcher};
+
+use super::check;
+use super::model::{File, Sink, TraceSource, VerdictRule};
+use super::secrets::{Outside, Real};
+use super::yaml::{self, Node, Place, Problem, Tree};
+use crate::decision::docket::{Rules, Service};
+use crate::decision::formats::Limits;
+use crate::decision::json::Pointer;
+use crate::decision::{trace, verdict};
+use crate::sink::loki::LabelSource;
+
+/// A pipeline file that is right, with its rules compiled.
+#[derive(Debug, Clone)]
+pub struct Pipeline {
+    pub path: PathBuf,
+    pub file: File,
+    pub rules: Rules,
+    pub limits: Limits,
+}
+
+impl Pipeline {
+    pub fn name(&self) -> &str {
+        &self.file.name
+    }
+
+    pub fn docket_topic(&self) -> String {
+        self.file.docket.topic.clone().unwrap_or_else(|| format!("docket.{}", self.file.name))
+    }
+
+    pub fn rejects_topic(&self) -> String {
+        self.file.docket.rejects.clone().unwrap_or_else(|| format!("{}.rejects", self.docket_topic()))
+    }
+
+    /// The consumer group of one part: `intake`, or a sink's name.
+    pub fn group(&self, part: &str) -> String {
+        match (part, &self.file.intake.group) {
+            ("intake", Some(group)) => group.clone(),
+            _ => format!("docket.{}.{part}", self.file.name),
+        }
+    }
+}
+
+/// All that is wrong with a file.
+#[derive(Debug)]
+pub struct LoadError {
+    path: PathBuf,
+    /// The file's text, to quote the lines from.
+    text: String,
+    problems: Vec<Problem>,
+}
+
+impl std::error::Error for LoadError {}
+
+impl fmt::Display for LoadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lines: Vec<&str> = self.text.lines().collect();
+        for (i, problem) in self.problems.iter().enumerate() {
+            if i > 0 {
+                writeln!(f)?;
+            }
+            let Place { line, column } = problem.at;
+            if line == 0 {
+                write!(f, "{}: {}", self.path.display(), problem.message)?;
+                continue;
+            }
+            write!(f, "{}:{line}:{column}: {}", self.path.display(), problem.message)?;
+            if let Some(text) = lines.get(line - 1) {
+                let pad = " ".repeat(line.to_string().len());
+                write!(f, "\n  {line} | {text}\n  {pad} | {}^", " ".repeat(column - 1))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads a pipeline file, with references resolved from the environment and the file system.
+pub fn load(path: &Path) -> Result<Pipeline, LoadError> {
+    let text = std::fs::read_to_string(path).map_err(|e| LoadError {
+        path: path.to_owned(),
+        text: String::new(),
+        problems: vec![Problem { at: Place { line: 0, column: 0 }, message: format!("can't be read: {e}") }],
+    })?;
+    parse(path, &text, &Real)
+}
+
+pub fn parse(path: &Path, text: &str, outside: &dyn Outside) -> Result<Pipeline, LoadError> {
+    let mut problems = Vec::new();
+    let error = |mut problems: Vec<Problem>| {
+        problems.sort_by_key(|p| p.at);
+        LoadError { path: path.to_owned(), text: text.to_owned(), problems }
+    };
+    let Some(node) = yaml::read(text, outside, &mut problems) else {
+        if problems.is_empty() {
+            problems.push(Problem { at: Place { line: 0, column: 0 }, message: "the file is empty".into() });
+        }
+        return Err(error(problems));
+    };
+    let value = check::check(&node, &check::schema(), &mut problems);
+    if !problems.is_empty() {
+        // What can still be compiled may be wrong, too; say so at once.
+        if let Ok(file) = serde_json::from_value::<File>(value) {
+            compile(&file, &node, &mut problems);
+        }
+        return Err(error(problems));
+    }
+    let file: File = match serde_json::from_value(value) {
+        Ok(file) => file,
+        Err(e) => {
+            problems.push(Problem { at: node.at, message: e.to_string() });
+            return Err(error(problems));
+        }
+    };
+    let (rules, limits) = compile(&file, &node, &mut problems);
+    if !problems.is_empty() {
+        return Err(error(problems));
+    }
+    Ok(Pipeline { path: path.to_owned(), file, rules, limits })
+}
+
+/// What the schema can't say.
+fn compile(file: &File, node: &Node, problems: &mut Vec<Problem>) -> (Rules, Limits) {
+    let mut problem = |path: &[&str], message: String| problems.push(Problem { at: place(node, path), message });
+
+    let mut verdict_rules = Vec::new();
+    for (i, rule) in file.verdict.iter().enumerate() {
+        if let Some(rule) = verdict_rule(rule, |key, message| problem(&["verdict", &i.to_string(), key], message)) {
+            verdict_rules.push(rule);
+        }
+    }
+    let mut trace_rules = trace::Rules::default();
+    if let Some(order) = &file.trace.order {
+        trace_rules.order = order.iter().map(|source| trace_source(*source)).collect();
+    }
+    if let Some(pointers) = &file.trace.input_headers {
+        trace_rules.input_headers.clear();
+        for (i, text) in pointers.iter().enumerate() {
+            match Pointer::parse(text) {
+                Some(pointer) => trace_rules.input_headers.push(pointer),
+                None => problem(&["trace", "input_headers", &i.to_string()], not_a_pointer(text)),
+            }
+        }
+    }
+    let mut topics = std::collections::HashSet::new();
+    for (i, source) in file.sources.iter().enumerate() {
+        if !topics.insert(&source.topic) {
+            problem(&["sources", &i.to_string(), "topic"], format!("the topic {:?} is a source already", source.topic));
+        }
+    }
+    let docket = file.docket.topic.clone().unwrap_or_else(|| format!("docket.{}", file.name));
+    let rejects = file.docket.rejects.clone().unwrap_or_else(|| format!("{docket}.rejects"));
+    for (key, topic) in [("topic", &docket), ("rejects", &rejects)] {
+        if topics.contains(topic) {
+            problem(&["docket", key], format!("{topic:?} is a source; docket would read what it writes"));
+        }
+    }
+    if docket == rejects {
+        problem(&["docket", "rejects"], "rejects need a topic of their own".into());
+    }
+    for (name, sink) in &file.sinks {
+        let name_fits = !name.is_empty() && name != "intake" && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
+        if !name_fits {
+            problem(&["sinks", name], format!("{name:?} can't name a sink; use letters, digits, _ and -, and not intake"));
+        }
+        if let Sink::Loki(loki) = sink {
+            for (label, source) in &loki.labels {
+                if let Err(message) = LabelSource::parse(label, source) {
+                    problem(&["sinks", name, "labels", label], message);
+                }
+            }
+        }
+        let delivery = sink.delivery();
+        for (key, bytes) in [("batch_bytes", delivery.batch_bytes), ("prefetch", delivery.prefetch)] {
+            if bytes.0 == 0 {
+                problem(&["sinks", name, "delivery", key], "it must be more than nothing".into());
+            }
+        }
+        for (key, span) in [("timeout", delivery.timeout), ("retry_initial", delivery.retry_initial), ("retry_max", delivery.retry_max)] {
+            if span.0.is_zero() {
+                problem(&["sinks", name, "delivery", key], "it must be more than nothing".into());
+            }
+        }
+    }
+    let rules = Rules {
+        verdict: verdict_rules,
+        trace: trace_rules,
+        service: Service { name_label: file.service.name_label.clone(), instance_label: file.service.instance_label.clone() },
+    };
+    (rules, Limits { decision: file.limits.decision_bytes.0, record: file.limits.record_bytes.0 })
+}
+
+fn verdict_rule(rule: &VerdictRule, mut problem: impl FnMut(&str, String)) -> Option<verdict::Rule> {
+    let path = glob(&rule.path).map_err(|e| problem("path", e)).ok();
+    let mut pointer = |key: &str, text: &str| {
+        let pointer = Pointer::parse(text);
+        if pointer.is_none() {
+            problem(key, not_a_pointer(text));
+        }
+        pointer
+    };
+    let answer = pointer("pointer", &rule.pointer);
+    let reasons = match &rule.reasons {
+        None => None,
+        Some(text) => Some(pointer("reasons", text)?),
+    };
+    if let Some(both) = rule.allow.iter().find(|value| rule.deny.contains(value)) {
+        problem("deny", format!("{both} means allow and deny"));
+    }
+    Some(verdict::Rule { path: path?, pointer: answer?, allow: rule.allow.clone(), deny: rule.deny.clone(), reasons })
+}
+
+fn glob(text: &str) -> Result<GlobMatcher, String> {
+    let text = text.trim_start_matches('/');
+    let glob = GlobBuilder::new(text).literal_separator(true).build().map_err(|e| format!("not a glob: {e}"))?;
+    Ok(glob.compile_matcher())
+}
+
+fn not_a_pointer(text: &str) -> String {
+    format!("{text:?} is not a JSON pointer; it is empty or starts with / (RFC 6901)")
+}
+
+fn trace_source(source: TraceSource) -> trace::Source {
+    match source {
+        TraceSource::Decision => trace::Source::Decision,
+        TraceSource::RequestContext => trace::Source::RequestContext,
+        TraceSource::Input => trace::Source::Input,
+        TraceSource::Record => trace::Source::Record,
+    }
+}
+
+/// Where the value at `path` stands; where a part of the path is missing, the place of what encloses it.
+fn place(node: &Node, path: &[&str]) -> Place {
+    let Some((head, rest)) = path.split_first() else { return node.at };
+    let child = match &node.tree {
+        Tree::Mapping(pairs) => pairs.iter().find(|(key, _)| key.name == **head).map(|(_, node)| node),
+        Tree::Sequence(nodes) => head.parse::<usize>().ok().and_then(|i| nodes.get(i)),
+        Tree::Scalar(_) => None,
+    };
+    child.map_or(node.at, |child| place(child, rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Nothing;
+
+    impl Outside for Nothing {
+        fn env(&self, name: &str) -> Option<String> {
+            (name == "PASSWORD").then(|| "canary".to_owned())
+        }
+
+        fn file(&self, _: &str) -> Result<String, String> {
+            Err("no such file".into())
+        }
+    }
+
+    fn parsed(text: &str) -> Result<Pipeline, LoadError> {
+        parse(Path::new("p.yaml"), text, &Nothing)
+    }
+
+    #[test]
+    fn a_small_file_is_enough() {
+        let pipeline = parsed("name: opa\nkafka: {brokers: localhost:9092}\nsources: [{topic: decisions}]\n").map_err(|e| e.to_string()).unwrap();
+        assert_eq!(pipeline.docket_topic(), "docket.opa");
+        assert_eq!(pipeline.rejects_topic(), "docket.opa.rejects");
+        assert_eq!(pipeline.group("loki"), "docket.opa.loki");
+        assert!(pipeline.file.sinks.is_empty());
+    }
+
+    #[test]
+    fn all_errors_of_a_file_are_told_at_once_with_their_places() {
+        let error = parsed(
+            r#"name: my pipeline
+kafka:
+  brokers: ${env:UNSET}
+  propertys: {}
+sources:
+  - topic: decisions
+    fromat: json
+  - topic: decisions
+    format: jsn
+docket:
+  partitions: 0
+  retention: forever
+verdict:
+  - path: "a/[b"
+    pointer: allow
+sinks:
+  logs:
+    type: lokki
+  search:
+    type: elasticsearch
+    url: localhost:9200
+    auth: {type: basic, username: u}
+  more:
+    type: loki
+    url: http://127.0.0.1:3100
+    labels: {service: servce}
+    delivery: {concurrency: many, batch_age: 5}
+    tenant: 12
+limits: [1]
+"#,
+        )
+        .unwrap_err()
+        .to_string();
+        insta::assert_snapshot!("all_errors_of_a_file", error);
+    }
+
+    #[test]
+    fn secrets_are_in_no_message() {
+        let error = parsed("name: opa\nkafka: {brokers: localhost:9092}\nsources: [{topic: t}]\nsinks:\n  s: {type: elasticsearch, url: \"${env:PASSWORD}\", index: \"${env:PASSWORD}!\"}\n").unwrap_err();
+        assert!(!error.to_string().contains("canary"), "{error}");
+        assert!(!format!("{error:?}").contains("canary"));
+    }
+
+    #[test]
+    fn broken_yaml_and_repeated_keys_have_places() {
+        assert!(parsed("name: [\n").unwrap_err().to_string().contains("not YAML"));
+        assert!(parsed("").unwrap_err().to_string().contains("empty"));
+        let twice = parsed("name: a\nname: b\nkafka: {brokers: x}\nsources: [{topic: t}]\n").unwrap_err().to_string();
+        assert!(twice.starts_with("p.yaml:2:1: \"name\" stands here a second time"), "{twice}");
+    }
+}

@@ -1,0 +1,14 @@
+//! The pipeline file: what it may say (`model`, also the source of the JSON Schema), how it is read with
+//! places kept (`yaml`), what is wrong with it (`check`), values from the environment and files
+//! (`secrets`), what the running parts get (`load`), and a file's own test cases (`cases`).
+
+pub mod cases;
+pub mod check;
+pub mod load;
+pub mod model;
+pub mod secrets;
+pub mod units;
+pub mod yaml;
+
+pub use load::{LoadError, Pipeline, load, parse};
+pub use model::File;

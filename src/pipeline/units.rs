@@ -1,0 +1,100 @@
+//! Durations and sizes as people write them.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, de::Error};
+
+/// A duration: `200ms`, `5s`, `10m`, `2h`, `7d`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Span(pub Duration);
+
+/// A size in bytes: `512KiB`, `4MiB`, `1GB`, `1000`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Bytes(pub usize);
+
+fn split(text: &str) -> Option<(f64, &str)> {
+    let text = text.trim();
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    Some((text[..end].parse().ok()?, text[end..].trim()))
+}
+
+impl std::str::FromStr for Span {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Span, String> {
+        let wrong = || format!("{text:?} is not a duration such as 200ms, 5s, 10m, 2h or 7d");
+        let (number, unit) = split(text).ok_or_else(wrong)?;
+        let seconds = number
+            * match unit {
+                "ms" => 0.001,
+                "s" => 1.0,
+                "m" => 60.0,
+                "h" => 3600.0,
+                "d" => 86_400.0,
+                _ => return Err(wrong()),
+            };
+        Duration::try_from_secs_f64(seconds).map(Span).map_err(|_| wrong())
+    }
+}
+
+impl std::str::FromStr for Bytes {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Bytes, String> {
+        let wrong = || format!("{text:?} is not a size such as 512KiB, 4MiB or 1GB");
+        let (number, unit) = split(text).ok_or_else(wrong)?;
+        let factor: u64 = match unit {
+            "" | "B" => 1,
+            "kB" | "KB" => 1000,
+            "MB" => 1_000_000,
+            "GB" => 1_000_000_000,
+            "KiB" => 1 << 10,
+            "MiB" => 1 << 20,
+            "GiB" => 1 << 30,
+            _ => return Err(wrong()),
+        };
+        Ok(Bytes((number * factor as f64) as usize))
+    }
+}
+
+macro_rules! from_text {
+    ($type:ident, $name:literal, $expected:literal, $pattern:literal) => {
+        impl<'de> Deserialize<'de> for $type {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<$type, D::Error> {
+                Cow::<str>::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+            }
+        }
+
+        impl JsonSchema for $type {
+            fn schema_name() -> Cow<'static, str> {
+                $name.into()
+            }
+
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!({ "type": "string", "pattern": $pattern, "description": $expected, "x-expected": $expected })
+            }
+        }
+    };
+}
+
+from_text!(Span, "Duration", "a duration such as 200ms, 5s, 10m, 2h or 7d", r"^\d+(\.\d+)?\s*(ms|s|m|h|d)$");
+from_text!(Bytes, "Size", "a size such as 512KiB, 4MiB or 1GB", r"^\d+(\.\d+)?\s*(B|kB|KB|MB|GB|KiB|MiB|GiB)?$");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn people_write_units() {
+        assert_eq!("200ms".parse(), Ok(Span(Duration::from_millis(200))));
+        assert_eq!("1.5h".parse(), Ok(Span(Duration::from_secs(5400))));
+        assert_eq!("512KiB".parse(), Ok(Bytes(524_288)));
+        assert_eq!("1000".parse(), Ok(Bytes(1000)));
+        for bad in ["", "s", "5", "5 parsecs", "-1s"] {
+            assert!(bad.parse::<Span>().is_err(), "{bad}");
+        }
+        assert!("1 MIB".parse::<Bytes>().is_err());
+    }
+}
