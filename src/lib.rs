@@ -1,6 +1,23 @@
-//! docket
+//! docket, the flight recorder for policy decisions. The map of the house, in the order data walks it:
+//!
+//! - [`pipeline`]: the pipeline file, which says everything below what to do.
+//! - [`log`]: Kafka, the only place where data waits.
+//! - [`decision`]: what a decision is; from a producer's bytes to the docket record. Pure.
+//! - [`stage`]: the running parts. `intake` writes the docket topic, `deliver` hands it to one sink.
+//! - [`sink`]: where decisions go: OTLP, Loki, Elasticsearch, files, Prometheus.
+//! - [`metrics`]: what Prometheus scrapes of the decisions.
+//! - [`telemetry`]: docket's own counters, logs, traces and health.
+//! - [`admin`]: the port that serves them.
+//! - [`generate`]: made-up decisions, for load and the demo.
+//! - [`cli`]: the commands.
+
+pub mod admin;
+pub mod cli;
 pub mod decision;
+pub mod generate;
+pub mod log;
+pub mod metrics;
 pub mod pipeline;
-pub mod sink { pub mod loki { 
-#[derive(Debug, Clone)]
-pub struct LabelSource; impl LabelSource { pub fn parse(_l:&str,_s:&str)->Result<LabelSource,String>{Ok(LabelSource)} } } }
+pub mod sink;
+pub mod stage;
+pub mod telemetry;

@@ -135,5 +135,5 @@ pub fn gunzip(value: &[u8], limit: usize) -> Result<Vec<u8>, Reject> {
     }
 }
 
-
-
+#[cfg(test)]
+mod tests;

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::super::docket::Agent;
 use super::super::reject::Reason;
-use super::{Found, Opener, reject};
+use super::{Format, Found, Opener, reject};
 
 pub(super) fn protobuf(bytes: &[u8]) -> Result<ExportLogsServiceRequest, String> {
     let request = ExportLogsServiceRequest::decode(bytes).map_err(|e| e.to_string())?;
@@ -24,6 +24,8 @@ pub(super) fn json(bytes: &[u8]) -> Result<ExportLogsServiceRequest, String> {
 }
 
 pub(super) fn open(open: &mut Opener<'_>, request: ExportLogsServiceRequest, found: &mut Found<'_>) {
+    // What stands in a body is text, whatever the record was.
+    let outside = std::mem::replace(&mut open.format, Format::Json);
     for resource_logs in request.resource_logs {
         let resource = attributes(resource_logs.resource.map(|r| r.attributes).unwrap_or_default());
         for scope_logs in resource_logs.scope_logs {
@@ -42,6 +44,7 @@ pub(super) fn open(open: &mut Opener<'_>, request: ExportLogsServiceRequest, fou
             }
         }
     }
+    open.format = outside;
 }
 
 fn attributes(list: Vec<KeyValue>) -> Value {

@@ -1,0 +1,56 @@
+//! The admin port: `/metrics` for Prometheus, `/healthz` (the process lives), `/readyz` (every part can
+//! do its work; 503 names those that can't).
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use prometheus::{Encoder, Registry, TextEncoder};
+use tokio_util::sync::CancellationToken;
+
+use crate::telemetry::Health;
+
+#[derive(Clone)]
+struct Shared {
+    registry: Registry,
+    health: Arc<Health>,
+}
+
+/// Listens, and serves until stopped. Returns the address, which matters with port 0.
+pub async fn serve(listen: &str, registry: Registry, health: Arc<Health>, stop: CancellationToken) -> std::io::Result<SocketAddr> {
+    let listener = tokio::net::TcpListener::bind(listen).await?;
+    let address = listener.local_addr()?;
+    let router = Router::new()
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .with_state(Shared { registry, health });
+    tokio::spawn(async move {
+        let served = axum::serve(listener, router).with_graceful_shutdown(async move { stop.cancelled().await }).await;
+        if let Err(error) = served {
+            tracing::error!(%error, "the admin port failed");
+        }
+    });
+    Ok(address)
+}
+
+async fn metrics(State(shared): State<Shared>) -> impl IntoResponse {
+    let mut text = Vec::new();
+    match TextEncoder::new().encode(&shared.registry.gather(), &mut text) {
+        Ok(()) => (StatusCode::OK, [(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text),
+        Err(e) => (StatusCode::INTERNAL_SERVER_ERROR, [(header::CONTENT_TYPE, "text/plain")], e.to_string().into_bytes()),
+    }
+}
+
+async fn ready(State(shared): State<Shared>) -> (StatusCode, String) {
+    let not_ready = shared.health.not_ready();
+    if not_ready.is_empty() {
+        return (StatusCode::OK, "ready\n".into());
+    }
+    let lines: String = not_ready.iter().map(|(part, why)| format!("{part}: {why}\n")).collect();
+    (StatusCode::SERVICE_UNAVAILABLE, lines)
+}

@@ -1,0 +1,86 @@
+//! Decision logs from files into Kafka records, for `docket demo FILE`.
+
+use std::io::Read;
+use std::path::Path;
+
+use crate::decision::formats;
+use crate::decision::json;
+
+/// At most so many bytes of lines go into one Kafka record.
+const RECORD: usize = 64 << 10;
+/// A file may not be larger than this once decompressed.
+const LIMIT: usize = 2 << 30;
+
+/// The content of a file, or of standard input for `-`, decompressed if it is gzip.
+pub fn read(path: &Path) -> Result<Vec<u8>, String> {
+    let named = |e: &dyn std::fmt::Display| format!("{}: {e}", path.display());
+    let content = if path.as_os_str() == "-" {
+        let mut content = Vec::new();
+        std::io::stdin().lock().read_to_end(&mut content).map_err(|e| named(&e))?;
+        content
+    } else {
+        std::fs::read(path).map_err(|e| named(&e))?
+    };
+    if content.starts_with(&[0x1f, 0x8b]) {
+        return formats::gunzip(&content, LIMIT).map_err(|e| named(&e.detail));
+    }
+    Ok(content)
+}
+
+/// Cuts a file into Kafka records: elements of an array, groups of whole lines, or all of it.
+pub fn records(content: &[u8]) -> Vec<&[u8]> {
+    let text = json::trim(content);
+    match text.first() {
+        Some(b'[') => elements(text).unwrap_or_else(|| vec![text]),
+        Some(b'{') if json::end_of_value(text, 0) == text.len() => vec![text],
+        // OTLP as protobuf has no lines.
+        _ if content.first() == Some(&0x0a) && std::str::from_utf8(content).is_err() => vec![content],
+        None => Vec::new(),
+        Some(_) => lines(text),
+    }
+}
+
+/// The elements of a whole, valid array.
+fn elements(text: &[u8]) -> Option<Vec<&[u8]>> {
+    json::check(text).ok()?;
+    let text = std::str::from_utf8(text).ok()?;
+    Some(json::elements(text).map(str::as_bytes).collect())
+}
+
+fn lines(text: &[u8]) -> Vec<&[u8]> {
+    let mut records = Vec::new();
+    let (mut start, mut last) = (0, 0);
+    for end in memchr::memchr_iter(b'\n', text).chain([text.len()]) {
+        // A CRI line's parts (tag P) stay with the last one.
+        let line = &text[last..end];
+        let partial = line.splitn(4, |b| *b == b' ').nth(2) == Some(b"P");
+        last = (end + 1).min(text.len());
+        if end - start >= RECORD && !partial {
+            records.push(&text[start..end]);
+            start = last;
+        }
+    }
+    if start < text.len() {
+        records.push(&text[start..]);
+    }
+    records
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_cut_where_nothing_is_torn() {
+        assert_eq!(records(b" [{\"a\":1}, {\"b\":2}] "), [b"{\"a\":1}", b"{\"b\":2}"]);
+        assert_eq!(records(b"{\n\"a\":1\n}"), [b"{\n\"a\":1\n}"]);
+        assert!(records(b"  ").is_empty());
+        let line = format!("2026-11-24T12:48:50.000000000Z stdout P {}\n", "x".repeat(40_000));
+        let last = format!("2026-11-24T12:48:50.000000000Z stdout F {}\n", "y".repeat(10));
+        let text = line.repeat(3) + &last + &last;
+        let cut = records(text.as_bytes());
+        assert_eq!(cut.len(), 2);
+        assert!(cut[0].ends_with(b"yyy") && cut[1].ends_with(b"yyy"));
+        assert_eq!(cut.iter().map(|c| c.len() + 1).sum::<usize>(), text.len());
+    }
+}

@@ -1,0 +1,150 @@
+//! `docket generate`: load.
+
+use std::io::{BufWriter, IsTerminal, Write};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+
+use super::CommandResult;
+use crate::generate::{Generator, Mix, Shape};
+use crate::log::client;
+
+/// Write made-up decisions, as OPA writes them, to standard output or to a pipeline's source topic.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  docket generate --count 1000 > decisions.ndjson
+  docket generate --to pipelines/opa.yaml --rate 500 --for 10m --deny 0.2
+  docket generate --to pipelines/opa.yaml --count 100000 --format mixed")]
+pub struct Args {
+    /// A pipeline file; decisions go to its first source topic. Standard output without it.
+    #[arg(long, value_name = "PIPELINE")]
+    to: Option<PathBuf>,
+    /// Stop after so many decisions. Endless without --count and --for.
+    #[arg(long)]
+    count: Option<u64>,
+    /// Stop after so long.
+    #[arg(long = "for", value_name = "DURATION", value_parser = super::duration)]
+    period: Option<Duration>,
+    /// Decisions per second; as fast as possible without it.
+    #[arg(long)]
+    rate: Option<f64>,
+    /// How records are written. Only line formats go to standard output.
+    #[arg(long, value_enum, default_value = "json")]
+    format: Shape,
+    /// The part of decisions that are denials.
+    #[arg(long, default_value_t = 0.08)]
+    deny: f64,
+    /// The part of decisions that are undefined.
+    #[arg(long, default_value_t = 0.01)]
+    undefined: f64,
+    /// The part of decisions that are evaluation errors.
+    #[arg(long, default_value_t = 0.002)]
+    error: f64,
+    /// The part of decisions that carry a trace context.
+    #[arg(long, default_value_t = 0.95)]
+    traced: f64,
+    /// Further bytes in each input.
+    #[arg(long, default_value_t = 0)]
+    padding: usize,
+    #[arg(long, default_value_t = 7)]
+    seed: u64,
+}
+
+enum Target {
+    Stdout(BufWriter<std::io::StdoutLock<'static>>),
+    Kafka { producer: BaseProducer, topic: String },
+}
+
+impl Target {
+    fn open(to: Option<&PathBuf>) -> Result<Target, Box<dyn std::error::Error>> {
+        let Some(path) = to else { return Ok(Target::Stdout(BufWriter::with_capacity(1 << 20, std::io::stdout().lock()))) };
+        let pipeline = super::load(path)?;
+        let mut config = client::config(&pipeline.file.kafka, "generate");
+        config.set("linger.ms", "20").set("compression.type", "lz4").set("enable.idempotence", "true").set("queue.buffering.max.messages", "500000");
+        let producer = client::with_properties(config, &pipeline.file.kafka).create()?;
+        Ok(Target::Kafka { producer, topic: pipeline.file.sources[0].topic.clone() })
+    }
+
+    fn write(&mut self, record: &[u8]) -> CommandResult {
+        match self {
+            Target::Stdout(out) => {
+                out.write_all(record)?;
+                out.write_all(b"\n")?;
+                Ok(())
+            }
+            Target::Kafka { producer, topic } => {
+                let mut message = BaseRecord::<(), [u8]>::to(topic).payload(record);
+                loop {
+                    match producer.send(message) {
+                        Ok(()) => break,
+                        Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
+                            producer.poll(Duration::from_millis(50));
+                            message = back;
+                        }
+                        Err((error, _)) => return Err(error.into()),
+                    }
+                }
+                producer.poll(Duration::ZERO);
+                Ok(())
+            }
+        }
+    }
+
+    fn finish(&mut self) -> CommandResult {
+        match self {
+            Target::Stdout(out) => Ok(out.flush()?),
+            Target::Kafka { producer, .. } => Ok(producer.flush(Duration::from_secs(60))?),
+        }
+    }
+}
+
+pub fn run(args: &Args) -> CommandResult {
+    for (name, part) in [("--deny", args.deny), ("--undefined", args.undefined), ("--error", args.error), ("--traced", args.traced)] {
+        if !(0.0..=1.0).contains(&part) {
+            return Err(format!("{name} is a part, from 0 to 1").into());
+        }
+    }
+    if args.to.is_none() && matches!(args.format, Shape::Upload | Shape::Mixed) {
+        return Err("gzipped uploads are no lines; use --to PIPELINE, or another --format".into());
+    }
+    let mut target = Target::open(args.to.as_ref())?;
+    let mix = Mix { seed: args.seed, deny: args.deny, undefined: args.undefined, error: args.error, traced: args.traced, padding: args.padding };
+    let mut generator = Generator::new(mix);
+    let bar = bar(args.count);
+    let started = Instant::now();
+    let mut written = 0;
+    while args.count.is_none_or(|count| written < count) && args.period.is_none_or(|period| started.elapsed() < period) {
+        if let Some(rate) = args.rate.filter(|r| *r > 0.0) {
+            let due = Duration::from_secs_f64(written as f64 / rate);
+            if let Some(wait) = due.checked_sub(started.elapsed()) {
+                std::thread::sleep(wait.min(Duration::from_millis(100)));
+                continue;
+            }
+        }
+        let (record, decisions) = generator.record(args.format, super::now());
+        target.write(&record)?;
+        written += decisions;
+        if written % 64 < decisions {
+            bar.set_position(written);
+        }
+    }
+    target.finish()?;
+    bar.finish_and_clear();
+    let seconds = started.elapsed().as_secs_f64();
+    eprintln!("{written} decisions in {seconds:.1} s, {:.0}/s", written as f64 / seconds.max(1e-9));
+    Ok(())
+}
+
+fn bar(count: Option<u64>) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = |template| ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    match count {
+        Some(count) => ProgressBar::new(count).with_style(style("{bar:40} {pos}/{len} decisions, {per_sec}, {eta} left")),
+        None => ProgressBar::new_spinner().with_style(style("{spinner} {pos} decisions, {per_sec}")),
+    }
+}

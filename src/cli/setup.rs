@@ -1,0 +1,85 @@
+//! `docket setup`: what a pipeline needs to be there: topics, and index templates.
+
+use std::path::PathBuf;
+
+use reqwest::Method;
+use serde_json::Value;
+
+use super::CommandResult;
+use crate::log::topics;
+use crate::pipeline::model::{Elasticsearch, Sink};
+use crate::sink::http::Client;
+
+/// Create what a pipeline needs: its Kafka topics, and the index template of its Elasticsearch sinks. Safe to repeat.
+#[derive(clap::Args)]
+#[command(after_help = "Example:
+  docket setup pipelines/opa.yaml")]
+pub struct Args {
+    #[arg(required = true, value_name = "PIPELINE")]
+    files: Vec<PathBuf>,
+}
+
+pub async fn run(args: Args) -> CommandResult {
+    for path in &args.files {
+        let pipeline = super::load(path)?;
+        let made = topics::ensure(&pipeline, true).await?;
+        let topics = if made.is_empty() { "all there".to_owned() } else { format!("created {}", made.join(", ")) };
+        anstream::println!("{}: topics: {topics}", path.display());
+        for (name, sink) in &pipeline.file.sinks {
+            if let Sink::Elasticsearch(config) = sink {
+                let what = template(config).await.map_err(|e| format!("{}: sink {name}: {e}", path.display()))?;
+                anstream::println!("{}: sink {name}: {what}", path.display());
+            }
+        }
+    }
+    Ok(())
+}
+
+const TEMPLATE: &str = include_str!("../../deploy/elasticsearch/index-template.json");
+
+/// Installs the index template; for OpenSearch with its own name for `flattened`.
+async fn template(config: &Elasticsearch) -> Result<String, Box<dyn std::error::Error>> {
+    let client = Client::new(&config.tls, config.auth.as_ref(), &config.headers, config.delivery.timeout.0)?;
+    let base = config.url.trim_end_matches('/');
+    let about: Value = answer(client.request(Method::GET, base)).await?;
+    let opensearch = about["version"]["distribution"] == "opensearch";
+    let mut template: Value = serde_json::from_str(TEMPLATE)?;
+    template["index_patterns"] = vec![if config.data_stream { config.index.clone() } else { format!("{}*", config.index) }].into();
+    if config.data_stream {
+        template["data_stream"] = serde_json::json!({});
+    }
+    if opensearch {
+        to_opensearch(&mut template);
+    }
+    let name = format!("docket-{}", config.index);
+    let request = client.request(Method::PUT, &format!("{base}/_index_template/{name}"));
+    let body = template.to_string();
+    answer(request.header("content-type", "application/json").body(body)).await?;
+    let kind = if opensearch { "OpenSearch" } else { "Elasticsearch" };
+    Ok(format!("index template {name} installed ({kind} {})", about["version"]["number"].as_str().unwrap_or("?")))
+}
+
+/// `flattened` is Elasticsearch's name; OpenSearch calls it `flat_object`, and it has no settings there.
+fn to_opensearch(value: &mut Value) {
+    match value {
+        Value::Object(members) => {
+            if members.get("type").is_some_and(|t| t == "flattened") {
+                *value = serde_json::json!({ "type": "flat_object" });
+                return;
+            }
+            members.values_mut().for_each(to_opensearch);
+        }
+        Value::Array(elements) => elements.iter_mut().for_each(to_opensearch),
+        _ => {}
+    }
+}
+
+async fn answer(request: reqwest::RequestBuilder) -> Result<Value, Box<dyn std::error::Error>> {
+    let response = request.send().await.map_err(|e| e.without_url())?;
+    let status = response.status();
+    let text = response.text().await.map_err(|e| e.without_url())?;
+    if !status.is_success() {
+        return Err(format!("the server answered {status}: {}", text.chars().take(500).collect::<String>()).into());
+    }
+    Ok(serde_json::from_str(&text)?)
+}

@@ -1,0 +1,54 @@
+//! The Kafka headers that docket writes. Where a record came from travels in headers, not in the record,
+//! so that repeats of a decision are byte-identical.
+
+use rdkafka::message::{BorrowedMessage, Header, Headers, Message, OwnedHeaders};
+
+pub const SOURCE_TOPIC: &str = "docket-source-topic";
+pub const SOURCE_PARTITION: &str = "docket-source-partition";
+pub const SOURCE_OFFSET: &str = "docket-source-offset";
+/// Which decision of a record that held several, from 0.
+pub const SOURCE_ELEMENT: &str = "docket-source-element";
+/// When intake read it, RFC 3339.
+pub const RECEIVED: &str = "docket-received";
+/// Of a reject: where it was refused (`intake` or `deliver`), by which sink, why, and what exactly.
+pub const STAGE: &str = "docket-stage";
+pub const SINK: &str = "docket-sink";
+pub const REASON: &str = "docket-reason";
+pub const DETAIL: &str = "docket-detail";
+/// The status that the sink answered with.
+pub const STATUS: &str = "docket-status";
+/// How often it was sent before it was given up.
+pub const ATTEMPTS: &str = "docket-attempts";
+/// Set when the reject was too large for the topic, so that only its start is kept; with the hash of the whole.
+pub const TRUNCATED: &str = "docket-truncated";
+pub const SHA256: &str = "docket-sha256";
+
+/// A record's place in Kafka.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin<'a> {
+    pub topic: &'a str,
+    pub partition: i32,
+    pub offset: i64,
+    pub element: usize,
+}
+
+pub fn add(headers: OwnedHeaders, key: &str, value: &str) -> OwnedHeaders {
+    headers.insert(Header { key, value: Some(value) })
+}
+
+pub fn origin(origin: &Origin<'_>, received: &str) -> OwnedHeaders {
+    let mut headers = OwnedHeaders::new_with_capacity(5);
+    headers = add(headers, SOURCE_TOPIC, origin.topic);
+    headers = add(headers, SOURCE_PARTITION, &origin.partition.to_string());
+    headers = add(headers, SOURCE_OFFSET, &origin.offset.to_string());
+    headers = add(headers, SOURCE_ELEMENT, &origin.element.to_string());
+    add(headers, RECEIVED, received)
+}
+
+/// A message's headers that are text, by name.
+pub fn pairs<'m>(message: &'m BorrowedMessage<'_>) -> Vec<(&'m str, &'m [u8])> {
+    match message.headers() {
+        None => Vec::new(),
+        Some(headers) => headers.iter().filter_map(|h| Some((h.key, h.value?))).collect(),
+    }
+}

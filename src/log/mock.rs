@@ -1,0 +1,23 @@
+//! A Kafka inside the process, for `docket demo` and the hermetic tests: librdkafka's mock cluster, which
+//! speaks the wire protocol on a loopback port. It keeps a few MB a partition and forgets the rest, and
+//! does not store offsets that are sent in a transaction, so it proves the flow and not exactly-once.
+
+use rdkafka::error::KafkaResult;
+use rdkafka::mocking::MockCluster;
+use rdkafka::producer::DefaultProducerContext;
+
+pub struct Mock(MockCluster<'static, DefaultProducerContext>);
+
+impl Mock {
+    pub fn start(topics: &[(&str, i32)]) -> KafkaResult<Mock> {
+        let cluster = MockCluster::new(1)?;
+        for (topic, partitions) in topics {
+            cluster.create_topic(topic, *partitions, 1)?;
+        }
+        Ok(Mock(cluster))
+    }
+
+    pub fn bootstrap(&self) -> String {
+        self.0.bootstrap_servers()
+    }
+}

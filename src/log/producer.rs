@@ -1,0 +1,98 @@
+//! Writing: intake's transactions, and single records to the rejects topic.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use rdkafka::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::producer::{BaseProducer, DeliveryResult, FutureProducer, Producer, ProducerContext};
+
+use super::client;
+use crate::pipeline::model::{Compression, Kafka};
+
+/// The largest message that a producer takes; what the topic takes is the broker's to say.
+const MAX_MESSAGE: &str = "1000000000";
+
+/// Collects what became of the records of the open transaction.
+#[derive(Default)]
+pub struct Deliveries {
+    failed: AtomicUsize,
+    /// The tags of records that the broker found too large.
+    too_large: Mutex<Vec<usize>>,
+    last_error: Mutex<Option<KafkaError>>,
+}
+
+impl Deliveries {
+    fn note(&self, error: &KafkaError, tag: usize) {
+        self.failed.fetch_add(1, Ordering::Relaxed);
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge) {
+            self.too_large.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(tag);
+        }
+        *self.last_error.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(error.clone());
+    }
+
+    /// What failed since the last call: the tags of too large records, and the last error.
+    pub fn take(&self) -> (Vec<usize>, Option<KafkaError>) {
+        self.failed.store(0, Ordering::Relaxed);
+        let too_large = std::mem::take(&mut *self.too_large.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+        (too_large, self.last_error.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take())
+    }
+}
+
+impl ClientContext for Deliveries {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        client::log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::warn!("Kafka producer: {error}: {reason}");
+    }
+}
+
+impl ProducerContext for Deliveries {
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, tag: usize) {
+        if let Err((error, _)) = result {
+            self.note(error, tag);
+        }
+    }
+}
+
+pub type Transactional = BaseProducer<Deliveries>;
+
+/// A producer whose transactions are its own: an open transaction of an earlier producer with the same id is aborted.
+pub fn transactional(kafka: &Kafka, part: &str, id: &str, compression: Compression) -> KafkaResult<Transactional> {
+    let mut config = client::config(kafka, part);
+    config
+        .set("transactional.id", id)
+        // An instance that died leaves its transaction open for so long, and readers wait for it.
+        .set("transaction.timeout.ms", "15000")
+        .set("acks", "all")
+        .set("partitioner", "murmur2_random")
+        .set("compression.type", compression.as_str())
+        .set("linger.ms", "50")
+        .set("batch.size", "1000000")
+        .set("batch.num.messages", "100000")
+        .set("queue.buffering.max.messages", "1000000")
+        .set("queue.buffering.max.kbytes", "1048576")
+        .set("message.max.bytes", MAX_MESSAGE);
+    let producer: Transactional = client::with_properties(config, kafka).create_with_context(Deliveries::default())?;
+    producer.init_transactions(Duration::from_secs(30))?;
+    Ok(producer)
+}
+
+/// An idempotent producer for single records.
+pub fn single(kafka: &Kafka, part: &str, compression: Compression) -> KafkaResult<FutureProducer> {
+    let mut config = client::config(kafka, part);
+    config
+        .set("enable.idempotence", "true")
+        .set("acks", "all")
+        .set("partitioner", "murmur2_random")
+        .set("compression.type", compression.as_str())
+        .set("linger.ms", "5")
+        .set("message.max.bytes", MAX_MESSAGE);
+    client::with_properties(config, kafka).create()
+}

@@ -1,0 +1,80 @@
+//! The decision families: what Prometheus scrapes of the decisions themselves.
+
+use std::collections::HashSet;
+use std::sync::{Mutex, PoisonError};
+
+use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
+
+use crate::sink::metrics::Tally;
+
+/// At most so many combinations of service, policy, verdict and revision have a series of their own; the
+/// rest is counted under `other`.
+pub const MAX_SERIES: usize = 10_000;
+
+pub struct Decisions {
+    pipeline: String,
+    total: IntCounterVec,
+    duration: HistogramVec,
+    known: Mutex<HashSet<u64>>,
+}
+
+impl Decisions {
+    pub fn new(pipeline: &str, registry: &Registry) -> Result<Decisions, prometheus::Error> {
+        let constant = |opts: Opts| opts.const_label("pipeline", pipeline);
+        let total = IntCounterVec::new(
+            constant(Opts::new("docket_decisions_total", "Policy decisions, by service, policy, verdict and bundle revision.")),
+            &["service", "policy", "verdict", "revision"],
+        )?;
+        let buckets = vec![25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 250e-3, 1.0, 5.0];
+        let duration = HistogramVec::new(
+            HistogramOpts::new("docket_decision_duration_seconds", "Time that OPA took for a decision.").const_label("pipeline", pipeline).buckets(buckets),
+            &["service", "policy"],
+        )?;
+        registry.register(Box::new(total.clone()))?;
+        registry.register(Box::new(duration.clone()))?;
+        Ok(Decisions { pipeline: pipeline.to_owned(), total, duration, known: Mutex::default() })
+    }
+
+    pub fn pipeline(&self) -> &str {
+        &self.pipeline
+    }
+
+    pub fn add(&self, tally: &Tally) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut room = |labels: &[&str]| {
+            use std::hash::{DefaultHasher, Hash, Hasher};
+            let mut hasher = DefaultHasher::new();
+            labels.hash(&mut hasher);
+            let key = hasher.finish();
+            known.contains(&key) || (known.len() < MAX_SERIES && known.insert(key))
+        };
+        for (series, count) in &tally.counts {
+            let verdict = series.verdict.as_str();
+            let labels = [series.service.as_str(), &series.policy, verdict, &series.revision];
+            let labels = if room(&labels) { labels } else { ["other", "other", verdict, "other"] };
+            self.total.with_label_values(&labels).inc_by(*count);
+        }
+        for ((service, policy), durations) in &tally.durations {
+            let labels = [service.as_str(), policy.as_str()];
+            let histogram = self.duration.with_label_values(&if room(&labels) { labels } else { ["other", "other"] });
+            for seconds in durations {
+                histogram.observe(*seconds);
+            }
+        }
+    }
+
+    /// Decisions counted so far, by verdict.
+    pub fn by_verdict(&self) -> Vec<(crate::decision::verdict::Verdict, u64)> {
+        use prometheus::core::Collector;
+        let mut sums: Vec<_> = crate::decision::verdict::Verdict::ALL.iter().map(|v| (*v, 0)).collect();
+        for family in self.total.collect() {
+            for metric in family.get_metric() {
+                let verdict = metric.get_label().iter().find(|l| l.name() == "verdict").map(|l| l.value().to_owned());
+                if let Some((_, sum)) = sums.iter_mut().find(|(v, _)| Some(v.as_str()) == verdict.as_deref()) {
+                    *sum += metric.get_counter().get_value() as u64;
+                }
+            }
+        }
+        sums
+    }
+}

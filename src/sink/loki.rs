@@ -1,0 +1,283 @@
+//! Grafana Loki: `POST /loki/api/v1/push`, protobuf (`logproto.PushRequest`) compressed with snappy.
+//! <https://grafana.com/docs/loki/latest/reference/loki-http-api/#ingest-logs>
+//!
+//! Few labels, since each combination is a stream; what is looked up goes to structured metadata
+//! (`trace_id`, `span_id`, `decision_id`, `policy`). The line is the docket record. A repeat with the same
+//! time and line is stored once by Loki.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use super::http::{Client, HttpError};
+use super::{Outcome, Sink, wire};
+use crate::decision::ids::push_hex;
+use crate::decision::record::Record;
+use crate::pipeline::model;
+
+/// Where a stream label comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LabelSource {
+    Service,
+    Verdict,
+    Engine,
+    Policy,
+    Instance,
+    OpaLabel(String),
+    Fixed(String),
+}
+
+impl LabelSource {
+    pub fn parse(label: &str, source: &str) -> Result<LabelSource, String> {
+        let name_fits = label.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+        if !name_fits {
+            return Err(format!("{label:?} is no Loki label; letters, digits and _, and no digit first"));
+        }
+        Ok(match source {
+            "service" => LabelSource::Service,
+            "verdict" => LabelSource::Verdict,
+            "engine" => LabelSource::Engine,
+            "policy" => LabelSource::Policy,
+            "instance" => LabelSource::Instance,
+            _ => match (source.strip_prefix("label."), source.strip_prefix('=')) {
+                (Some(name), _) if !name.is_empty() => LabelSource::OpaLabel(name.to_owned()),
+                (_, Some(text)) => LabelSource::Fixed(text.to_owned()),
+                _ => {
+                    let names = "service, verdict, engine, policy, instance, label.<OPA label> or =<fixed text>";
+                    return Err(format!("{source:?} is not where a label can come from: {names}"));
+                }
+            },
+        })
+    }
+
+    fn value<'r>(&'r self, record: &'r Record<'_>) -> Cow<'r, str> {
+        match self {
+            LabelSource::Service => Cow::Borrowed(&*record.service),
+            LabelSource::Verdict => Cow::Borrowed(record.verdict.as_str()),
+            LabelSource::Engine => Cow::Borrowed(&*record.engine),
+            LabelSource::Policy => Cow::Borrowed(&*record.policy),
+            LabelSource::Instance => record.instance.as_deref().map_or(Cow::Borrowed(""), Cow::Borrowed),
+            LabelSource::OpaLabel(name) => record.label(name).unwrap_or_default(),
+            LabelSource::Fixed(text) => Cow::Borrowed(text),
+        }
+    }
+}
+
+/// The pure part: which labels a stream has.
+#[derive(Debug, Clone)]
+pub struct Encoder {
+    labels: Vec<(String, LabelSource)>,
+}
+
+impl Encoder {
+    pub fn new(config: &model::Loki) -> Encoder {
+        // Sources were checked when the file was loaded.
+        let labels = config.labels.iter().filter_map(|(name, source)| Some((name.clone(), LabelSource::parse(name, source).ok()?)));
+        Encoder { labels: labels.collect() }
+    }
+
+    /// The labels of a record's stream; an empty value is no label.
+    pub fn labels(&self, record: &Record<'_>) -> Vec<(&str, String)> {
+        let values = self.labels.iter().map(|(name, source)| (name.as_str(), source.value(record).into_owned()));
+        values.filter(|(_, value)| !value.is_empty()).collect()
+    }
+
+    /// The stream's selector, `{a="b"}`, as Loki wants it in a push request.
+    fn selector(&self, record: &Record<'_>, out: &mut String) {
+        out.push('{');
+        for (name, source) in &self.labels {
+            let value = source.value(record);
+            if value.is_empty() {
+                continue;
+            }
+            if out.len() > 1 {
+                out.push_str(", ");
+            }
+            out.push_str(name);
+            out.push_str("=\"");
+            for c in value.chars() {
+                match c {
+                    '"' => out.push_str("\\\""),
+                    '\\' => out.push_str("\\\\"),
+                    '\n' => out.push_str("\\n"),
+                    c if c.is_control() => out.push(' '),
+                    c => out.push(c),
+                }
+            }
+            out.push('"');
+        }
+        // Loki refuses a stream without labels.
+        if out.len() == 1 {
+            out.push_str("service=\"unknown\"");
+        }
+        out.push('}');
+    }
+
+    /// `logproto.PushRequest`, not compressed yet.
+    pub fn push_request(&self, batch: &[Record<'_>]) -> Vec<u8> {
+        let mut streams: HashMap<String, Vec<u8>> = HashMap::new();
+        let mut order: Vec<String> = Vec::new();
+        let mut selector = String::new();
+        for record in batch {
+            selector.clear();
+            self.selector(record, &mut selector);
+            if !streams.contains_key(&selector) {
+                order.push(selector.clone());
+            }
+            entry(record, streams.entry(selector.clone()).or_default());
+        }
+        let total: usize = streams.iter().map(|(s, entries)| s.len() + entries.len() + 32).sum();
+        let mut out = Vec::with_capacity(total);
+        for selector in order {
+            let entries = &streams[&selector];
+            wire::header(&mut out, 1, wire::field_len(selector.len()) + entries.len());
+            wire::bytes(&mut out, 1, selector.as_bytes());
+            out.extend_from_slice(entries);
+        }
+        out
+    }
+}
+
+/// Appends an `EntryAdapter` as field 2 of its stream.
+fn entry(record: &Record<'_>, out: &mut Vec<u8>) {
+    let (seconds, nanos) = (record.timestamp.div_euclid(1_000_000_000), record.timestamp.rem_euclid(1_000_000_000));
+    let mut time = Vec::with_capacity(16);
+    wire::number(&mut time, 1, seconds as u64);
+    wire::number(&mut time, 2, nanos as u64);
+    let mut trace = Vec::with_capacity(32);
+    push_hex(&mut trace, &record.trace_id.to_bytes());
+    let mut span = Vec::with_capacity(16);
+    push_hex(&mut span, &record.span_id.to_bytes());
+    let metadata: [(&str, &[u8]); 4] = [
+        ("decision_id", record.decision_id.as_bytes()),
+        ("policy", record.policy.as_bytes()),
+        ("span_id", &span),
+        ("trace_id", &trace),
+    ];
+    let pair_len = |name: &str, value: &[u8]| wire::field_len(name.len()) + wire::field_len(value.len());
+    let metadata_len: usize = metadata.iter().map(|(name, value)| wire::field_len(pair_len(name, value))).sum();
+    wire::header(out, 2, wire::field_len(time.len()) + wire::field_len(record.raw.len()) + metadata_len);
+    wire::bytes(out, 1, &time);
+    wire::bytes(out, 2, record.raw.as_bytes());
+    for (name, value) in metadata {
+        wire::header(out, 3, pair_len(name, value));
+        wire::bytes(out, 1, name.as_bytes());
+        wire::bytes(out, 2, value);
+    }
+}
+
+pub struct Loki {
+    encoder: Encoder,
+    client: Client,
+    url: String,
+}
+
+impl Loki {
+    pub fn new(config: &model::Loki) -> Result<Loki, HttpError> {
+        let mut headers = config.headers.clone();
+        if let Some(tenant) = &config.tenant {
+            headers.insert("X-Scope-OrgID".into(), crate::pipeline::secrets::Secret::new(tenant.as_str()));
+        }
+        let client = Client::new(&config.tls, config.auth.as_ref(), &headers, config.delivery.timeout.0)?;
+        Ok(Loki { encoder: Encoder::new(config), client, url: format!("{}/loki/api/v1/push", config.url.trim_end_matches('/')) })
+    }
+}
+
+impl Sink for Loki {
+    type Body = bytes::Bytes;
+
+    fn encode(&self, batch: &[Record<'_>]) -> bytes::Bytes {
+        let request = self.encoder.push_request(batch);
+        let compressed = snap::raw::Encoder::new().compress_vec(&request);
+        compressed.expect("snappy takes anything below 4 GiB").into()
+    }
+
+    async fn send(&self, body: &bytes::Bytes) -> Outcome {
+        // The answer to a push is 204. A 400 names one entry, and others of the batch were stored; what is
+        // sent again is stored once.
+        match self.client.post(&self.url, "application/x-protobuf", None, body.clone()).await {
+            Ok(_) => Outcome::Delivered,
+            Err(outcome) => outcome,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decision::docket::{self, Rules};
+    use crate::decision::event::Event;
+
+    #[test]
+    fn entries_are_grouped_by_stream_and_carry_what_is_looked_up() {
+        let docs = [("a", "true"), ("b", "false"), ("a", "true")].map(|(app, result)| {
+            let doc = format!(r#"{{"decision_id":"d-{app}","labels":{{"app":"{app}\"\n"}},"path":"p/allow","result":{result},"timestamp":"2026-11-24T12:48:50.000000007Z"}}"#);
+            let mut out = Vec::new();
+            docket::write(&Event::parse(doc.as_bytes()).unwrap(), &[], None, &Rules::default(), &mut out);
+            out
+        });
+        let records: Vec<Record> = docs.iter().map(|d| Record::parse(d).unwrap()).collect();
+        let labels = [("service", "service"), ("verdict", "verdict"), ("env", "=prod")];
+        let encoder = Encoder { labels: labels.iter().map(|(n, s)| (n.to_string(), LabelSource::parse(n, s).unwrap())).collect() };
+        let request = PushRequest::decode(&*encoder.push_request(&records)).unwrap();
+
+        let streams: Vec<_> = request.streams.iter().map(|s| (s.labels.as_str(), s.entries.len())).collect();
+        assert_eq!(streams, [(r#"{service="a\"\n", verdict="allow", env="prod"}"#, 2), (r#"{service="b\"\n", verdict="deny", env="prod"}"#, 1)]);
+        let entry = &request.streams[1].entries[0];
+        assert_eq!(entry.line.as_bytes(), docs[1]);
+        let time = entry.timestamp.as_ref().unwrap();
+        assert_eq!((time.seconds, time.nanos), (1_795_524_530, 7));
+        let metadata: Vec<_> = entry.metadata.iter().map(|m| (m.name.as_str(), m.value.as_str())).collect();
+        assert_eq!(metadata[..2], [("decision_id", "d-b"), ("policy", "p/allow")]);
+        assert_eq!(metadata.iter().map(|m| m.0).collect::<Vec<_>>(), ["decision_id", "policy", "span_id", "trace_id"]);
+    }
+
+    #[test]
+    fn label_sources_are_checked() {
+        assert_eq!(LabelSource::parse("region", "label.region"), Ok(LabelSource::OpaLabel("region".into())));
+        assert!(LabelSource::parse("1st", "service").is_err());
+        assert!(LabelSource::parse("service", "servce").is_err());
+    }
+
+    use prost::Message;
+
+    #[derive(prost::Message)]
+    struct PushRequest {
+        #[prost(message, repeated, tag = "1")]
+        streams: Vec<Stream>,
+    }
+
+    #[derive(prost::Message)]
+    struct Stream {
+        #[prost(string, tag = "1")]
+        labels: String,
+        #[prost(message, repeated, tag = "2")]
+        entries: Vec<Entry>,
+    }
+
+    #[derive(prost::Message)]
+    struct Entry {
+        #[prost(message, optional, tag = "1")]
+        timestamp: Option<Time>,
+        #[prost(string, tag = "2")]
+        line: String,
+        #[prost(message, repeated, tag = "3")]
+        metadata: Vec<Pair>,
+    }
+
+    #[derive(prost::Message)]
+    struct Time {
+        #[prost(int64, tag = "1")]
+        seconds: i64,
+        #[prost(int32, tag = "2")]
+        nanos: i32,
+    }
+
+    #[derive(prost::Message)]
+    struct Pair {
+        #[prost(string, tag = "1")]
+        name: String,
+        #[prost(string, tag = "2")]
+        value: String,
+    }
+}

@@ -1,0 +1,588 @@
+//! Deliver: the docket topic to one sink, as a consumer group of its own. Batches by bytes, count and age;
+//! a bounded number in flight; an offset is committed only when every record below it was acknowledged or
+//! is in rejects.
+//!
+//! Requests are sent again without end while the cause is an outage. A batch that is refused is halved
+//! until the refused records stand alone; they go to rejects, the others through.
+
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{CommitMode, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::message::Message;
+use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::{Offset, TopicPartitionList};
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+
+use super::rejects::{dead_letter, may_not_fit};
+use crate::decision::record::Record;
+use crate::decision::reject::{Reason, Reject};
+use crate::decision::time;
+use crate::log::consumer::{self, Assignments, Group, Reading};
+use crate::log::headers::{self, Origin};
+use crate::log::offsets::{Offsets, Segment};
+use crate::log::producer;
+use crate::pipeline::Pipeline;
+use crate::pipeline::model::Delivery;
+use crate::sink::{One, Outcome, Refusal, Retry, Sink};
+use crate::telemetry::{Health, Meters};
+
+#[derive(Debug, thiserror::Error)]
+pub enum DeliverError {
+    #[error("Kafka: {0}")]
+    Kafka(#[from] KafkaError),
+}
+
+/// Everything a sink's part is made of.
+pub struct Deliver<S> {
+    pub name: String,
+    pub sink: Arc<S>,
+    pub delivery: Delivery,
+    pub pipeline: Arc<Pipeline>,
+    pub meters: Arc<Meters>,
+    pub health: Arc<Health>,
+    pub runtime: Handle,
+    pub rejects_limit: Option<usize>,
+    /// How long a stop may take.
+    pub drain: Duration,
+}
+
+/// The watermarks, shared by the loop, the rebalances and the tasks that send.
+#[derive(Clone, Default)]
+struct Shared(Arc<Mutex<Offsets>>);
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Offsets> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct Watch {
+    topic: String,
+    offsets: Shared,
+}
+
+impl Assignments for Watch {
+    fn assigned(&self, partitions: &[(String, i32)]) {
+        let mut offsets = self.offsets.lock();
+        for (_, partition) in partitions {
+            offsets.assign(*partition);
+        }
+    }
+
+    fn revoked(&self, consumer: &Group<Watch>, partitions: &[(String, i32)], lost: bool) {
+        if !lost {
+            commit(consumer, &self.topic, &self.offsets, CommitMode::Sync);
+        }
+        let mut offsets = self.offsets.lock();
+        for (_, partition) in partitions {
+            offsets.revoke(*partition);
+        }
+    }
+}
+
+/// Commits what may be committed.
+fn commit(consumer: &Group<Watch>, topic: &str, offsets: &Shared, mode: CommitMode) {
+    let ready = offsets.lock().committable();
+    if ready.is_empty() {
+        return;
+    }
+    let mut list = TopicPartitionList::new();
+    for (partition, offset) in &ready {
+        if let Err(error) = list.add_partition_offset(topic, *partition, Offset::Offset(*offset)) {
+            tracing::warn!(%error, "an offset can't be committed");
+        }
+    }
+    match consumer.commit(&list, mode) {
+        Ok(()) => {
+            let mut offsets = offsets.lock();
+            for (partition, offset) in ready {
+                offsets.committed(partition, offset);
+            }
+        }
+        // It is tried again with the next one.
+        Err(error) => tracing::warn!(%error, "offsets can't be committed now"),
+    }
+}
+
+/// Docket records on their way to a sink.
+#[derive(Default)]
+struct Batch {
+    bytes: Vec<u8>,
+    records: Vec<Item>,
+    segments: Vec<Segment>,
+    /// By segment: the time of its oldest decision.
+    oldest: Vec<i64>,
+}
+
+#[derive(Clone, Copy)]
+struct Item {
+    start: usize,
+    end: usize,
+    partition: i32,
+    offset: i64,
+}
+
+impl Batch {
+    fn value(&self, item: &Item) -> &[u8] {
+        &self.bytes[item.start..item.end]
+    }
+
+    fn push(&mut self, value: &[u8], partition: i32, offset: i64, epoch: u64) {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(value);
+        self.records.push(Item { start, end: self.bytes.len(), partition, offset });
+        match self.segments.iter_mut().find(|s| s.partition == partition && s.epoch == epoch) {
+            Some(segment) => segment.last = offset,
+            None => {
+                self.segments.push(Segment { partition, epoch, first: offset, last: offset });
+                self.oldest.push(i64::MAX);
+            }
+        }
+    }
+
+    fn saw(&mut self, partition: i32, timestamp: i64) {
+        if let Some(at) = self.segments.iter().rposition(|s| s.partition == partition) {
+            self.oldest[at] = self.oldest[at].min(timestamp);
+        }
+    }
+}
+
+const POLL: Duration = Duration::from_millis(20);
+const COMMIT_EVERY: Duration = Duration::from_secs(1);
+/// A sink that takes nothing for so long gets its partitions paused, so that Kafka is still polled.
+const PAUSE_AFTER: Duration = Duration::from_secs(5);
+/// Records taken from librdkafka before looking after anything else.
+const BURST: usize = 1000;
+
+impl<S: Sink> Deliver<S> {
+    /// Delivers until told to stop, then sends what it has within the deadline.
+    pub fn run(self: &Arc<Self>, stop: &CancellationToken) -> Result<(), DeliverError> {
+        let offsets = Shared::default();
+        let topic = self.pipeline.docket_topic();
+        let reading = Reading {
+            kafka: &self.pipeline.file.kafka,
+            part: &self.name,
+            group: &self.pipeline.group(&self.name),
+            topics: &[&topic],
+            start: self.delivery.start,
+            instance_id: self.pipeline.file.intake.instance_id.as_deref(),
+            prefetch: self.delivery.prefetch.0,
+        };
+        let watch = Watch { topic: topic.clone(), offsets: offsets.clone() };
+        let consumer = consumer::join(&reading, watch, self.meters.clone())?;
+        let rejects = producer::single(&self.pipeline.file.kafka, &format!("{}-{}-rejects", self.pipeline.name(), self.name), self.pipeline.file.docket.compression)?;
+        let (done, finished) = channel();
+        // Dropped when the loop ends, however it ends: what is still being sent is given up.
+        let sending = CancellationToken::new();
+        let _end = sending.clone().drop_guard();
+        let sender = Arc::new(Sending { deliver: self.clone(), offsets: offsets.clone(), rejects, stop: sending });
+        let mut running = Loop { deliver: self, consumer, topic, offsets, sender, done, finished, batch: Batch::default(), since: None, in_flight: 0, blocked: None, paused: false };
+        running.until(stop)
+    }
+}
+
+struct Loop<'d, S: Sink> {
+    deliver: &'d Arc<Deliver<S>>,
+    consumer: Group<Watch>,
+    topic: String,
+    offsets: Shared,
+    sender: Arc<Sending<S>>,
+    done: Sender<Vec<Segment>>,
+    finished: Receiver<Vec<Segment>>,
+    batch: Batch,
+    /// When the batch got its first record.
+    since: Option<Instant>,
+    in_flight: usize,
+    blocked: Option<Instant>,
+    paused: bool,
+}
+
+impl<S: Sink> Loop<'_, S> {
+    fn until(&mut self, stop: &CancellationToken) -> Result<(), DeliverError> {
+        let mut committed = Instant::now();
+        while !stop.is_cancelled() {
+            self.settle(Duration::ZERO);
+            if self.in_flight < self.deliver.delivery.concurrency {
+                self.unblock()?;
+                self.fill()?;
+                if self.is_due() {
+                    self.send();
+                }
+            } else {
+                self.block()?;
+            }
+            if committed.elapsed() >= COMMIT_EVERY {
+                commit(&self.consumer, &self.topic, &self.offsets, CommitMode::Async);
+                self.report();
+                committed = Instant::now();
+            }
+        }
+        self.drain();
+        Ok(())
+    }
+
+    /// Takes note of batches that are finished; waits for one as long as told.
+    fn settle(&mut self, wait: Duration) {
+        let mut first = wait;
+        loop {
+            match self.finished.recv_timeout(first) {
+                Ok(segments) => {
+                    self.in_flight -= 1;
+                    let mut offsets = self.offsets.lock();
+                    segments.iter().for_each(|segment| offsets.finish(segment));
+                    first = Duration::ZERO;
+                }
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        let delivery = &self.deliver.delivery;
+        self.batch.records.len() >= delivery.batch_records || self.batch.bytes.len() >= delivery.batch_bytes.0
+    }
+
+    fn is_due(&self) -> bool {
+        self.is_full() || self.since.is_some_and(|since| since.elapsed() >= self.deliver.delivery.batch_age.0)
+    }
+
+    /// Reads into the batch.
+    fn fill(&mut self) -> Result<(), DeliverError> {
+        let mut wait = POLL;
+        for _ in 0..BURST {
+            if self.is_full() {
+                break;
+            }
+            match consumer::poll(&self.consumer, wait)? {
+                None => break,
+                Some(message) => {
+                    let (partition, offset) = (message.partition(), message.offset());
+                    // A record of a partition that was revoked while it waited is its next owner's.
+                    if let Some(epoch) = self.offsets.lock().epoch(partition) {
+                        self.batch.push(message.payload().unwrap_or_default(), partition, offset, epoch);
+                        self.since.get_or_insert_with(Instant::now);
+                    }
+                    wait = Duration::ZERO;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Encodes the batch and sends it on its way.
+    fn send(&mut self) {
+        let mut batch = std::mem::take(&mut self.batch);
+        self.since = None;
+        let (body, wanted, broken) = self.encode(&mut batch);
+        {
+            let mut offsets = self.offsets.lock();
+            for (segment, oldest) in batch.segments.iter().zip(&batch.oldest) {
+                offsets.take(*segment, *oldest);
+            }
+        }
+        self.in_flight += 1;
+        let records = batch.records.len() as i64;
+        let meters = &self.deliver.meters;
+        let gauge = meters.in_flight.with_label_values(&[&self.deliver.name]);
+        gauge.add(records);
+        let sender = self.sender.clone();
+        let done = self.done.clone();
+        self.deliver.runtime.spawn(async move {
+            let stop = sender.stop.clone();
+            let delivered = tokio::select! {
+                delivered = sender.deliver(&batch, body, wanted, broken) => delivered,
+                () = stop.cancelled() => false,
+            };
+            gauge.sub(records);
+            if delivered {
+                // The loop may have ended; then nothing is committed any more.
+                let _ = done.send(batch.segments);
+            }
+        });
+    }
+
+    /// The batch's first body, the records that are in it, and those that are no docket records.
+    fn encode(&self, batch: &mut Batch) -> (S::Body, Vec<usize>, Vec<(usize, Reject)>) {
+        let (mut wanted, mut broken, mut seen) = (Vec::with_capacity(batch.records.len()), Vec::new(), Vec::with_capacity(batch.records.len()));
+        let body = {
+            let mut records = Vec::with_capacity(batch.records.len());
+            for (i, item) in batch.records.iter().enumerate() {
+                match Record::parse(batch.value(item)) {
+                    Ok(record) => {
+                        seen.push((item.partition, record.timestamp));
+                        records.push(record);
+                        wanted.push(i);
+                    }
+                    Err(e) => broken.push((i, Reject::new(Reason::BadDocketRecord, e.to_string()))),
+                }
+            }
+            self.deliver.sink.encode(&records)
+        };
+        for (partition, timestamp) in seen {
+            batch.saw(partition, timestamp);
+        }
+        (body, wanted, broken)
+    }
+
+    /// The sink takes no more for now: waits for it, and goes on polling Kafka.
+    fn block(&mut self) -> Result<(), DeliverError> {
+        let since = *self.blocked.get_or_insert_with(Instant::now);
+        self.settle(Duration::from_millis(50));
+        if since.elapsed() < PAUSE_AFTER || self.in_flight < self.deliver.delivery.concurrency {
+            return Ok(());
+        }
+        // Also for partitions that were assigned since.
+        self.consumer.pause(&self.consumer.assignment()?)?;
+        self.paused = true;
+        if let Some(message) = consumer::poll(&self.consumer, Duration::ZERO)? {
+            // One that was handed out before the pause took hold.
+            if let Some(epoch) = self.offsets.lock().epoch(message.partition()) {
+                self.batch.push(message.payload().unwrap_or_default(), message.partition(), message.offset(), epoch);
+                self.since.get_or_insert_with(Instant::now);
+            }
+        }
+        Ok(())
+    }
+
+    fn unblock(&mut self) -> Result<(), DeliverError> {
+        self.blocked = None;
+        if self.paused {
+            self.consumer.resume(&self.consumer.assignment()?)?;
+            self.paused = false;
+        }
+        Ok(())
+    }
+
+    /// The end: sends what is read, waits for what is sent, commits.
+    fn drain(&mut self) {
+        let deadline = Instant::now() + self.deliver.drain;
+        if !self.batch.records.is_empty() && self.in_flight < self.deliver.delivery.concurrency {
+            self.send();
+        }
+        while self.in_flight > 0 && Instant::now() < deadline {
+            self.settle(Duration::from_millis(50));
+        }
+        if self.in_flight > 0 {
+            tracing::warn!(part = self.deliver.name, batches = self.in_flight, "not everything was delivered before the deadline; it will be after the next start");
+        }
+        commit(&self.consumer, &self.topic, &self.offsets, CommitMode::Sync);
+        self.report();
+        self.consumer.unsubscribe();
+    }
+
+    /// Offsets, lag, the age of the oldest undelivered decision, health.
+    fn report(&self) {
+        let deliver = self.deliver;
+        let meters = &deliver.meters;
+        let now = now();
+        let progress = self.offsets.lock().progress();
+        let ends = self.consumer.context().ends();
+        for (partition, done, oldest) in &progress {
+            let id = partition.to_string();
+            let labels = [deliver.name.as_str(), &self.topic, &id];
+            let end = ends.get(&(self.topic.clone(), *partition)).copied();
+            if let Some(done) = done {
+                meters.offset.with_label_values(&labels).set(*done);
+                // A transaction ends with a marker that takes an offset and is no record.
+                let left = end.map_or(0, |end| end - done);
+                let caught_up = oldest.is_none() && left <= 1;
+                meters.lag.with_label_values(&labels).set(if caught_up { 0 } else { left.max(0) });
+            }
+            let age = oldest.map_or(0.0, |at| (now - at).max(0) as f64 / 1e9);
+            meters.oldest.with_label_values(&[&deliver.name, &id]).set(age);
+        }
+        let ready = if progress.is_empty() && meters.offset.with_label_values(&[&deliver.name, &self.topic, "0"]).get() == 0 { Err("no partitions assigned yet".to_owned()) } else { Ok(()) };
+        deliver.health.set(&format!("{}/{}", deliver.pipeline.name(), deliver.name), ready);
+    }
+}
+
+fn now() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}
+
+/// What the tasks that send share.
+struct Sending<S> {
+    deliver: Arc<Deliver<S>>,
+    offsets: Shared,
+    rejects: FutureProducer,
+    stop: CancellationToken,
+}
+
+impl<S: Sink> Sending<S> {
+    /// Sees every record of a batch acknowledged or in rejects; `false` if the batch was given up.
+    async fn deliver(&self, batch: &Batch, body: S::Body, wanted: Vec<usize>, broken: Vec<(usize, Reject)>) -> bool {
+        for (i, reject) in broken {
+            self.reject(batch, i, &reject, None, 0).await;
+        }
+        // Groups of records that are still to be delivered. The first comes encoded.
+        let mut first = Some(body);
+        let mut groups = vec![wanted];
+        while let Some(group) = groups.pop() {
+            if group.is_empty() {
+                continue;
+            }
+            let body = first.take().unwrap_or_else(|| self.encode(batch, &group));
+            match self.send(batch, group, body).await {
+                None => return false,
+                // The halves in their order: the last pushed is sent first.
+                Some(rest) => groups.extend(rest.into_iter().rev()),
+            }
+        }
+        true
+    }
+
+    fn encode(&self, batch: &Batch, group: &[usize]) -> S::Body {
+        let records: Vec<Record<'_>> = group.iter().filter_map(|i| Record::parse(batch.value(&batch.records[*i])).ok()).collect();
+        self.deliver.sink.encode(&records)
+    }
+
+    /// Sends one group until it is answered; returns the groups that are left of it, or `None` if its
+    /// partitions are another's now.
+    async fn send(&self, batch: &Batch, group: Vec<usize>, body: S::Body) -> Option<Vec<Vec<usize>>> {
+        let meters = &self.deliver.meters;
+        let name = self.deliver.name.as_str();
+        let mut attempts = 0u32;
+        loop {
+            if !batch.segments.iter().any(|s| self.offsets.lock().is_current(s)) {
+                return None;
+            }
+            attempts += 1;
+            match self.deliver.sink.send(&body).await {
+                Outcome::Delivered => {
+                    meters.requests.with_label_values(&[name, "ok"]).inc();
+                    self.recovered(attempts);
+                    self.delivered(batch, &group);
+                    return Some(Vec::new());
+                }
+                Outcome::Retry(retry) => {
+                    meters.requests.with_label_values(&[name, retry.cause.as_str()]).inc();
+                    self.pause(&retry, attempts).await;
+                }
+                Outcome::Refused(refusal) => {
+                    meters.requests.with_label_values(&[name, "refused"]).inc();
+                    self.recovered(attempts);
+                    if let [only] = group.as_slice() {
+                        self.refuse(batch, *only, &refusal, attempts).await;
+                        return Some(Vec::new());
+                    }
+                    let (left, right) = group.split_at(group.len() / 2);
+                    return Some(vec![left.to_vec(), right.to_vec()]);
+                }
+                Outcome::Each(each) => {
+                    meters.requests.with_label_values(&[name, "partial"]).inc();
+                    let (again, pause) = self.each(batch, &group, each, attempts).await;
+                    match pause {
+                        Some(retry) => self.pause(&retry, attempts).await,
+                        None => self.recovered(attempts),
+                    }
+                    return Some(vec![again]);
+                }
+            }
+        }
+    }
+
+    /// Settles an answer that tells of each record; returns those to send again, and why.
+    async fn each(&self, batch: &Batch, group: &[usize], each: Vec<One>, attempts: u32) -> (Vec<usize>, Option<Retry>) {
+        let (mut delivered, mut again, mut why) = (Vec::new(), Vec::new(), None);
+        for (i, one) in group.iter().zip(each) {
+            match one {
+                One::Delivered => delivered.push(*i),
+                One::Refused(refusal) => self.refuse(batch, *i, &refusal, attempts).await,
+                One::Retry(retry) => {
+                    again.push(*i);
+                    why = Some(retry);
+                }
+            }
+        }
+        self.delivered(batch, &delivered);
+        (again, why)
+    }
+
+    fn delivered(&self, batch: &Batch, group: &[usize]) {
+        let meters = &self.deliver.meters;
+        let name = self.deliver.name.as_str();
+        meters.delivered.with_label_values(&[name, "delivered"]).inc_by(group.len() as u64);
+        let latency = meters.latency.with_label_values(&[name]);
+        let now = now();
+        for i in group {
+            if let Some(at) = timestamp(batch.value(&batch.records[*i])) {
+                latency.observe((now - at).max(0) as f64 / 1e9);
+            }
+        }
+    }
+
+    async fn refuse(&self, batch: &Batch, i: usize, refusal: &Refusal, attempts: u32) {
+        let reject = Reject::new(Reason::Refused, refusal.reason.clone());
+        self.reject(batch, i, &reject, Some(refusal.status), attempts).await;
+    }
+
+    /// Puts a record into rejects, however long that takes: it may not be lost.
+    async fn reject(&self, batch: &Batch, i: usize, reject: &Reject, status: Option<u16>, attempts: u32) {
+        let deliver = &self.deliver;
+        let item = &batch.records[i];
+        let topic = deliver.pipeline.docket_topic();
+        let origin = Origin { topic: &topic, partition: item.partition, offset: item.offset, element: 0 };
+        let value = batch.value(item);
+        let rejects = deliver.pipeline.rejects_topic();
+        let mut cut = may_not_fit(value.len(), deliver.rejects_limit);
+        let received = time::format(now());
+        loop {
+            let letter = dead_letter("deliver", value, reject, &origin, &received, cut);
+            let mut all = headers::add(letter.headers, headers::SINK, &deliver.name);
+            all = headers::add(all, headers::ATTEMPTS, &attempts.to_string());
+            if let Some(status) = status {
+                all = headers::add(all, headers::STATUS, &status.to_string());
+            }
+            let record = FutureRecord::<(), [u8]>::to(&rejects).payload(&letter.value).headers(all);
+            match self.rejects.send(record, Duration::from_secs(30)).await {
+                Ok(_) => break,
+                Err((error, _)) => {
+                    let too_large = error.rdkafka_error_code() == Some(rdkafka::types::RDKafkaErrorCode::MessageSizeTooLarge);
+                    cut = cut || too_large;
+                    tracing::error!(part = deliver.name, %error, "a refused record can't be written to rejects yet");
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+            }
+        }
+        deliver.meters.delivered.with_label_values(&[&deliver.name, "refused"]).inc();
+        deliver.meters.rejects.with_label_values(&[&deliver.name, reject.reason.as_str()]).inc();
+        tracing::warn!(part = deliver.name, reason = reject.reason.as_str(), status, partition = item.partition, offset = item.offset, "a record went to rejects");
+    }
+
+    /// Waits before sending again: exponential with full jitter, or as long as the server wants.
+    async fn pause(&self, retry: &Retry, attempts: u32) {
+        let delivery = &self.deliver.delivery;
+        let ceiling = delivery.retry_initial.0.saturating_mul(1 << (attempts - 1).min(16)).min(delivery.retry_max.0);
+        let jittered = ceiling.mul_f64(rand::random::<f64>());
+        let wait = retry.after.map_or(jittered, |after| after + jittered.min(Duration::from_secs(1)));
+        let name = self.deliver.name.as_str();
+        self.deliver.meters.failing.with_label_values(&[name, retry.cause.as_str()]).set(1);
+        match attempts {
+            1 => tracing::info!(part = name, cause = retry.cause.as_str(), detail = retry.detail, "the sink can't be served; trying again"),
+            2..=5 => tracing::warn!(part = name, cause = retry.cause.as_str(), detail = retry.detail, attempts, "the sink can't be served; trying again"),
+            _ => tracing::error!(part = name, cause = retry.cause.as_str(), detail = retry.detail, attempts, "the sink can't be served; its decisions wait in Kafka"),
+        }
+        tokio::time::sleep(wait).await;
+    }
+
+    fn recovered(&self, attempts: u32) {
+        if attempts > 1 {
+            tracing::info!(part = self.deliver.name, attempts, "the sink can be served again");
+        }
+        use crate::sink::Cause::*;
+        for cause in [Connection, Timeout, Credentials, Throttled, Server, Misconfigured] {
+            self.deliver.meters.failing.with_label_values(&[&self.deliver.name, cause.as_str()]).set(0);
+        }
+    }
+}
+
+/// The time of a docket record, without reading the rest of it.
+fn timestamp(record: &[u8]) -> Option<i64> {
+    let at = memchr::memmem::rfind(record, b"\"@timestamp\":\"")? + 14;
+    time::parse(std::str::from_utf8(record.get(at..at + 30)?).ok()?)
+}

@@ -1,0 +1,453 @@
+//! Intake: decision logs in, docket records out, exactly once. Records are consumed, produced and their
+//! offsets committed in one Kafka transaction.
+//!
+//! When partitions are taken away, or anything about a transaction fails, the transaction is aborted and
+//! the records are read again: what they become is a pure function of their bytes.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::Consumer;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::Message;
+use rdkafka::producer::{BaseRecord, Producer};
+use rdkafka::{Offset, TopicPartitionList};
+use tokio_util::sync::CancellationToken;
+
+use super::rejects::{dead_letter, may_not_fit};
+use crate::decision::docket;
+use crate::decision::event::Event;
+use crate::decision::formats::{self, Format, Piece};
+use crate::decision::reject::{Reason, Reject};
+use crate::decision::time;
+use crate::decision::verdict::{From, Verdict};
+use crate::log::consumer::{self, Assignments, Group, Reading};
+use crate::log::headers::{self, Origin};
+use crate::log::producer::{self, Transactional};
+use crate::pipeline::Pipeline;
+use crate::telemetry::{Health, Meters};
+
+#[derive(Debug, thiserror::Error)]
+pub enum IntakeError {
+    #[error("Kafka: {0}")]
+    Kafka(#[from] KafkaError),
+    #[error("the producer was fenced or failed for good: {0}")]
+    Fatal(KafkaError),
+}
+
+pub struct Intake {
+    pub pipeline: Arc<Pipeline>,
+    pub meters: Arc<Meters>,
+    pub health: Arc<Health>,
+    /// max.message.bytes of the docket and rejects topics, where the broker told.
+    pub docket_limit: Option<usize>,
+    pub rejects_limit: Option<usize>,
+}
+
+/// Rebalances, as the loop needs to know of them.
+#[derive(Default)]
+struct Seen {
+    /// Partitions were taken away: the open transaction may hold records that are another's now.
+    disturbed: AtomicBool,
+    assigned: AtomicBool,
+}
+
+impl Assignments for Arc<Seen> {
+    fn assigned(&self, _: &[(String, i32)]) {
+        self.assigned.store(true, Ordering::Relaxed);
+    }
+
+    fn revoked(&self, _: &Group<Arc<Seen>>, _: &[(String, i32)], _: bool) {
+        self.disturbed.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A piece of a source record: topic (by number), partition, offset, element.
+type Place = (usize, i32, i64, usize);
+
+/// What the broker would not take of a piece that was tried before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum TooLarge {
+    /// The docket record; it becomes a reject.
+    Docket,
+    /// The reject; only its start is kept.
+    Reject,
+}
+
+/// What an open transaction holds.
+#[derive(Default)]
+struct Open {
+    /// By topic and partition: the first offset read, and the one after the last.
+    offsets: HashMap<(usize, i32), (i64, i64)>,
+    /// What was produced, by tag.
+    produced: Vec<(Place, TooLarge)>,
+    bytes: usize,
+    tally: Tally,
+}
+
+/// Counts of an open transaction, added to the counters once it is committed.
+#[derive(Default)]
+struct Tally {
+    topics: HashMap<usize, TopicTally>,
+    verdicts: HashMap<Verdict, u64>,
+    rejects: HashMap<Reason, u64>,
+}
+
+#[derive(Default)]
+struct TopicTally {
+    records: u64,
+    bytes: u64,
+    ignored: u64,
+    malformed: u64,
+    mismatches: u64,
+    unjudged: u64,
+}
+
+/// After what the loop starts a new producer and consumer.
+const COMMIT_TIMEOUT: Duration = Duration::from_secs(30);
+const POLL: Duration = Duration::from_millis(50);
+
+impl Intake {
+    /// Reads until told to stop.
+    pub fn run(&self, stop: &CancellationToken) -> Result<(), IntakeError> {
+        let file = &self.pipeline.file;
+        let instance = file.intake.instance_id.clone();
+        let transactional_id = format!("docket.{}.intake.{}", file.name, instance.clone().unwrap_or_else(|| uuid::Uuid::new_v4().to_string()));
+        let producer = producer::transactional(&file.kafka, &format!("{}-intake", file.name), &transactional_id, file.docket.compression)?;
+        let seen = Arc::new(Seen::default());
+        let topics: Vec<&str> = file.sources.iter().map(|s| s.topic.as_str()).collect();
+        let reading = Reading {
+            kafka: &file.kafka,
+            part: "intake",
+            group: &self.pipeline.group("intake"),
+            topics: &topics,
+            start: file.intake.start,
+            instance_id: instance.as_deref(),
+            prefetch: file.intake.prefetch.0,
+        };
+        let consumer = consumer::join(&reading, seen.clone(), self.meters.clone())?;
+        let run = Run { intake: self, consumer, producer, seen, topics, too_large: HashMap::new(), out: Vec::new(), progress: HashMap::new() };
+        run.until(stop)
+    }
+}
+
+struct Run<'i> {
+    intake: &'i Intake,
+    consumer: Group<Arc<Seen>>,
+    producer: Transactional,
+    seen: Arc<Seen>,
+    topics: Vec<&'i str>,
+    /// Pieces that a transaction failed over, until they are through.
+    too_large: HashMap<Place, TooLarge>,
+    out: Vec<u8>,
+    /// The next offset of each partition, for the lag.
+    progress: HashMap<(usize, i32), i64>,
+}
+
+impl Run<'_> {
+    fn until(mut self, stop: &CancellationToken) -> Result<(), IntakeError> {
+        while !stop.is_cancelled() {
+            let Some(open) = self.collect(stop)? else {
+                self.report();
+                continue;
+            };
+            match self.commit(&open) {
+                Ok(()) => self.committed(open),
+                Err(error) => self.abort(open, error)?,
+            }
+            self.report();
+        }
+        self.consumer.unsubscribe();
+        Ok(())
+    }
+
+    /// Reads and produces until the transaction is due. `None` if there was nothing to read.
+    fn collect(&mut self, stop: &CancellationToken) -> Result<Option<Open>, IntakeError> {
+        let config = &self.intake.pipeline.file.intake;
+        self.seen.disturbed.store(false, Ordering::Relaxed);
+        let mut open: Option<Open> = None;
+        let mut due = Instant::now() + config.transaction_interval.0;
+        loop {
+            let wait = match &open {
+                None => POLL,
+                Some(_) => due.saturating_duration_since(Instant::now()).min(POLL),
+            };
+            // A clone of the reference to the consumer lets the message live beside `self`.
+            let consumer = &self.consumer;
+            let message = match consumer::poll(consumer, wait) {
+                Ok(message) => message,
+                Err(error) => {
+                    if let Some(open) = open.take() {
+                        self.abort(open, error.clone())?;
+                    }
+                    return Err(error.into());
+                }
+            };
+            if self.seen.disturbed.load(Ordering::Relaxed) {
+                // The message that came with it is read again.
+                let mut open = open.unwrap_or_default();
+                if let Some(message) = &message {
+                    if let Some(topic) = self.topics.iter().position(|t| *t == message.topic()) {
+                        open.offsets.entry((topic, message.partition())).or_insert((message.offset(), message.offset()));
+                    }
+                }
+                drop(message);
+                self.abort(open, KafkaError::Canceled)?;
+                return Ok(None);
+            }
+            if let Some(message) = message {
+                if open.is_none() {
+                    self.producer.begin_transaction()?;
+                    due = Instant::now() + config.transaction_interval.0;
+                }
+                let open = open.get_or_insert_with(Open::default);
+                take(self.intake, &self.producer, &self.topics, &self.too_large, &mut self.out, &message, open)?;
+            }
+            let full = open.as_ref().is_some_and(|o| o.bytes >= config.transaction_bytes.0);
+            if full || stop.is_cancelled() || Instant::now() >= due {
+                return Ok(open);
+            }
+        }
+    }
+
+    /// Sees that everything was taken, and commits it with the offsets.
+    fn commit(&self, open: &Open) -> Result<(), KafkaError> {
+        self.producer.flush(COMMIT_TIMEOUT)?;
+        let (too_large, error) = self.producer.context().take();
+        if !too_large.is_empty() {
+            return Err(KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge));
+        }
+        if let Some(error) = error {
+            return Err(error);
+        }
+        let group = self.consumer.group_metadata().ok_or(KafkaError::Canceled)?;
+        let mut offsets = TopicPartitionList::new();
+        for ((topic, partition), (_, next)) in &open.offsets {
+            offsets.add_partition_offset(self.topics[*topic], *partition, Offset::Offset(*next))?;
+        }
+        retried(|| self.producer.send_offsets_to_transaction(&offsets, &group, COMMIT_TIMEOUT))?;
+        retried(|| self.producer.commit_transaction(COMMIT_TIMEOUT))
+    }
+
+    fn committed(&mut self, open: Open) {
+        for ((topic, partition), (_, next)) in &open.offsets {
+            self.progress.insert((*topic, *partition), *next);
+            self.too_large.retain(|place, _| (place.0, place.1) != (*topic, *partition) || place.2 >= *next);
+        }
+        let meters = &self.intake.meters;
+        meters.transactions.with_label_values(&["committed"]).inc();
+        for (topic, tally) in &open.tally.topics {
+            let topic = &[self.topics[*topic]];
+            meters.records.with_label_values(topic).inc_by(tally.records);
+            meters.bytes.with_label_values(topic).inc_by(tally.bytes);
+            meters.ignored.with_label_values(topic).inc_by(tally.ignored);
+            meters.malformed_ids.with_label_values(topic).inc_by(tally.malformed);
+            meters.mismatches.with_label_values(topic).inc_by(tally.mismatches);
+            meters.unjudged.with_label_values(topic).inc_by(tally.unjudged);
+        }
+        for (verdict, count) in &open.tally.verdicts {
+            meters.decisions.with_label_values(&[verdict.as_str()]).inc_by(*count);
+        }
+        for (reason, count) in &open.tally.rejects {
+            meters.rejects.with_label_values(&["intake", reason.as_str()]).inc_by(*count);
+        }
+    }
+
+    /// Undoes the transaction and goes back to where it began.
+    fn abort(&mut self, open: Open, error: KafkaError) -> Result<(), IntakeError> {
+        self.intake.meters.transactions.with_label_values(&["aborted"]).inc();
+        // Tags of this transaction mean nothing in the next one.
+        let (late, _) = self.producer.context().take();
+        let fatal = matches!(&error, KafkaError::Transaction(e) if e.is_fatal());
+        if fatal {
+            return Err(IntakeError::Fatal(error));
+        }
+        self.producer.purge(rdkafka::producer::PurgeConfig::default().queue().inflight());
+        let begun = !open.produced.is_empty() || !open.offsets.is_empty();
+        if begun {
+            match retried(|| self.producer.abort_transaction(COMMIT_TIMEOUT)) {
+                // Nothing was begun: partitions went before the first record came.
+                Err(KafkaError::Transaction(e)) if e.code() == RDKafkaErrorCode::State => {}
+                Err(e) => return Err(IntakeError::Fatal(e)),
+                Ok(()) => {}
+            }
+        }
+        let (more, _) = self.producer.context().take();
+        let refused = self.too_large_tags(&open, &error, late, more);
+        if refused == 0 && !matches!(error, KafkaError::Canceled) {
+            tracing::warn!(%error, "a transaction was aborted; its records are read again");
+        }
+        self.rewind(&open)
+    }
+
+    /// Remembers the pieces that the broker would not take; how many these are.
+    fn too_large_tags(&mut self, open: &Open, error: &KafkaError, late: Vec<usize>, more: Vec<usize>) -> usize {
+        let mut tags = late;
+        tags.extend(more);
+        let _ = error;
+        for tag in &tags {
+            if let Some((place, kind)) = open.produced.get(*tag) {
+                self.too_large.insert(*place, *kind);
+            }
+        }
+        tags.len()
+    }
+
+    fn rewind(&self, open: &Open) -> Result<(), IntakeError> {
+        let assigned = self.consumer.assignment()?;
+        let mut back = TopicPartitionList::new();
+        for ((topic, partition), (first, _)) in &open.offsets {
+            if assigned.find_partition(self.topics[*topic], *partition).is_some() {
+                back.add_partition_offset(self.topics[*topic], *partition, Offset::Offset(*first))?;
+            }
+        }
+        if back.count() > 0 {
+            let result = self.consumer.seek_partitions(back, Duration::from_secs(10))?;
+            for element in result.elements() {
+                element.error()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Offsets, lag and health.
+    fn report(&self) {
+        let ready = if self.seen.assigned.load(Ordering::Relaxed) { Ok(()) } else { Err("no partitions assigned yet".to_owned()) };
+        self.intake.health.set(&format!("{}/intake", self.intake.pipeline.name()), ready);
+        let ends = self.consumer.context().ends();
+        for ((topic, partition), next) in &self.progress {
+            let name = self.topics[*topic];
+            let labels = ["intake", name, &partition.to_string()];
+            self.intake.meters.offset.with_label_values(&labels).set(*next);
+            if let Some(end) = ends.get(&(name.to_owned(), *partition)) {
+                self.intake.meters.lag.with_label_values(&labels).set((end - next).max(0));
+            }
+        }
+    }
+}
+
+/// Calls again while the error says that this is all it takes.
+fn retried(mut call: impl FnMut() -> Result<(), KafkaError>) -> Result<(), KafkaError> {
+    let deadline = Instant::now() + Duration::from_secs(120);
+    loop {
+        match call() {
+            Err(KafkaError::Transaction(e)) if e.is_retriable() && !e.txn_requires_abort() && Instant::now() < deadline => {
+                tracing::warn!(error = %e, "a transaction waits for Kafka");
+                std::thread::sleep(Duration::from_millis(200));
+            }
+            other => return other,
+        }
+    }
+}
+
+/// Turns one Kafka record into docket records and rejects, and produces them.
+fn take(
+    intake: &Intake,
+    producer: &Transactional,
+    topics: &[&str],
+    too_large: &HashMap<Place, TooLarge>,
+    out: &mut Vec<u8>,
+    message: &rdkafka::message::BorrowedMessage<'_>,
+    open: &mut Open,
+) -> Result<(), IntakeError> {
+    let pipeline = &intake.pipeline;
+    let Some(topic) = topics.iter().position(|t| *t == message.topic()) else { return Ok(()) };
+    let (partition, offset) = (message.partition(), message.offset());
+    open.offsets.entry((topic, partition)).or_insert((offset, offset)).1 = offset + 1;
+    let value = message.payload().unwrap_or_default();
+    let format = pipeline.file.sources.get(topic).map_or(Format::Auto, |s| s.format);
+    let record_headers = headers::pairs(message);
+    let received = time::format(now());
+    let docket_topic = pipeline.docket_topic();
+    let rejects_topic = pipeline.rejects_topic();
+    let mut tally = TopicTally { records: 1, bytes: value.len() as u64, ..TopicTally::default() };
+    let mut element = 0;
+    let mut failure = None;
+    formats::split(value, format, &pipeline.limits, &mut |piece| {
+        if failure.is_some() {
+            return;
+        }
+        let place = (topic, partition, offset, element);
+        let origin = Origin { topic: message.topic(), partition, offset, element };
+        let before = too_large.get(&place).copied();
+        let rejected = match piece {
+            Piece::Ignored => {
+                tally.ignored += 1;
+                return;
+            }
+            Piece::Reject { bytes, reject } => Some((bytes, reject)),
+            Piece::Decision { json, .. } if before.is_some() => {
+                let limit = intake.docket_limit.map_or_else(String::new, |n| format!(", which takes {n} bytes (max.message.bytes)"));
+                let reject = Reject::new(Reason::TooLarge, format!("the decision outgrows the topic {docket_topic}{limit} once docket's members are added"));
+                Some((json, reject))
+            }
+            Piece::Decision { json, agent } => {
+                out.clear();
+                let written = Event::parse(&json).map(|event| docket::write(&event, &record_headers, agent.as_ref(), &pipeline.rules, out));
+                match written {
+                    Err(reject) => Some((json, reject)),
+                    Ok(written) => {
+                        *open.tally.verdicts.entry(written.verdict).or_default() += 1;
+                        tally.malformed += u64::from(written.malformed_ids);
+                        tally.mismatches += u64::from(written.trace_mismatch);
+                        tally.unjudged += u64::from(written.judged_by == From::Nothing);
+                        open.produced.push((place, TooLarge::Docket));
+                        let record = BaseRecord::with_opaque_to(&docket_topic, open.produced.len() - 1)
+                            .key(&written.key)
+                            .payload(out.as_slice())
+                            .headers(headers::origin(&origin, &received));
+                        failure = send(producer, record).err();
+                        None
+                    }
+                }
+            }
+        };
+        if let Some((bytes, reject)) = rejected {
+            *open.tally.rejects.entry(reject.reason).or_default() += 1;
+            let cut = before == Some(TooLarge::Reject) || may_not_fit(bytes.len(), intake.rejects_limit);
+            let letter = dead_letter("intake", &bytes, &reject, &origin, &received, cut);
+            open.produced.push((place, TooLarge::Reject));
+            let record = BaseRecord::<(), [u8], usize>::with_opaque_to(&rejects_topic, open.produced.len() - 1).payload(&letter.value).headers(letter.headers);
+            failure = send(producer, record).err();
+        }
+        element += 1;
+    });
+    open.bytes += value.len();
+    let sum = open.tally.topics.entry(topic).or_default();
+    sum.records += tally.records;
+    sum.bytes += tally.bytes;
+    sum.ignored += tally.ignored;
+    sum.malformed += tally.malformed;
+    sum.mismatches += tally.mismatches;
+    sum.unjudged += tally.unjudged;
+    match failure {
+        None => Ok(()),
+        Some(error) => Err(error.into()),
+    }
+}
+
+/// Produces, waiting while librdkafka's queue is full.
+fn send<K, P>(producer: &Transactional, record: BaseRecord<'_, K, P, usize>) -> Result<(), KafkaError>
+where
+    K: rdkafka::message::ToBytes + ?Sized,
+    P: rdkafka::message::ToBytes + ?Sized,
+{
+    let mut record = record;
+    loop {
+        match producer.send(record) {
+            Ok(()) => return Ok(()),
+            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
+                producer.poll(Duration::from_millis(100));
+                record = back;
+            }
+            Err((error, _)) => return Err(error),
+        }
+    }
+}
+
+fn now() -> time::Nanos {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}

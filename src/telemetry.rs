@@ -1,0 +1,150 @@
+//! docket's own counters, logs, traces and health.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use prometheus::{GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry};
+
+/// What docket counts of itself, one set a pipeline. `part` is `intake` or a sink's name.
+pub struct Meters {
+    pub registry: Registry,
+    pub records: IntCounterVec,
+    pub bytes: IntCounterVec,
+    pub decisions: IntCounterVec,
+    pub ignored: IntCounterVec,
+    pub rejects: IntCounterVec,
+    pub malformed_ids: IntCounterVec,
+    pub mismatches: IntCounterVec,
+    pub unjudged: IntCounterVec,
+    pub transactions: IntCounterVec,
+    pub rebalances: IntCounterVec,
+    pub delivered: IntCounterVec,
+    pub requests: IntCounterVec,
+    pub in_flight: IntGaugeVec,
+    pub latency: HistogramVec,
+    pub offset: IntGaugeVec,
+    pub lag: IntGaugeVec,
+    pub oldest: GaugeVec,
+    pub failing: IntGaugeVec,
+    pub restarts: IntCounterVec,
+}
+
+impl Meters {
+    pub fn new(pipeline: &str, registry: &Registry) -> Result<Meters, prometheus::Error> {
+        let opts = |name: &str, help: &str| Opts::new(name, help).const_label("pipeline", pipeline);
+        let counter = |name: &str, help: &str, labels: &[&str]| {
+            let counter = IntCounterVec::new(opts(name, help), labels)?;
+            registry.register(Box::new(counter.clone()))?;
+            Ok::<_, prometheus::Error>(counter)
+        };
+        let gauge = |name: &str, help: &str, labels: &[&str]| {
+            let gauge = IntGaugeVec::new(opts(name, help), labels)?;
+            registry.register(Box::new(gauge.clone()))?;
+            Ok::<_, prometheus::Error>(gauge)
+        };
+        let latency = HistogramVec::new(
+            HistogramOpts::new("docket_delivery_latency_seconds", "Time from a decision to its acknowledgement by a sink.")
+                .const_label("pipeline", pipeline)
+                .buckets(vec![0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 3600.0]),
+            &["sink"],
+        )?;
+        registry.register(Box::new(latency.clone()))?;
+        let oldest = GaugeVec::new(
+            opts("docket_oldest_undelivered_seconds", "Age of the oldest decision that a sink has taken from a partition and not delivered; 0 if there is none."),
+            &["sink", "partition"],
+        )?;
+        registry.register(Box::new(oldest.clone()))?;
+        Ok(Meters {
+            registry: registry.clone(),
+            records: counter("docket_intake_records_total", "Kafka records read by intake.", &["topic"])?,
+            bytes: counter("docket_intake_bytes_total", "Bytes of Kafka records read by intake.", &["topic"])?,
+            decisions: counter("docket_intake_decisions_total", "Decisions that intake wrote to the docket topic.", &["verdict"])?,
+            ignored: counter("docket_intake_ignored_total", "Lines of OPA's log on a source topic that are no decisions.", &["topic"])?,
+            rejects: counter("docket_rejects_total", "Records sent to the rejects topic, by the part that refused them and why.", &["part", "reason"])?,
+            malformed_ids: counter("docket_trace_ids_malformed_total", "Trace contexts in decisions that were malformed or all zero.", &["topic"])?,
+            mismatches: counter("docket_trace_mismatches_total", "Decisions whose own trace id differs from the one that the caller sent.", &["topic"])?,
+            unjudged: counter("docket_results_unjudged_total", "Results that no rule can judge; the verdict is undefined.", &["topic"])?,
+            transactions: counter("docket_transactions_total", "Intake's Kafka transactions.", &["outcome"])?,
+            rebalances: counter("docket_rebalances_total", "Changes of a part's partitions.", &["part", "kind"])?,
+            delivered: counter("docket_sink_records_total", "Decisions that a sink acknowledged or refused for good.", &["sink", "outcome"])?,
+            requests: counter("docket_sink_requests_total", "Requests to a sink by outcome: ok, refused, partial, or the cause of a retry.", &["sink", "outcome"])?,
+            in_flight: gauge("docket_sink_in_flight_records", "Decisions sent to a sink and not answered yet.", &["sink"])?,
+            latency,
+            offset: gauge("docket_offset", "The offset of a partition below which a part has finished everything.", &["part", "topic", "partition"])?,
+            lag: gauge("docket_lag_records", "Records of a partition that a part has not finished.", &["part", "topic", "partition"])?,
+            oldest,
+            failing: gauge("docket_sink_failing", "1 while a sink's requests fail, by cause.", &["sink", "cause"])?,
+            restarts: counter("docket_part_restarts_total", "Restarts of a part after an error.", &["part"])?,
+        })
+    }
+}
+
+/// Whether each part of each pipeline can do its work: what /readyz says.
+#[derive(Default)]
+pub struct Health {
+    parts: Mutex<BTreeMap<String, Result<(), String>>>,
+}
+
+impl Health {
+    pub fn set(&self, part: &str, state: Result<(), String>) {
+        self.parts.lock().unwrap_or_else(PoisonError::into_inner).insert(part.to_owned(), state);
+    }
+
+    /// Each part that is not ready, and why.
+    pub fn not_ready(&self) -> Vec<(String, String)> {
+        let parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        parts.iter().filter_map(|(part, state)| Some((part.clone(), state.as_ref().err()?.clone()))).collect()
+    }
+}
+
+/// Keeps docket's own telemetry going; flushes it when dropped.
+pub struct Guard {
+    tracer: Option<opentelemetry_sdk::trace::SdkTracerProvider>,
+    logger: Option<opentelemetry_sdk::logs::SdkLoggerProvider>,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if let Some(tracer) = &self.tracer {
+            let _ = tracer.shutdown();
+        }
+        if let Some(logger) = &self.logger {
+            let _ = logger.shutdown();
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("docket's own telemetry can't be set up: {0}")]
+pub struct TelemetryError(String);
+
+/// docket's log goes to standard error, as text or JSON; level by DOCKET_LOG (`info`, `docket=debug`, ..).
+/// With an endpoint, logs and traces of docket go there by OTLP/gRPC, too.
+pub fn start(json: bool, otlp: Option<&str>) -> Result<Guard, TelemetryError> {
+    use opentelemetry::trace::TracerProvider;
+    use opentelemetry_otlp::WithExportConfig;
+    use tracing_subscriber::layer::SubscriberExt;
+    use tracing_subscriber::{EnvFilter, Layer, fmt};
+
+    let filter = || EnvFilter::try_from_env("DOCKET_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let text = fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let log = if json { text.json().flatten_event(true).boxed() } else { text.with_ansi(anstream::stderr().is_terminal()).boxed() };
+    let mut guard = Guard { tracer: None, logger: None };
+    let mut layers = vec![log.with_filter(filter()).boxed()];
+    if let Some(endpoint) = otlp {
+        let failed = |e: &dyn std::fmt::Display| TelemetryError(e.to_string());
+        let resource = opentelemetry_sdk::Resource::builder().with_service_name("docket").build();
+        let spans = opentelemetry_otlp::SpanExporter::builder().with_tonic().with_endpoint(endpoint).build().map_err(|e| failed(&e))?;
+        let tracer = opentelemetry_sdk::trace::SdkTracerProvider::builder().with_batch_exporter(spans).with_resource(resource.clone()).build();
+        let logs = opentelemetry_otlp::LogExporter::builder().with_tonic().with_endpoint(endpoint).build().map_err(|e| failed(&e))?;
+        let logger = opentelemetry_sdk::logs::SdkLoggerProvider::builder().with_batch_exporter(logs).with_resource(resource).build();
+        // The exporter's own client must not log into what it exports.
+        let own = || EnvFilter::new("info,hyper=off,tonic=off,h2=off,tower=off,reqwest=off,opentelemetry=off");
+        layers.push(tracing_opentelemetry::layer().with_tracer(tracer.tracer("docket")).with_filter(own()).boxed());
+        layers.push(opentelemetry_appender_tracing::layer::OpenTelemetryTracingBridge::new(&logger).with_filter(own()).boxed());
+        guard = Guard { tracer: Some(tracer), logger: Some(logger) };
+    }
+    let subscriber = tracing_subscriber::registry().with(layers);
+    tracing::subscriber::set_global_default(subscriber).map_err(|e| TelemetryError(e.to_string()))?;
+    Ok(guard)
+}
