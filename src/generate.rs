@@ -199,7 +199,6 @@ fn uuid(rng: &mut StdRng) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::decision::event::Event;
     use crate::decision::formats::{self, Format, Limits, Piece};
 
     #[test]
@@ -213,10 +212,7 @@ mod tests {
         for (record, decisions) in stream() {
             promised += decisions;
             formats::split(&record, Format::Auto, &Limits::default(), &mut |piece| match piece {
-                Piece::Decision { json, .. } => {
-                    Event::parse(&json).unwrap();
-                    found += 1;
-                }
+                Piece::Decision { .. } => found += 1,
                 other => panic!("{other:?}"),
             });
         }

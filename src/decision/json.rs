@@ -41,7 +41,7 @@ impl<'a> Member<'a> {
 /// Checks a whole document, and returns the members of the object that it is.
 pub fn parse_object(doc: &[u8]) -> Result<Vec<Member<'_>>, JsonError> {
     let text = std::str::from_utf8(doc).map_err(|e| JsonError::Utf8(e.valid_up_to()))?;
-    let mut scan = Scan { text, bytes: doc, at: 0, names: Vec::new(), top: Vec::with_capacity(24) };
+    let mut scan = Scan { text, bytes: doc, at: 0, names: Vec::with_capacity(32), top: Vec::with_capacity(24) };
     scan.document()?;
     if !matches!(text.trim_start_matches(is_space).as_bytes().first(), Some(b'{')) {
         return Err(JsonError::Syntax { what: "expected an object", at: 0 });
@@ -72,8 +72,24 @@ struct Scan<'a> {
     bytes: &'a [u8],
     at: usize,
     /// Names of the objects that are open, innermost last; each open object knows where its own begin.
-    names: Vec<&'a str>,
+    names: Vec<Name<'a>>,
     top: Vec<Member<'a>>,
+}
+
+#[derive(Clone, Copy)]
+struct Name<'a> {
+    text: &'a str,
+    escaped: bool,
+}
+
+impl Name<'_> {
+    #[inline]
+    fn is(&self, other: &Name<'_>) -> bool {
+        if self.escaped || other.escaped {
+            return unescape(self.text) == unescape(other.text);
+        }
+        self.text.len() == other.text.len() && self.text == other.text
+    }
 }
 
 /// Objects with more names than this are checked for repeats by sorting, at their end.
@@ -199,10 +215,11 @@ impl<'a> Scan<'a> {
         if self.peek()? != b'"' {
             return self.error("expected the name of a member, in quotes");
         }
-        let name = self.string()?;
+        let (text, escaped) = self.string()?;
+        let name = Name { text, escaped };
         let siblings = &self.names[names_from..];
-        if siblings.len() < LINEAR && siblings.iter().any(|other| same_name(other, name)) {
-            return Err(JsonError::DuplicateKey { name: unescape(name).into_owned(), at });
+        if siblings.len() < LINEAR && siblings.iter().any(|other| other.is(&name)) {
+            return Err(JsonError::DuplicateKey { name: unescape(text).into_owned(), at });
         }
         self.names.push(name);
         self.space();
@@ -211,13 +228,13 @@ impl<'a> Scan<'a> {
         }
         self.at += 1;
         self.space();
-        Ok(name)
+        Ok(text)
     }
 
     fn close_names(&mut self, names_from: usize) -> Result<(), JsonError> {
         let names = &self.names[names_from..];
         if names.len() > LINEAR {
-            let mut keys: Vec<Cow<str>> = names.iter().map(|n| unescape(n)).collect();
+            let mut keys: Vec<Cow<str>> = names.iter().map(|n| unescape(n.text)).collect();
             keys.sort_unstable();
             if let Some(pair) = keys.windows(2).find(|pair| pair[0] == pair[1]) {
                 return Err(JsonError::DuplicateKey { name: pair[0].to_string(), at: self.at });
@@ -227,24 +244,29 @@ impl<'a> Scan<'a> {
         Ok(())
     }
 
-    /// A string; returns what stands between the quotes.
-    fn string(&mut self) -> Result<&'a str, JsonError> {
+    /// A string; returns what stands between the quotes, and whether there are escapes in it.
+    #[inline]
+    fn string(&mut self) -> Result<(&'a str, bool), JsonError> {
         let start = self.at + 1;
         let mut i = start;
+        let mut escaped = false;
         loop {
             i += plain_run(&self.bytes[i..]);
             match self.bytes.get(i) {
                 None => return Err(JsonError::Truncated(i)),
                 Some(b'"') => {
                     self.at = i + 1;
-                    return Ok(&self.text[start..i]);
+                    return Ok((&self.text[start..i], escaped));
                 }
-                Some(b'\\') => match self.bytes.get(i + 1) {
+                Some(b'\\') => {
+                    escaped = true;
+                    match self.bytes.get(i + 1) {
                     Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => i += 2,
                     Some(b'u') => i = self.unicode_escape(i)?,
                     Some(_) => return Err(JsonError::Syntax { what: "an escape that JSON does not have", at: i }),
                     None => return Err(JsonError::Truncated(i + 1)),
-                },
+                    }
+                }
                 Some(_) => return Err(JsonError::Syntax { what: "a control character in a string", at: i }),
             }
         }
@@ -335,13 +357,6 @@ fn plain_run(bytes: &[u8]) -> usize {
         n += 8;
     }
     n + bytes[n..].iter().take_while(|b| !matches!(b, b'"' | b'\\' | 0..0x20)).count()
-}
-
-fn same_name(a: &str, b: &str) -> bool {
-    if a.len() == b.len() && a == b {
-        return true;
-    }
-    (a.contains('\\') || b.contains('\\')) && unescape(a) == unescape(b)
 }
 
 /// Resolves the escapes in what stands between a valid string's quotes.

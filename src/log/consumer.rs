@@ -126,7 +126,9 @@ pub fn join<A: Assignments>(reading: &Reading<'_>, assignments: A, meters: Arc<M
         })
         .set("session.timeout.ms", "30000")
         .set("queued.max.messages.kbytes", (reading.prefetch / 1024).max(64).to_string())
-        .set("queued.min.messages", "10000")
+        .set("queued.min.messages", "100000")
+        // Once the queue is full, librdkafka looks again after a second unless told otherwise.
+        .set("fetch.queue.backoff.ms", "20")
         .set("fetch.message.max.bytes", "1048576")
         .set("fetch.wait.max.ms", "100")
         .set("statistics.interval.ms", STATISTICS.as_millis().to_string());

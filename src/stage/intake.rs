@@ -11,14 +11,13 @@ use std::time::{Duration, Instant};
 
 use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::Message;
+use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::producer::{BaseRecord, Producer};
 use rdkafka::{Offset, TopicPartitionList};
 use tokio_util::sync::CancellationToken;
 
 use super::rejects::{dead_letter, may_not_fit};
 use crate::decision::docket;
-use crate::decision::event::Event;
 use crate::decision::formats::{self, Format, Piece};
 use crate::decision::reject::{Reason, Reject};
 use crate::decision::time;
@@ -128,7 +127,8 @@ impl Intake {
             prefetch: file.intake.prefetch.0,
         };
         let consumer = consumer::join(&reading, seen.clone(), self.meters.clone())?;
-        let run = Run { intake: self, consumer, producer, seen, topics, too_large: HashMap::new(), out: Vec::new(), progress: HashMap::new() };
+        let (docket_topic, rejects_topic) = (self.pipeline.docket_topic(), self.pipeline.rejects_topic());
+        let run = Run { intake: self, consumer, producer, seen, topics, docket_topic, rejects_topic, too_large: HashMap::new(), out: Vec::new(), progress: HashMap::new() };
         run.until(stop)
     }
 }
@@ -139,6 +139,8 @@ struct Run<'i> {
     producer: Transactional,
     seen: Arc<Seen>,
     topics: Vec<&'i str>,
+    docket_topic: String,
+    rejects_topic: String,
     /// Pieces that a transaction failed over, until they are through.
     too_large: HashMap<Place, TooLarge>,
     out: Vec<u8>,
@@ -168,6 +170,7 @@ impl Run<'_> {
         let config = &self.intake.pipeline.file.intake;
         self.seen.disturbed.store(false, Ordering::Relaxed);
         let mut open: Option<Open> = None;
+        let mut received = String::new();
         let mut due = Instant::now() + config.transaction_interval.0;
         loop {
             let wait = match &open {
@@ -200,10 +203,20 @@ impl Run<'_> {
             if let Some(message) = message {
                 if open.is_none() {
                     self.producer.begin_transaction()?;
+                    received = time::format(now());
                     due = Instant::now() + config.transaction_interval.0;
                 }
                 let open = open.get_or_insert_with(Open::default);
-                take(self.intake, &self.producer, &self.topics, &self.too_large, &mut self.out, &message, open)?;
+                let target = Target {
+                    intake: self.intake,
+                    producer: &self.producer,
+                    topics: &self.topics,
+                    docket_topic: &self.docket_topic,
+                    rejects_topic: &self.rejects_topic,
+                    too_large: &self.too_large,
+                    received: &received,
+                };
+                target.take(&message, &mut self.out, open)?;
             }
             let full = open.as_ref().is_some_and(|o| o.bytes >= config.transaction_bytes.0);
             if full || stop.is_cancelled() || Instant::now() >= due {
@@ -342,89 +355,84 @@ fn retried(mut call: impl FnMut() -> Result<(), KafkaError>) -> Result<(), Kafka
     }
 }
 
-/// Turns one Kafka record into docket records and rejects, and produces them.
-fn take(
-    intake: &Intake,
-    producer: &Transactional,
-    topics: &[&str],
-    too_large: &HashMap<Place, TooLarge>,
-    out: &mut Vec<u8>,
-    message: &rdkafka::message::BorrowedMessage<'_>,
-    open: &mut Open,
-) -> Result<(), IntakeError> {
-    let pipeline = &intake.pipeline;
-    let Some(topic) = topics.iter().position(|t| *t == message.topic()) else { return Ok(()) };
-    let (partition, offset) = (message.partition(), message.offset());
-    open.offsets.entry((topic, partition)).or_insert((offset, offset)).1 = offset + 1;
-    let value = message.payload().unwrap_or_default();
-    let format = pipeline.file.sources.get(topic).map_or(Format::Auto, |s| s.format);
-    let record_headers = headers::pairs(message);
-    let received = time::format(now());
-    let docket_topic = pipeline.docket_topic();
-    let rejects_topic = pipeline.rejects_topic();
-    let mut tally = TopicTally { records: 1, bytes: value.len() as u64, ..TopicTally::default() };
-    let mut element = 0;
-    let mut failure = None;
-    formats::split(value, format, &pipeline.limits, &mut |piece| {
-        if failure.is_some() {
-            return;
-        }
-        let place = (topic, partition, offset, element);
-        let origin = Origin { topic: message.topic(), partition, offset, element };
-        let before = too_large.get(&place).copied();
-        let rejected = match piece {
-            Piece::Ignored => {
-                tally.ignored += 1;
+/// Where what becomes of a record goes.
+struct Target<'r> {
+    intake: &'r Intake,
+    producer: &'r Transactional,
+    topics: &'r [&'r str],
+    docket_topic: &'r str,
+    rejects_topic: &'r str,
+    too_large: &'r HashMap<Place, TooLarge>,
+    /// When the open transaction began to read.
+    received: &'r str,
+}
+
+impl Target<'_> {
+    /// Turns one Kafka record into docket records and rejects, and produces them.
+    fn take(&self, message: &BorrowedMessage<'_>, out: &mut Vec<u8>, open: &mut Open) -> Result<(), IntakeError> {
+        let pipeline = &self.intake.pipeline;
+        let Some(topic) = self.topics.iter().position(|t| *t == message.topic()) else { return Ok(()) };
+        let (partition, offset) = (message.partition(), message.offset());
+        open.offsets.entry((topic, partition)).or_insert((offset, offset)).1 = offset + 1;
+        let value = message.payload().unwrap_or_default();
+        let format = pipeline.file.sources.get(topic).map_or(Format::Auto, |s| s.format);
+        let record_headers = headers::pairs(message);
+        open.bytes += value.len();
+        let tally = open.tally.topics.entry(topic).or_default();
+        tally.records += 1;
+        tally.bytes += value.len() as u64;
+        let mut element = 0;
+        let mut failure = None;
+        formats::split(value, format, &pipeline.limits, &mut |piece| {
+            if failure.is_some() {
                 return;
             }
-            Piece::Reject { bytes, reject } => Some((bytes, reject)),
-            Piece::Decision { json, .. } if before.is_some() => {
-                let limit = intake.docket_limit.map_or_else(String::new, |n| format!(", which takes {n} bytes (max.message.bytes)"));
-                let reject = Reject::new(Reason::TooLarge, format!("the decision outgrows the topic {docket_topic}{limit} once docket's members are added"));
-                Some((json, reject))
-            }
-            Piece::Decision { json, agent } => {
-                out.clear();
-                let written = Event::parse(&json).map(|event| docket::write(&event, &record_headers, agent.as_ref(), &pipeline.rules, out));
-                match written {
-                    Err(reject) => Some((json, reject)),
-                    Ok(written) => {
-                        *open.tally.verdicts.entry(written.verdict).or_default() += 1;
-                        tally.malformed += u64::from(written.malformed_ids);
-                        tally.mismatches += u64::from(written.trace_mismatch);
-                        tally.unjudged += u64::from(written.judged_by == From::Nothing);
-                        open.produced.push((place, TooLarge::Docket));
-                        let record = BaseRecord::with_opaque_to(&docket_topic, open.produced.len() - 1)
-                            .key(&written.key)
-                            .payload(out.as_slice())
-                            .headers(headers::origin(&origin, &received));
-                        failure = send(producer, record).err();
-                        None
-                    }
+            let place = (topic, partition, offset, element);
+            let origin = Origin { topic: message.topic(), partition, offset, element };
+            let before = if self.too_large.is_empty() { None } else { self.too_large.get(&place).copied() };
+            let rejected = match piece {
+                Piece::Ignored => {
+                    tally.ignored += 1;
+                    return;
                 }
+                Piece::Reject { bytes, reject } => Some((bytes, reject)),
+                Piece::Decision { event, .. } if before.is_some() => Some((event.raw.as_bytes().into(), self.outgrown())),
+                Piece::Decision { event, agent } => {
+                    out.clear();
+                    let written = docket::write(&event, &record_headers, agent.as_ref(), &pipeline.rules, out);
+                    *open.tally.verdicts.entry(written.verdict).or_default() += 1;
+                    tally.malformed += u64::from(written.malformed_ids);
+                    tally.mismatches += u64::from(written.trace_mismatch);
+                    tally.unjudged += u64::from(written.judged_by == From::Nothing);
+                    open.produced.push((place, TooLarge::Docket));
+                    let record = BaseRecord::with_opaque_to(self.docket_topic, open.produced.len() - 1)
+                        .key(&written.key)
+                        .payload(out.as_slice())
+                        .headers(headers::origin(&origin, self.received));
+                    failure = send(self.producer, record).err();
+                    None
+                }
+            };
+            if let Some((bytes, reject)) = rejected {
+                *open.tally.rejects.entry(reject.reason).or_default() += 1;
+                let cut = before == Some(TooLarge::Reject) || may_not_fit(bytes.len(), self.intake.rejects_limit);
+                let letter = dead_letter("intake", &bytes, &reject, &origin, self.received, cut);
+                open.produced.push((place, TooLarge::Reject));
+                let record = BaseRecord::<(), [u8], usize>::with_opaque_to(self.rejects_topic, open.produced.len() - 1).payload(&letter.value).headers(letter.headers);
+                failure = send(self.producer, record).err();
             }
-        };
-        if let Some((bytes, reject)) = rejected {
-            *open.tally.rejects.entry(reject.reason).or_default() += 1;
-            let cut = before == Some(TooLarge::Reject) || may_not_fit(bytes.len(), intake.rejects_limit);
-            let letter = dead_letter("intake", &bytes, &reject, &origin, &received, cut);
-            open.produced.push((place, TooLarge::Reject));
-            let record = BaseRecord::<(), [u8], usize>::with_opaque_to(&rejects_topic, open.produced.len() - 1).payload(&letter.value).headers(letter.headers);
-            failure = send(producer, record).err();
+            element += 1;
+        });
+        match failure {
+            None => Ok(()),
+            Some(error) => Err(error.into()),
         }
-        element += 1;
-    });
-    open.bytes += value.len();
-    let sum = open.tally.topics.entry(topic).or_default();
-    sum.records += tally.records;
-    sum.bytes += tally.bytes;
-    sum.ignored += tally.ignored;
-    sum.malformed += tally.malformed;
-    sum.mismatches += tally.mismatches;
-    sum.unjudged += tally.unjudged;
-    match failure {
-        None => Ok(()),
-        Some(error) => Err(error.into()),
+    }
+
+    /// Why a decision that the broker would not take goes to rejects.
+    fn outgrown(&self) -> Reject {
+        let limit = self.intake.docket_limit.map_or_else(String::new, |n| format!(", which takes {n} bytes (max.message.bytes)"));
+        Reject::new(Reason::TooLarge, format!("the decision outgrows the topic {}{limit} once docket's members are added", self.docket_topic))
     }
 }
 

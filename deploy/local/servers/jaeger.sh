@@ -12,11 +12,8 @@ start() {
   local query grpc http
   query=$(port jaeger query) grpc=$(port jaeger otlp-grpc) http=$(port jaeger otlp-http)
   local loopback=() flag
-  for flag in query.grpc-server admin.http collector.grpc-server collector.http-server http-server; do
+  for flag in query.grpc-server admin.http collector.grpc-server collector.http-server; do
     loopback+=("--$flag.host-port=127.0.0.1:$(port jaeger "$flag")")
-  done
-  for flag in processor.jaeger-binary processor.jaeger-compact processor.zipkin-compact; do
-    loopback+=("--$flag.server-host-port=127.0.0.1:$(port jaeger "$flag")")
   done
   launch jaeger "$BIN" --log-level=warn --memory.max-traces=200000 "${loopback[@]}" \
     --query.http-server.host-port="127.0.0.1:$query" \

@@ -14,6 +14,7 @@ use std::borrow::Cow;
 use flate2::bufread::MultiGzDecoder;
 
 use super::docket::Agent;
+use super::event::Event;
 use super::json;
 use super::reject::{Reason, Reject};
 
@@ -33,8 +34,8 @@ pub enum Format {
 /// What a piece of a Kafka record turned out to be.
 #[derive(Debug)]
 pub enum Piece<'a> {
-    /// The bytes of one decision's JSON object, not looked into yet, and what an agent put around it.
-    Decision { json: Cow<'a, [u8]>, agent: Option<Agent> },
+    /// One decision, and what an agent put around it.
+    Decision { event: Event<'a>, agent: Option<Agent> },
     Reject { bytes: Cow<'a, [u8]>, reject: Reject },
     /// A line of OPA's log that is no decision.
     Ignored,
@@ -62,9 +63,9 @@ const MAX_LAYERS: usize = 8;
 pub fn split<'a>(value: &'a [u8], format: Format, limits: &Limits, piece: &mut dyn FnMut(Piece<'_>)) {
     let mut open = Opener { format, limits, layers: 0 };
     open.bytes(value, None, &mut |p| match p {
-        Piece::Decision { json, .. } if json.len() > limits.decision => {
-            let detail = format!("the decision has {} bytes; limits.decision_bytes is {}", json.len(), limits.decision);
-            piece(Piece::Reject { bytes: json, reject: Reject::new(Reason::TooLarge, detail) });
+        Piece::Decision { event, .. } if event.raw.len() > limits.decision => {
+            let detail = format!("the decision has {} bytes; limits.decision_bytes is {}", event.raw.len(), limits.decision);
+            piece(Piece::Reject { bytes: event.raw.as_bytes().into(), reject: Reject::new(Reason::TooLarge, detail) });
         }
         p => piece(p),
     });

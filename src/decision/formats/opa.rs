@@ -1,6 +1,7 @@
 //! OPA's own shapes: one object; a JSON array, as OPA uploads it and as EOPA batches it; a console line.
 
 use super::super::docket::Agent;
+use super::super::event::Event;
 use super::super::json::{self, Member};
 use super::super::reject::Reason;
 use super::{Found, Opener, Piece, agent, otlp, reject};
@@ -60,7 +61,14 @@ pub(super) fn object(open: &mut Opener<'_>, text: &[u8], agent: Option<&Agent>, 
         Err(e) => return found(Piece::Reject { bytes: text.into(), reject: e.into() }),
     };
     match classify(&members) {
-        Kind::Decision => found(Piece::Decision { json: text.into(), agent: agent.cloned() }),
+        Kind::Decision => {
+            // parse_object saw that it is UTF-8.
+            let raw = std::str::from_utf8(text).unwrap_or_default();
+            match Event::from_members(raw, &members) {
+                Ok(event) => found(Piece::Decision { event, agent: agent.cloned() }),
+                Err(reject) => found(Piece::Reject { bytes: text.into(), reject }),
+            }
+        }
         Kind::OpaLog => found(Piece::Ignored),
         Kind::Otlp => match otlp::json(text) {
             Ok(request) => otlp::open(open, request, found),

@@ -23,15 +23,12 @@ fn pieces_as(value: &[u8], format: Format) -> Vec<String> {
         all.push(match piece {
             Piece::Ignored => "ignored".to_owned(),
             Piece::Reject { reject, .. } => format!("reject {}", reject.reason.as_str()),
-            Piece::Decision { json, agent } => match crate::decision::event::Event::parse(&json) {
-                Ok(event) => {
-                    if let Some(agent) = &agent {
-                        json::check(agent.json.as_bytes()).unwrap();
-                    }
-                    format!("{}{}", event.decision_id, agent.map(|a| format!(" {}", a.json)).unwrap_or_default())
+            Piece::Decision { event, agent } => {
+                if let Some(agent) = &agent {
+                    json::check(agent.json.as_bytes()).unwrap();
                 }
-                Err(reject) => format!("reject {}", reject.reason.as_str()),
-            },
+                format!("{}{}", event.decision_id, agent.map(|a| format!(" {}", a.json)).unwrap_or_default())
+            }
         });
     });
     all
