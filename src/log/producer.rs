@@ -7,7 +7,7 @@ use std::time::Duration;
 use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
-use rdkafka::producer::{BaseProducer, DeliveryResult, FutureProducer, Producer, ProducerContext};
+use rdkafka::producer::{DeliveryResult, FutureProducer, Producer, ProducerContext, ThreadedProducer};
 
 use super::client;
 use crate::pipeline::model::{Compression, Kafka};
@@ -18,6 +18,7 @@ const MAX_MESSAGE: &str = "1000000000";
 /// Collects what became of the records of the open transaction.
 #[derive(Default)]
 pub struct Deliveries {
+    /// How many failed since the last `take`.
     failed: AtomicUsize,
     /// The tags of records that the broker found too large.
     too_large: Mutex<Vec<usize>>,
@@ -33,11 +34,20 @@ impl Deliveries {
         *self.last_error.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(error.clone());
     }
 
-    /// What failed since the last call: the tags of too large records, and the last error.
-    pub fn take(&self) -> (Vec<usize>, Option<KafkaError>) {
+    pub fn any_failed(&self) -> bool {
+        self.failed.load(Ordering::Relaxed) > 0
+    }
+
+    /// The last error since the last `take`.
+    pub fn error(&self) -> Option<KafkaError> {
+        self.last_error.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+
+    /// Begins anew; returns the tags of the records that the broker found too large.
+    pub fn take(&self) -> Vec<usize> {
         self.failed.store(0, Ordering::Relaxed);
-        let too_large = std::mem::take(&mut *self.too_large.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
-        (too_large, self.last_error.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take())
+        *self.last_error.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = None;
+        std::mem::take(&mut *self.too_large.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
     }
 }
 
@@ -61,10 +71,14 @@ impl ProducerContext for Deliveries {
     }
 }
 
-pub type Transactional = BaseProducer<Deliveries>;
+/// With a thread that serves delivery reports: librdkafka waits for these in the middle of a commit.
+pub type Transactional = ThreadedProducer<Deliveries>;
+
+/// A batch is no larger than this, or than what the topics take.
+const BATCH: usize = 1_000_000;
 
 /// A producer whose transactions are its own: an open transaction of an earlier producer with the same id is aborted.
-pub fn transactional(kafka: &Kafka, part: &str, id: &str, compression: Compression) -> KafkaResult<Transactional> {
+pub fn transactional(kafka: &Kafka, part: &str, id: &str, compression: Compression, topic_limit: Option<usize>) -> KafkaResult<Transactional> {
     let mut config = client::config(kafka, part);
     config
         .set("transactional.id", id)
@@ -74,7 +88,7 @@ pub fn transactional(kafka: &Kafka, part: &str, id: &str, compression: Compressi
         .set("partitioner", "murmur2_random")
         .set("compression.type", compression.as_str())
         .set("linger.ms", "50")
-        .set("batch.size", "1000000")
+        .set("batch.size", topic_limit.unwrap_or(BATCH).clamp(1000, BATCH).to_string())
         .set("batch.num.messages", "100000")
         .set("queue.buffering.max.messages", "1000000")
         .set("queue.buffering.max.kbytes", "1048576")

@@ -73,28 +73,36 @@ impl<'s> Checker<'s, '_> {
         for (key, child) in pairs {
             let known = properties.and_then(|p| p.get(&key.name));
             match (known, rest) {
-                (Some(schema), _) => {
-                    out.insert(key.name.clone(), self.value(child, schema));
-                }
+                (Some(schema), _) => self.member(key, child, schema, &mut out),
                 (None, Some(Value::Bool(false))) => {
                     let names = properties.into_iter().flat_map(|p| p.keys().map(String::as_str));
                     self.problem(key.at, format!("unknown key {:?}{}", key.name, did_you_mean(&key.name, names)));
                 }
-                (None, rest) => {
-                    out.insert(key.name.clone(), self.value(child, rest.unwrap_or(&Value::Bool(true))));
-                }
+                (None, rest) => self.member(key, child, rest.unwrap_or(&Value::Bool(true)), &mut out),
             }
         }
         let required = schema.get("required").and_then(Value::as_array);
+        let mut whole = true;
         for name in required.into_iter().flatten().filter_map(Value::as_str) {
             if !pairs.iter().any(|(key, _)| key.name == name) {
                 self.problem(node.at, format!("{name:?} is missing here"));
             }
+            whole &= out.contains_key(name);
         }
         if schema.get("minProperties").and_then(Value::as_u64).is_some_and(|least| (pairs.len() as u64) < least) {
             self.problem(node.at, "an empty mapping, where at least one entry is needed".into());
         }
-        Value::Object(out)
+        // Without a member that it needs there is nothing more to say of it.
+        if whole { Value::Object(out) } else { Value::Null }
+    }
+
+    /// A member that can't be used is left out, so that the rest can still be looked at.
+    fn member(&mut self, key: &super::yaml::Key, child: &Node, schema: &'s Value, out: &mut Map<String, Value>) {
+        let before = self.problems.len();
+        let value = self.value(child, schema);
+        if !(value.is_null() && self.problems.len() > before) {
+            out.insert(key.name.clone(), value);
+        }
     }
 
     /// Alternatives: by their tag, by the words they allow, or by the type of what is there.
@@ -172,7 +180,7 @@ impl<'s> Checker<'s, '_> {
         if !fits {
             let hint = if kind != "string" && accepts(schema, "string") { "; put it in quotes" } else { "" };
             self.problem(at, format!("{:?} is {}, where {} is expected{hint}", scalar.text, article(kind), expected(schema)));
-            return value;
+            return Value::Null;
         }
         if let Some(number) = value.as_f64() {
             let bound = |name: &str| schema.get(name).and_then(Value::as_f64);
@@ -192,6 +200,10 @@ impl<'s> Checker<'s, '_> {
             if let Some(pattern) = pattern.filter(|p| !p.is_match(text) && !(scalar.resolved && text.is_empty())) {
                 let wanted = schema.get("x-expected").and_then(Value::as_str).map_or_else(|| format!("it must match {pattern}"), |e| format!("it must be {e}"));
                 self.problem(at, format!("{:?} can't be used here; {wanted}", scalar.text));
+                // What has a form of its own would not be read; other text would.
+                if schema.get("x-expected").is_some() {
+                    return Value::Null;
+                }
             }
         }
         value

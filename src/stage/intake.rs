@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{BorrowedMessage, Message};
+use rdkafka::message::{BorrowedMessage, Message, ToBytes};
 use rdkafka::producer::{BaseRecord, Producer};
 use rdkafka::{Offset, TopicPartitionList};
 use tokio_util::sync::CancellationToken;
@@ -66,13 +66,28 @@ impl Assignments for Arc<Seen> {
 /// A piece of a source record: topic (by number), partition, offset, element.
 type Place = (usize, i32, i64, usize);
 
-/// What the broker would not take of a piece that was tried before.
+/// What a piece became.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum TooLarge {
-    /// The docket record; it becomes a reject.
+enum Product {
     Docket,
-    /// The reject; only its start is kept.
     Reject,
+}
+
+/// A piece that was in a batch which the broker found too large.
+#[derive(Debug, Clone, Copy)]
+struct Suspect {
+    product: Product,
+    /// It was alone in its batch, so it is the one: its docket record becomes a reject, of its reject
+    /// only the start is kept. Until then it is sent again, alone.
+    proven: bool,
+}
+
+/// What was produced, by tag.
+#[derive(Debug, Clone, Copy)]
+struct Produced {
+    place: Place,
+    product: Product,
+    alone: bool,
 }
 
 /// What an open transaction holds.
@@ -80,9 +95,11 @@ enum TooLarge {
 struct Open {
     /// By topic and partition: the first offset read, and the one after the last.
     offsets: HashMap<(usize, i32), (i64, i64)>,
-    /// What was produced, by tag.
-    produced: Vec<(Place, TooLarge)>,
+    /// By tag.
+    produced: Vec<Produced>,
     bytes: usize,
+    /// A record could not be produced.
+    refused: bool,
     tally: Tally,
 }
 
@@ -114,7 +131,10 @@ impl Intake {
         let file = &self.pipeline.file;
         let instance = file.intake.instance_id.clone();
         let transactional_id = format!("docket.{}.intake.{}", file.name, instance.clone().unwrap_or_else(|| uuid::Uuid::new_v4().to_string()));
-        let producer = producer::transactional(&file.kafka, &format!("{}-intake", file.name), &transactional_id, file.docket.compression)?;
+        let producer = {
+            let limit = self.docket_limit.into_iter().chain(self.rejects_limit).min();
+            producer::transactional(&file.kafka, &format!("{}-intake", file.name), &transactional_id, file.docket.compression, limit)?
+        };
         let seen = Arc::new(Seen::default());
         let topics: Vec<&str> = file.sources.iter().map(|s| s.topic.as_str()).collect();
         let reading = Reading {
@@ -128,7 +148,7 @@ impl Intake {
         };
         let consumer = consumer::join(&reading, seen.clone(), self.meters.clone())?;
         let (docket_topic, rejects_topic) = (self.pipeline.docket_topic(), self.pipeline.rejects_topic());
-        let run = Run { intake: self, consumer, producer, seen, topics, docket_topic, rejects_topic, too_large: HashMap::new(), out: Vec::new(), progress: HashMap::new() };
+        let run = Run { intake: self, consumer, producer, seen, topics, docket_topic, rejects_topic, suspects: HashMap::new(), out: Vec::new(), progress: HashMap::new() };
         run.until(stop)
     }
 }
@@ -142,7 +162,7 @@ struct Run<'i> {
     docket_topic: String,
     rejects_topic: String,
     /// Pieces that a transaction failed over, until they are through.
-    too_large: HashMap<Place, TooLarge>,
+    suspects: HashMap<Place, Suspect>,
     out: Vec<u8>,
     /// The next offset of each partition, for the lag.
     progress: HashMap<(usize, i32), i64>,
@@ -157,7 +177,7 @@ impl Run<'_> {
             };
             match self.commit(&open) {
                 Ok(()) => self.committed(open),
-                Err(error) => self.abort(open, error)?,
+                Err(error) => self.abort(open, &error)?,
             }
             self.report();
         }
@@ -183,7 +203,7 @@ impl Run<'_> {
                 Ok(message) => message,
                 Err(error) => {
                     if let Some(open) = open.take() {
-                        self.abort(open, error.clone())?;
+                        self.abort(open, &error)?;
                     }
                     return Err(error.into());
                 }
@@ -197,7 +217,7 @@ impl Run<'_> {
                     }
                 }
                 drop(message);
-                self.abort(open, KafkaError::Canceled)?;
+                self.abort(open, &KafkaError::Canceled)?;
                 return Ok(None);
             }
             if let Some(message) = message {
@@ -213,27 +233,32 @@ impl Run<'_> {
                     topics: &self.topics,
                     docket_topic: &self.docket_topic,
                     rejects_topic: &self.rejects_topic,
-                    too_large: &self.too_large,
+                    suspects: &self.suspects,
                     received: &received,
                 };
-                target.take(&message, &mut self.out, open)?;
+                let taken = target.take(&message, &mut self.out, open);
+                // A transaction that failed already takes no more; its commit will say so.
+                if taken.is_err() || self.producer.context().any_failed() {
+                    break;
+                }
             }
             let full = open.as_ref().is_some_and(|o| o.bytes >= config.transaction_bytes.0);
             if full || stop.is_cancelled() || Instant::now() >= due {
-                return Ok(open);
+                break;
             }
         }
+        Ok(open)
     }
 
     /// Sees that everything was taken, and commits it with the offsets.
     fn commit(&self, open: &Open) -> Result<(), KafkaError> {
         self.producer.flush(COMMIT_TIMEOUT)?;
-        let (too_large, error) = self.producer.context().take();
-        if !too_large.is_empty() {
-            return Err(KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge));
-        }
-        if let Some(error) = error {
+        if let Some(error) = self.producer.context().error() {
             return Err(error);
+        }
+        // Nothing failed, and something could not even be produced: then the transaction is over.
+        if open.refused {
+            return Err(KafkaError::Canceled);
         }
         let group = self.consumer.group_metadata().ok_or(KafkaError::Canceled)?;
         let mut offsets = TopicPartitionList::new();
@@ -247,7 +272,7 @@ impl Run<'_> {
     fn committed(&mut self, open: Open) {
         for ((topic, partition), (_, next)) in &open.offsets {
             self.progress.insert((*topic, *partition), *next);
-            self.too_large.retain(|place, _| (place.0, place.1) != (*topic, *partition) || place.2 >= *next);
+            self.suspects.retain(|place, _| (place.0, place.1) != (*topic, *partition) || place.2 >= *next);
         }
         let meters = &self.intake.meters;
         meters.transactions.with_label_values(&["committed"]).inc();
@@ -269,43 +294,27 @@ impl Run<'_> {
     }
 
     /// Undoes the transaction and goes back to where it began.
-    fn abort(&mut self, open: Open, error: KafkaError) -> Result<(), IntakeError> {
+    fn abort(&mut self, open: Open, error: &KafkaError) -> Result<(), IntakeError> {
         self.intake.meters.transactions.with_label_values(&["aborted"]).inc();
-        // Tags of this transaction mean nothing in the next one.
-        let (late, _) = self.producer.context().take();
-        let fatal = matches!(&error, KafkaError::Transaction(e) if e.is_fatal());
-        if fatal {
-            return Err(IntakeError::Fatal(error));
+        if matches!(error, KafkaError::Transaction(e) if e.is_fatal()) {
+            return Err(IntakeError::Fatal(error.clone()));
         }
-        self.producer.purge(rdkafka::producer::PurgeConfig::default().queue().inflight());
-        let begun = !open.produced.is_empty() || !open.offsets.is_empty();
-        if begun {
-            match retried(|| self.producer.abort_transaction(COMMIT_TIMEOUT)) {
-                // Nothing was begun: partitions went before the first record came.
-                Err(KafkaError::Transaction(e)) if e.code() == RDKafkaErrorCode::State => {}
-                Err(e) => return Err(IntakeError::Fatal(e)),
-                Ok(()) => {}
+        match retried(|| self.producer.abort_transaction(COMMIT_TIMEOUT)) {
+            // None was begun: partitions went before the first record came.
+            Err(KafkaError::Transaction(e)) if e.code() == RDKafkaErrorCode::State => {}
+            Err(e) => return Err(IntakeError::Fatal(e)),
+            Ok(()) => {}
+        }
+        let too_large = self.producer.context().take();
+        for tag in &too_large {
+            if let Some(produced) = open.produced.get(*tag) {
+                self.suspects.insert(produced.place, Suspect { product: produced.product, proven: produced.alone });
             }
         }
-        let (more, _) = self.producer.context().take();
-        let refused = self.too_large_tags(&open, &error, late, more);
-        if refused == 0 && !matches!(error, KafkaError::Canceled) {
+        if too_large.is_empty() && !matches!(error, KafkaError::Canceled) {
             tracing::warn!(%error, "a transaction was aborted; its records are read again");
         }
         self.rewind(&open)
-    }
-
-    /// Remembers the pieces that the broker would not take; how many these are.
-    fn too_large_tags(&mut self, open: &Open, error: &KafkaError, late: Vec<usize>, more: Vec<usize>) -> usize {
-        let mut tags = late;
-        tags.extend(more);
-        let _ = error;
-        for tag in &tags {
-            if let Some((place, kind)) = open.produced.get(*tag) {
-                self.too_large.insert(*place, *kind);
-            }
-        }
-        tags.len()
     }
 
     fn rewind(&self, open: &Open) -> Result<(), IntakeError> {
@@ -362,7 +371,7 @@ struct Target<'r> {
     topics: &'r [&'r str],
     docket_topic: &'r str,
     rejects_topic: &'r str,
-    too_large: &'r HashMap<Place, TooLarge>,
+    suspects: &'r HashMap<Place, Suspect>,
     /// When the open transaction began to read.
     received: &'r str,
 }
@@ -389,14 +398,16 @@ impl Target<'_> {
             }
             let place = (topic, partition, offset, element);
             let origin = Origin { topic: message.topic(), partition, offset, element };
-            let before = if self.too_large.is_empty() { None } else { self.too_large.get(&place).copied() };
+            let suspect = if self.suspects.is_empty() { None } else { self.suspects.get(&place) };
+            let proven = suspect.filter(|s| s.proven).map(|s| s.product);
+            let alone = suspect.is_some_and(|s| !s.proven);
             let rejected = match piece {
                 Piece::Ignored => {
                     tally.ignored += 1;
                     return;
                 }
                 Piece::Reject { bytes, reject } => Some((bytes, reject)),
-                Piece::Decision { event, .. } if before.is_some() => Some((event.raw.as_bytes().into(), self.outgrown())),
+                Piece::Decision { event, .. } if proven.is_some() || suspect.is_some_and(|s| s.product == Product::Reject) => Some((event.raw.as_bytes().into(), self.outgrown())),
                 Piece::Decision { event, agent } => {
                     out.clear();
                     let written = docket::write(&event, &record_headers, agent.as_ref(), &pipeline.rules, out);
@@ -404,29 +415,48 @@ impl Target<'_> {
                     tally.malformed += u64::from(written.malformed_ids);
                     tally.mismatches += u64::from(written.trace_mismatch);
                     tally.unjudged += u64::from(written.judged_by == From::Nothing);
-                    open.produced.push((place, TooLarge::Docket));
+                    open.produced.push(Produced { place, product: Product::Docket, alone });
                     let record = BaseRecord::with_opaque_to(self.docket_topic, open.produced.len() - 1)
                         .key(&written.key)
                         .payload(out.as_slice())
                         .headers(headers::origin(&origin, self.received));
-                    failure = send(self.producer, record).err();
+                    failure = self.send(record, alone).err();
                     None
                 }
             };
             if let Some((bytes, reject)) = rejected {
                 *open.tally.rejects.entry(reject.reason).or_default() += 1;
-                let cut = before == Some(TooLarge::Reject) || may_not_fit(bytes.len(), self.intake.rejects_limit);
+                let cut = proven == Some(Product::Reject) || may_not_fit(bytes.len(), self.intake.rejects_limit);
                 let letter = dead_letter("intake", &bytes, &reject, &origin, self.received, cut);
-                open.produced.push((place, TooLarge::Reject));
+                open.produced.push(Produced { place, product: Product::Reject, alone });
                 let record = BaseRecord::<(), [u8], usize>::with_opaque_to(self.rejects_topic, open.produced.len() - 1).payload(&letter.value).headers(letter.headers);
-                failure = send(self.producer, record).err();
+                failure = self.send(record, alone).err();
             }
             element += 1;
         });
         match failure {
             None => Ok(()),
-            Some(error) => Err(error.into()),
+            Some(error) => {
+                open.refused = true;
+                Err(error.into())
+            }
         }
+    }
+
+    /// Produces; alone in a batch of its own, if told.
+    fn send<K, P>(&self, record: BaseRecord<'_, K, P, usize>, alone: bool) -> Result<(), KafkaError>
+    where
+        K: ToBytes + ?Sized,
+        P: ToBytes + ?Sized,
+    {
+        if alone {
+            self.producer.flush(COMMIT_TIMEOUT)?;
+        }
+        send(self.producer, record)?;
+        if alone {
+            self.producer.flush(COMMIT_TIMEOUT)?;
+        }
+        Ok(())
     }
 
     /// Why a decision that the broker would not take goes to rejects.
@@ -439,15 +469,15 @@ impl Target<'_> {
 /// Produces, waiting while librdkafka's queue is full.
 fn send<K, P>(producer: &Transactional, record: BaseRecord<'_, K, P, usize>) -> Result<(), KafkaError>
 where
-    K: rdkafka::message::ToBytes + ?Sized,
-    P: rdkafka::message::ToBytes + ?Sized,
+    K: ToBytes + ?Sized,
+    P: ToBytes + ?Sized,
 {
     let mut record = record;
     loop {
         match producer.send(record) {
             Ok(()) => return Ok(()),
             Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
-                producer.poll(Duration::from_millis(100));
+                std::thread::sleep(Duration::from_millis(10));
                 record = back;
             }
             Err((error, _)) => return Err(error),

@@ -1,0 +1,62 @@
+//! The road on real servers. `tests/real/run` starts them and runs this.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod bad_input;
+mod crash;
+mod opa;
+mod samples;
+
+/// The address of a server that `deploy/local/up` started.
+fn address(name: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set; run this suite with tests/real/run"))
+}
+
+async fn get(url: &str) -> serde_json::Value {
+    let response = reqwest::get(url).await.unwrap();
+    let status = response.status();
+    let text = response.text().await.unwrap();
+    assert!(status.is_success(), "{url}: {status} {text}");
+    serde_json::from_str(&text).unwrap()
+}
+
+async fn post(url: &str, body: serde_json::Value) -> serde_json::Value {
+    let client = reqwest::Client::new();
+    let response = client.post(url).header("content-type", "application/json").body(body.to_string()).send().await.unwrap();
+    let status = response.status();
+    let text = response.text().await.unwrap();
+    assert!(status.is_success(), "{url}: {status} {text}");
+    serde_json::from_str(&text).unwrap()
+}
+
+/// One TLS implementation for every client in this process, as in docket itself.
+fn init() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
+/// The decision ids of an index, sorted, repeats included.
+async fn documents(index: &str) -> Vec<serde_json::Value> {
+    let base = address("OPENSEARCH_URL");
+    post(&format!("{base}/{index}/_refresh"), serde_json::json!({})).await;
+    let found = post(&format!("{base}/{index}/_search"), serde_json::json!({ "size": 10000, "query": { "match_all": {} } })).await;
+    found["hits"]["hits"].as_array().unwrap().iter().map(|hit| hit["_source"].clone()).collect()
+}
+
+async fn count(index: &str, query: serde_json::Value) -> u64 {
+    let base = address("OPENSEARCH_URL");
+    post(&format!("{base}/{index}/_refresh"), serde_json::json!({})).await;
+    post(&format!("{base}/{index}/_count"), serde_json::json!({ "query": query })).await["count"].as_u64().unwrap()
+}
+
+/// Every line that Loki has for a selector.
+async fn loki_lines(selector: &str) -> Vec<String> {
+    let mut url = reqwest::Url::parse(&format!("{}/loki/api/v1/query_range", address("LOKI_URL"))).unwrap();
+    let start = std::time::SystemTime::now() - std::time::Duration::from_secs(20 * 86_400);
+    let nanos = |t: std::time::SystemTime| t.duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos().to_string();
+    let end = nanos(std::time::SystemTime::now() + std::time::Duration::from_secs(60));
+    url.query_pairs_mut().append_pair("query", selector).append_pair("limit", "100000").append_pair("start", &nanos(start)).append_pair("end", &end);
+    let found = get(url.as_str()).await;
+    let streams = found["data"]["result"].as_array().unwrap();
+    streams.iter().flat_map(|s| s["values"].as_array().unwrap()).map(|v| v[1].as_str().unwrap().to_owned()).collect()
+}

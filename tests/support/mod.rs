@@ -1,0 +1,261 @@
+//! What the suites share: docket as a process, topics to write and read, and waiting with a deadline.
+#![allow(dead_code)]
+
+use std::collections::HashMap;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::message::{Headers, Message};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::{Offset, TopicPartitionList};
+
+pub fn docket() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_docket"));
+    command.env_remove("DOCKET_LOG");
+    command
+}
+
+/// A folder of the test's own, and names that no other test has.
+pub struct Place {
+    pub dir: tempfile::TempDir,
+    pub name: String,
+}
+
+impl Place {
+    pub fn new(test: &str) -> Place {
+        let dir = tempfile::Builder::new().prefix("docket-test-").tempdir().unwrap();
+        Place { dir, name: format!("{test}-{:08x}", rand::random::<u32>()) }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Writes a pipeline file; `$NAME` and `$DIR` stand for the place's.
+    pub fn pipeline(&self, text: &str) -> PathBuf {
+        let path = self.path("pipeline.yaml");
+        let text = text.replace("$NAME", &self.name).replace("$DIR", &self.dir.path().display().to_string());
+        std::fs::write(&path, text + "\nadmin: {listen: \"127.0.0.1:0\"}\n").unwrap();
+        path
+    }
+}
+
+/// `docket run`, killed when dropped.
+pub struct Running {
+    child: Child,
+    pub log: PathBuf,
+    pub admin: String,
+}
+
+impl Running {
+    pub fn start(place: &Place, pipeline: &Path) -> Running {
+        let log = place.path(&format!("run-{:08x}.log", rand::random::<u32>()));
+        let file = std::fs::File::create(&log).unwrap();
+        let child = docket().arg("run").arg(pipeline).stdin(Stdio::null()).stdout(Stdio::null()).stderr(file).spawn().unwrap();
+        let mut running = Running { child, log, admin: String::new() };
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while running.admin.is_empty() {
+            let text = running.log();
+            if let Some(at) = text.find("admin port open address=") {
+                running.admin = text[at + 24..].split_whitespace().next().unwrap().to_owned();
+                break;
+            }
+            assert!(Instant::now() < deadline && running.child.try_wait().unwrap().is_none(), "docket did not start:\n{text}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        running
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    pub async fn metrics(&self) -> Metrics {
+        let text = match reqwest::get(format!("http://{}/metrics", self.admin)).await {
+            Ok(response) => response.text().await.unwrap_or_default(),
+            Err(_) => String::new(),
+        };
+        Metrics(text)
+    }
+
+    /// Waits until what the metrics say is true.
+    pub async fn until(&self, what: &str, seconds: u64, holds: impl Fn(&Metrics) -> bool) -> Metrics {
+        let deadline = Instant::now() + Duration::from_secs(seconds);
+        loop {
+            let metrics = self.metrics().await;
+            if holds(&metrics) {
+                return metrics;
+            }
+            assert!(Instant::now() < deadline, "not after {seconds} s: {what}\n{}\n{}", metrics.docket(), self.log());
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// SIGTERM; must end by itself, with success.
+    pub fn stop(mut self) -> String {
+        Command::new("kill").arg(self.child.id().to_string()).status().unwrap();
+        let deadline = Instant::now() + Duration::from_secs(40);
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                assert!(status.success(), "{status}\n{}", self.log());
+                return self.log();
+            }
+            assert!(Instant::now() < deadline, "docket did not stop:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What /metrics says.
+pub struct Metrics(pub String);
+
+impl Metrics {
+    /// The sum of a family's series whose labels contain all of `labels`.
+    pub fn sum(&self, family: &str, labels: &[&str]) -> u64 {
+        let fits = |line: &&str| line.strip_prefix(family).is_some_and(|rest| rest.starts_with(['{', ' '])) && labels.iter().all(|l| line.contains(l));
+        self.0.lines().filter(fits).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>() as u64
+    }
+
+    pub fn written(&self) -> u64 {
+        self.sum("docket_intake_decisions_total", &[])
+    }
+
+    pub fn rejected(&self) -> u64 {
+        self.sum("docket_rejects_total", &["part=\"intake\""])
+    }
+
+    pub fn delivered(&self, sink: &str) -> u64 {
+        self.sum("docket_sink_records_total", &[&format!("sink=\"{sink}\""), "outcome=\"delivered\""])
+    }
+
+    pub fn docket(&self) -> String {
+        self.0.lines().filter(|l| l.starts_with("docket_") && !l.contains("_bucket")).collect::<Vec<_>>().join("\n")
+    }
+}
+
+fn client(bootstrap: &str) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", bootstrap);
+    config
+}
+
+pub async fn create_topic(bootstrap: &str, topic: &str, partitions: i32, settings: &[(&str, &str)]) {
+    let admin: AdminClient<DefaultClientContext> = client(bootstrap).create().unwrap();
+    let topic = settings.iter().fold(NewTopic::new(topic, partitions, TopicReplication::Fixed(1)), |t, (k, v)| t.set(k, v));
+    admin.create_topics([&topic], &AdminOptions::new()).await.unwrap()[0].as_ref().unwrap();
+}
+
+/// Writes records, spread over the topic's partitions.
+pub fn produce<R: AsRef<[u8]>>(bootstrap: &str, topic: &str, records: impl IntoIterator<Item = R>) {
+    let producer: BaseProducer = client(bootstrap).set("message.max.bytes", "100000000").set("linger.ms", "10").set("compression.type", "lz4").create().unwrap();
+    for record in records {
+        let mut message = BaseRecord::<(), [u8]>::to(topic).payload(record.as_ref());
+        while let Err((error, back)) = producer.send(message) {
+            assert_eq!(error.rdkafka_error_code(), Some(rdkafka::types::RDKafkaErrorCode::QueueFull));
+            producer.poll(Duration::from_millis(50));
+            message = back;
+        }
+        producer.poll(Duration::ZERO);
+    }
+    producer.flush(Duration::from_secs(60)).unwrap();
+}
+
+/// A record that was read back.
+#[derive(Debug, Clone)]
+pub struct Read1 {
+    pub key: Option<String>,
+    pub value: Vec<u8>,
+    pub headers: HashMap<String, String>,
+}
+
+impl Read1 {
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.value).unwrap()
+    }
+}
+
+/// Every committed record of a topic.
+pub fn read_all(bootstrap: &str, topic: &str) -> Vec<Read1> {
+    let consumer: BaseConsumer = client(bootstrap)
+        .set("group.id", "docket-tests")
+        .set("enable.auto.commit", "false")
+        .set("isolation.level", "read_committed")
+        .set("enable.partition.eof", "true")
+        .create()
+        .unwrap();
+    let metadata = consumer.fetch_metadata(Some(topic), Duration::from_secs(10)).unwrap();
+    let partitions: Vec<i32> = metadata.topics()[0].partitions().iter().map(|p| p.id()).collect();
+    let mut list = TopicPartitionList::new();
+    for partition in &partitions {
+        list.add_partition_offset(topic, *partition, Offset::Beginning).unwrap();
+    }
+    consumer.assign(&list).unwrap();
+    let mut left = partitions.len();
+    let mut all = Vec::new();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while left > 0 {
+        assert!(Instant::now() < deadline, "{topic} can't be read to its end");
+        match consumer.poll(Duration::from_millis(200)) {
+            None => {}
+            Some(Err(KafkaError::PartitionEOF(_))) => left -= 1,
+            Some(Err(e)) => panic!("{topic}: {e}"),
+            Some(Ok(message)) => all.push(Read1 {
+                key: message.key().map(|k| String::from_utf8_lossy(k).into_owned()),
+                value: message.payload().unwrap_or_default().to_vec(),
+                headers: message.headers().map_or_else(HashMap::new, |headers| {
+                    headers.iter().map(|h| (h.key.to_owned(), String::from_utf8_lossy(h.value.unwrap_or_default()).into_owned())).collect()
+                }),
+            }),
+        }
+    }
+    all
+}
+
+/// The decisions that a real OPA 1.22.2 wrote, one a line.
+pub fn samples() -> Vec<String> {
+    let bytes = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/decisions-opa-1.22.2.ndjson.gz")).unwrap();
+    let mut text = String::new();
+    flate2::read::MultiGzDecoder::new(&bytes[..]).read_to_string(&mut text).unwrap();
+    text.lines().map(str::to_owned).collect()
+}
+
+/// Made-up decisions, as `docket generate` writes them.
+pub fn generated(count: usize, seed: u64) -> Vec<String> {
+    let out = docket().args(["generate", "--count", &count.to_string(), "--seed", &seed.to_string()]).stderr(Stdio::null()).output().unwrap();
+    assert!(out.status.success());
+    String::from_utf8(out.stdout).unwrap().lines().map(str::to_owned).collect()
+}
+
+pub async fn until<T, F: Future<Output = Result<T, String>>>(what: &str, seconds: u64, mut attempt: impl FnMut() -> F) -> T {
+    let deadline = Instant::now() + Duration::from_secs(seconds);
+    loop {
+        match attempt().await {
+            Ok(value) => return value,
+            Err(why) => assert!(Instant::now() < deadline, "not after {seconds} s: {what}: {why}"),
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
