@@ -51,6 +51,8 @@ async fn count(index: &str, query: serde_json::Value) -> u64 {
 
 /// Every line that Loki has for a selector.
 async fn loki_lines(selector: &str) -> Vec<String> {
+    // Loki does not ask its ingesters for what is older than some hours; flushed chunks it finds.
+    reqwest::Client::new().post(format!("{}/flush", address("LOKI_URL"))).send().await.unwrap();
     let mut url = reqwest::Url::parse(&format!("{}/loki/api/v1/query_range", address("LOKI_URL"))).unwrap();
     let start = std::time::SystemTime::now() - std::time::Duration::from_secs(20 * 86_400);
     let nanos = |t: std::time::SystemTime| t.duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos().to_string();

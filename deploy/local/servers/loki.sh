@@ -42,8 +42,6 @@ limits_config:
   per_stream_rate_limit: 64MB
   per_stream_rate_limit_burst: 128MB
 pattern_ingester: {enabled: false}
-# What was pushed with an old timestamp is still in the ingester: ask it, whatever the time range.
-querier: {query_ingesters_within: 0}
 YAML
   launch loki "$BIN" -config.file="$dir/loki.yaml"
   wait_for loki 60 http_ok "http://127.0.0.1:$http/ready"
