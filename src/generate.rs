@@ -136,7 +136,8 @@ impl Generator {
             };
         }
         self.trace(&mut decision);
-        decision["requested_by"] = format!("10.1.{}.{}:{}", self.rng.random_range(0..255), self.rng.random_range(0..255), self.rng.random_range(30_000..60_000)).into();
+        decision["requested_by"] =
+            format!("10.1.{}.{}:{}", self.rng.random_range(0..255), self.rng.random_range(0..255), self.rng.random_range(30_000..60_000)).into();
         decision["timestamp"] = time::format(now).into();
         decision["metrics"] = json!({
             "counter_server_query_cache_hit": 1, "timer_rego_input_parse_ns": handler / 8,
@@ -162,7 +163,9 @@ impl Generator {
                 "request": { "kind": { "group": "", "kind": "Pod", "version": "v1" }, "namespace": "shop", "operation": "CREATE", "userInfo": { "username": user, "groups": ["dev"] },
                     "object": { "metadata": { "name": format!("web-{item}") }, "spec": { "containers": [{ "image": "docker.io/nginx:latest", "name": "web" }] } } },
             }),
-            _ => json!({ "method": method, "path": ["v1", service, "items", item], "user": user, "roles": ["reader"], "tenant": format!("t-{:03}", self.rng.random_range(0..200)) }),
+            _ => {
+                json!({ "method": method, "path": ["v1", service, "items", item], "user": user, "roles": ["reader"], "tenant": format!("t-{:03}", self.rng.random_range(0..200)) })
+            }
         };
         if self.mix.padding > 0 {
             input["padding"] = random_hex(&mut self.rng, self.mix.padding / 2).into();

@@ -50,7 +50,10 @@ impl Meters {
         )?;
         registry.register(Box::new(latency.clone()))?;
         let oldest = GaugeVec::new(
-            opts("docket_oldest_undelivered_seconds", "Age of the oldest decision that a sink has taken from a partition and not delivered; 0 if there is none."),
+            opts(
+                "docket_oldest_undelivered_seconds",
+                "Age of the oldest decision that a sink has taken from a partition and not delivered; 0 if there is none.",
+            ),
             &["sink", "partition"],
         )?;
         registry.register(Box::new(oldest.clone()))?;
@@ -67,7 +70,11 @@ impl Meters {
             transactions: counter("docket_transactions_total", "Intake's Kafka transactions.", &["outcome"])?,
             rebalances: counter("docket_rebalances_total", "Changes of a part's partitions.", &["part", "kind"])?,
             delivered: counter("docket_sink_records_total", "Decisions that a sink acknowledged or refused for good.", &["sink", "outcome"])?,
-            requests: counter("docket_sink_requests_total", "Requests to a sink by outcome: ok, refused, partial, or the cause of a retry.", &["sink", "outcome"])?,
+            requests: counter(
+                "docket_sink_requests_total",
+                "Requests to a sink by outcome: ok, refused, partial, or the cause of a retry.",
+                &["sink", "outcome"],
+            )?,
             in_flight: gauge("docket_sink_in_flight_records", "Decisions sent to a sink and not answered yet.", &["sink"])?,
             latency,
             offset: gauge("docket_offset", "The offset of a partition below which a part has finished everything.", &["part", "topic", "partition"])?,

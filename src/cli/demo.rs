@@ -65,7 +65,7 @@ const PARTITIONS: i32 = 4;
 const UNDER_WAY: u64 = 1000;
 
 pub async fn run(args: Args) -> CommandResult {
-    if !(args.rate > 0.0) {
+    if args.rate.is_nan() || args.rate <= 0.0 {
         return Err("--rate is a number of decisions per second, more than 0".into());
     }
     let content = args.files.iter().map(|path| feed::read(path)).collect::<Result<Vec<_>, _>>()?;
@@ -136,7 +136,6 @@ fn pipeline(args: &Args, bootstrap: &str) -> Result<Pipeline, Box<dyn std::error
 struct Fed {
     records: AtomicU64,
     done: AtomicBool,
-    spike: AtomicBool,
 }
 
 struct Feeder {
@@ -166,12 +165,11 @@ impl Feeder {
             // A spike in the middle; one every minute when the demo runs on.
             let (at, of) = (started.elapsed().as_secs_f64(), period.map_or(60.0, |p| p.as_secs_f64()));
             generator.spike = (0.45..0.65).contains(&((at / of).fract()));
-            self.fed.spike.store(generator.spike, Ordering::Relaxed);
             let rate = if generator.spike { rate * 1.6 } else { rate };
             let (record, _) = generator.record(Shape::Mixed, super::now());
             self.send(&record)?;
             written += 1;
-            if written % 8 == 0 {
+            if written.is_multiple_of(8) {
                 std::thread::sleep(Duration::from_secs_f64(8.0 / rate));
             }
         }
@@ -353,11 +351,11 @@ async fn show(args: &Args, screen: &Screen, running: &Running, fed: &Fed) -> Com
             }
             _ = ticks.tick() => {}
         }
-        let line = status(screen, running, fed);
+        let line = status(screen, running);
         if live {
             anstream::print!("\r\x1b[2K{line}");
             std::io::stdout().flush()?;
-        } else if screen.lock().total > 0 && started.elapsed().as_secs() % 5 == 0 {
+        } else if screen.lock().total > 0 && started.elapsed().as_secs().is_multiple_of(5) {
             anstream::println!("{line}");
         }
         if fed.done.load(Ordering::SeqCst) && everything_is_through(screen, running, fed) {
@@ -366,10 +364,10 @@ async fn show(args: &Args, screen: &Screen, running: &Running, fed: &Fed) -> Com
             }
             return Ok(());
         }
-        if let Some(period) = args.period.filter(|_| !args.files.is_empty()) {
-            if started.elapsed() > period {
-                return Ok(());
-            }
+        if let Some(period) = args.period.filter(|_| !args.files.is_empty())
+            && started.elapsed() > period
+        {
+            return Ok(());
         }
     }
 }
@@ -382,7 +380,7 @@ fn everything_is_through(screen: &Screen, running: &Running, fed: &Fed) -> bool 
 }
 
 /// One line: counts by verdict, the last half minute of denials, and whether there is a spike.
-fn status(screen: &Screen, running: &Running, fed: &Fed) -> String {
+fn status(screen: &Screen, running: &Running) -> String {
     let verdicts: Vec<String> = running
         .decisions
         .by_verdict()
@@ -397,7 +395,7 @@ fn status(screen: &Screen, running: &Running, fed: &Fed) -> String {
         return "joining the consumer groups ..".into();
     }
     let recent: Vec<u64> = seen.seconds.iter().rev().take(30).rev().map(|(_, denied)| *denied).collect();
-    let spike = if spiking(&seen) || fed.spike.load(Ordering::Relaxed) && spiking(&seen) {
+    let spike = if spiking(&seen) {
         let red = style(Verdict::Deny);
         format!("  {red}denial spike{red:#}")
     } else {

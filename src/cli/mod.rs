@@ -9,7 +9,6 @@ mod schema;
 mod setup;
 mod tail;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -21,13 +20,18 @@ use crate::pipeline::{self, Pipeline};
 /// docket reads OPA decision logs from Kafka, joins them with traces, and hands each decision to the
 /// tools that platform teams already watch: OpenTelemetry, Prometheus, Loki, Elasticsearch.
 #[derive(Parser)]
-#[command(name = "docket", version, arg_required_else_help = true, after_help = "Examples:
+#[command(
+    name = "docket",
+    version,
+    arg_required_else_help = true,
+    after_help = "Examples:
   docket demo --for 30s                      see it work, without any server
   docket demo decisions.ndjson               the same with your own decision logs
   docket check pipelines/opa.yaml            validate a pipeline file and run its tests
   docket setup pipelines/opa.yaml            create topics and index templates
   docket run pipelines/opa.yaml              run it
-  docket tail pipelines/opa.yaml --verdict deny")]
+  docket tail pipelines/opa.yaml --verdict deny"
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -43,7 +47,9 @@ enum Command {
     Generate(generate::Args),
     Tail(tail::Args),
     /// Print shell completions, e.g. `docket completions bash > /etc/bash_completion.d/docket`.
-    Completions { shell: clap_complete::Shell },
+    Completions {
+        shell: clap_complete::Shell,
+    },
 }
 
 /// An error for people; the process ends with it.
@@ -82,7 +88,7 @@ fn runtime(command: impl Future<Output = CommandResult>) -> CommandResult {
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(command)
 }
 
-fn load(path: &PathBuf) -> Result<Pipeline, Box<dyn std::error::Error>> {
+fn load(path: &std::path::Path) -> Result<Pipeline, Box<dyn std::error::Error>> {
     Ok(pipeline::load(path)?)
 }
 

@@ -75,9 +75,9 @@ fn to_opensearch(value: &mut Value) {
 }
 
 async fn answer(request: reqwest::RequestBuilder) -> Result<Value, Box<dyn std::error::Error>> {
-    let response = request.send().await.map_err(|e| e.without_url())?;
+    let response = request.send().await.map_err(reqwest::Error::without_url)?;
     let status = response.status();
-    let text = response.text().await.map_err(|e| e.without_url())?;
+    let text = response.text().await.map_err(reqwest::Error::without_url)?;
     if !status.is_success() {
         return Err(format!("the server answered {status}: {}", text.chars().take(500).collect::<String>()).into());
     }

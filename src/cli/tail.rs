@@ -127,15 +127,23 @@ pub fn run(args: &Args) -> CommandResult {
     Ok(())
 }
 
+/// A partition, and its end.
+type End = (i32, i64);
+
 /// A consumer at the wanted place of each partition, and where each partition ends that is not at its end.
-fn open(pipeline: &Pipeline, from: From) -> Result<(BaseConsumer, Vec<(i32, i64)>), Box<dyn std::error::Error>> {
+fn open(pipeline: &Pipeline, from: From) -> Result<(BaseConsumer, Vec<End>), Box<dyn std::error::Error>> {
     let topic = pipeline.docket_topic();
     let mut config = client::config(&pipeline.file.kafka, "tail");
     // No group is joined and nothing committed; librdkafka wants a name all the same.
-    config.set("group.id", pipeline.group("tail")).set("enable.auto.commit", "false").set("isolation.level", "read_committed").set("enable.partition.eof", "true").set("fetch.wait.max.ms", "100");
+    config
+        .set("group.id", pipeline.group("tail"))
+        .set("enable.auto.commit", "false")
+        .set("isolation.level", "read_committed")
+        .set("enable.partition.eof", "true")
+        .set("fetch.wait.max.ms", "100");
     let consumer: BaseConsumer = client::with_properties(config, &pipeline.file.kafka).create()?;
     let metadata = consumer.fetch_metadata(Some(&topic), TIMEOUT).map_err(|e| format!("Kafka at {} can't be reached: {e}", pipeline.file.kafka.brokers))?;
-    let partitions = metadata.topics().first().map(|t| t.partitions()).unwrap_or_default();
+    let partitions = metadata.topics().first().map(rdkafka::metadata::MetadataTopic::partitions).unwrap_or_default();
     if partitions.is_empty() {
         return Err(format!("there is no topic {topic}; `docket setup {}` creates it", pipeline.path.display()).into());
     }

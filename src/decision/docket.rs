@@ -7,9 +7,9 @@ use std::borrow::Cow;
 use super::event::Event;
 use super::ids::{self, Derived, push_hex};
 use super::json::{self, push_string};
+use super::time;
 use super::trace::{self, Found, Source};
 use super::verdict::{self, From, Judgement, Verdict};
-use super::time;
 
 /// Version of the `docket` member.
 pub const VERSION: u32 = 1;

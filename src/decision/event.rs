@@ -61,8 +61,7 @@ impl<'a> Event<'a> {
         for member in members {
             let key = member.key();
             let known = match &*key {
-                "decision_id" | "batch_decision_id" | "trace_id" | "span_id" | "revision" | "path" | "query"
-                | "requested_by" | "timestamp" => Type::String,
+                "decision_id" | "batch_decision_id" | "trace_id" | "span_id" | "revision" | "path" | "query" | "requested_by" | "timestamp" => Type::String,
                 "labels" | "bundles" | "metrics" | "request_context" | "custom" | "intermediate_results" | "nd_builtin_cache" => Type::Object,
                 "erased" | "masked" | "rule_labels" => Type::Array,
                 "req_id" => Type::Number,
@@ -109,8 +108,7 @@ impl<'a> Event<'a> {
         check_decision_id(&event.decision_id)?;
         event.timestamp = match timestamp {
             None => return Err(Reject::new(Reason::MissingTimestamp, "the record has no timestamp")),
-            Some(text) => time::parse(&text)
-                .ok_or_else(|| Reject::new(Reason::BadTimestamp, "timestamp is not an RFC 3339 date and time"))?,
+            Some(text) => time::parse(&text).ok_or_else(|| Reject::new(Reason::BadTimestamp, "timestamp is not an RFC 3339 date and time"))?,
         };
         Ok(event)
     }

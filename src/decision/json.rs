@@ -261,10 +261,10 @@ impl<'a> Scan<'a> {
                 Some(b'\\') => {
                     escaped = true;
                     match self.bytes.get(i + 1) {
-                    Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => i += 2,
-                    Some(b'u') => i = self.unicode_escape(i)?,
-                    Some(_) => return Err(JsonError::Syntax { what: "an escape that JSON does not have", at: i }),
-                    None => return Err(JsonError::Truncated(i + 1)),
+                        Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => i += 2,
+                        Some(b'u') => i = self.unicode_escape(i)?,
+                        Some(_) => return Err(JsonError::Syntax { what: "an escape that JSON does not have", at: i }),
+                        None => return Err(JsonError::Truncated(i + 1)),
                     }
                 }
                 Some(_) => return Err(JsonError::Syntax { what: "a control character in a string", at: i }),
@@ -276,7 +276,8 @@ impl<'a> Scan<'a> {
     fn unicode_escape(&self, i: usize) -> Result<usize, JsonError> {
         let unit = |i: usize| -> Result<u16, JsonError> {
             let hex = self.bytes.get(i + 2..i + 6).ok_or(JsonError::Truncated(self.bytes.len()))?;
-            hex.iter().try_fold(0u16, |n, b| (*b as char).to_digit(16).map(|d| n << 4 | d as u16))
+            hex.iter()
+                .try_fold(0u16, |n, b| (*b as char).to_digit(16).map(|d| n << 4 | d as u16))
                 .ok_or(JsonError::Syntax { what: "a \\u escape without four hex digits", at: i })
         };
         let lone = JsonError::Syntax { what: "half of a surrogate pair", at: i };
@@ -393,7 +394,7 @@ pub fn kind(raw: &str) -> &'static str {
 
 /// Walks the members of a valid object (nothing for any other value).
 pub fn members(raw: &str) -> Members<'_> {
-    Members { text: raw, at: usize::from(raw.starts_with('{')) * 1, done: !raw.starts_with('{') }
+    Members { text: raw, at: usize::from(raw.starts_with('{')), done: !raw.starts_with('{') }
 }
 
 /// Walks the elements of a valid array (nothing for any other value).
@@ -620,8 +621,7 @@ mod tests {
         leaf.prop_recursive(5, 48, 20, |inner| {
             prop_oneof![
                 prop::collection::vec(inner.clone(), 0..20).prop_map(Into::into),
-                prop::collection::btree_map("[a-d\"é]{0,3}", inner, 0..20)
-                    .prop_map(|m| serde_json::Value::Object(m.into_iter().collect())),
+                prop::collection::btree_map("[a-d\"é]{0,3}", inner, 0..20).prop_map(|m| serde_json::Value::Object(m.into_iter().collect())),
             ]
         })
     }

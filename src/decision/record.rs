@@ -154,7 +154,8 @@ mod tests {
 
     #[test]
     fn what_docket_did_not_write_is_no_record() {
-        for doc in ["", "{}", "{}}", r#"{"a":{}}"#, r#"{"@timestamp":"x","docket":{}}"#, "\u{0}}}", r#"{"@timestamp":"2026-11-24T12:48:50Z","docket":{"v":1}}"#] {
+        for doc in ["", "{}", "{}}", r#"{"a":{}}"#, r#"{"@timestamp":"x","docket":{}}"#, "\u{0}}}", r#"{"@timestamp":"2026-11-24T12:48:50Z","docket":{"v":1}}"#]
+        {
             assert!(Record::parse(doc.as_bytes()).is_err(), "{doc}");
         }
     }

@@ -28,8 +28,21 @@ impl Reason {
     pub const ALL: [Reason; 15] = {
         use Reason::*;
         [
-            Empty, NotJson, InvalidUtf8, DuplicateKey, TooDeep, BadGzip, TooLarge, WrongType, MissingDecisionId,
-            BadDecisionId, MissingTimestamp, BadTimestamp, BadOtlp, Refused, BadDocketRecord,
+            Empty,
+            NotJson,
+            InvalidUtf8,
+            DuplicateKey,
+            TooDeep,
+            BadGzip,
+            TooLarge,
+            WrongType,
+            MissingDecisionId,
+            BadDecisionId,
+            MissingTimestamp,
+            BadTimestamp,
+            BadOtlp,
+            Refused,
+            BadDocketRecord,
         ]
     };
 

@@ -20,9 +20,8 @@ fn fast(b: &[u8]) -> Option<Nanos> {
     if b.len() < 20 || b.len() > 30 || b[b.len() - 1] != b'Z' {
         return None;
     }
-    let number = |range: std::ops::Range<usize>| -> Option<i64> {
-        b[range].iter().try_fold(0i64, |n, c| c.is_ascii_digit().then(|| n * 10 + i64::from(c - b'0')))
-    };
+    let number =
+        |range: std::ops::Range<usize>| -> Option<i64> { b[range].iter().try_fold(0i64, |n, c| c.is_ascii_digit().then(|| n * 10 + i64::from(c - b'0'))) };
     if [b[4], b[7], b[10], b[13], b[16]] != *b"--T::" {
         return None;
     }

@@ -110,10 +110,8 @@ pub fn find(event: &Event<'_>, record_headers: &[(&str, &[u8])], rules: &Rules) 
                 }
             }
             Source::Record => {
-                let headers: Headers = record_headers
-                    .iter()
-                    .filter_map(|(name, value)| Some((known(name)?, std::str::from_utf8(value).ok()?.into())))
-                    .collect();
+                let headers: Headers =
+                    record_headers.iter().filter_map(|(name, value)| Some((known(name)?, std::str::from_utf8(value).ok()?.into()))).collect();
                 in_headers(&headers, &mut found.malformed, &mut |c| all.push((c, *source)));
             }
             Source::Join | Source::None => {}
@@ -291,7 +289,9 @@ fn uber(value: &str) -> Parsed {
     let value = value.replace("%3A", ":").replace("%3a", ":");
     let mut parts = value.split(':');
     match (parts.next(), parts.next(), parts.next(), parts.next(), parts.next()) {
-        (Some(trace), Some(span), Some(_), Some(_), None) if !span.is_empty() && span.len() <= 16 => parsed(padded(trace), ids::span_id(&format!("{span:0>16}"))),
+        (Some(trace), Some(span), Some(_), Some(_), None) if !span.is_empty() && span.len() <= 16 => {
+            parsed(padded(trace), ids::span_id(&format!("{span:0>16}")))
+        }
         _ => Parsed::Malformed,
     }
 }
@@ -360,9 +360,7 @@ mod tests {
         let same = found(&format!(r#"{own}"request_context":{{"http":{{"headers":{{"traceparent":["00-{T}-73ab48767734d7c1-01"]}}}}}}"#));
         assert_eq!((same.source(), same.links.len(), same.mismatch), (Source::Decision, 0, false));
 
-        let doc = format!(
-            r#"{{"decision_id":"d","timestamp":"2026-11-24T12:48:50Z",{own}"input":{{"headers":{{"traceparent":"00-{other}-{S}-01"}}}}}}"#
-        );
+        let doc = format!(r#"{{"decision_id":"d","timestamp":"2026-11-24T12:48:50Z",{own}"input":{{"headers":{{"traceparent":"00-{other}-{S}-01"}}}}}}"#);
         let event = Event::parse(doc.as_bytes()).unwrap();
         let opa_wins = find(&event, &[], &Rules::default());
         assert!(opa_wins.mismatch);

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, Rebalance};
 use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, Rebalance};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::BorrowedMessage;
 use rdkafka::{ClientContext, Statistics, TopicPartitionList};
@@ -120,10 +120,13 @@ pub fn join<A: Assignments>(reading: &Reading<'_>, assignments: A, meters: Arc<M
         .set("enable.auto.offset.store", "false")
         .set("isolation.level", "read_committed")
         .set("partition.assignment.strategy", "cooperative-sticky")
-        .set("auto.offset.reset", match reading.start {
-            Start::Earliest => "earliest",
-            Start::Latest => "latest",
-        })
+        .set(
+            "auto.offset.reset",
+            match reading.start {
+                Start::Earliest => "earliest",
+                Start::Latest => "latest",
+            },
+        )
         .set("session.timeout.ms", "30000")
         .set("queued.max.messages.kbytes", (reading.prefetch / 1024).max(64).to_string())
         .set("queued.min.messages", "100000")

@@ -32,7 +32,8 @@ struct Wanted {
 fn wanted(pipeline: &Pipeline, with_sources: bool) -> Vec<Wanted> {
     let docket = &pipeline.file.docket;
     let retention = docket.retention.0.as_millis().to_string();
-    let settings = |max_message: usize| vec![("retention.ms", retention.clone()), ("max.message.bytes", max_message.to_string()), ("cleanup.policy", "delete".to_owned())];
+    let settings =
+        |max_message: usize| vec![("retention.ms", retention.clone()), ("max.message.bytes", max_message.to_string()), ("cleanup.policy", "delete".to_owned())];
     let mut all = vec![
         Wanted { name: pipeline.docket_topic(), settings: settings(docket.max_message.0) },
         Wanted { name: pipeline.rejects_topic(), settings: settings(pipeline.limits.record.max(docket.max_message.0) + REJECT_ROOM) },
@@ -86,7 +87,10 @@ fn not_made(pipeline: &Pipeline, missing: &[Wanted], why: String) -> TopicError 
     let command = |w: &Wanted| {
         let settings: String = w.settings.iter().map(|(key, value)| format!(" --config {key}={value}")).collect();
         let replication = docket.replication.map_or_else(String::new, |n| format!(" --replication-factor {n}"));
-        format!("  kafka-topics.sh --bootstrap-server {} --create --topic {} --partitions {}{replication}{settings}", pipeline.file.kafka.brokers, w.name, docket.partitions)
+        format!(
+            "  kafka-topics.sh --bootstrap-server {} --create --topic {} --partitions {}{replication}{settings}",
+            pipeline.file.kafka.brokers, w.name, docket.partitions
+        )
     };
     TopicError::Missing { missing: missing.iter().map(|w| w.name.clone()).collect(), why, commands: missing.iter().map(command).collect() }
 }

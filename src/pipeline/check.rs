@@ -197,7 +197,7 @@ impl<'s> Checker<'s, '_> {
                 }
             }
             let pattern = schema.get("pattern").and_then(Value::as_str).and_then(|p| Regex::new(p).ok());
-            if let Some(pattern) = pattern.filter(|p| !p.is_match(text) && !(scalar.resolved && text.is_empty())) {
+            if let Some(pattern) = pattern.filter(|p| !(p.is_match(text) || scalar.resolved && text.is_empty())) {
                 let wanted = schema.get("x-expected").and_then(Value::as_str).map_or_else(|| format!("it must match {pattern}"), |e| format!("it must be {e}"));
                 self.problem(at, format!("{:?} can't be used here; {wanted}", scalar.text));
                 // What has a form of its own would not be read; other text would.
@@ -226,9 +226,7 @@ fn typed(scalar: &Scalar, schema: &Value) -> Value {
         _ if is_null_word(text) => Value::Null,
         _ => {
             let digits = text.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '-' | '+' | '.'));
-            let number = digits
-                .then(|| text.parse::<i64>().ok().map(Number::from).or_else(|| text.parse::<f64>().ok().and_then(Number::from_f64)))
-                .flatten();
+            let number = digits.then(|| text.parse::<i64>().ok().map(Number::from).or_else(|| text.parse::<f64>().ok().and_then(Number::from_f64))).flatten();
             number.map_or_else(|| Value::String(text.clone()), Value::Number)
         }
     }

@@ -217,10 +217,10 @@ pub fn read_answer(answer: &[u8], records: usize) -> Outcome {
     if items.len() != records {
         return unreadable();
     }
-    Outcome::Each(items.into_iter().map(|item| one(item.create)).collect())
+    Outcome::Each(items.iter().map(|item| one(&item.create)).collect())
 }
 
-fn one(item: ItemResult) -> One {
+fn one(item: &ItemResult) -> One {
     let text = |name: &str| item.error.as_ref().and_then(|e| e.get(name)).and_then(|t| t.as_str()).unwrap_or_default().to_owned();
     let retry = |cause: Cause| One::Retry(Retry { cause, detail: format!("{} {}", item.status, text("type")), after: None });
     match item.status {
@@ -238,8 +238,8 @@ fn one(item: ItemResult) -> One {
 mod tests {
     use super::*;
     use crate::decision::docket::{self, Rules};
-    use crate::decision::json;
     use crate::decision::event::Event;
+    use crate::decision::json;
 
     fn documented(doc: &str) -> String {
         let mut raw = Vec::new();

@@ -194,8 +194,17 @@ mod tests {
             other => panic!("{other:?}"),
         };
         for (status, meaning) in [
-            (401, "credentials"), (403, "credentials"), (408, "throttled"), (429, "throttled"), (500, "server"), (503, "server"),
-            (404, "misconfigured"), (301, "misconfigured"), (400, "refused"), (413, "refused"), (422, "refused"),
+            (401, "credentials"),
+            (403, "credentials"),
+            (408, "throttled"),
+            (429, "throttled"),
+            (500, "server"),
+            (503, "server"),
+            (404, "misconfigured"),
+            (301, "misconfigured"),
+            (400, "refused"),
+            (413, "refused"),
+            (422, "refused"),
         ] {
             assert_eq!(cause(status), meaning, "{status}");
         }

@@ -28,8 +28,7 @@ pub enum LabelSource {
 
 impl LabelSource {
     pub fn parse(label: &str, source: &str) -> Result<LabelSource, String> {
-        let name_fits = label.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
-            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+        let name_fits = label.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
         if !name_fits {
             return Err(format!("{label:?} is no Loki label; letters, digits and _, and no digit first"));
         }
@@ -148,12 +147,8 @@ fn entry(record: &Record<'_>, out: &mut Vec<u8>) {
     push_hex(&mut trace, &record.trace_id.to_bytes());
     let mut span = Vec::with_capacity(16);
     push_hex(&mut span, &record.span_id.to_bytes());
-    let metadata: [(&str, &[u8]); 4] = [
-        ("decision_id", record.decision_id.as_bytes()),
-        ("policy", record.policy.as_bytes()),
-        ("span_id", &span),
-        ("trace_id", &trace),
-    ];
+    let metadata: [(&str, &[u8]); 4] =
+        [("decision_id", record.decision_id.as_bytes()), ("policy", record.policy.as_bytes()), ("span_id", &span), ("trace_id", &trace)];
     let pair_len = |name: &str, value: &[u8]| wire::field_len(name.len()) + wire::field_len(value.len());
     let metadata_len: usize = metadata.iter().map(|(name, value)| wire::field_len(pair_len(name, value))).sum();
     wire::header(out, 2, wire::field_len(time.len()) + wire::field_len(record.raw.len()) + metadata_len);
@@ -211,7 +206,9 @@ mod tests {
     #[test]
     fn entries_are_grouped_by_stream_and_carry_what_is_looked_up() {
         let docs = [("a", "true"), ("b", "false"), ("a", "true")].map(|(app, result)| {
-            let doc = format!(r#"{{"decision_id":"d-{app}","labels":{{"app":"{app}\"\n"}},"path":"p/allow","result":{result},"timestamp":"2026-11-24T12:48:50.000000007Z"}}"#);
+            let doc = format!(
+                r#"{{"decision_id":"d-{app}","labels":{{"app":"{app}\"\n"}},"path":"p/allow","result":{result},"timestamp":"2026-11-24T12:48:50.000000007Z"}}"#
+            );
             let mut out = Vec::new();
             docket::write(&Event::parse(doc.as_bytes()).unwrap(), &[], None, &Rules::default(), &mut out);
             out

@@ -40,12 +40,7 @@ impl Metrics {
 pub fn tally(batch: &[Record<'_>]) -> Tally {
     let mut tally = Tally::default();
     for record in batch {
-        let series = Series {
-            service: record.service.to_string(),
-            policy: record.policy.to_string(),
-            verdict: record.verdict,
-            revision: revision(record),
-        };
+        let series = Series { service: record.service.to_string(), policy: record.policy.to_string(), verdict: record.verdict, revision: revision(record) };
         *tally.counts.entry(series).or_default() += 1;
         if let Some(duration) = record.duration {
             let key = (record.service.to_string(), record.policy.to_string());

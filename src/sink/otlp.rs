@@ -107,7 +107,9 @@ pub fn span(record: &Record<'_>) -> Span {
     });
     // A denial is a correct answer; only an evaluation that failed is an error.
     let status = match record.verdict {
-        Verdict::Error => Status { code: StatusCode::Error as i32, message: json::elements(record.reasons).next().and_then(json::as_str).unwrap_or_default().into_owned() },
+        Verdict::Error => {
+            Status { code: StatusCode::Error as i32, message: json::elements(record.reasons).next().and_then(json::as_str).unwrap_or_default().into_owned() }
+        }
         _ => Status::default(),
     };
     Span {
@@ -273,7 +275,9 @@ fn channel(config: &model::Otlp) -> Result<Channel, HttpError> {
         .keep_alive_while_idle(true);
     if config.endpoint.starts_with("https://") {
         if config.tls.insecure_skip_verify {
-            return Err(HttpError::Other("tls.insecure_skip_verify is not there for OTLP over gRPC; name the authority in tls.ca_file, or use protocol: http".into()));
+            return Err(HttpError::Other(
+                "tls.insecure_skip_verify is not there for OTLP over gRPC; name the authority in tls.ca_file, or use protocol: http".into(),
+            ));
         }
         let mut tls = ClientTlsConfig::new();
         tls = match &config.tls.ca_file {
@@ -425,7 +429,10 @@ mod tests {
         with_record(doc, |record| {
             let request = traces_request(&[record]);
             let resource = request.resource_spans[0].resource.as_ref().unwrap();
-            insta::assert_debug_snapshot!("resource", resource.attributes.iter().map(|kv| (kv.key.as_str(), kv.value.clone().unwrap().value.unwrap())).collect::<Vec<_>>());
+            insta::assert_debug_snapshot!(
+                "resource",
+                resource.attributes.iter().map(|kv| (kv.key.as_str(), kv.value.clone().unwrap().value.unwrap())).collect::<Vec<_>>()
+            );
             insta::assert_debug_snapshot!("span", request.resource_spans[0].scope_spans[0].spans[0]);
         });
     }
@@ -458,7 +465,9 @@ mod tests {
     #[test]
     fn a_partial_success_is_not_taken_for_success() {
         use opentelemetry_proto::tonic::collector::trace::v1::ExportTracePartialSuccess;
-        let answer = |rejected_spans| ExportTraceServiceResponse { partial_success: Some(ExportTracePartialSuccess { rejected_spans, error_message: "x".into() }) }.encode_to_vec();
+        let answer = |rejected_spans| {
+            ExportTraceServiceResponse { partial_success: Some(ExportTracePartialSuccess { rejected_spans, error_message: "x".into() }) }.encode_to_vec()
+        };
         assert!(matches!(partial_success(Signal::Traces, &answer(2)), Outcome::Refused(_)));
         assert_eq!(partial_success(Signal::Traces, &answer(0)), Outcome::Delivered);
         assert_eq!(partial_success(Signal::Traces, b""), Outcome::Delivered);

@@ -174,13 +174,27 @@ impl<S: Sink> Deliver<S> {
         };
         let watch = Watch { topic: topic.clone(), offsets: offsets.clone() };
         let consumer = consumer::join(&reading, watch, self.meters.clone())?;
-        let rejects = producer::single(&self.pipeline.file.kafka, &format!("{}-{}-rejects", self.pipeline.name(), self.name), self.pipeline.file.docket.compression)?;
+        let rejects =
+            producer::single(&self.pipeline.file.kafka, &format!("{}-{}-rejects", self.pipeline.name(), self.name), self.pipeline.file.docket.compression)?;
         let (done, finished) = channel();
         // Dropped when the loop ends, however it ends: what is still being sent is given up.
         let sending = CancellationToken::new();
         let _end = sending.clone().drop_guard();
         let sender = Arc::new(Sending { deliver: self.clone(), offsets: offsets.clone(), rejects, stop: sending });
-        let mut running = Loop { deliver: self, consumer, topic, offsets, sender, done, finished, batch: Batch::default(), since: None, in_flight: 0, blocked: None, paused: false };
+        let mut running = Loop {
+            deliver: self,
+            consumer,
+            topic,
+            offsets,
+            sender,
+            done,
+            finished,
+            batch: Batch::default(),
+            since: None,
+            in_flight: 0,
+            blocked: None,
+            paused: false,
+        };
         running.until(stop)
     }
 }
@@ -367,7 +381,11 @@ impl<S: Sink> Loop<'_, S> {
             self.settle(Duration::from_millis(50));
         }
         if self.in_flight > 0 {
-            tracing::warn!(part = self.deliver.name, batches = self.in_flight, "not everything was delivered before the deadline; it will be after the next start");
+            tracing::warn!(
+                part = self.deliver.name,
+                batches = self.in_flight,
+                "not everything was delivered before the deadline; it will be after the next start"
+            );
         }
         commit(&self.consumer, &self.topic, &self.offsets, CommitMode::Sync);
         self.report();
@@ -395,7 +413,11 @@ impl<S: Sink> Loop<'_, S> {
             let age = oldest.map_or(0.0, |at| (now - at).max(0) as f64 / 1e9);
             meters.oldest.with_label_values(&[&deliver.name, &id]).set(age);
         }
-        let ready = if progress.is_empty() && meters.offset.with_label_values(&[&deliver.name, &self.topic, "0"]).get() == 0 { Err("no partitions assigned yet".to_owned()) } else { Ok(()) };
+        let ready = if progress.is_empty() && meters.offset.with_label_values(&[&deliver.name, &self.topic, "0"]).get() == 0 {
+            Err("no partitions assigned yet".to_owned())
+        } else {
+            Ok(())
+        };
         deliver.health.set(&format!("{}/{}", deliver.pipeline.name(), deliver.name), ready);
     }
 }
@@ -551,7 +573,14 @@ impl<S: Sink> Sending<S> {
         }
         deliver.meters.delivered.with_label_values(&[&deliver.name, "refused"]).inc();
         deliver.meters.rejects.with_label_values(&[&deliver.name, reject.reason.as_str()]).inc();
-        tracing::warn!(part = deliver.name, reason = reject.reason.as_str(), status, partition = item.partition, offset = item.offset, "a record went to rejects");
+        tracing::warn!(
+            part = deliver.name,
+            reason = reject.reason.as_str(),
+            status,
+            partition = item.partition,
+            offset = item.offset,
+            "a record went to rejects"
+        );
     }
 
     /// Waits before sending again: exponential with full jitter, or as long as the server wants.
@@ -565,7 +594,13 @@ impl<S: Sink> Sending<S> {
         match attempts {
             1 => tracing::info!(part = name, cause = retry.cause.as_str(), detail = retry.detail, "the sink can't be served; trying again"),
             2..=5 => tracing::warn!(part = name, cause = retry.cause.as_str(), detail = retry.detail, attempts, "the sink can't be served; trying again"),
-            _ => tracing::error!(part = name, cause = retry.cause.as_str(), detail = retry.detail, attempts, "the sink can't be served; its decisions wait in Kafka"),
+            _ => tracing::error!(
+                part = name,
+                cause = retry.cause.as_str(),
+                detail = retry.detail,
+                attempts,
+                "the sink can't be served; its decisions wait in Kafka"
+            ),
         }
         tokio::time::sleep(wait).await;
     }

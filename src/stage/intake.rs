@@ -148,7 +148,18 @@ impl Intake {
         };
         let consumer = consumer::join(&reading, seen.clone(), self.meters.clone())?;
         let (docket_topic, rejects_topic) = (self.pipeline.docket_topic(), self.pipeline.rejects_topic());
-        let run = Run { intake: self, consumer, producer, seen, topics, docket_topic, rejects_topic, suspects: HashMap::new(), out: Vec::new(), progress: HashMap::new() };
+        let run = Run {
+            intake: self,
+            consumer,
+            producer,
+            seen,
+            topics,
+            docket_topic,
+            rejects_topic,
+            suspects: HashMap::new(),
+            out: Vec::new(),
+            progress: HashMap::new(),
+        };
         run.until(stop)
     }
 }
@@ -176,8 +187,8 @@ impl Run<'_> {
                 continue;
             };
             match self.commit(&open) {
-                Ok(()) => self.committed(open),
-                Err(error) => self.abort(open, &error)?,
+                Ok(()) => self.committed(&open),
+                Err(error) => self.abort(&open, &error)?,
             }
             self.report();
         }
@@ -203,7 +214,7 @@ impl Run<'_> {
                 Ok(message) => message,
                 Err(error) => {
                     if let Some(open) = open.take() {
-                        self.abort(open, &error)?;
+                        self.abort(&open, &error)?;
                     }
                     return Err(error.into());
                 }
@@ -211,13 +222,13 @@ impl Run<'_> {
             if self.seen.disturbed.load(Ordering::Relaxed) {
                 // The message that came with it is read again.
                 let mut open = open.unwrap_or_default();
-                if let Some(message) = &message {
-                    if let Some(topic) = self.topics.iter().position(|t| *t == message.topic()) {
-                        open.offsets.entry((topic, message.partition())).or_insert((message.offset(), message.offset()));
-                    }
+                if let Some(message) = &message
+                    && let Some(topic) = self.topics.iter().position(|t| *t == message.topic())
+                {
+                    open.offsets.entry((topic, message.partition())).or_insert((message.offset(), message.offset()));
                 }
                 drop(message);
-                self.abort(open, &KafkaError::Canceled)?;
+                self.abort(&open, &KafkaError::Canceled)?;
                 return Ok(None);
             }
             if let Some(message) = message {
@@ -269,7 +280,7 @@ impl Run<'_> {
         retried(|| self.producer.commit_transaction(COMMIT_TIMEOUT))
     }
 
-    fn committed(&mut self, open: Open) {
+    fn committed(&mut self, open: &Open) {
         for ((topic, partition), (_, next)) in &open.offsets {
             self.progress.insert((*topic, *partition), *next);
             self.suspects.retain(|place, _| (place.0, place.1) != (*topic, *partition) || place.2 >= *next);
@@ -294,7 +305,7 @@ impl Run<'_> {
     }
 
     /// Undoes the transaction and goes back to where it began.
-    fn abort(&mut self, open: Open, error: &KafkaError) -> Result<(), IntakeError> {
+    fn abort(&mut self, open: &Open, error: &KafkaError) -> Result<(), IntakeError> {
         self.intake.meters.transactions.with_label_values(&["aborted"]).inc();
         if matches!(error, KafkaError::Transaction(e) if e.is_fatal()) {
             return Err(IntakeError::Fatal(error.clone()));
@@ -314,7 +325,7 @@ impl Run<'_> {
         if too_large.is_empty() && !matches!(error, KafkaError::Canceled) {
             tracing::warn!(%error, "a transaction was aborted; its records are read again");
         }
-        self.rewind(&open)
+        self.rewind(open)
     }
 
     fn rewind(&self, open: &Open) -> Result<(), IntakeError> {
@@ -407,7 +418,9 @@ impl Target<'_> {
                     return;
                 }
                 Piece::Reject { bytes, reject } => Some((bytes, reject)),
-                Piece::Decision { event, .. } if proven.is_some() || suspect.is_some_and(|s| s.product == Product::Reject) => Some((event.raw.as_bytes().into(), self.outgrown())),
+                Piece::Decision { event, .. } if proven.is_some() || suspect.is_some_and(|s| s.product == Product::Reject) => {
+                    Some((event.raw.as_bytes().into(), self.outgrown()))
+                }
                 Piece::Decision { event, agent } => {
                     out.clear();
                     let written = docket::write(&event, &record_headers, agent.as_ref(), &pipeline.rules, out);
@@ -429,7 +442,8 @@ impl Target<'_> {
                 let cut = proven == Some(Product::Reject) || may_not_fit(bytes.len(), self.intake.rejects_limit);
                 let letter = dead_letter("intake", &bytes, &reject, &origin, self.received, cut);
                 open.produced.push(Produced { place, product: Product::Reject, alone });
-                let record = BaseRecord::<(), [u8], usize>::with_opaque_to(self.rejects_topic, open.produced.len() - 1).payload(&letter.value).headers(letter.headers);
+                let record =
+                    BaseRecord::<(), [u8], usize>::with_opaque_to(self.rejects_topic, open.produced.len() - 1).payload(&letter.value).headers(letter.headers);
                 failure = self.send(record, alone).err();
             }
             element += 1;

@@ -78,7 +78,8 @@ sinks:
 
     let running = Running::start(&place, &pipeline);
     let through = 200 + 2 + 1;
-    let metrics = running.until("all accounted for", 90, |m| m.written() + m.rejected() == through + bad.len() as u64 && m.delivered("search") == through).await;
+    let metrics =
+        running.until("all accounted for", 90, |m| m.written() + m.rejected() == through + bad.len() as u64 && m.delivered("search") == through).await;
     assert_eq!(metrics.sum("docket_intake_records_total", &[]), mixed.len() as u64);
     assert_eq!(metrics.sum("docket_intake_ignored_total", &[]), 1);
     assert_eq!(metrics.sum("docket_trace_ids_malformed_total", &[]), 1);
@@ -129,7 +130,11 @@ sinks:
     input.insert(50, decision("conflict", ",\"req_id\":1e40"));
     produce(&kafka, &format!("{name}-source"), &input);
     let running = Running::start(&place, &pipeline);
-    let metrics = running.until("99 delivered, one refused", 60, |m| m.delivered("search") == 99 && m.sum("docket_rejects_total", &["part=\"search\"", "reason=\"refused\""]) == 1).await;
+    let metrics = running
+        .until("99 delivered, one refused", 60, |m| {
+            m.delivered("search") == 99 && m.sum("docket_rejects_total", &["part=\"search\"", "reason=\"refused\""]) == 1
+        })
+        .await;
     assert_eq!(metrics.written(), 100);
     let rejects = read_all(&kafka, &format!("docket.{name}.rejects"));
     assert_eq!(rejects.len(), 1);

@@ -51,10 +51,21 @@ fn caller_span(trace: &str, span: &str) -> Vec<u8> {
     let bytes = |hex: &str| (0..hex.len()).step_by(2).map(|i| u8::from_str_radix(&hex[i..i + 2], 16).unwrap()).collect::<Vec<u8>>();
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64;
     let name = AnyValue { value: Some(any_value::Value::StringValue("caller".into())) };
-    let span = Span { trace_id: bytes(trace), span_id: bytes(span), name: "GET /salary".into(), kind: 3, start_time_unix_nano: now - 5_000_000, end_time_unix_nano: now, ..Default::default() };
+    let span = Span {
+        trace_id: bytes(trace),
+        span_id: bytes(span),
+        name: "GET /salary".into(),
+        kind: 3,
+        start_time_unix_nano: now - 5_000_000,
+        end_time_unix_nano: now,
+        ..Default::default()
+    };
     ExportTraceServiceRequest {
         resource_spans: vec![ResourceSpans {
-            resource: Some(Resource { attributes: vec![KeyValue { key: "service.name".into(), value: Some(name), ..Default::default() }], ..Default::default() }),
+            resource: Some(Resource {
+                attributes: vec![KeyValue { key: "service.name".into(), value: Some(name), ..Default::default() }],
+                ..Default::default()
+            }),
             scope_spans: vec![ScopeSpans { spans: vec![span], ..Default::default() }],
             schema_url: String::new(),
         }],
@@ -78,7 +89,9 @@ sinks:
   loki: {{type: loki, url: \"{}\", labels: {{service: service, verdict: verdict, run: =$NAME}}}}
   search: {{type: elasticsearch, url: \"{}\", index: $NAME}}
 ",
-        address("OTLP_HTTP_URL"), address("LOKI_URL"), address("OPENSEARCH_URL")
+        address("OTLP_HTTP_URL"),
+        address("LOKI_URL"),
+        address("OPENSEARCH_URL")
     ));
     assert!(docket().arg("setup").arg(&pipeline).status().unwrap().success());
     let running = Running::start(&place, &pipeline);
@@ -98,16 +111,14 @@ sinks:
     )
     .unwrap();
     let opa_url = format!("http://127.0.0.1:{}", free_port());
-    let opa = Opa(
-        Command::new(address("OPA_BIN"))
-            .args(["run", "--server", "--disable-telemetry", "--addr", opa_url.trim_start_matches("http://"), "-c"])
-            .arg(&config)
-            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/policies"))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap(),
-    );
+    let opa = Opa(Command::new(address("OPA_BIN"))
+        .args(["run", "--server", "--disable-telemetry", "--addr", opa_url.trim_start_matches("http://"), "-c"])
+        .arg(&config)
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/policies"))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap());
     until("OPA answers", 20, async || reqwest::get(format!("{opa_url}/health")).await.map_err(|e| e.to_string())).await;
 
     let client = reqwest::Client::new();
@@ -115,12 +126,23 @@ sinks:
     for i in 0..200 {
         let (trace, span) = (format!("{:032x}", rand::random::<u128>() | 1), format!("{:016x}", rand::random::<u64>() | 1));
         let body = caller_span(&trace, &span);
-        client.post(format!("{}/v1/traces", address("OTLP_HTTP_URL"))).header("content-type", "application/x-protobuf").body(body).send().await.unwrap().error_for_status().unwrap();
+        client
+            .post(format!("{}/v1/traces", address("OTLP_HTTP_URL")))
+            .header("content-type", "application/x-protobuf")
+            .body(body)
+            .send()
+            .await
+            .unwrap()
+            .error_for_status()
+            .unwrap();
         let (path, input) = match i % 4 {
             0 => ("http/authz/decision", json!({ "method": "GET", "path": ["salary", "bob"], "user": "bob" })),
             1 => ("http/authz/decision", json!({ "method": "GET", "path": ["salary", "bob"], "user": "mallory" })),
             2 => ("app/rbac/allow", json!({ "subject": { "roles": ["admin"] }, "action": "read", "object": { "type": "dog" } })),
-            _ => ("kubernetes/admission/deny", json!({ "request": { "kind": { "kind": "Pod" }, "object": { "spec": { "containers": [{ "image": "docker.io/x" }] } } } })),
+            _ => (
+                "kubernetes/admission/deny",
+                json!({ "request": { "kind": { "kind": "Pod" }, "object": { "spec": { "containers": [{ "image": "docker.io/x" }] } } } }),
+            ),
         };
         let request = client.post(format!("{opa_url}/v1/data/{path}")).header("traceparent", format!("00-{trace}-{span}-01"));
         let answer = request.header("content-type", "application/json").body(json!({ "input": input }).to_string()).send().await.unwrap();

@@ -40,8 +40,20 @@ fn verdict_of(sample: &Value) -> &'static str {
         _ if sample.get("result").is_none() => "undefined",
         (Value::Bool(true), _) => "allow",
         (Value::Bool(false), _) => "deny",
-        (Value::Array(messages), "kubernetes/admission/deny") => if messages.is_empty() { "allow" } else { "deny" },
-        (Value::Object(result), _) => if result["allow"] == true { "allow" } else { "deny" },
+        (Value::Array(messages), "kubernetes/admission/deny") => {
+            if messages.is_empty() {
+                "allow"
+            } else {
+                "deny"
+            }
+        }
+        (Value::Object(result), _) => {
+            if result["allow"] == true {
+                "allow"
+            } else {
+                "deny"
+            }
+        }
         other => panic!("{other:?}"),
     }
 }
@@ -64,7 +76,9 @@ sinks:
   metrics: {{type: metrics}}
   file: {{type: file, path: $DIR/out.ndjson}}
 ",
-        address("OTLP_GRPC_URL"), address("LOKI_URL"), address("OPENSEARCH_URL")
+        address("OTLP_GRPC_URL"),
+        address("LOKI_URL"),
+        address("OPENSEARCH_URL")
     ));
     let setup = docket().arg("setup").arg(&pipeline).output().unwrap();
     assert!(setup.status.success(), "{}", String::from_utf8_lossy(&setup.stderr));
@@ -130,7 +144,10 @@ sinks:
             let id = span_of(sample);
             let of_it: Vec<&Value> = spans.iter().filter(|s| s["spanID"] == id.as_str()).collect();
             assert_eq!(of_it.len(), 1, "{trace} {id}");
-            let parent = of_it[0]["references"].as_array().and_then(|r| r.iter().find(|r| r["refType"] == "CHILD_OF" && r["traceID"] == trace.as_str())).map(|r| r["spanID"].as_str().unwrap().to_owned());
+            let parent = of_it[0]["references"]
+                .as_array()
+                .and_then(|r| r.iter().find(|r| r["refType"] == "CHILD_OF" && r["traceID"] == trace.as_str()))
+                .map(|r| r["spanID"].as_str().unwrap().to_owned());
             assert_eq!(parent, expected(sample).1, "{trace} {id}");
             assert_eq!(of_it[0]["operationName"], format!("policy.decision {}", sample["path"].as_str().unwrap()));
         }
@@ -177,7 +194,12 @@ sinks:
 
 fn promtool_has_no_complaint(metrics: &str) {
     use std::io::Write;
-    let mut child = std::process::Command::new("promtool").args(["check", "metrics"]).stdin(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let mut child = std::process::Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
     child.stdin.take().unwrap().write_all(metrics.as_bytes()).unwrap();
     let out = child.wait_with_output().unwrap();
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));

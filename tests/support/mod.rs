@@ -1,5 +1,5 @@
 //! What the suites share: docket as a process, topics to write and read, and waiting with a deadline.
-#![allow(dead_code)]
+#![allow(dead_code, clippy::unwrap_used, clippy::panic)]
 
 use std::collections::HashMap;
 use std::io::Read;
@@ -56,6 +56,8 @@ pub struct Running {
 
 impl Running {
     pub fn start(place: &Place, pipeline: &Path) -> Running {
+        // One TLS implementation for this process's clients, as in docket itself.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let log = place.path(&format!("run-{:08x}.log", rand::random::<u32>()));
         let file = std::fs::File::create(&log).unwrap();
         let child = docket().arg("run").arg(pipeline).stdin(Stdio::null()).stdout(Stdio::null()).stderr(file).spawn().unwrap();
@@ -170,7 +172,8 @@ pub async fn create_topic(bootstrap: &str, topic: &str, partitions: i32, setting
 
 /// Writes records, spread over the topic's partitions.
 pub fn produce<R: AsRef<[u8]>>(bootstrap: &str, topic: &str, records: impl IntoIterator<Item = R>) {
-    let producer: BaseProducer = client(bootstrap).set("message.max.bytes", "100000000").set("linger.ms", "10").set("compression.type", "lz4").create().unwrap();
+    let producer: BaseProducer =
+        client(bootstrap).set("message.max.bytes", "100000000").set("linger.ms", "10").set("compression.type", "lz4").create().unwrap();
     for record in records {
         let mut message = BaseRecord::<(), [u8]>::to(topic).payload(record.as_ref());
         while let Err((error, back)) = producer.send(message) {
@@ -207,7 +210,7 @@ pub fn read_all(bootstrap: &str, topic: &str) -> Vec<Read1> {
         .create()
         .unwrap();
     let metadata = consumer.fetch_metadata(Some(topic), Duration::from_secs(10)).unwrap();
-    let partitions: Vec<i32> = metadata.topics()[0].partitions().iter().map(|p| p.id()).collect();
+    let partitions: Vec<i32> = metadata.topics()[0].partitions().iter().map(rdkafka::metadata::MetadataPartition::id).collect();
     let mut list = TopicPartitionList::new();
     for partition in &partitions {
         list.add_partition_offset(topic, *partition, Offset::Beginning).unwrap();

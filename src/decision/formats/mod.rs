@@ -32,11 +32,19 @@ pub enum Format {
 }
 
 /// What a piece of a Kafka record turned out to be.
+// A piece is handed on at once, never stored: its size is no matter.
+#[allow(clippy::large_enum_variant)]
 #[derive(Debug)]
 pub enum Piece<'a> {
     /// One decision, and what an agent put around it.
-    Decision { event: Event<'a>, agent: Option<Agent> },
-    Reject { bytes: Cow<'a, [u8]>, reject: Reject },
+    Decision {
+        event: Event<'a>,
+        agent: Option<Agent>,
+    },
+    Reject {
+        bytes: Cow<'a, [u8]>,
+        reject: Reject,
+    },
     /// A line of OPA's log that is no decision.
     Ignored,
 }
@@ -137,4 +145,5 @@ pub fn gunzip(value: &[u8], limit: usize) -> Result<Vec<u8>, Reject> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
 mod tests;

@@ -116,7 +116,10 @@ fn otlp() -> ExportLogsServiceRequest {
     ExportLogsServiceRequest {
         resource_logs: vec![ResourceLogs {
             resource: Some(Resource { attributes: vec![kv("k8s.pod.name", "opa-0")], ..Default::default() }),
-            scope_logs: vec![ScopeLogs { log_records: vec![record(text(CONSOLE)), record(Some(AnyValue { value: Some(structured) })), record(None)], ..Default::default() }],
+            scope_logs: vec![ScopeLogs {
+                log_records: vec![record(text(CONSOLE)), record(Some(AnyValue { value: Some(structured) })), record(None)],
+                ..Default::default()
+            }],
             schema_url: String::new(),
         }],
     }
