@@ -1,5 +1,5 @@
 //! The road on real servers. `tests/real/run` starts them and runs this.
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
 
 #[path = "../support/mod.rs"]
 mod support;
