@@ -342,12 +342,18 @@ impl<'a> Scan<'a> {
     }
 }
 
+const ONES: u64 = 0x0101_0101_0101_0101;
+const HIGH: u64 = 0x8080_8080_8080_8080;
+
+/// The high bit of each byte that is zero; bits above the first such byte may be wrong.
+#[inline]
+fn zero_byte(v: u64) -> u64 {
+    v.wrapping_sub(ONES) & !v & HIGH
+}
+
 /// How many bytes from the start are neither a quote, a backslash nor a control character: eight at a time.
 #[inline]
 fn plain_run(bytes: &[u8]) -> usize {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    const HIGH: u64 = 0x8080_8080_8080_8080;
-    let zero_byte = |v: u64| v.wrapping_sub(ONES) & !v & HIGH;
     let mut n = 0;
     for chunk in bytes.chunks_exact(8) {
         let v = u64::from_le_bytes(chunk.try_into().expect("chunks_exact gives eight bytes"));
@@ -362,7 +368,10 @@ fn plain_run(bytes: &[u8]) -> usize {
 
 /// Resolves the escapes in what stands between a valid string's quotes.
 pub fn unescape(inner: &str) -> Cow<'_, str> {
-    if memchr::memchr(b'\\', inner.as_bytes()).is_none() {
+    // Most names and values are short, and for these a call costs more than a look at each byte.
+    let bytes = inner.as_bytes();
+    let escaped = if bytes.len() < 32 { bytes.contains(&b'\\') } else { memchr::memchr(b'\\', bytes).is_some() };
+    if !escaped {
         return Cow::Borrowed(inner);
     }
     let quoted = format!("\"{inner}\"");
@@ -475,6 +484,13 @@ impl Pointer {
         Some(Pointer(rest.split('/').map(|token| token.replace("~1", "/").replace("~0", "~")).collect()))
     }
 
+    /// Whether a document may hold it: whether its last name stands somewhere in the text, or a name
+    /// could be spelt with escapes. Much quicker than `find`.
+    pub fn may_be_in(&self, raw: &str) -> bool {
+        let holds = |text: &[u8]| memchr::memmem::find(raw.as_bytes(), text).is_some();
+        self.0.last().is_none_or(|name| holds(name.as_bytes()) || holds(b"\\u"))
+    }
+
     /// What it points at in a valid document.
     pub fn find<'a>(&self, raw: &'a str) -> Option<&'a str> {
         self.0.iter().try_fold(raw, |value, token| match value.as_bytes().first() {
@@ -493,15 +509,33 @@ fn skip_space(bytes: &[u8], mut at: usize) -> usize {
 }
 
 /// The position after the string that starts at `at`.
+#[inline]
 fn end_of_string(bytes: &[u8], at: usize) -> usize {
     let mut i = at + 1;
-    while let Some(n) = bytes.get(i..).and_then(|rest| memchr::memchr2(b'"', b'\\', rest)) {
-        if bytes[i + n] == b'"' {
-            return i + n + 1;
+    while let Some(rest) = bytes.get(i..) {
+        i += quote_or_escape(rest);
+        match bytes.get(i) {
+            Some(b'"') => return i + 1,
+            Some(_) => i += 2,
+            None => break,
         }
-        i += n + 2;
     }
     bytes.len()
+}
+
+/// How many bytes stand before the first quote or backslash: eight at a time, since most strings are short.
+#[inline]
+fn quote_or_escape(bytes: &[u8]) -> usize {
+    let mut n = 0;
+    for chunk in bytes.chunks_exact(8) {
+        let v = u64::from_le_bytes(chunk.try_into().expect("chunks_exact gives eight bytes"));
+        let stop = zero_byte(v ^ (ONES * b'"' as u64)) | zero_byte(v ^ (ONES * b'\\' as u64));
+        if stop != 0 {
+            return n + (stop.trailing_zeros() / 8) as usize;
+        }
+        n += 8;
+    }
+    n + bytes[n..].iter().take_while(|b| !matches!(b, b'"' | b'\\')).count()
 }
 
 /// The position after the value that starts at `at`, by its brackets and strings only; for text that

@@ -101,7 +101,8 @@ pub fn find(event: &Event<'_>, record_headers: &[(&str, &[u8])], rules: &Rules) 
             }
             Source::Input => {
                 for pointer in &rules.input_headers {
-                    if let Some(headers) = event.input.and_then(|input| pointer.find(input)) {
+                    let found_at = event.input.filter(|input| pointer.may_be_in(input)).and_then(|input| pointer.find(input));
+                    if let Some(headers) = found_at {
                         in_headers(&json_headers(headers), &mut found.malformed, &mut |c| all.push((c, *source)));
                     }
                     if all.len() > before {

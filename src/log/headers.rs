@@ -3,6 +3,9 @@
 
 use rdkafka::message::{BorrowedMessage, Header, Headers, Message, OwnedHeaders};
 
+/// Of a docket record: topic/partition/offset/element in one header, since each header costs something on every decision.
+pub const SOURCE: &str = "docket-source";
+/// Of a reject, one by one.
 pub const SOURCE_TOPIC: &str = "docket-source-topic";
 pub const SOURCE_PARTITION: &str = "docket-source-partition";
 pub const SOURCE_OFFSET: &str = "docket-source-offset";
@@ -36,6 +39,14 @@ pub fn add(headers: OwnedHeaders, key: &str, value: &str) -> OwnedHeaders {
     headers.insert(Header { key, value: Some(value) })
 }
 
+/// The headers of a docket record.
+pub fn docket(origin: &Origin<'_>, received: &str) -> OwnedHeaders {
+    let Origin { topic, partition, offset, element } = origin;
+    let headers = add(OwnedHeaders::new_with_capacity(2), SOURCE, &format!("{topic}/{partition}/{offset}/{element}"));
+    add(headers, RECEIVED, received)
+}
+
+/// The headers of a reject that say where it came from.
 pub fn origin(origin: &Origin<'_>, received: &str) -> OwnedHeaders {
     let mut headers = OwnedHeaders::new_with_capacity(5);
     headers = add(headers, SOURCE_TOPIC, origin.topic);

@@ -87,6 +87,8 @@ pub fn transactional(kafka: &Kafka, part: &str, id: &str, compression: Compressi
         .set("acks", "all")
         .set("partitioner", "murmur2_random")
         .set("compression.type", compression.as_str())
+        // Of a transaction only what failed is told one by one.
+        .set("delivery.report.only.error", "true")
         .set("linger.ms", "50")
         .set("batch.size", topic_limit.unwrap_or(BATCH).clamp(1000, BATCH).to_string())
         .set("batch.num.messages", "100000")

@@ -116,7 +116,7 @@ impl Default for Intake {
             instance_id: None,
             transaction_interval: Span(std::time::Duration::from_millis(200)),
             transaction_bytes: Bytes(16 << 20),
-            prefetch: Bytes(32 << 20),
+            prefetch: Bytes(16 << 20),
         }
     }
 }
@@ -354,7 +354,7 @@ impl Default for Delivery {
             timeout: Span(Duration::from_secs(30)),
             retry_initial: Span(Duration::from_millis(200)),
             retry_max: Span(Duration::from_secs(30)),
-            prefetch: Bytes(16 << 20),
+            prefetch: Bytes(8 << 20),
         }
     }
 }

@@ -124,6 +124,8 @@ struct Item {
     end: usize,
     partition: i32,
     offset: i64,
+    /// When it was decided; 0 until the record was read.
+    timestamp: i64,
 }
 
 impl Batch {
@@ -134,7 +136,7 @@ impl Batch {
     fn push(&mut self, value: &[u8], partition: i32, offset: i64, epoch: u64) {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(value);
-        self.records.push(Item { start, end: self.bytes.len(), partition, offset });
+        self.records.push(Item { start, end: self.bytes.len(), partition, offset, timestamp: 0 });
         match self.segments.iter_mut().find(|s| s.partition == partition && s.epoch == epoch) {
             Some(segment) => segment.last = offset,
             None => {
@@ -327,7 +329,7 @@ impl<S: Sink> Loop<'_, S> {
             for (i, item) in batch.records.iter().enumerate() {
                 match Record::parse(batch.value(item)) {
                     Ok(record) => {
-                        seen.push((item.partition, record.timestamp));
+                        seen.push((i, record.timestamp));
                         records.push(record);
                         wanted.push(i);
                     }
@@ -336,7 +338,9 @@ impl<S: Sink> Loop<'_, S> {
             }
             self.deliver.sink.encode(&records)
         };
-        for (partition, timestamp) in seen {
+        for (i, timestamp) in seen {
+            let partition = batch.records[i].partition;
+            batch.records[i].timestamp = timestamp;
             batch.saw(partition, timestamp);
         }
         (body, wanted, broken)
@@ -532,9 +536,7 @@ impl<S: Sink> Sending<S> {
         let latency = meters.latency.with_label_values(&[name]);
         let now = now();
         for i in group {
-            if let Some(at) = timestamp(batch.value(&batch.records[*i])) {
-                latency.observe((now - at).max(0) as f64 / 1e9);
-            }
+            latency.observe((now - batch.records[*i].timestamp).max(0) as f64 / 1e9);
         }
     }
 
@@ -614,10 +616,4 @@ impl<S: Sink> Sending<S> {
             self.deliver.meters.failing.with_label_values(&[&self.deliver.name, cause.as_str()]).set(0);
         }
     }
-}
-
-/// The time of a docket record, without reading the rest of it.
-fn timestamp(record: &[u8]) -> Option<i64> {
-    let at = memchr::memmem::rfind(record, b"\"@timestamp\":\"")? + 14;
-    time::parse(std::str::from_utf8(record.get(at..at + 30)?).ok()?)
 }

@@ -432,7 +432,7 @@ impl Target<'_> {
                     let record = BaseRecord::with_opaque_to(self.docket_topic, open.produced.len() - 1)
                         .key(&written.key)
                         .payload(out.as_slice())
-                        .headers(headers::origin(&origin, self.received));
+                        .headers(headers::docket(&origin, self.received));
                     failure = self.send(record, alone).err();
                     None
                 }
