@@ -5,6 +5,7 @@
 //! Requests are sent again without end while the cause is an outage. A batch that is refused is halved
 //! until the refused records stand alone; they go to rejects, the others through.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -16,6 +17,7 @@ use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use super::rejects::{dead_letter, may_not_fit};
 use crate::decision::record::Record;
@@ -63,10 +65,13 @@ impl Shared {
 struct Watch {
     topic: String,
     offsets: Shared,
+    /// Partitions were assigned once, perhaps none: there may be more members than partitions.
+    joined: AtomicBool,
 }
 
 impl Assignments for Watch {
     fn assigned(&self, partitions: &[(String, i32)]) {
+        self.joined.store(true, Ordering::Relaxed);
         let mut offsets = self.offsets.lock();
         for (_, partition) in partitions {
             offsets.assign(*partition);
@@ -174,7 +179,7 @@ impl<S: Sink> Deliver<S> {
             instance_id: self.pipeline.file.intake.instance_id.as_deref(),
             prefetch: self.delivery.prefetch.0,
         };
-        let watch = Watch { topic: topic.clone(), offsets: offsets.clone() };
+        let watch = Watch { topic: topic.clone(), offsets: offsets.clone(), joined: AtomicBool::new(false) };
         let consumer = consumer::join(&reading, watch, self.meters.clone())?;
         let rejects =
             producer::single(&self.pipeline.file.kafka, &format!("{}-{}-rejects", self.pipeline.name(), self.name), self.pipeline.file.docket.compression)?;
@@ -307,7 +312,8 @@ impl<S: Sink> Loop<'_, S> {
         gauge.add(records);
         let sender = self.sender.clone();
         let done = self.done.clone();
-        self.deliver.runtime.spawn(async move {
+        let span = tracing::info_span!("deliver", pipeline = self.deliver.pipeline.name(), sink = self.deliver.name, records);
+        let work = async move {
             let stop = sender.stop.clone();
             let delivered = tokio::select! {
                 delivered = sender.deliver(&batch, body, wanted, broken) => delivered,
@@ -318,7 +324,8 @@ impl<S: Sink> Loop<'_, S> {
                 // The loop may have ended; then nothing is committed any more.
                 let _ = done.send(batch.segments);
             }
-        });
+        };
+        self.deliver.runtime.spawn(work.instrument(span));
     }
 
     /// The batch's first body, the records that are in it, and those that are no docket records.
@@ -417,11 +424,8 @@ impl<S: Sink> Loop<'_, S> {
             let age = oldest.map_or(0.0, |at| (now - at).max(0) as f64 / 1e9);
             meters.oldest.with_label_values(&[&deliver.name, &id]).set(age);
         }
-        let ready = if progress.is_empty() && meters.offset.with_label_values(&[&deliver.name, &self.topic, "0"]).get() == 0 {
-            Err("no partitions assigned yet".to_owned())
-        } else {
-            Ok(())
-        };
+        let joined = self.consumer.context().assignments.joined.load(Ordering::Relaxed);
+        let ready = if joined { Ok(()) } else { Err("not in its consumer group yet".to_owned()) };
         deliver.health.set(&format!("{}/{}", deliver.pipeline.name(), deliver.name), ready);
     }
 }

@@ -263,6 +263,7 @@ impl Run<'_> {
 
     /// Sees that everything was taken, and commits it with the offsets.
     fn commit(&self, open: &Open) -> Result<(), KafkaError> {
+        let _span = tracing::info_span!("transaction", pipeline = self.intake.pipeline.name(), records = open.produced.len(), bytes = open.bytes).entered();
         self.producer.flush(COMMIT_TIMEOUT)?;
         if let Some(error) = self.producer.context().error() {
             return Err(error);
@@ -347,7 +348,7 @@ impl Run<'_> {
 
     /// Offsets, lag and health.
     fn report(&self) {
-        let ready = if self.seen.assigned.load(Ordering::Relaxed) { Ok(()) } else { Err("no partitions assigned yet".to_owned()) };
+        let ready = if self.seen.assigned.load(Ordering::Relaxed) { Ok(()) } else { Err("not in its consumer group yet".to_owned()) };
         self.intake.health.set(&format!("{}/intake", self.intake.pipeline.name()), ready);
         let ends = self.consumer.context().ends();
         for ((topic, partition), next) in &self.progress {

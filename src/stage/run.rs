@@ -64,7 +64,7 @@ impl Running {
 
 /// Starts intake and all sinks of a pipeline.
 pub async fn start(pipeline: Pipeline, process: &Process) -> Result<Running, RunError> {
-    let made = topics::ensure(&pipeline, false).await?;
+    let made = reachable(&pipeline, process).await?;
     if !made.is_empty() {
         tracing::info!(topics = made.join(", "), "topics created");
     }
@@ -74,6 +74,24 @@ pub async fn start(pipeline: Pipeline, process: &Process) -> Result<Running, Run
     parts.intake(docket_limit)?;
     parts.sinks()?;
     Ok(parts.running())
+}
+
+/// Makes the topics that are missing; waits for Kafka as long as it takes.
+async fn reachable(pipeline: &Pipeline, process: &Process) -> Result<Vec<String>, TopicError> {
+    let part = format!("{}/kafka", pipeline.name());
+    loop {
+        match topics::ensure(pipeline, false).await {
+            Err(error @ TopicError::Unreachable { .. }) => {
+                tracing::warn!(%error, "waiting for Kafka");
+                process.health.set(&part, Err(error.to_string()));
+                tokio::time::sleep(Duration::from_secs(2)).await;
+            }
+            result => {
+                process.health.set(&part, Ok(()));
+                return result;
+            }
+        }
+    }
 }
 
 /// The parts of a pipeline that were started.

@@ -88,10 +88,14 @@ sinks:
   traces: {{type: otlp, endpoint: \"{}\", protocol: http}}
   loki: {{type: loki, url: \"{}\", labels: {{service: service, verdict: verdict, run: =$NAME}}}}
   search: {{type: elasticsearch, url: \"{}\", index: $NAME}}
+  logs: {{type: otlp, endpoint: \"{}/otlp\", protocol: http, signals: [logs]}}
+telemetry: {{otlp: \"{}\"}}
 ",
         address("OTLP_HTTP_URL"),
         address("LOKI_URL"),
-        address("OPENSEARCH_URL")
+        address("OPENSEARCH_URL"),
+        address("LOKI_URL"),
+        address("OTLP_GRPC_URL")
     ));
     assert!(docket().arg("setup").arg(&pipeline).status().unwrap().success());
     let running = Running::start(&place, &pipeline);
@@ -149,11 +153,14 @@ sinks:
         let answer: Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap();
         traces.push((trace, span, answer["decision_id"].as_str().unwrap().to_owned(), path, i % 4 == 1 || i % 4 == 3));
     }
-    running.until("200 decisions everywhere", 60, |m| ["traces", "loki", "search"].iter().all(|s| m.delivered(s) == 200)).await;
+    running.until("200 decisions everywhere", 60, |m| ["traces", "loki", "search", "logs"].iter().all(|s| m.delivered(s) == 200)).await;
     assert_eq!(count(&name, json!({ "match_all": {} })).await, 200);
     assert_eq!(count(&name, json!({ "term": { "docket.verdict": "deny" } })).await, 100);
     let lines: HashSet<String> = loki_lines(&format!("{{run=\"{name}\"}}")).await.into_iter().collect();
     assert_eq!(lines.len(), 200);
+    // The same as OTLP log records, which Loki takes, too: a stream of their own, without our label.
+    let logs: HashSet<String> = loki_lines(&format!("{{service_name=\"{name}\",run=\"\"}}")).await.into_iter().collect();
+    assert_eq!(logs, lines);
 
     for (trace, caller, decision, path, _) in &traces {
         let tree = async || {
@@ -176,4 +183,11 @@ sinks:
     assert_eq!(found["hits"]["hits"][0]["_source"]["docket"]["reasons"][0], "frozen account");
     drop(opa);
     running.stop();
+
+    // docket's own spans.
+    until("docket's own telemetry is in Jaeger", 20, async || {
+        let found = get(&format!("{}/api/traces?service=docket&operation=deliver&limit=5", address("JAEGER_URL"))).await;
+        if found["data"].as_array().is_some_and(|traces| !traces.is_empty()) { Ok(()) } else { Err(found.to_string()) }
+    })
+    .await;
 }
