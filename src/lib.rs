@@ -13,6 +13,7 @@
 
 pub mod admin;
 pub mod cli;
+pub mod clock;
 pub mod decision;
 pub mod generate;
 pub mod log;

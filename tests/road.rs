@@ -5,7 +5,10 @@ mod support;
 
 use std::collections::HashSet;
 use std::process::Stdio;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
+use axum::http::StatusCode;
 use docket::log::mock::Mock;
 use serde_json::Value;
 use support::{Place, Running, docket, generated, produce, read_all, samples};
@@ -138,4 +141,66 @@ fn missing_topics_are_named_with_the_command_that_makes_them() {
         error.contains("docket, rejects are missing and docket.create is false") && error.contains("kafka-topics.sh") && error.contains("--topic rejects"),
         "{error}"
     );
+}
+
+/// A Loki that refuses credentials at first, then asks for patience, and never takes a line that holds `poison`.
+async fn fussy_loki() -> (String, Arc<Mutex<Vec<String>>>) {
+    let taken: Arc<Mutex<Vec<String>>> = Arc::default();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (seen, kept) = (Arc::new(AtomicUsize::new(0)), taken.clone());
+    let answer = move |body: axum::body::Bytes| {
+        let (n, kept) = (seen.fetch_add(1, Ordering::SeqCst), kept.clone());
+        async move {
+            match n {
+                0..2 => return (StatusCode::UNAUTHORIZED, [("retry-after", "0")]),
+                2 => return (StatusCode::TOO_MANY_REQUESTS, [("retry-after", "1")]),
+                3 => return (StatusCode::SERVICE_UNAVAILABLE, [("retry-after", "0")]),
+                _ => {}
+            }
+            let plain = snap::raw::Decoder::new().decompress_vec(&body).unwrap();
+            let text = String::from_utf8_lossy(&plain).into_owned();
+            if text.contains("poison") {
+                return (StatusCode::BAD_REQUEST, [("retry-after", "0")]);
+            }
+            kept.lock().unwrap().push(text);
+            (StatusCode::NO_CONTENT, [("retry-after", "0")])
+        }
+    };
+    let router = axum::Router::new().fallback(axum::routing::post(answer));
+    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    (format!("http://{address}"), taken)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refused_credentials_lose_nothing_and_a_refused_batch_is_bisected_to_the_one_bad_record() {
+    let mock = mock();
+    let place = Place::new("fussy");
+    let (loki, taken) = fussy_loki().await;
+    let sink = format!("  loki: {{type: loki, url: \"{loki}\", delivery: {{concurrency: 1, retry_initial: 50ms}}}}\n");
+    let running = Running::start(&place, &file_pipeline(&place, &mock, &sink));
+    let mut decisions = generated(64, 9);
+    let poisoned = decisions[20].replacen("{\"labels\"", "{\"custom\":{\"poison\":1},\"labels\"", 1);
+    assert_ne!(poisoned, decisions[20]);
+    decisions[20] = poisoned.clone();
+    produce(&mock.bootstrap(), "source", &decisions);
+    let refused = ["sink=\"loki\"", "outcome=\"refused\""];
+    let metrics = running.until("63 delivered, one refused", 60, |m| m.delivered("loki") == 63 && m.sum("docket_sink_records_total", &refused) == 1).await;
+    assert_eq!(metrics.delivered("file"), 64, "the sink beside it has them all");
+    assert_eq!(metrics.sum("docket_sink_requests_total", &["sink=\"loki\"", "outcome=\"credentials\""]), 2);
+    assert_eq!(metrics.sum("docket_sink_requests_total", &["sink=\"loki\"", "outcome=\"throttled\""]), 1);
+    assert_eq!(metrics.sum("docket_sink_requests_total", &["sink=\"loki\"", "outcome=\"server\""]), 1);
+    assert_eq!(metrics.sum("docket_sink_failing", &["sink=\"loki\""]), 0);
+    running.stop();
+
+    let text = taken.lock().unwrap().join("\n");
+    for (i, decision) in decisions.iter().enumerate() {
+        let id = serde_json::from_str::<Value>(decision).unwrap()["decision_id"].as_str().unwrap().to_owned();
+        assert_eq!(text.contains(&format!("\"decision_id\":\"{id}\"")), i != 20, "{i}");
+    }
+    let rejects = read_all(&mock.bootstrap(), "rejects");
+    assert_eq!(rejects.len(), 1);
+    assert!(rejects[0].value.starts_with(poisoned.strip_suffix('}').unwrap().as_bytes()));
+    let headers = &rejects[0].headers;
+    assert_eq!((headers["docket-stage"].as_str(), headers["docket-sink"].as_str(), headers["docket-status"].as_str()), ("deliver", "loki", "400"));
 }

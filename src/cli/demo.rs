@@ -166,7 +166,7 @@ impl Feeder {
             let (at, of) = (started.elapsed().as_secs_f64(), period.map_or(60.0, |p| p.as_secs_f64()));
             generator.spike = (0.45..0.65).contains(&((at / of).fract()));
             let rate = if generator.spike { rate * 1.6 } else { rate };
-            let (record, _) = generator.record(Shape::Mixed, super::now());
+            let (record, _) = generator.record(Shape::Mixed, crate::clock::now());
             self.send(&record)?;
             written += 1;
             if written.is_multiple_of(8) {
@@ -177,7 +177,7 @@ impl Feeder {
     }
 
     fn warm_up(&mut self, generator: &mut Generator) -> Result<(), String> {
-        let (record, _) = generator.record(Shape::Json, super::now());
+        let (record, _) = generator.record(Shape::Json, crate::clock::now());
         self.send(&record)?;
         self.flush()?;
         while self.screen.lock().total == 0 && !self.stop.is_cancelled() {

@@ -124,7 +124,7 @@ pub fn run(args: &Args) -> CommandResult {
                 continue;
             }
         }
-        let (record, decisions) = generator.record(args.format, super::now());
+        let (record, decisions) = generator.record(args.format, crate::clock::now());
         target.write(&record)?;
         written += decisions;
         if written % 64 < decisions {

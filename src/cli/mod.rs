@@ -108,8 +108,3 @@ async fn asked_to_stop() -> std::io::Result<()> {
     }
     Ok(())
 }
-
-fn now() -> crate::decision::time::Nanos {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
-}

@@ -157,7 +157,7 @@ fn open(pipeline: &Pipeline, from: From) -> Result<(BaseConsumer, Vec<End>), Box
         let offset = match from {
             From::Start => Offset::Beginning,
             From::End => Offset::End,
-            From::Ago(ago) => Offset::Offset((super::now() / 1_000_000).saturating_sub(i64::try_from(ago.as_millis())?)),
+            From::Ago(ago) => Offset::Offset((crate::clock::now() / 1_000_000).saturating_sub(i64::try_from(ago.as_millis())?)),
         };
         list.add_partition_offset(&topic, partition.id(), offset)?;
     }

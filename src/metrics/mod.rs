@@ -1,11 +1,29 @@
 //! The decision families: what Prometheus scrapes of the decisions themselves.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
 
 use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
 
-use crate::sink::metrics::Tally;
+use crate::decision::verdict::Verdict;
+
+/// What tells one series from another.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Series {
+    pub service: String,
+    pub policy: String,
+    pub verdict: Verdict,
+    /// The bundles that decided: `revision` for one bundle, `name@revision` joined by commas for several.
+    pub revision: String,
+}
+
+/// Counts and evaluation times of a batch.
+#[derive(Debug, Default)]
+pub struct Tally {
+    pub counts: HashMap<Series, u64>,
+    /// By service and policy: durations in seconds.
+    pub durations: HashMap<(String, String), Vec<f64>>,
+}
 
 /// At most so many combinations of service, policy, verdict and revision have a series of their own; the
 /// rest is counted under `other`.
@@ -64,9 +82,9 @@ impl Decisions {
     }
 
     /// Decisions counted so far, by verdict.
-    pub fn by_verdict(&self) -> Vec<(crate::decision::verdict::Verdict, u64)> {
+    pub fn by_verdict(&self) -> Vec<(Verdict, u64)> {
         use prometheus::core::Collector;
-        let mut sums: Vec<_> = crate::decision::verdict::Verdict::ALL.iter().map(|v| (*v, 0)).collect();
+        let mut sums: Vec<_> = Verdict::ALL.iter().map(|v| (*v, 0)).collect();
         for family in self.total.collect() {
             for metric in family.get_metric() {
                 let verdict = metric.get_label().iter().find(|l| l.name() == "verdict").map(|l| l.value().to_owned());

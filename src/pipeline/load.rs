@@ -162,6 +162,11 @@ fn compile(file: &File, node: &Node, problems: &mut Vec<Problem>) -> (Rules, Lim
     if docket == rejects {
         problem(&["docket", "rejects"], "rejects need a topic of their own".into());
     }
+    for (name, value) in &file.kafka.properties {
+        if let Err(message) = crate::log::client::check_property(name, &value.value()) {
+            problem(&["kafka", "properties", name], message);
+        }
+    }
     for (name, sink) in &file.sinks {
         let name_fits = !name.is_empty() && name != "intake" && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
         if !name_fits {
@@ -317,6 +322,15 @@ limits: [1]
         let error = parsed("name: opa\nkafka: {brokers: localhost:9092}\nsources: [{topic: t}]\nsinks:\n  s: {type: elasticsearch, url: \"${env:PASSWORD}\", index: \"${env:PASSWORD}!\"}\n").unwrap_err();
         assert!(!error.to_string().contains("canary"), "{error}");
         assert!(!format!("{error:?}").contains("canary"));
+    }
+
+    #[test]
+    fn librdkafka_properties_are_checked_without_showing_their_values() {
+        let file = |property: &str| parsed(&format!("name: opa\nkafka: {{brokers: x, properties: {{{property}}}}}\nsources: [{{topic: t}}]\n"));
+        file("security.protocol: ssl, session.timeout.ms: 6000, enable.ssl.certificate.verification: true").map_err(|e| e.to_string()).unwrap();
+        assert!(file("sasl.pasword: canary").unwrap_err().to_string().contains("librdkafka has no property \"sasl.pasword\""));
+        let error = file("security.protocol: \"${env:PASSWORD}\"").unwrap_err().to_string();
+        assert!(error.contains("does not take this value") && !error.contains("canary"), "{error}");
     }
 
     #[test]

@@ -1,31 +1,11 @@
 //! Prometheus metrics of decisions, as a projection of the docket like any other sink: counted once when
 //! delivered, from its own consumer group. `encode` tallies, `send` adds the tally to the registry.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::{Outcome, Sink};
 use crate::decision::record::Record;
-use crate::decision::verdict::Verdict;
-use crate::metrics::Decisions;
-
-/// What tells one series from another.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Series {
-    pub service: String,
-    pub policy: String,
-    pub verdict: Verdict,
-    /// The bundles that decided: `revision` for one bundle, `name@revision` joined by commas for several.
-    pub revision: String,
-}
-
-/// Counts and evaluation times of a batch.
-#[derive(Debug, Default)]
-pub struct Tally {
-    pub counts: HashMap<Series, u64>,
-    /// By service and policy: durations in seconds.
-    pub durations: HashMap<(String, String), Vec<f64>>,
-}
+use crate::metrics::{Decisions, Series, Tally};
 
 pub struct Metrics {
     decisions: Arc<Decisions>,

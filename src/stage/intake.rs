@@ -17,6 +17,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use tokio_util::sync::CancellationToken;
 
 use super::rejects::{dead_letter, may_not_fit};
+use crate::clock::now;
 use crate::decision::docket;
 use crate::decision::formats::{self, Format, Piece};
 use crate::decision::reject::{Reason, Reject};
@@ -498,9 +499,4 @@ where
             Err((error, _)) => return Err(error),
         }
     }
-}
-
-fn now() -> time::Nanos {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }

@@ -5,6 +5,9 @@
 //! Requests are sent again without end while the cause is an outage. A batch that is refused is halved
 //! until the refused records stand alone; they go to rejects, the others through.
 
+mod batch;
+mod send;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,23 +16,23 @@ use std::time::{Duration, Instant};
 use rdkafka::consumer::{CommitMode, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
-use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use super::rejects::{dead_letter, may_not_fit};
+use batch::Batch;
+use send::Sending;
+
+use crate::clock::now;
 use crate::decision::record::Record;
 use crate::decision::reject::{Reason, Reject};
-use crate::decision::time;
 use crate::log::consumer::{self, Assignments, Group, Reading};
-use crate::log::headers::{self, Origin};
 use crate::log::offsets::{Offsets, Segment};
 use crate::log::producer;
 use crate::pipeline::Pipeline;
 use crate::pipeline::model::Delivery;
-use crate::sink::{One, Outcome, Refusal, Retry, Sink};
+use crate::sink::Sink;
 use crate::telemetry::{Health, Meters};
 
 #[derive(Debug, thiserror::Error)]
@@ -110,51 +113,6 @@ fn commit(consumer: &Group<Watch>, topic: &str, offsets: &Shared, mode: CommitMo
         }
         // It is tried again with the next one.
         Err(error) => tracing::warn!(%error, "offsets can't be committed now"),
-    }
-}
-
-/// Docket records on their way to a sink.
-#[derive(Default)]
-struct Batch {
-    bytes: Vec<u8>,
-    records: Vec<Item>,
-    segments: Vec<Segment>,
-    /// By segment: the time of its oldest decision.
-    oldest: Vec<i64>,
-}
-
-#[derive(Clone, Copy)]
-struct Item {
-    start: usize,
-    end: usize,
-    partition: i32,
-    offset: i64,
-    /// When it was decided; 0 until the record was read.
-    timestamp: i64,
-}
-
-impl Batch {
-    fn value(&self, item: &Item) -> &[u8] {
-        &self.bytes[item.start..item.end]
-    }
-
-    fn push(&mut self, value: &[u8], partition: i32, offset: i64, epoch: u64) {
-        let start = self.bytes.len();
-        self.bytes.extend_from_slice(value);
-        self.records.push(Item { start, end: self.bytes.len(), partition, offset, timestamp: 0 });
-        match self.segments.iter_mut().find(|s| s.partition == partition && s.epoch == epoch) {
-            Some(segment) => segment.last = offset,
-            None => {
-                self.segments.push(Segment { partition, epoch, first: offset, last: offset });
-                self.oldest.push(i64::MAX);
-            }
-        }
-    }
-
-    fn saw(&mut self, partition: i32, timestamp: i64) {
-        if let Some(at) = self.segments.iter().rposition(|s| s.partition == partition) {
-            self.oldest[at] = self.oldest[at].min(timestamp);
-        }
     }
 }
 
@@ -427,197 +385,5 @@ impl<S: Sink> Loop<'_, S> {
         let joined = self.consumer.context().assignments.joined.load(Ordering::Relaxed);
         let ready = if joined { Ok(()) } else { Err("not in its consumer group yet".to_owned()) };
         deliver.health.set(&format!("{}/{}", deliver.pipeline.name(), deliver.name), ready);
-    }
-}
-
-fn now() -> i64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
-}
-
-/// What the tasks that send share.
-struct Sending<S> {
-    deliver: Arc<Deliver<S>>,
-    offsets: Shared,
-    rejects: FutureProducer,
-    stop: CancellationToken,
-}
-
-impl<S: Sink> Sending<S> {
-    /// Sees every record of a batch acknowledged or in rejects; `false` if the batch was given up.
-    async fn deliver(&self, batch: &Batch, body: S::Body, wanted: Vec<usize>, broken: Vec<(usize, Reject)>) -> bool {
-        for (i, reject) in broken {
-            self.reject(batch, i, &reject, None, 0).await;
-        }
-        // Groups of records that are still to be delivered. The first comes encoded.
-        let mut first = Some(body);
-        let mut groups = vec![wanted];
-        while let Some(group) = groups.pop() {
-            if group.is_empty() {
-                continue;
-            }
-            let body = first.take().unwrap_or_else(|| self.encode(batch, &group));
-            match self.send(batch, group, body).await {
-                None => return false,
-                // The halves in their order: the last pushed is sent first.
-                Some(rest) => groups.extend(rest.into_iter().rev()),
-            }
-        }
-        true
-    }
-
-    fn encode(&self, batch: &Batch, group: &[usize]) -> S::Body {
-        let records: Vec<Record<'_>> = group.iter().filter_map(|i| Record::parse(batch.value(&batch.records[*i])).ok()).collect();
-        self.deliver.sink.encode(&records)
-    }
-
-    /// Sends one group until it is answered; returns the groups that are left of it, or `None` if its
-    /// partitions are another's now.
-    async fn send(&self, batch: &Batch, group: Vec<usize>, body: S::Body) -> Option<Vec<Vec<usize>>> {
-        let meters = &self.deliver.meters;
-        let name = self.deliver.name.as_str();
-        let mut attempts = 0u32;
-        loop {
-            if !batch.segments.iter().any(|s| self.offsets.lock().is_current(s)) {
-                return None;
-            }
-            attempts += 1;
-            match self.deliver.sink.send(&body).await {
-                Outcome::Delivered => {
-                    meters.requests.with_label_values(&[name, "ok"]).inc();
-                    self.recovered(attempts);
-                    self.delivered(batch, &group);
-                    return Some(Vec::new());
-                }
-                Outcome::Retry(retry) => {
-                    meters.requests.with_label_values(&[name, retry.cause.as_str()]).inc();
-                    self.pause(&retry, attempts).await;
-                }
-                Outcome::Refused(refusal) => {
-                    meters.requests.with_label_values(&[name, "refused"]).inc();
-                    self.recovered(attempts);
-                    if let [only] = group.as_slice() {
-                        self.refuse(batch, *only, &refusal, attempts).await;
-                        return Some(Vec::new());
-                    }
-                    let (left, right) = group.split_at(group.len() / 2);
-                    return Some(vec![left.to_vec(), right.to_vec()]);
-                }
-                Outcome::Each(each) => {
-                    meters.requests.with_label_values(&[name, "partial"]).inc();
-                    let (again, pause) = self.each(batch, &group, each, attempts).await;
-                    match pause {
-                        Some(retry) => self.pause(&retry, attempts).await,
-                        None => self.recovered(attempts),
-                    }
-                    return Some(vec![again]);
-                }
-            }
-        }
-    }
-
-    /// Settles an answer that tells of each record; returns those to send again, and why.
-    async fn each(&self, batch: &Batch, group: &[usize], each: Vec<One>, attempts: u32) -> (Vec<usize>, Option<Retry>) {
-        let (mut delivered, mut again, mut why) = (Vec::new(), Vec::new(), None);
-        for (i, one) in group.iter().zip(each) {
-            match one {
-                One::Delivered => delivered.push(*i),
-                One::Refused(refusal) => self.refuse(batch, *i, &refusal, attempts).await,
-                One::Retry(retry) => {
-                    again.push(*i);
-                    why = Some(retry);
-                }
-            }
-        }
-        self.delivered(batch, &delivered);
-        (again, why)
-    }
-
-    fn delivered(&self, batch: &Batch, group: &[usize]) {
-        let meters = &self.deliver.meters;
-        let name = self.deliver.name.as_str();
-        meters.delivered.with_label_values(&[name, "delivered"]).inc_by(group.len() as u64);
-        let latency = meters.latency.with_label_values(&[name]);
-        let now = now();
-        for i in group {
-            latency.observe((now - batch.records[*i].timestamp).max(0) as f64 / 1e9);
-        }
-    }
-
-    async fn refuse(&self, batch: &Batch, i: usize, refusal: &Refusal, attempts: u32) {
-        let reject = Reject::new(Reason::Refused, refusal.reason.clone());
-        self.reject(batch, i, &reject, Some(refusal.status), attempts).await;
-    }
-
-    /// Puts a record into rejects, however long that takes: it may not be lost.
-    async fn reject(&self, batch: &Batch, i: usize, reject: &Reject, status: Option<u16>, attempts: u32) {
-        let deliver = &self.deliver;
-        let item = &batch.records[i];
-        let topic = deliver.pipeline.docket_topic();
-        let origin = Origin { topic: &topic, partition: item.partition, offset: item.offset, element: 0 };
-        let value = batch.value(item);
-        let rejects = deliver.pipeline.rejects_topic();
-        let mut cut = may_not_fit(value.len(), deliver.rejects_limit);
-        let received = time::format(now());
-        loop {
-            let letter = dead_letter("deliver", value, reject, &origin, &received, cut);
-            let mut all = headers::add(letter.headers, headers::SINK, &deliver.name);
-            all = headers::add(all, headers::ATTEMPTS, &attempts.to_string());
-            if let Some(status) = status {
-                all = headers::add(all, headers::STATUS, &status.to_string());
-            }
-            let record = FutureRecord::<(), [u8]>::to(&rejects).payload(&letter.value).headers(all);
-            match self.rejects.send(record, Duration::from_secs(30)).await {
-                Ok(_) => break,
-                Err((error, _)) => {
-                    let too_large = error.rdkafka_error_code() == Some(rdkafka::types::RDKafkaErrorCode::MessageSizeTooLarge);
-                    cut = cut || too_large;
-                    tracing::error!(part = deliver.name, %error, "a refused record can't be written to rejects yet");
-                    tokio::time::sleep(Duration::from_secs(1)).await;
-                }
-            }
-        }
-        deliver.meters.delivered.with_label_values(&[&deliver.name, "refused"]).inc();
-        deliver.meters.rejects.with_label_values(&[&deliver.name, reject.reason.as_str()]).inc();
-        tracing::warn!(
-            part = deliver.name,
-            reason = reject.reason.as_str(),
-            status,
-            partition = item.partition,
-            offset = item.offset,
-            "a record went to rejects"
-        );
-    }
-
-    /// Waits before sending again: exponential with full jitter, or as long as the server wants.
-    async fn pause(&self, retry: &Retry, attempts: u32) {
-        let delivery = &self.deliver.delivery;
-        let ceiling = delivery.retry_initial.0.saturating_mul(1 << (attempts - 1).min(16)).min(delivery.retry_max.0);
-        let jittered = ceiling.mul_f64(rand::random::<f64>());
-        let wait = retry.after.map_or(jittered, |after| after + jittered.min(Duration::from_secs(1)));
-        let name = self.deliver.name.as_str();
-        self.deliver.meters.failing.with_label_values(&[name, retry.cause.as_str()]).set(1);
-        match attempts {
-            1 => tracing::info!(part = name, cause = retry.cause.as_str(), detail = retry.detail, "the sink can't be served; trying again"),
-            2..=5 => tracing::warn!(part = name, cause = retry.cause.as_str(), detail = retry.detail, attempts, "the sink can't be served; trying again"),
-            _ => tracing::error!(
-                part = name,
-                cause = retry.cause.as_str(),
-                detail = retry.detail,
-                attempts,
-                "the sink can't be served; its decisions wait in Kafka"
-            ),
-        }
-        tokio::time::sleep(wait).await;
-    }
-
-    fn recovered(&self, attempts: u32) {
-        if attempts > 1 {
-            tracing::info!(part = self.deliver.name, attempts, "the sink can be served again");
-        }
-        use crate::sink::Cause::*;
-        for cause in [Connection, Timeout, Credentials, Throttled, Server, Misconfigured] {
-            self.deliver.meters.failing.with_label_values(&[&self.deliver.name, cause.as_str()]).set(0);
-        }
     }
 }

@@ -1,0 +1,48 @@
+//! Docket records on their way to a sink, in one buffer.
+
+use crate::log::offsets::Segment;
+
+/// Docket records on their way to a sink.
+#[derive(Default)]
+pub(super) struct Batch {
+    pub(super) bytes: Vec<u8>,
+    pub(super) records: Vec<Item>,
+    pub(super) segments: Vec<Segment>,
+    /// By segment: the time of its oldest decision.
+    pub(super) oldest: Vec<i64>,
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct Item {
+    start: usize,
+    end: usize,
+    pub(super) partition: i32,
+    pub(super) offset: i64,
+    /// When it was decided; 0 until the record was read.
+    pub(super) timestamp: i64,
+}
+
+impl Batch {
+    pub(super) fn value(&self, item: &Item) -> &[u8] {
+        &self.bytes[item.start..item.end]
+    }
+
+    pub(super) fn push(&mut self, value: &[u8], partition: i32, offset: i64, epoch: u64) {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(value);
+        self.records.push(Item { start, end: self.bytes.len(), partition, offset, timestamp: 0 });
+        match self.segments.iter_mut().find(|s| s.partition == partition && s.epoch == epoch) {
+            Some(segment) => segment.last = offset,
+            None => {
+                self.segments.push(Segment { partition, epoch, first: offset, last: offset });
+                self.oldest.push(i64::MAX);
+            }
+        }
+    }
+
+    pub(super) fn saw(&mut self, partition: i32, timestamp: i64) {
+        if let Some(at) = self.segments.iter().rposition(|s| s.partition == partition) {
+            self.oldest[at] = self.oldest[at].min(timestamp);
+        }
+    }
+}
