@@ -1,6 +1,7 @@
 //! Reads a docket record back, for the sinks: the original's fields and the `docket` member as views.
 
 use std::borrow::Cow;
+use std::cell::OnceCell;
 
 use super::ids::{self, SpanId, TraceId};
 use super::json::{self, Member};
@@ -12,8 +13,9 @@ use super::verdict::Verdict;
 pub struct Record<'a> {
     /// The whole record, as it stands in the docket topic.
     pub raw: &'a str,
-    /// Its members, in their order; the last two are docket's own.
-    pub members: Vec<Member<'a>>,
+    /// Where the original ends and docket's two members begin: at the comma between them.
+    original: usize,
+    members: OnceCell<Vec<Member<'a>>>,
     pub timestamp: Nanos,
     pub decision_id: Cow<'a, str>,
     pub verdict: Verdict,
@@ -37,31 +39,34 @@ pub struct Record<'a> {
 #[error("not a docket record: {0}")]
 pub struct NotARecord(&'static str);
 
+/// Finds docket's own members from the end of a record: where they begin, the timestamp's text, and the
+/// `docket` object. What looks like them inside the docket object ends too early, and is passed over.
+fn own_members(raw: &str) -> Option<(usize, &str, &str)> {
+    const START: &str = ",\"@timestamp\":\"";
+    const BETWEEN: &str = "\",\"docket\":";
+    let mut end = raw.len();
+    while let Some(at) = memchr::memmem::rfind(&raw.as_bytes()[..end], START.as_bytes()) {
+        end = at;
+        let from = at + START.len();
+        let Some(len) = raw[from..].find('"') else { continue };
+        let Some(docket) = raw[from + len..].strip_prefix(BETWEEN) else { continue };
+        if docket.starts_with('{') && json::end_of_value(docket.as_bytes(), 0) + 1 == docket.len() && docket.ends_with('}') {
+            return Some((at, &raw[from..from + len], &docket[..docket.len() - 1]));
+        }
+    }
+    None
+}
+
 impl<'a> Record<'a> {
     pub fn parse(bytes: &'a [u8]) -> Result<Record<'a>, NotARecord> {
         let raw = std::str::from_utf8(bytes).map_err(|_| NotARecord("it is not UTF-8"))?;
-        if !raw.ends_with("}}") {
-            return Err(NotARecord("it does not end with the docket member"));
-        }
-        let members: Vec<Member> = {
-            let mut members = Vec::with_capacity(24);
-            members.extend(json::members(raw));
-            members
-        };
-        let [.., stamp, docket] = members.as_slice() else { return Err(NotARecord("it has too few members")) };
-        if stamp.name != "@timestamp" || docket.name != "docket" {
-            return Err(NotARecord("its last members are not @timestamp and docket"));
-        }
-        let docket = docket.value;
-        let timestamp = json::as_str(stamp.value).and_then(|t| time::parse(&t)).ok_or(NotARecord("@timestamp is no time"))?;
-        let decision_id = members
-            .iter()
-            .find(|m| m.name == "decision_id" || (m.name.contains('\\') && m.key() == "decision_id"))
-            .and_then(|m| json::as_str(m.value))
-            .ok_or(NotARecord("it has no decision_id"))?;
+        let (original, timestamp, docket) = own_members(raw).ok_or(NotARecord("it does not end with @timestamp and docket"))?;
+        let timestamp = time::parse(timestamp).ok_or(NotARecord("@timestamp is no time"))?;
+        let decision_id = json::get(raw, "decision_id").and_then(json::as_str).ok_or(NotARecord("it has no decision_id"))?;
         let mut record = Record {
             raw,
-            members,
+            original,
+            members: OnceCell::new(),
             timestamp,
             decision_id,
             verdict: Verdict::Undefined,
@@ -109,9 +114,23 @@ impl<'a> Record<'a> {
         Ok(record)
     }
 
+    /// Where docket's own members begin in `raw`, with the comma before them.
+    pub fn own_members(&self) -> usize {
+        self.original
+    }
+
+    /// The original decision's members, in their order. Looked for once, when the first sink wants them.
+    pub fn members(&self) -> &[Member<'a>] {
+        self.members.get_or_init(|| {
+            let mut members = Vec::with_capacity(24);
+            members.extend(json::members(&self.raw[..self.original]));
+            members
+        })
+    }
+
     /// A member of the original decision.
     pub fn get(&self, name: &str) -> Option<&'a str> {
-        self.members[..self.members.len() - 2].iter().find(|m| m.name == name || (m.name.contains('\\') && m.key() == name)).map(|m| m.value)
+        self.members().iter().find(|m| m.name == name || (m.name.contains('\\') && m.key() == name)).map(|m| m.value)
     }
 
     /// Name and revision of each bundle that decided. An old OPA writes one `revision` without a name.
@@ -150,6 +169,16 @@ mod tests {
         assert_eq!(record.revisions(), [("authz".into(), "r7".into())]);
         assert_eq!(record.instance.as_deref(), Some("i-1"));
         assert_eq!(record.get("docket"), None);
+    }
+
+    #[test]
+    fn what_looks_like_dockets_members_inside_them_is_passed_over() {
+        let doc = r#"{"decision_id":"d1","timestamp":"2026-11-24T12:48:50Z","docket":{"a":[{"x":1,"@timestamp":"y","docket":{"v":1,"verdict":"allow"}}]},"@timestamp":"z"}"#;
+        let mut out = Vec::new();
+        docket::write(&Event::parse(doc.as_bytes()).unwrap(), &[], None, &Rules::default(), &mut out);
+        let record = Record::parse(&out).unwrap();
+        assert_eq!((record.verdict, record.timestamp), (Verdict::Undefined, 1_795_524_530_000_000_000));
+        assert_eq!(record.members().len(), 2);
     }
 
     #[test]

@@ -49,7 +49,7 @@ fn wrapped(value: &str, out: &mut Vec<u8>) {
 /// The same for a record whose `result` stands before its `input`.
 fn document_by_member(record: &Record<'_>, out: &mut Vec<u8>) {
     let start = out.len();
-    for member in &record.members {
+    for member in record.members() {
         out.push(if out.len() == start { b'{' } else { b',' });
         out.push(b'"');
         out.extend_from_slice(member.name.as_bytes());
@@ -61,6 +61,7 @@ fn document_by_member(record: &Record<'_>, out: &mut Vec<u8>) {
             out.extend_from_slice(member.value.as_bytes());
         }
     }
+    out.extend_from_slice(&record.raw.as_bytes()[record.own_members()..record.raw.len() - 1]);
     ecs(record, out);
     one_line(&mut out[start..]);
 }

@@ -114,21 +114,25 @@ impl Encoder {
 
     /// `logproto.PushRequest`, not compressed yet.
     pub fn push_request(&self, batch: &[Record<'_>]) -> Vec<u8> {
-        let mut streams: HashMap<String, Vec<u8>> = HashMap::new();
-        let mut order: Vec<String> = Vec::new();
+        let mut index: HashMap<String, usize> = HashMap::new();
+        let mut streams: Vec<(String, Vec<u8>)> = Vec::new();
         let mut selector = String::new();
         for record in batch {
             selector.clear();
             self.selector(record, &mut selector);
-            if !streams.contains_key(&selector) {
-                order.push(selector.clone());
-            }
-            entry(record, streams.entry(selector.clone()).or_default());
+            let at = match index.get(&selector) {
+                Some(at) => *at,
+                None => {
+                    index.insert(selector.clone(), streams.len());
+                    streams.push((selector.clone(), Vec::new()));
+                    streams.len() - 1
+                }
+            };
+            entry(record, &mut streams[at].1);
         }
         let total: usize = streams.iter().map(|(s, entries)| s.len() + entries.len() + 32).sum();
         let mut out = Vec::with_capacity(total);
-        for selector in order {
-            let entries = &streams[&selector];
+        for (selector, entries) in &streams {
             wire::header(&mut out, 1, wire::field_len(selector.len()) + entries.len());
             wire::bytes(&mut out, 1, selector.as_bytes());
             out.extend_from_slice(entries);
