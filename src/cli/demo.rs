@@ -394,14 +394,11 @@ fn status(screen: &Screen, running: &Running) -> String {
     if seen.total == 0 {
         return "joining the consumer groups ..".into();
     }
-    let recent: Vec<u64> = seen.seconds.iter().rev().take(30).rev().map(|(_, denied)| *denied).collect();
-    let spike = if spiking(&seen) {
-        let red = style(Verdict::Deny);
-        format!("  {red}denial spike{red:#}")
-    } else {
-        String::new()
-    };
-    format!("{}  denials/s {}{spike}", verdicts.join("  "), sparkline(&recent))
+    // Short enough for a terminal of 80 columns, since a line that wraps can't be written over.
+    let recent: Vec<u64> = seen.seconds.iter().rev().take(12).rev().map(|(_, denied)| *denied).collect();
+    let alarm = if spiking(&seen) { style(Verdict::Deny) } else { Style::new() };
+    let word = if spiking(&seen) { "denial spike" } else { "denials/s" };
+    format!("{}  {alarm}{word}{alarm:#} {}", verdicts.join(" "), sparkline(&recent))
 }
 
 /// Whether the last seconds have clearly more denials than those before.

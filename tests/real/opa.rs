@@ -116,7 +116,7 @@ telemetry: {{otlp: \"{}\"}}
     .unwrap();
     let opa_url = format!("http://127.0.0.1:{}", free_port());
     let opa = Opa(Command::new(address("OPA_BIN"))
-        .args(["run", "--server", "--disable-telemetry", "--addr", opa_url.trim_start_matches("http://"), "-c"])
+        .args(["run", "--server", "--skip-version-check", "--addr", opa_url.trim_start_matches("http://"), "-c"])
         .arg(&config)
         .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/policies"))
         .stdout(Stdio::null())

@@ -17,7 +17,7 @@ start() {
   local config=${OPA_CONFIG:-$STATE/opa/opa.yaml}
   [ -n "${OPA_CONFIG:-}" ] || printf 'decision_logs: {console: true}\n' >"$config"
   # shellcheck disable=SC2086
-  launch opa "$BIN" run --server --addr "127.0.0.1:$p" --disable-telemetry --log-format json -c "$config" \
+  launch opa "$BIN" run --server --addr "127.0.0.1:$p" --skip-version-check --log-format json -c "$config" \
     ${OPA_POLICIES:-$HERE/../../tests/data/policies}
   wait_for opa 20 http_ok "http://127.0.0.1:$p/health"
   address OPA_URL "http://127.0.0.1:$p"

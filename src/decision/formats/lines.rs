@@ -25,13 +25,13 @@ fn text_lines(open: &mut Opener<'_>, text: &[u8], agent: Option<&Agent>, found: 
         match cri(line) {
             // The runtime splits long lines into parts tagged P; the last one is tagged F.
             Some((b"P", rest)) => partial.extend_from_slice(rest),
-            Some((_, rest)) if partial.is_empty() => one(open, rest, line, agent, found),
+            Some((_, rest)) if partial.is_empty() => one(open, rest, line, agent, true, found),
             Some((_, rest)) => {
                 partial.extend_from_slice(rest);
-                one(open, &partial, line, agent, found);
+                one(open, &partial, line, agent, true, found);
                 partial.clear();
             }
-            None => one(open, line, line, agent, found),
+            None => one(open, line, line, agent, agent.is_some(), found),
         }
     }
     if !partial.is_empty() {
@@ -39,13 +39,14 @@ fn text_lines(open: &mut Opener<'_>, text: &[u8], agent: Option<&Agent>, found: 
     }
 }
 
-fn one(open: &mut Opener<'_>, content: &[u8], line: &[u8], agent: Option<&Agent>, found: &mut Found<'_>) {
+/// One line. `collected` says that an agent or a container runtime collected it, so that it is a line of
+/// some program's output; text there that is no JSON at all is not a decision gone wrong.
+fn one(open: &mut Opener<'_>, content: &[u8], line: &[u8], agent: Option<&Agent>, collected: bool, found: &mut Found<'_>) {
     let content = json::trim(content);
     match content.first() {
         Some(b'{') => opa::object(open, content, agent, found),
         Some(b'[') => opa::array(open, content, agent, found),
-        // OPA's console in its text format, and what else a program prints before it logs.
-        _ if opa_text_log(content) => found(Piece::Ignored),
+        _ if collected || opa_text_log(content) => found(Piece::Ignored),
         _ => {
             let why = json::parse_object(content).err().map_or_else(String::new, |e| e.to_string());
             let reason = if std::str::from_utf8(content).is_ok() { Reason::NotJson } else { Reason::InvalidUtf8 };

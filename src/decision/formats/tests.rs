@@ -92,7 +92,9 @@ fn node_agents_wrap_the_line_and_their_metadata_is_kept() {
     let nested = serde_json::to_string(&format!(r#"{{"message":{line},"a":1}}"#)).unwrap();
     assert_eq!(pieces(format!(r#"{{"log":{nested},"b":2}}"#).as_bytes()), [r#"d1 {"a":1,"outer":{"b":2}}"#]);
     assert_eq!(pieces(br#"{"log":"\n","stream":"stdout"}"#), ["reject empty"]);
-    assert_eq!(pieces(br#"{"log":"panic: oh no\n","stream":"stderr"}"#), ["reject not_json"]);
+    // What else a program prints is no decision gone wrong; a decision that was cut is.
+    assert_eq!(pieces(br#"{"log":"panic: oh no\n","stream":"stderr"}"#), ["ignored"]);
+    assert_eq!(pieces(br#"{"log":"{\"decision_id\":\"d1\",\"resu\n","stream":"stdout"}"#), ["reject not_json"]);
 }
 
 #[test]
@@ -101,6 +103,7 @@ fn container_runtimes_prefix_and_split_lines() {
     assert_eq!(pieces(format!("{prefix} F {CONSOLE}").as_bytes()), ["d1"]);
     assert_eq!(pieces(format!("{prefix} P {}\n{prefix} F {}\n{prefix} F {TWO}", &CONSOLE[..50], &CONSOLE[50..]).as_bytes()), ["d1", "d2"]);
     assert_eq!(pieces(format!("{prefix} P {}", &CONSOLE[..50]).as_bytes()), ["reject not_json"]);
+    assert_eq!(pieces(format!("{prefix} F Flag --x has been deprecated").as_bytes()), ["ignored"]);
     let line = serde_json::to_string(&format!("{prefix} F {CONSOLE}")).unwrap();
     assert_eq!(pieces(format!(r#"{{"log":{line}}}"#).as_bytes()), ["d1 {}"]);
 }
