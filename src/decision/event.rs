@@ -54,6 +54,9 @@ enum Field {
     Unknown,
 }
 
+/// How a value's JSON begins, and what to call that.
+type Wanted = (fn(u8) -> bool, &'static str);
+
 impl Field {
     /// By length first: on every member of every decision, one comparison instead of twenty.
     fn of(name: &str) -> Field {
@@ -87,7 +90,7 @@ impl Field {
     }
 
     /// The type that EventV1 gives it: how its JSON begins, and what to call that. `None` for any type.
-    fn wanted(self) -> Option<(fn(u8) -> bool, &'static str)> {
+    fn wanted(self) -> Option<Wanted> {
         use Field::*;
         match self {
             DecisionId | Timestamp | Path | TraceId | SpanId | OtherText => Some((|b| b == b'"', "a string")),
@@ -119,10 +122,10 @@ impl<'a> Event<'a> {
             if raw == "null" && !matches!(field, Field::Result | Field::Reserved) {
                 continue;
             }
-            if let Some((begins, wanted)) = field.wanted() {
-                if !raw.bytes().next().is_some_and(begins) {
-                    return Err(Reject::new(Reason::WrongType, format!("{key} is {}; it must be {wanted}", json::kind(raw))));
-                }
+            if let Some((begins, wanted)) = field.wanted()
+                && !raw.bytes().next().is_some_and(begins)
+            {
+                return Err(Reject::new(Reason::WrongType, format!("{key} is {}; it must be {wanted}", json::kind(raw))));
             }
             match field {
                 Field::DecisionId => decision_id = json::as_str(raw),

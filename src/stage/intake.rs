@@ -59,8 +59,10 @@ impl Assignments for Arc<Seen> {
         self.assigned.store(true, Ordering::Relaxed);
     }
 
-    fn revoked(&self, _: &Group<Arc<Seen>>, _: &[(String, i32)], _: bool) {
-        self.disturbed.store(true, Ordering::Relaxed);
+    fn revoked(&self, _: &Group<Arc<Seen>>, partitions: &[(String, i32)], _: bool) {
+        if !partitions.is_empty() {
+            self.disturbed.store(true, Ordering::Relaxed);
+        }
     }
 }
 
@@ -221,15 +223,20 @@ impl Run<'_> {
                 }
             };
             if self.seen.disturbed.load(Ordering::Relaxed) {
-                // The message that came with it is read again.
+                let begun = open.is_some();
                 let mut open = open.unwrap_or_default();
+                // The message that came with it is read again.
                 if let Some(message) = &message
                     && let Some(topic) = self.topics.iter().position(|t| *t == message.topic())
                 {
                     open.offsets.entry((topic, message.partition())).or_insert((message.offset(), message.offset()));
                 }
                 drop(message);
-                self.abort(&open, &KafkaError::Canceled)?;
+                if begun {
+                    self.abort(&open, &KafkaError::Canceled)?;
+                } else {
+                    self.rewind(&open)?;
+                }
                 return Ok(None);
             }
             if let Some(message) = message {
@@ -312,12 +319,7 @@ impl Run<'_> {
         if matches!(error, KafkaError::Transaction(e) if e.is_fatal()) {
             return Err(IntakeError::Fatal(error.clone()));
         }
-        match retried(|| self.producer.abort_transaction(COMMIT_TIMEOUT)) {
-            // None was begun: partitions went before the first record came.
-            Err(KafkaError::Transaction(e)) if e.code() == RDKafkaErrorCode::State => {}
-            Err(e) => return Err(IntakeError::Fatal(e)),
-            Ok(()) => {}
-        }
+        retried(|| self.producer.abort_transaction(COMMIT_TIMEOUT)).map_err(IntakeError::Fatal)?;
         let too_large = self.producer.context().take();
         for tag in &too_large {
             if let Some(produced) = open.produced.get(*tag) {
