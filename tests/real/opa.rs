@@ -176,7 +176,7 @@ telemetry: {{otlp: \"{}\"}}
         };
         until("caller, OPA and decision are one tree", 30, tree).await;
     }
-    // A 403 for the curious: what an auditor would ask OpenSearch.
+    // What an auditor would ask OpenSearch: which decision was made in this request, and why.
     let one = &traces[1];
     let found = post(&format!("{}/{name}/_search", address("OPENSEARCH_URL")), json!({ "query": { "term": { "trace.id": one.0 } } })).await;
     assert_eq!(found["hits"]["hits"][0]["_source"]["decision_id"], one.2.as_str());
