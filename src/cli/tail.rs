@@ -115,7 +115,7 @@ pub fn run(args: &Args) -> CommandResult {
         }
         if args.json {
             let mut line = payload.to_vec();
-            crate::sink::elasticsearch::one_line(&mut line);
+            json::one_line(&mut line);
             line.push(b'\n');
             out.write_all(&line)?;
         } else {

@@ -11,9 +11,6 @@ use super::time;
 use super::trace::{self, Found, Source};
 use super::verdict::{self, From, Judgement, Verdict};
 
-/// Version of the `docket` member.
-pub const VERSION: u32 = 1;
-
 /// What intake needs from the pipeline file to make a docket record of a decision.
 #[derive(Debug, Clone, Default)]
 pub struct Rules {

@@ -52,10 +52,6 @@ impl Offsets {
         self.partitions.remove(&partition);
     }
 
-    pub fn revoke_all(&mut self) {
-        self.partitions.clear();
-    }
-
     pub fn epoch(&self, partition: i32) -> Option<u64> {
         self.partitions.get(&partition).map(|p| p.epoch)
     }

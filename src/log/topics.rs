@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, OwnedResourceSpecifier, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
@@ -95,10 +95,17 @@ fn not_made(pipeline: &Pipeline, missing: &[Wanted], why: String) -> TopicError 
     TopicError::Missing { missing: missing.iter().map(|w| w.name.clone()).collect(), why, commands: missing.iter().map(command).collect() }
 }
 
-/// The largest record batch that a topic takes (max.message.bytes), if the broker tells.
-pub async fn max_message(pipeline: &Pipeline, topic: &str) -> Option<usize> {
-    let admin = admin(pipeline).ok()?;
+/// The largest record batch that the docket topic and the rejects topic take (max.message.bytes), where the
+/// broker tells.
+pub async fn max_messages(pipeline: &Pipeline) -> (Option<usize>, Option<usize>) {
+    let (docket, rejects) = (pipeline.docket_topic(), pipeline.rejects_topic());
+    let Ok(admin) = admin(pipeline) else { return (None, None) };
     let options = AdminOptions::new().request_timeout(Some(TIMEOUT));
-    let configs = admin.describe_configs([&ResourceSpecifier::Topic(topic)], &options).await.ok()?;
-    configs.into_iter().next()?.ok()?.get("max.message.bytes")?.value.as_ref()?.parse().ok()
+    let asked = [&ResourceSpecifier::Topic(&docket), &ResourceSpecifier::Topic(&rejects)];
+    let told = admin.describe_configs(asked, &options).await.unwrap_or_default();
+    let of = |topic: &str| {
+        let config = told.iter().flatten().find(|config| matches!(&config.specifier, OwnedResourceSpecifier::Topic(name) if name == topic))?;
+        config.get("max.message.bytes")?.value.as_ref()?.parse().ok()
+    };
+    (of(&docket), of(&rejects))
 }

@@ -30,7 +30,6 @@ pub struct Tally {
 pub const MAX_SERIES: usize = 10_000;
 
 pub struct Decisions {
-    pipeline: String,
     total: IntCounterVec,
     duration: HistogramVec,
     known: Mutex<HashSet<u64>>,
@@ -50,11 +49,7 @@ impl Decisions {
         )?;
         registry.register(Box::new(total.clone()))?;
         registry.register(Box::new(duration.clone()))?;
-        Ok(Decisions { pipeline: pipeline.to_owned(), total, duration, known: Mutex::default() })
-    }
-
-    pub fn pipeline(&self) -> &str {
-        &self.pipeline
+        Ok(Decisions { total, duration, known: Mutex::default() })
     }
 
     pub fn add(&self, tally: &Tally) {

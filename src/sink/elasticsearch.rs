@@ -12,7 +12,7 @@ use serde::Deserialize;
 use super::http::{Client, HttpError};
 use super::{Cause, One, Outcome, Refusal, Retry, Sink};
 use crate::decision::ids::push_hex;
-use crate::decision::json::push_string;
+use crate::decision::json::{one_line, push_string};
 use crate::decision::record::Record;
 use crate::decision::verdict::Verdict;
 use crate::pipeline::model::{self, HttpCompression};
@@ -64,15 +64,6 @@ fn document_by_member(record: &Record<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(&record.raw.as_bytes()[record.own_members()..record.raw.len() - 1]);
     ecs(record, out);
     one_line(&mut out[start..]);
-}
-
-/// Line breaks in a record are white space between its parts: inside strings JSON has none.
-pub fn one_line(bytes: &mut [u8]) {
-    let mut at = 0;
-    while let Some(n) = memchr::memchr2(b'\n', b'\r', &bytes[at..]) {
-        bytes[at + n] = b' ';
-        at += n + 1;
-    }
 }
 
 /// ECS members beside the original, and the closing brace. A name that the original has is left to it.

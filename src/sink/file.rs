@@ -7,8 +7,8 @@ use std::sync::Arc;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::Mutex;
 
-use super::elasticsearch::one_line;
 use super::{Cause, Outcome, Retry, Sink};
+use crate::decision::json::one_line;
 use crate::decision::record::Record;
 use crate::pipeline::model;
 

@@ -68,8 +68,7 @@ pub async fn start(pipeline: Pipeline, process: &Process) -> Result<Running, Run
     if !made.is_empty() {
         tracing::info!(topics = made.join(", "), "topics created");
     }
-    let docket_limit = topics::max_message(&pipeline, &pipeline.docket_topic()).await;
-    let rejects_limit = topics::max_message(&pipeline, &pipeline.rejects_topic()).await;
+    let (docket_limit, rejects_limit) = topics::max_messages(&pipeline).await;
     let mut parts = Parts::new(pipeline, process, rejects_limit)?;
     parts.intake(docket_limit)?;
     parts.sinks()?;

@@ -11,15 +11,11 @@ pub(super) fn json(open: &mut Opener<'_>, text: &[u8], agent: Option<&Agent>, fo
     if json::end_of_value(text, 0) == text.len() || memchr::memchr(b'\n', text).is_none() {
         return opa::object(open, text, agent, found);
     }
-    text_lines(open, text, agent, found);
+    self::text(open, text, agent, found);
 }
 
-/// Text that starts otherwise: lines of a container's log.
+/// Lines: of a container's log, or one object a line.
 pub(super) fn text(open: &mut Opener<'_>, text: &[u8], agent: Option<&Agent>, found: &mut Found<'_>) {
-    text_lines(open, text, agent, found);
-}
-
-fn text_lines(open: &mut Opener<'_>, text: &[u8], agent: Option<&Agent>, found: &mut Found<'_>) {
     let mut partial: Vec<u8> = Vec::new();
     for line in text.split(|b| *b == b'\n').map(json::trim).filter(|line| !line.is_empty()) {
         match cri(line) {
