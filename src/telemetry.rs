@@ -27,6 +27,8 @@ pub struct Meters {
     pub oldest: GaugeVec,
     pub failing: IntGaugeVec,
     pub restarts: IntCounterVec,
+    pub stalled: IntGaugeVec,
+    pub repeats: IntCounterVec,
 }
 
 impl Meters {
@@ -69,7 +71,7 @@ impl Meters {
             unjudged: counter("docket_results_unjudged_total", "Results that no rule can judge; the verdict is undefined.", &["topic"])?,
             transactions: counter("docket_transactions_total", "Intake's Kafka transactions.", &["outcome"])?,
             rebalances: counter("docket_rebalances_total", "Changes of a part's partitions.", &["part", "kind"])?,
-            delivered: counter("docket_sink_records_total", "Decisions that a sink acknowledged or refused for good.", &["sink", "outcome"])?,
+            delivered: counter("docket_sink_records_total", "Decisions that are done with for a sink: delivered, refused for good, repeat (sent before), or too_old and sent elsewhere.", &["sink", "outcome"])?,
             requests: counter(
                 "docket_sink_requests_total",
                 "Requests to a sink by outcome: ok, refused, partial, or the cause of a retry.",
@@ -81,6 +83,12 @@ impl Meters {
             lag: gauge("docket_lag_records", "Records of a partition that a part has not finished.", &["part", "topic", "partition"])?,
             oldest,
             failing: gauge("docket_sink_failing", "1 while a sink's requests fail, by cause.", &["sink", "cause"])?,
+            stalled: gauge("docket_stalled_partitions", "Assigned partitions with records to do that make no progress.", &["part"])?,
+            repeats: counter(
+                "docket_sink_repeats_total",
+                "Decisions not sent to a sink because it got the same decision id shortly before (delivery.repeat_window).",
+                &["sink"],
+            )?,
             restarts: counter("docket_part_restarts_total", "Restarts of a part after an error.", &["part"])?,
         })
     }
@@ -95,6 +103,11 @@ pub struct Health {
 impl Health {
     pub fn set(&self, part: &str, state: Result<(), String>) {
         self.parts.lock().unwrap_or_else(PoisonError::into_inner).insert(part.to_owned(), state);
+    }
+
+    /// The part is no more.
+    pub fn remove(&self, part: &str) {
+        self.parts.lock().unwrap_or_else(PoisonError::into_inner).remove(part);
     }
 
     /// Each part that is not ready, and why.

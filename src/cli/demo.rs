@@ -27,7 +27,7 @@ use crate::log::mock::Mock;
 use crate::pipeline::secrets::{Outside, Real};
 use crate::pipeline::{self, Pipeline};
 use crate::sink::{Outcome, Sink};
-use crate::stage::run::{Parts, Process, Running};
+use crate::stage::run::{Parts, Process, Roles};
 use crate::telemetry::Health;
 use crate::{admin, telemetry};
 
@@ -81,6 +81,7 @@ pub async fn run(args: Args) -> CommandResult {
         stop: CancellationToken::new(),
         runtime: tokio::runtime::Handle::current(),
         drain: Duration::from_secs(10),
+        roles: Roles::default(),
     };
     let address = admin::serve(&args.listen, process.registry.clone(), process.health.clone(), process.stop.clone())
         .await
@@ -88,12 +89,12 @@ pub async fn run(args: Args) -> CommandResult {
     anstream::println!("docket demo: a Kafka inside this process, no server. Metrics: http://{address}/metrics");
 
     let screen = Screen::default();
-    let delivery = pipeline.file.sinks["metrics"].delivery().clone();
-    let mut parts = Parts::new(pipeline, &process, None)?;
-    parts.intake(None)?;
-    parts.sinks()?;
-    parts.sink("screen", &delivery, screen.clone())?;
-    let running = parts.running();
+    let mut parts = Parts::new(pipeline, &process, (None, None))?;
+    parts.all()?;
+    let file = parts.pipeline.clone();
+    let on_screen = parts.deliver("screen", &file.file.sinks["metrics"], screen.clone(), None);
+    parts.sink(on_screen)?;
+    let running = parts;
 
     let fed = Arc::new(Fed::default());
     let feeder = {
@@ -109,7 +110,6 @@ pub async fn run(args: Args) -> CommandResult {
     show(&args, &screen, &running, &fed).await?;
     process.stop.cancel();
     feeder.await??;
-    let Running { .. } = &running;
     let (meters, decisions) = (running.meters.clone(), running.decisions.clone());
     tokio::task::spawn_blocking(move || running.join()).await?;
     summary(&screen, &meters, &decisions.by_verdict(), &fed);
@@ -337,7 +337,7 @@ fn drawn(record: &Record<'_>) -> String {
 }
 
 /// Shows progress until the demo is over.
-async fn show(args: &Args, screen: &Screen, running: &Running, fed: &Fed) -> CommandResult {
+async fn show(args: &Args, screen: &Screen, running: &Parts, fed: &Fed) -> CommandResult {
     let live = std::io::stdout().is_terminal();
     let started = Instant::now();
     let mut ticks = tokio::time::interval(Duration::from_millis(if live { 250 } else { 1000 }));
@@ -372,7 +372,7 @@ async fn show(args: &Args, screen: &Screen, running: &Running, fed: &Fed) -> Com
     }
 }
 
-fn everything_is_through(screen: &Screen, running: &Running, fed: &Fed) -> bool {
+fn everything_is_through(screen: &Screen, running: &Parts, fed: &Fed) -> bool {
     let meters = &running.meters;
     let written: u64 = Verdict::ALL.iter().map(|v| meters.decisions.with_label_values(&[v.as_str()]).get()).sum();
     let counted: u64 = running.decisions.by_verdict().iter().map(|(_, n)| n).sum();
@@ -380,7 +380,7 @@ fn everything_is_through(screen: &Screen, running: &Running, fed: &Fed) -> bool 
 }
 
 /// One line: counts by verdict, the last half minute of denials, and whether there is a spike.
-fn status(screen: &Screen, running: &Running) -> String {
+fn status(screen: &Screen, running: &Parts) -> String {
     let verdicts: Vec<String> = running
         .decisions
         .by_verdict()

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::CommandResult;
-use crate::stage::run::{self, Process};
+use crate::stage::run::{self, Parts, Process, Roles};
 use crate::telemetry::Health;
 use crate::{admin, telemetry};
 
@@ -15,12 +15,20 @@ use crate::{admin, telemetry};
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   docket run pipelines/opa.yaml
+  docket run --only intake pipelines/opa.yaml            scale intake and
+  docket run --only sink:loki pipelines/opa.yaml         a sink apart
   DOCKET_LOG=debug docket run --log-json a.yaml b.yaml
+
+A changed pipeline file is taken up on SIGHUP and within a few seconds by itself: the parts that it changes are started again, the others
+run on. A file with errors is refused with all of them, and the old one stays in force. SIGTERM delivers what was read and commits it.
 
 The admin port (admin.listen, 127.0.0.1:9464 unless set) of the first pipeline serves /metrics, /healthz and /readyz for all.")]
 pub struct Args {
     #[arg(required = true, value_name = "PIPELINE")]
     files: Vec<PathBuf>,
+    /// Run only these parts: intake, sinks, sink:NAME. Start the others elsewhere.
+    #[arg(long, value_delimiter = ',', value_name = "PART")]
+    only: Vec<String>,
     /// How long a stop may take to deliver what was read.
     #[arg(long, value_parser = super::duration, default_value = "20s")]
     drain: Duration,
@@ -46,12 +54,14 @@ pub async fn run(args: Args) -> CommandResult {
     let otlp = first.file.telemetry.otlp.clone();
     let _telemetry = telemetry::start(args.log_json, otlp.as_deref())?;
 
+    let roles = Roles::parse(&args.only)?;
     let process = Process {
         registry: prometheus::Registry::new(),
         health: Arc::new(Health::default()),
         stop: CancellationToken::new(),
         runtime: tokio::runtime::Handle::current(),
         drain: args.drain,
+        roles,
     };
     register_process(&process.registry)?;
     let served = CancellationToken::new();
@@ -70,13 +80,78 @@ pub async fn run(args: Args) -> CommandResult {
         };
         running.push(started.map_err(|e| format!("pipeline {name}: {e}"))?);
     }
+    let watched = watch(running, args.files, process.registry.clone())?;
     super::asked_to_stop().await?;
     tracing::info!("stopping: delivering what was read");
     process.stop.cancel();
-    tokio::task::spawn_blocking(move || running.into_iter().for_each(run::Running::join)).await?;
+    watched.stop.cancel();
+    let running = watched.task.await?;
+    tokio::task::spawn_blocking(move || running.into_iter().for_each(Parts::join)).await?;
     served.cancel();
     tracing::info!("stopped");
     Ok(())
+}
+
+/// How often the files are looked at.
+const LOOK: Duration = Duration::from_secs(2);
+
+struct Watched {
+    stop: CancellationToken,
+    task: tokio::task::JoinHandle<Vec<Parts>>,
+}
+
+/// Looks after changed pipeline files, now and then and on SIGHUP.
+fn watch(mut running: Vec<Parts>, files: Vec<PathBuf>, registry: prometheus::Registry) -> Result<Watched, Box<dyn std::error::Error>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let reloads = prometheus::IntCounterVec::new(
+        prometheus::Opts::new("docket_reloads_total", "Changed pipeline files: applied, or refused with the old one left in force."),
+        &["file", "outcome"],
+    )?;
+    registry.register(Box::new(reloads.clone()))?;
+    let mut hup = signal(SignalKind::hangup())?;
+    let stop = CancellationToken::new();
+    let stopped = stop.clone();
+    let task = tokio::spawn(async move {
+        // The text as it was when it was last taken up or refused. What it refers to (${file:}, ${env:}) is looked at on SIGHUP only.
+        let mut texts: Vec<Option<Vec<u8>>> = files.iter().map(|path| std::fs::read(path).ok()).collect();
+        loop {
+            let asked = tokio::select! {
+                () = stopped.cancelled() => return running,
+                _ = hup.recv() => true,
+                () = tokio::time::sleep(LOOK) => false,
+            };
+            for (i, path) in files.iter().enumerate() {
+                let text = std::fs::read(path).ok();
+                // A file that is gone is being replaced.
+                if text.is_none() && !asked || text == texts[i] && !asked {
+                    continue;
+                }
+                texts[i] = text;
+                let file = path.display().to_string();
+                let parts = &mut running[i];
+                let result = match crate::pipeline::load(path) {
+                    Ok(pipeline) => tokio::task::block_in_place(|| parts.reload(pipeline)).map_err(|e| e.to_string()),
+                    Err(error) => Err(error.to_string()),
+                };
+                let outcome = match result {
+                    Ok(changed) if changed.is_empty() => {
+                        tracing::info!(file, "the pipeline file was read again; no part changes");
+                        "applied"
+                    }
+                    Ok(changed) => {
+                        tracing::info!(file, parts = changed.join(", "), "the changed pipeline file is in force");
+                        "applied"
+                    }
+                    Err(error) => {
+                        tracing::error!(file, "the changed pipeline file is refused, the old one stays in force:\n{error}");
+                        "refused"
+                    }
+                };
+                reloads.with_label_values(&[&file, outcome]).inc();
+            }
+        }
+    });
+    Ok(Watched { stop, task })
 }
 
 /// CPU, memory and file descriptors of the process, and which docket it is.

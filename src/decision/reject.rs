@@ -20,12 +20,14 @@ pub enum Reason {
     BadOtlp,
     /// A sink refused it for good.
     Refused,
+    /// Older than a sink takes.
+    TooOld,
     /// A record of the docket topic that docket did not write.
     BadDocketRecord,
 }
 
 impl Reason {
-    pub const ALL: [Reason; 15] = {
+    pub const ALL: [Reason; 16] = {
         use Reason::*;
         [
             Empty,
@@ -42,6 +44,7 @@ impl Reason {
             BadTimestamp,
             BadOtlp,
             Refused,
+            TooOld,
             BadDocketRecord,
         ]
     };
@@ -62,6 +65,7 @@ impl Reason {
             Reason::BadTimestamp => "bad_timestamp",
             Reason::BadOtlp => "bad_otlp",
             Reason::Refused => "refused",
+            Reason::TooOld => "too_old",
             Reason::BadDocketRecord => "bad_docket_record",
         }
     }

@@ -3,25 +3,24 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, Rebalance};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, ConsumerGroupMetadata, Rebalance};
 use rdkafka::error::{KafkaError, KafkaResult};
-use rdkafka::message::BorrowedMessage;
-use rdkafka::{ClientContext, Statistics, TopicPartitionList};
+use rdkafka::message::{BorrowedMessage, Message as _};
+use rdkafka::{ClientContext, Offset, Statistics, TopicPartitionList};
 
-use super::client;
+use super::{Commits, Headers, Message, Polled, Reader, client, headers, past};
 use crate::pipeline::model::{Kafka, Start};
+use crate::stage::watchdog::{Assigned, Progress};
 use crate::telemetry::Meters;
 
 /// What a stage does when partitions come and go. Called on the thread that polls.
 pub trait Assignments: Send + Sync + 'static {
     fn assigned(&self, partitions: &[(String, i32)]);
-    /// Before the partitions are given up. `consumer` can still commit for them, unless they are `lost` already.
-    fn revoked(&self, consumer: &Group<Self>, partitions: &[(String, i32)], lost: bool)
-    where
-        Self: Sized;
+    /// Before the partitions are given up. Offsets can still be committed for them, unless they are `lost` already.
+    fn revoked(&self, commits: &dyn Commits, partitions: &[(String, i32)], lost: bool);
 }
 
 pub type Group<A> = BaseConsumer<Context<A>>;
@@ -29,7 +28,9 @@ pub type Group<A> = BaseConsumer<Context<A>>;
 pub struct Context<A> {
     pub assignments: A,
     part: String,
+    kafka: Kafka,
     meters: Arc<Meters>,
+    progress: Arc<Progress>,
     /// By topic and partition: the last stable offset, below which records can be read.
     ends: Mutex<HashMap<(String, i32), i64>>,
 }
@@ -37,6 +38,10 @@ pub struct Context<A> {
 impl<A> Context<A> {
     pub fn ends(&self) -> MutexGuard<'_, HashMap<(String, i32), i64>> {
         self.ends.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn place(&self, topic: &str, partition: i32) -> Assigned {
+        Assigned { part: self.part.clone(), topic: topic.to_owned(), partition }
     }
 }
 
@@ -60,6 +65,11 @@ impl<A: Assignments> ClientContext for Context<A> {
                 if *id >= 0 && partition.ls_offset >= 0 {
                     ends.insert((name.clone(), *id), partition.ls_offset);
                 }
+                // `eof_offset` is past transaction markers, which no record tells of.
+                let read = partition.app_offset.max(partition.eof_offset);
+                if read >= 0 {
+                    self.progress.read(&self.place(name, *id), read, Instant::now());
+                }
             }
         }
     }
@@ -72,6 +82,9 @@ impl<A: Assignments> ConsumerContext for Context<A> {
                 let partitions = names(list);
                 tracing::info!(part = self.part, partitions = ?ids(&partitions), "partitions assigned");
                 self.meters.rebalances.with_label_values(&[&self.part, "assigned"]).inc();
+                for (topic, partition) in &partitions {
+                    self.progress.assigned(self.place(topic, *partition), Instant::now());
+                }
                 self.assignments.assigned(&partitions);
             }
             Rebalance::Revoke(list) => {
@@ -80,6 +93,9 @@ impl<A: Assignments> ConsumerContext for Context<A> {
                 tracing::info!(part = self.part, partitions = ?ids(&partitions), lost, "partitions revoked");
                 self.meters.rebalances.with_label_values(&[self.part.as_str(), if lost { "lost" } else { "revoked" }]).inc();
                 self.assignments.revoked(consumer, &partitions, lost);
+                for (topic, partition) in &partitions {
+                    self.progress.revoked(&self.place(topic, *partition));
+                }
             }
             Rebalance::Error(error) => {
                 tracing::warn!(part = self.part, %error, "rebalance failed");
@@ -112,7 +128,7 @@ pub struct Reading<'a> {
 const STATISTICS: Duration = Duration::from_secs(2);
 
 /// Joins the group.
-pub fn join<A: Assignments>(reading: &Reading<'_>, assignments: A, meters: Arc<Meters>) -> KafkaResult<Group<A>> {
+pub fn join<A: Assignments>(reading: &Reading<'_>, assignments: A, meters: Arc<Meters>, progress: Arc<Progress>) -> KafkaResult<Group<A>> {
     let mut config = client::config(reading.kafka, reading.part);
     config
         .set("group.id", reading.group)
@@ -132,26 +148,100 @@ pub fn join<A: Assignments>(reading: &Reading<'_>, assignments: A, meters: Arc<M
         .set("queued.min.messages", "100000")
         // Once the queue is full, librdkafka looks again after a second unless told otherwise.
         .set("fetch.queue.backoff.ms", "20")
-        .set("fetch.message.max.bytes", "1048576")
+        // What is fetched at once is compressed, and several times as large once it is read.
+        .set("fetch.max.bytes", (reading.prefetch / 4).clamp(512 << 10, 16 << 20).to_string())
+        .set("message.max.bytes", "500000")
+        .set("fetch.message.max.bytes", "524288")
+        .set("enable.partition.eof", "true")
         .set("fetch.wait.max.ms", "100")
         .set("statistics.interval.ms", STATISTICS.as_millis().to_string());
     if let Some(id) = reading.instance_id {
         config.set("group.instance.id", format!("{id}-{}", reading.part));
     }
-    let context = Context { assignments, part: reading.part.to_owned(), meters, ends: Mutex::default() };
+    let context = Context { assignments, part: reading.part.to_owned(), kafka: reading.kafka.clone(), meters, progress, ends: Mutex::default() };
     let consumer: Group<A> = client::with_properties(config, reading.kafka).create_with_context(context)?;
     consumer.subscribe(reading.topics)?;
     Ok(consumer)
 }
 
-/// The next record, if one comes in time. Errors that pass by themselves are logged by the context and
-/// are nothing here.
-pub fn poll<'c, A: Assignments>(consumer: &'c Group<A>, wait: Duration) -> KafkaResult<Option<BorrowedMessage<'c>>> {
-    match consumer.poll(wait) {
-        None => Ok(None),
-        Some(Ok(message)) => Ok(Some(message)),
-        Some(Err(KafkaError::PartitionEOF(_))) => Ok(None),
-        Some(Err(error)) if client::is_outage(&error) => Ok(None),
-        Some(Err(error)) => Err(error),
+impl<A: Assignments> Commits for Group<A> {
+    fn commit(&self, topic: &str, offsets: &[(i32, i64)], wait: bool) -> KafkaResult<()> {
+        let mut list = TopicPartitionList::new();
+        for (partition, offset) in offsets {
+            list.add_partition_offset(topic, *partition, Offset::Offset(*offset))?;
+        }
+        Consumer::commit(self, &list, if wait { CommitMode::Sync } else { CommitMode::Async })
+    }
+}
+
+impl Headers for BorrowedMessage<'_> {
+    fn pairs(&self) -> Vec<(&str, &[u8])> {
+        headers::pairs(self)
+    }
+}
+
+/// `poll` blocks its thread: a stage's loop has one of its own.
+impl<A: Assignments> Reader for Group<A> {
+    type Membership = ConsumerGroupMetadata;
+
+    async fn poll(&self, wait: Duration, take: &mut dyn FnMut(&Message<'_>)) -> KafkaResult<Polled> {
+        match BaseConsumer::poll(self, wait) {
+            None => Ok(Polled::Nothing),
+            Some(Ok(message)) => {
+                take(&Message {
+                    topic: message.topic(),
+                    partition: message.partition(),
+                    offset: message.offset(),
+                    payload: message.payload().unwrap_or_default(),
+                    headers: &message,
+                });
+                Ok(Polled::Message)
+            }
+            Some(Err(KafkaError::PartitionEOF(partition))) => Ok(Polled::End(partition)),
+            Some(Err(error)) if client::is_outage(&error) => Ok(Polled::Nothing),
+            Some(Err(error)) => Err(error),
+        }
+    }
+
+    fn pause(&self) -> KafkaResult<()> {
+        Consumer::pause(self, &self.assignment()?)
+    }
+
+    fn resume(&self) -> KafkaResult<()> {
+        Consumer::resume(self, &self.assignment()?)
+    }
+
+    fn seek(&self, places: &[(&str, i32, i64)]) -> KafkaResult<()> {
+        let assigned = self.assignment()?;
+        let mut back = TopicPartitionList::new();
+        for (topic, partition, offset) in places {
+            if assigned.find_partition(topic, *partition).is_some() {
+                back.add_partition_offset(topic, *partition, Offset::Offset(*offset))?;
+            }
+        }
+        if back.count() > 0 {
+            let result = self.seek_partitions(back, Duration::from_secs(10))?;
+            for element in result.elements() {
+                element.error()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn read_back(&self, topic: &str, partition: i32, before: i64, count: usize, take: &mut dyn FnMut(&[u8])) -> KafkaResult<()> {
+        let kafka = &self.context().kafka;
+        past::before(kafka, topic, partition, before, count, take)
+    }
+
+    fn end(&self, topic: &str, partition: i32) -> Option<i64> {
+        self.context().ends().get(&(topic.to_owned(), partition)).copied()
+    }
+
+    fn membership(&self) -> Option<ConsumerGroupMetadata> {
+        self.group_metadata()
+    }
+
+    fn leave(&self) {
+        self.unsubscribe();
     }
 }

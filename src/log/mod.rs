@@ -1,10 +1,105 @@
 //! Kafka: how docket connects, reads as a member of a group, writes in transactions, keeps offsets, and
 //! makes its topics; and a broker inside the process for the demo and the hermetic tests.
+//!
+//! The stages know Kafka by the traits below, so that the same loops run over a simulated log in
+//! tests/simulation. `consumer` and `producer` implement them with librdkafka.
 
 pub mod client;
 pub mod consumer;
 pub mod headers;
 pub mod mock;
 pub mod offsets;
+pub mod past;
 pub mod producer;
 pub mod topics;
+
+use std::future::Future;
+use std::time::Duration;
+
+use rdkafka::error::KafkaResult;
+use rdkafka::message::OwnedHeaders;
+
+/// A record that was read.
+pub struct Message<'m> {
+    pub topic: &'m str,
+    pub partition: i32,
+    pub offset: i64,
+    pub payload: &'m [u8],
+    pub headers: &'m dyn Headers,
+}
+
+/// Headers are looked at by few, so they are read when asked for.
+pub trait Headers {
+    fn pairs(&self) -> Vec<(&str, &[u8])>;
+}
+
+/// What a poll brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Polled {
+    Nothing,
+    Message,
+    /// The end of this partition was reached.
+    End(i32),
+}
+
+/// Commits offsets of the one topic that a group reads: partition and next offset.
+pub trait Commits {
+    fn commit(&self, topic: &str, offsets: &[(i32, i64)], wait: bool) -> KafkaResult<()>;
+}
+
+/// A member of a consumer group. Its partitions come and go while it polls.
+pub trait Reader: Commits {
+    /// Proves membership when offsets are committed in a transaction.
+    type Membership;
+
+    /// Hands the next record to `take`, if one comes in time. Errors that pass by themselves are nothing here.
+    fn poll(&self, wait: Duration, take: &mut dyn FnMut(&Message<'_>)) -> impl Future<Output = KafkaResult<Polled>>;
+
+    /// Pauses or resumes all partitions that are assigned now.
+    fn pause(&self) -> KafkaResult<()>;
+    fn resume(&self) -> KafkaResult<()>;
+
+    /// Goes back: topic, partition, offset. Partitions that are not assigned any more are passed over.
+    fn seek(&self, places: &[(&str, i32, i64)]) -> KafkaResult<()>;
+
+    /// Reads up to `count` records of a partition that stand before an offset, in their order.
+    fn read_back(&self, topic: &str, partition: i32, before: i64, count: usize, take: &mut dyn FnMut(&[u8])) -> KafkaResult<()>;
+
+    /// The end of a partition, as far as it is known.
+    fn end(&self, topic: &str, partition: i32) -> Option<i64>;
+
+    fn membership(&self) -> Option<Self::Membership>;
+
+    fn leave(&self);
+}
+
+/// A record to be written.
+pub struct Outgoing<'r> {
+    pub topic: &'r str,
+    pub key: Option<&'r str>,
+    pub payload: &'r [u8],
+    pub headers: OwnedHeaders,
+}
+
+/// Writes records and commits the offsets that they came from, all or nothing.
+pub trait Transactions {
+    type Membership;
+
+    fn begin(&self) -> KafkaResult<()>;
+
+    /// Writes a record in the open transaction. `tag` names it if it fails; `alone` has it sent in a batch of its own.
+    fn send(&self, record: Outgoing<'_>, tag: usize, alone: bool) -> KafkaResult<()>;
+
+    /// Whether a record of the open transaction failed already.
+    fn any_failed(&self) -> bool;
+
+    fn commit(&self, offsets: &[(&str, i32, i64)], member: &Self::Membership) -> KafkaResult<()>;
+
+    /// Undoes the open transaction. Returns the tags of records that were too large for their topic.
+    fn abort(&self) -> KafkaResult<Vec<usize>>;
+}
+
+/// Writes single records, each acknowledged.
+pub trait Letters: Send + Sync + 'static {
+    fn write(&self, record: Outgoing<'_>) -> impl Future<Output = KafkaResult<()>> + Send;
+}

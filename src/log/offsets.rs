@@ -1,7 +1,7 @@
 //! Which offsets may be committed. Records are taken in order and finished in any order; an offset is
 //! safe to commit only when every record below it is finished.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 /// A stretch of one partition that a batch took, from the first to the last record, under one assignment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +34,7 @@ struct Open {
 /// The low watermarks of one group member on one topic.
 #[derive(Debug, Default)]
 pub struct Offsets {
-    partitions: HashMap<i32, Partition>,
+    partitions: BTreeMap<i32, Partition>,
     epochs: u64,
 }
 

@@ -2,14 +2,15 @@
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
-use rdkafka::producer::{DeliveryResult, FutureProducer, Producer, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{BaseRecord, DeliveryResult, FutureProducer, FutureRecord, Producer, ProducerContext, ThreadedProducer};
+use rdkafka::{ClientContext, Offset, TopicPartitionList};
 
-use super::client;
+use super::{Letters, Outgoing, Transactions, client};
 use crate::pipeline::model::{Compression, Kafka};
 
 /// The largest message that a producer takes; what the topic takes is the broker's to say.
@@ -98,6 +99,90 @@ pub fn transactional(kafka: &Kafka, part: &str, id: &str, compression: Compressi
     let producer: Transactional = client::with_properties(config, kafka).create_with_context(Deliveries::default())?;
     producer.init_transactions(Duration::from_secs(30))?;
     Ok(producer)
+}
+
+/// How long one call may wait for Kafka.
+const WAIT: Duration = Duration::from_secs(30);
+
+/// Calls again while the error says that this is all it takes.
+fn retried(mut call: impl FnMut() -> KafkaResult<()>) -> KafkaResult<()> {
+    let deadline = Instant::now() + Duration::from_secs(120);
+    loop {
+        match call() {
+            Err(KafkaError::Transaction(e)) if e.is_retriable() && !e.txn_requires_abort() && Instant::now() < deadline => {
+                tracing::warn!(error = %e, "a transaction waits for Kafka");
+                std::thread::sleep(Duration::from_millis(200));
+            }
+            other => return other,
+        }
+    }
+}
+
+impl Transactions for Transactional {
+    type Membership = ConsumerGroupMetadata;
+
+    fn begin(&self) -> KafkaResult<()> {
+        self.begin_transaction()
+    }
+
+    fn send(&self, record: Outgoing<'_>, tag: usize, alone: bool) -> KafkaResult<()> {
+        if alone {
+            self.flush(WAIT)?;
+        }
+        let mut record = BaseRecord::<str, [u8], usize> {
+            topic: record.topic,
+            partition: None,
+            payload: Some(record.payload),
+            key: record.key,
+            timestamp: None,
+            headers: Some(record.headers),
+            delivery_opaque: tag,
+        };
+        // Waits while librdkafka's queue is full.
+        while let Err((error, back)) = ThreadedProducer::send(self, record) {
+            if !matches!(error, KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull)) {
+                return Err(error);
+            }
+            std::thread::sleep(Duration::from_millis(10));
+            record = back;
+        }
+        if alone {
+            self.flush(WAIT)?;
+        }
+        Ok(())
+    }
+
+    fn any_failed(&self) -> bool {
+        self.context().any_failed()
+    }
+
+    fn commit(&self, offsets: &[(&str, i32, i64)], member: &ConsumerGroupMetadata) -> KafkaResult<()> {
+        self.flush(WAIT)?;
+        if let Some(error) = self.context().error() {
+            return Err(error);
+        }
+        let mut list = TopicPartitionList::new();
+        for (topic, partition, next) in offsets {
+            list.add_partition_offset(topic, *partition, Offset::Offset(*next))?;
+        }
+        retried(|| self.send_offsets_to_transaction(&list, member, WAIT))?;
+        retried(|| self.commit_transaction(WAIT))
+    }
+
+    fn abort(&self) -> KafkaResult<Vec<usize>> {
+        retried(|| self.abort_transaction(WAIT))?;
+        Ok(self.context().take())
+    }
+}
+
+impl Letters for FutureProducer {
+    async fn write(&self, record: Outgoing<'_>) -> KafkaResult<()> {
+        let mut out = FutureRecord::<str, [u8]>::to(record.topic).payload(record.payload).headers(record.headers);
+        if let Some(key) = record.key {
+            out = out.key(key);
+        }
+        self.send(out, WAIT).await.map(|_| ()).map_err(|(error, _)| error)
+    }
 }
 
 /// An idempotent producer for single records.

@@ -13,7 +13,7 @@ use crate::decision::docket::{Rules, Service};
 use crate::decision::formats::Limits;
 use crate::decision::json::Pointer;
 use crate::decision::{trace, verdict};
-use crate::sink::loki::LabelSource;
+use crate::sink::source;
 
 /// A pipeline file that is right, with its rules compiled.
 #[derive(Debug, Clone)]
@@ -117,6 +117,10 @@ pub fn parse(path: &Path, text: &str, outside: &dyn Outside) -> Result<Pipeline,
         }
     };
     let (rules, limits) = compile(&file, &node, &mut problems);
+    let mut file = file;
+    if let Err(message) = super::memory::fit(&mut file) {
+        problems.push(Problem { at: place(&node, &["memory", "budget"]), message });
+    }
     if !problems.is_empty() {
         return Err(error(problems));
     }
@@ -168,18 +172,33 @@ fn compile(file: &File, node: &Node, problems: &mut Vec<Problem>) -> (Rules, Lim
         }
     }
     for (name, sink) in &file.sinks {
-        let name_fits = !name.is_empty() && name != "intake" && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
+        let name_fits = !name.is_empty() && !matches!(name.as_str(), "intake" | "rejects") && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
         if !name_fits {
-            problem(&["sinks", name], format!("{name:?} can't name a sink; use letters, digits, _ and -, and not intake"));
+            problem(&["sinks", name], format!("{name:?} can't name a sink; use letters, digits, _ and -, and not intake or rejects"));
         }
         if let Sink::Loki(loki) = sink {
             for (label, source) in &loki.labels {
-                if let Err(message) = LabelSource::parse(label, source) {
+                if let Err(message) = source::label(label, source) {
                     problem(&["sinks", name, "labels", label], message);
                 }
             }
         }
+        if let Sink::Cloudwatch(config) = sink
+            && let Err(message) = source::template(&config.stream)
+        {
+            problem(&["sinks", name, "stream"], message);
+        }
         let delivery = sink.delivery();
+        if delivery.too_old != "rejects" {
+            match file.sinks.get(&delivery.too_old) {
+                None => problem(&["sinks", name, "delivery", "too_old"], format!("there is no sink {:?}; it is rejects or a sink's name", delivery.too_old)),
+                Some(_) if delivery.too_old == *name => problem(&["sinks", name, "delivery", "too_old"], "a sink can't stand in for itself".into()),
+                Some(other) if other.max_age().is_some() => {
+                    problem(&["sinks", name, "delivery", "too_old"], format!("{:?} has a max_age of its own; name a sink that takes any age", delivery.too_old));
+                }
+                Some(_) => {}
+            }
+        }
         for (key, bytes) in [("batch_bytes", delivery.batch_bytes), ("prefetch", delivery.prefetch)] {
             if bytes.0 == 0 {
                 problem(&["sinks", name, "delivery", key], "it must be more than nothing".into());

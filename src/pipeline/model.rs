@@ -13,7 +13,7 @@ use super::units::{Bytes, Span};
 use crate::decision::formats::Format;
 
 /// A docket pipeline: from decision logs in Kafka, through the docket topic, to sinks.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct File {
     /// Name of the pipeline; consumer groups are named docket.<name>.<part>.
@@ -40,6 +40,13 @@ pub struct File {
     #[serde(default)]
     pub sinks: BTreeMap<String, Sink>,
     #[serde(default)]
+    pub memory: Memory,
+    #[serde(default)]
+    pub watchdog: Watchdog,
+    /// Questions for `docket verify --probe`: one that must be allowed and one that must be denied.
+    #[serde(default)]
+    pub probes: Vec<Probe>,
+    #[serde(default)]
     pub admin: Admin,
     #[serde(default)]
     pub telemetry: Telemetry,
@@ -49,7 +56,7 @@ pub struct File {
 }
 
 /// The Kafka cluster.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Kafka {
     /// Bootstrap servers, host:port, separated by commas.
@@ -61,7 +68,7 @@ pub struct Kafka {
 }
 
 /// The value of a librdkafka property.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Property {
     Bool(bool),
@@ -79,7 +86,7 @@ impl Property {
     }
 }
 
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Source {
     /// The topic.
@@ -91,7 +98,7 @@ pub struct Source {
 }
 
 /// How intake reads.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Intake {
     /// Consumer group; docket.<pipeline>.intake unless set.
@@ -132,7 +139,7 @@ pub enum Start {
 }
 
 /// Bounds on what producers may send.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct LimitsSection {
     /// A larger decision goes to rejects.
@@ -149,7 +156,7 @@ impl Default for LimitsSection {
 }
 
 /// What the results of some policies mean.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct VerdictRule {
     /// Policies, as a glob on the decision's path: `*` within a part, `**` across parts.
@@ -176,7 +183,7 @@ fn just_false() -> Vec<Value> {
 }
 
 /// Where a decision's trace context comes from.
-#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Trace {
     /// Sources in the order of precedence; the first context found is the parent, others become links. decision, request_context, input unless set.
@@ -200,7 +207,7 @@ pub enum TraceSource {
 }
 
 /// How a decision's service is named.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ServiceSection {
     /// OPA's label that names the service.
@@ -216,7 +223,7 @@ impl Default for ServiceSection {
 }
 
 /// The topics that docket writes.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Docket {
     /// The docket topic; docket.<pipeline> unless set.
@@ -278,8 +285,50 @@ impl Compression {
     }
 }
 
+/// How much memory the process may use for this pipeline.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Memory {
+    /// Prefetch, transactions and batches are made smaller until the pipeline fits into this, whatever its sinks and sources do.
+    pub budget: Bytes,
+}
+
+impl Default for Memory {
+    fn default() -> Memory {
+        Memory { budget: Bytes(512 << 20) }
+    }
+}
+
+/// Notices partitions that stall silently.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Watchdog {
+    /// An assigned partition with something to do that makes no progress for so long is stalled: docket_stalled_partitions, the log, /readyz.
+    pub stalled_after: Span,
+}
+
+impl Default for Watchdog {
+    fn default() -> Watchdog {
+        Watchdog { stalled_after: Span(std::time::Duration::from_secs(120)) }
+    }
+}
+
+/// A question that OPA is asked by `docket verify --probe`.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Probe {
+    /// Path of the policy, as in OPA's data API: http/authz/allow.
+    pub path: String,
+    /// The input.
+    #[serde(default)]
+    pub input: Value,
+    /// The verdict that it must get.
+    #[schemars(extend("enum" = ["allow", "deny"]))]
+    pub expect: String,
+}
+
 /// Where decisions go.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Sink {
     /// OTLP: each decision a span in its request's trace, or a log record, or both.
@@ -288,6 +337,8 @@ pub enum Sink {
     Loki(Loki),
     /// Elasticsearch or OpenSearch.
     Elasticsearch(Elasticsearch),
+    /// Amazon CloudWatch Logs.
+    Cloudwatch(Cloudwatch),
     /// A file, or standard output: one docket record a line.
     File(FileSink),
     /// Prometheus metrics on the admin port.
@@ -300,6 +351,7 @@ impl Sink {
             Sink::Otlp(_) => "otlp",
             Sink::Loki(_) => "loki",
             Sink::Elasticsearch(_) => "elasticsearch",
+            Sink::Cloudwatch(_) => "cloudwatch",
             Sink::File(_) => "file",
             Sink::Metrics(_) => "metrics",
         }
@@ -310,14 +362,45 @@ impl Sink {
             Sink::Otlp(s) => &s.delivery,
             Sink::Loki(s) => &s.delivery,
             Sink::Elasticsearch(s) => &s.delivery,
+            Sink::Cloudwatch(s) => &s.delivery,
             Sink::File(s) => &s.delivery,
             Sink::Metrics(s) => &s.delivery,
         }
     }
+
+    pub fn delivery_mut(&mut self) -> &mut Delivery {
+        match self {
+            Sink::Otlp(s) => &mut s.delivery,
+            Sink::Loki(s) => &mut s.delivery,
+            Sink::Elasticsearch(s) => &mut s.delivery,
+            Sink::Cloudwatch(s) => &mut s.delivery,
+            Sink::File(s) => &mut s.delivery,
+            Sink::Metrics(s) => &mut s.delivery,
+        }
+    }
+
+    /// How many decision ids a partition are remembered to send none twice. Loki and Elasticsearch keep one of several by themselves.
+    pub fn repeat_window(&self) -> usize {
+        self.delivery().repeat_window.unwrap_or(match self {
+            Sink::Loki(_) | Sink::Elasticsearch(_) => 0,
+            Sink::Otlp(_) | Sink::Cloudwatch(_) | Sink::File(_) | Sink::Metrics(_) => 10_000,
+        })
+    }
+
+    /// What is older is not sent. Loki refuses after a week unless it is told otherwise, CloudWatch after two weeks.
+    pub fn max_age(&self) -> Option<std::time::Duration> {
+        const DAY: u64 = 86_400;
+        let default = match self {
+            Sink::Loki(_) => Some(7 * DAY),
+            Sink::Cloudwatch(_) => Some(14 * DAY),
+            _ => None,
+        };
+        self.delivery().max_age.map(|span| span.0).or(default.map(std::time::Duration::from_secs))
+    }
 }
 
 /// How a sink's batches are made and sent.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Delivery {
     /// Where a sink without offsets begins in the docket topic.
@@ -340,6 +423,20 @@ pub struct Delivery {
     pub retry_max: Span,
     /// At most so much is fetched ahead of batching.
     pub prefetch: Bytes,
+    /// So many decision ids of each partition are remembered, so that a decision that stands twice in the docket is sent once; 0 for none. 0 for Loki and Elasticsearch, which keep one of several by themselves, 10000 for the others unless set.
+    #[schemars(range(max = 10000000))]
+    pub repeat_window: Option<usize>,
+    /// Older decisions are not sent to this sink. 7d for Loki, which refuses them from there on by default, 14d for CloudWatch.
+    pub max_age: Option<Span>,
+    /// Where they go: rejects, or the name of a sink.
+    #[serde(default = "rejects")]
+    pub too_old: String,
+    /// The sink gets only what others name it for (too_old).
+    pub only_routed: bool,
+}
+
+fn rejects() -> String {
+    "rejects".into()
 }
 
 impl Default for Delivery {
@@ -355,12 +452,16 @@ impl Default for Delivery {
             retry_initial: Span(Duration::from_millis(200)),
             retry_max: Span(Duration::from_secs(30)),
             prefetch: Bytes(8 << 20),
+            repeat_window: None,
+            max_age: None,
+            too_old: rejects(),
+            only_routed: false,
         }
     }
 }
 
 /// Credentials for an HTTP request.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Auth {
     Basic(Basic),
@@ -369,27 +470,27 @@ pub enum Auth {
     ApiKey(ApiKey),
 }
 
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Basic {
     pub username: Secret,
     pub password: Secret,
 }
 
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Bearer {
     pub token: Secret,
 }
 
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ApiKey {
     pub key: Secret,
 }
 
 /// TLS towards a server. Certificates are verified against the system's authorities unless told otherwise.
-#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Tls {
     /// PEM file with the authorities to trust instead of the system's.
@@ -401,7 +502,7 @@ pub struct Tls {
     pub insecure_skip_verify: bool,
 }
 
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Otlp {
     /// http://host:4317 for gRPC, http://host:4318 for HTTP (/v1/traces and /v1/logs are added).
@@ -456,7 +557,7 @@ pub enum HttpCompression {
     Gzip,
 }
 
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Loki {
     /// Address of Loki; /loki/api/v1/push is added.
@@ -483,7 +584,7 @@ fn loki_labels() -> BTreeMap<String, String> {
     ["service", "verdict", "engine"].iter().map(|name| (name.to_string(), name.to_string())).collect()
 }
 
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Elasticsearch {
     /// Address of Elasticsearch or OpenSearch.
@@ -512,7 +613,51 @@ fn index() -> String {
     "docket-decisions".into()
 }
 
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Cloudwatch {
+    /// Region; from AWS_REGION, the profile or the instance unless set.
+    #[serde(default)]
+    pub region: Option<String>,
+    /// Profile of the AWS configuration files.
+    #[serde(default)]
+    pub profile: Option<String>,
+    /// Address of the service instead of the region's: a VPC endpoint, a proxy.
+    #[serde(default)]
+    #[schemars(regex(pattern = r"^https?://.+"))]
+    pub endpoint: Option<String>,
+    /// Log group.
+    #[schemars(regex(pattern = r"^[A-Za-z0-9_./#-]{1,512}$"))]
+    pub group: String,
+    /// Log stream; {service}, {verdict}, {engine}, {policy}, {instance} and {label.<OPA label>} stand for the decision's. Characters that a stream can't have become _.
+    #[serde(default = "stream")]
+    #[schemars(length(min = 1))]
+    pub stream: String,
+    /// Create missing groups and streams.
+    #[serde(default = "yes")]
+    pub create: bool,
+    /// Days that a group keeps its events, once it is created here; for ever unless set.
+    #[serde(default)]
+    #[schemars(extend("enum" = [1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653]))]
+    pub retention_days: Option<u32>,
+    /// Metrics in each event, in the embedded metric format: a namespace for Decisions and Duration by Service, Policy and Verdict.
+    #[serde(default)]
+    pub emf_namespace: Option<String>,
+    #[serde(default)]
+    pub tls: Tls,
+    #[serde(default)]
+    pub delivery: Delivery,
+}
+
+fn stream() -> String {
+    "{service}".into()
+}
+
+fn yes() -> bool {
+    true
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FileSink {
     /// Path of the file, appended to; - is standard output.
@@ -521,14 +666,14 @@ pub struct FileSink {
     pub delivery: Delivery,
 }
 
-#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Metrics {
     pub delivery: Delivery,
 }
 
 /// The admin port: /metrics, /healthz, /readyz.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Admin {
     /// host:port to listen on; port 0 takes a free one, which the log names.
@@ -543,7 +688,7 @@ impl Default for Admin {
 }
 
 /// docket's own logs and traces.
-#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Telemetry {
     /// OTLP/gRPC endpoint for docket's own traces and logs.
@@ -552,7 +697,7 @@ pub struct Telemetry {
 }
 
 /// A test case of the pipeline file.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Case {
     pub name: String,
@@ -565,7 +710,7 @@ pub struct Case {
     pub expect: Expect,
 }
 
-#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Expect {
     #[schemars(extend("enum" = ["allow", "deny", "undefined", "error"]))]

@@ -110,14 +110,21 @@ impl Client {
         if let Some(encoding) = encoding {
             request = request.header(CONTENT_ENCODING, encoding);
         }
+        let (status, after, answer) = self.send(request).await?;
+        if status.is_success() { Ok(answer) } else { Err(meaning(status, after, &answer)) }
+    }
+
+    /// Sends a request of `request`: status, Retry-After, content. An error is an outage.
+    pub async fn send(&self, request: reqwest::RequestBuilder) -> Result<(StatusCode, Option<Duration>, Vec<u8>), Outcome> {
         let response = request.send().await.map_err(|e| broken(&e))?;
         let status = response.status();
         let after = retry_after(&response);
-        let answer = content(response).await;
-        if status.is_success() {
-            return answer.map_err(|e| broken(&e));
+        match content(response).await {
+            Ok(answer) => Ok((status, after, answer)),
+            // What the status says counts; only of a success the content matters.
+            Err(_) if !status.is_success() => Ok((status, after, Vec::new())),
+            Err(e) => Err(broken(&e)),
         }
-        Err(meaning(status, after, &answer.unwrap_or_default()))
     }
 
     /// Any request whose answer a command wants as it is.

@@ -5,73 +5,25 @@
 //! (`trace_id`, `span_id`, `decision_id`, `policy`). The line is the docket record. A repeat with the same
 //! time and line is stored once by Loki.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 
 use super::http::{Client, HttpError};
+use super::source::{self, Source};
 use super::{Outcome, Sink, wire};
 use crate::decision::ids::push_hex;
 use crate::decision::record::Record;
 use crate::pipeline::model;
 
-/// Where a stream label comes from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum LabelSource {
-    Service,
-    Verdict,
-    Engine,
-    Policy,
-    Instance,
-    OpaLabel(String),
-    Fixed(String),
-}
-
-impl LabelSource {
-    pub fn parse(label: &str, source: &str) -> Result<LabelSource, String> {
-        let name_fits = label.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
-        if !name_fits {
-            return Err(format!("{label:?} is no Loki label; letters, digits and _, and no digit first"));
-        }
-        Ok(match source {
-            "service" => LabelSource::Service,
-            "verdict" => LabelSource::Verdict,
-            "engine" => LabelSource::Engine,
-            "policy" => LabelSource::Policy,
-            "instance" => LabelSource::Instance,
-            _ => match (source.strip_prefix("label."), source.strip_prefix('=')) {
-                (Some(name), _) if !name.is_empty() => LabelSource::OpaLabel(name.to_owned()),
-                (_, Some(text)) => LabelSource::Fixed(text.to_owned()),
-                _ => {
-                    let names = "service, verdict, engine, policy, instance, label.<OPA label> or =<fixed text>";
-                    return Err(format!("{source:?} is not where a label can come from: {names}"));
-                }
-            },
-        })
-    }
-
-    fn value<'r>(&'r self, record: &'r Record<'_>) -> Cow<'r, str> {
-        match self {
-            LabelSource::Service => Cow::Borrowed(&*record.service),
-            LabelSource::Verdict => Cow::Borrowed(record.verdict.as_str()),
-            LabelSource::Engine => Cow::Borrowed(&*record.engine),
-            LabelSource::Policy => Cow::Borrowed(&*record.policy),
-            LabelSource::Instance => record.instance.as_deref().map_or(Cow::Borrowed(""), Cow::Borrowed),
-            LabelSource::OpaLabel(name) => record.label(name).unwrap_or_default(),
-            LabelSource::Fixed(text) => Cow::Borrowed(text),
-        }
-    }
-}
-
 /// The pure part: which labels a stream has.
 #[derive(Debug, Clone)]
 pub struct Encoder {
-    labels: Vec<(String, LabelSource)>,
+    labels: Vec<(String, Source)>,
 }
 
 impl Encoder {
     pub fn new(config: &model::Loki) -> Encoder {
         // Sources were checked when the file was loaded.
-        let labels = config.labels.iter().filter_map(|(name, source)| Some((name.clone(), LabelSource::parse(name, source).ok()?)));
+        let labels = config.labels.iter().filter_map(|(name, source)| Some((name.clone(), source::label(name, source).ok()?)));
         Encoder { labels: labels.collect() }
     }
 
@@ -219,7 +171,7 @@ mod tests {
         });
         let records: Vec<Record> = docs.iter().map(|d| Record::parse(d).unwrap()).collect();
         let labels = [("service", "service"), ("verdict", "verdict"), ("env", "=prod")];
-        let encoder = Encoder { labels: labels.iter().map(|(n, s)| (n.to_string(), LabelSource::parse(n, s).unwrap())).collect() };
+        let encoder = Encoder { labels: labels.iter().map(|(n, s)| (n.to_string(), source::label(n, s).unwrap())).collect() };
         let request = PushRequest::decode(&*encoder.push_request(&records)).unwrap();
 
         let streams: Vec<_> = request.streams.iter().map(|s| (s.labels.as_str(), s.entries.len())).collect();
@@ -235,9 +187,9 @@ mod tests {
 
     #[test]
     fn label_sources_are_checked() {
-        assert_eq!(LabelSource::parse("region", "label.region"), Ok(LabelSource::OpaLabel("region".into())));
-        assert!(LabelSource::parse("1st", "service").is_err());
-        assert!(LabelSource::parse("service", "servce").is_err());
+        assert_eq!(source::label("region", "label.region"), Ok(Source::OpaLabel("region".into())));
+        assert!(source::label("1st", "service").is_err());
+        assert!(source::label("service", "servce").is_err());
     }
 
     use prost::Message;

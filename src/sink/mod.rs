@@ -1,12 +1,14 @@
 //! Where decisions go. A sink is a pure encoder and a client that sends what was encoded and says what
 //! became of each record. Batching, retries, bisection, dead letters and offsets are `stage::deliver`'s.
 
+pub mod cloudwatch;
 pub mod elasticsearch;
 pub mod file;
 pub mod http;
 pub mod loki;
 pub mod metrics;
 pub mod otlp;
+pub mod source;
 pub mod wire;
 
 use std::future::Future;

@@ -7,13 +7,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rdkafka::consumer::Consumer;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{BorrowedMessage, Message, ToBytes};
-use rdkafka::producer::{BaseRecord, Producer};
-use rdkafka::{Offset, TopicPartitionList};
+use rdkafka::error::{KafkaError, KafkaResult};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::rejects::{dead_letter, may_not_fit};
@@ -23,10 +20,11 @@ use crate::decision::formats::{self, Format, Piece};
 use crate::decision::reject::{Reason, Reject};
 use crate::decision::time;
 use crate::decision::verdict::{From, Verdict};
-use crate::log::consumer::{self, Assignments, Group, Reading};
+use crate::log::consumer::{self, Assignments, Reading};
 use crate::log::headers::{self, Origin};
-use crate::log::producer::{self, Transactional};
+use crate::log::{Commits, Message, Outgoing, Reader, Transactions, producer};
 use crate::pipeline::Pipeline;
+use crate::stage::watchdog::{Assigned, Progress};
 use crate::telemetry::{Health, Meters};
 
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +39,7 @@ pub struct Intake {
     pub pipeline: Arc<Pipeline>,
     pub meters: Arc<Meters>,
     pub health: Arc<Health>,
+    pub progress: Arc<Progress>,
     /// max.message.bytes of the docket and rejects topics, where the broker told.
     pub docket_limit: Option<usize>,
     pub rejects_limit: Option<usize>,
@@ -48,7 +47,7 @@ pub struct Intake {
 
 /// Rebalances, as the loop needs to know of them.
 #[derive(Default)]
-struct Seen {
+pub struct Seen {
     /// Partitions were taken away: the open transaction may hold records that are another's now.
     disturbed: AtomicBool,
     assigned: AtomicBool,
@@ -59,7 +58,7 @@ impl Assignments for Arc<Seen> {
         self.assigned.store(true, Ordering::Relaxed);
     }
 
-    fn revoked(&self, _: &Group<Arc<Seen>>, partitions: &[(String, i32)], _: bool) {
+    fn revoked(&self, _: &dyn Commits, partitions: &[(String, i32)], _: bool) {
         if !partitions.is_empty() {
             self.disturbed.store(true, Ordering::Relaxed);
         }
@@ -96,6 +95,8 @@ struct Produced {
 /// What an open transaction holds.
 #[derive(Default)]
 struct Open {
+    /// There is a transaction; without one, only places to go back to.
+    begun: bool,
     /// By topic and partition: the first offset read, and the one after the last.
     offsets: HashMap<(usize, i32), (i64, i64)>,
     /// By tag.
@@ -124,13 +125,11 @@ struct TopicTally {
     unjudged: u64,
 }
 
-/// After what the loop starts a new producer and consumer.
-const COMMIT_TIMEOUT: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(50);
 
 impl Intake {
-    /// Reads until told to stop.
-    pub fn run(&self, stop: &CancellationToken) -> Result<(), IntakeError> {
+    /// Reads from Kafka until told to stop.
+    pub async fn run(&self, stop: &CancellationToken) -> Result<(), IntakeError> {
         let file = &self.pipeline.file;
         let instance = file.intake.instance_id.clone();
         let transactional_id = format!("docket.{}.intake.{}", file.name, instance.clone().unwrap_or_else(|| uuid::Uuid::new_v4().to_string()));
@@ -138,8 +137,7 @@ impl Intake {
             let limit = self.docket_limit.into_iter().chain(self.rejects_limit).min();
             producer::transactional(&file.kafka, &format!("{}-intake", file.name), &transactional_id, file.docket.compression, limit)?
         };
-        let seen = Arc::new(Seen::default());
-        let topics: Vec<&str> = file.sources.iter().map(|s| s.topic.as_str()).collect();
+        let topics = self.topics();
         let reading = Reading {
             kafka: &file.kafka,
             part: "intake",
@@ -149,28 +147,42 @@ impl Intake {
             instance_id: instance.as_deref(),
             prefetch: file.intake.prefetch.0,
         };
-        let consumer = consumer::join(&reading, seen.clone(), self.meters.clone())?;
+        self.over(|seen| consumer::join(&reading, seen, self.meters.clone(), self.progress.clone()), producer, stop).await
+    }
+
+    fn topics(&self) -> Vec<&str> {
+        self.pipeline.file.sources.iter().map(|s| s.topic.as_str()).collect()
+    }
+
+    /// Reads from any log until told to stop.
+    pub async fn over<R, T>(&self, join: impl FnOnce(Arc<Seen>) -> KafkaResult<R>, transactions: T, stop: &CancellationToken) -> Result<(), IntakeError>
+    where
+        R: Reader,
+        T: Transactions<Membership = R::Membership>,
+    {
+        let seen = Arc::new(Seen::default());
+        let reader = join(seen.clone())?;
         let (docket_topic, rejects_topic) = (self.pipeline.docket_topic(), self.pipeline.rejects_topic());
         let run = Run {
             intake: self,
-            consumer,
-            producer,
+            reader,
+            transactions,
             seen,
-            topics,
+            topics: self.topics(),
             docket_topic,
             rejects_topic,
             suspects: HashMap::new(),
             out: Vec::new(),
-            progress: HashMap::new(),
+            next: HashMap::new(),
         };
-        run.until(stop)
+        run.until(stop).await
     }
 }
 
-struct Run<'i> {
+struct Run<'i, R, T> {
     intake: &'i Intake,
-    consumer: Group<Arc<Seen>>,
-    producer: Transactional,
+    reader: R,
+    transactions: T,
     seen: Arc<Seen>,
     topics: Vec<&'i str>,
     docket_topic: String,
@@ -179,13 +191,17 @@ struct Run<'i> {
     suspects: HashMap<Place, Suspect>,
     out: Vec<u8>,
     /// The next offset of each partition, for the lag.
-    progress: HashMap<(usize, i32), i64>,
+    next: HashMap<(usize, i32), i64>,
 }
 
-impl Run<'_> {
-    fn until(mut self, stop: &CancellationToken) -> Result<(), IntakeError> {
+impl<R, T> Run<'_, R, T>
+where
+    R: Reader,
+    T: Transactions<Membership = R::Membership>,
+{
+    async fn until(mut self, stop: &CancellationToken) -> Result<(), IntakeError> {
         while !stop.is_cancelled() {
-            let Some(open) = self.collect(stop)? else {
+            let Some(open) = self.collect(stop).await? else {
                 self.report();
                 continue;
             };
@@ -195,12 +211,13 @@ impl Run<'_> {
             }
             self.report();
         }
-        self.consumer.unsubscribe();
+        self.reader.leave();
+        self.intake.progress.forget("intake");
         Ok(())
     }
 
     /// Reads and produces until the transaction is due. `None` if there was nothing to read.
-    fn collect(&mut self, stop: &CancellationToken) -> Result<Option<Open>, IntakeError> {
+    async fn collect(&mut self, stop: &CancellationToken) -> Result<Option<Open>, IntakeError> {
         let config = &self.intake.pipeline.file.intake;
         self.seen.disturbed.store(false, Ordering::Relaxed);
         let mut open: Option<Open> = None;
@@ -211,87 +228,80 @@ impl Run<'_> {
                 None => POLL,
                 Some(_) => due.saturating_duration_since(Instant::now()).min(POLL),
             };
-            // A clone of the reference to the consumer lets the message live beside `self`.
-            let consumer = &self.consumer;
-            let message = match consumer::poll(consumer, wait) {
-                Ok(message) => message,
-                Err(error) => {
-                    if let Some(open) = open.take() {
-                        self.abort(&open, &error)?;
+            let mut begin = Ok(());
+            let mut taken = Ok(());
+            let mut take = |message: &Message<'_>| {
+                if self.seen.disturbed.load(Ordering::Relaxed) {
+                    // The record that came with it is read again.
+                    if let Some(topic) = self.topics.iter().position(|t| *t == message.topic) {
+                        let place = (message.offset, message.offset);
+                        open.get_or_insert_default().offsets.entry((topic, message.partition)).or_insert(place);
                     }
-                    return Err(error.into());
+                    return;
                 }
-            };
-            if self.seen.disturbed.load(Ordering::Relaxed) {
-                let begun = open.is_some();
-                let mut open = open.unwrap_or_default();
-                // The message that came with it is read again.
-                if let Some(message) = &message
-                    && let Some(topic) = self.topics.iter().position(|t| *t == message.topic())
-                {
-                    open.offsets.entry((topic, message.partition())).or_insert((message.offset(), message.offset()));
-                }
-                drop(message);
-                if begun {
-                    self.abort(&open, &KafkaError::Canceled)?;
-                } else {
-                    self.rewind(&open)?;
-                }
-                return Ok(None);
-            }
-            if let Some(message) = message {
-                if open.is_none() {
-                    self.producer.begin_transaction()?;
+                if !open.as_ref().is_some_and(|o| o.begun) {
+                    begin = self.transactions.begin();
+                    if begin.is_err() {
+                        return;
+                    }
                     received = time::format(now());
                     due = Instant::now() + config.transaction_interval.0;
                 }
-                let open = open.get_or_insert_with(Open::default);
+                let open = open.get_or_insert_default();
+                open.begun = true;
                 let target = Target {
                     intake: self.intake,
-                    producer: &self.producer,
+                    transactions: &self.transactions,
                     topics: &self.topics,
                     docket_topic: &self.docket_topic,
                     rejects_topic: &self.rejects_topic,
                     suspects: &self.suspects,
                     received: &received,
                 };
-                let taken = target.take(&message, &mut self.out, open);
-                // A transaction that failed already takes no more; its commit will say so.
-                if taken.is_err() || self.producer.context().any_failed() {
-                    break;
+                taken = target.take(message, &mut self.out, open);
+            };
+            let polled = self.reader.poll(wait, &mut take).await;
+            begin?;
+            if let Err(error) = polled {
+                if let Some(open) = open.take_if(|o| o.begun) {
+                    self.abort(&open, &error)?;
                 }
+                return Err(error.into());
             }
+            if self.seen.disturbed.load(Ordering::Relaxed) {
+                match open {
+                    Some(open) if open.begun => self.abort(&open, &KafkaError::Canceled)?,
+                    Some(open) => self.rewind(&open)?,
+                    None => {}
+                }
+                return Ok(None);
+            }
+            // A transaction that failed already takes no more; its commit will say so.
+            let failed = taken.is_err() || (open.is_some() && self.transactions.any_failed());
             let full = open.as_ref().is_some_and(|o| o.bytes >= config.transaction_bytes.0);
-            if full || stop.is_cancelled() || Instant::now() >= due {
-                break;
+            if failed || full || stop.is_cancelled() || Instant::now() >= due {
+                return Ok(open);
             }
         }
-        Ok(open)
     }
 
     /// Sees that everything was taken, and commits it with the offsets.
     fn commit(&self, open: &Open) -> Result<(), KafkaError> {
         let _span = tracing::info_span!("transaction", pipeline = self.intake.pipeline.name(), records = open.produced.len(), bytes = open.bytes).entered();
-        self.producer.flush(COMMIT_TIMEOUT)?;
-        if let Some(error) = self.producer.context().error() {
-            return Err(error);
-        }
-        // Nothing failed, and something could not even be produced: then the transaction is over.
+        let member = self.reader.membership().ok_or(KafkaError::Canceled)?;
+        let offsets: Vec<(&str, i32, i64)> =
+            open.offsets.iter().map(|((topic, partition), (_, next))| (self.topics[*topic], *partition, *next)).collect();
+        // Something could not even be produced: then the transaction is over.
         if open.refused {
             return Err(KafkaError::Canceled);
         }
-        let group = self.consumer.group_metadata().ok_or(KafkaError::Canceled)?;
-        let mut offsets = TopicPartitionList::new();
-        for ((topic, partition), (_, next)) in &open.offsets {
-            offsets.add_partition_offset(self.topics[*topic], *partition, Offset::Offset(*next))?;
-        }
-        retried(|| self.producer.send_offsets_to_transaction(&offsets, &group, COMMIT_TIMEOUT))?;
-        retried(|| self.producer.commit_transaction(COMMIT_TIMEOUT))
+        self.transactions.commit(&offsets, &member)
     }
 
     fn committed(&mut self, open: &Open) {
         for ((topic, partition), (_, next)) in &open.offsets {
-            self.progress.insert((*topic, *partition), *next);
+            self.next.insert((*topic, *partition), *next);
+            self.finished(*topic, *partition, Some(*next), false);
             self.suspects.retain(|place, _| (place.0, place.1) != (*topic, *partition) || place.2 >= *next);
         }
         let meters = &self.intake.meters;
@@ -319,8 +329,10 @@ impl Run<'_> {
         if matches!(error, KafkaError::Transaction(e) if e.is_fatal()) {
             return Err(IntakeError::Fatal(error.clone()));
         }
-        retried(|| self.producer.abort_transaction(COMMIT_TIMEOUT)).map_err(IntakeError::Fatal)?;
-        let too_large = self.producer.context().take();
+        for (topic, partition) in open.offsets.keys() {
+            self.finished(*topic, *partition, self.next.get(&(*topic, *partition)).copied(), true);
+        }
+        let too_large = self.transactions.abort().map_err(IntakeError::Fatal)?;
         for tag in &too_large {
             if let Some(produced) = open.produced.get(*tag) {
                 self.suspects.insert(produced.place, Suspect { product: produced.product, proven: produced.alone });
@@ -332,57 +344,36 @@ impl Run<'_> {
         self.rewind(open)
     }
 
+    /// Tells the watchdog.
+    fn finished(&self, topic: usize, partition: i32, done: Option<i64>, open: bool) {
+        let place = Assigned { part: "intake".into(), topic: self.topics[topic].to_owned(), partition };
+        self.intake.progress.finished(&place, done, open, std::time::Instant::now());
+    }
+
     fn rewind(&self, open: &Open) -> Result<(), IntakeError> {
-        let assigned = self.consumer.assignment()?;
-        let mut back = TopicPartitionList::new();
-        for ((topic, partition), (first, _)) in &open.offsets {
-            if assigned.find_partition(self.topics[*topic], *partition).is_some() {
-                back.add_partition_offset(self.topics[*topic], *partition, Offset::Offset(*first))?;
-            }
-        }
-        if back.count() > 0 {
-            let result = self.consumer.seek_partitions(back, Duration::from_secs(10))?;
-            for element in result.elements() {
-                element.error()?;
-            }
-        }
-        Ok(())
+        let back: Vec<(&str, i32, i64)> = open.offsets.iter().map(|((topic, partition), (first, _))| (self.topics[*topic], *partition, *first)).collect();
+        Ok(self.reader.seek(&back)?)
     }
 
     /// Offsets, lag and health.
     fn report(&self) {
         let ready = if self.seen.assigned.load(Ordering::Relaxed) { Ok(()) } else { Err("not in its consumer group yet".to_owned()) };
         self.intake.health.set(&format!("{}/intake", self.intake.pipeline.name()), ready);
-        let ends = self.consumer.context().ends();
-        for ((topic, partition), next) in &self.progress {
+        for ((topic, partition), next) in &self.next {
             let name = self.topics[*topic];
             let labels = ["intake", name, &partition.to_string()];
             self.intake.meters.offset.with_label_values(&labels).set(*next);
-            if let Some(end) = ends.get(&(name.to_owned(), *partition)) {
+            if let Some(end) = self.reader.end(name, *partition) {
                 self.intake.meters.lag.with_label_values(&labels).set((end - next).max(0));
             }
         }
     }
 }
 
-/// Calls again while the error says that this is all it takes.
-fn retried(mut call: impl FnMut() -> Result<(), KafkaError>) -> Result<(), KafkaError> {
-    let deadline = Instant::now() + Duration::from_secs(120);
-    loop {
-        match call() {
-            Err(KafkaError::Transaction(e)) if e.is_retriable() && !e.txn_requires_abort() && Instant::now() < deadline => {
-                tracing::warn!(error = %e, "a transaction waits for Kafka");
-                std::thread::sleep(Duration::from_millis(200));
-            }
-            other => return other,
-        }
-    }
-}
-
 /// Where what becomes of a record goes.
-struct Target<'r> {
+struct Target<'r, T> {
     intake: &'r Intake,
-    producer: &'r Transactional,
+    transactions: &'r T,
     topics: &'r [&'r str],
     docket_topic: &'r str,
     rejects_topic: &'r str,
@@ -391,16 +382,16 @@ struct Target<'r> {
     received: &'r str,
 }
 
-impl Target<'_> {
+impl<T: Transactions> Target<'_, T> {
     /// Turns one Kafka record into docket records and rejects, and produces them.
-    fn take(&self, message: &BorrowedMessage<'_>, out: &mut Vec<u8>, open: &mut Open) -> Result<(), IntakeError> {
+    fn take(&self, message: &Message<'_>, out: &mut Vec<u8>, open: &mut Open) -> Result<(), IntakeError> {
         let pipeline = &self.intake.pipeline;
-        let Some(topic) = self.topics.iter().position(|t| *t == message.topic()) else { return Ok(()) };
-        let (partition, offset) = (message.partition(), message.offset());
+        let Some(topic) = self.topics.iter().position(|t| *t == message.topic) else { return Ok(()) };
+        let (partition, offset) = (message.partition, message.offset);
         open.offsets.entry((topic, partition)).or_insert((offset, offset)).1 = offset + 1;
-        let value = message.payload().unwrap_or_default();
+        let value = message.payload;
         let format = pipeline.file.sources.get(topic).map_or(Format::Auto, |s| s.format);
-        let record_headers = headers::pairs(message);
+        let record_headers = message.headers.pairs();
         open.bytes += value.len();
         let tally = open.tally.topics.entry(topic).or_default();
         tally.records += 1;
@@ -412,7 +403,7 @@ impl Target<'_> {
                 return;
             }
             let place = (topic, partition, offset, element);
-            let origin = Origin { topic: message.topic(), partition, offset, element };
+            let origin = Origin { topic: message.topic, partition, offset, element };
             let suspect = if self.suspects.is_empty() { None } else { self.suspects.get(&place) };
             let proven = suspect.filter(|s| s.proven).map(|s| s.product);
             let alone = suspect.is_some_and(|s| !s.proven);
@@ -433,11 +424,13 @@ impl Target<'_> {
                     tally.mismatches += u64::from(written.trace_mismatch);
                     tally.unjudged += u64::from(written.judged_by == From::Nothing);
                     open.produced.push(Produced { place, product: Product::Docket, alone });
-                    let record = BaseRecord::with_opaque_to(self.docket_topic, open.produced.len() - 1)
-                        .key(&written.key)
-                        .payload(out.as_slice())
-                        .headers(headers::docket(&origin, self.received));
-                    failure = self.send(record, alone).err();
+                    let record = Outgoing {
+                        topic: self.docket_topic,
+                        key: Some(&written.key),
+                        payload: out.as_slice(),
+                        headers: headers::docket(&origin, self.received),
+                    };
+                    failure = self.transactions.send(record, open.produced.len() - 1, alone).err();
                     None
                 }
             };
@@ -446,9 +439,8 @@ impl Target<'_> {
                 let cut = proven == Some(Product::Reject) || may_not_fit(bytes.len(), self.intake.rejects_limit);
                 let letter = dead_letter("intake", &bytes, &reject, &origin, self.received, cut);
                 open.produced.push(Produced { place, product: Product::Reject, alone });
-                let record =
-                    BaseRecord::<(), [u8], usize>::with_opaque_to(self.rejects_topic, open.produced.len() - 1).payload(&letter.value).headers(letter.headers);
-                failure = self.send(record, alone).err();
+                let record = Outgoing { topic: self.rejects_topic, key: None, payload: &letter.value, headers: letter.headers };
+                failure = self.transactions.send(record, open.produced.len() - 1, alone).err();
             }
             element += 1;
         });
@@ -461,44 +453,9 @@ impl Target<'_> {
         }
     }
 
-    /// Produces; alone in a batch of its own, if told.
-    fn send<K, P>(&self, record: BaseRecord<'_, K, P, usize>, alone: bool) -> Result<(), KafkaError>
-    where
-        K: ToBytes + ?Sized,
-        P: ToBytes + ?Sized,
-    {
-        if alone {
-            self.producer.flush(COMMIT_TIMEOUT)?;
-        }
-        send(self.producer, record)?;
-        if alone {
-            self.producer.flush(COMMIT_TIMEOUT)?;
-        }
-        Ok(())
-    }
-
     /// Why a decision that the broker would not take goes to rejects.
     fn outgrown(&self) -> Reject {
         let limit = self.intake.docket_limit.map_or_else(String::new, |n| format!(", which takes {n} bytes (max.message.bytes)"));
         Reject::new(Reason::TooLarge, format!("the decision outgrows the topic {}{limit} once docket's members are added", self.docket_topic))
-    }
-}
-
-/// Produces, waiting while librdkafka's queue is full.
-fn send<K, P>(producer: &Transactional, record: BaseRecord<'_, K, P, usize>) -> Result<(), KafkaError>
-where
-    K: ToBytes + ?Sized,
-    P: ToBytes + ?Sized,
-{
-    let mut record = record;
-    loop {
-        match producer.send(record) {
-            Ok(()) => return Ok(()),
-            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
-                std::thread::sleep(Duration::from_millis(10));
-                record = back;
-            }
-            Err((error, _)) => return Err(error),
-        }
     }
 }

@@ -6,3 +6,4 @@ pub mod deliver;
 pub mod intake;
 pub mod rejects;
 pub mod run;
+pub mod watchdog;

@@ -4,7 +4,7 @@ use crate::log::offsets::Segment;
 
 /// Docket records on their way to a sink.
 #[derive(Default)]
-pub(super) struct Batch {
+pub struct Batch {
     pub(super) bytes: Vec<u8>,
     pub(super) records: Vec<Item>,
     pub(super) segments: Vec<Segment>,
@@ -13,7 +13,7 @@ pub(super) struct Batch {
 }
 
 #[derive(Clone, Copy)]
-pub(super) struct Item {
+pub struct Item {
     start: usize,
     end: usize,
     pub(super) partition: i32,
@@ -27,7 +27,7 @@ impl Batch {
         &self.bytes[item.start..item.end]
     }
 
-    pub(super) fn push(&mut self, value: &[u8], partition: i32, offset: i64, epoch: u64) {
+    pub fn push(&mut self, value: &[u8], partition: i32, offset: i64, epoch: u64) {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(value);
         self.records.push(Item { start, end: self.bytes.len(), partition, offset, timestamp: 0 });

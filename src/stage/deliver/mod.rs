@@ -6,33 +6,34 @@
 //! until the refused records stand alone; they go to rejects, the others through.
 
 mod batch;
+mod repeats;
 mod send;
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rdkafka::consumer::{CommitMode, Consumer};
-use rdkafka::error::KafkaError;
-use rdkafka::message::Message;
-use rdkafka::{Offset, TopicPartitionList};
+use rdkafka::error::{KafkaError, KafkaResult};
 use tokio::runtime::Handle;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use batch::Batch;
-use send::Sending;
+pub use batch::Batch;
+use repeats::Repeats;
+pub use send::{Onward, Sending};
 
 use crate::clock::now;
 use crate::decision::record::Record;
 use crate::decision::reject::{Reason, Reject};
-use crate::log::consumer::{self, Assignments, Group, Reading};
+use crate::log::consumer::{self, Assignments, Reading};
 use crate::log::offsets::{Offsets, Segment};
-use crate::log::producer;
+use crate::log::{Commits, Letters, Message, Polled, Reader, producer};
 use crate::pipeline::Pipeline;
 use crate::pipeline::model::Delivery;
 use crate::sink::Sink;
+use crate::stage::watchdog::{Assigned, Progress};
 use crate::telemetry::{Health, Meters};
 
 #[derive(Debug, thiserror::Error)]
@@ -46,18 +47,27 @@ pub struct Deliver<S> {
     pub name: String,
     pub sink: Arc<S>,
     pub delivery: Delivery,
+    /// How many decision ids a partition are remembered, to send none twice.
+    pub repeat_window: usize,
+    /// What is older is not sent to this sink,
+    pub max_age: Option<Duration>,
+    /// but to this one, or to rejects.
+    pub too_old: Option<Arc<dyn Onward>>,
     pub pipeline: Arc<Pipeline>,
     pub meters: Arc<Meters>,
     pub health: Arc<Health>,
+    pub progress: Arc<Progress>,
     pub runtime: Handle,
     pub rejects_limit: Option<usize>,
     /// How long a stop may take.
     pub drain: Duration,
+    /// For the jitter.
+    pub seed: u64,
 }
 
 /// The watermarks, shared by the loop, the rebalances and the tasks that send.
 #[derive(Clone, Default)]
-struct Shared(Arc<Mutex<Offsets>>);
+pub struct Shared(Arc<Mutex<Offsets>>);
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Offsets> {
@@ -65,11 +75,12 @@ impl Shared {
     }
 }
 
-struct Watch {
+/// Follows a group's rebalances.
+pub struct Watch {
     topic: String,
     offsets: Shared,
     /// Partitions were assigned once, perhaps none: there may be more members than partitions.
-    joined: AtomicBool,
+    joined: Arc<AtomicBool>,
 }
 
 impl Assignments for Watch {
@@ -81,9 +92,9 @@ impl Assignments for Watch {
         }
     }
 
-    fn revoked(&self, consumer: &Group<Watch>, partitions: &[(String, i32)], lost: bool) {
+    fn revoked(&self, commits: &dyn Commits, partitions: &[(String, i32)], lost: bool) {
         if !lost {
-            commit(consumer, &self.topic, &self.offsets, CommitMode::Sync);
+            commit(commits, &self.topic, &self.offsets, true);
         }
         let mut offsets = self.offsets.lock();
         for (_, partition) in partitions {
@@ -93,18 +104,12 @@ impl Assignments for Watch {
 }
 
 /// Commits what may be committed.
-fn commit(consumer: &Group<Watch>, topic: &str, offsets: &Shared, mode: CommitMode) {
+fn commit(commits: &dyn Commits, topic: &str, offsets: &Shared, wait: bool) {
     let ready = offsets.lock().committable();
     if ready.is_empty() {
         return;
     }
-    let mut list = TopicPartitionList::new();
-    for (partition, offset) in &ready {
-        if let Err(error) = list.add_partition_offset(topic, *partition, Offset::Offset(*offset)) {
-            tracing::warn!(%error, "an offset can't be committed");
-        }
-    }
-    match consumer.commit(&list, mode) {
+    match commits.commit(topic, &ready, wait) {
         Ok(()) => {
             let mut offsets = offsets.lock();
             for (partition, offset) in ready {
@@ -124,9 +129,8 @@ const PAUSE_AFTER: Duration = Duration::from_secs(5);
 const BURST: usize = 1000;
 
 impl<S: Sink> Deliver<S> {
-    /// Delivers until told to stop, then sends what it has within the deadline.
-    pub fn run(self: &Arc<Self>, stop: &CancellationToken) -> Result<(), DeliverError> {
-        let offsets = Shared::default();
+    /// Delivers from Kafka until told to stop, then sends what it has within the deadline.
+    pub async fn run(self: &Arc<Self>, stop: &CancellationToken) -> Result<(), DeliverError> {
         let topic = self.pipeline.docket_topic();
         let reading = Reading {
             kafka: &self.pipeline.file.kafka,
@@ -137,41 +141,62 @@ impl<S: Sink> Deliver<S> {
             instance_id: self.pipeline.file.intake.instance_id.as_deref(),
             prefetch: self.delivery.prefetch.0,
         };
-        let watch = Watch { topic: topic.clone(), offsets: offsets.clone(), joined: AtomicBool::new(false) };
-        let consumer = consumer::join(&reading, watch, self.meters.clone())?;
-        let rejects =
-            producer::single(&self.pipeline.file.kafka, &format!("{}-{}-rejects", self.pipeline.name(), self.name), self.pipeline.file.docket.compression)?;
-        let (done, finished) = channel();
+        self.over(|watch| consumer::join(&reading, watch, self.meters.clone(), self.progress.clone()), self.rejects()?, stop).await
+    }
+
+    /// Where its rejects go.
+    pub fn rejects(&self) -> KafkaResult<rdkafka::producer::FutureProducer> {
+        let file = &self.pipeline.file;
+        producer::single(&file.kafka, &format!("{}-{}-rejects", file.name, self.name), file.docket.compression)
+    }
+
+    /// The same over any log.
+    pub async fn over<R: Reader, L: Letters>(
+        self: &Arc<Self>,
+        join: impl FnOnce(Watch) -> KafkaResult<R>,
+        rejects: L,
+        stop: &CancellationToken,
+    ) -> Result<(), DeliverError> {
+        let offsets = Shared::default();
+        let topic = self.pipeline.docket_topic();
+        let joined = Arc::new(AtomicBool::new(false));
+        let reader = join(Watch { topic: topic.clone(), offsets: offsets.clone(), joined: joined.clone() })?;
+        let (done, finished) = unbounded_channel();
         // Dropped when the loop ends, however it ends: what is still being sent is given up.
         let sending = CancellationToken::new();
         let _end = sending.clone().drop_guard();
-        let sender = Arc::new(Sending { deliver: self.clone(), offsets: offsets.clone(), rejects, stop: sending });
+        let sender = Arc::new(Sending::new(self.clone(), offsets.clone(), rejects, sending));
         let mut running = Loop {
             deliver: self,
-            consumer,
+            reader,
             topic,
             offsets,
+            joined,
             sender,
             done,
             finished,
+            repeats: Repeats::new(self.repeat_window),
             batch: Batch::default(),
             since: None,
             in_flight: 0,
             blocked: None,
             paused: false,
         };
-        running.until(stop)
+        running.until(stop).await
     }
 }
 
-struct Loop<'d, S: Sink> {
+struct Loop<'d, S: Sink, R, L> {
     deliver: &'d Arc<Deliver<S>>,
-    consumer: Group<Watch>,
+    reader: R,
     topic: String,
     offsets: Shared,
-    sender: Arc<Sending<S>>,
-    done: Sender<Vec<Segment>>,
-    finished: Receiver<Vec<Segment>>,
+    joined: Arc<AtomicBool>,
+    sender: Arc<Sending<S, L>>,
+    done: UnboundedSender<Vec<Segment>>,
+    /// Never more than what is in flight.
+    finished: UnboundedReceiver<Vec<Segment>>,
+    repeats: Repeats,
     batch: Batch,
     /// When the batch got its first record.
     since: Option<Instant>,
@@ -180,43 +205,51 @@ struct Loop<'d, S: Sink> {
     paused: bool,
 }
 
-impl<S: Sink> Loop<'_, S> {
-    fn until(&mut self, stop: &CancellationToken) -> Result<(), DeliverError> {
+/// What is to become of the records of a batch.
+#[derive(Default)]
+pub struct Sorted {
+    /// To be sent, encoded already.
+    wanted: Vec<usize>,
+    /// Older than the sink takes.
+    old: Vec<usize>,
+    /// No docket records.
+    broken: Vec<(usize, Reject)>,
+}
+
+impl<S: Sink, R: Reader, L: Letters> Loop<'_, S, R, L> {
+    async fn until(&mut self, stop: &CancellationToken) -> Result<(), DeliverError> {
         let mut committed = Instant::now();
         while !stop.is_cancelled() {
-            self.settle(Duration::ZERO);
+            self.settle(Duration::ZERO).await;
             if self.in_flight < self.deliver.delivery.concurrency {
                 self.unblock()?;
-                self.fill()?;
+                self.fill(BURST, POLL).await?;
                 if self.is_due() {
                     self.send();
                 }
             } else {
-                self.block()?;
+                self.block().await?;
             }
             if committed.elapsed() >= COMMIT_EVERY {
-                commit(&self.consumer, &self.topic, &self.offsets, CommitMode::Async);
+                commit(&self.reader, &self.topic, &self.offsets, false);
                 self.report();
                 committed = Instant::now();
             }
         }
-        self.drain();
+        self.drain().await;
         Ok(())
     }
 
     /// Takes note of batches that are finished; waits for one as long as told.
-    fn settle(&mut self, wait: Duration) {
-        let mut first = wait;
-        loop {
-            match self.finished.recv_timeout(first) {
-                Ok(segments) => {
-                    self.in_flight -= 1;
-                    let mut offsets = self.offsets.lock();
-                    segments.iter().for_each(|segment| offsets.finish(segment));
-                    first = Duration::ZERO;
-                }
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return,
-            }
+    async fn settle(&mut self, wait: Duration) {
+        let mut first = match wait {
+            Duration::ZERO => None,
+            wait => tokio::time::timeout(wait, self.finished.recv()).await.ok().flatten(),
+        };
+        while let Some(segments) = first.take().or_else(|| self.finished.try_recv().ok()) {
+            self.in_flight -= 1;
+            let mut offsets = self.offsets.lock();
+            segments.iter().for_each(|segment| offsets.finish(segment));
         }
     }
 
@@ -229,24 +262,25 @@ impl<S: Sink> Loop<'_, S> {
         self.is_full() || self.since.is_some_and(|since| since.elapsed() >= self.deliver.delivery.batch_age.0)
     }
 
-    /// Reads into the batch.
-    fn fill(&mut self) -> Result<(), DeliverError> {
-        let mut wait = POLL;
-        for _ in 0..BURST {
+    /// Reads up to `count` records into the batch.
+    async fn fill(&mut self, count: usize, wait: Duration) -> Result<(), DeliverError> {
+        let mut wait = wait;
+        for _ in 0..count {
             if self.is_full() {
                 break;
             }
-            match consumer::poll(&self.consumer, wait)? {
-                None => break,
-                Some(message) => {
-                    let (partition, offset) = (message.partition(), message.offset());
-                    // A record of a partition that was revoked while it waited is its next owner's.
-                    if let Some(epoch) = self.offsets.lock().epoch(partition) {
-                        self.batch.push(message.payload().unwrap_or_default(), partition, offset, epoch);
-                        self.since.get_or_insert_with(Instant::now);
-                    }
-                    wait = Duration::ZERO;
+            let (offsets, batch, since) = (&self.offsets, &mut self.batch, &mut self.since);
+            let mut take = |message: &Message<'_>| {
+                // A record of a partition that was revoked while it waited is its next owner's.
+                if let Some(epoch) = offsets.lock().epoch(message.partition) {
+                    batch.push(message.payload, message.partition, message.offset, epoch);
+                    since.get_or_insert_with(Instant::now);
                 }
+            };
+            match self.reader.poll(wait, &mut take).await? {
+                Polled::Message => wait = Duration::ZERO,
+                Polled::End(_) => {}
+                Polled::Nothing => break,
             }
         }
         Ok(())
@@ -256,7 +290,7 @@ impl<S: Sink> Loop<'_, S> {
     fn send(&mut self) {
         let mut batch = std::mem::take(&mut self.batch);
         self.since = None;
-        let (body, wanted, broken) = self.encode(&mut batch);
+        let (body, sorted) = self.encode(&mut batch);
         {
             let mut offsets = self.offsets.lock();
             for (segment, oldest) in batch.segments.iter().zip(&batch.oldest) {
@@ -274,8 +308,9 @@ impl<S: Sink> Loop<'_, S> {
         let work = async move {
             let stop = sender.stop.clone();
             let delivered = tokio::select! {
-                delivered = sender.deliver(&batch, body, wanted, broken) => delivered,
+                biased;
                 () = stop.cancelled() => false,
+                delivered = sender.deliver(&batch, body, sorted) => delivered,
             };
             gauge.sub(records);
             if delivered {
@@ -286,68 +321,94 @@ impl<S: Sink> Loop<'_, S> {
         self.deliver.runtime.spawn(work.instrument(span));
     }
 
-    /// The batch's first body, the records that are in it, and those that are no docket records.
-    fn encode(&self, batch: &mut Batch) -> (S::Body, Vec<usize>, Vec<(usize, Reject)>) {
-        let (mut wanted, mut broken, mut seen) = (Vec::with_capacity(batch.records.len()), Vec::new(), Vec::with_capacity(batch.records.len()));
+    /// The batch's first body, and what is to become of each of its records.
+    fn encode(&mut self, batch: &mut Batch) -> (S::Body, Sorted) {
+        let deliver = self.deliver;
+        for segment in &batch.segments {
+            if self.repeats.is_cold(segment.partition, segment.epoch) {
+                self.warm(segment);
+            }
+        }
+        let oldest = deliver.max_age.map(|age| now().saturating_sub(i64::try_from(age.as_nanos()).unwrap_or(i64::MAX)));
+        let mut sorted = Sorted { wanted: Vec::with_capacity(batch.records.len()), ..Sorted::default() };
+        let mut seen = Vec::with_capacity(batch.records.len());
+        let mut repeats = 0;
         let body = {
             let mut records = Vec::with_capacity(batch.records.len());
             for (i, item) in batch.records.iter().enumerate() {
-                match Record::parse(batch.value(item)) {
-                    Ok(record) => {
-                        seen.push((i, record.timestamp));
-                        records.push(record);
-                        wanted.push(i);
+                let record = match Record::parse(batch.value(item)) {
+                    Ok(record) => record,
+                    Err(e) => {
+                        sorted.broken.push((i, Reject::new(Reason::BadDocketRecord, e.to_string())));
+                        continue;
                     }
-                    Err(e) => broken.push((i, Reject::new(Reason::BadDocketRecord, e.to_string()))),
+                };
+                seen.push((i, record.timestamp));
+                if !self.repeats.note(item.partition, &record.decision_id) {
+                    repeats += 1;
+                } else if oldest.is_some_and(|oldest| record.timestamp < oldest) {
+                    sorted.old.push(i);
+                } else {
+                    records.push(record);
+                    sorted.wanted.push(i);
                 }
             }
-            self.deliver.sink.encode(&records)
+            deliver.sink.encode(&records)
         };
+        deliver.meters.delivered.with_label_values(&[&deliver.name, "repeat"]).inc_by(repeats);
         for (i, timestamp) in seen {
             let partition = batch.records[i].partition;
             batch.records[i].timestamp = timestamp;
             batch.saw(partition, timestamp);
         }
-        (body, wanted, broken)
+        (body, sorted)
+    }
+
+    /// Fills a window with what stands before what was read first.
+    fn warm(&mut self, segment: &Segment) {
+        let (repeats, reader) = (&mut self.repeats, &self.reader);
+        let size = repeats.size();
+        let read = reader.read_back(&self.topic, segment.partition, segment.first, size, &mut |value| {
+            if let Ok(record) = Record::parse(value) {
+                repeats.note(segment.partition, &record.decision_id);
+            }
+        });
+        if let Err(error) = read {
+            tracing::warn!(part = self.deliver.name, partition = segment.partition, %error, "what was sent before can't be read; a repeat may pass");
+        }
     }
 
     /// The sink takes no more for now: waits for it, and goes on polling Kafka.
-    fn block(&mut self) -> Result<(), DeliverError> {
+    async fn block(&mut self) -> Result<(), DeliverError> {
         let since = *self.blocked.get_or_insert_with(Instant::now);
-        self.settle(Duration::from_millis(50));
+        self.settle(Duration::from_millis(50)).await;
         if since.elapsed() < PAUSE_AFTER || self.in_flight < self.deliver.delivery.concurrency {
             return Ok(());
         }
         // Also for partitions that were assigned since.
-        self.consumer.pause(&self.consumer.assignment()?)?;
+        self.reader.pause()?;
         self.paused = true;
-        if let Some(message) = consumer::poll(&self.consumer, Duration::ZERO)? {
-            // One that was handed out before the pause took hold.
-            if let Some(epoch) = self.offsets.lock().epoch(message.partition()) {
-                self.batch.push(message.payload().unwrap_or_default(), message.partition(), message.offset(), epoch);
-                self.since.get_or_insert_with(Instant::now);
-            }
-        }
-        Ok(())
+        // There may be one that was handed out before the pause took hold.
+        self.fill(1, Duration::ZERO).await
     }
 
     fn unblock(&mut self) -> Result<(), DeliverError> {
         self.blocked = None;
         if self.paused {
-            self.consumer.resume(&self.consumer.assignment()?)?;
+            self.reader.resume()?;
             self.paused = false;
         }
         Ok(())
     }
 
     /// The end: sends what is read, waits for what is sent, commits.
-    fn drain(&mut self) {
+    async fn drain(&mut self) {
         let deadline = Instant::now() + self.deliver.drain;
         if !self.batch.records.is_empty() && self.in_flight < self.deliver.delivery.concurrency {
             self.send();
         }
         while self.in_flight > 0 && Instant::now() < deadline {
-            self.settle(Duration::from_millis(50));
+            self.settle(Duration::from_millis(50)).await;
         }
         if self.in_flight > 0 {
             tracing::warn!(
@@ -356,9 +417,10 @@ impl<S: Sink> Loop<'_, S> {
                 "not everything was delivered before the deadline; it will be after the next start"
             );
         }
-        commit(&self.consumer, &self.topic, &self.offsets, CommitMode::Sync);
+        commit(&self.reader, &self.topic, &self.offsets, true);
         self.report();
-        self.consumer.unsubscribe();
+        self.reader.leave();
+        self.deliver.progress.forget(&self.deliver.name);
     }
 
     /// Offsets, lag, the age of the oldest undelivered decision, health.
@@ -367,11 +429,11 @@ impl<S: Sink> Loop<'_, S> {
         let meters = &deliver.meters;
         let now = now();
         let progress = self.offsets.lock().progress();
-        let ends = self.consumer.context().ends();
+        let mut place = Assigned { part: deliver.name.clone(), topic: self.topic.clone(), partition: 0 };
         for (partition, done, oldest) in &progress {
             let id = partition.to_string();
             let labels = [deliver.name.as_str(), &self.topic, &id];
-            let end = ends.get(&(self.topic.clone(), *partition)).copied();
+            let end = self.reader.end(&self.topic, *partition);
             if let Some(done) = done {
                 meters.offset.with_label_values(&labels).set(*done);
                 // A transaction ends with a marker that takes an offset and is no record.
@@ -379,10 +441,12 @@ impl<S: Sink> Loop<'_, S> {
                 let caught_up = oldest.is_none() && left <= 1;
                 meters.lag.with_label_values(&labels).set(if caught_up { 0 } else { left.max(0) });
             }
+            place.partition = *partition;
+            deliver.progress.finished(&place, *done, oldest.is_some(), std::time::Instant::now());
             let age = oldest.map_or(0.0, |at| (now - at).max(0) as f64 / 1e9);
             meters.oldest.with_label_values(&[&deliver.name, &id]).set(age);
         }
-        let joined = self.consumer.context().assignments.joined.load(Ordering::Relaxed);
+        let joined = self.joined.load(Ordering::Relaxed);
         let ready = if joined { Ok(()) } else { Err("not in its consumer group yet".to_owned()) };
         deliver.health.set(&format!("{}/{}", deliver.pipeline.name(), deliver.name), ready);
     }

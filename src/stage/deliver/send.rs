@@ -1,48 +1,108 @@
 //! Sends one batch until each of its records was acknowledged or is in rejects.
 
-use std::sync::Arc;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use rdkafka::producer::{FutureProducer, FutureRecord};
+use rand::{Rng, SeedableRng};
 use tokio_util::sync::CancellationToken;
 
 use super::batch::Batch;
-use super::{Deliver, Shared};
+use super::{Deliver, Shared, Sorted};
 use crate::clock::now;
 use crate::decision::record::Record;
 use crate::decision::reject::{Reason, Reject};
 use crate::decision::time;
 use crate::log::headers::{self, Origin};
-use crate::sink::{One, Outcome, Refusal, Retry, Sink};
+use crate::log::{Letters, Outgoing};
+use crate::sink::{Cause, One, Outcome, Refusal, Retry, Sink};
 use crate::stage::rejects::{dead_letter, may_not_fit};
 
 /// What the tasks that send share.
-pub(super) struct Sending<S> {
+pub struct Sending<S, L> {
     pub(super) deliver: Arc<Deliver<S>>,
-    pub(super) offsets: Shared,
-    pub(super) rejects: FutureProducer,
+    /// Without it, the records are of no assignment that could end: a replay's, or another sink's.
+    offsets: Option<Shared>,
+    rejects: L,
     pub(super) stop: CancellationToken,
+    jitter: Mutex<rand::rngs::SmallRng>,
 }
 
-impl<S: Sink> Sending<S> {
+/// Records that are still to be delivered, in their order, and how often they were sent already.
+struct Group {
+    records: Vec<usize>,
+    attempts: u32,
+}
+
+/// A sink that takes what is too old for another.
+pub trait Onward: Send + Sync {
+    fn deliver<'a>(&'a self, batch: &'a Batch, records: Vec<usize>) -> Pin<Box<dyn Future<Output = bool> + Send + 'a>>;
+}
+
+impl<S: Sink, L: Letters> Onward for Sending<S, L> {
+    fn deliver<'a>(&'a self, batch: &'a Batch, records: Vec<usize>) -> Pin<Box<dyn Future<Output = bool> + Send + 'a>> {
+        Box::pin(async move {
+            let body = self.encode(batch, &records);
+            self.deliver(batch, body, Sorted { wanted: records, ..Sorted::default() }).await
+        })
+    }
+}
+
+/// A group that is throttled so often is halved: it may be larger than what the server takes at once.
+const HALVE_AFTER: u32 = 4;
+
+impl<S: Sink, L: Letters> Sending<S, L> {
+    pub(super) fn new(deliver: Arc<Deliver<S>>, offsets: Shared, rejects: L, stop: CancellationToken) -> Sending<S, L> {
+        Sending { offsets: Some(offsets), ..Sending::apart(deliver, rejects, stop) }
+    }
+
+    /// Sends records that no consumer group of this sink has read.
+    pub fn apart(deliver: Arc<Deliver<S>>, rejects: L, stop: CancellationToken) -> Sending<S, L> {
+        let jitter = Mutex::new(rand::rngs::SmallRng::seed_from_u64(deliver.seed));
+        Sending { deliver, offsets: None, rejects, stop, jitter }
+    }
+
     /// Sees every record of a batch acknowledged or in rejects; `false` if the batch was given up.
-    pub(super) async fn deliver(&self, batch: &Batch, body: S::Body, wanted: Vec<usize>, broken: Vec<(usize, Reject)>) -> bool {
-        for (i, reject) in broken {
+    pub(super) async fn deliver(&self, batch: &Batch, body: S::Body, sorted: Sorted) -> bool {
+        for (i, reject) in sorted.broken {
             self.reject(batch, i, &reject, None, 0).await;
         }
-        // Groups of records that are still to be delivered. The first comes encoded.
+        if !sorted.old.is_empty() && !self.too_old(batch, sorted.old).await {
+            return false;
+        }
+        // The first group comes encoded.
         let mut first = Some(body);
-        let mut groups = vec![wanted];
+        let mut groups = vec![Group { records: sorted.wanted, attempts: 0 }];
         while let Some(group) = groups.pop() {
-            if group.is_empty() {
+            if group.records.is_empty() {
                 continue;
             }
-            let body = first.take().unwrap_or_else(|| self.encode(batch, &group));
+            let body = first.take().unwrap_or_else(|| self.encode(batch, &group.records));
             match self.send(batch, group, body).await {
                 None => return false,
-                // The halves in their order: the last pushed is sent first.
+                // In their order: the last pushed is sent first.
                 Some(rest) => groups.extend(rest.into_iter().rev()),
             }
+        }
+        true
+    }
+
+    /// Records older than the sink takes go to the sink that is set for them, or to rejects.
+    async fn too_old(&self, batch: &Batch, old: Vec<usize>) -> bool {
+        let deliver = &self.deliver;
+        if let Some(onward) = &deliver.too_old {
+            let count = old.len() as u64;
+            let delivered = onward.deliver(batch, old).await;
+            if delivered {
+                deliver.meters.delivered.with_label_values(&[&deliver.name, "too_old"]).inc_by(count);
+            }
+            return delivered;
+        }
+        let limit = deliver.max_age.unwrap_or_default();
+        for i in old {
+            let reject = Reject::new(Reason::TooOld, format!("the decision is older than {} s, which is all that the sink takes (max_age)", limit.as_secs()));
+            self.reject(batch, i, &reject, None, 0).await;
         }
         true
     }
@@ -52,14 +112,24 @@ impl<S: Sink> Sending<S> {
         self.deliver.sink.encode(&records)
     }
 
+    fn is_current(&self, batch: &Batch) -> bool {
+        let Some(offsets) = &self.offsets else { return true };
+        let offsets = offsets.lock();
+        batch.segments.iter().any(|s| offsets.is_current(s))
+    }
+
     /// Sends one group until it is answered; returns the groups that are left of it, or `None` if its
     /// partitions are another's now.
-    async fn send(&self, batch: &Batch, group: Vec<usize>, body: S::Body) -> Option<Vec<Vec<usize>>> {
+    async fn send(&self, batch: &Batch, group: Group, body: S::Body) -> Option<Vec<Group>> {
         let meters = &self.deliver.meters;
         let name = self.deliver.name.as_str();
-        let mut attempts = 0u32;
+        let Group { records, mut attempts } = group;
+        let halves = |attempts| {
+            let (left, right) = records.split_at(records.len() / 2);
+            Some(vec![Group { records: left.to_vec(), attempts }, Group { records: right.to_vec(), attempts }])
+        };
         loop {
-            if !batch.segments.iter().any(|s| self.offsets.lock().is_current(s)) {
+            if !self.is_current(batch) {
                 return None;
             }
             attempts += 1;
@@ -67,31 +137,33 @@ impl<S: Sink> Sending<S> {
                 Outcome::Delivered => {
                     meters.requests.with_label_values(&[name, "ok"]).inc();
                     self.recovered(attempts);
-                    self.delivered(batch, &group);
+                    self.delivered(batch, &records);
                     return Some(Vec::new());
                 }
                 Outcome::Retry(retry) => {
                     meters.requests.with_label_values(&[name, retry.cause.as_str()]).inc();
                     self.pause(&retry, attempts).await;
+                    if retry.cause == Cause::Throttled && attempts.is_multiple_of(HALVE_AFTER) && records.len() > 1 {
+                        return halves(attempts);
+                    }
                 }
                 Outcome::Refused(refusal) => {
                     meters.requests.with_label_values(&[name, "refused"]).inc();
                     self.recovered(attempts);
-                    if let [only] = group.as_slice() {
+                    if let [only] = records.as_slice() {
                         self.refuse(batch, *only, &refusal, attempts).await;
                         return Some(Vec::new());
                     }
-                    let (left, right) = group.split_at(group.len() / 2);
-                    return Some(vec![left.to_vec(), right.to_vec()]);
+                    return halves(0);
                 }
                 Outcome::Each(each) => {
                     meters.requests.with_label_values(&[name, "partial"]).inc();
-                    let (again, pause) = self.each(batch, &group, each, attempts).await;
+                    let (again, pause) = self.each(batch, &records, each, attempts).await;
                     match pause {
                         Some(retry) => self.pause(&retry, attempts).await,
                         None => self.recovered(attempts),
                     }
-                    return Some(vec![again]);
+                    return Some(vec![Group { records: again, attempts }]);
                 }
             }
         }
@@ -147,10 +219,10 @@ impl<S: Sink> Sending<S> {
             if let Some(status) = status {
                 all = headers::add(all, headers::STATUS, &status.to_string());
             }
-            let record = FutureRecord::<(), [u8]>::to(&rejects).payload(&letter.value).headers(all);
-            match self.rejects.send(record, Duration::from_secs(30)).await {
-                Ok(_) => break,
-                Err((error, _)) => {
+            let record = Outgoing { topic: &rejects, key: None, payload: &letter.value, headers: all };
+            match self.rejects.write(record).await {
+                Ok(()) => break,
+                Err(error) => {
                     let too_large = error.rdkafka_error_code() == Some(rdkafka::types::RDKafkaErrorCode::MessageSizeTooLarge);
                     cut = cut || too_large;
                     tracing::error!(part = deliver.name, %error, "a refused record can't be written to rejects yet");
@@ -174,7 +246,7 @@ impl<S: Sink> Sending<S> {
     async fn pause(&self, retry: &Retry, attempts: u32) {
         let delivery = &self.deliver.delivery;
         let ceiling = delivery.retry_initial.0.saturating_mul(1 << (attempts - 1).min(16)).min(delivery.retry_max.0);
-        let jittered = ceiling.mul_f64(rand::random::<f64>());
+        let jittered = ceiling.mul_f64(self.jitter.lock().unwrap_or_else(PoisonError::into_inner).random::<f64>());
         let wait = retry.after.map_or(jittered, |after| after + jittered.min(Duration::from_secs(1)));
         let name = self.deliver.name.as_str();
         self.deliver.meters.failing.with_label_values(&[name, retry.cause.as_str()]).set(1);

@@ -1,0 +1,184 @@
+//! Reads what stands in a topic already, without a group: a stretch of a partition, or all of a topic
+//! between two times.
+
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::message::{BorrowedMessage, Message};
+use rdkafka::{Offset, TopicPartitionList};
+
+use super::client;
+use crate::decision::time::Nanos;
+use crate::pipeline::model::Kafka;
+
+const TIMEOUT: Duration = Duration::from_secs(15);
+
+/// A client that joins no group and commits nothing.
+pub fn reader(kafka: &Kafka, part: &str) -> KafkaResult<BaseConsumer> {
+    let mut config = client::config(kafka, part);
+    config
+        // librdkafka wants a name all the same.
+        .set("group.id", format!("docket-{part}"))
+        .set("enable.auto.commit", "false")
+        .set("isolation.level", "read_committed")
+        .set("enable.partition.eof", "true")
+        .set("queued.max.messages.kbytes", "16384")
+        .set("fetch.queue.backoff.ms", "20")
+        .set("fetch.wait.max.ms", "100");
+    client::with_properties(config, kafka).create()
+}
+
+/// Up to `count` records of a partition that stand before an offset.
+pub fn before(kafka: &Kafka, topic: &str, partition: i32, before: i64, count: usize, take: &mut dyn FnMut(&[u8])) -> KafkaResult<()> {
+    let reader = reader(kafka, "read-back")?;
+    let (low, _) = reader.fetch_watermarks(topic, partition, TIMEOUT)?;
+    // Transaction markers take offsets, too; what they cost is read again from a little further back.
+    let start = low.max(before - i64::try_from(count).unwrap_or(i64::MAX).saturating_add(count as i64 / 8));
+    if start >= before {
+        return Ok(());
+    }
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset(topic, partition, Offset::Offset(start))?;
+    reader.assign(&list)?;
+    let deadline = Instant::now() + TIMEOUT;
+    loop {
+        match reader.poll(Duration::from_millis(100)) {
+            Some(Ok(message)) if message.offset() >= before => return Ok(()),
+            Some(Ok(message)) => {
+                take(message.payload().unwrap_or_default());
+                if message.offset() + 1 >= before {
+                    return Ok(());
+                }
+            }
+            Some(Err(KafkaError::PartitionEOF(_))) => return Ok(()),
+            Some(Err(error)) if !client::is_outage(&error) => return Err(error),
+            None | Some(Err(_)) if Instant::now() > deadline => return Err(KafkaError::MessageConsumption(rdkafka::types::RDKafkaErrorCode::OperationTimedOut)),
+            None | Some(Err(_)) => {}
+        }
+    }
+}
+
+/// Where reading begins or ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Edge {
+    Start,
+    End,
+    /// The first record that Kafka got at this time or later.
+    At(Nanos),
+}
+
+/// A stretch of a partition: from an offset to before another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stretch {
+    pub partition: i32,
+    pub from: i64,
+    pub to: i64,
+}
+
+/// A topic's partitions between two edges, and a reader of them.
+pub struct Past {
+    reader: BaseConsumer,
+    topic: String,
+    pub stretches: Vec<Stretch>,
+}
+
+/// Why a topic can't be read. Says the way out.
+#[derive(Debug, thiserror::Error)]
+pub enum PastError {
+    #[error("Kafka at {brokers} can't be reached: {error}")]
+    Unreachable { brokers: String, error: KafkaError },
+    #[error("there is no topic {0}; `docket setup` creates it")]
+    NoTopic(String),
+    #[error("{topic} can't be read to its end: {error}")]
+    Kafka { topic: String, error: KafkaError },
+    #[error("{topic} can't be read to its end: nothing came for {} s", .0.as_secs(), topic = .1)]
+    Silent(Duration, String),
+}
+
+impl Past {
+    pub fn open(kafka: &Kafka, part: &str, topic: &str, from: Edge, to: Edge) -> Result<Past, PastError> {
+        let wrong = |error| PastError::Kafka { topic: topic.to_owned(), error };
+        let reader = reader(kafka, part).map_err(wrong)?;
+        let unreachable = |error| PastError::Unreachable { brokers: kafka.brokers.clone(), error };
+        let metadata = reader.fetch_metadata(Some(topic), TIMEOUT).map_err(unreachable)?;
+        let partitions: Vec<i32> = metadata.topics().iter().flat_map(|t| t.partitions()).map(rdkafka::metadata::MetadataPartition::id).collect();
+        if partitions.is_empty() {
+            return Err(PastError::NoTopic(topic.to_owned()));
+        }
+        let mut ends = Vec::new();
+        for partition in &partitions {
+            let (low, high) = reader.fetch_watermarks(topic, *partition, TIMEOUT).map_err(wrong)?;
+            ends.push((*partition, low, high));
+        }
+        let at = |edge: Edge| -> Result<Vec<i64>, PastError> {
+            let time = match edge {
+                Edge::Start => return Ok(ends.iter().map(|(_, low, _)| *low).collect()),
+                Edge::End => return Ok(ends.iter().map(|(_, _, high)| *high).collect()),
+                Edge::At(time) => time,
+            };
+            let mut list = TopicPartitionList::new();
+            for partition in &partitions {
+                list.add_partition_offset(topic, *partition, Offset::Offset(time / 1_000_000)).map_err(wrong)?;
+            }
+            let found = reader.offsets_for_times(list, TIMEOUT).map_err(wrong)?;
+            let offset = |(partition, low, high): &(i32, i64, i64)| match found.find_partition(topic, *partition).map(|e| e.offset()) {
+                Some(Offset::Offset(offset)) => offset.clamp(*low, *high),
+                _ => *high,
+            };
+            Ok(ends.iter().map(offset).collect())
+        };
+        let (from, to) = (at(from)?, at(to)?);
+        let stretches = partitions.iter().zip(from.iter().zip(&to)).filter(|(_, (from, to))| from < to);
+        let stretches = stretches.map(|(partition, (from, to))| Stretch { partition: *partition, from: *from, to: *to }).collect();
+        Ok(Past { reader, topic: topic.to_owned(), stretches })
+    }
+
+    /// How many offsets there are; transaction markers among them.
+    pub fn offsets(&self) -> u64 {
+        self.stretches.iter().map(|s| u64::try_from(s.to - s.from).unwrap_or_default()).sum()
+    }
+
+    /// Hands every record to `take`, which says whether to go on; `step` is told of progress in offsets.
+    pub fn read(&self, step: &mut dyn FnMut(u64), take: &mut dyn FnMut(&BorrowedMessage<'_>) -> bool) -> Result<(), PastError> {
+        let wrong = |error| PastError::Kafka { topic: self.topic.clone(), error };
+        let mut left: Vec<Stretch> = self.stretches.clone();
+        let mut list = TopicPartitionList::new();
+        for s in &left {
+            list.add_partition_offset(&self.topic, s.partition, Offset::Offset(s.from)).map_err(wrong)?;
+        }
+        self.reader.assign(&list).map_err(wrong)?;
+        let mut last = Instant::now();
+        while !left.is_empty() {
+            match self.reader.poll(Duration::from_millis(100)) {
+                Some(Ok(message)) => {
+                    last = Instant::now();
+                    let Some(at) = left.iter().position(|s| s.partition == message.partition()) else { continue };
+                    let s = &mut left[at];
+                    let next = (message.offset() + 1).min(s.to);
+                    step(u64::try_from(next - s.from).unwrap_or_default());
+                    s.from = next;
+                    let done = s.from >= s.to;
+                    if message.offset() < s.to && !take(&message) {
+                        return Ok(());
+                    }
+                    if done {
+                        left.swap_remove(at);
+                    }
+                }
+                Some(Err(KafkaError::PartitionEOF(partition))) => {
+                    last = Instant::now();
+                    // What is left of it are transaction markers, or is not committed yet.
+                    if let Some(at) = left.iter().position(|s| s.partition == partition) {
+                        let s = left.swap_remove(at);
+                        step(u64::try_from(s.to - s.from).unwrap_or_default());
+                    }
+                }
+                Some(Err(error)) if !client::is_outage(&error) => return Err(wrong(error)),
+                None | Some(Err(_)) if last.elapsed() > TIMEOUT * 2 => return Err(PastError::Silent(TIMEOUT * 2, self.topic.clone())),
+                None | Some(Err(_)) => {}
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,82 @@
+//! The memory budget: what the parts of a pipeline may hold at most follows from the sizes in its file, so
+//! these are made smaller until their sum fits.
+
+use super::model::{File, Sink};
+use super::units::Bytes;
+
+/// What a process has before it reads anything: code, runtime, clients, series.
+const BASE: usize = 64 << 20;
+/// A transaction stands in memory as it was read and as it is written, in librdkafka's queue and compressed.
+const TRANSACTION: usize = 3;
+/// A batch as it was read, encoded, and compressed.
+const BATCH: usize = 3;
+
+/// No size is made smaller than this.
+const LEAST: usize = 64 << 10;
+
+/// Each size in the file that memory depends on, and how often it counts.
+fn sizes(file: &mut File) -> Vec<(&mut Bytes, usize)> {
+    let intake = &mut file.intake;
+    let mut all = vec![(&mut intake.prefetch, 1), (&mut intake.transaction_bytes, TRANSACTION)];
+    for delivery in file.sinks.values_mut().map(Sink::delivery_mut) {
+        all.push((&mut delivery.prefetch, 1));
+        // Those in flight, and the one that is being filled.
+        all.push((&mut delivery.batch_bytes, (delivery.concurrency + 1) * BATCH));
+    }
+    all
+}
+
+/// What the pipeline may need at most.
+pub fn need(file: &mut File) -> usize {
+    BASE + sizes(file).into_iter().map(|(size, times)| size.0 * times).sum::<usize>()
+}
+
+/// Makes the sizes smaller, all by the same factor, until they fit; or says what budget is needed.
+pub fn fit(file: &mut File) -> Result<(), String> {
+    let budget = file.memory.budget.0;
+    let least = BASE + sizes(file).into_iter().map(|(size, times)| size.0.min(LEAST) * times).sum::<usize>();
+    if least > budget {
+        return Err(format!("these sources and sinks need {} MiB at least; give them more, or fewer batches in flight (delivery.concurrency)", least.div_ceil(1 << 20)));
+    }
+    let needed = need(file);
+    if needed <= budget {
+        return Ok(());
+    }
+    // What is above the least is shared out.
+    let share = (budget - least) as f64 / (needed - least) as f64;
+    for (size, _) in sizes(file) {
+        let least = size.0.min(LEAST);
+        *size = Bytes(least + ((size.0 - least) as f64 * share) as usize);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(budget: &str) -> Result<super::super::Pipeline, super::super::LoadError> {
+        let text = format!(
+            "name: m\nkafka: {{brokers: x}}\nsources: [{{topic: t}}]\nmemory: {{budget: {budget}}}\nsinks:\n  a: {{type: file, path: a}}\n  b: {{type: file, path: b, delivery: {{batch_bytes: 8MiB, concurrency: 8}}}}\n"
+        );
+        super::super::parse(std::path::Path::new("m.yaml"), &text, &super::super::secrets::Real)
+    }
+
+    #[test]
+    fn sizes_are_kept_when_they_fit_and_shared_out_when_not() {
+        let roomy = file("1GiB").map_err(|e| e.to_string()).unwrap();
+        assert_eq!(roomy.file.sinks["b"].delivery().batch_bytes.0, 8 << 20);
+        for budget in [128usize, 200, 300] {
+            let mut tight = file(&format!("{budget}MiB")).map_err(|e| e.to_string()).unwrap().file;
+            assert!(tight.sinks["b"].delivery().batch_bytes.0 < 8 << 20);
+            let need = need(&mut tight);
+            assert!(need <= budget << 20 && need > (budget - 2) << 20, "{budget} MiB: {need}");
+        }
+    }
+
+    #[test]
+    fn a_budget_that_is_too_small_is_told_what_it_takes() {
+        let error = file("32MiB").unwrap_err().to_string();
+        assert!(error.contains("m.yaml:4:18: these sources and sinks need 67 MiB at least"), "{error}");
+    }
+}

@@ -1,0 +1,118 @@
+//! A sink that takes its time, loses answers, refuses some records and is away for a while.
+
+use std::time::Duration;
+
+use docket::decision::record::Record;
+use docket::sink::{Cause, One, Outcome, Refusal, Retry, Sink};
+use tokio::time::Instant;
+
+use super::world::Shared;
+
+/// How it answers.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Manner {
+    /// For the request as a whole, like Loki: a refused one may have been stored in part.
+    Whole,
+    /// For each record, like Elasticsearch.
+    Items,
+}
+
+pub struct SimSink {
+    pub name: String,
+    pub manner: Manner,
+    pub world: Shared,
+}
+
+/// Decision id and bytes.
+type Body = Vec<(String, Vec<u8>)>;
+
+/// The sink answers with an outage for so long.
+pub fn away(world: &Shared, sink: &str, how_long: Duration) {
+    let until = Instant::now() + how_long;
+    world.lock().away.insert(sink.to_owned(), until);
+}
+
+fn retry(cause: Cause) -> Retry {
+    Retry { cause, detail: "simulated".into(), after: None }
+}
+
+impl SimSink {
+    fn is_poison(&self, id: &str) -> bool {
+        id.ends_with(&self.name)
+    }
+
+    fn store(&self, records: &[&(String, Vec<u8>)], acknowledge: bool) {
+        let mut w = self.world.lock();
+        for (id, raw) in records {
+            w.stored.entry(self.name.clone()).or_default().entry(id.clone()).or_default().push(raw.clone());
+            if acknowledge {
+                w.acknowledged.entry(self.name.clone()).or_default().insert(id.clone());
+            }
+        }
+    }
+}
+
+impl Sink for SimSink {
+    type Body = Body;
+
+    fn encode(&self, batch: &[Record<'_>]) -> Body {
+        batch.iter().map(|r| (r.decision_id.to_string(), r.raw.as_bytes().to_vec())).collect()
+    }
+
+    async fn send(&self, body: &Body) -> Outcome {
+        let (latency, dice, away) = {
+            let mut w = self.world.lock();
+            let away = w.away.get(&self.name).is_some_and(|until| Instant::now() < *until);
+            let latency = if w.chance(0.1) { 2_000 } else { 60 };
+            (Duration::from_millis(1 + w.below(latency)), w.below(100), away)
+        };
+        tokio::time::sleep(latency).await;
+        if away {
+            return match dice {
+                0..30 => Outcome::Retry(retry(Cause::Credentials)),
+                30..60 => Outcome::Retry(retry(Cause::Server)),
+                60..80 => Outcome::Retry(Retry { after: Some(Duration::from_secs(1)), ..retry(Cause::Throttled) }),
+                80..90 => {
+                    tokio::time::sleep(Duration::from_secs(30)).await;
+                    Outcome::Retry(retry(Cause::Timeout))
+                }
+                // Taken, and the answer lost.
+                _ => {
+                    self.store(&body.iter().filter(|(id, _)| !self.is_poison(id)).collect::<Vec<_>>(), false);
+                    Outcome::Retry(retry(Cause::Connection))
+                }
+            };
+        }
+        let poisoned = body.iter().any(|(id, _)| self.is_poison(id));
+        let refusal = Refusal { status: 400, reason: "poison".into() };
+        match self.manner {
+            Manner::Whole if poisoned => {
+                // Some may have been stored.
+                if dice < 50 {
+                    self.store(&body.iter().filter(|(id, _)| !self.is_poison(id)).take(3).collect::<Vec<_>>(), false);
+                }
+                Outcome::Refused(refusal)
+            }
+            Manner::Whole => {
+                self.store(&body.iter().collect::<Vec<_>>(), true);
+                Outcome::Delivered
+            }
+            Manner::Items => {
+                let each: Vec<One> = body
+                    .iter()
+                    .map(|record| {
+                        if self.is_poison(&record.0) {
+                            return One::Refused(refusal.clone());
+                        }
+                        if dice < 20 && self.world.lock().chance(0.3) {
+                            return One::Retry(retry(Cause::Throttled));
+                        }
+                        self.store(&[record], true);
+                        One::Delivered
+                    })
+                    .collect();
+                if each.iter().all(|one| *one == One::Delivered) { Outcome::Delivered } else { Outcome::Each(each) }
+            }
+        }
+    }
+}

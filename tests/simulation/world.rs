@@ -1,0 +1,650 @@
+//! A Kafka of one's own: partitions with transactions, groups with cooperative rebalances, time that is
+//! virtual and faults that follow from a seed. What it lets pass, and what it refuses, is what Kafka does.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use docket::log::consumer::Assignments;
+use docket::log::{Commits, Headers, Letters, Message, Outgoing, Polled, Reader, Transactions};
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::message::Headers as _;
+use tokio::time::Instant;
+
+pub type Place = (String, i32);
+type Pairs = Vec<(String, Vec<u8>)>;
+
+/// A member that does not poll for so long is put out of its group.
+const SESSION: Duration = Duration::from_secs(6);
+/// A transaction that is open for so long is aborted, and its producer fenced.
+const TRANSACTION: Duration = Duration::from_secs(15);
+
+#[derive(Clone)]
+pub struct Record {
+    pub offset: i64,
+    pub value: Vec<u8>,
+    pub headers: Pairs,
+}
+
+impl Record {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(n, _)| n == name).and_then(|(_, v)| std::str::from_utf8(v).ok())
+    }
+}
+
+enum Entry {
+    Record { value: Vec<u8>, headers: Pairs, transaction: Option<usize> },
+    /// Ends a transaction; takes an offset and is no record.
+    Marker,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum State {
+    Open,
+    Committed,
+    Aborted,
+}
+
+struct Transaction {
+    state: State,
+    begun: Instant,
+    touched: BTreeSet<Place>,
+}
+
+#[derive(Default)]
+struct Group {
+    topics: Vec<String>,
+    generation: u64,
+    /// By member: when it polled last.
+    members: BTreeMap<u64, Instant>,
+    owners: BTreeMap<Place, u64>,
+    committed: BTreeMap<Place, i64>,
+}
+
+/// How likely each fault is.
+#[derive(Clone, Copy, Debug)]
+pub struct Faults {
+    pub commit_fails: f64,
+    pub poll_stalls: f64,
+    pub letter_fails: f64,
+}
+
+/// What the simulation is made to do wrong, to see that it is noticed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Sabotage {
+    Nothing,
+    /// Deliver commits one more than it may.
+    CommitsTooMuch,
+    /// A transaction loses a record.
+    LosesARecord,
+    /// A zombie's transactional offsets are taken.
+    NoFencing,
+    /// What was aborted can be read.
+    ReadsUncommitted,
+}
+
+pub struct World {
+    rng: SmallRng,
+    logs: BTreeMap<Place, Vec<Entry>>,
+    transactions: Vec<Transaction>,
+    groups: BTreeMap<String, Group>,
+    next_member: u64,
+    pub faults: Faults,
+    pub sabotage: Sabotage,
+    /// By sink: decision ids that it acknowledged, and everything that it holds.
+    pub acknowledged: BTreeMap<String, BTreeSet<String>>,
+    pub stored: BTreeMap<String, BTreeMap<String, Vec<Vec<u8>>>>,
+    /// By sink: until when it answers with an outage.
+    pub away: BTreeMap<String, Instant>,
+    pub violations: Vec<String>,
+    pub events: Vec<String>,
+    start: Instant,
+}
+
+#[derive(Clone)]
+pub struct Shared(Arc<Mutex<World>>);
+
+impl Shared {
+    pub fn new(seed: u64, faults: Faults, sabotage: Sabotage) -> Shared {
+        Shared(Arc::new(Mutex::new(World {
+            rng: SmallRng::seed_from_u64(seed),
+            logs: BTreeMap::new(),
+            transactions: Vec::new(),
+            groups: BTreeMap::new(),
+            next_member: 0,
+            faults,
+            sabotage,
+            acknowledged: BTreeMap::new(),
+            stored: BTreeMap::new(),
+            away: BTreeMap::new(),
+            violations: Vec::new(),
+            events: Vec::new(),
+            start: Instant::now(),
+        })))
+    }
+
+    pub fn lock(&self) -> MutexGuard<'_, World> {
+        self.0.lock().unwrap()
+    }
+}
+
+impl World {
+    pub fn chance(&mut self, p: f64) -> bool {
+        p > 0.0 && self.rng.random_bool(p)
+    }
+
+    pub fn below(&mut self, n: u64) -> u64 {
+        self.rng.random_range(0..n)
+    }
+
+    pub fn note(&mut self, event: impl Into<String>) {
+        let at = self.start.elapsed().as_millis();
+        self.events.push(format!("{at:>8} ms  {}", event.into()));
+    }
+
+    pub fn violation(&mut self, what: String) {
+        self.note(format!("VIOLATION {what}"));
+        self.violations.push(what);
+    }
+
+    pub fn create(&mut self, topic: &str, partitions: i32) {
+        for partition in 0..partitions {
+            self.logs.insert((topic.to_owned(), partition), Vec::new());
+        }
+    }
+
+    fn partitions(&self, topic: &str) -> i32 {
+        self.logs.keys().filter(|(t, _)| t == topic).count() as i32
+    }
+
+    fn append(&mut self, topic: &str, key: Option<&str>, value: &[u8], headers: Pairs, transaction: Option<usize>) {
+        let n = self.partitions(topic) as u64;
+        let partition = match key {
+            Some(key) => key.bytes().fold(7u64, |h, b| h.wrapping_mul(31).wrapping_add(u64::from(b))) % n,
+            None => self.below(n),
+        };
+        let place = (topic.to_owned(), partition as i32);
+        if let Some(id) = transaction {
+            self.transactions[id].touched.insert(place.clone());
+        }
+        self.logs.get_mut(&place).unwrap().push(Entry::Record { value: value.to_vec(), headers, transaction });
+    }
+
+    /// A producer outside, which has no transactions.
+    pub fn produce(&mut self, topic: &str, value: &[u8]) {
+        self.append(topic, None, value, Vec::new(), None);
+    }
+
+    fn state(&self, entry: &Entry) -> State {
+        match entry {
+            Entry::Record { transaction: Some(id), .. } => self.transactions[*id].state,
+            _ => State::Committed,
+        }
+    }
+
+    /// The last stable offset.
+    fn stable(&self, place: &Place) -> i64 {
+        let log = &self.logs[place];
+        log.iter().position(|entry| self.state(entry) == State::Open).unwrap_or(log.len()) as i64
+    }
+
+    /// The next committed record from an offset on.
+    fn read(&self, place: &Place, from: i64) -> Option<Record> {
+        let (log, stable) = (&self.logs[place], self.stable(place));
+        (from..stable).find_map(|offset| match &log[offset as usize] {
+            Entry::Record { value, headers, .. }
+                if self.sabotage == Sabotage::ReadsUncommitted || self.state(&log[offset as usize]) == State::Committed =>
+            {
+                Some(Record { offset, value: value.clone(), headers: headers.clone() })
+            }
+            _ => None,
+        })
+    }
+
+    /// All committed records of a topic.
+    pub fn committed(&self, topic: &str) -> Vec<(i32, Record)> {
+        let mut all = Vec::new();
+        for place in self.logs.keys().filter(|(t, _)| t == topic) {
+            let mut from = 0;
+            while let Some(record) = self.read(place, from) {
+                from = record.offset + 1;
+                all.push((place.1, record));
+            }
+        }
+        all
+    }
+
+    /// Puts out members that are silent, and aborts transactions that take too long.
+    fn tick(&mut self) {
+        let now = Instant::now();
+        let mut moved = Vec::new();
+        for (name, group) in &mut self.groups {
+            let dead: Vec<u64> = group.members.iter().filter(|(_, seen)| now - **seen > SESSION).map(|(id, _)| *id).collect();
+            for id in dead {
+                group.members.remove(&id);
+                group.owners.retain(|_, owner| *owner != id);
+                group.generation += 1;
+                moved.push(format!("{name}: member {id} was put out"));
+            }
+        }
+        for id in 0..self.transactions.len() {
+            if self.transactions[id].state == State::Open && now - self.transactions[id].begun > TRANSACTION {
+                self.end(id, State::Aborted);
+                moved.push(format!("transaction {id} timed out"));
+            }
+        }
+        moved.into_iter().for_each(|event| self.note(event));
+    }
+
+    fn end(&mut self, id: usize, state: State) {
+        self.transactions[id].state = state;
+        for place in std::mem::take(&mut self.transactions[id].touched) {
+            self.logs.get_mut(&place).unwrap().push(Entry::Marker);
+        }
+    }
+
+    /// Which member is to have a partition: round robin, in the order of the members.
+    fn wanted(&self, group: &str, place: &Place) -> Option<u64> {
+        let group = &self.groups[group];
+        let members: Vec<u64> = group.members.keys().copied().collect();
+        let index = self.logs.keys().filter(|(t, _)| group.topics.contains(t)).position(|p| p == place)?;
+        members.get(index % members.len().max(1)).copied()
+    }
+
+    fn take_offsets(&mut self, group: &str, member: u64, offsets: &[(Place, i64)]) -> Result<(), RDKafkaErrorCode> {
+        self.tick();
+        let fenced = !self.groups.get(group).is_some_and(|g| g.members.contains_key(&member));
+        if fenced {
+            return Err(RDKafkaErrorCode::UnknownMemberId);
+        }
+        let sink = group.rsplit('.').next().unwrap_or_default().to_owned();
+        for (place, offset) in offsets {
+            if sink != "intake" {
+                self.check_commit(&sink, place, *offset);
+            }
+            self.groups.get_mut(group).unwrap().committed.insert(place.clone(), *offset);
+        }
+        Ok(())
+    }
+
+    /// Everything below a committed offset was acknowledged by the sink or is in rejects.
+    fn check_commit(&mut self, sink: &str, place: &Place, offset: i64) {
+        let mut from = 0;
+        let mut missing = Vec::new();
+        while let Some(record) = self.read(place, from).filter(|r| r.offset < offset) {
+            from = record.offset + 1;
+            let id = super::decision_id(&record.value);
+            if !self.acknowledged.get(sink).is_some_and(|ids| ids.contains(&id)) && !self.is_rejected(sink, &id) {
+                missing.push(format!("{id} at {}", record.offset));
+            }
+        }
+        if !missing.is_empty() {
+            self.violation(format!("{sink} committed {offset} of {place:?} without {}", missing.join(", ")));
+        }
+    }
+
+    pub fn is_rejected(&self, sink: &str, id: &str) -> bool {
+        let rejects = self.committed(super::REJECTS);
+        rejects.iter().any(|(_, r)| r.header("docket-sink") == Some(sink) && super::decision_id(&r.value) == id)
+    }
+
+    /// How many committed records a group has not finished.
+    pub fn lag(&self, group: &str, topic: &str) -> usize {
+        let committed = self.groups.get(group).map(|g| &g.committed);
+        let places = self.logs.keys().filter(|(t, _)| t == topic);
+        places.filter(|place| self.read(place, committed.and_then(|c| c.get(*place)).copied().unwrap_or(0)).is_some() || self.stable(place) < self.logs[*place].len() as i64).count()
+    }
+}
+
+/// A member of a group.
+pub struct Member<A> {
+    world: Shared,
+    group: String,
+    id: Cell<u64>,
+    generation: Cell<u64>,
+    assignments: A,
+    positions: RefCell<BTreeMap<Place, i64>>,
+    paused: RefCell<BTreeSet<Place>>,
+    ended: RefCell<BTreeMap<Place, i64>>,
+}
+
+impl<A: Assignments> Member<A> {
+    pub fn join(world: &Shared, group: &str, topics: &[&str], assignments: A) -> Member<A> {
+        let member = Member {
+            world: world.clone(),
+            group: group.to_owned(),
+            id: Cell::new(0),
+            generation: Cell::new(0),
+            assignments,
+            positions: RefCell::default(),
+            paused: RefCell::default(),
+            ended: RefCell::default(),
+        };
+        let mut w = world.lock();
+        w.groups.entry(group.to_owned()).or_default().topics = topics.iter().map(|t| (*t).to_owned()).collect();
+        drop(w);
+        member.enter();
+        member
+    }
+
+    fn enter(&self) {
+        let mut w = self.world.lock();
+        w.next_member += 1;
+        let id = w.next_member;
+        let group = w.groups.get_mut(&self.group).unwrap();
+        group.members.insert(id, Instant::now());
+        group.generation += 1;
+        self.id.set(id);
+        w.note(format!("{}: member {id} joined", self.group));
+    }
+
+    fn places(places: &[Place]) -> Vec<(String, i32)> {
+        places.to_vec()
+    }
+
+    /// Gives up and takes over what the group wants it to.
+    fn rebalance(&self) {
+        let (out, lost) = {
+            let mut w = self.world.lock();
+            w.tick();
+            let alive = w.groups[&self.group].members.contains_key(&self.id.get());
+            if alive {
+                w.groups.get_mut(&self.group).unwrap().members.insert(self.id.get(), Instant::now());
+            }
+            let own: Vec<Place> = self.positions.borrow().keys().cloned().collect();
+            let out: Vec<Place> = own.into_iter().filter(|place| !alive || w.wanted(&self.group, place) != Some(self.id.get())).collect();
+            (out, !alive)
+        };
+        if !out.is_empty() {
+            // The callback may commit, so nothing is locked.
+            self.assignments.revoked(self, &Self::places(&out), lost);
+            let mut w = self.world.lock();
+            let group = w.groups.get_mut(&self.group).unwrap();
+            for place in &out {
+                self.positions.borrow_mut().remove(place);
+                self.paused.borrow_mut().remove(place);
+                self.ended.borrow_mut().remove(place);
+                if group.owners.get(place) == Some(&self.id.get()) {
+                    group.owners.remove(place);
+                }
+            }
+            w.note(format!("{}: member {} gave up {out:?}{}", self.group, self.id.get(), if lost { " (lost)" } else { "" }));
+        }
+        if lost {
+            self.enter();
+        }
+        let new: Vec<Place> = {
+            let mut w = self.world.lock();
+            let places: Vec<Place> = w.logs.keys().filter(|(t, _)| w.groups[&self.group].topics.contains(t)).cloned().collect();
+            let free = |place: &Place| !w.groups[&self.group].owners.contains_key(place) && w.wanted(&self.group, place) == Some(self.id.get());
+            let new: Vec<Place> = places.into_iter().filter(free).collect();
+            self.generation.set(w.groups[&self.group].generation);
+            let group = w.groups.get_mut(&self.group).unwrap();
+            for place in &new {
+                group.owners.insert(place.clone(), self.id.get());
+                let from = group.committed.get(place).copied().unwrap_or(0);
+                self.positions.borrow_mut().insert(place.clone(), from);
+            }
+            new
+        };
+        if !new.is_empty() {
+            self.assignments.assigned(&Self::places(&new));
+        }
+    }
+}
+
+struct Owned(Pairs);
+
+impl Headers for Owned {
+    fn pairs(&self) -> Vec<(&str, &[u8])> {
+        self.0.iter().map(|(n, v)| (n.as_str(), v.as_slice())).collect()
+    }
+}
+
+impl<A: Assignments> Commits for Member<A> {
+    fn commit(&self, topic: &str, offsets: &[(i32, i64)], _: bool) -> KafkaResult<()> {
+        let mut w = self.world.lock();
+        let p = w.faults.commit_fails;
+        if w.chance(p) {
+            return Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::CoordinatorNotAvailable));
+        }
+        let more = i64::from(w.sabotage == Sabotage::CommitsTooMuch);
+        let offsets: Vec<(Place, i64)> = offsets.iter().map(|(p, o)| ((topic.to_owned(), *p), o + more)).collect();
+        w.take_offsets(&self.group, self.id.get(), &offsets).map_err(KafkaError::ConsumerCommit)
+    }
+}
+
+impl<A: Assignments> Reader for Member<A> {
+    type Membership = (String, u64, u64);
+
+    async fn poll(&self, wait: Duration, take: &mut dyn FnMut(&Message<'_>)) -> KafkaResult<Polled> {
+        let stall = {
+            let mut w = self.world.lock();
+            let p = w.faults.poll_stalls;
+            if w.chance(p) {
+                w.note(format!("{}: member {} stalls", self.group, self.id.get()));
+                Some(Duration::from_millis(w.below(20_000)))
+            } else {
+                None
+            }
+        };
+        match stall {
+            Some(stall) => tokio::time::sleep(stall).await,
+            None => tokio::task::yield_now().await,
+        }
+        self.rebalance();
+        let next = |this: &Self| {
+            let mut w = this.world.lock();
+            let mut places: Vec<(Place, i64)> = this.positions.borrow().iter().filter(|(p, _)| !this.paused.borrow().contains(*p)).map(|(p, o)| (p.clone(), *o)).collect();
+            if !places.is_empty() {
+                let at = w.below(places.len() as u64) as usize;
+                places.rotate_left(at);
+            }
+            for (place, from) in places {
+                match w.read(&place, from) {
+                    Some(record) => return Some((place, Some(record))),
+                    None => {
+                        let stable = w.stable(&place);
+                        if this.ended.borrow_mut().insert(place.clone(), stable) != Some(stable) {
+                            return Some((place, None));
+                        }
+                    }
+                }
+            }
+            None
+        };
+        let mut found = next(self);
+        if found.is_none() && !wait.is_zero() {
+            tokio::time::sleep(wait).await;
+            self.rebalance();
+            found = next(self);
+        }
+        Ok(match found {
+            None => Polled::Nothing,
+            Some((place, None)) => Polled::End(place.1),
+            Some((place, Some(record))) => {
+                self.positions.borrow_mut().insert(place.clone(), record.offset + 1);
+                let headers = Owned(record.headers.clone());
+                take(&Message { topic: &place.0, partition: place.1, offset: record.offset, payload: &record.value, headers: &headers });
+                Polled::Message
+            }
+        })
+    }
+
+    fn pause(&self) -> KafkaResult<()> {
+        *self.paused.borrow_mut() = self.positions.borrow().keys().cloned().collect();
+        Ok(())
+    }
+
+    fn resume(&self) -> KafkaResult<()> {
+        self.paused.borrow_mut().clear();
+        Ok(())
+    }
+
+    fn seek(&self, places: &[(&str, i32, i64)]) -> KafkaResult<()> {
+        for (topic, partition, offset) in places {
+            if let Some(position) = self.positions.borrow_mut().get_mut(&((*topic).to_owned(), *partition)) {
+                *position = *offset;
+            }
+        }
+        Ok(())
+    }
+
+    fn read_back(&self, topic: &str, partition: i32, before: i64, count: usize, take: &mut dyn FnMut(&[u8])) -> KafkaResult<()> {
+        let w = self.world.lock();
+        let place = (topic.to_owned(), partition);
+        let mut from = (before - count as i64).max(0);
+        while let Some(record) = w.read(&place, from).filter(|r| r.offset < before) {
+            from = record.offset + 1;
+            take(&record.value);
+        }
+        Ok(())
+    }
+
+    fn end(&self, topic: &str, partition: i32) -> Option<i64> {
+        Some(self.world.lock().stable(&(topic.to_owned(), partition)))
+    }
+
+    fn membership(&self) -> Option<(String, u64, u64)> {
+        Some((self.group.clone(), self.id.get(), self.generation.get()))
+    }
+
+    fn leave(&self) {
+        let mut w = self.world.lock();
+        let group = w.groups.get_mut(&self.group).unwrap();
+        group.members.remove(&self.id.get());
+        group.owners.retain(|_, owner| *owner != self.id.get());
+        group.generation += 1;
+        w.note(format!("{}: member {} left", self.group, self.id.get()));
+    }
+}
+
+/// A transactional producer.
+pub struct Producer {
+    world: Shared,
+    open: Cell<Option<usize>>,
+    /// Tags of the open transaction, in the order of sending.
+    sent: RefCell<Vec<usize>>,
+    too_large: RefCell<Vec<usize>>,
+}
+
+/// Kafka's max.message.bytes of the docket topic and of rejects, here.
+pub const DOCKET_TAKES: usize = 3_000;
+pub const REJECTS_TAKE: usize = 6_000;
+
+impl Producer {
+    pub fn new(world: &Shared) -> Producer {
+        Producer { world: world.clone(), open: Cell::new(None), sent: RefCell::default(), too_large: RefCell::default() }
+    }
+
+    fn is_fenced(&self) -> bool {
+        let mut w = self.world.lock();
+        w.tick();
+        self.open.get().is_some_and(|id| w.transactions[id].state != State::Open)
+    }
+}
+
+impl Transactions for Producer {
+    type Membership = (String, u64, u64);
+
+    fn begin(&self) -> KafkaResult<()> {
+        let mut w = self.world.lock();
+        w.transactions.push(Transaction { state: State::Open, begun: Instant::now(), touched: BTreeSet::new() });
+        self.open.set(Some(w.transactions.len() - 1));
+        Ok(())
+    }
+
+    fn send(&self, record: Outgoing<'_>, tag: usize, alone: bool) -> KafkaResult<()> {
+        if self.is_fenced() {
+            return Err(KafkaError::MessageProduction(RDKafkaErrorCode::InvalidProducerEpoch));
+        }
+        let takes = if record.topic == super::REJECTS { REJECTS_TAKE } else { DOCKET_TAKES };
+        let mut w = self.world.lock();
+        if record.payload.len() > takes {
+            // The broker refuses the batch, with what was sent just before.
+            let mut refused = vec![tag];
+            if !alone {
+                let sent = self.sent.borrow();
+                let n = w.below(4) as usize;
+                refused.extend(sent.iter().rev().take(n));
+            }
+            self.too_large.borrow_mut().extend(refused);
+            return Ok(());
+        }
+        self.sent.borrow_mut().push(tag);
+        if w.sabotage == Sabotage::LosesARecord && w.chance(0.01) {
+            return Ok(());
+        }
+        let headers: Pairs = record.headers.iter().map(|h| (h.key.to_owned(), h.value.unwrap_or_default().to_vec())).collect();
+        w.append(record.topic, record.key, record.payload, headers, self.open.get());
+        Ok(())
+    }
+
+    fn any_failed(&self) -> bool {
+        !self.too_large.borrow().is_empty()
+    }
+
+    fn commit(&self, offsets: &[(&str, i32, i64)], member: &(String, u64, u64)) -> KafkaResult<()> {
+        if self.is_fenced() || !self.too_large.borrow().is_empty() {
+            return Err(KafkaError::MessageProduction(RDKafkaErrorCode::InvalidTransactionalState));
+        }
+        let mut w = self.world.lock();
+        let p = w.faults.commit_fails;
+        if w.chance(p) {
+            w.note("a transaction fails");
+            return Err(KafkaError::MessageProduction(RDKafkaErrorCode::InvalidTransactionalState));
+        }
+        let (group, id, generation) = member;
+        let current = w.groups[group].generation;
+        if w.sabotage != Sabotage::NoFencing && *generation != current {
+            return Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::IllegalGeneration));
+        }
+        let offsets: Vec<(Place, i64)> = offsets.iter().map(|(t, p, o)| (((*t).to_owned(), *p), *o)).collect();
+        if w.sabotage == Sabotage::NoFencing {
+            for (place, offset) in &offsets {
+                w.groups.get_mut(group).unwrap().committed.insert(place.clone(), *offset);
+            }
+        } else {
+            w.take_offsets(group, *id, &offsets).map_err(KafkaError::ConsumerCommit)?;
+        }
+        if let Some(id) = self.open.take() {
+            w.end(id, State::Committed);
+        }
+        self.sent.borrow_mut().clear();
+        Ok(())
+    }
+
+    fn abort(&self) -> KafkaResult<Vec<usize>> {
+        if self.is_fenced() {
+            return Err(KafkaError::MessageProduction(RDKafkaErrorCode::InvalidProducerEpoch));
+        }
+        if let Some(id) = self.open.take() {
+            self.world.lock().end(id, State::Aborted);
+        }
+        self.sent.borrow_mut().clear();
+        Ok(self.too_large.take())
+    }
+}
+
+/// Writes dead letters.
+pub struct Dead(pub Shared);
+
+impl Letters for Dead {
+    async fn write(&self, record: Outgoing<'_>) -> KafkaResult<()> {
+        tokio::task::yield_now().await;
+        let mut w = self.0.lock();
+        let p = w.faults.letter_fails;
+        if w.chance(p) {
+            return Err(KafkaError::MessageProduction(RDKafkaErrorCode::MessageTimedOut));
+        }
+        if record.payload.len() > REJECTS_TAKE {
+            return Err(KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge));
+        }
+        let headers: Pairs = record.headers.iter().map(|h| (h.key.to_owned(), h.value.unwrap_or_default().to_vec())).collect();
+        w.append(record.topic, record.key, record.payload, headers, None);
+        Ok(())
+    }
+}
