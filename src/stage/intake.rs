@@ -4,7 +4,7 @@
 //! When partitions are taken away, or anything about a transaction fails, the transaction is aborted and
 //! the records are read again: what they become is a pure function of their bytes.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -13,7 +13,7 @@ use rdkafka::error::{KafkaError, KafkaResult};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::rejects::{dead_letter, may_not_fit};
+use super::rejects::{cut, cut_to_fit, dead_letter};
 use crate::clock::now;
 use crate::decision::docket;
 use crate::decision::formats::{self, Format, Piece};
@@ -98,7 +98,7 @@ struct Open {
     /// There is a transaction; without one, only places to go back to.
     begun: bool,
     /// By topic and partition: the first offset read, and the one after the last.
-    offsets: HashMap<(usize, i32), (i64, i64)>,
+    offsets: BTreeMap<(usize, i32), (i64, i64)>,
     /// By tag.
     produced: Vec<Produced>,
     bytes: usize,
@@ -171,9 +171,10 @@ impl Intake {
             topics: self.topics(),
             docket_topic,
             rejects_topic,
-            suspects: HashMap::new(),
+            suspects: BTreeMap::new(),
             out: Vec::new(),
-            next: HashMap::new(),
+            next: BTreeMap::new(),
+            failures: 0,
         };
         run.until(stop).await
     }
@@ -188,10 +189,12 @@ struct Run<'i, R, T> {
     docket_topic: String,
     rejects_topic: String,
     /// Pieces that a transaction failed over, until they are through.
-    suspects: HashMap<Place, Suspect>,
+    suspects: BTreeMap<Place, Suspect>,
     out: Vec<u8>,
     /// The next offset of each partition, for the lag.
-    next: HashMap<(usize, i32), i64>,
+    next: BTreeMap<(usize, i32), i64>,
+    /// How many transactions failed one after the other.
+    failures: u32,
 }
 
 impl<R, T> Run<'_, R, T>
@@ -206,14 +209,33 @@ where
                 continue;
             };
             match self.commit(&open) {
-                Ok(()) => self.committed(&open),
-                Err(error) => self.abort(&open, &error)?,
+                Ok(()) => {
+                    self.committed(&open);
+                    self.failures = 0;
+                }
+                Err(error) => {
+                    self.abort(&open, &error)?;
+                    self.failures += 1;
+                    self.pause(stop).await;
+                }
             }
             self.report();
         }
         self.reader.leave();
         self.intake.progress.forget("intake");
         Ok(())
+    }
+
+    /// Transactions that fail one after the other are begun again more and more slowly. The first few are
+    /// how records that are too large are found.
+    async fn pause(&self, stop: &CancellationToken) {
+        let Some(doubled) = self.failures.checked_sub(4) else { return };
+        let pause = Duration::from_millis(100 << doubled.min(6));
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => {}
+            () = tokio::time::sleep(pause) => {}
+        }
     }
 
     /// Reads and produces until the transaction is due. `None` if there was nothing to read.
@@ -377,7 +399,7 @@ struct Target<'r, T> {
     topics: &'r [&'r str],
     docket_topic: &'r str,
     rejects_topic: &'r str,
-    suspects: &'r HashMap<Place, Suspect>,
+    suspects: &'r BTreeMap<Place, Suspect>,
     /// When the open transaction began to read.
     received: &'r str,
 }
@@ -436,7 +458,8 @@ impl<T: Transactions> Target<'_, T> {
             };
             if let Some((bytes, reject)) = rejected {
                 *open.tally.rejects.entry(reject.reason).or_default() += 1;
-                let cut = proven == Some(Product::Reject) || may_not_fit(bytes.len(), self.intake.rejects_limit);
+                let limit = self.intake.rejects_limit;
+                let cut = if proven == Some(Product::Reject) { Some(cut(limit)) } else { cut_to_fit(bytes.len(), limit) };
                 let letter = dead_letter("intake", &bytes, &reject, &origin, self.received, cut);
                 open.produced.push(Produced { place, product: Product::Reject, alone });
                 let record = Outgoing { topic: self.rejects_topic, key: None, payload: &letter.value, headers: letter.headers };

@@ -70,7 +70,7 @@ struct Input {
 fn input(rng: &mut SmallRng) -> Input {
     let mut input = Input::default();
     let count = rng.random_range(30..120);
-    let today = jiff::Timestamp::now();
+    let today = jiff::Timestamp::from_second(jiff::Timestamp::now().as_second()).unwrap();
     let mut id = 0;
     let mut decision = |rng: &mut SmallRng, input: &mut Input| {
         id += 1;
@@ -292,6 +292,13 @@ fn check(world: &Shared, input: &Input) {
     }
     if times != input.times {
         wrong.push(format!("the docket holds {} decisions, not {}: {:?}", times.values().sum::<usize>(), input.times.values().sum::<usize>(), input.times.keys().filter(|id| times.get(*id) != input.times.get(*id)).collect::<Vec<_>>()));
+    }
+    for (id, n) in &input.times {
+        if times.get(id) != Some(n) {
+            let got = times.get(id).copied().unwrap_or(0);
+            let rejected: Vec<_> = w.committed(REJECTS).into_iter().filter(|(_, r)| String::from_utf8_lossy(&r.value).contains(&format!("{id}\""))).map(|(_, r)| r.headers.iter().map(|(n, v)| format!("{n}={}", String::from_utf8_lossy(v))).collect::<Vec<_>>()).collect();
+            w.note(format!("{id}: {got} times, not {n}; in rejects {rejected:?}"));
+        }
     }
     let mut rejected = 0;
     for (_, record) in w.committed(REJECTS) {

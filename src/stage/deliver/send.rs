@@ -17,7 +17,7 @@ use crate::decision::time;
 use crate::log::headers::{self, Origin};
 use crate::log::{Letters, Outgoing};
 use crate::sink::{Cause, One, Outcome, Refusal, Retry, Sink};
-use crate::stage::rejects::{dead_letter, may_not_fit};
+use crate::stage::rejects::{cut, cut_to_fit, dead_letter};
 
 /// What the tasks that send share.
 pub struct Sending<S, L> {
@@ -210,10 +210,10 @@ impl<S: Sink, L: Letters> Sending<S, L> {
         let origin = Origin { topic: &topic, partition: item.partition, offset: item.offset, element: 0 };
         let value = batch.value(item);
         let rejects = deliver.pipeline.rejects_topic();
-        let mut cut = may_not_fit(value.len(), deliver.rejects_limit);
+        let mut kept = cut_to_fit(value.len(), deliver.rejects_limit);
         let received = time::format(now());
         loop {
-            let letter = dead_letter("deliver", value, reject, &origin, &received, cut);
+            let letter = dead_letter("deliver", value, reject, &origin, &received, kept);
             let mut all = headers::add(letter.headers, headers::SINK, &deliver.name);
             all = headers::add(all, headers::ATTEMPTS, &attempts.to_string());
             if let Some(status) = status {
@@ -224,7 +224,10 @@ impl<S: Sink, L: Letters> Sending<S, L> {
                 Ok(()) => break,
                 Err(error) => {
                     let too_large = error.rdkafka_error_code() == Some(rdkafka::types::RDKafkaErrorCode::MessageSizeTooLarge);
-                    cut = cut || too_large;
+                    if too_large {
+                        // Less each time, whatever the topic takes.
+                        kept = Some(kept.map_or(cut(deliver.rejects_limit), |kept| kept / 2));
+                    }
                     tracing::error!(part = deliver.name, %error, "a refused record can't be written to rejects yet");
                     tokio::time::sleep(Duration::from_secs(1)).await;
                 }
