@@ -5,7 +5,7 @@
 //! the records are read again: what they become is a pure function of their bytes.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -50,6 +50,8 @@ pub struct Intake {
 pub struct Seen {
     /// Partitions were taken away: the open transaction may hold records that are another's now.
     disturbed: AtomicBool,
+    /// Which; they may have been assigned anew since, and then begin where the group committed.
+    revoked: Mutex<Vec<(String, i32)>>,
     assigned: AtomicBool,
 }
 
@@ -60,7 +62,19 @@ impl Assignments for Arc<Seen> {
 
     fn revoked(&self, _: &dyn Commits, partitions: &[(String, i32)], _: bool) {
         if !partitions.is_empty() {
+            self.revoked.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(partitions);
             self.disturbed.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Seen {
+    /// Forgets where to go back to in partitions that were taken away.
+    fn settle(&self, topics: &[&str], open: &mut Open) {
+        for (topic, partition) in self.revoked.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            if let Some(topic) = topics.iter().position(|t| *t == topic) {
+                open.offsets.remove(&(topic, partition));
+            }
         }
     }
 }
@@ -242,6 +256,7 @@ where
     async fn collect(&mut self, stop: &CancellationToken) -> Result<Option<Open>, IntakeError> {
         let config = &self.intake.pipeline.file.intake;
         self.seen.disturbed.store(false, Ordering::Relaxed);
+        self.seen.revoked.lock().unwrap_or_else(PoisonError::into_inner).clear();
         let mut open: Option<Open> = None;
         let mut received = String::new();
         let mut due = Instant::now() + config.transaction_interval.0;
@@ -255,9 +270,10 @@ where
             let mut take = |message: &Message<'_>| {
                 if self.seen.disturbed.load(Ordering::Relaxed) {
                     // The record that came with it is read again.
+                    let open = open.get_or_insert_default();
+                    self.seen.settle(&self.topics, open);
                     if let Some(topic) = self.topics.iter().position(|t| *t == message.topic) {
-                        let place = (message.offset, message.offset);
-                        open.get_or_insert_default().offsets.entry((topic, message.partition)).or_insert(place);
+                        open.offsets.entry((topic, message.partition)).or_insert((message.offset, message.offset));
                     }
                     return;
                 }
@@ -291,6 +307,10 @@ where
                 return Err(error.into());
             }
             if self.seen.disturbed.load(Ordering::Relaxed) {
+                let mut open = open;
+                if let Some(open) = &mut open {
+                    self.seen.settle(&self.topics, open);
+                }
                 match open {
                     Some(open) if open.begun => self.abort(&open, &KafkaError::Canceled)?,
                     Some(open) => self.rewind(&open)?,

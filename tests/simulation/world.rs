@@ -90,6 +90,8 @@ pub struct World {
     rng: SmallRng,
     logs: BTreeMap<Place, Vec<Entry>>,
     transactions: Vec<Transaction>,
+    open: BTreeSet<usize>,
+    stable: RefCell<BTreeMap<Place, usize>>,
     groups: BTreeMap<String, Group>,
     next_member: u64,
     pub faults: Faults,
@@ -113,6 +115,8 @@ impl Shared {
             rng: SmallRng::seed_from_u64(seed),
             logs: BTreeMap::new(),
             transactions: Vec::new(),
+            open: BTreeSet::new(),
+            stable: RefCell::default(),
             groups: BTreeMap::new(),
             next_member: 0,
             faults,
@@ -188,7 +192,13 @@ impl World {
     /// The last stable offset.
     fn stable(&self, place: &Place) -> i64 {
         let log = &self.logs[place];
-        log.iter().position(|entry| self.state(entry) == State::Open).unwrap_or(log.len()) as i64
+        // What was stable once stays so.
+        let mut stable = self.stable.borrow_mut();
+        let known = stable.entry(place.clone()).or_default();
+        while *known < log.len() && self.state(&log[*known]) != State::Open {
+            *known += 1;
+        }
+        *known as i64
     }
 
     /// The next committed record from an offset on.
@@ -230,8 +240,8 @@ impl World {
                 moved.push(format!("{name}: member {id} was put out"));
             }
         }
-        for id in 0..self.transactions.len() {
-            if self.transactions[id].state == State::Open && now - self.transactions[id].begun > TRANSACTION {
+        for id in self.open.clone() {
+            if now - self.transactions[id].begun > TRANSACTION {
                 self.end(id, State::Aborted);
                 moved.push(format!("transaction {id} timed out"));
             }
@@ -241,6 +251,7 @@ impl World {
 
     fn end(&mut self, id: usize, state: State) {
         self.transactions[id].state = state;
+        self.open.remove(&id);
         for place in std::mem::take(&mut self.transactions[id].touched) {
             self.logs.get_mut(&place).unwrap().push(Entry::Marker);
         }
@@ -559,7 +570,9 @@ impl Transactions for Producer {
     fn begin(&self) -> KafkaResult<()> {
         let mut w = self.world.lock();
         w.transactions.push(Transaction { state: State::Open, begun: Instant::now(), touched: BTreeSet::new() });
-        self.open.set(Some(w.transactions.len() - 1));
+        let id = w.transactions.len() - 1;
+        w.open.insert(id);
+        self.open.set(Some(id));
         Ok(())
     }
 

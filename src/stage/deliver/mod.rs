@@ -313,10 +313,9 @@ impl<S: Sink, R: Reader, L: Letters> Loop<'_, S, R, L> {
                 delivered = sender.deliver(&batch, body, sorted) => delivered,
             };
             gauge.sub(records);
-            if delivered {
-                // The loop may have ended; then nothing is committed any more.
-                let _ = done.send(batch.segments);
-            }
+            // A batch that was given up frees its place, too, and finishes nothing. The loop may have ended;
+            // then nothing is committed any more.
+            let _ = done.send(if delivered { batch.segments } else { Vec::new() });
         };
         self.deliver.runtime.spawn(work.instrument(span));
     }
