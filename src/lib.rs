@@ -4,10 +4,11 @@
 //! - [`log`]: Kafka, the only place where data waits.
 //! - [`decision`]: what a decision is; from a producer's bytes to the docket record. Pure.
 //! - [`stage`]: the running parts. `intake` writes the docket topic, `deliver` hands it to one sink.
-//! - [`sink`]: where decisions go: OTLP, Loki, Elasticsearch, files, Prometheus.
+//! - [`sink`]: where decisions go: OTLP, Loki, Elasticsearch, CloudWatch Logs, files, Prometheus.
 //! - [`metrics`]: what Prometheus scrapes of the decisions.
 //! - [`telemetry`]: docket's own counters, logs, traces and health.
 //! - [`admin`]: the port that serves them.
+//! - [`verify`]: whether the sinks hold what the docket holds.
 //! - [`generate`]: made-up decisions, for load and the demo.
 //! - [`cli`]: the commands.
 
@@ -22,3 +23,4 @@ pub mod pipeline;
 pub mod sink;
 pub mod stage;
 pub mod telemetry;
+pub mod verify;

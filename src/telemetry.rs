@@ -28,7 +28,6 @@ pub struct Meters {
     pub failing: IntGaugeVec,
     pub restarts: IntCounterVec,
     pub stalled: IntGaugeVec,
-    pub repeats: IntCounterVec,
 }
 
 impl Meters {
@@ -71,7 +70,11 @@ impl Meters {
             unjudged: counter("docket_results_unjudged_total", "Results that no rule can judge; the verdict is undefined.", &["topic"])?,
             transactions: counter("docket_transactions_total", "Intake's Kafka transactions.", &["outcome"])?,
             rebalances: counter("docket_rebalances_total", "Changes of a part's partitions.", &["part", "kind"])?,
-            delivered: counter("docket_sink_records_total", "Decisions that are done with for a sink: delivered, refused for good, repeat (sent before), or too_old and sent elsewhere.", &["sink", "outcome"])?,
+            delivered: counter(
+                "docket_sink_records_total",
+                "Decisions that are done with for a sink: delivered, refused for good, repeat (sent before), or too_old and sent elsewhere.",
+                &["sink", "outcome"],
+            )?,
             requests: counter(
                 "docket_sink_requests_total",
                 "Requests to a sink by outcome: ok, refused, partial, or the cause of a retry.",
@@ -84,11 +87,6 @@ impl Meters {
             oldest,
             failing: gauge("docket_sink_failing", "1 while a sink's requests fail, by cause.", &["sink", "cause"])?,
             stalled: gauge("docket_stalled_partitions", "Assigned partitions with records to do that make no progress.", &["part"])?,
-            repeats: counter(
-                "docket_sink_repeats_total",
-                "Decisions not sent to a sink because it got the same decision id shortly before (delivery.repeat_window).",
-                &["sink"],
-            )?,
             restarts: counter("docket_part_restarts_total", "Restarts of a part after an error.", &["part"])?,
         })
     }

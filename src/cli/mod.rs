@@ -4,15 +4,19 @@ mod check;
 mod demo;
 mod feed;
 mod generate;
+mod rejects;
+mod replay;
 mod run;
 mod schema;
 mod setup;
 mod tail;
+mod verify;
 
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+use crate::log::past::Edge;
 use crate::pipeline::{self, Pipeline};
 
 /// The flight recorder for policy decisions.
@@ -30,7 +34,10 @@ use crate::pipeline::{self, Pipeline};
   docket check pipelines/opa.yaml            validate a pipeline file and run its tests
   docket setup pipelines/opa.yaml            create topics and index templates
   docket run pipelines/opa.yaml              run it
-  docket tail pipelines/opa.yaml --verdict deny"
+  docket tail pipelines/opa.yaml --verdict deny
+  docket rejects pipelines/opa.yaml          what was refused, and why
+  docket replay pipelines/opa.yaml           send it round again
+  docket verify pipelines/opa.yaml           is the record complete and true?"
 )]
 struct Cli {
     #[command(subcommand)]
@@ -46,6 +53,9 @@ enum Command {
     Setup(setup::Args),
     Generate(generate::Args),
     Tail(tail::Args),
+    Rejects(rejects::Args),
+    Replay(replay::Args),
+    Verify(verify::Args),
     /// Print shell completions, e.g. `docket completions bash > /etc/bash_completion.d/docket`.
     Completions {
         shell: clap_complete::Shell,
@@ -66,6 +76,9 @@ pub fn main() -> ExitCode {
         Command::Setup(args) => runtime(setup::run(args)),
         Command::Generate(args) => generate::run(&args),
         Command::Tail(args) => tail::run(&args),
+        Command::Rejects(args) => rejects::run(&args),
+        Command::Replay(args) => runtime(replay::run(args)),
+        Command::Verify(args) => runtime(verify::run(args)),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "docket", &mut std::io::stdout());
             Ok(())
@@ -95,6 +108,42 @@ fn load(path: &std::path::Path) -> Result<Pipeline, Box<dyn std::error::Error>> 
 /// A duration as the pipeline file has them.
 fn duration(text: &str) -> Result<std::time::Duration, String> {
     text.parse::<pipeline::units::Span>().map(|span| span.0)
+}
+
+/// A place in a topic: `start`, `end`, how long ago, or a time.
+fn edge(text: &str) -> Result<Edge, String> {
+    match text {
+        "start" | "earliest" | "beginning" => Ok(Edge::Start),
+        "end" | "latest" | "now" => Ok(Edge::End),
+        text => match crate::decision::time::parse(text) {
+            Some(time) => Ok(Edge::At(time)),
+            None => {
+                let ago =
+                    duration(text).map_err(|_| format!("{text:?} is neither start, end, a duration such as 10m, nor a time such as 2026-11-24T12:00:00Z"))?;
+                Ok(Edge::At(crate::clock::now().saturating_sub(i64::try_from(ago.as_nanos()).unwrap_or(i64::MAX))))
+            }
+        },
+    }
+}
+
+/// A bar for what is read of a topic, or sent.
+fn progress(total: u64, what: &'static str) -> indicatif::ProgressBar {
+    let style =
+        indicatif::ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} {per_sec} {eta}").unwrap_or_else(|_| indicatif::ProgressStyle::default_bar());
+    // Standard error; hidden unless it is a terminal.
+    indicatif::ProgressBar::new(total).with_style(style).with_message(what)
+}
+
+/// Rows with aligned columns.
+fn table(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |i: usize| rows.iter().filter_map(|row| row.get(i)).map(|cell| cell.chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let line = |row: &Vec<String>| {
+        let cells: Vec<String> = row.iter().enumerate().map(|(i, cell)| format!("{cell:<width$}", width = widths[i])).collect();
+        format!("{}\n", cells.join("  ").trim_end())
+    };
+    rows.iter().map(line).collect()
 }
 
 /// SIGTERM, SIGINT.

@@ -2,22 +2,17 @@
 
 use std::io::Write;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
 
 use anstyle::{AnsiColor, Style};
 use globset::{GlobBuilder, GlobMatcher};
-use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::KafkaError;
-use rdkafka::message::Message;
-use rdkafka::{Offset, TopicPartitionList};
+use rdkafka::message::{BorrowedMessage, Message};
 
 use super::CommandResult;
 use crate::decision::json;
 use crate::decision::record::Record;
 use crate::decision::time;
 use crate::decision::verdict::Verdict;
-use crate::log::client;
-use crate::pipeline::Pipeline;
+use crate::log::past::{Edge, Past};
 
 /// Follow the decisions in the docket topic.
 #[derive(clap::Args)]
@@ -28,9 +23,9 @@ use crate::pipeline::Pipeline;
 pub struct Args {
     #[arg(value_name = "PIPELINE")]
     file: PathBuf,
-    /// Where to begin: `end`, `start`, or how long ago, such as 10m.
-    #[arg(long, default_value = "end", value_parser = from)]
-    from: From,
+    /// Where to begin: `end`, `start`, how long ago, such as 10m, or a time (RFC 3339).
+    #[arg(long, default_value = "end", value_parser = super::edge)]
+    from: Edge,
     /// End at what is the end of the topic now, instead of following it.
     #[arg(long)]
     until_end: bool,
@@ -54,26 +49,9 @@ pub struct Args {
     json: bool,
 }
 
-#[derive(Debug, Clone, Copy)]
-enum From {
-    Start,
-    End,
-    Ago(Duration),
-}
-
-fn from(text: &str) -> Result<From, String> {
-    match text {
-        "start" | "earliest" | "beginning" => Ok(From::Start),
-        "end" | "latest" | "now" => Ok(From::End),
-        ago => super::duration(ago).map(From::Ago),
-    }
-}
-
 fn verdict(text: &str) -> Result<Verdict, String> {
     Verdict::parse(text).ok_or_else(|| "one of allow, deny, undefined, error".to_owned())
 }
-
-const TIMEOUT: Duration = Duration::from_secs(15);
 
 pub fn run(args: &Args) -> CommandResult {
     let pipeline = super::load(&args.file)?;
@@ -81,91 +59,42 @@ pub fn run(args: &Args) -> CommandResult {
         None => None,
         Some(text) => Some(GlobBuilder::new(text.trim_start_matches('/')).literal_separator(true).build()?.compile_matcher()),
     };
-    let (consumer, ends) = open(&pipeline, args.from)?;
-    let mut left: Vec<(i32, i64)> = ends;
+    let past = Past::open(&pipeline.file.kafka, "tail", &pipeline.docket_topic(), args.from, Edge::End)?;
     let mut out = anstream::AutoStream::auto(std::io::stdout()).lock();
     let mut shown = 0;
-    let mut idle = Instant::now();
-    while args.count.is_none_or(|count| shown < count) {
-        if args.until_end && left.is_empty() {
-            break;
-        }
-        let message = match consumer.poll(Duration::from_millis(200)) {
-            // Past what is stable now: the rest of the topic is transaction markers.
-            Some(Err(KafkaError::PartitionEOF(partition))) => {
-                left.retain(|(p, _)| *p != partition);
-                continue;
-            }
-            None => {
-                if idle.elapsed() > Duration::from_millis(500) {
-                    out.flush()?;
-                    idle = Instant::now();
-                }
-                continue;
-            }
-            Some(Err(error)) if client::is_outage(&error) => continue,
-            Some(Err(error)) => return Err(error.into()),
-            Some(Ok(message)) => message,
+    let mut failed = None;
+    let mut take = |message: Option<&BorrowedMessage<'_>>| {
+        let written = match message {
+            None => out.flush(),
+            Some(message) => show(args, policy.as_ref(), message.payload().unwrap_or_default(), &mut out).map(|wrote| shown += u64::from(wrote)),
         };
-        left.retain(|(p, end)| *p != message.partition() || message.offset() + 1 < *end);
-        let payload = message.payload().unwrap_or_default();
-        let Ok(record) = Record::parse(payload) else { continue };
-        if !wanted(args, policy.as_ref(), &record) {
-            continue;
-        }
-        if args.json {
-            let mut line = payload.to_vec();
-            json::one_line(&mut line);
-            line.push(b'\n');
-            out.write_all(&line)?;
-        } else {
-            writeln!(out, "{}", line(&record))?;
-        }
-        shown += 1;
+        failed = written.err();
+        failed.is_none() && args.count.is_none_or(|count| shown < count)
+    };
+    if args.until_end {
+        past.read(&mut |_| {}, &mut |message| take(Some(message)))?;
+    } else {
+        past.follow(&mut take)?;
+    }
+    if let Some(error) = failed {
+        return Err(error.into());
     }
     out.flush()?;
     Ok(())
 }
 
-/// A partition, and its end.
-type End = (i32, i64);
-
-/// A consumer at the wanted place of each partition, and where each partition ends that is not at its end.
-fn open(pipeline: &Pipeline, from: From) -> Result<(BaseConsumer, Vec<End>), Box<dyn std::error::Error>> {
-    let topic = pipeline.docket_topic();
-    let mut config = client::config(&pipeline.file.kafka, "tail");
-    // No group is joined and nothing committed; librdkafka wants a name all the same.
-    config
-        .set("group.id", pipeline.group("tail"))
-        .set("enable.auto.commit", "false")
-        .set("isolation.level", "read_committed")
-        .set("enable.partition.eof", "true")
-        .set("fetch.wait.max.ms", "100");
-    let consumer: BaseConsumer = client::with_properties(config, &pipeline.file.kafka).create()?;
-    let metadata = consumer.fetch_metadata(Some(&topic), TIMEOUT).map_err(|e| format!("Kafka at {} can't be reached: {e}", pipeline.file.kafka.brokers))?;
-    let partitions = metadata.topics().first().map(rdkafka::metadata::MetadataTopic::partitions).unwrap_or_default();
-    if partitions.is_empty() {
-        return Err(format!("there is no topic {topic}; `docket setup {}` creates it", pipeline.path.display()).into());
+/// Writes a record, if it is wanted.
+fn show(args: &Args, policy: Option<&GlobMatcher>, payload: &[u8], out: &mut impl Write) -> std::io::Result<bool> {
+    let Some(record) = Record::parse(payload).ok().filter(|record| wanted(args, policy, record)) else { return Ok(false) };
+    if args.json {
+        let mut line = payload.to_vec();
+        json::one_line(&mut line);
+        line.push(b'\n');
+        out.write_all(&line)?;
+    } else {
+        writeln!(out, "{}", line(&record))?;
     }
-    let mut list = TopicPartitionList::new();
-    let mut ends = Vec::new();
-    for partition in partitions {
-        let (low, high) = consumer.fetch_watermarks(&topic, partition.id(), TIMEOUT)?;
-        if low < high {
-            ends.push((partition.id(), high));
-        }
-        let offset = match from {
-            From::Start => Offset::Beginning,
-            From::End => Offset::End,
-            From::Ago(ago) => Offset::Offset((crate::clock::now() / 1_000_000).saturating_sub(i64::try_from(ago.as_millis())?)),
-        };
-        list.add_partition_offset(&topic, partition.id(), offset)?;
-    }
-    if let From::Ago(_) = from {
-        list = consumer.offsets_for_times(list, TIMEOUT)?;
-    }
-    consumer.assign(&list)?;
-    Ok((consumer, ends))
+    Ok(true)
 }
 
 fn wanted(args: &Args, policy: Option<&GlobMatcher>, record: &Record<'_>) -> bool {

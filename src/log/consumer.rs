@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, ConsumerGroupMetadata, Rebalance};
-use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::{ClientContext, Offset, Statistics, TopicPartitionList};
 
@@ -51,6 +51,10 @@ impl<A: Assignments> ClientContext for Context<A> {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
+        // The end of a partition, which `poll` tells.
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::PartitionEOF) {
+            return;
+        }
         if client::is_outage(&error) {
             tracing::warn!(part = self.part, "Kafka: {reason}");
         } else {

@@ -53,7 +53,9 @@ pub fn before(kafka: &Kafka, topic: &str, partition: i32, before: i64, count: us
             }
             Some(Err(KafkaError::PartitionEOF(_))) => return Ok(()),
             Some(Err(error)) if !client::is_outage(&error) => return Err(error),
-            None | Some(Err(_)) if Instant::now() > deadline => return Err(KafkaError::MessageConsumption(rdkafka::types::RDKafkaErrorCode::OperationTimedOut)),
+            None | Some(Err(_)) if Instant::now() > deadline => {
+                return Err(KafkaError::MessageConsumption(rdkafka::types::RDKafkaErrorCode::OperationTimedOut));
+            }
             None | Some(Err(_)) => {}
         }
     }
@@ -80,7 +82,8 @@ pub struct Stretch {
 pub struct Past {
     reader: BaseConsumer,
     topic: String,
-    pub stretches: Vec<Stretch>,
+    /// Of every partition, empty ones among them.
+    stretches: Vec<Stretch>,
 }
 
 /// Why a topic can't be read. Says the way out.
@@ -129,8 +132,8 @@ impl Past {
             Ok(ends.iter().map(offset).collect())
         };
         let (from, to) = (at(from)?, at(to)?);
-        let stretches = partitions.iter().zip(from.iter().zip(&to)).filter(|(_, (from, to))| from < to);
-        let stretches = stretches.map(|(partition, (from, to))| Stretch { partition: *partition, from: *from, to: *to }).collect();
+        let stretch = |(partition, (from, to)): (&i32, (&i64, &i64))| Stretch { partition: *partition, from: *from, to: (*to).max(*from) };
+        let stretches = partitions.iter().zip(from.iter().zip(&to)).map(stretch).collect();
         Ok(Past { reader, topic: topic.to_owned(), stretches })
     }
 
@@ -142,12 +145,8 @@ impl Past {
     /// Hands every record to `take`, which says whether to go on; `step` is told of progress in offsets.
     pub fn read(&self, step: &mut dyn FnMut(u64), take: &mut dyn FnMut(&BorrowedMessage<'_>) -> bool) -> Result<(), PastError> {
         let wrong = |error| PastError::Kafka { topic: self.topic.clone(), error };
-        let mut left: Vec<Stretch> = self.stretches.clone();
-        let mut list = TopicPartitionList::new();
-        for s in &left {
-            list.add_partition_offset(&self.topic, s.partition, Offset::Offset(s.from)).map_err(wrong)?;
-        }
-        self.reader.assign(&list).map_err(wrong)?;
+        let mut left: Vec<Stretch> = self.stretches.iter().copied().filter(|s| s.from < s.to).collect();
+        self.assign(&left)?;
         let mut last = Instant::now();
         while !left.is_empty() {
             match self.reader.poll(Duration::from_millis(100)) {
@@ -180,5 +179,31 @@ impl Past {
             }
         }
         Ok(())
+    }
+
+    /// Hands every record from the beginning on to `take`, and goes on with what comes, until it says to stop. It
+    /// is called with nothing while nothing comes.
+    pub fn follow(&self, take: &mut dyn FnMut(Option<&BorrowedMessage<'_>>) -> bool) -> Result<(), PastError> {
+        self.assign(&self.stretches)?;
+        loop {
+            let go_on = match self.reader.poll(Duration::from_millis(200)) {
+                Some(Ok(message)) => take(Some(&message)),
+                Some(Err(KafkaError::PartitionEOF(_))) => continue,
+                Some(Err(error)) if !client::is_outage(&error) => return Err(PastError::Kafka { topic: self.topic.clone(), error }),
+                None | Some(Err(_)) => take(None),
+            };
+            if !go_on {
+                return Ok(());
+            }
+        }
+    }
+
+    fn assign(&self, stretches: &[Stretch]) -> Result<(), PastError> {
+        let wrong = |error| PastError::Kafka { topic: self.topic.clone(), error };
+        let mut list = TopicPartitionList::new();
+        for s in stretches {
+            list.add_partition_offset(&self.topic, s.partition, Offset::Offset(s.from)).map_err(wrong)?;
+        }
+        self.reader.assign(&list).map_err(wrong)
     }
 }

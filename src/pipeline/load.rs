@@ -127,6 +127,9 @@ pub fn parse(path: &Path, text: &str, outside: &dyn Outside) -> Result<Pipeline,
     Ok(Pipeline { path: path.to_owned(), file, rules, limits })
 }
 
+/// <https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_PutRetentionPolicy.html>
+const RETENTIONS: [u32; 22] = [1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653];
+
 /// What the schema can't say.
 fn compile(file: &File, node: &Node, problems: &mut Vec<Problem>) -> (Rules, Limits) {
     let mut problem = |path: &[&str], message: String| problems.push(Problem { at: place(node, path), message });
@@ -172,7 +175,8 @@ fn compile(file: &File, node: &Node, problems: &mut Vec<Problem>) -> (Rules, Lim
         }
     }
     for (name, sink) in &file.sinks {
-        let name_fits = !name.is_empty() && !matches!(name.as_str(), "intake" | "rejects") && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
+        let name_fits =
+            !name.is_empty() && !matches!(name.as_str(), "intake" | "rejects") && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
         if !name_fits {
             problem(&["sinks", name], format!("{name:?} can't name a sink; use letters, digits, _ and -, and not intake or rejects"));
         }
@@ -183,10 +187,13 @@ fn compile(file: &File, node: &Node, problems: &mut Vec<Problem>) -> (Rules, Lim
                 }
             }
         }
-        if let Sink::Cloudwatch(config) = sink
-            && let Err(message) = source::template(&config.stream)
-        {
-            problem(&["sinks", name, "stream"], message);
+        if let Sink::Cloudwatch(config) = sink {
+            if let Err(message) = source::template(&config.stream) {
+                problem(&["sinks", name, "stream"], message);
+            }
+            if let Some(days) = config.retention_days.filter(|days| !RETENTIONS.contains(days)) {
+                problem(&["sinks", name, "retention_days"], format!("CloudWatch has no retention of {days} days; it has {RETENTIONS:?}"));
+            }
         }
         let delivery = sink.delivery();
         if delivery.too_old != "rejects" {
@@ -194,7 +201,10 @@ fn compile(file: &File, node: &Node, problems: &mut Vec<Problem>) -> (Rules, Lim
                 None => problem(&["sinks", name, "delivery", "too_old"], format!("there is no sink {:?}; it is rejects or a sink's name", delivery.too_old)),
                 Some(_) if delivery.too_old == *name => problem(&["sinks", name, "delivery", "too_old"], "a sink can't stand in for itself".into()),
                 Some(other) if other.max_age().is_some() => {
-                    problem(&["sinks", name, "delivery", "too_old"], format!("{:?} has a max_age of its own; name a sink that takes any age", delivery.too_old));
+                    problem(
+                        &["sinks", name, "delivery", "too_old"],
+                        format!("{:?} has a max_age of its own; name a sink that takes any age", delivery.too_old),
+                    );
                 }
                 Some(_) => {}
             }

@@ -36,7 +36,10 @@ pub fn fit(file: &mut File) -> Result<(), String> {
     let budget = file.memory.budget.0;
     let least = BASE + sizes(file).into_iter().map(|(size, times)| size.0.min(LEAST) * times).sum::<usize>();
     if least > budget {
-        return Err(format!("these sources and sinks need {} MiB at least; give them more, or fewer batches in flight (delivery.concurrency)", least.div_ceil(1 << 20)));
+        return Err(format!(
+            "these sources and sinks need {} MiB at least; give them more, or fewer batches in flight (delivery.concurrency)",
+            least.div_ceil(1 << 20)
+        ));
     }
     let needed = need(file);
     if needed <= budget {

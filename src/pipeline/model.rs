@@ -522,6 +522,10 @@ pub struct Otlp {
     pub tls: Tls,
     #[serde(default = "gzip")]
     pub compression: HttpCompression,
+    /// Where traces can be asked for, for `docket verify`: the query address of Jaeger or Tempo; /api/traces/<trace id> is added.
+    #[serde(default)]
+    #[schemars(regex(pattern = r"^https?://.+"))]
+    pub query: Option<String>,
     #[serde(default)]
     pub delivery: Delivery,
 }
@@ -636,9 +640,9 @@ pub struct Cloudwatch {
     /// Create missing groups and streams.
     #[serde(default = "yes")]
     pub create: bool,
-    /// Days that a group keeps its events, once it is created here; for ever unless set.
+    /// Days that a group keeps its events, once it is created here, as CloudWatch has them: 1, 3, 5, 7, 14, 30, .. 3653; for ever unless set.
     #[serde(default)]
-    #[schemars(extend("enum" = [1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653]))]
+    #[schemars(range(min = 1, max = 3653))]
     pub retention_days: Option<u32>,
     /// Metrics in each event, in the embedded metric format: a namespace for Decisions and Duration by Service, Policy and Verdict.
     #[serde(default)]
@@ -669,6 +673,9 @@ pub struct FileSink {
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Metrics {
+    /// Address of the Prometheus that scrapes docket, for `docket verify`.
+    #[schemars(regex(pattern = r"^https?://.+"))]
+    pub query: Option<String>,
     pub delivery: Delivery,
 }
 

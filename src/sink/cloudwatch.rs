@@ -75,7 +75,8 @@ impl Encoder {
         if name.is_empty() { "unknown".into() } else { name }
     }
 
-    fn message(&self, record: &Record<'_>) -> Vec<u8> {
+    /// What an event says.
+    pub fn message(&self, record: &Record<'_>) -> Vec<u8> {
         let mut out = Vec::with_capacity(record.raw.len() + 400);
         out.extend_from_slice(record.raw.as_bytes());
         if let Some(namespace) = &self.namespace {
@@ -241,8 +242,7 @@ impl Api {
             .build()
             .map_err(|e| wrong(&e))?
             .into();
-        let signable =
-            SignableRequest::new("POST", &resolved.endpoint, headers.iter().copied(), SignableBody::Bytes(&body)).map_err(|e| wrong(&e))?;
+        let signable = SignableRequest::new("POST", &resolved.endpoint, headers.iter().copied(), SignableBody::Bytes(&body)).map_err(|e| wrong(&e))?;
         let (signed, _) = aws_sigv4::http_request::sign(signable, &params).map_err(|e| wrong(&e))?.into_parts();
         let mut request = self.client.request(reqwest::Method::POST, &resolved.endpoint);
         for (name, value) in headers.into_iter().chain(signed.headers()) {
@@ -289,9 +289,19 @@ fn meaning(status: reqwest::StatusCode, after: Option<Duration>, answer: &[u8]) 
     let kind = kind.rsplit('#').next().unwrap_or_default();
     let cause = match kind {
         "ThrottlingException" | "Throttling" | "TooManyRequestsException" | "LimitExceededException" | "RequestLimitExceeded" => Cause::Throttled,
-        "UnrecognizedClientException" | "InvalidSignatureException" | "ExpiredTokenException" | "ExpiredToken" | "AccessDeniedException"
-        | "IncompleteSignature" | "IncompleteSignatureException" | "MissingAuthenticationToken" | "MissingAuthenticationTokenException"
-        | "InvalidClientTokenId" | "SignatureDoesNotMatch" | "NotAuthorized" | "OptInRequired" => Cause::Credentials,
+        "UnrecognizedClientException"
+        | "InvalidSignatureException"
+        | "ExpiredTokenException"
+        | "ExpiredToken"
+        | "AccessDeniedException"
+        | "IncompleteSignature"
+        | "IncompleteSignatureException"
+        | "MissingAuthenticationToken"
+        | "MissingAuthenticationTokenException"
+        | "InvalidClientTokenId"
+        | "SignatureDoesNotMatch"
+        | "NotAuthorized"
+        | "OptInRequired" => Cause::Credentials,
         "ServiceUnavailableException" | "ServiceUnavailable" | "InternalFailure" | "InternalServerError" | "OperationAbortedException" => Cause::Server,
         "" => return super::http::meaning(status, after, answer),
         _ if status.is_server_error() => Cause::Server,
@@ -345,7 +355,10 @@ impl Cloudwatch {
         let mut answer = self.api.call("PutLogEvents", body.clone()).await;
         if matches!(&answer, Err(Outcome::Refused(r)) if r.reason.starts_with("ResourceNotFoundException")) {
             if !self.api.config.create {
-                return Err(retry(Cause::Misconfigured, format!("log group {} or stream {} is missing, and create is false", self.api.config.group, put.stream)));
+                return Err(retry(
+                    Cause::Misconfigured,
+                    format!("log group {} or stream {} is missing, and create is false", self.api.config.group, put.stream),
+                ));
             }
             self.api.create(&put.stream).await?;
             answer = self.api.call("PutLogEvents", body).await;
@@ -517,7 +530,10 @@ mod tests {
         let body = encoded(&[decision(0, "a", "2026-11-24T12:00:00Z", 0)], Some("docket"));
         let message: Value = serde_json::from_str(events(&body.puts[0])[0]["message"].as_str().unwrap()).unwrap();
         assert_eq!(message["_aws"]["CloudWatchMetrics"][0]["Namespace"], "docket");
-        assert_eq!((&message["Service"], &message["Verdict"], &message["Decisions"], &message["Duration"]), (&json!("a"), &json!("allow"), &json!(1), &json!(1.5)));
+        assert_eq!(
+            (&message["Service"], &message["Verdict"], &message["Decisions"], &message["Duration"]),
+            (&json!("a"), &json!("allow"), &json!(1), &json!(1.5))
+        );
         let own = r#"{"decision_id":"d","timestamp":"2026-11-24T12:00:00Z","Service":"mine"}"#.to_owned();
         let body = encoded(&[own], Some("docket"));
         assert!(!String::from_utf8_lossy(&body.puts[0].events).contains("_aws"));

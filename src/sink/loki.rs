@@ -34,7 +34,7 @@ impl Encoder {
     }
 
     /// The stream's selector, `{a="b"}`, as Loki wants it in a push request.
-    fn selector(&self, record: &Record<'_>, out: &mut String) {
+    pub fn selector(&self, record: &Record<'_>, out: &mut String) {
         out.push('{');
         for (name, source) in &self.labels {
             let value = source.value(record);

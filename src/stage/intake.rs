@@ -5,8 +5,8 @@
 //! the records are read again: what they become is a pure function of their bytes.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rdkafka::error::{KafkaError, KafkaResult};
@@ -331,8 +331,7 @@ where
     fn commit(&self, open: &Open) -> Result<(), KafkaError> {
         let _span = tracing::info_span!("transaction", pipeline = self.intake.pipeline.name(), records = open.produced.len(), bytes = open.bytes).entered();
         let member = self.reader.membership().ok_or(KafkaError::Canceled)?;
-        let offsets: Vec<(&str, i32, i64)> =
-            open.offsets.iter().map(|((topic, partition), (_, next))| (self.topics[*topic], *partition, *next)).collect();
+        let offsets: Vec<(&str, i32, i64)> = open.offsets.iter().map(|((topic, partition), (_, next))| (self.topics[*topic], *partition, *next)).collect();
         // Something could not even be produced: then the transaction is over.
         if open.refused {
             return Err(KafkaError::Canceled);

@@ -1,7 +1,9 @@
 //! Dead letters: what could not be decoded or was refused for good, with its original bytes, and in
 //! headers where it came from and why.
 
-use rdkafka::message::OwnedHeaders;
+use std::collections::{BTreeMap, BTreeSet};
+
+use rdkafka::message::{BorrowedMessage, Message, OwnedHeaders};
 use sha2::{Digest, Sha256};
 
 use crate::decision::docket::hex;
@@ -14,6 +16,84 @@ const OVERHEAD: usize = 16 << 10;
 const KEPT: usize = 64 << 10;
 /// And so much if it is not known what the topic takes.
 const KEPT_BLINDLY: usize = 4 << 10;
+
+/// A dead letter as it is read back.
+#[derive(Debug, Clone)]
+pub struct Letter {
+    /// Where it stands in the rejects topic.
+    pub partition: i32,
+    pub offset: i64,
+    /// When it was written there, in milliseconds.
+    pub written: i64,
+    pub value: Vec<u8>,
+    headers: BTreeMap<String, String>,
+}
+
+impl Letter {
+    pub fn read(message: &BorrowedMessage<'_>) -> Letter {
+        let pairs = headers::pairs(message).into_iter().map(|(name, value)| (name.to_owned(), String::from_utf8_lossy(value).into_owned()));
+        Letter {
+            partition: message.partition(),
+            offset: message.offset(),
+            written: message.timestamp().to_millis().unwrap_or(0),
+            value: message.payload().unwrap_or_default().to_vec(),
+            headers: pairs.collect(),
+        }
+    }
+
+    /// A header; empty if there is none.
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", String::as_str)
+    }
+
+    pub fn headers(&self) -> &BTreeMap<String, String> {
+        &self.headers
+    }
+
+    /// The sink that refused it; nothing if intake did.
+    pub fn sink(&self) -> Option<&str> {
+        self.headers.get(headers::SINK).map(String::as_str)
+    }
+
+    pub fn is_truncated(&self) -> bool {
+        self.headers.contains_key(headers::TRUNCATED)
+    }
+
+    /// A receipt lists letters that were sent round again: partition/offset, one a line.
+    fn receipt(&self) -> Option<Vec<(i32, i64)>> {
+        if self.header(headers::STAGE) != REPLAYED {
+            return None;
+        }
+        let place = |line: &str| {
+            let (partition, offset) = line.split_once('/')?;
+            Some((partition.parse().ok()?, offset.parse().ok()?))
+        };
+        Some(String::from_utf8_lossy(&self.value).lines().filter_map(place).collect())
+    }
+}
+
+/// The stage of a receipt.
+const REPLAYED: &str = "replayed";
+
+/// A receipt for letters that were sent round again, for the rejects topic itself: it is what tells that they were.
+pub fn receipt(letters: &[(i32, i64)]) -> DeadLetter {
+    let lines: Vec<String> = letters.iter().map(|(partition, offset)| format!("{partition}/{offset}")).collect();
+    let all = headers::add(OwnedHeaders::new_with_capacity(1), headers::STAGE, REPLAYED);
+    DeadLetter { value: lines.join("\n").into_bytes(), headers: all }
+}
+
+/// Letters without receipts, and the places that receipts tell of.
+pub fn without_receipts(all: Vec<Letter>) -> (Vec<Letter>, BTreeSet<(i32, i64)>) {
+    let mut replayed = BTreeSet::new();
+    let letters = all.into_iter().filter(|letter| match letter.receipt() {
+        Some(places) => {
+            replayed.extend(places);
+            false
+        }
+        None => true,
+    });
+    (letters.collect(), replayed)
+}
 
 /// A record for the rejects topic.
 pub struct DeadLetter {

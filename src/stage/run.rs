@@ -279,8 +279,7 @@ impl Parts {
             let onward = file.sinks.get(&sink.delivery().too_old).cloned();
             Some((sink, onward))
         };
-        let mut changed: Vec<String> =
-            was.sinks.keys().chain(is.sinks.keys()).filter(|name| whole(was, name) != whole(is, name)).cloned().collect();
+        let mut changed: Vec<String> = was.sinks.keys().chain(is.sinks.keys()).filter(|name| whole(was, name) != whole(is, name)).cloned().collect();
         changed.sort();
         changed.dedup();
         if intake && self.process.roles.intake() {

@@ -106,9 +106,8 @@ impl Progress {
                 return Some(format!("records were read and none was finished for {} s", now.saturating_duration_since(seen.advanced).as_secs()));
             }
             let since = seen.behind?.max(seen.moved);
-            (!seen.open && long(since)).then(|| {
-                format!("{} records wait and none was read for {} s", seen.end - seen.read.max(0), now.saturating_duration_since(since).as_secs())
-            })
+            (!seen.open && long(since))
+                .then(|| format!("{} records wait and none was read for {} s", seen.end - seen.read.max(0), now.saturating_duration_since(since).as_secs()))
         };
         self.lock().iter().filter_map(|(place, seen)| Some((place.clone(), why(seen)?))).collect()
     }

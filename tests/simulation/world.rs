@@ -36,7 +36,11 @@ impl Record {
 }
 
 enum Entry {
-    Record { value: Vec<u8>, headers: Pairs, transaction: Option<usize> },
+    Record {
+        value: Vec<u8>,
+        headers: Pairs,
+        transaction: Option<usize>,
+    },
     /// Ends a transaction; takes an offset and is no record.
     Marker,
 }
@@ -205,9 +209,7 @@ impl World {
     fn read(&self, place: &Place, from: i64) -> Option<Record> {
         let (log, stable) = (&self.logs[place], self.stable(place));
         (from..stable).find_map(|offset| match &log[offset as usize] {
-            Entry::Record { value, headers, .. }
-                if self.sabotage == Sabotage::ReadsUncommitted || self.state(&log[offset as usize]) == State::Committed =>
-            {
+            Entry::Record { value, headers, .. } if self.sabotage == Sabotage::ReadsUncommitted || self.state(&log[offset as usize]) == State::Committed => {
                 Some(Record { offset, value: value.clone(), headers: headers.clone() })
             }
             _ => None,
@@ -312,7 +314,11 @@ impl World {
     pub fn lag(&self, group: &str, topic: &str) -> usize {
         let committed = self.groups.get(group).map(|g| &g.committed);
         let places = self.logs.keys().filter(|(t, _)| t == topic);
-        places.filter(|place| self.read(place, committed.and_then(|c| c.get(*place)).copied().unwrap_or(0)).is_some() || self.stable(place) < self.logs[*place].len() as i64).count()
+        places
+            .filter(|place| {
+                self.read(place, committed.and_then(|c| c.get(*place)).copied().unwrap_or(0)).is_some() || self.stable(place) < self.logs[*place].len() as i64
+            })
+            .count()
     }
 }
 
@@ -455,7 +461,8 @@ impl<A: Assignments> Reader for Member<A> {
         self.rebalance();
         let next = |this: &Self| {
             let mut w = this.world.lock();
-            let mut places: Vec<(Place, i64)> = this.positions.borrow().iter().filter(|(p, _)| !this.paused.borrow().contains(*p)).map(|(p, o)| (p.clone(), *o)).collect();
+            let mut places: Vec<(Place, i64)> =
+                this.positions.borrow().iter().filter(|(p, _)| !this.paused.borrow().contains(*p)).map(|(p, o)| (p.clone(), *o)).collect();
             if !places.is_empty() {
                 let at = w.below(places.len() as u64) as usize;
                 places.rotate_left(at);
@@ -486,6 +493,15 @@ impl<A: Assignments> Reader for Member<A> {
                 self.positions.borrow_mut().insert(place.clone(), record.offset + 1);
                 let headers = Owned(record.headers.clone());
                 take(&Message { topic: &place.0, partition: place.1, offset: record.offset, payload: &record.value, headers: &headers });
+                // The process may be stopped right after, and go on when others have what it has.
+                let stall = {
+                    let mut w = self.world.lock();
+                    let p = w.faults.poll_stalls;
+                    w.chance(p).then(|| Duration::from_millis(w.below(20_000)))
+                };
+                if let Some(stall) = stall {
+                    tokio::time::sleep(stall).await;
+                }
                 Polled::Message
             }
         })

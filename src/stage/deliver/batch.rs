@@ -27,6 +27,19 @@ impl Batch {
         &self.bytes[item.start..item.end]
     }
 
+    pub fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
+    /// Bytes of docket records.
+    pub fn size(&self) -> usize {
+        self.bytes.len()
+    }
+
     pub fn push(&mut self, value: &[u8], partition: i32, offset: i64, epoch: u64) {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(value);

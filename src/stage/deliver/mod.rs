@@ -26,7 +26,7 @@ pub use send::{Onward, Sending};
 
 use crate::clock::now;
 use crate::decision::record::Record;
-use crate::decision::reject::{Reason, Reject};
+use crate::decision::reject::Reject;
 use crate::log::consumer::{self, Assignments, Reading};
 use crate::log::offsets::{Offsets, Segment};
 use crate::log::{Commits, Letters, Message, Polled, Reader, producer};
@@ -290,7 +290,13 @@ impl<S: Sink, R: Reader, L: Letters> Loop<'_, S, R, L> {
     fn send(&mut self) {
         let mut batch = std::mem::take(&mut self.batch);
         self.since = None;
-        let (body, sorted) = self.encode(&mut batch);
+        for segment in &batch.segments {
+            if self.repeats.is_cold(segment.partition, segment.epoch) {
+                self.warm(segment);
+            }
+        }
+        let repeats = &mut self.repeats;
+        let (body, sorted) = self.sender.sort(&mut batch, |partition, id| repeats.note(partition, id));
         {
             let mut offsets = self.offsets.lock();
             for (segment, oldest) in batch.segments.iter().zip(&batch.oldest) {
@@ -318,49 +324,6 @@ impl<S: Sink, R: Reader, L: Letters> Loop<'_, S, R, L> {
             let _ = done.send(if delivered { batch.segments } else { Vec::new() });
         };
         self.deliver.runtime.spawn(work.instrument(span));
-    }
-
-    /// The batch's first body, and what is to become of each of its records.
-    fn encode(&mut self, batch: &mut Batch) -> (S::Body, Sorted) {
-        let deliver = self.deliver;
-        for segment in &batch.segments {
-            if self.repeats.is_cold(segment.partition, segment.epoch) {
-                self.warm(segment);
-            }
-        }
-        let oldest = deliver.max_age.map(|age| now().saturating_sub(i64::try_from(age.as_nanos()).unwrap_or(i64::MAX)));
-        let mut sorted = Sorted { wanted: Vec::with_capacity(batch.records.len()), ..Sorted::default() };
-        let mut seen = Vec::with_capacity(batch.records.len());
-        let mut repeats = 0;
-        let body = {
-            let mut records = Vec::with_capacity(batch.records.len());
-            for (i, item) in batch.records.iter().enumerate() {
-                let record = match Record::parse(batch.value(item)) {
-                    Ok(record) => record,
-                    Err(e) => {
-                        sorted.broken.push((i, Reject::new(Reason::BadDocketRecord, e.to_string())));
-                        continue;
-                    }
-                };
-                seen.push((i, record.timestamp));
-                if !self.repeats.note(item.partition, &record.decision_id) {
-                    repeats += 1;
-                } else if oldest.is_some_and(|oldest| record.timestamp < oldest) {
-                    sorted.old.push(i);
-                } else {
-                    records.push(record);
-                    sorted.wanted.push(i);
-                }
-            }
-            deliver.sink.encode(&records)
-        };
-        deliver.meters.delivered.with_label_values(&[&deliver.name, "repeat"]).inc_by(repeats);
-        for (i, timestamp) in seen {
-            let partition = batch.records[i].partition;
-            batch.records[i].timestamp = timestamp;
-            batch.saw(partition, timestamp);
-        }
-        (body, sorted)
     }
 
     /// Fills a window with what stands before what was read first.

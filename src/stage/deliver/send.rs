@@ -63,6 +63,52 @@ impl<S: Sink, L: Letters> Sending<S, L> {
         Sending { deliver, offsets: None, rejects, stop, jitter }
     }
 
+    /// A batch's first body, and what is to become of each of its records. `is_new` tells repeats.
+    pub(super) fn sort(&self, batch: &mut Batch, mut is_new: impl FnMut(i32, &str) -> bool) -> (S::Body, Sorted) {
+        let deliver = &self.deliver;
+        let oldest = deliver.max_age.map(|age| now().saturating_sub(i64::try_from(age.as_nanos()).unwrap_or(i64::MAX)));
+        let mut sorted = Sorted { wanted: Vec::with_capacity(batch.records.len()), ..Sorted::default() };
+        let mut seen = Vec::with_capacity(batch.records.len());
+        let mut repeats = 0;
+        let body = {
+            let mut records = Vec::with_capacity(batch.records.len());
+            for (i, item) in batch.records.iter().enumerate() {
+                let record = match Record::parse(batch.value(item)) {
+                    Ok(record) => record,
+                    Err(e) => {
+                        sorted.broken.push((i, Reject::new(Reason::BadDocketRecord, e.to_string())));
+                        continue;
+                    }
+                };
+                seen.push((i, record.timestamp));
+                if !is_new(item.partition, &record.decision_id) {
+                    repeats += 1;
+                } else if oldest.is_some_and(|oldest| record.timestamp < oldest) {
+                    sorted.old.push(i);
+                } else {
+                    records.push(record);
+                    sorted.wanted.push(i);
+                }
+            }
+            deliver.sink.encode(&records)
+        };
+        if repeats > 0 {
+            deliver.meters.delivered.with_label_values(&[&deliver.name, "repeat"]).inc_by(repeats);
+        }
+        for (i, timestamp) in seen {
+            let partition = batch.records[i].partition;
+            batch.records[i].timestamp = timestamp;
+            batch.saw(partition, timestamp);
+        }
+        (body, sorted)
+    }
+
+    /// Sees every record of a batch acknowledged or in rejects, as the loop does.
+    pub async fn send_all(&self, mut batch: Batch) -> bool {
+        let (body, sorted) = self.sort(&mut batch, |_, _| true);
+        self.deliver(&batch, body, sorted).await
+    }
+
     /// Sees every record of a batch acknowledged or in rejects; `false` if the batch was given up.
     pub(super) async fn deliver(&self, batch: &Batch, body: S::Body, sorted: Sorted) -> bool {
         for (i, reject) in sorted.broken {

@@ -1,0 +1,155 @@
+//! `docket rejects`: what could not be decoded or delivered, grouped or one by one.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::PathBuf;
+
+use serde_json::json;
+
+use super::CommandResult;
+use super::tail::printable;
+use crate::decision::time;
+use crate::log::headers;
+use crate::log::past::{Edge, Past};
+use crate::pipeline::Pipeline;
+use crate::stage::rejects::{Letter, without_receipts};
+
+/// Show what was rejected: by the part that refused it and why, or one by one.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  docket rejects pipelines/opa.yaml                                     how many, by part and reason
+  docket rejects pipelines/opa.yaml --from 1h --sink search --list
+  docket rejects pipelines/opa.yaml --reason not_json --json | jq -r .value")]
+pub struct Args {
+    #[arg(value_name = "PIPELINE")]
+    file: PathBuf,
+    #[command(flatten)]
+    pub which: Which,
+    /// One a line, instead of how many of each kind.
+    #[arg(long)]
+    list: bool,
+    /// Each as a JSON object with its headers and its original bytes (`value`, or `value_base64` if they are no text), one a line.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Which dead letters.
+#[derive(clap::Args, Clone)]
+pub struct Which {
+    /// Rejected since: `start`, how long ago, such as 2h, or a time (RFC 3339).
+    #[arg(long, default_value = "start", value_parser = super::edge)]
+    pub from: Edge,
+    /// Rejected before.
+    #[arg(long, default_value = "end", value_parser = super::edge)]
+    pub until: Edge,
+    /// Only for these reasons.
+    #[arg(long, value_delimiter = ',')]
+    pub reason: Vec<String>,
+    /// Only of this sink; `intake` for what could not be decoded.
+    #[arg(long)]
+    pub sink: Option<String>,
+    /// Also what was sent round again already.
+    #[arg(long)]
+    pub again: bool,
+}
+
+impl Which {
+    fn takes(&self, letter: &Letter) -> bool {
+        (self.reason.is_empty() || self.reason.iter().any(|r| r == letter.header(headers::REASON)))
+            && self.sink.as_ref().is_none_or(|wanted| letter.sink().unwrap_or("intake") == wanted)
+    }
+
+    /// Reads them from the rejects topic.
+    pub fn letters(&self, pipeline: &Pipeline) -> Result<Vec<Letter>, Box<dyn std::error::Error>> {
+        // A receipt may have been written after the stretch that is asked for.
+        let past = Past::open(&pipeline.file.kafka, "rejects", &pipeline.rejects_topic(), self.from, Edge::End)?;
+        let until = match self.until {
+            Edge::At(time) => time / 1_000_000,
+            Edge::Start => i64::MIN,
+            Edge::End => i64::MAX,
+        };
+        let bar = super::progress(past.offsets(), "reading rejects");
+        let mut all = Vec::new();
+        past.read(&mut |n| bar.inc(n), &mut |message| {
+            all.push(Letter::read(message));
+            true
+        })?;
+        bar.finish_and_clear();
+        let (mut letters, replayed) = without_receipts(all);
+        letters.retain(|l| self.takes(l) && l.written < until && (self.again || !replayed.contains(&(l.partition, l.offset))));
+        letters.sort_by_key(|l| (l.written, l.partition, l.offset));
+        Ok(letters)
+    }
+}
+
+pub fn run(args: &Args) -> CommandResult {
+    let pipeline = super::load(&args.file)?;
+    let letters = args.which.letters(&pipeline)?;
+    let mut out = anstream::AutoStream::auto(std::io::stdout()).lock();
+    if args.json {
+        for letter in &letters {
+            writeln!(out, "{}", as_json(letter))?;
+        }
+    } else if args.list {
+        for letter in &letters {
+            writeln!(out, "{}", line(letter))?;
+        }
+    } else {
+        write!(out, "{}", grouped(&letters))?;
+    }
+    out.flush()?;
+    Ok(())
+}
+
+fn as_json(letter: &Letter) -> serde_json::Value {
+    use base64::Engine;
+    let mut object =
+        json!({ "partition": letter.partition, "offset": letter.offset, "written": time::format(letter.written * 1_000_000), "headers": letter.headers() });
+    match std::str::from_utf8(&letter.value) {
+        Ok(text) => object["value"] = text.into(),
+        Err(_) => object["value_base64"] = base64::engine::general_purpose::STANDARD.encode(&letter.value).into(),
+    }
+    object
+}
+
+/// Where the record came from that became this letter.
+fn source(letter: &Letter) -> String {
+    let part = |name| printable(letter.header(name));
+    format!("{}/{}/{}/{}", part(headers::SOURCE_TOPIC), part(headers::SOURCE_PARTITION), part(headers::SOURCE_OFFSET), part(headers::SOURCE_ELEMENT))
+}
+
+fn line(letter: &Letter) -> String {
+    let status = match letter.header(headers::STATUS) {
+        "" => String::new(),
+        status => format!(" status {}", printable(status)),
+    };
+    format!(
+        "{} {} {}{status} from {} ({} bytes): {}",
+        time::format(letter.written * 1_000_000),
+        printable(letter.sink().unwrap_or("intake")),
+        printable(letter.header(headers::REASON)),
+        source(letter),
+        letter.value.len(),
+        printable(letter.header(headers::DETAIL)),
+    )
+}
+
+/// How many there are of each kind.
+pub fn grouped(letters: &[Letter]) -> String {
+    if letters.is_empty() {
+        return "no rejects\n".into();
+    }
+    let mut groups: BTreeMap<(&str, &str, &str), Vec<&Letter>> = BTreeMap::new();
+    for letter in letters {
+        groups.entry((letter.sink().unwrap_or("intake"), letter.header(headers::REASON), letter.header(headers::STATUS))).or_default().push(letter);
+    }
+    let mut rows = vec![["PART", "REASON", "STATUS", "RECORDS", "FIRST", "LAST", "FOR EXAMPLE"].map(str::to_owned).to_vec()];
+    for ((part, reason, status), group) in groups {
+        let at = |letter: Option<&&Letter>| letter.map_or_else(String::new, |l| time::format(l.written * 1_000_000).chars().take(19).collect());
+        let example = group
+            .first()
+            .map_or_else(String::new, |l| format!("{}: {}", source(l), printable(l.header(headers::DETAIL)).chars().take(120).collect::<String>()));
+        rows.push(vec![printable(part), printable(reason), printable(status), group.len().to_string(), at(group.first()), at(group.last()), example]);
+    }
+    format!("{}{} in all\n", super::table(&rows), letters.len())
+}
