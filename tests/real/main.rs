@@ -6,6 +6,8 @@ mod support;
 
 mod bad_input;
 mod crash;
+mod delivery;
+mod faults;
 mod opa;
 mod samples;
 

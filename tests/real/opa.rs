@@ -19,12 +19,42 @@ use serde_json::{Value, json};
 use super::support::{Place, Running, docket, produce, until};
 use super::{address, count, get, init, loki_lines, post};
 
-struct Opa(Child);
+/// A real OPA that uploads its decisions and sends its spans to Jaeger.
+pub struct Opa {
+    child: Child,
+    pub url: String,
+}
+
+impl Opa {
+    pub async fn start(place: &Place, uploads: &str) -> Opa {
+        let config = place.path("opa.json");
+        let otlp = address("OTLP_GRPC_URL");
+        let text = json!({
+            "services": { "sink": { "url": uploads } },
+            "labels": { "app": place.name },
+            "decision_logs": { "service": "sink", "reporting": { "min_delay_seconds": 1, "max_delay_seconds": 1 } },
+            "distributed_tracing": { "type": "grpc", "address": otlp.trim_start_matches("http://"), "service_name": "opa", "sample_percentage": 100 },
+        });
+        std::fs::write(&config, text.to_string()).unwrap();
+        let url = format!("http://127.0.0.1:{}", free_port());
+        let child = Command::new(address("OPA_BIN"))
+            .args(["run", "--server", "--skip-version-check", "--addr", url.trim_start_matches("http://"), "-c"])
+            .arg(&config)
+            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/policies"))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let opa = Opa { child, url };
+        until("OPA answers", 20, async || reqwest::get(format!("{}/health", opa.url)).await.map_err(|e| e.to_string())).await;
+        opa
+    }
+}
 
 impl Drop for Opa {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
@@ -33,7 +63,7 @@ fn free_port() -> u16 {
 }
 
 /// Takes OPA's uploads and puts each into Kafka as it is: a gzipped array.
-async fn uploads_to_kafka(kafka: String, topic: String) -> String {
+pub async fn uploads_to_kafka(kafka: String, topic: String) -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let target = Arc::new((kafka, topic));
@@ -101,29 +131,7 @@ telemetry: {{otlp: \"{}\"}}
     let running = Running::start(&place, &pipeline);
     let uploads = uploads_to_kafka(kafka.clone(), format!("{name}-source")).await;
 
-    let config = place.path("opa.json");
-    let otlp = address("OTLP_GRPC_URL");
-    std::fs::write(
-        &config,
-        json!({
-            "services": { "sink": { "url": uploads } },
-            "labels": { "app": name },
-            "decision_logs": { "service": "sink", "reporting": { "min_delay_seconds": 1, "max_delay_seconds": 1 } },
-            "distributed_tracing": { "type": "grpc", "address": otlp.trim_start_matches("http://"), "service_name": "opa", "sample_percentage": 100 },
-        })
-        .to_string(),
-    )
-    .unwrap();
-    let opa_url = format!("http://127.0.0.1:{}", free_port());
-    let opa = Opa(Command::new(address("OPA_BIN"))
-        .args(["run", "--server", "--skip-version-check", "--addr", opa_url.trim_start_matches("http://"), "-c"])
-        .arg(&config)
-        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/policies"))
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap());
-    until("OPA answers", 20, async || reqwest::get(format!("{opa_url}/health")).await.map_err(|e| e.to_string())).await;
+    let opa = Opa::start(&place, &uploads).await;
 
     let client = reqwest::Client::new();
     let mut traces = Vec::new();
@@ -148,7 +156,7 @@ telemetry: {{otlp: \"{}\"}}
                 json!({ "request": { "kind": { "kind": "Pod" }, "object": { "spec": { "containers": [{ "image": "docker.io/x" }] } } } }),
             ),
         };
-        let request = client.post(format!("{opa_url}/v1/data/{path}")).header("traceparent", format!("00-{trace}-{span}-01"));
+        let request = client.post(format!("{}/v1/data/{path}", opa.url)).header("traceparent", format!("00-{trace}-{span}-01"));
         let answer = request.header("content-type", "application/json").body(json!({ "input": input }).to_string()).send().await.unwrap();
         let answer: Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap();
         traces.push((trace, span, answer["decision_id"].as_str().unwrap().to_owned(), path, i % 4 == 1 || i % 4 == 3));

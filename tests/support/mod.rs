@@ -1,6 +1,8 @@
 //! What the suites share: docket as a process, topics to write and read, and waiting with a deadline.
 #![allow(dead_code, clippy::unwrap_used, clippy::panic)]
 
+pub mod proxy;
+
 use std::collections::HashMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -18,7 +20,7 @@ use rdkafka::{Offset, TopicPartitionList};
 
 pub fn docket() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_docket"));
-    command.env_remove("DOCKET_LOG");
+    command.env_remove("DOCKET_LOG").env("AWS_ACCESS_KEY_ID", "test").env("AWS_SECRET_ACCESS_KEY", "test").env("AWS_EC2_METADATA_DISABLED", "true");
     command
 }
 
@@ -56,11 +58,15 @@ pub struct Running {
 
 impl Running {
     pub fn start(place: &Place, pipeline: &Path) -> Running {
+        Running::start_with(place, pipeline, &[])
+    }
+
+    pub fn start_with(place: &Place, pipeline: &Path, args: &[&str]) -> Running {
         // One TLS implementation for this process's clients, as in docket itself.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let log = place.path(&format!("run-{:08x}.log", rand::random::<u32>()));
         let file = std::fs::File::create(&log).unwrap();
-        let child = docket().arg("run").arg(pipeline).stdin(Stdio::null()).stdout(Stdio::null()).stderr(file).spawn().unwrap();
+        let child = docket().arg("run").args(args).arg(pipeline).stdin(Stdio::null()).stdout(Stdio::null()).stderr(file).spawn().unwrap();
         let mut running = Running { child, log, admin: String::new() };
         let deadline = Instant::now() + Duration::from_secs(30);
         while running.admin.is_empty() {

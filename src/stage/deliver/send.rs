@@ -49,8 +49,10 @@ impl<S: Sink, L: Letters> Onward for Sending<S, L> {
     }
 }
 
-/// A group that is throttled so often is halved: it may be larger than what the server takes at once.
+/// A group that is throttled or not answered in time so often is halved: it may be more than the server can do
+/// at once, and a server that is given it again and again does nothing else. Not further than to so many records.
 const HALVE_AFTER: u32 = 4;
+const HALVED_TO: usize = 16;
 
 impl<S: Sink, L: Letters> Sending<S, L> {
     pub(super) fn new(deliver: Arc<Deliver<S>>, offsets: Shared, rejects: L, stop: CancellationToken) -> Sending<S, L> {
@@ -189,7 +191,8 @@ impl<S: Sink, L: Letters> Sending<S, L> {
                 Outcome::Retry(retry) => {
                     meters.requests.with_label_values(&[name, retry.cause.as_str()]).inc();
                     self.pause(&retry, attempts).await;
-                    if retry.cause == Cause::Throttled && attempts.is_multiple_of(HALVE_AFTER) && records.len() > 1 {
+                    let too_much = matches!(retry.cause, Cause::Throttled | Cause::Timeout);
+                    if too_much && attempts.is_multiple_of(HALVE_AFTER) && records.len() > HALVED_TO {
                         return halves(attempts);
                     }
                 }

@@ -1,0 +1,227 @@
+//! Each sink, each fault, 30,000 decisions: none is lost, none is unaccounted for, and the sinks beside it
+//! finish as fast as without.
+
+use std::collections::HashSet;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::support::proxy::{Fault, Proxy};
+use super::support::{Place, Running, create_topic, docket, generated, produce, read_all};
+use super::{address, count, init};
+
+const SINKS: [&str; 4] = ["loki", "search", "traces", "cloudwatch"];
+const DECISIONS: usize = 30_000;
+/// The decisions come over this time.
+const OVER: Duration = Duration::from_secs(9);
+const FAULT: Duration = Duration::from_secs(8);
+
+fn local(script: &str, args: &[&str]) {
+    let path = format!("{}/deploy/local/{script}", env!("CARGO_MANIFEST_DIR"));
+    let out = Command::new(path).args(args).output().unwrap();
+    assert!(out.status.success(), "{script} {args:?}: {}", String::from_utf8_lossy(&out.stderr));
+}
+
+/// What a fault does, to one sink's proxy or to its server.
+enum Trouble {
+    Proxy(Fault),
+    /// SIGKILL, and started again.
+    Kill,
+}
+
+fn faults() -> Vec<(&'static str, Trouble)> {
+    vec![
+        ("401", Trouble::Proxy(Fault::Status(401, ""))),
+        ("503", Trouble::Proxy(Fault::Status(503, ""))),
+        ("429 with Retry-After", Trouble::Proxy(Fault::Status(429, "2"))),
+        ("hangs", Trouble::Proxy(Fault::Hang)),
+        ("resets", Trouble::Proxy(Fault::Reset)),
+        ("1 byte/s", Trouble::Proxy(Fault::Slow)),
+        ("partial", Trouble::Proxy(Fault::Partial)),
+        ("413", Trouble::Proxy(Fault::TooLarge(20_000))),
+        ("kill -9", Trouble::Kill),
+    ]
+}
+
+struct Rig {
+    kafka: String,
+    name: String,
+    running: Running,
+    proxies: Vec<Proxy>,
+    /// Decisions produced so far.
+    total: u64,
+    rejected: usize,
+}
+
+/// How one round went.
+struct Round {
+    /// By sink: seconds from the first decision to the last that was delivered or rejected.
+    seconds: Vec<f64>,
+}
+
+impl Rig {
+    /// Produces decisions evenly over a time, in a thread of its own.
+    fn feed(&mut self, seed: u64) -> (std::thread::JoinHandle<()>, HashSet<String>) {
+        let decisions = generated(DECISIONS, seed);
+        let ids = decisions.iter().map(|d| serde_json::from_str::<Value>(d).unwrap()["decision_id"].as_str().unwrap().to_owned()).collect();
+        let (kafka, topic) = (self.kafka.clone(), format!("{}-source", self.name));
+        self.total += DECISIONS as u64;
+        let feeding = std::thread::spawn(move || {
+            let started = Instant::now();
+            for (i, chunk) in decisions.chunks(DECISIONS / 60).enumerate() {
+                let due = OVER * i as u32 / 60;
+                std::thread::sleep(due.saturating_sub(started.elapsed()));
+                produce(&kafka, &topic, chunk);
+            }
+        });
+        (feeding, ids)
+    }
+
+    async fn round(&mut self, seed: u64, faulty: Option<(usize, &Trouble)>) -> (Round, HashSet<String>) {
+        let (feeding, ids) = self.feed(seed);
+        let started = Instant::now();
+        let trouble = faulty.map(|(sink, trouble)| {
+            let proxy = self.proxies[sink].clone();
+            match trouble {
+                Trouble::Proxy(fault) => {
+                    let fault = fault.clone();
+                    tokio::spawn(async move {
+                        tokio::time::sleep(Duration::from_millis(500)).await;
+                        proxy.set(fault);
+                        tokio::time::sleep(FAULT).await;
+                        proxy.set(Fault::None);
+                    })
+                }
+                Trouble::Kill => {
+                    let server = ["loki", "opensearch", "jaeger", "moto"][sink];
+                    tokio::task::spawn_blocking(move || {
+                        std::thread::sleep(Duration::from_secs(2));
+                        local("down", &["--keep", "--kill", server]);
+                        std::thread::sleep(Duration::from_secs(2));
+                        local("up", &[server]);
+                    })
+                }
+            }
+        });
+        let mut seconds = vec![0.0; SINKS.len()];
+        let deadline = started + Duration::from_secs(120);
+        while seconds.contains(&0.0) {
+            let metrics = self.running.metrics().await;
+            for (i, sink) in SINKS.iter().enumerate() {
+                let done = metrics.sum("docket_sink_records_total", &[&format!("sink=\"{sink}\"")]);
+                if seconds[i] == 0.0 && done >= self.total {
+                    seconds[i] = started.elapsed().as_secs_f64();
+                }
+            }
+            assert!(Instant::now() < deadline, "not all was delivered: {seconds:?}\n{}\n{}", metrics.docket(), tail(&self.running.log()));
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        feeding.join().unwrap();
+        if let Some(trouble) = trouble {
+            trouble.await.unwrap();
+        }
+        (Round { seconds }, ids)
+    }
+
+    /// Every decision of the round is in each sink or in rejects for it. Returns how many were rejected.
+    async fn account(&mut self, ids: &HashSet<String>, what: &str) -> usize {
+        let letters = read_all(&self.kafka, &format!("docket.{}.rejects", self.name));
+        let new = letters.len() - self.rejected;
+        self.rejected = letters.len();
+        for (i, sink) in SINKS.iter().enumerate() {
+            let mut there = self.proxies[i].take_acknowledged();
+            let refused: HashSet<String> =
+                letters.iter().filter(|l| l.headers["docket-sink"] == *sink).map(|l| l.json()["decision_id"].as_str().unwrap().to_owned()).collect();
+            there.extend(refused);
+            let lost = ids.iter().filter(|id| !there.contains(*id)).count();
+            assert_eq!(lost, 0, "{what}: {lost} decisions are neither in {sink} nor in rejects");
+        }
+        new
+    }
+}
+
+fn tail(log: &str) -> String {
+    let lines: Vec<&str> = log.lines().collect();
+    lines[lines.len().saturating_sub(60)..].join("\n")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_fault_of_every_sink_loses_nothing_and_slows_no_other() {
+    init();
+    let kafka = address("KAFKA_BOOTSTRAP");
+    let place = Place::new("faults");
+    let name = place.name.clone();
+    let mut proxies = Vec::new();
+    for server in ["LOKI_URL", "OPENSEARCH_URL", "OTLP_HTTP_URL", "CLOUDWATCH_URL"] {
+        proxies.push(Proxy::start(&address(server)).await);
+    }
+    let delivery = "delivery: {timeout: 5s, retry_max: 2s}";
+    let pipeline = place.pipeline(&format!(
+        "name: $NAME
+kafka: {{brokers: \"{kafka}\"}}
+sources: [{{topic: $NAME-source}}]
+docket: {{partitions: 4}}
+sinks:
+  loki: {{type: loki, url: \"{}\", labels: {{service: service, run: \"=$NAME\"}}, {delivery}}}
+  search: {{type: elasticsearch, url: \"{}\", index: $NAME, {delivery}}}
+  traces: {{type: otlp, protocol: http, endpoint: \"{}\", {delivery}}}
+  cloudwatch: {{type: cloudwatch, region: eu-central-1, endpoint: \"{}\", group: $NAME, {delivery}}}
+",
+        proxies[0].url, proxies[1].url, proxies[2].url, proxies[3].url
+    ));
+    create_topic(&kafka, &format!("{name}-source"), 4, &[]).await;
+    assert!(docket().arg("setup").arg(&pipeline).status().unwrap().success());
+    let running = Running::start(&place, &pipeline);
+    let mut rig = Rig { kafka, name: name.clone(), running, proxies, total: 0, rejected: 0 };
+
+    // Once to warm up; then the measure of all things.
+    rig.round(1, None).await;
+    let (base, ids) = {
+        rig.proxies.iter().for_each(|p| drop(p.take_acknowledged()));
+        rig.round(2, None).await
+    };
+    assert_eq!(rig.account(&ids, "no fault").await, 0);
+    println!("no fault: {:?} s", base.seconds);
+    let only = std::env::var("DOCKET_FAULT").unwrap_or_default();
+    let mut seed = 10;
+    let mut searched = 2 * DECISIONS as u64;
+    for (fault, trouble) in faults() {
+        if !fault.contains(&only) {
+            continue;
+        }
+        for (sink, server) in SINKS.iter().enumerate() {
+            seed += 1;
+            let what = format!("{server} {fault}");
+            rig.proxies.iter().for_each(|p| p.forget_faulted());
+            let (round, ids) = rig.round(seed, Some((sink, &trouble))).await;
+            let met = rig.proxies[sink].faulted();
+            let new = rig.account(&ids, &what).await;
+            let slowest = (0..SINKS.len()).filter(|i| *i != sink).map(|i| round.seconds[i] / base.seconds[i]).fold(0.0, f64::max);
+            println!("{what}: {met} requests met it, {:.1} s, the others {slowest:.2} of without, {new} to rejects", round.seconds[sink]);
+            assert!(matches!(trouble, Trouble::Kill) || met > 0, "{what}: no request met the fault");
+            assert!(slowest <= 1.3, "{what}: the others took {slowest:.2} times as long: {:?} s, without {:?} s", round.seconds, base.seconds);
+            let may_reject = fault == "partial" && *server == "cloudwatch";
+            assert!(may_reject || new == 0, "{what}: {new} rejects");
+            searched += DECISIONS as u64;
+            // By the server's own count, after kill -9, too.
+            assert_eq!(count(&name, json!({ "match_all": {} })).await, searched, "{what}: documents in OpenSearch");
+            forget_log_group(&name).await;
+        }
+    }
+    let metrics = rig.running.metrics().await;
+    assert_eq!(metrics.sum("docket_sink_failing", &[]), 0);
+    // What Loki itself holds of all of it, line by line.
+    let out = docket().args(["verify", "--from", "start", "--sink", "loki,search", "--json"]).arg(&pipeline).output().unwrap();
+    let told = String::from_utf8_lossy(&out.stdout).into_owned();
+    let report: Value = serde_json::from_str(&told).unwrap_or_else(|_| panic!("{told}\n{}", String::from_utf8_lossy(&out.stderr)));
+    assert_eq!(report["complete"], true, "{}", told.chars().take(2000).collect::<String>());
+    rig.running.stop();
+}
+
+/// moto keeps all it got in memory.
+async fn forget_log_group(group: &str) {
+    let request = reqwest::Client::new().post(address("CLOUDWATCH_URL")).header("x-amz-target", "Logs_20140328.DeleteLogGroup");
+    let request = request.header("content-type", "application/x-amz-json-1.1").header("authorization", "AWS4-HMAC-SHA256 Credential=t/20260101/eu-central-1/logs/aws4_request, SignedHeaders=host, Signature=x");
+    let _ = request.body(json!({ "logGroupName": group }).to_string()).send().await;
+}
