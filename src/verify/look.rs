@@ -226,18 +226,19 @@ async fn elasticsearch_documents(client: &Client, url: &str, index: &str, decisi
     // What was written last can be searched after a refresh, which may not be allowed here.
     let _ = answer(client, Method::POST, &format!("{url}/{index}/_refresh"), None).await;
     let mut found = Found::new();
-    for chunk in decisions.chunks(IDS) {
-        let ids: Vec<&str> = chunk.iter().map(|d| d.id.as_str()).collect();
+    let distinct: BTreeSet<&str> = decisions.iter().map(|d| d.id.as_str()).collect();
+    let distinct: Vec<&str> = distinct.into_iter().collect();
+    for ids in distinct.chunks(IDS) {
         let any = json!([{ "ids": { "values": ids } }, { "terms": { "decision_id": ids } }, { "terms": { "decision_id.keyword": ids } }]);
         let query = json!({ "size": 10_000, "query": { "bool": { "should": any, "minimum_should_match": 1 } } });
-        let page = ask(client, Method::POST, &format!("{url}/{index}/_search"), Some(query)).await?;
+        let page = ask(client, Method::POST, &format!("{url}/{index}/_search?ignore_unavailable=true"), Some(query)).await?;
         for hit in page["hits"]["hits"].as_array().into_iter().flatten() {
             let source = &hit["_source"];
             // An altered document may have lost its decision id; it stands under its own id still.
             let id = source["decision_id"].as_str().or(hit["_id"].as_str()).unwrap_or_default();
             found.entry(id.to_owned()).or_default().push(document_hash(source));
         }
-        step(chunk.len() as u64);
+        step(ids.len() as u64);
     }
     Ok(found)
 }
@@ -308,13 +309,14 @@ async fn cloudwatch_events(api: &Api, group: &str, decisions: &[Decision], step:
         if let Some(token) = &token {
             request["nextToken"] = token.as_str().into();
         }
-        let page = api.call("FilterLogEvents", request.to_string().into()).await.map_err(|outcome| {
-            LookError::Answer(match outcome {
-                Outcome::Retry(retry) => retry.detail,
-                Outcome::Refused(refusal) => refusal.reason,
-                Outcome::Delivered | Outcome::Each(_) => "an answer that has no sense".into(),
-            })
-        })?;
+        let page = match api.call("FilterLogEvents", request.to_string().into()).await {
+            Ok(page) => page,
+            // Nothing was ever written.
+            Err(Outcome::Refused(refusal)) if refusal.reason.starts_with("ResourceNotFoundException") => return Ok(found),
+            Err(Outcome::Retry(retry)) => return Err(LookError::Answer(retry.detail)),
+            Err(Outcome::Refused(refusal)) => return Err(LookError::Answer(refusal.reason)),
+            Err(Outcome::Delivered | Outcome::Each(_)) => return Err(LookError::Answer("an answer without sense".into())),
+        };
         for event in page["events"].as_array().into_iter().flatten() {
             note(&mut found, event["message"].as_str().unwrap_or_default().as_bytes());
             step(1);
