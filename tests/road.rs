@@ -204,3 +204,29 @@ async fn refused_credentials_lose_nothing_and_a_refused_batch_is_bisected_to_the
     let headers = &rejects[0].headers;
     assert_eq!((headers["docket-stage"].as_str(), headers["docket-sink"].as_str(), headers["docket-status"].as_str()), ("deliver", "loki", "400"));
 }
+
+/// Vector 9251: a process that can't be stopped while a sink takes nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_ends_in_time_though_a_sink_hangs() {
+    let mock = mock();
+    let place = Place::new("hangs");
+    // Takes connections, and never answers.
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let sink = format!("  loki: {{type: loki, url: \"http://{}\"}}\n", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        let mut held = Vec::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            held.push(stream);
+        }
+    });
+    let running = Running::start_with(&place, &file_pipeline(&place, &mock, &sink), &["--drain", "2s"]);
+    produce(&mock.bootstrap(), "source", generated(100, 2));
+    running.until("the other sink has them all, and Loki's are on their way", 60, |m| {
+        m.delivered("file") == 100 && m.sum("docket_sink_in_flight_records", &["sink=\"loki\""]) == 100
+    })
+    .await;
+    let asked = std::time::Instant::now();
+    let log = running.stop();
+    assert!(asked.elapsed() < std::time::Duration::from_secs(10), "{:?}", asked.elapsed());
+    assert!(log.contains("not everything was delivered before the deadline"), "{log}");
+}
