@@ -11,6 +11,9 @@ const TRANSACTION: usize = 3;
 /// A batch as it was read, encoded, and compressed.
 const BATCH: usize = 3;
 
+/// A decision id in a window of repeats.
+const REMEMBERED: usize = 56;
+
 /// No size is made smaller than this.
 const LEAST: usize = 64 << 10;
 
@@ -26,18 +29,24 @@ fn sizes(file: &mut File) -> Vec<(&mut Bytes, usize)> {
     all
 }
 
+/// What does not get smaller: the process itself, and the decision ids that sinks remember.
+fn fixed(file: &File) -> usize {
+    let remembered: usize = file.sinks.values().map(Sink::repeat_window).sum();
+    BASE + remembered * file.docket.partitions as usize * REMEMBERED
+}
+
 /// What the pipeline may need at most.
 pub fn need(file: &mut File) -> usize {
-    BASE + sizes(file).into_iter().map(|(size, times)| size.0 * times).sum::<usize>()
+    fixed(file) + sizes(file).into_iter().map(|(size, times)| size.0 * times).sum::<usize>()
 }
 
 /// Makes the sizes smaller, all by the same factor, until they fit; or says what budget is needed.
 pub fn fit(file: &mut File) -> Result<(), String> {
     let budget = file.memory.budget.0;
-    let least = BASE + sizes(file).into_iter().map(|(size, times)| size.0.min(LEAST) * times).sum::<usize>();
+    let least = fixed(file) + sizes(file).into_iter().map(|(size, times)| size.0.min(LEAST) * times).sum::<usize>();
     if least > budget {
         return Err(format!(
-            "these sources and sinks need {} MiB at least; give them more, or fewer batches in flight (delivery.concurrency)",
+            "these sources and sinks need {} MiB at least; give them more, or fewer batches in flight (delivery.concurrency), or smaller windows (delivery.repeat_window)",
             least.div_ceil(1 << 20)
         ));
     }
@@ -80,6 +89,6 @@ mod tests {
     #[test]
     fn a_budget_that_is_too_small_is_told_what_it_takes() {
         let error = file("32MiB").unwrap_err().to_string();
-        assert!(error.contains("m.yaml:4:18: these sources and sinks need 67 MiB at least"), "{error}");
+        assert!(error.contains("m.yaml:4:18: these sources and sinks need 80 MiB at least"), "{error}");
     }
 }

@@ -245,11 +245,14 @@ async fn elasticsearch_documents(client: &Client, url: &str, index: &str, decisi
 
 /// Stream by stream, page by page, day by day.
 async fn loki_lines(client: &Client, url: &str, streams: &BTreeSet<String>, decisions: &[Decision], step: &(dyn Fn(u64) + Sync)) -> Result<Found, LookError> {
-    const PAGE: usize = 1000;
+    // Loki gives 5000 lines at once and passes 4 MiB between its parts, unless it is told otherwise.
+    const PAGE: usize = 2000;
+    const LEAST: usize = 20;
     const DAY: Nanos = 24 * 3600 * 1_000_000_000;
     let mut found = Found::new();
     let times = || decisions.iter().map(|d| d.timestamp);
     let (Some(first), Some(last)) = (times().min(), times().max()) else { return Ok(found) };
+    let mut size = PAGE;
     for selector in streams {
         let mut start = first;
         // What the page before held of its last time.
@@ -260,10 +263,18 @@ async fn loki_lines(client: &Client, url: &str, streams: &BTreeSet<String>, deci
                 ("query", selector.as_str()),
                 ("start", &start.to_string()),
                 ("end", &end.to_string()),
-                ("limit", &(PAGE + seen.len()).to_string()),
+                ("limit", &size.to_string()),
                 ("direction", "forward"),
             ];
-            let answer = ask(client, Method::GET, &with_query(&format!("{url}/loki/api/v1/query_range"), &page)?, None).await?;
+            let answer = match ask(client, Method::GET, &with_query(&format!("{url}/loki/api/v1/query_range"), &page)?, None).await {
+                Ok(answer) => answer,
+                // Large lines: fewer at once.
+                Err(_) if size > LEAST => {
+                    size /= 2;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             let mut lines: Vec<(Nanos, &str)> = Vec::new();
             for stream in answer["data"]["result"].as_array().into_iter().flatten() {
                 for value in stream["values"].as_array().into_iter().flatten() {
@@ -272,7 +283,7 @@ async fn loki_lines(client: &Client, url: &str, streams: &BTreeSet<String>, deci
                 }
             }
             lines.sort_unstable();
-            let full = lines.len() >= PAGE + seen.len();
+            let full = lines.len() >= size;
             let until = lines.last().map_or(end, |(at, _)| *at);
             let mut again = seen.clone();
             for (at, line) in &lines {
@@ -285,6 +296,9 @@ async fn loki_lines(client: &Client, url: &str, streams: &BTreeSet<String>, deci
                 }
                 note(&mut found, line.as_bytes());
                 step(1);
+            }
+            if full && until == start {
+                return Err(LookError::Answer(format!("more than {size} lines of {selector} have the same time; they can't be read page by page")));
             }
             if full {
                 let at_end = lines.iter().filter(|(at, _)| *at == until).map(|(_, line)| (*line).to_owned());
