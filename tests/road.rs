@@ -221,10 +221,11 @@ async fn a_stop_ends_in_time_though_a_sink_hangs() {
     });
     let running = Running::start_with(&place, &file_pipeline(&place, &mock, &sink), &["--drain", "2s"]);
     produce(&mock.bootstrap(), "source", generated(100, 2));
-    running.until("the other sink has them all, and Loki's are on their way", 60, |m| {
-        m.delivered("file") == 100 && m.sum("docket_sink_in_flight_records", &["sink=\"loki\""]) == 100
-    })
-    .await;
+    running
+        .until("the other sink has them all, and Loki's are on their way", 60, |m| {
+            m.delivered("file") == 100 && m.sum("docket_sink_in_flight_records", &["sink=\"loki\""]) == 100
+        })
+        .await;
     let asked = std::time::Instant::now();
     let log = running.stop();
     assert!(asked.elapsed() < std::time::Duration::from_secs(10), "{:?}", asked.elapsed());

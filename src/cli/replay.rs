@@ -118,7 +118,7 @@ impl<'p> Then for Send<'p> {
                 if let Some((value, partition, offset)) = next {
                     batch.push(&value, partition, offset, 0);
                 }
-                if batch.len() > 0 && (ended || batch.len() >= delivery.batch_records || batch.size() >= delivery.batch_bytes.0) {
+                if !batch.is_empty() && (ended || batch.len() >= delivery.batch_records || batch.size() >= delivery.batch_bytes.0) {
                     while tasks.len() >= delivery.concurrency {
                         tasks.join_next().await;
                     }

@@ -80,7 +80,7 @@ pub async fn run(args: Args) -> CommandResult {
         };
         running.push(started.map_err(|e| format!("pipeline {name}: {e}"))?);
     }
-    let watched = watch(running, args.files, process.registry.clone())?;
+    let watched = watch(running, args.files, &process.registry)?;
     super::asked_to_stop().await?;
     tracing::info!("stopping: delivering what was read");
     process.stop.cancel();
@@ -101,7 +101,7 @@ struct Watched {
 }
 
 /// Looks after changed pipeline files, now and then and on SIGHUP.
-fn watch(mut running: Vec<Parts>, files: Vec<PathBuf>, registry: prometheus::Registry) -> Result<Watched, Box<dyn std::error::Error>> {
+fn watch(mut running: Vec<Parts>, files: Vec<PathBuf>, registry: &prometheus::Registry) -> Result<Watched, Box<dyn std::error::Error>> {
     use tokio::signal::unix::{SignalKind, signal};
     let reloads = prometheus::IntCounterVec::new(
         prometheus::Opts::new("docket_reloads_total", "Changed pipeline files: applied, or refused with the old one left in force."),
@@ -123,7 +123,7 @@ fn watch(mut running: Vec<Parts>, files: Vec<PathBuf>, registry: prometheus::Reg
             for (i, path) in files.iter().enumerate() {
                 let text = std::fs::read(path).ok();
                 // A file that is gone is being replaced.
-                if text.is_none() && !asked || text == texts[i] && !asked {
+                if !asked && (text.is_none() || text == texts[i]) {
                     continue;
                 }
                 texts[i] = text;

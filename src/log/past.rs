@@ -105,7 +105,8 @@ impl Past {
         let reader = reader(kafka, part).map_err(wrong)?;
         let unreachable = |error| PastError::Unreachable { brokers: kafka.brokers.clone(), error };
         let metadata = reader.fetch_metadata(Some(topic), TIMEOUT).map_err(unreachable)?;
-        let partitions: Vec<i32> = metadata.topics().iter().flat_map(|t| t.partitions()).map(rdkafka::metadata::MetadataPartition::id).collect();
+        let partitions: Vec<i32> =
+            metadata.topics().iter().flat_map(rdkafka::metadata::MetadataTopic::partitions).map(rdkafka::metadata::MetadataPartition::id).collect();
         if partitions.is_empty() {
             return Err(PastError::NoTopic(topic.to_owned()));
         }

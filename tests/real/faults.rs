@@ -195,7 +195,7 @@ sinks:
         for (sink, server) in SINKS.iter().enumerate() {
             seed += 1;
             let what = format!("{server} {fault}");
-            rig.proxies.iter().for_each(|p| p.forget_faulted());
+            rig.proxies.iter().for_each(Proxy::forget_faulted);
             let (mut round, ids) = rig.round(seed, Some((sink, &trouble))).await;
             let met = rig.proxies[sink].faulted();
             let mut new = rig.account(&ids, &what).await;
@@ -233,6 +233,8 @@ sinks:
 /// moto keeps all it got in memory.
 async fn forget_log_group(group: &str) {
     let request = reqwest::Client::new().post(address("CLOUDWATCH_URL")).header("x-amz-target", "Logs_20140328.DeleteLogGroup");
-    let request = request.header("content-type", "application/x-amz-json-1.1").header("authorization", "AWS4-HMAC-SHA256 Credential=t/20260101/eu-central-1/logs/aws4_request, SignedHeaders=host, Signature=x");
+    let request = request
+        .header("content-type", "application/x-amz-json-1.1")
+        .header("authorization", "AWS4-HMAC-SHA256 Credential=t/20260101/eu-central-1/logs/aws4_request, SignedHeaders=host, Signature=x");
     let _ = request.body(json!({ "logGroupName": group }).to_string()).send().await;
 }
