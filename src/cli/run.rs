@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::CommandResult;
@@ -55,6 +56,8 @@ pub async fn run(args: Args) -> CommandResult {
     let _telemetry = telemetry::start(args.log_json, otlp.as_deref())?;
 
     let roles = Roles::parse(&args.only)?;
+    // From now on SIGHUP does not end the process.
+    let hup = signal(SignalKind::hangup())?;
     let process = Process {
         registry: prometheus::Registry::new(),
         health: Arc::new(Health::default()),
@@ -80,7 +83,7 @@ pub async fn run(args: Args) -> CommandResult {
         };
         running.push(started.map_err(|e| format!("pipeline {name}: {e}"))?);
     }
-    let watched = watch(running, args.files, &process.registry)?;
+    let watched = watch(running, args.files, hup, &process.registry)?;
     super::asked_to_stop().await?;
     tracing::info!("stopping: delivering what was read");
     process.stop.cancel();
@@ -101,14 +104,12 @@ struct Watched {
 }
 
 /// Looks after changed pipeline files, now and then and on SIGHUP.
-fn watch(mut running: Vec<Parts>, files: Vec<PathBuf>, registry: &prometheus::Registry) -> Result<Watched, Box<dyn std::error::Error>> {
-    use tokio::signal::unix::{SignalKind, signal};
+fn watch(mut running: Vec<Parts>, files: Vec<PathBuf>, mut hup: Signal, registry: &prometheus::Registry) -> Result<Watched, Box<dyn std::error::Error>> {
     let reloads = prometheus::IntCounterVec::new(
         prometheus::Opts::new("docket_reloads_total", "Changed pipeline files: applied, or refused with the old one left in force."),
         &["file", "outcome"],
     )?;
     registry.register(Box::new(reloads.clone()))?;
-    let mut hup = signal(SignalKind::hangup())?;
     let stop = CancellationToken::new();
     let stopped = stop.clone();
     let task = tokio::spawn(async move {

@@ -130,6 +130,9 @@ pub fn parse(path: &Path, text: &str, outside: &dyn Outside) -> Result<Pipeline,
 /// <https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_PutRetentionPolicy.html>
 const RETENTIONS: [u32; 22] = [1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653];
 
+/// Names of parts that are no sinks.
+const RESERVED: [&str; 4] = ["intake", "rejects", "watchdog", "kafka"];
+
 /// What the schema can't say.
 fn compile(file: &File, node: &Node, problems: &mut Vec<Problem>) -> (Rules, Limits) {
     let mut problem = |path: &[&str], message: String| problems.push(Problem { at: place(node, path), message });
@@ -176,9 +179,9 @@ fn compile(file: &File, node: &Node, problems: &mut Vec<Problem>) -> (Rules, Lim
     }
     for (name, sink) in &file.sinks {
         let name_fits =
-            !name.is_empty() && !matches!(name.as_str(), "intake" | "rejects") && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
+            !name.is_empty() && !RESERVED.contains(&name.as_str()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
         if !name_fits {
-            problem(&["sinks", name], format!("{name:?} can't name a sink; use letters, digits, _ and -, and not intake or rejects"));
+            problem(&["sinks", name], format!("{name:?} can't name a sink; use letters, digits, _ and -, and none of {}", RESERVED.join(", ")));
         }
         if let Sink::Loki(loki) = sink {
             for (label, source) in &loki.labels {

@@ -522,7 +522,7 @@ pub struct Otlp {
     pub tls: Tls,
     #[serde(default = "gzip")]
     pub compression: HttpCompression,
-    /// Where traces can be asked for, for `docket verify`: the query address of Jaeger or Tempo; /api/traces/<trace id> is added.
+    /// Where traces can be asked for, for `docket verify`: the query address of Jaeger or Tempo; /api/traces/<trace id> is added. The sink's credentials are sent there only if it is the same host.
     #[serde(default)]
     #[schemars(regex(pattern = r"^https?://.+"))]
     pub query: Option<String>,

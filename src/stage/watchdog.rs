@@ -2,7 +2,7 @@
 //! read and not finished, and that makes no progress. The log's end is asked for by a client of the
 //! watchdog's own, since a reader that sleeps does not learn of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -119,6 +119,7 @@ const EVERY: Duration = Duration::from_secs(5);
 pub fn watch(pipeline: &Pipeline, progress: &Arc<Progress>, meters: &Meters, health: &Health, after: Duration, stop: &CancellationToken) {
     let mut client = None;
     let mut known: Vec<Assigned> = Vec::new();
+    let mut watched: BTreeSet<String> = BTreeSet::new();
     while !stop.is_cancelled() {
         std::thread::sleep(Duration::from_millis(100));
         let started = Instant::now();
@@ -144,6 +145,13 @@ pub fn watch(pipeline: &Pipeline, progress: &Arc<Progress>, meters: &Meters, hea
             tracing::info!(part = place.part, topic = place.topic, partition = place.partition, "the partition makes progress again");
         }
         let mut parts: BTreeMap<&str, i64> = places.iter().map(|p| (p.part.as_str(), 0)).collect();
+        let gone: Vec<String> = watched.iter().filter(|part| !parts.contains_key(part.as_str())).cloned().collect();
+        for part in gone {
+            meters.stalled.with_label_values(&[&part]).set(0);
+            health.remove(&format!("{}/{part} progress", pipeline.name()));
+            watched.remove(&part);
+        }
+        watched.extend(parts.keys().map(|part| (*part).to_owned()));
         for (place, why) in &stalled {
             *parts.entry(&place.part).or_default() += 1;
             if !known.contains(place) {

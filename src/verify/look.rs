@@ -15,7 +15,7 @@ use crate::pipeline::secrets::Secret;
 use crate::sink::cloudwatch::{self, Api};
 use crate::sink::http::Client;
 use crate::sink::loki;
-use crate::sink::{Outcome, elasticsearch};
+use crate::sink::{Cause, Outcome, elasticsearch};
 
 /// Why a sink can't be asked.
 #[derive(Debug, thiserror::Error)]
@@ -85,7 +85,16 @@ impl Look {
             Sink::Otlp(c) => match &c.query {
                 None => Err("no query address is set for it"),
                 Some(_) if !c.signals.contains(&model::Signal::Traces) => Err("it gets no traces"),
-                Some(query) => Ok(Look::Traces { client: Client::new(&c.tls, c.auth.as_ref(), &c.headers, timeout(&c.delivery))?, url: base(query) }),
+                Some(query) => {
+                    // Credentials are for the host that they were given for.
+                    let host = |url: &str| reqwest::Url::parse(url).ok().and_then(|url| url.host_str().map(str::to_owned));
+                    let client = if host(query) == host(&c.endpoint) {
+                        Client::new(&c.tls, c.auth.as_ref(), &c.headers, timeout(&c.delivery))?
+                    } else {
+                        Client::new(&c.tls, None, &BTreeMap::new(), timeout(&c.delivery))?
+                    };
+                    Ok(Look::Traces { client, url: base(query) })
+                }
             },
             Sink::Metrics(c) => match &c.query {
                 None => Err("no query address is set for it"),
@@ -318,6 +327,7 @@ async fn cloudwatch_events(api: &Api, group: &str, decisions: &[Decision], step:
     let times = || decisions.iter().map(|d| d.timestamp.div_euclid(1_000_000));
     let (Some(first), Some(last)) = (times().min(), times().max()) else { return Ok(found) };
     let mut token: Option<String> = None;
+    let mut patience = 60;
     loop {
         let mut request = json!({ "logGroupName": group, "startTime": first, "endTime": last + 1, "limit": 10_000 });
         if let Some(token) = &token {
@@ -327,6 +337,12 @@ async fn cloudwatch_events(api: &Api, group: &str, decisions: &[Decision], step:
             Ok(page) => page,
             // Nothing was ever written.
             Err(Outcome::Refused(refusal)) if refusal.reason.starts_with("ResourceNotFoundException") => return Ok(found),
+            // Few requests a second are allowed.
+            Err(Outcome::Retry(retry)) if retry.cause == Cause::Throttled && patience > 0 => {
+                patience -= 1;
+                tokio::time::sleep(retry.after.unwrap_or(Duration::from_secs(1))).await;
+                continue;
+            }
             Err(Outcome::Retry(retry)) => return Err(LookError::Answer(retry.detail)),
             Err(Outcome::Refused(refusal)) => return Err(LookError::Answer(refusal.reason)),
             Err(Outcome::Delivered | Outcome::Each(_)) => return Err(LookError::Answer("an answer without sense".into())),
