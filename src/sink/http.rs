@@ -144,9 +144,20 @@ async fn content(mut response: Response) -> Result<Vec<u8>, reqwest::Error> {
     Ok(content)
 }
 
-/// Retry-After in seconds (RFC 9110, section 10.2.3); a date is left to the backoff.
+/// Retry-After (RFC 9110, section 10.2.3): seconds, or a date.
 fn retry_after(response: &Response) -> Option<Duration> {
-    let seconds = response.headers().get(RETRY_AFTER)?.to_str().ok()?.trim().parse::<u64>().ok()?;
+    wait(response.headers().get(RETRY_AFTER)?.to_str().ok()?.trim(), crate::clock::now())
+}
+
+/// An hour at most: what says more is not believed.
+fn wait(text: &str, now: crate::decision::time::Nanos) -> Option<Duration> {
+    let seconds = match text.parse::<u64>() {
+        Ok(seconds) => seconds,
+        Err(_) => {
+            let at = jiff::fmt::rfc2822::parse(text).ok()?.timestamp().as_second();
+            u64::try_from(at - now / 1_000_000_000).unwrap_or(0)
+        }
+    };
     Some(Duration::from_secs(seconds.min(3600)))
 }
 
@@ -215,6 +226,17 @@ mod tests {
         ] {
             assert_eq!(cause(status), meaning, "{status}");
         }
+    }
+
+    #[test]
+    fn a_server_says_when_in_seconds_or_as_a_date() {
+        let now = 1_795_524_530_000_000_000; // 2026-11-24T12:48:50Z
+        let seconds = |text: &str| wait(text, now).map(|w| w.as_secs());
+        assert_eq!(seconds("7"), Some(7));
+        assert_eq!(seconds("Tue, 24 Nov 2026 12:49:20 GMT"), Some(30));
+        assert_eq!(seconds("Tue, 24 Nov 2026 12:00:00 GMT"), Some(0));
+        assert_eq!(seconds("999999"), Some(3600));
+        assert_eq!(seconds("soon"), None);
     }
 
     #[test]

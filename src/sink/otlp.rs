@@ -4,6 +4,7 @@
 //! The SDK's exporter is for a program's own spans: it carries one resource a batch and hides partial
 //! success. Here a batch holds the decisions of many OPAs, and each must be accounted for.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::collections::HashMap;
 
 use bytes::{Buf, BufMut, Bytes};
@@ -345,8 +346,16 @@ fn partial_success(signal: Signal, answer: &[u8]) -> Outcome {
     }
 }
 
+/// The request of one signal.
+pub struct Request {
+    signal: Signal,
+    bytes: Bytes,
+    /// It was acknowledged: when the other signal's is sent again, this is not.
+    taken: AtomicBool,
+}
+
 impl Sink for Otlp {
-    type Body = Vec<(Signal, Bytes)>;
+    type Body = Vec<Request>;
 
     fn encode(&self, batch: &[Record<'_>]) -> Self::Body {
         let encode = |signal: &Signal| {
@@ -355,15 +364,18 @@ impl Sink for Otlp {
                 Signal::Logs => logs_request(batch).encode_to_vec(),
             };
             let by_us = matches!(self.transport, Transport::Http { .. }) && self.compression == HttpCompression::Gzip;
-            (*signal, if by_us { http::gzip(&plain).into() } else { plain.into() })
+            Request { signal: *signal, bytes: if by_us { http::gzip(&plain).into() } else { plain.into() }, taken: AtomicBool::new(false) }
         };
         self.signals.iter().map(encode).collect()
     }
 
     async fn send(&self, body: &Self::Body) -> Outcome {
-        for (signal, bytes) in body {
-            match self.export(*signal, bytes).await {
-                Outcome::Delivered => {}
+        for request in body {
+            if request.taken.load(Ordering::Relaxed) {
+                continue;
+            }
+            match self.export(request.signal, &request.bytes).await {
+                Outcome::Delivered => request.taken.store(true, Ordering::Relaxed),
                 other => return other,
             }
         }
