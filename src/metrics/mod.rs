@@ -91,3 +91,26 @@ impl Decisions {
         sums
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// contrib 21290, 39084: series without bound.
+    #[test]
+    fn series_are_bounded_and_no_decision_is_lost_from_the_counts() {
+        let registry = Registry::new();
+        let decisions = Decisions::new("p", &registry).unwrap();
+        let mut tally = Tally::default();
+        for i in 0..MAX_SERIES + 500 {
+            let series = Series { service: "s".into(), policy: format!("p{i}"), verdict: Verdict::Deny, revision: "r".into() };
+            tally.counts.insert(series, 2);
+        }
+        decisions.add(&tally);
+        decisions.add(&tally);
+        let family = registry.gather().into_iter().find(|f| f.name() == "docket_decisions_total").unwrap();
+        assert_eq!(family.get_metric().len(), MAX_SERIES + 1);
+        let denied = decisions.by_verdict().into_iter().find(|(v, _)| *v == Verdict::Deny).unwrap();
+        assert_eq!(denied.1, 4 * (MAX_SERIES as u64 + 500));
+    }
+}

@@ -178,8 +178,7 @@ fn compile(file: &File, node: &Node, problems: &mut Vec<Problem>) -> (Rules, Lim
         }
     }
     for (name, sink) in &file.sinks {
-        let name_fits =
-            !name.is_empty() && !RESERVED.contains(&name.as_str()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
+        let name_fits = !name.is_empty() && !RESERVED.contains(&name.as_str()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
         if !name_fits {
             problem(&["sinks", name], format!("{name:?} can't name a sink; use letters, digits, _ and -, and none of {}", RESERVED.join(", ")));
         }

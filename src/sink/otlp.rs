@@ -4,8 +4,8 @@
 //! The SDK's exporter is for a program's own spans: it carries one resource a batch and hides partial
 //! success. Here a batch holds the decisions of many OPAs, and each must be accounted for.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::{Buf, BufMut, Bytes};
 use opentelemetry_proto::tonic::collector::logs::v1::{ExportLogsServiceRequest, ExportLogsServiceResponse};

@@ -8,13 +8,7 @@ use serde_json::{Value, json};
 
 use super::support::proxy::{Fault, Proxy};
 use super::support::{Place, Running, create_topic, docket, generated, produce, read_all};
-use super::{address, count, init, post};
-
-fn local(script: &str, args: &[&str]) {
-    let path = format!("{}/deploy/local/{script}", env!("CARGO_MANIFEST_DIR"));
-    let out = Command::new(path).args(args).output().unwrap();
-    assert!(out.status.success(), "{script} {args:?}: {}", String::from_utf8_lossy(&out.stderr));
-}
+use super::{address, count, init, local, pipeline, post};
 
 fn signal(pid: u32, signal: &str) {
     assert!(Command::new("kill").args([signal, &pid.to_string()]).status().unwrap().success());
@@ -63,12 +57,14 @@ fn verified(pipeline: &std::path::Path, more: &[&str]) -> (Value, bool) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_broker_is_restarted_twice_and_a_transaction_times_out_under_load() {
-    init();
     let kafka = address("KAFKA_BOOTSTRAP");
     let place = Place::new("broker");
     let name = place.name.clone();
-    let pipeline = place.pipeline(&format!(
-        "name: $NAME
+    let pipeline = pipeline(
+        &place,
+        4,
+        &format!(
+            "name: $NAME
 kafka: {{brokers: \"{kafka}\", properties: {{session.timeout.ms: 6000}}}}
 sources: [{{topic: $NAME-source}}]
 intake: {{transaction_interval: 50ms}}
@@ -76,10 +72,10 @@ docket: {{partitions: 4}}
 sinks:
   search: {{type: elasticsearch, url: \"{}\", index: $NAME}}
 ",
-        address("OPENSEARCH_URL")
-    ));
-    create_topic(&kafka, &format!("{name}-source"), 4, &[]).await;
-    assert!(docket().arg("setup").arg(&pipeline).status().unwrap().success());
+            address("OPENSEARCH_URL")
+        ),
+    )
+    .await;
     let running = Running::start(&place, &pipeline);
     let total = 30_000;
     let feeding = feed(&kafka, &format!("{name}-source"), generated(total, 77), Duration::from_secs(50));
@@ -105,29 +101,28 @@ sinks:
 /// By default two minutes; DOCKET_OUTAGE=600 makes it ten.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sink_is_away_for_long_and_memory_stays_within_the_budget() {
-    init();
     let kafka = address("KAFKA_BOOTSTRAP");
     let outage = Duration::from_secs(std::env::var("DOCKET_OUTAGE").map_or(60, |s| s.parse().unwrap()));
     let place = Place::new("outage");
     let name = place.name.clone();
     let proxy = Proxy::start(&address("LOKI_URL")).await;
     let budget = 192;
-    let pipeline = place.pipeline(&format!(
-        "name: $NAME
-kafka: {{brokers: \"{kafka}\"}}
-sources: [{{topic: $NAME-source}}]
-docket: {{partitions: 4}}
+    let pipeline = pipeline(
+        &place,
+        4,
+        &format!(
+            "docket: {{partitions: 4}}
 memory: {{budget: {budget}MiB}}
 watchdog: {{stalled_after: 20s}}
 sinks:
   loki: {{type: loki, url: \"{}\", labels: {{service: service, run: \"=$NAME\"}}, delivery: {{retry_max: 5s}}}}
   search: {{type: elasticsearch, url: \"{}\", index: $NAME}}
 ",
-        proxy.url,
-        address("OPENSEARCH_URL")
-    ));
-    create_topic(&kafka, &format!("{name}-source"), 4, &[]).await;
-    assert!(docket().arg("setup").arg(&pipeline).status().unwrap().success());
+            proxy.url,
+            address("OPENSEARCH_URL")
+        ),
+    )
+    .await;
     let running = Running::start(&place, &pipeline);
     running.until("it is ready", 30, |m| m.sum("docket_rebalances_total", &["assigned"]) >= 3).await;
     proxy.set(Fault::Status(503, ""));
@@ -168,24 +163,23 @@ sinks:
 /// OpenSearch refuses documents for a mapping; the mapping is repaired, the rejects sent round again.
 #[tokio::test(flavor = "multi_thread")]
 async fn rejects_are_shown_repaired_and_replayed() {
-    init();
     let kafka = address("KAFKA_BOOTSTRAP");
     let place = Place::new("replay");
     let name = place.name.clone();
     let url = address("OPENSEARCH_URL");
-    let pipeline = place.pipeline(&format!(
-        "name: $NAME
-kafka: {{brokers: \"{kafka}\"}}
-sources: [{{topic: $NAME-source}}]
-docket: {{partitions: 2}}
+    let pipeline = pipeline(
+        &place,
+        2,
+        &format!(
+            "docket: {{partitions: 2}}
 sinks:
   search: {{type: elasticsearch, url: \"{url}\", index: $NAME}}
   loki: {{type: loki, url: \"{}\", labels: {{run: \"=$NAME\"}}}}
 ",
-        address("LOKI_URL")
-    ));
-    create_topic(&kafka, &format!("{name}-source"), 2, &[]).await;
-    assert!(docket().arg("setup").arg(&pipeline).status().unwrap().success());
+            address("LOKI_URL")
+        ),
+    )
+    .await;
     let client = reqwest::Client::new();
     // Unknown members of `tier` are refused.
     let mapping = json!({ "mappings": { "properties": { "tier": { "dynamic": "strict", "properties": { "level": { "type": "keyword" } } } } } }).to_string();
@@ -240,18 +234,17 @@ sinks:
 
 #[tokio::test(flavor = "multi_thread")]
 async fn verify_finds_exactly_what_was_damaged() {
-    init();
     let kafka = address("KAFKA_BOOTSTRAP");
     let place = Place::new("verify");
     let name = place.name.clone();
     let url = address("OPENSEARCH_URL");
     // Lines of Loki can't be altered: those that are missing are dropped on the way, by a proxy of ours.
     let dropping = dropping_loki(address("LOKI_URL")).await;
-    let pipeline = place.pipeline(&format!(
-        "name: $NAME
-kafka: {{brokers: \"{kafka}\"}}
-sources: [{{topic: $NAME-source}}]
-docket: {{partitions: 4}}
+    let pipeline = pipeline(
+        &place,
+        4,
+        &format!(
+            "docket: {{partitions: 4}}
 sinks:
   search: {{type: elasticsearch, url: \"{url}\", index: $NAME}}
   whole: {{type: loki, url: \"{}\", labels: {{service: service, verdict: verdict, run: \"=$NAME\"}}}}
@@ -260,13 +253,13 @@ sinks:
   traces: {{type: otlp, endpoint: \"{}\", query: \"{}\"}}
   file: {{type: file, path: \"$DIR/out.ndjson\"}}
 ",
-        address("LOKI_URL"),
-        address("CLOUDWATCH_URL"),
-        address("OTLP_GRPC_URL"),
-        address("JAEGER_URL"),
-    ));
-    create_topic(&kafka, &format!("{name}-source"), 4, &[]).await;
-    assert!(docket().arg("setup").arg(&pipeline).status().unwrap().success());
+            address("LOKI_URL"),
+            address("CLOUDWATCH_URL"),
+            address("OTLP_GRPC_URL"),
+            address("JAEGER_URL"),
+        ),
+    )
+    .await;
     let running = Running::start(&place, &pipeline);
     let total = 5_000;
     let mut decisions = generated(total, 21);
@@ -312,6 +305,7 @@ sinks:
 
 /// A proxy before Loki that loses the lines which say that they vanish, and answers as if all were well.
 async fn dropping_loki(target: String) -> String {
+    init();
     use axum::body::Bytes;
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -378,7 +372,6 @@ fn fields(mut bytes: &[u8]) -> Vec<(u32, &[u8])> {
 /// A changed file is taken up without a gap; a broken one is refused with its errors.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_changed_pipeline_file_is_taken_up_while_it_runs() {
-    init();
     let kafka = address("KAFKA_BOOTSTRAP");
     let place = Place::new("reload");
     let name = place.name.clone();
@@ -395,6 +388,7 @@ sinks:
         )
     };
     let pipeline = place.pipeline(&text(""));
+    init();
     create_topic(&kafka, &format!("{name}-source"), 2, &[]).await;
     assert!(docket().arg("setup").arg(&pipeline).status().unwrap().success());
     let running = Running::start(&place, &pipeline);
@@ -426,24 +420,23 @@ sinks:
 /// Intake in one process, each sink in another: together they do what one does.
 #[tokio::test(flavor = "multi_thread")]
 async fn parts_run_in_processes_of_their_own_and_repeats_are_sent_once() {
-    init();
     let kafka = address("KAFKA_BOOTSTRAP");
     let place = Place::new("roles");
     let name = place.name.clone();
-    let pipeline = place.pipeline(&format!(
-        "name: $NAME
-kafka: {{brokers: \"{kafka}\"}}
-sources: [{{topic: $NAME-source}}]
-docket: {{partitions: 2}}
+    let pipeline = pipeline(
+        &place,
+        2,
+        &format!(
+            "docket: {{partitions: 2}}
 sinks:
   search: {{type: elasticsearch, url: \"{}\", index: $NAME}}
   file: {{type: file, path: \"$DIR/out.ndjson\", delivery: {{max_age: 30d, too_old: archive}}}}
   archive: {{type: file, path: \"$DIR/old.ndjson\", delivery: {{only_routed: true}}}}
 ",
-        address("OPENSEARCH_URL")
-    ));
-    create_topic(&kafka, &format!("{name}-source"), 2, &[]).await;
-    assert!(docket().arg("setup").arg(&pipeline).status().unwrap().success());
+            address("OPENSEARCH_URL")
+        ),
+    )
+    .await;
     let start = |only: &str| Running::start_with(&place, &pipeline, &["--only", only]);
     let (intake, search, file) = (start("intake"), start("sink:search"), start("sink:file"));
     let mut decisions = generated(2_000, 4);
@@ -476,15 +469,14 @@ sinks:
 /// A real OPA is asked, and its decisions are followed to every sink.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_probe_follows_real_decisions_to_every_sink() {
-    init();
     let kafka = address("KAFKA_BOOTSTRAP");
     let place = Place::new("probe");
     let name = place.name.clone();
-    let pipeline = place.pipeline(&format!(
-        "name: $NAME
-kafka: {{brokers: \"{kafka}\"}}
-sources: [{{topic: $NAME-source}}]
-docket: {{partitions: 2}}
+    let pipeline = pipeline(
+        &place,
+        2,
+        &format!(
+            "docket: {{partitions: 2}}
 sinks:
   search: {{type: elasticsearch, url: \"{}\", index: $NAME}}
   loki: {{type: loki, url: \"{}\", labels: {{run: \"=$NAME\"}}}}
@@ -494,14 +486,14 @@ probes:
   - {{path: http/authz/decision, input: {{method: GET, path: [salary, bob], user: bob}}, expect: allow}}
   - {{path: http/authz/decision, input: {{user: mallory}}, expect: deny}}
 ",
-        address("OPENSEARCH_URL"),
-        address("LOKI_URL"),
-        address("CLOUDWATCH_URL"),
-        address("OTLP_GRPC_URL"),
-        address("JAEGER_URL"),
-    ));
-    create_topic(&kafka, &format!("{name}-source"), 2, &[]).await;
-    assert!(docket().arg("setup").arg(&pipeline).status().unwrap().success());
+            address("OPENSEARCH_URL"),
+            address("LOKI_URL"),
+            address("CLOUDWATCH_URL"),
+            address("OTLP_GRPC_URL"),
+            address("JAEGER_URL"),
+        ),
+    )
+    .await;
     let uploads = super::opa::uploads_to_kafka(kafka.clone(), format!("{name}-source")).await;
     let opa = super::opa::Opa::start(&place, &uploads).await;
     let running = Running::start(&place, &pipeline);

@@ -2,26 +2,19 @@
 //! finish as fast as without.
 
 use std::collections::HashSet;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use super::support::proxy::{Fault, Proxy};
-use super::support::{Place, Running, create_topic, docket, generated, produce, read_all};
-use super::{address, count, init};
+use super::support::{Place, Running, docket, generated, produce, read_all};
+use super::{address, count, local, pipeline};
 
 const SINKS: [&str; 4] = ["loki", "search", "traces", "cloudwatch"];
 const DECISIONS: usize = 30_000;
 /// The decisions come over this time.
 const OVER: Duration = Duration::from_secs(9);
 const FAULT: Duration = Duration::from_secs(8);
-
-fn local(script: &str, args: &[&str]) {
-    let path = format!("{}/deploy/local/{script}", env!("CARGO_MANIFEST_DIR"));
-    let out = Command::new(path).args(args).output().unwrap();
-    assert!(out.status.success(), "{script} {args:?}: {}", String::from_utf8_lossy(&out.stderr));
-}
 
 /// What a fault does, to one sink's proxy or to its server.
 enum Trouble {
@@ -148,7 +141,6 @@ fn tail(log: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_fault_of_every_sink_loses_nothing_and_slows_no_other() {
-    init();
     let kafka = address("KAFKA_BOOTSTRAP");
     let place = Place::new("faults");
     let name = place.name.clone();
@@ -157,21 +149,21 @@ async fn every_fault_of_every_sink_loses_nothing_and_slows_no_other() {
         proxies.push(Proxy::start(&address(server)).await);
     }
     let delivery = "delivery: {timeout: 5s, retry_max: 2s}";
-    let pipeline = place.pipeline(&format!(
-        "name: $NAME
-kafka: {{brokers: \"{kafka}\"}}
-sources: [{{topic: $NAME-source}}]
-docket: {{partitions: 4}}
+    let pipeline = pipeline(
+        &place,
+        4,
+        &format!(
+            "docket: {{partitions: 4}}
 sinks:
   loki: {{type: loki, url: \"{}\", labels: {{service: service, run: \"=$NAME\"}}, {delivery}}}
   search: {{type: elasticsearch, url: \"{}\", index: $NAME, {delivery}}}
   traces: {{type: otlp, protocol: http, endpoint: \"{}\", {delivery}}}
   cloudwatch: {{type: cloudwatch, region: eu-central-1, endpoint: \"{}\", group: $NAME, {delivery}}}
 ",
-        proxies[0].url, proxies[1].url, proxies[2].url, proxies[3].url
-    ));
-    create_topic(&kafka, &format!("{name}-source"), 4, &[]).await;
-    assert!(docket().arg("setup").arg(&pipeline).status().unwrap().success());
+            proxies[0].url, proxies[1].url, proxies[2].url, proxies[3].url
+        ),
+    )
+    .await;
     let running = Running::start(&place, &pipeline);
     let mut rig = Rig { kafka, name: name.clone(), running, proxies, total: 0, rejected: 0 };
 

@@ -4,12 +4,35 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+use std::path::PathBuf;
+
+use support::{Place, create_topic, docket};
+
 mod bad_input;
 mod crash;
 mod delivery;
 mod faults;
 mod opa;
 mod samples;
+
+/// Runs deploy/local/up or down.
+fn local(script: &str, args: &[&str]) {
+    let path = format!("{}/deploy/local/{script}", env!("CARGO_MANIFEST_DIR"));
+    let out = std::process::Command::new(path).args(args).output().unwrap();
+    assert!(out.status.success(), "{script} {args:?}: {}", String::from_utf8_lossy(&out.stderr));
+}
+
+/// A pipeline file with one source, `$NAME-source`, whose topics and index templates are set up.
+async fn pipeline(place: &Place, partitions: i32, rest: &str) -> PathBuf {
+    init();
+    let kafka = address("KAFKA_BOOTSTRAP");
+    let text = format!("name: $NAME\nsources: [{{topic: $NAME-source}}]\n{rest}");
+    let text = if rest.contains("\nkafka:") || rest.starts_with("kafka:") { text } else { format!("{text}\nkafka: {{brokers: \"{kafka}\"}}") };
+    let path = place.pipeline(&text);
+    create_topic(&kafka, &format!("{}-source", place.name), partitions, &[]).await;
+    assert!(docket().arg("setup").arg(&path).status().unwrap().success());
+    path
+}
 
 /// The address of a server that `deploy/local/up` started.
 fn address(name: &str) -> String {

@@ -65,6 +65,7 @@ impl Answer {
 
 impl Proxy {
     pub async fn start(target: &str) -> Proxy {
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let state = Arc::new(State {
