@@ -217,8 +217,10 @@ async fn report(args: &Args, sink: &Checked, decisions: &[Decision], rejected: &
 
 /// Counts of Prometheus are compared as a whole: a gap if they differ by more than a hundredth.
 async fn counted(look: &Look, decisions: &[Decision], report: &mut Report) -> Result<(), Box<dyn std::error::Error>> {
-    let from = decisions.iter().map(|d| d.kafka * 1_000_000).min().unwrap_or(0);
-    let Some(counts) = look.counts(from, now()).await? else { return Ok(()) };
+    let times = || decisions.iter().map(|d| d.kafka * 1_000_000);
+    let (Some(from), Some(last)) = (times().min(), times().max()) else { return Ok(()) };
+    // What came last is delivered and scraped a little later.
+    let Some(counts) = look.counts(from, now().min(last + 15_000_000_000)).await? else { return Ok(()) };
     let mut distinct: HashMap<&str, &'static str> = HashMap::new();
     for decision in decisions {
         distinct.insert(&decision.id, decision.verdict.as_str());

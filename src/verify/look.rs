@@ -1,6 +1,6 @@
 //! Asks each sink what it holds.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Duration;
 
 use reqwest::Method;
@@ -164,7 +164,7 @@ impl Look {
     /// it died is not in there.
     pub async fn counts(&self, from: Nanos, until: Nanos) -> Result<Option<BTreeMap<String, f64>>, LookError> {
         let Look::Counts { client, url, pipeline } = self else { return Ok(None) };
-        let (from, until) = (from / 1_000_000_000 - 60, until / 1_000_000_000 + 1);
+        let (from, until) = (from / 1_000_000_000, until / 1_000_000_000 + 1);
         let step = ((until - from) / 5_000).max(2);
         let query = format!("docket_decisions_total{{pipeline=\"{pipeline}\"}}");
         let range = [("query", query.as_str()), ("start", &from.to_string()), ("end", &until.to_string()), ("step", &step.to_string())];
@@ -257,17 +257,15 @@ async fn loki_lines(client: &Client, url: &str, streams: &BTreeSet<String>, deci
     // Loki gives 5000 lines at once and passes 4 MiB between its parts, unless it is told otherwise.
     const PAGE: usize = 2000;
     const LEAST: usize = 20;
-    const DAY: Nanos = 24 * 3600 * 1_000_000_000;
     let mut found = Found::new();
-    let times = || decisions.iter().map(|d| d.timestamp);
-    let (Some(first), Some(last)) = (times().min(), times().max()) else { return Ok(found) };
     let mut size = PAGE;
-    for selector in streams {
+    // Pages share their borders, and a selector finds the streams of another that has more labels. Loki itself keeps no
+    // two entries with the same stream, time and line.
+    let mut seen: HashSet<Hash> = HashSet::new();
+    let days = days(decisions);
+    for (selector, (first, end)) in streams.iter().flat_map(|selector| days.iter().map(move |day| (selector, *day))) {
         let mut start = first;
-        // What the page before held of its last time.
-        let mut seen: Vec<String> = Vec::new();
-        while start <= last {
-            let end = (start + DAY).min(last + 1);
+        while start < end {
             let page = [
                 ("query", selector.as_str()),
                 ("start", &start.to_string()),
@@ -284,39 +282,26 @@ async fn loki_lines(client: &Client, url: &str, streams: &BTreeSet<String>, deci
                 }
                 Err(error) => return Err(error),
             };
-            let mut lines: Vec<(Nanos, &str)> = Vec::new();
+            let (mut count, mut last) = (0, start);
             for stream in answer["data"]["result"].as_array().into_iter().flatten() {
+                let labels = stream["stream"].to_string();
                 for value in stream["values"].as_array().into_iter().flatten() {
-                    let at = value[0].as_str().and_then(|t| t.parse().ok());
-                    lines.extend(at.zip(value[1].as_str()));
+                    let (Some(at), Some(line)) = (value[0].as_str(), value[1].as_str()) else { continue };
+                    count += 1;
+                    last = last.max(at.parse().unwrap_or(last));
+                    if seen.insert(hash(format!("{labels}\n{at}\n{line}").as_bytes())) {
+                        note(&mut found, line.as_bytes());
+                        step(1);
+                    }
                 }
             }
-            lines.sort_unstable();
-            let full = lines.len() >= size;
-            let until = lines.last().map_or(end, |(at, _)| *at);
-            let mut again = seen.clone();
-            for (at, line) in &lines {
-                // A line that the page before had.
-                if *at == start
-                    && let Some(i) = again.iter().position(|known| known == line)
-                {
-                    again.swap_remove(i);
-                    continue;
-                }
-                note(&mut found, line.as_bytes());
-                step(1);
+            if count < size {
+                break;
             }
-            if full && until == start {
+            if last == start {
                 return Err(LookError::Answer(format!("more than {size} lines of {selector} have the same time; they can't be read page by page")));
             }
-            if full {
-                let at_end = lines.iter().filter(|(at, _)| *at == until).map(|(_, line)| (*line).to_owned());
-                seen = at_end.collect();
-                start = until;
-            } else {
-                seen.clear();
-                start = end;
-            }
+            start = last;
         }
     }
     Ok(found)
@@ -324,38 +309,56 @@ async fn loki_lines(client: &Client, url: &str, streams: &BTreeSet<String>, deci
 
 async fn cloudwatch_events(api: &Api, group: &str, decisions: &[Decision], step: &(dyn Fn(u64) + Sync)) -> Result<Found, LookError> {
     let mut found = Found::new();
-    let times = || decisions.iter().map(|d| d.timestamp.div_euclid(1_000_000));
-    let (Some(first), Some(last)) = (times().min(), times().max()) else { return Ok(found) };
-    let mut token: Option<String> = None;
-    let mut patience = 60;
-    loop {
-        let mut request = json!({ "logGroupName": group, "startTime": first, "endTime": last + 1, "limit": 10_000 });
-        if let Some(token) = &token {
-            request["nextToken"] = token.as_str().into();
-        }
-        let page = match api.call("FilterLogEvents", request.to_string().into()).await {
-            Ok(page) => page,
-            // Nothing was ever written.
-            Err(Outcome::Refused(refusal)) if refusal.reason.starts_with("ResourceNotFoundException") => return Ok(found),
-            // Few requests a second are allowed.
-            Err(Outcome::Retry(retry)) if retry.cause == Cause::Throttled && patience > 0 => {
-                patience -= 1;
-                tokio::time::sleep(retry.after.unwrap_or(Duration::from_secs(1))).await;
-                continue;
+    let mut seen = BTreeSet::new();
+    for (first, end) in days(decisions) {
+        let mut token: Option<String> = None;
+        let mut patience = 60;
+        loop {
+            let mut request =
+                json!({ "logGroupName": group, "startTime": first.div_euclid(1_000_000), "endTime": end.div_euclid(1_000_000) + 1, "limit": 10_000 });
+            if let Some(token) = &token {
+                request["nextToken"] = token.as_str().into();
             }
-            Err(Outcome::Retry(retry)) => return Err(LookError::Answer(retry.detail)),
-            Err(Outcome::Refused(refusal)) => return Err(LookError::Answer(refusal.reason)),
-            Err(Outcome::Delivered | Outcome::Each(_)) => return Err(LookError::Answer("an answer without sense".into())),
-        };
-        for event in page["events"].as_array().into_iter().flatten() {
-            note(&mut found, event["message"].as_str().unwrap_or_default().as_bytes());
-            step(1);
-        }
-        match page["nextToken"].as_str() {
-            Some(next) if token.as_deref() != Some(next) => token = Some(next.to_owned()),
-            _ => return Ok(found),
+            let page = match api.call("FilterLogEvents", request.to_string().into()).await {
+                Ok(page) => page,
+                // Nothing was ever written.
+                Err(Outcome::Refused(refusal)) if refusal.reason.starts_with("ResourceNotFoundException") => return Ok(found),
+                // Few requests a second are allowed.
+                Err(Outcome::Retry(retry)) if retry.cause == Cause::Throttled && patience > 0 => {
+                    patience -= 1;
+                    tokio::time::sleep(retry.after.unwrap_or(Duration::from_secs(1))).await;
+                    continue;
+                }
+                Err(Outcome::Retry(retry)) => return Err(LookError::Answer(retry.detail)),
+                Err(Outcome::Refused(refusal)) => return Err(LookError::Answer(refusal.reason)),
+                Err(Outcome::Delivered | Outcome::Each(_)) => return Err(LookError::Answer("an answer without sense".into())),
+            };
+            for event in page["events"].as_array().into_iter().flatten() {
+                // Days share a millisecond at their borders.
+                if seen.insert(event["eventId"].as_str().unwrap_or_default().to_owned()) {
+                    note(&mut found, event["message"].as_str().unwrap_or_default().as_bytes());
+                    step(1);
+                }
+            }
+            match page["nextToken"].as_str() {
+                Some(next) if token.as_deref() != Some(next) => token = Some(next.to_owned()),
+                _ => break,
+            }
         }
     }
+    Ok(found)
+}
+
+/// The stretches of time that hold decisions, each within a day: one that is years old must not make every day since be
+/// asked for.
+fn days(decisions: &[Decision]) -> Vec<(Nanos, Nanos)> {
+    const DAY: Nanos = 24 * 3600 * 1_000_000_000;
+    let mut days: BTreeMap<Nanos, (Nanos, Nanos)> = BTreeMap::new();
+    for at in decisions.iter().map(|d| d.timestamp) {
+        let day = days.entry(at.div_euclid(DAY)).or_insert((at, at + 1));
+        *day = (day.0.min(at), day.1.max(at + 1));
+    }
+    days.into_values().collect()
 }
 
 /// Whether a trace holds the span of a decision. Jaeger writes ids in hex, Tempo in base64 or hex.
@@ -378,6 +381,24 @@ async fn has_span(client: &Client, url: &str, decision: &Decision) -> Result<boo
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_days_with_decisions_are_asked_for() {
+        let decision = |timestamp: Nanos| Decision {
+            id: String::new(),
+            timestamp,
+            kafka: 0,
+            partition: 0,
+            verdict: crate::decision::verdict::Verdict::Allow,
+            instance: String::new(),
+            trace_id: crate::decision::ids::TraceId::INVALID,
+            span_id: crate::decision::ids::SpanId::INVALID,
+        };
+        let day = 24 * 3600 * 1_000_000_000;
+        let all = [decision(5), decision(3), decision(day), decision(day - 1), decision(1000 * day + 7)];
+        assert_eq!(days(&all), [(3, day), (day, day + 1), (1000 * day + 7, 1000 * day + 8)]);
+        assert_eq!(days(&[]), []);
+    }
 
     #[test]
     fn counters_that_begin_or_begin_again_within_the_range_count_whole() {
