@@ -64,9 +64,7 @@ async fn the_broker_is_restarted_twice_and_a_transaction_times_out_under_load() 
         &place,
         4,
         &format!(
-            "name: $NAME
-kafka: {{brokers: \"{kafka}\", properties: {{session.timeout.ms: 6000}}}}
-sources: [{{topic: $NAME-source}}]
+            "kafka: {{brokers: \"{kafka}\", properties: {{session.timeout.ms: 6000}}}}
 intake: {{transaction_interval: 50ms}}
 docket: {{partitions: 4}}
 sinks:

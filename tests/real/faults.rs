@@ -169,7 +169,7 @@ sinks:
 
     // Once to warm up; then the measure of all things.
     rig.round(1, None).await;
-    let (base, ids) = {
+    let (mut base, ids) = {
         rig.proxies.iter().for_each(|p| drop(p.take_acknowledged()));
         rig.round(2, None).await
     };
@@ -192,15 +192,21 @@ sinks:
             let met = rig.proxies[sink].faulted();
             let mut new = rig.account(&ids, &what).await;
             searched += DECISIONS as u64;
-            let others = |round: &Round| (0..SINKS.len()).filter(|i| *i != sink).map(|i| round.seconds[i] / base.seconds[i]).fold(0.0, f64::max);
-            let mut slowest = others(&round);
-            // The machine does other things, too: what was slow once is measured a second time.
-            if slowest > 1.3 {
+            let others = |round: &Round, base: &Round| (0..SINKS.len()).filter(|i| *i != sink).map(|i| round.seconds[i] / base.seconds[i]).fold(0.0, f64::max);
+            let mut slowest = others(&round, &base);
+            // The machine does other things, too, and the indexes grow: what was slow is measured again, next to
+            // a round without the fault.
+            for again in 1..=2 {
+                if slowest <= 1.3 {
+                    break;
+                }
                 println!("{what}: the others took {slowest:.2} times as long; once more");
-                let (again, ids) = rig.round(seed + 1000, Some((sink, &trouble))).await;
+                let (fresh, ids) = rig.round(seed + 1000 * again, None).await;
+                assert_eq!(rig.account(&ids, "no fault").await, 0);
+                let (faulty, ids) = rig.round(seed + 1000 * again + 500, Some((sink, &trouble))).await;
                 new += rig.account(&ids, &what).await;
-                searched += DECISIONS as u64;
-                (slowest, round) = (others(&again), again);
+                searched += 2 * DECISIONS as u64;
+                (slowest, round, base) = (others(&faulty, &fresh), faulty, fresh);
             }
             println!("{what}: {met} requests met it, {:.1} s, the others {slowest:.2} of without, {new} to rejects", round.seconds[sink]);
             assert!(matches!(trouble, Trouble::Kill) || met > 0, "{what}: no request met the fault");
