@@ -379,11 +379,12 @@ impl Sink {
         }
     }
 
-    /// How many decision ids a partition are remembered to send none twice. Loki and Elasticsearch keep one of several by themselves.
+    /// How many decision ids a partition are remembered to send none twice. Elasticsearch keeps one of several by itself;
+    /// Loki only while it does not spread a stream over shards.
     pub fn repeat_window(&self) -> usize {
         self.delivery().repeat_window.unwrap_or(match self {
-            Sink::Loki(_) | Sink::Elasticsearch(_) => 0,
-            Sink::Otlp(_) | Sink::Cloudwatch(_) | Sink::File(_) | Sink::Metrics(_) => 10_000,
+            Sink::Elasticsearch(_) => 0,
+            Sink::Loki(_) | Sink::Otlp(_) | Sink::Cloudwatch(_) | Sink::File(_) | Sink::Metrics(_) => 10_000,
         })
     }
 

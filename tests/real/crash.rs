@@ -67,7 +67,7 @@ sinks:
         let n = |what: &str| sink[what].as_array().unwrap().len();
         println!("seed {seed}: {}: {} of {total} present, {} more than once", sink["sink"], sink["present"], n("repeated"));
         assert_eq!((sink["present"].as_u64().unwrap(), n("missing"), n("altered")), (total as u64, 0, 0), "seed {seed}: {}", sink["sink"]);
-        assert!(sink["sink"] == "file" || n("repeated") == 0, "seed {seed}: {}", sink["sink"]);
+        assert!(sink["sink"] != "search" || n("repeated") == 0, "seed {seed}: {}", sink["sink"]);
     }
     for instance in instances {
         instance.stop();
