@@ -6,29 +6,32 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use prometheus::{Encoder, Registry, TextEncoder};
 use tokio_util::sync::CancellationToken;
 
+use crate::metrics::exemplars::Exemplars;
+use crate::metrics::openmetrics;
 use crate::telemetry::Health;
 
 #[derive(Clone)]
 struct Shared {
     registry: Registry,
+    exemplars: Arc<Exemplars>,
     health: Arc<Health>,
 }
 
 /// Listens, and serves until stopped. Returns the address, which matters with port 0.
-pub async fn serve(listen: &str, registry: Registry, health: Arc<Health>, stop: CancellationToken) -> std::io::Result<SocketAddr> {
+pub async fn serve(listen: &str, registry: Registry, exemplars: Arc<Exemplars>, health: Arc<Health>, stop: CancellationToken) -> std::io::Result<SocketAddr> {
     let listener = tokio::net::TcpListener::bind(listen).await?;
     let address = listener.local_addr()?;
     let router = Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
-        .with_state(Shared { registry, health });
+        .with_state(Shared { registry, exemplars, health });
     tokio::spawn(async move {
         let served = axum::serve(listener, router).with_graceful_shutdown(async move { stop.cancelled().await }).await;
         if let Err(error) = served {
@@ -38,7 +41,13 @@ pub async fn serve(listen: &str, registry: Registry, health: Arc<Health>, stop: 
     Ok(address)
 }
 
-async fn metrics(State(shared): State<Shared>) -> impl IntoResponse {
+/// OpenMetrics with exemplars for who takes it, as Prometheus does; the classic text for others.
+async fn metrics(State(shared): State<Shared>, headers: HeaderMap) -> impl IntoResponse {
+    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if openmetrics::is_accepted(accept) {
+        let text = openmetrics::encode(&shared.registry.gather(), &shared.exemplars);
+        return (StatusCode::OK, [(header::CONTENT_TYPE, openmetrics::CONTENT_TYPE)], text.into_bytes());
+    }
     let mut text = Vec::new();
     match TextEncoder::new().encode(&shared.registry.gather(), &mut text) {
         Ok(()) => (StatusCode::OK, [(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text),

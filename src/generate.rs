@@ -1,5 +1,7 @@
 //! Made-up decisions, as OPA writes them: for load, for the demo and for benches. One seed, one stream.
 
+pub mod scenario;
+
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};

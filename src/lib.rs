@@ -6,6 +6,7 @@
 //! - [`stage`]: the running parts. `intake` writes the docket topic, `deliver` hands it to one sink.
 //! - [`sink`]: where decisions go: OTLP, Loki, Elasticsearch, CloudWatch Logs, files, Prometheus.
 //! - [`metrics`]: what Prometheus scrapes of the decisions.
+//! - [`spike`]: denial spikes and silent failures. Pure.
 //! - [`telemetry`]: docket's own counters, logs, traces and health.
 //! - [`admin`]: the port that serves them.
 //! - [`verify`]: whether the sinks hold what the docket holds.
@@ -21,6 +22,7 @@ pub mod log;
 pub mod metrics;
 pub mod pipeline;
 pub mod sink;
+pub mod spike;
 pub mod stage;
 pub mod telemetry;
 pub mod verify;

@@ -77,13 +77,14 @@ pub async fn run(args: Args) -> CommandResult {
     let kafka = pipeline.file.kafka.clone();
     let process = Process {
         registry: prometheus::Registry::new(),
+        exemplars: Arc::default(),
         health: Arc::new(Health::default()),
         stop: CancellationToken::new(),
         runtime: tokio::runtime::Handle::current(),
         drain: Duration::from_secs(10),
         roles: Roles::default(),
     };
-    let address = admin::serve(&args.listen, process.registry.clone(), process.health.clone(), process.stop.clone())
+    let address = admin::serve(&args.listen, process.registry.clone(), process.exemplars.clone(), process.health.clone(), process.stop.clone())
         .await
         .map_err(|e| format!("{} can't be listened on: {e}", args.listen))?;
     anstream::println!("docket demo: a Kafka inside this process, no server. Metrics: http://{address}/metrics");
@@ -275,7 +276,7 @@ impl Sink for Screen {
                 }
                 Verdict::Allow => "1 allow",
                 Verdict::Error => "3 error",
-                Verdict::Undefined => "4 undefined",
+                Verdict::Undefined | Verdict::Finding => "4 undefined",
             };
             let traced = record.parent_span_id.is_some() || !shown.examples.contains_key(kind);
             if traced {

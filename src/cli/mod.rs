@@ -9,6 +9,7 @@ mod replay;
 mod run;
 mod schema;
 mod setup;
+mod spikes;
 mod tail;
 mod verify;
 
@@ -37,7 +38,8 @@ use crate::pipeline::{self, Pipeline};
   docket tail pipelines/opa.yaml --verdict deny
   docket rejects pipelines/opa.yaml          what was refused, and why
   docket replay pipelines/opa.yaml           send it round again
-  docket verify pipelines/opa.yaml           is the record complete and true?"
+  docket verify pipelines/opa.yaml           is the record complete and true?
+  docket spikes pipelines/opa.yaml           what the spike detector would have said"
 )]
 struct Cli {
     #[command(subcommand)]
@@ -56,6 +58,7 @@ enum Command {
     Rejects(rejects::Args),
     Replay(replay::Args),
     Verify(verify::Args),
+    Spikes(spikes::Args),
     /// Print shell completions, e.g. `docket completions bash > /etc/bash_completion.d/docket`.
     Completions {
         shell: clap_complete::Shell,
@@ -79,6 +82,7 @@ pub fn main() -> ExitCode {
         Command::Rejects(args) => rejects::run(&args),
         Command::Replay(args) => runtime(replay::run(args)),
         Command::Verify(args) => runtime(verify::run(args)),
+        Command::Spikes(args) => spikes::run(&args),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "docket", &mut std::io::stdout());
             Ok(())

@@ -66,6 +66,7 @@ pub async fn run(args: Args) -> CommandResult {
     }
     let process = Process {
         registry: prometheus::Registry::new(),
+        exemplars: Arc::default(),
         health: Arc::new(Health::default()),
         stop: CancellationToken::new(),
         runtime: tokio::runtime::Handle::current(),

@@ -60,6 +60,7 @@ pub async fn run(args: Args) -> CommandResult {
     let hup = signal(SignalKind::hangup())?;
     let process = Process {
         registry: prometheus::Registry::new(),
+        exemplars: Arc::default(),
         health: Arc::new(Health::default()),
         stop: CancellationToken::new(),
         runtime: tokio::runtime::Handle::current(),
@@ -68,7 +69,7 @@ pub async fn run(args: Args) -> CommandResult {
     };
     register_process(&process.registry)?;
     let served = CancellationToken::new();
-    let address = admin::serve(&listen, process.registry.clone(), process.health.clone(), served.clone())
+    let address = admin::serve(&listen, process.registry.clone(), process.exemplars.clone(), process.health.clone(), served.clone())
         .await
         .map_err(|e| format!("the admin port {listen} can't be opened: {e}; set admin.listen in {}", first.path.display()))?;
     tracing::info!(%address, "admin port open");

@@ -111,7 +111,7 @@ pub fn style(verdict: Verdict) -> Style {
         Verdict::Allow => AnsiColor::Green,
         Verdict::Deny => AnsiColor::Red,
         Verdict::Undefined => AnsiColor::Yellow,
-        Verdict::Error => AnsiColor::Magenta,
+        Verdict::Error | Verdict::Finding => AnsiColor::Magenta,
     };
     Style::new().fg_color(Some(color.into())).bold()
 }

@@ -4,6 +4,7 @@
 
 use std::borrow::Cow;
 
+use super::asked;
 use super::event::Event;
 use super::ids::{self, Derived, push_hex};
 use super::json::{self, push_string};
@@ -17,6 +18,7 @@ pub struct Rules {
     pub verdict: Vec<verdict::Rule>,
     pub trace: trace::Rules,
     pub service: Service,
+    pub asked: asked::Rules,
 }
 
 /// How a decision's service is named.
@@ -154,6 +156,14 @@ fn member(event: &Event<'_>, found: &Found, judgement: &Judgement<'_>, derived: 
     if let Some(duration) = event.duration() {
         out.extend_from_slice(b",\"duration_ns\":");
         out.extend_from_slice(duration.to_string().as_bytes());
+    }
+    for (name, value) in asked::NAMES.into_iter().zip(rules.asked.find(event)) {
+        if let Some(value) = value {
+            out.extend_from_slice(b",\"");
+            out.extend_from_slice(name.as_bytes());
+            out.extend_from_slice(b"\":");
+            push_string(out, &value);
+        }
     }
     let name = event.label(&rules.service.name_label);
     let instance = event.label(&rules.service.instance_label);

@@ -28,6 +28,7 @@ pub struct Event<'a> {
     pub error: Option<&'a str>,
     pub metrics: Option<&'a str>,
     pub request_context: Option<&'a str>,
+    pub requested_by: Option<&'a str>,
     /// Names that the docket record needs for itself, with what the original had there.
     pub reserved: Vec<Member<'a>>,
 }
@@ -46,6 +47,7 @@ enum Field {
     Error,
     Metrics,
     RequestContext,
+    RequestedBy,
     Reserved,
     OtherText,
     OtherObject,
@@ -80,7 +82,7 @@ impl Field {
             (10, "@timestamp") => Field::Reserved,
             (11, "decision_id") => Field::DecisionId,
             (11, "rule_labels") => Field::OtherArray,
-            (12, "requested_by") => Field::OtherText,
+            (12, "requested_by") => Field::RequestedBy,
             (15, "request_context") => Field::RequestContext,
             (16, "nd_builtin_cache") => Field::OtherObject,
             (17, "batch_decision_id") => Field::OtherText,
@@ -93,7 +95,7 @@ impl Field {
     fn wanted(self) -> Option<Wanted> {
         use Field::*;
         match self {
-            DecisionId | Timestamp | Path | TraceId | SpanId | OtherText => Some((|b| b == b'"', "a string")),
+            DecisionId | Timestamp | Path | TraceId | SpanId | RequestedBy | OtherText => Some((|b| b == b'"', "a string")),
             Labels | Metrics | RequestContext | OtherObject => Some((|b| b == b'{', "an object")),
             OtherArray => Some((|b| b == b'[', "an array")),
             OtherNumber => Some((|b| b == b'-' || b.is_ascii_digit(), "a number")),
@@ -139,6 +141,7 @@ impl<'a> Event<'a> {
                 Field::Error => event.error = Some(raw),
                 Field::Metrics => event.metrics = Some(raw),
                 Field::RequestContext => event.request_context = Some(raw),
+                Field::RequestedBy => event.requested_by = Some(raw),
                 Field::Reserved => event.reserved.push(*member),
                 _ => {}
             }

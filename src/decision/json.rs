@@ -484,6 +484,11 @@ impl Pointer {
         Some(Pointer(rest.split('/').map(|token| token.replace("~1", "/").replace("~0", "~")).collect()))
     }
 
+    /// What it is made of.
+    pub fn names(&self) -> &[String] {
+        &self.0
+    }
+
     /// Whether a document may hold it: whether its last name stands somewhere in the text, or a name
     /// could be spelt with escapes. Much quicker than `find`.
     pub fn may_be_in(&self, raw: &str) -> bool {

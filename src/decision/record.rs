@@ -30,6 +30,10 @@ pub struct Record<'a> {
     pub trace_from: Cow<'a, str>,
     pub links: Option<&'a str>,
     pub duration: Option<u64>,
+    /// Who asked for what; empty where the decision does not say.
+    pub subject: Cow<'a, str>,
+    pub action: Cow<'a, str>,
+    pub resource: Cow<'a, str>,
     pub service: Cow<'a, str>,
     pub instance: Option<Cow<'a, str>>,
     pub docket: &'a str,
@@ -80,6 +84,9 @@ impl<'a> Record<'a> {
             trace_from: "".into(),
             links: None,
             duration: None,
+            subject: "".into(),
+            action: "".into(),
+            resource: "".into(),
             service: "".into(),
             instance: None,
             docket,
@@ -100,6 +107,9 @@ impl<'a> Record<'a> {
                 "trace_from" => record.trace_from = text().unwrap_or_default(),
                 "links" => record.links = Some(member.value),
                 "duration_ns" => record.duration = json::as_u64(member.value),
+                "subject" => record.subject = text().unwrap_or_default(),
+                "action" => record.action = text().unwrap_or_default(),
+                "resource" => record.resource = text().unwrap_or_default(),
                 "service" => {
                     record.service = json::get(member.value, "name").and_then(json::as_str).unwrap_or_default();
                     record.instance = json::get(member.value, "instance_id").and_then(json::as_str);
@@ -146,6 +156,19 @@ impl<'a> Record<'a> {
             all.extend(old.map(|revision| (Cow::Borrowed("default"), revision)));
         }
         all
+    }
+
+    /// The revision of one bundle, `name@revision,..` of several; empty without one.
+    pub fn revision(&self) -> String {
+        match self.revisions().as_slice() {
+            [] => String::new(),
+            [(_, revision)] => revision.to_string(),
+            several => {
+                let mut pairs: Vec<String> = several.iter().map(|(name, revision)| format!("{name}@{revision}")).collect();
+                pairs.sort_unstable();
+                pairs.join(",")
+            }
+        }
     }
 
     pub fn label(&self, name: &str) -> Option<Cow<'a, str>> {

@@ -16,9 +16,12 @@ pub enum Verdict {
     Deny,
     Undefined,
     Error,
+    /// No decision: something that docket found in many (`spike`).
+    Finding,
 }
 
 impl Verdict {
+    /// Of decisions.
     pub const ALL: [Verdict; 4] = [Verdict::Allow, Verdict::Deny, Verdict::Undefined, Verdict::Error];
 
     pub fn as_str(self) -> &'static str {
@@ -27,11 +30,12 @@ impl Verdict {
             Verdict::Deny => "deny",
             Verdict::Undefined => "undefined",
             Verdict::Error => "error",
+            Verdict::Finding => "finding",
         }
     }
 
     pub fn parse(text: &str) -> Option<Verdict> {
-        Verdict::ALL.into_iter().find(|v| v.as_str() == text)
+        Verdict::ALL.into_iter().chain([Verdict::Finding]).find(|v| v.as_str() == text)
     }
 }
 

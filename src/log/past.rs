@@ -143,8 +143,17 @@ impl Past {
         self.stretches.iter().map(|s| u64::try_from(s.to - s.from).unwrap_or_default()).sum()
     }
 
+    pub fn stretches(&self) -> &[Stretch] {
+        &self.stretches
+    }
+
     /// Hands every record to `take`, which says whether to go on; `step` is told of progress in offsets.
     pub fn read(&self, step: &mut dyn FnMut(u64), take: &mut dyn FnMut(&BorrowedMessage<'_>) -> bool) -> Result<(), PastError> {
+        self.read_ends(step, &mut |_, message| message.is_none_or(&mut *take))
+    }
+
+    /// As `read`, and hands on a partition without a record when it was read to its end.
+    pub fn read_ends(&self, step: &mut dyn FnMut(u64), take: &mut dyn FnMut(i32, Option<&BorrowedMessage<'_>>) -> bool) -> Result<(), PastError> {
         let wrong = |error| PastError::Kafka { topic: self.topic.clone(), error };
         let mut left: Vec<Stretch> = self.stretches.iter().copied().filter(|s| s.from < s.to).collect();
         self.assign(&left)?;
@@ -159,11 +168,12 @@ impl Past {
                     step(u64::try_from(next - s.from).unwrap_or_default());
                     s.from = next;
                     let done = s.from >= s.to;
-                    if message.offset() < s.to && !take(&message) {
+                    if message.offset() < s.to && !take(message.partition(), Some(&message)) {
                         return Ok(());
                     }
                     if done {
                         left.swap_remove(at);
+                        take(message.partition(), None);
                     }
                 }
                 Some(Err(KafkaError::PartitionEOF(partition))) => {
@@ -172,6 +182,7 @@ impl Past {
                     if let Some(at) = left.iter().position(|s| s.partition == partition) {
                         let s = left.swap_remove(at);
                         step(u64::try_from(s.to - s.from).unwrap_or_default());
+                        take(partition, None);
                     }
                 }
                 Some(Err(error)) if !client::is_outage(&error) => return Err(wrong(error)),

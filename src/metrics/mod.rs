@@ -1,11 +1,21 @@
 //! The decision families: what Prometheus scrapes of the decisions themselves.
+//!
+//! `guard` keeps the number of series bounded, `exemplars` remembers a trace for what is counted, `openmetrics` writes
+//! the registry with them.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::{Mutex, PoisonError};
+pub mod exemplars;
+pub mod guard;
+pub mod openmetrics;
 
-use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry};
 
 use crate::decision::verdict::Verdict;
+use exemplars::{Exemplar, Exemplars};
+use guard::Guard;
 
 /// What tells one series from another.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -17,80 +27,144 @@ pub struct Series {
     pub revision: String,
 }
 
+/// Evaluation times of a service's policy, in seconds, and a decision for each bucket.
+#[derive(Debug, Default)]
+pub struct Durations {
+    pub seconds: Vec<f64>,
+    pub exemplars: [Option<Exemplar>; BUCKETS.len() + 1],
+}
+
+impl Durations {
+    pub fn add(&mut self, seconds: f64, exemplar: Exemplar) {
+        self.seconds.push(seconds);
+        let bucket = BUCKETS.iter().position(|bound| seconds <= *bound).unwrap_or(BUCKETS.len());
+        self.exemplars[bucket] = Some(exemplar);
+    }
+}
+
 /// Counts and evaluation times of a batch.
 #[derive(Debug, Default)]
 pub struct Tally {
-    pub counts: HashMap<Series, u64>,
-    /// By service and policy: durations in seconds.
-    pub durations: HashMap<(String, String), Vec<f64>>,
+    /// And, of what was not allowed, one of the decisions.
+    pub counts: HashMap<Series, (u64, Option<Exemplar>)>,
+    /// By service and policy.
+    pub durations: HashMap<(String, String), Durations>,
+    /// Service, bundle and revision.
+    pub bundles: BTreeSet<[String; 3]>,
 }
 
-/// At most so many combinations of service, policy, verdict and revision have a series of their own; the
-/// rest is counted under `other`.
+const BUCKETS: [f64; 15] = [25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 250e-3, 1.0, 5.0];
+
+/// How many combinations of service, policy, verdict and revision have a series of their own, unless the pipeline file says otherwise.
 pub const MAX_SERIES: usize = 10_000;
+/// Bundles of services.
+const MAX_BUNDLES: usize = 1000;
 
 pub struct Decisions {
     total: IntCounterVec,
     duration: HistogramVec,
-    known: Mutex<HashSet<u64>>,
+    bundles: IntGaugeVec,
+    folded: IntCounter,
+    by_verdict: [AtomicU64; Verdict::ALL.len()],
+    guards: Mutex<Guards>,
+    exemplars: Arc<Exemplars>,
+    pipeline: String,
+}
+
+struct Guards {
+    counts: Guard<4>,
+    durations: Guard<2>,
+    bundles: Guard<3>,
 }
 
 impl Decisions {
-    pub fn new(pipeline: &str, registry: &Registry) -> Result<Decisions, prometheus::Error> {
+    pub fn new(pipeline: &str, max_series: usize, registry: &Registry, exemplars: Arc<Exemplars>) -> Result<Decisions, prometheus::Error> {
         let constant = |opts: Opts| opts.const_label("pipeline", pipeline);
         let total = IntCounterVec::new(
-            constant(Opts::new("docket_decisions_total", "Policy decisions, by service, policy, verdict and bundle revision.")),
+            constant(Opts::new(TOTAL, "Policy decisions, by service, policy, verdict and bundle revision.")),
             &["service", "policy", "verdict", "revision"],
         )?;
-        let buckets = vec![25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 250e-3, 1.0, 5.0];
         let duration = HistogramVec::new(
-            HistogramOpts::new("docket_decision_duration_seconds", "Time that OPA took for a decision.").const_label("pipeline", pipeline).buckets(buckets),
+            HistogramOpts::new(DURATION, "Time that OPA took for a decision.").const_label("pipeline", pipeline).buckets(BUCKETS.to_vec()),
             &["service", "policy"],
         )?;
+        let bundles = IntGaugeVec::new(
+            constant(Opts::new("docket_bundle_info", "Bundle revisions that decided in the last hour; always 1. A new one is a rollout.")),
+            &["service", "bundle", "revision"],
+        )?;
+        let folded = IntCounter::with_opts(constant(Opts::new(
+            "docket_decisions_folded_total",
+            "Decisions that were counted under `other`, since there were too many series; heavier ones keep theirs.",
+        )))?;
         registry.register(Box::new(total.clone()))?;
         registry.register(Box::new(duration.clone()))?;
-        Ok(Decisions { total, duration, known: Mutex::default() })
+        registry.register(Box::new(bundles.clone()))?;
+        registry.register(Box::new(folded.clone()))?;
+        let guards = Guards { counts: Guard::new(max_series), durations: Guard::new(max_series.div_ceil(4)), bundles: Guard::new(MAX_BUNDLES) };
+        Ok(Decisions { total, duration, bundles, folded, by_verdict: Default::default(), guards: Mutex::new(guards), exemplars, pipeline: pipeline.to_owned() })
     }
 
-    pub fn add(&self, tally: &Tally) {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut room = |labels: &[&str]| {
-            use std::hash::{DefaultHasher, Hash, Hasher};
-            let mut hasher = DefaultHasher::new();
-            labels.hash(&mut hasher);
-            let key = hasher.finish();
-            known.contains(&key) || (known.len() < MAX_SERIES && known.insert(key))
-        };
-        for (series, count) in &tally.counts {
-            let verdict = series.verdict.as_str();
-            let labels = [series.service.as_str(), &series.policy, verdict, &series.revision];
-            let labels = if room(&labels) { labels } else { ["other", "other", verdict, "other"] };
-            self.total.with_label_values(&labels).inc_by(*count);
+    /// Adds a batch, at a time in seconds.
+    pub fn add(&self, tally: &Tally, now: i64) {
+        let mut guards = self.guards.lock().unwrap_or_else(PoisonError::into_inner);
+        let Guards { counts, durations, bundles } = &mut *guards;
+        for gone in counts.tick(now) {
+            let _ = self.total.remove_label_values(&gone.each_ref().map(String::as_str));
+            self.exemplars.forget(TOTAL, &self.pipeline, &gone);
         }
-        for ((service, policy), durations) in &tally.durations {
-            let labels = [service.as_str(), policy.as_str()];
-            let histogram = self.duration.with_label_values(&if room(&labels) { labels } else { ["other", "other"] });
-            for seconds in durations {
+        for gone in durations.tick(now) {
+            let _ = self.duration.remove_label_values(&gone.each_ref().map(String::as_str));
+            self.exemplars.forget(DURATION, &self.pipeline, &gone);
+        }
+        for gone in bundles.tick(now) {
+            let _ = self.bundles.remove_label_values(&gone.each_ref().map(String::as_str));
+        }
+        let other = "other".to_owned();
+        for (series, (count, exemplar)) in &tally.counts {
+            let verdict = series.verdict.as_str();
+            if let Some(sum) = Verdict::ALL.iter().position(|v| *v == series.verdict).and_then(|i| self.by_verdict.get(i)) {
+                sum.fetch_add(*count, Ordering::Relaxed);
+            }
+            let mut labels = [series.service.clone(), series.policy.clone(), verdict.to_owned(), series.revision.clone()];
+            if !counts.admits(&labels, *count) {
+                self.folded.inc_by(*count);
+                labels = [other.clone(), other.clone(), verdict.to_owned(), other.clone()];
+            }
+            self.total.with_label_values(&labels.each_ref().map(String::as_str)).inc_by(*count);
+            if let Some(exemplar) = exemplar {
+                self.exemplars.set(TOTAL, &self.pipeline, &labels, None, exemplar);
+            }
+        }
+        for ((service, policy), of) in &tally.durations {
+            let mut labels = [service.clone(), policy.clone()];
+            if !durations.admits(&labels, of.seconds.len() as u64) {
+                labels = [other.clone(), other.clone()];
+            }
+            let histogram = self.duration.with_label_values(&labels.each_ref().map(String::as_str));
+            for seconds in &of.seconds {
                 histogram.observe(*seconds);
+            }
+            for (bucket, exemplar) in of.exemplars.iter().enumerate() {
+                if let Some(exemplar) = exemplar {
+                    self.exemplars.set(DURATION, &self.pipeline, &labels, Some(bucket), exemplar);
+                }
+            }
+        }
+        for bundle in &tally.bundles {
+            if bundles.admits(bundle, 1) {
+                self.bundles.with_label_values(&bundle.each_ref().map(String::as_str)).set(1);
             }
         }
     }
 
     /// Decisions counted so far, by verdict.
     pub fn by_verdict(&self) -> Vec<(Verdict, u64)> {
-        use prometheus::core::Collector;
-        let mut sums: Vec<_> = Verdict::ALL.iter().map(|v| (*v, 0)).collect();
-        for family in self.total.collect() {
-            for metric in family.get_metric() {
-                let verdict = metric.get_label().iter().find(|l| l.name() == "verdict").map(|l| l.value().to_owned());
-                if let Some((_, sum)) = sums.iter_mut().find(|(v, _)| Some(v.as_str()) == verdict.as_deref()) {
-                    *sum += metric.get_counter().get_value() as u64;
-                }
-            }
-        }
-        sums
+        Verdict::ALL.iter().zip(&self.by_verdict).map(|(verdict, sum)| (*verdict, sum.load(Ordering::Relaxed))).collect()
     }
 }
+
+const TOTAL: &str = "docket_decisions_total";
+const DURATION: &str = "docket_decision_duration_seconds";
 
 #[cfg(test)]
 mod tests {
@@ -100,17 +174,27 @@ mod tests {
     #[test]
     fn series_are_bounded_and_no_decision_is_lost_from_the_counts() {
         let registry = Registry::new();
-        let decisions = Decisions::new("p", &registry).unwrap();
+        let decisions = Decisions::new("p", 100, &registry, Arc::default()).unwrap();
         let mut tally = Tally::default();
-        for i in 0..MAX_SERIES + 500 {
+        for i in 0..150 {
             let series = Series { service: "s".into(), policy: format!("p{i}"), verdict: Verdict::Deny, revision: "r".into() };
-            tally.counts.insert(series, 2);
+            tally.counts.insert(series, (2, None));
         }
-        decisions.add(&tally);
-        decisions.add(&tally);
-        let family = registry.gather().into_iter().find(|f| f.name() == "docket_decisions_total").unwrap();
-        assert_eq!(family.get_metric().len(), MAX_SERIES + 1);
-        let denied = decisions.by_verdict().into_iter().find(|(v, _)| *v == Verdict::Deny).unwrap();
-        assert_eq!(denied.1, 4 * (MAX_SERIES as u64 + 500));
+        let series = || registry.gather().into_iter().find(|f| f.name() == "docket_decisions_total").unwrap();
+        decisions.add(&tally, 0);
+        decisions.add(&tally, 1);
+        assert_eq!(series().get_metric().len(), 101);
+        assert_eq!(decisions.by_verdict()[1], (Verdict::Deny, 600));
+        assert_eq!(decisions.folded.get(), 200);
+
+        // What became heavy gets a series of its own; what became light goes.
+        let mut heavy = Tally::default();
+        heavy.counts.insert(Series { service: "s".into(), policy: "heavy".into(), verdict: Verdict::Deny, revision: "r".into() }, (1000, None));
+        decisions.add(&heavy, 2);
+        decisions.add(&heavy, 120);
+        let has = |policy: &str| series().get_metric().iter().any(|m| m.get_label().iter().any(|l| l.value() == policy));
+        assert!(has("heavy") && series().get_metric().len() <= 101);
+        decisions.add(&heavy, 8000);
+        assert_eq!(series().get_metric().len(), 2, "what was idle for an hour is gone; `other` and the heavy one are left");
     }
 }

@@ -9,6 +9,7 @@ use super::check;
 use super::model::{File, Sink, TraceSource, VerdictRule};
 use super::secrets::{Outside, Real};
 use super::yaml::{self, Node, Place, Problem, Tree};
+use crate::decision::asked;
 use crate::decision::docket::{Rules, Service};
 use crate::decision::formats::Limits;
 use crate::decision::json::Pointer;
@@ -222,7 +223,26 @@ fn compile(file: &File, node: &Node, problems: &mut Vec<Problem>) -> (Rules, Lim
             }
         }
     }
+    let asked = {
+        let mut pointers = |key: &str, given: &Option<Vec<String>>| {
+            let given = given.as_ref()?;
+            let mut all = Vec::new();
+            for (i, text) in given.iter().enumerate() {
+                match Pointer::parse(text) {
+                    None => problem(&["request", key, &i.to_string()], not_a_pointer(text)),
+                    Some(pointer) if !pointer.names().first().is_some_and(|name| asked::PARTS.contains(&name.as_str())) => {
+                        problem(&["request", key, &i.to_string()], format!("it must begin with one of /{}", asked::PARTS.join(", /")));
+                    }
+                    Some(pointer) => all.push(pointer),
+                }
+            }
+            Some(all)
+        };
+        let request = &file.request;
+        asked::Rules::new([pointers("subject", &request.subject), pointers("action", &request.action), pointers("resource", &request.resource)])
+    };
     let rules = Rules {
+        asked,
         verdict: verdict_rules,
         trace: trace_rules,
         service: Service { name_label: file.service.name_label.clone(), instance_label: file.service.instance_label.clone() },

@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::secrets::Secret;
 use super::units::{Bytes, Span};
 use crate::decision::formats::Format;
+use crate::spike::Kind;
 
 /// A docket pipeline: from decision logs in Kafka, through the docket topic, to sinks.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
@@ -35,6 +36,8 @@ pub struct File {
     #[serde(default)]
     pub service: ServiceSection,
     #[serde(default)]
+    pub request: RequestSection,
+    #[serde(default)]
     pub docket: Docket,
     /// Where decisions go, by name. Each is a consumer group of its own on the docket topic.
     #[serde(default)]
@@ -43,6 +46,9 @@ pub struct File {
     pub memory: Memory,
     #[serde(default)]
     pub watchdog: Watchdog,
+    /// Denial spikes and silent failures: found in the docket, told to people and to the sinks. Not looked for unless set.
+    #[serde(default)]
+    pub spikes: Option<Spikes>,
     /// Questions for `docket verify --probe`: one that must be allowed and one that must be denied.
     #[serde(default)]
     pub probes: Vec<Probe>,
@@ -222,6 +228,18 @@ impl Default for ServiceSection {
     }
 }
 
+/// Who asked for what: JSON pointers into a decision (/input, /labels, /request_context, /result, /requested_by). The first that leads to text, a number or a list of these wins. Without one, the usual places of OPA's callers, Envoy and Kubernetes.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RequestSection {
+    /// Who asked; docket.subject in the record.
+    pub subject: Option<Vec<String>>,
+    /// To do what; docket.action.
+    pub action: Option<Vec<String>>,
+    /// With what; docket.resource. What follows a question mark is left out.
+    pub resource: Option<Vec<String>>,
+}
+
 /// The topics that docket writes.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -310,6 +328,143 @@ pub struct Watchdog {
 impl Default for Watchdog {
     fn default() -> Watchdog {
         Watchdog { stalled_after: Span(std::time::Duration::from_secs(120)) }
+    }
+}
+
+/// Denial spikes and silent failures.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Spikes {
+    /// Denials (errors, undefined) beyond the expected before anything is said.
+    #[schemars(range(min = 1))]
+    pub floor: f64,
+    /// How improbable a finding must be under the baseline, as an exponent of e: 20 is once in 500 million.
+    #[schemars(range(min = 5, max = 1000))]
+    pub certainty: f64,
+    /// How long a policy is watched before anything is said of it.
+    pub learn: Span,
+    /// How long decisions may take from OPA to the docket topic. Later ones count when they come.
+    pub lateness: Span,
+    /// So much of the docket's past is read at start.
+    pub history: Span,
+    /// What is known to be noisy.
+    pub ignore: Vec<Ignore>,
+    /// Who is told, by name.
+    pub notify: BTreeMap<String, Notify>,
+}
+
+impl Default for Spikes {
+    fn default() -> Spikes {
+        let seconds = |s: u64| Span(std::time::Duration::from_secs(s));
+        Spikes {
+            floor: 10.0,
+            certainty: 20.0,
+            learn: seconds(600),
+            lateness: seconds(5),
+            history: seconds(86_400),
+            ignore: Vec::new(),
+            notify: BTreeMap::new(),
+        }
+    }
+}
+
+/// Findings that nobody wants to hear of.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Ignore {
+    /// Services, as a glob.
+    #[serde(default = "any")]
+    pub service: String,
+    /// Policies, as a glob: `*` within a part, `**` across parts.
+    #[serde(default = "any")]
+    pub policy: String,
+    /// All kinds unless set.
+    #[serde(default)]
+    pub kinds: Vec<Kind>,
+}
+
+fn any() -> String {
+    "**".into()
+}
+
+/// Who is told of findings.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Notify {
+    /// Prometheus' Alertmanager, which groups, silences and routes.
+    Alertmanager(Alertmanager),
+    /// Any HTTP endpoint: a JSON document of the findings.
+    Webhook(Webhook),
+    /// Slack's incoming webhooks, and what takes the same: Mattermost, Rocket.Chat, Discord with /slack.
+    Slack(Slack),
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Alertmanager {
+    /// Addresses of Alertmanager; /api/v2/alerts is added. Of a cluster name every instance: each is told.
+    #[schemars(length(min = 1), inner(regex(pattern = r"^https?://.+")))]
+    pub urls: Vec<String>,
+    /// Labels that every alert gets.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    #[serde(default)]
+    pub headers: BTreeMap<String, Secret>,
+    #[serde(default)]
+    pub auth: Option<Auth>,
+    #[serde(default)]
+    pub tls: Tls,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Webhook {
+    /// POSTed to; it may be a secret.
+    pub url: Secret,
+    #[serde(default)]
+    pub headers: BTreeMap<String, Secret>,
+    #[serde(default)]
+    pub auth: Option<Auth>,
+    #[serde(default)]
+    pub tls: Tls,
+    #[serde(default)]
+    pub say: Say,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Slack {
+    /// The incoming webhook, which is a secret.
+    pub url: Secret,
+    /// One line of text for each finding; {sentence}, {state}, {kind}, {service}, {policy}, {cause}, {trace_id}, {decision_id}, {onset} stand for what was found.
+    #[serde(default = "slack_text")]
+    pub text: String,
+    #[serde(default)]
+    pub tls: Tls,
+    #[serde(default)]
+    pub say: Say,
+}
+
+fn slack_text() -> String {
+    "*{state}* {sentence} (since {onset}) trace {trace_id}".into()
+}
+
+/// When people are told.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Say {
+    /// Findings that come within so long of each other are one message.
+    pub group_wait: Span,
+    /// What goes on is said again after so long.
+    pub repeat: Span,
+    /// Say also when it has ended.
+    pub ends: bool,
+}
+
+impl Default for Say {
+    fn default() -> Say {
+        let seconds = |s: u64| Span(std::time::Duration::from_secs(s));
+        Say { group_wait: seconds(5), repeat: seconds(4 * 3600), ends: true }
     }
 }
 
@@ -671,13 +826,22 @@ pub struct FileSink {
     pub delivery: Delivery,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Metrics {
     /// Address of the Prometheus that scrapes docket, for `docket verify`.
     #[schemars(regex(pattern = r"^https?://.+"))]
     pub query: Option<String>,
+    /// How many combinations of service, policy, verdict and bundle revision have a series of their own. The heaviest keep theirs, others are counted as `other`, the idle make room.
+    #[schemars(range(min = 10, max = 1000000))]
+    pub max_series: usize,
     pub delivery: Delivery,
+}
+
+impl Default for Metrics {
+    fn default() -> Metrics {
+        Metrics { query: None, max_series: crate::metrics::MAX_SERIES, delivery: Delivery::default() }
+    }
 }
 
 /// The admin port: /metrics, /healthz, /readyz.

@@ -74,9 +74,14 @@ fn ecs(record: &Record<'_>, out: &mut Vec<u8>) {
             Verdict::Allow => ("allowed", "success"),
             Verdict::Deny => ("denied", "failure"),
             Verdict::Error => ("error", "failure"),
-            Verdict::Undefined => ("info", "unknown"),
+            Verdict::Undefined | Verdict::Finding => ("info", "unknown"),
         };
-        out.extend_from_slice(b",\"event\":{\"kind\":\"event\",\"dataset\":\"opa.decision\",\"id\":");
+        let (class, dataset) = if record.verdict == Verdict::Finding { ("alert", "docket.finding") } else { ("event", "opa.decision") };
+        out.extend_from_slice(b",\"event\":{\"kind\":\"");
+        out.extend_from_slice(class.as_bytes());
+        out.extend_from_slice(b"\",\"dataset\":\"");
+        out.extend_from_slice(dataset.as_bytes());
+        out.extend_from_slice(b"\",\"id\":");
         push_string(out, &record.decision_id);
         out.extend_from_slice(b",\"type\":[\"");
         out.extend_from_slice(kind.as_bytes());

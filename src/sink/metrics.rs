@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use super::{Outcome, Sink};
 use crate::decision::record::Record;
+use crate::decision::verdict::Verdict;
+use crate::metrics::exemplars::Exemplar;
 use crate::metrics::{Decisions, Series, Tally};
 
 pub struct Metrics {
@@ -19,27 +21,24 @@ impl Metrics {
 
 pub fn tally(batch: &[Record<'_>]) -> Tally {
     let mut tally = Tally::default();
-    for record in batch {
-        let series = Series { service: record.service.to_string(), policy: record.policy.to_string(), verdict: record.verdict, revision: revision(record) };
-        *tally.counts.entry(series).or_default() += 1;
+    for record in batch.iter().filter(|r| r.verdict != Verdict::Finding) {
+        let exemplar = |value| Exemplar { trace_id: record.trace_id, span_id: record.span_id, at: record.timestamp, value };
+        let series = Series { service: record.service.to_string(), policy: record.policy.to_string(), verdict: record.verdict, revision: record.revision() };
+        let (count, denied) = tally.counts.entry(series).or_default();
+        if *count == 0 {
+            let bundles = record.revisions().into_iter().map(|(bundle, revision)| [record.service.to_string(), bundle.into_owned(), revision.into_owned()]);
+            tally.bundles.extend(bundles);
+        }
+        *count += 1;
+        if record.verdict != Verdict::Allow {
+            *denied = Some(exemplar(1.0));
+        }
         if let Some(duration) = record.duration {
-            let key = (record.service.to_string(), record.policy.to_string());
-            tally.durations.entry(key).or_default().push(duration as f64 / 1e9);
+            let seconds = duration as f64 / 1e9;
+            tally.durations.entry((record.service.to_string(), record.policy.to_string())).or_default().add(seconds, exemplar(seconds));
         }
     }
     tally
-}
-
-fn revision(record: &Record<'_>) -> String {
-    match record.revisions().as_slice() {
-        [] => String::new(),
-        [(_, revision)] => revision.to_string(),
-        several => {
-            let mut pairs: Vec<String> = several.iter().map(|(name, revision)| format!("{name}@{revision}")).collect();
-            pairs.sort_unstable();
-            pairs.join(",")
-        }
-    }
 }
 
 impl Sink for Metrics {
@@ -50,7 +49,7 @@ impl Sink for Metrics {
     }
 
     async fn send(&self, tally: &Tally) -> Outcome {
-        self.decisions.add(tally);
+        self.decisions.add(tally, crate::clock::now() / 1_000_000_000);
         Outcome::Delivered
     }
 }

@@ -40,7 +40,15 @@ pub mod names {
     pub const LABEL: &str = "policy.rule.label.";
     pub const BUNDLE: &str = "policy.bundle.";
     pub const TIMER: &str = "policy.timer.";
+    pub const SUBJECT: &str = "policy.subject";
+    pub const ACTION: &str = "policy.action";
+    pub const RESOURCE: &str = "policy.resource";
     pub const SCOPE: &str = "docket";
+
+    /// What a span or a log record is about.
+    pub fn event(verdict: super::Verdict) -> &'static str {
+        if verdict == super::Verdict::Finding { "policy.finding" } else { "policy.decision" }
+    }
 }
 
 /// At most so many events of evaluated rules a span.
@@ -70,6 +78,11 @@ fn attributes(record: &Record<'_>) -> Vec<KeyValue> {
     ];
     if record.reasons != "[]" {
         all.push(texts(names::REASONS, record.reasons));
+    }
+    for (name, value) in [(names::SUBJECT, &record.subject), (names::ACTION, &record.action), (names::RESOURCE, &record.resource)] {
+        if !value.is_empty() {
+            all.push(text(name, &**value));
+        }
     }
     if let Some(version) = record.label("version") {
         all.push(text(names::ENGINE_VERSION, version));
@@ -117,7 +130,7 @@ pub fn span(record: &Record<'_>) -> Span {
         trace_id: record.trace_id.to_bytes().to_vec(),
         span_id: record.span_id.to_bytes().to_vec(),
         parent_span_id: record.parent_span_id.map(|s| s.to_bytes().to_vec()).unwrap_or_default(),
-        name: format!("policy.decision {}", record.policy),
+        name: format!("{} {}", names::event(record.verdict), record.policy),
         kind: SpanKind::Internal as i32,
         start_time_unix_nano: start,
         end_time_unix_nano: end,
@@ -133,7 +146,7 @@ pub fn span(record: &Record<'_>) -> Span {
 pub fn log_record(record: &Record<'_>) -> LogRecord {
     let (severity, word) = match record.verdict {
         Verdict::Allow | Verdict::Undefined => (SeverityNumber::Info, "INFO"),
-        Verdict::Deny => (SeverityNumber::Warn, "WARN"),
+        Verdict::Deny | Verdict::Finding => (SeverityNumber::Warn, "WARN"),
         Verdict::Error => (SeverityNumber::Error, "ERROR"),
     };
     let time = u64::try_from(record.timestamp).unwrap_or_default();
@@ -142,7 +155,7 @@ pub fn log_record(record: &Record<'_>) -> LogRecord {
         observed_time_unix_nano: time,
         severity_number: severity as i32,
         severity_text: word.into(),
-        event_name: "policy.decision".into(),
+        event_name: names::event(record.verdict).into(),
         body: Some(AnyValue { value: Some(Value::StringValue(record.raw.to_owned())) }),
         attributes: attributes(record),
         trace_id: record.trace_id.to_bytes().to_vec(),

@@ -15,6 +15,7 @@ use super::intake::Intake;
 use super::watchdog::{self, Progress};
 use crate::log::topics::{self, TopicError};
 use crate::metrics::Decisions;
+use crate::metrics::exemplars::Exemplars;
 use crate::pipeline::Pipeline;
 use crate::pipeline::model;
 use crate::sink::Sink;
@@ -49,6 +50,7 @@ pub enum RunError {
 #[derive(Clone)]
 pub struct Process {
     pub registry: Registry,
+    pub exemplars: Arc<Exemplars>,
     pub health: Arc<Health>,
     pub stop: CancellationToken,
     pub runtime: Handle,
@@ -155,7 +157,12 @@ impl Parts {
     pub fn new(pipeline: Pipeline, process: &Process, limits: (Option<usize>, Option<usize>)) -> Result<Parts, RunError> {
         let metrics_error = |error| RunError::Metrics { pipeline: pipeline.name().to_owned(), error };
         let meters = Arc::new(Meters::new(pipeline.name(), &process.registry).map_err(metrics_error)?);
-        let decisions = Arc::new(Decisions::new(pipeline.name(), &process.registry).map_err(metrics_error)?);
+        let max_series = pipeline.file.sinks.values().find_map(|sink| match sink {
+            model::Sink::Metrics(config) => Some(config.max_series),
+            _ => None,
+        });
+        let max_series = max_series.unwrap_or(crate::metrics::MAX_SERIES);
+        let decisions = Arc::new(Decisions::new(pipeline.name(), max_series, &process.registry, process.exemplars.clone()).map_err(metrics_error)?);
         let progress = Arc::new(Progress::default());
         Ok(Parts { pipeline: Arc::new(pipeline), meters, decisions, progress, process: process.clone(), limits, running: BTreeMap::new() })
     }
@@ -271,8 +278,8 @@ impl Parts {
         for (name, sink) in &is.sinks {
             with_sink(name, sink, &self.decisions, Tried)?;
         }
-        let intake = (&was.sources, &was.intake, &was.limits, &was.verdict, &was.trace, &was.service)
-            != (&is.sources, &is.intake, &is.limits, &is.verdict, &is.trace, &is.service);
+        let intake = (&was.sources, &was.intake, &was.limits, &was.verdict, &was.trace, &was.service, &was.request)
+            != (&is.sources, &is.intake, &is.limits, &is.verdict, &is.trace, &is.service, &is.request);
         // A sink changes with the one that it hands on to.
         let whole = |file: &model::File, name: &String| {
             let sink = file.sinks.get(name)?.clone();

@@ -1,0 +1,248 @@
+//! `docket spikes`: what the detector says of the past, and how good it is.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use clap::ValueEnum;
+use rdkafka::message::Message;
+use serde_json::json;
+
+use super::CommandResult;
+use crate::decision::record::Record;
+use crate::decision::time::{self, Nanos};
+use crate::generate::scenario::Scenario;
+use crate::log::past::{Edge, Past};
+use crate::pipeline::model::Spikes;
+use crate::spike::detector::Config;
+use crate::spike::quality::{self, Score};
+use crate::spike::{Change, Detector, Finding, Observation};
+
+/// Run the spike detector over the docket's past, to see what it would have said before it pages anyone.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  docket spikes pipelines/opa.yaml --since 7d
+  docket spikes pipelines/opa.yaml --since 7d --floor 30 --certainty 40     fewer, surer findings
+  docket spikes pipelines/opa.yaml --since 1d --json | jq .causes
+  docket spikes --evaluate                            how good it is, on made-up days whose events are known
+
+The findings are those that `docket run` makes of the same stream with the same `spikes:` section. docs/spikes.md says how they are made.
+--evaluate ends with exit code 1 when recall or precision are below 0.95, the median time to detection is above 20 s, or the first cause is
+the right one in less than 0.9 of the cases.")]
+pub struct Args {
+    #[arg(value_name = "PIPELINE", required_unless_present = "evaluate")]
+    file: Option<PathBuf>,
+    /// From where on: start, how long ago, or a time.
+    #[arg(long, value_parser = super::edge, default_value = "7d")]
+    since: Edge,
+    /// Denials beyond the expected before anything is said, instead of the pipeline's.
+    #[arg(long)]
+    floor: Option<f64>,
+    /// How improbable a finding must be, as an exponent of e, instead of the pipeline's.
+    #[arg(long)]
+    certainty: Option<f64>,
+    /// A JSON object for each finding instead of a table.
+    #[arg(long)]
+    json: bool,
+    /// Measure the detector on made-up days instead.
+    #[arg(long, conflicts_with_all = ["file", "since"])]
+    evaluate: bool,
+    /// Days of each scenario.
+    #[arg(long, default_value_t = 3, requires = "evaluate")]
+    days: u64,
+    /// The first day's seed.
+    #[arg(long, default_value_t = 1, requires = "evaluate")]
+    seed: u64,
+    /// Only these scenarios.
+    #[arg(long, value_enum, value_delimiter = ',', requires = "evaluate")]
+    scenario: Vec<Scenario>,
+}
+
+pub fn run(args: &Args) -> CommandResult {
+    let mut spikes = Spikes::default();
+    let Some(file) = &args.file else { return evaluate(args, &config(args, &spikes)) };
+    let pipeline = super::load(file)?;
+    if let Some(section) = &pipeline.file.spikes {
+        spikes = section.clone();
+    }
+    // All partitions are read one beside the other; some are ahead.
+    let config = Config { ahead: Nanos::MAX / 4, ..config(args, &spikes) };
+    let past = Past::open(&pipeline.file.kafka, "spikes", &pipeline.docket_topic(), args.since, Edge::End)?;
+    let mut detector = Detector::new(config);
+    let mut clocks: BTreeMap<i32, Nanos> = past.stretches().iter().filter(|s| s.from < s.to).map(|s| (s.partition, Nanos::MIN)).collect();
+    let lateness = i64::try_from(spikes.lateness.0.as_nanos()).unwrap_or(i64::MAX);
+    let bar = super::progress(past.offsets(), "looking");
+    let mut findings: BTreeMap<String, Finding> = BTreeMap::new();
+    let (mut decisions, mut unreadable, mut latest) = (0u64, 0u64, Nanos::MIN);
+    let mut note = |changes: Vec<Change>| {
+        for change in changes {
+            let (Change::Begins(finding) | Change::Ends(finding)) = change;
+            if !spikes.ignores(&finding) {
+                findings.insert(finding.id.clone(), finding);
+            }
+        }
+    };
+    past.read_ends(&mut |n| bar.inc(n), &mut |partition, message| {
+        let Some(message) = message else {
+            clocks.remove(&partition);
+            return true;
+        };
+        let Ok(record) = Record::parse(message.payload().unwrap_or_default()) else {
+            unreadable += 1;
+            return true;
+        };
+        if Observation::with(&record, |seen| detector.observe(seen)).is_some() {
+            decisions += 1;
+            latest = latest.max(record.timestamp);
+            clocks.entry(partition).and_modify(|clock| *clock = (*clock).max(record.timestamp));
+            if decisions.is_multiple_of(64)
+                && let Some(slowest) = clocks.values().min().filter(|clock| **clock > Nanos::MIN)
+            {
+                note(detector.advance(slowest.saturating_sub(lateness)));
+            }
+        }
+        true
+    })?;
+    if decisions > 0 {
+        note(detector.advance(latest.saturating_sub(lateness)));
+    }
+    bar.finish_and_clear();
+    let mut findings: Vec<Finding> = findings.into_values().collect();
+    findings.sort_by_key(|f| f.detected);
+    if args.json {
+        for finding in &findings {
+            anstream::println!("{}", json!(finding));
+        }
+    } else if !findings.is_empty() {
+        anstream::print!("{}", super::table(&rows(&findings)));
+    }
+    let late = if detector.late > 0 { format!("; {} came later than `lateness` allows and counted when they came", detector.late) } else { String::new() };
+    let unreadable = if unreadable > 0 { format!("; {unreadable} records are none of docket's") } else { String::new() };
+    anstream::eprintln!("{} findings in {decisions} decisions{late}{unreadable}", findings.len());
+    Ok(())
+}
+
+fn config(args: &Args, spikes: &Spikes) -> Config {
+    let mut config = spikes.config();
+    config.floor = args.floor.unwrap_or(config.floor);
+    config.certainty = args.certainty.unwrap_or(config.certainty);
+    config
+}
+
+fn rows(findings: &[Finding]) -> Vec<Vec<String>> {
+    let heads = ["DETECTED", "KIND", "SERVICE", "POLICY", "AFTER", "LASTED", "SEEN", "EXPECTED", "SCORE", "CAUSE", "TRACE"];
+    let mut rows = vec![heads.map(str::to_owned).to_vec()];
+    let span = |from: Nanos, to: Nanos| format!("{} s", (to - from) / 1_000_000_000);
+    rows.extend(findings.iter().map(|f| {
+        let cause = f.causes.first().map(|c| format!("{} {} ({:.0} %)", c.dimension.as_str(), super::tail::printable(&c.value), 100.0 * c.share));
+        vec![
+            time::format(f.detected)[..19].to_owned() + "Z",
+            f.kind.as_str().to_owned(),
+            super::tail::printable(&f.service),
+            super::tail::printable(&f.policy),
+            span(f.onset, f.detected),
+            f.ended.map_or("goes on".into(), |ended| span(f.onset, ended)),
+            f.observed.to_string(),
+            format!("{:.1}", f.expected),
+            format!("{:.0}", f.score),
+            cause.unwrap_or_default(),
+            f.examples.first().map(|e| e.trace_id.clone()).unwrap_or_default(),
+        ]
+    }));
+    rows
+}
+
+/// 2026-01-07, a Wednesday.
+const FIRST_DAY: Nanos = 1_767_744_000_000_000_000;
+
+fn evaluate(args: &Args, config: &Config) -> CommandResult {
+    let scenarios: Vec<Scenario> = if args.scenario.is_empty() { Scenario::value_variants().to_vec() } else { args.scenario.clone() };
+    let days: Vec<(Scenario, u64)> = scenarios.iter().flat_map(|s| (args.seed..args.seed + args.days).map(|seed| (*s, seed))).collect();
+    let bar = super::progress(days.len() as u64, "days");
+    let (next, judged) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(|| {
+                while let Some((scenario, seed)) = days.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let result = quality::judge(*scenario, *seed, FIRST_DAY, config);
+                    bar.inc(1);
+                    judged.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(result);
+                }
+            });
+        }
+    });
+    bar.finish_and_clear();
+    let mut judged = judged.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    judged.sort_by_key(|j| (j.scenario as usize, j.seed));
+    let heads = ["SCENARIO", "DAYS", "EVENTS", "FOUND", "WRONG", "MEDIAN DELAY", "RIGHT CAUSE", "RATIO > 20 %: FOUND", "WRONG", "3 SIGMA: FOUND", "WRONG"];
+    let mut rows = vec![heads.map(str::to_owned).to_vec()];
+    let mut all: [Score; 3] = Default::default();
+    let row = |name: String, [detector, ratio, sigma]: &[Score; 3]| {
+        let delay = if detector.delays.is_empty() { "-".into() } else { format!("{:.0} s", detector.median_delay()) };
+        let cause = if detector.caused == 0 { "-".into() } else { format!("{} of {}", detector.cause_right, detector.caused) };
+        let mut row = vec![name, detector.days.to_string(), detector.events.to_string(), detector.found.to_string(), (detector.said - detector.right).to_string(), delay, cause];
+        for rule in [ratio, sigma] {
+            row.extend([rule.found.to_string(), (rule.said - rule.right).to_string()]);
+        }
+        row
+    };
+    for scenario in scenarios {
+        let mut scores: [Score; 3] = Default::default();
+        for day in judged.iter().filter(|j| j.scenario == scenario) {
+            for (sum, score) in scores.iter_mut().zip([&day.detector, &day.ratio, &day.sigma]) {
+                sum.add(score);
+            }
+        }
+        let name = scenario.to_possible_value().map(|v| v.get_name().to_owned()).unwrap_or_default();
+        rows.push(row(name, &scores));
+        for (sum, score) in all.iter_mut().zip(&scores) {
+            sum.add(score);
+        }
+    }
+    rows.push(row("all".into(), &all));
+    anstream::print!("{}", super::table(&rows));
+    let [detector, ratio, sigma] = &all;
+    for (name, score) in [("docket", detector), ("ratio > 20 %", ratio), ("3 sigma", sigma)] {
+        anstream::println!(
+            "{name}: recall {:.3}, precision {:.3}, median detection {:.0} s, right first cause {:.3}",
+            score.recall(),
+            score.precision(),
+            score.median_delay(),
+            if score.caused == 0 { 0.0 } else { score.cause() }
+        );
+    }
+    for day in &judged {
+        let name = day.scenario.to_possible_value().map(|v| v.get_name().to_owned()).unwrap_or_default();
+        for finding in &day.wrong {
+            anstream::eprintln!("{name} {}: wrong: {} {} (onset {}, score {:.0})", day.seed, time::format(finding.detected), finding.sentence(), time::format(finding.onset), finding.score);
+        }
+        for event in &day.missed {
+            anstream::eprintln!("{name} {}: missed: {} {} to {}", day.seed, event.service, time::format(event.from), time::format(event.to));
+        }
+        for finding in &day.right {
+            let wanted = day.detector.cause_right < day.detector.caused;
+            if wanted {
+                anstream::eprintln!("{name} {}: said: {}", day.seed, finding.sentence());
+            }
+        }
+    }
+    let good = detector.recall() >= 0.95 && detector.precision() >= 0.95 && detector.median_delay() <= 20.0 && detector.cause() >= 0.9;
+    if good { Ok(()) } else { Err("below the goals: recall and precision 0.95, median detection 20 s, right first cause 0.9".into()) }
+}
+
+impl Spikes {
+    pub fn config(&self) -> Config {
+        let nanos = |span: Duration| i64::try_from(span.as_nanos()).unwrap_or(i64::MAX);
+        Config { floor: self.floor, certainty: self.certainty, learn: nanos(self.learn.0), ..Config::default() }
+    }
+
+    /// Whether it is of a policy that is known to be noisy.
+    pub fn ignores(&self, finding: &Finding) -> bool {
+        self.ignore.iter().any(|i| {
+            let fits = |glob: &str, text: &str| globset::GlobBuilder::new(glob).literal_separator(true).build().is_ok_and(|g| g.compile_matcher().is_match(text));
+            fits(&i.service, &finding.service) && fits(&i.policy, &finding.policy) && (i.kinds.is_empty() || i.kinds.contains(&finding.kind))
+        })
+    }
+}

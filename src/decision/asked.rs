@@ -1,0 +1,216 @@
+//! Who asked for what: subject, action and resource, from the places that the pipeline file names, or where OPA's
+//! callers, Envoy and Kubernetes usually have them. One walk over the input finds all three.
+
+use std::borrow::Cow;
+
+use super::event::Event;
+use super::json::{self, Pointer};
+
+/// A decision's subject, action and resource, in this order.
+pub type Asked<'a> = [Option<Cow<'a, str>>; 3];
+pub const NAMES: [&str; 3] = ["subject", "action", "resource"];
+
+/// Longer ones are cut.
+const MAX_BYTES: usize = 256;
+
+const SUBJECT: &[&str] = &[
+    "/input/subject",
+    "/input/subject/id",
+    "/input/subject/name",
+    "/input/user",
+    "/input/user/id",
+    "/input/user/name",
+    "/input/user/username",
+    "/input/principal",
+    "/input/principal/id",
+    "/input/client_id",
+    "/input/attributes/source/principal",
+    "/input/request/userInfo/username",
+];
+const ACTION: &[&str] = &[
+    "/input/action",
+    "/input/action/name",
+    "/input/action/operation",
+    "/input/method",
+    "/input/attributes/request/http/method",
+    "/input/request/method",
+    "/input/request/operation",
+    "/input/operation",
+];
+const RESOURCE: &[&str] = &[
+    "/input/resource",
+    "/input/resource/id",
+    "/input/resource/name",
+    "/input/object",
+    "/input/path",
+    "/input/attributes/request/http/path",
+    "/input/request/path",
+    "/input/request/resource/resource",
+];
+
+/// Parts of a decision that pointers may lead into.
+pub const PARTS: [&str; 5] = ["input", "labels", "request_context", "result", "requested_by"];
+
+/// The pipeline file's `request:` section, made ready.
+#[derive(Debug, Clone)]
+pub struct Rules {
+    root: Node,
+}
+
+/// A name of a pointer, and what may come after it.
+#[derive(Debug, Clone, Default)]
+struct Node {
+    name: String,
+    then: Vec<Node>,
+    /// Pointers that end here: of what, and how many are tried before.
+    ends: Vec<(usize, usize)>,
+}
+
+impl Default for Rules {
+    fn default() -> Rules {
+        Rules::new([None, None, None])
+    }
+}
+
+impl Rules {
+    /// For subject, action and resource the pointers, the first one first; the usual ones for `None`.
+    pub fn new(pointers: [Option<Vec<Pointer>>; 3]) -> Rules {
+        let mut root = Node::default();
+        for (which, (given, usual)) in pointers.into_iter().zip([SUBJECT, ACTION, RESOURCE]).enumerate() {
+            let all = given.unwrap_or_else(|| usual.iter().filter_map(|p| Pointer::parse(p)).collect());
+            for (rank, pointer) in all.iter().enumerate() {
+                let end = pointer.names().iter().fold(&mut root, |node, name| {
+                    let at = node.then.iter().position(|n| n.name == *name).unwrap_or_else(|| {
+                        node.then.push(Node { name: name.clone(), ..Node::default() });
+                        node.then.len() - 1
+                    });
+                    &mut node.then[at]
+                });
+                end.ends.push((which, rank));
+            }
+        }
+        Rules { root }
+    }
+
+    pub fn find<'a>(&self, event: &Event<'a>) -> Asked<'a> {
+        let mut best: [Option<(usize, Cow<'a, str>)>; 3] = Default::default();
+        for node in &self.root.then {
+            let part = match node.name.as_str() {
+                "input" => event.input,
+                "labels" => event.labels,
+                "request_context" => event.request_context,
+                "result" => event.result,
+                "requested_by" => event.requested_by,
+                _ => None,
+            };
+            if let Some(raw) = part {
+                node.walk(raw, &mut best);
+            }
+        }
+        let [subject, action, resource] = best.map(|found| found.map(|(_, text)| text));
+        // What follows the question mark may be anything, a token too.
+        let path = |text: Cow<'a, str>| match text {
+            Cow::Borrowed(text) => Cow::Borrowed(text.split('?').next().unwrap_or_default()),
+            Cow::Owned(text) => Cow::Owned(text.split('?').next().unwrap_or_default().to_owned()),
+        };
+        [subject, action, resource.map(path)]
+    }
+}
+
+impl Node {
+    fn walk<'a>(&self, raw: &'a str, best: &mut [Option<(usize, Cow<'a, str>)>; 3]) {
+        for (which, rank) in &self.ends {
+            if best[*which].as_ref().is_none_or(|(best, _)| rank < best)
+                && let Some(text) = text(raw)
+            {
+                best[*which] = Some((*rank, text));
+            }
+        }
+        if self.then.is_empty() {
+            return;
+        }
+        match raw.as_bytes().first() {
+            Some(b'{') => {
+                for member in json::members(raw) {
+                    let escaped = member.name.contains('\\');
+                    for node in &self.then {
+                        if node.name == member.name || (escaped && member.key() == node.name) {
+                            node.walk(member.value, best);
+                        }
+                    }
+                }
+            }
+            Some(b'[') => {
+                for node in &self.then {
+                    if let Some(element) = node.name.parse().ok().and_then(|n| json::elements(raw).nth(n)) {
+                        node.walk(element, best);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// A value as a name: text, a number, or a path in pieces. Objects and nothing are none.
+fn text(raw: &str) -> Option<Cow<'_, str>> {
+    let text = match raw.as_bytes().first()? {
+        b'"' => json::as_str(raw)?,
+        b'{' | b'n' => return None,
+        b'[' => {
+            let mut path = String::new();
+            for element in json::elements(raw) {
+                path.push('/');
+                match element.as_bytes().first() {
+                    Some(b'"') => path.push_str(&json::as_str(element)?),
+                    Some(b'{' | b'[' | b'n') | None => return None,
+                    Some(_) => path.push_str(element),
+                }
+                if path.len() > MAX_BYTES {
+                    break;
+                }
+            }
+            path.into()
+        }
+        _ => raw.into(),
+    };
+    let cut = text.floor_char_boundary(MAX_BYTES);
+    match text {
+        text if text.is_empty() => None,
+        Cow::Borrowed(text) => Some(Cow::Borrowed(&text[..cut])),
+        Cow::Owned(mut text) => {
+            text.truncate(cut);
+            Some(Cow::Owned(text))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(rules: &Rules, rest: &str) -> String {
+        let doc = format!(r#"{{"decision_id":"d","timestamp":"2026-11-24T12:48:50Z",{rest}}}"#);
+        let event = Event::parse(doc.as_bytes()).unwrap();
+        rules.find(&event).map(|found| found.map_or("-".to_owned(), Cow::into_owned)).join(" ")
+    }
+
+    #[test]
+    fn who_asked_for_what_is_found_where_callers_have_it() {
+        let usual = Rules::default();
+        let input = |input: &str| asked(&usual, &format!("\"input\":{input}"));
+        assert_eq!(input(r#"{"user":"alice","method":"GET","path":["v1","orders",7]}"#), "alice GET /v1/orders/7");
+        assert_eq!(input(r#"{"user":{"id":"u-1","name":"x"},"action":"read","resource":{"id":"doc"}}"#), "u-1 read doc");
+        assert_eq!(
+            input(r#"{"attributes":{"source":{"principal":"spiffe://a"},"request":{"http":{"method":"PUT","path":"/x?token=s"}}}}"#),
+            "spiffe://a PUT /x"
+        );
+        assert_eq!(input(r#"{"request":{"operation":"CREATE","resource":{"resource":"pods"},"userInfo":{"username":"dev"}}}"#), "dev CREATE pods");
+        assert_eq!(input(r#"{"user":"","method":null,"path":[{}]}"#), "- - -");
+        assert_eq!(input(r#""text""#), "- - -");
+        assert_eq!(input(r#"{"us\u0065r":"a\u0062"}"#), "ab - -");
+        let own = Rules::new([Some(vec![Pointer::parse("/requested_by").unwrap()]), Some(Vec::new()), Some(vec![Pointer::parse("/input/a/1").unwrap()])]);
+        assert_eq!(asked(&own, r#""requested_by":"10.0.0.1:1","input":{"a":[1,2],"method":"GET"}"#), "10.0.0.1:1 - 2");
+        assert_eq!(asked(&usual, &format!("\"input\":{{\"user\":\"{}\"}}", "ü".repeat(300))).chars().count(), MAX_BYTES / 2 + 4);
+    }
+}

@@ -1,0 +1,247 @@
+//! What is usual: the recent level, the level at this time of other days, and how much both scatter. And how
+//! improbable a count is under that.
+
+use super::{BUCKET, SECOND};
+use crate::decision::time::Nanos;
+
+/// Denials and failures (errors, undefined).
+pub const SIGNALS: usize = 2;
+
+/// What one bucket holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Counts {
+    pub all: u32,
+    /// By signal.
+    pub bad: [u32; SIGNALS],
+}
+
+impl Counts {
+    pub fn good(&self) -> u32 {
+        self.all - self.bad.iter().sum::<u32>()
+    }
+}
+
+/// How improbable it is to see at least (or at most) `seen` where `expected` is the mean, as an exponent of e: Chernoff's
+/// bound for a Poisson count, divided by its dispersion (the variance over the mean).
+pub fn improbable(seen: f64, expected: f64, dispersion: f64) -> f64 {
+    let expected = expected.max(1e-9);
+    let divergence = if seen > 0.0 { seen * (seen / expected).ln() - seen + expected } else { expected };
+    divergence / dispersion.max(1.0)
+}
+
+/// Half of the weight is younger than an hour.
+const HALF_LIFE: f64 = 3600.0 * SECOND as f64 / BUCKET as f64;
+
+/// The recent level: sums that fade.
+#[derive(Debug, Clone, Default)]
+pub struct Level {
+    pub all: f64,
+    pub good: f64,
+    pub bad: [f64; SIGNALS],
+    /// Buckets, by signal: an active finding keeps its own signal from being learned.
+    pub buckets: [f64; SIGNALS],
+    /// The decisions that go with the denials that were learned.
+    pub good_with: [f64; SIGNALS],
+}
+
+impl Level {
+    pub fn learn(&mut self, counts: Counts, signals: [bool; SIGNALS]) {
+        let fade = (-std::f64::consts::LN_2 / HALF_LIFE).exp();
+        self.all = self.all * fade + f64::from(counts.all);
+        self.good = self.good * fade + f64::from(counts.good());
+        for (i, learned) in signals.into_iter().enumerate() {
+            if learned {
+                self.bad[i] = self.bad[i] * fade + f64::from(counts.bad[i]);
+                self.good_with[i] = self.good_with[i] * fade + f64::from(counts.good());
+                self.buckets[i] = self.buckets[i] * fade + 1.0;
+            }
+        }
+    }
+
+    /// The mean count of a signal in so many buckets that hold so many good decisions: by time, and by traffic.
+    pub fn expected(&self, signal: usize, buckets: f64, good: f64) -> (f64, f64) {
+        let by_time = (self.bad[signal] + 0.5) / (self.buckets[signal] + 1.0) * buckets;
+        let by_traffic = (self.bad[signal] + 0.5) / (self.good_with[signal] + 5.0) * good;
+        (by_time, by_traffic)
+    }
+
+    /// How far above the mean the true level may be, as a factor: much for little evidence.
+    pub fn doubt(&self, signal: usize) -> f64 {
+        1.0 + 1.5 / (self.bad[signal] + 1.0).sqrt()
+    }
+}
+
+/// A quarter of an hour of a day.
+#[derive(Debug, Clone, Copy, Default)]
+struct Slot {
+    day: i32,
+    buckets: u16,
+    /// A finding was active: this may be no example of what is usual.
+    flagged: [bool; SIGNALS],
+    all: u32,
+    good: u32,
+    bad: [u32; SIGNALS],
+    /// The most in a minute.
+    peak: [u32; SIGNALS],
+}
+
+const SLOTS: usize = 96;
+const PER_SLOT: i64 = 900 * SECOND / BUCKET;
+const DAYS: usize = 15;
+/// A minute.
+pub const MINUTE: i64 = 60 * SECOND / BUCKET;
+
+/// What was at this time on other days.
+#[derive(Debug, Default)]
+pub struct Days {
+    /// By quarter of an hour; the latest day last.
+    slots: Vec<Vec<Slot>>,
+}
+
+/// The slot and the day of a bucket.
+fn place(bucket: i64) -> (usize, i32) {
+    let slot = bucket.div_euclid(PER_SLOT);
+    ((slot.rem_euclid(SLOTS as i64)) as usize, (slot.div_euclid(SLOTS as i64)) as i32)
+}
+
+impl Days {
+    pub fn learn(&mut self, bucket: i64, counts: Counts, minute: [u32; SIGNALS], flagged: [bool; SIGNALS]) {
+        if self.slots.is_empty() {
+            self.slots = vec![Vec::new(); SLOTS];
+        }
+        let (slot, day) = place(bucket);
+        let days = &mut self.slots[slot];
+        if days.last().is_none_or(|d| d.day != day) {
+            if days.len() == DAYS {
+                days.remove(0);
+            }
+            days.push(Slot { day, ..Slot::default() });
+        }
+        let Some(slot) = days.last_mut() else { return };
+        slot.buckets += 1;
+        slot.all += counts.all;
+        slot.good += counts.good();
+        for i in 0..SIGNALS {
+            slot.bad[i] += counts.bad[i];
+            slot.peak[i] = slot.peak[i].max(minute[i]);
+            slot.flagged[i] |= flagged[i];
+        }
+    }
+
+    /// The usual value at this time, by `value`: the lower median of the last week, so that one bad day teaches
+    /// nothing, and this weekday's. `None` where nothing is known.
+    fn usual(&self, slot: usize, day: i32, signal: usize, value: impl Fn(&Slot) -> f64) -> Option<f64> {
+        let days: Vec<&Slot> = self.slots.get(slot)?.iter().filter(|s| s.day < day && i64::from(s.buckets) > PER_SLOT / 2).collect();
+        let of = |days: &[&Slot]| {
+            if let [one] = days {
+                return (!one.flagged[signal]).then(|| value(one));
+            }
+            let mut values: Vec<f64> = days.iter().map(|s| value(s)).collect();
+            values.sort_unstable_by(f64::total_cmp);
+            values.get(values.len().checked_sub(1)? / 2).copied()
+        };
+        let week: Vec<&Slot> = days.iter().copied().filter(|s| day - s.day <= 7).collect();
+        let weekday: Vec<&Slot> = days.iter().copied().filter(|s| (day - s.day) % 7 == 0).collect();
+        match (of(&week), of(&weekday)) {
+            (Some(a), Some(b)) => Some(a.max(b)),
+            (a, b) => a.or(b),
+        }
+    }
+
+    /// The most that is usual around this time for a signal in so many buckets with so many good decisions.
+    pub fn most(&self, bucket: i64, signal: usize, buckets: f64, good: f64) -> f64 {
+        let around = |value: &dyn Fn(&Slot) -> f64| {
+            let at = |offset: i64| {
+                let (slot, day) = place(bucket + offset * PER_SLOT);
+                self.usual(slot, day, signal, value)
+            };
+            [-1, 0, 1].into_iter().filter_map(at).fold(0.0, f64::max)
+        };
+        let by_time = around(&|s| f64::from(s.bad[signal]) / f64::from(s.buckets));
+        let by_traffic = around(&|s| f64::from(s.bad[signal]) / f64::from(s.good + 5));
+        let by_minute = around(&|s| f64::from(s.peak[signal]) / MINUTE as f64);
+        let short = if buckets <= MINUTE as f64 { by_minute } else { 0.0 };
+        (by_time.max(short) * buckets).max(by_traffic * good)
+    }
+
+    /// The fewest decisions a bucket that are usual around this time, if that is known.
+    pub fn fewest(&self, bucket: i64) -> Option<f64> {
+        let at = |offset: i64| {
+            let (slot, day) = place(bucket + offset * PER_SLOT);
+            self.usual(slot, day, 0, |s| -f64::from(s.all) / f64::from(s.buckets)).map(|v| -v)
+        };
+        [-1, 0, 1].into_iter().filter_map(at).reduce(f64::min)
+    }
+
+    /// The fewest of a signal that are usual around this time for so many good decisions, if that is known.
+    pub fn least(&self, bucket: i64, signal: usize, good: f64) -> Option<f64> {
+        let at = |offset: i64| {
+            let (slot, day) = place(bucket + offset * PER_SLOT);
+            self.usual(slot, day, signal, |s| -f64::from(s.bad[signal]) / f64::from(s.good + 5)).map(|v| -v * good)
+        };
+        [-1, 0, 1].into_iter().filter_map(at).reduce(f64::min)
+    }
+}
+
+/// The variance of a count over its mean, learned; at least 1.
+#[derive(Debug, Clone, Copy)]
+pub struct Dispersion {
+    sum: f64,
+    weight: f64,
+}
+
+impl Default for Dispersion {
+    fn default() -> Dispersion {
+        Dispersion { sum: 3.6, weight: 3.0 }
+    }
+}
+
+impl Dispersion {
+    pub fn learn(&mut self, seen: f64, expected: f64) {
+        // One outlier teaches little.
+        let squared = ((seen - expected).powi(2) / expected.max(1.0)).min(16.0);
+        const FADE: f64 = 0.9965;
+        self.sum = self.sum * FADE + squared;
+        self.weight = self.weight * FADE + 1.0;
+    }
+
+    pub fn get(&self) -> f64 {
+        (self.sum / self.weight).max(1.0)
+    }
+}
+
+/// The bucket that a time is in.
+pub fn bucket(at: Nanos) -> i64 {
+    at.div_euclid(BUCKET)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_expected_is_not_improbable_and_what_is_far_from_it_is() {
+        assert!(improbable(10.0, 10.0, 1.0).abs() < 1e-9);
+        assert!(improbable(100.0, 10.0, 1.0) > 100.0);
+        assert!(improbable(0.0, 30.0, 1.0) > 20.0);
+        assert!(improbable(100.0, 10.0, 10.0) < 20.0, "where counts scatter, more is needed");
+    }
+
+    #[test]
+    fn one_bad_day_teaches_nothing_and_two_do() {
+        let per_day = SLOTS as i64 * PER_SLOT;
+        let mut days = Days::default();
+        let mut live = |day: i64, bad: u32, flagged: bool| {
+            for bucket in 0..per_day {
+                let here = if bucket < PER_SLOT { bad } else { 1 };
+                let counts = Counts { all: 20, bad: [here, 0] };
+                days.learn(day * per_day + bucket, counts, [here * MINUTE as u32, 0], [flagged && bucket < PER_SLOT, false]);
+            }
+            days.most((day + 1) * per_day, 0, 12.0, 200.0)
+        };
+        assert!(live(0, 15, true) < 30.0);
+        assert!(live(1, 1, false) < 30.0);
+        live(2, 15, true);
+        assert!(live(3, 15, true) > 150.0, "it comes every night");
+    }
+}

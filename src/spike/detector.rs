@@ -1,0 +1,755 @@
+//! Puts baselines to work: a series for each policy of each service, a pulse for each OPA.
+
+use std::collections::{HashMap, VecDeque};
+
+use sha2::{Digest, Sha256};
+
+use super::baseline::{Counts, Days, Dispersion, Level, MINUTE, SIGNALS, bucket, improbable};
+use super::explain::Memory;
+use super::{BUCKET, Cause, Change, Dimension, Example, Finding, Kind, Observation, SECOND};
+use crate::decision::time::Nanos;
+use crate::decision::verdict::Verdict;
+
+/// How sure is sure, and what is worth saying.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// Denials (failures) beyond the expected before anything is said.
+    pub floor: f64,
+    /// How improbable a finding must be: the exponent of e.
+    pub certainty: f64,
+    /// How long a policy is watched before anything is said of it.
+    pub learn: Nanos,
+    /// So many policies of services, and as many OPAs, are watched; further ones are not.
+    pub max_series: usize,
+    /// A decision that is further ahead of the others than this has a wrong clock, and counts as if it were not.
+    pub ahead: Nanos,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config { floor: 10.0, certainty: 20.0, learn: 600 * SECOND, max_series: 1000, ahead: 3600 * SECOND }
+    }
+}
+
+/// Spans that are looked at, in buckets: 10 s, 20 s, 1 min, 5 min, 30 min.
+const SPANS: [usize; 5] = [2, 4, 12, 60, 360];
+const LONGEST: usize = SPANS[SPANS.len() - 1];
+/// What is newer is not learned yet: 5 min.
+const DELAY: i64 = 300 * SECOND / BUCKET;
+/// A finding ends when this was usual for a minute.
+const CALM: u32 = MINUTE as u32;
+/// What lasts for so long is the new level: 12 h.
+const ADAPT: i64 = 43_200 * SECOND / BUCKET;
+/// A new revision is compared with the one before for so long: 10 min.
+const TRIAL: i64 = 600 * SECOND / BUCKET;
+/// An OPA that was quiet for so long is gone: 1 h.
+const GONE: u32 = (3600 * SECOND / BUCKET) as u32;
+
+pub struct Detector {
+    config: Config,
+    /// By service, zero byte, policy.
+    names: HashMap<String, usize>,
+    series: Vec<Series>,
+    /// By service, zero byte, instance.
+    pulses: HashMap<String, Pulse>,
+    /// By service.
+    services: HashMap<String, Service>,
+    stream: Pulse,
+    /// The first bucket that is not closed; none before the first decision.
+    next: Option<i64>,
+    /// Decisions that came after their bucket was closed, and of how long ago the latest bucket was.
+    pub late: u64,
+    pub unwatched: u64,
+    scratch: String,
+}
+
+#[derive(Default)]
+struct Service {
+    /// Decisions of the bucket that is closed.
+    now: u32,
+    /// Buckets without any.
+    gap: u32,
+    /// When the latest OPA of it appeared.
+    newest: i64,
+}
+
+impl Detector {
+    pub fn new(config: Config) -> Detector {
+        Detector {
+            config,
+            names: HashMap::new(),
+            series: Vec::new(),
+            pulses: HashMap::new(),
+            services: HashMap::new(),
+            stream: Pulse::new(0),
+            next: None,
+            late: 0,
+            unwatched: 0,
+            scratch: String::new(),
+        }
+    }
+
+    pub fn observe(&mut self, seen: &Observation<'_>) {
+        let mut at = bucket(seen.at);
+        let next = *self.next.get_or_insert(at);
+        if at < next {
+            self.late += 1;
+            at = next;
+        }
+        at = at.min(next + self.config.ahead / BUCKET);
+        let signal = match seen.verdict {
+            Verdict::Deny => Some(0),
+            Verdict::Error | Verdict::Undefined => Some(1),
+            Verdict::Allow | Verdict::Finding => None,
+        };
+        key(&mut self.scratch, seen.service, seen.policy);
+        let index = match self.names.get(&self.scratch) {
+            Some(index) => *index,
+            None if self.series.len() >= self.config.max_series => {
+                self.unwatched += 1;
+                return;
+            }
+            None => {
+                self.series.push(Series::new(seen.service, seen.policy, at));
+                self.names.insert(self.scratch.clone(), self.series.len() - 1);
+                self.series.len() - 1
+            }
+        };
+        self.series[index].observe(seen, signal, at, next);
+        let instance = seen.who[Dimension::Instance as usize];
+        if !instance.is_empty() {
+            key(&mut self.scratch, seen.service, instance);
+            if let Some(pulse) = self.pulses.get_mut(&self.scratch) {
+                pulse.note(at, next);
+            } else if self.pulses.len() < self.config.max_series {
+                self.services.entry(seen.service.to_owned()).or_default().newest = at;
+                let mut pulse = Pulse::new(at);
+                pulse.note(at, next);
+                self.pulses.insert(self.scratch.clone(), pulse);
+            }
+        }
+        self.stream.note(at, next);
+    }
+
+    /// All decisions before `watermark` were observed. Says what that makes certain.
+    pub fn advance(&mut self, watermark: Nanos) -> Vec<Change> {
+        let mut changes = Vec::new();
+        let Some(mut next) = self.next else { return changes };
+        while next < bucket(watermark) {
+            self.close(next, &mut changes);
+            next += 1;
+            self.next = Some(next);
+        }
+        changes
+    }
+
+    /// What goes on.
+    pub fn active(&self) -> Vec<Finding> {
+        let mut all: Vec<Finding> = self.series.iter().flat_map(Series::active).cloned().collect();
+        all.extend(self.pulses.values().chain([&self.stream]).filter_map(|p| p.active.as_ref()).cloned());
+        all.sort_by(|a, b| a.id.cmp(&b.id));
+        all
+    }
+
+    fn close(&mut self, at: i64, changes: &mut Vec<Change>) {
+        let config = &self.config;
+        let stream_went = self.stream.close(at);
+        let stream_gap = self.stream.gap;
+        if let Some(change) = self.stream.judge(at, config, None, 0.0, || Finding::new(Kind::StreamQuiet, "", "", "")) {
+            changes.push(change);
+        }
+        let all_quiet = self.stream.active.is_some() || (stream_gap > 0 && !stream_went);
+        self.services.values_mut().for_each(|s| s.now = 0);
+        for series in &mut self.series {
+            let counts = series.close(at, config, all_quiet, changes);
+            if let Some(service) = self.services.get_mut(&series.service) {
+                service.now += counts.all;
+            }
+        }
+        for service in self.services.values_mut() {
+            service.gap = if service.now == 0 { service.gap + 1 } else { 0 };
+        }
+        let mut keys: Vec<&String> = self.pulses.keys().collect();
+        keys.sort_unstable();
+        let keys: Vec<String> = keys.into_iter().cloned().collect();
+        for key in keys {
+            let Some(pulse) = self.pulses.get_mut(&key) else { continue };
+            pulse.close(at);
+            let (service, instance) = key.split_once('\0').unwrap_or_default();
+            let of = self.services.get(service);
+            let service_quiet = of.is_none_or(|s| s.gap > 0);
+            // Another OPA of the service that came about when this one went takes its place.
+            let replaced = of.is_some_and(|s| s.newest > pulse.born && s.newest >= at - i64::from(pulse.gap) - DELAY);
+            if (all_quiet || service_quiet || replaced) && pulse.active.is_none() {
+                if pulse.gap > GONE || (replaced && pulse.gap > 3) {
+                    self.pulses.remove(&key);
+                }
+                continue;
+            }
+            let change = pulse.judge(at, config, None, 0.0, || {
+                let mut finding = Finding::new(Kind::InstanceQuiet, service, "", instance);
+                finding.causes.push(Cause { dimension: Dimension::Instance, value: instance.to_owned(), share: 1.0, before: 0.0 });
+                finding
+            });
+            let gone = pulse.gap > GONE;
+            if gone && let Some(mut finding) = pulse.active.take() {
+                finding.ended = Some((at + 1) * BUCKET);
+                changes.push(Change::Ends(finding));
+            }
+            if gone {
+                self.pulses.remove(&key);
+            }
+            changes.extend(change);
+        }
+    }
+}
+
+fn key(out: &mut String, service: &str, name: &str) {
+    out.clear();
+    out.push_str(service);
+    out.push('\0');
+    out.push_str(name);
+}
+
+impl Finding {
+    fn new(kind: Kind, service: &str, policy: &str, instance: &str) -> Finding {
+        let mut finding = Finding {
+            id: String::new(),
+            kind,
+            service: service.into(),
+            policy: policy.into(),
+            onset: 0,
+            detected: 0,
+            ended: None,
+            observed: 0,
+            expected: 0.0,
+            decisions: 0,
+            score: 0.0,
+            causes: Vec::new(),
+            examples: Vec::new(),
+        };
+        finding.id = instance.into();
+        finding
+    }
+
+    /// Begins at a bucket and is certain at the end of another. `id` held what tells it from others of its kind.
+    fn begin(&mut self, onset: i64, detected: i64) {
+        self.onset = onset * BUCKET;
+        self.detected = (detected + 1) * BUCKET;
+        let named = format!("{}\0{}\0{}\0{}\0{}", self.kind.as_str(), self.service, self.policy, self.id, self.onset);
+        self.id = crate::decision::docket::hex(&Sha256::digest(named)[..8]);
+    }
+}
+
+/// Whether something still beats.
+struct Pulse {
+    /// Decisions of the buckets that are not closed.
+    open: VecDeque<u32>,
+    born: i64,
+    /// Decisions and buckets, fading with a half-life of 10 min.
+    count: f64,
+    buckets: f64,
+    dispersion: Dispersion,
+    /// Buckets without a decision until now, and the most that there were before.
+    gap: u32,
+    longest: f64,
+    active: Option<Finding>,
+}
+
+impl Pulse {
+    fn new(born: i64) -> Pulse {
+        Pulse { open: VecDeque::new(), born, count: 0.0, buckets: 0.0, dispersion: Dispersion::default(), gap: 0, longest: 0.0, active: None }
+    }
+
+    fn note(&mut self, at: i64, next: i64) {
+        let index = usize::try_from(at - next).unwrap_or(0);
+        while self.open.len() <= index {
+            self.open.push_back(0);
+        }
+        self.open[index] += 1;
+    }
+
+    /// Learns a bucket; whether there was anything in it.
+    fn close(&mut self, at: i64) -> bool {
+        let count = self.open.pop_front().unwrap_or(0);
+        self.beat(at, count)
+    }
+
+    fn beat(&mut self, at: i64, count: u32) -> bool {
+        if self.born == 0 && count > 0 {
+            self.born = at;
+        }
+        if count == 0 {
+            self.gap += 1;
+            return false;
+        }
+        let mean = self.mean();
+        if self.buckets > 12.0 {
+            self.dispersion.learn(f64::from(count), mean);
+            // What was quiet and is back was a gap like others to come, unless it was a finding.
+            let gap = f64::from(self.gap);
+            let learned = if self.active.is_some() { self.longest.max(gap / 4.0) } else { self.longest.max(gap) };
+            self.longest = learned * 0.9999;
+        }
+        // A gap that is no finding is a part of the rate.
+        const FADE: f64 = 0.994_24;
+        let quiet = if self.active.is_some() { 0 } else { self.gap };
+        for _ in 0..quiet.min(720) {
+            self.count *= FADE;
+            self.buckets = self.buckets * FADE + 1.0;
+        }
+        self.count = self.count * FADE + f64::from(count);
+        self.buckets = self.buckets * FADE + 1.0;
+        self.gap = 0;
+        true
+    }
+
+    /// Decisions a bucket.
+    fn mean(&self) -> f64 {
+        self.count / self.buckets.max(1.0)
+    }
+
+    fn judge(&mut self, at: i64, config: &Config, usual: Option<f64>, lull: f64, finding: impl FnOnce() -> Finding) -> Option<Change> {
+        if let Some(active) = &mut self.active {
+            if self.gap > 0 {
+                return None;
+            }
+            active.ended = Some(at * BUCKET);
+            return self.active.take().map(Change::Ends);
+        }
+        let gap = f64::from(self.gap);
+        let mean = usual.map_or(self.mean(), |usual| usual.min(self.mean()));
+        let expected = mean * gap * (1.0 - lull);
+        let old = (at - self.born) * BUCKET > config.learn;
+        if old && self.gap >= 3 && gap > 2.0 * self.longest && improbable(0.0, expected, self.dispersion.get()) >= config.certainty {
+            let mut new = finding();
+            new.begin(at + 1 - i64::from(self.gap), at);
+            (new.expected, new.score) = (expected, improbable(0.0, expected, self.dispersion.get()));
+            self.active = Some(new.clone());
+            return Some(Change::Begins(new));
+        }
+        None
+    }
+}
+
+/// A revision that is new to a policy.
+struct Trial {
+    revision: String,
+    since: i64,
+    counts: Counts,
+    /// The part that was denied before.
+    before: f64,
+}
+
+/// A policy of a service.
+struct Series {
+    service: String,
+    policy: String,
+    born: i64,
+    /// The buckets that are not closed.
+    open: VecDeque<Counts>,
+    /// Closed ones, the latest last; sums since the beginning, so that any span is one subtraction.
+    sums: VecDeque<Sum>,
+    /// Whether a finding was active, by signal, for buckets that are not learned yet.
+    learned_to: i64,
+    level: Level,
+    days: Days,
+    dispersion: [[Dispersion; SPANS.len()]; SIGNALS],
+    memory: Memory,
+    pulse: Pulse,
+    spikes: [Watch; SIGNALS],
+    vanished: Watch,
+    trial: Option<Trial>,
+    shift: Option<(Finding, i64)>,
+    /// Buckets until which denials are not learned, since a finding covers them.
+    flagged_from: [i64; SIGNALS],
+    flagged_to: [i64; SIGNALS],
+    /// What was before has been said: spans begin here.
+    said_to: [i64; SIGNALS],
+}
+
+/// A finding that may go on.
+#[derive(Default)]
+struct Watch {
+    active: Option<Finding>,
+    /// The span that showed it.
+    span: usize,
+    calm: u32,
+    since: i64,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Sum {
+    all: u64,
+    good: u64,
+    bad: [u64; SIGNALS],
+}
+
+impl Series {
+    fn new(service: &str, policy: &str, born: i64) -> Series {
+        Series {
+            service: service.into(),
+            policy: policy.into(),
+            born,
+            open: VecDeque::new(),
+            sums: VecDeque::with_capacity(LONGEST + 1),
+            learned_to: born,
+            level: Level::default(),
+            days: Days::default(),
+            dispersion: Default::default(),
+            memory: Memory::default(),
+            pulse: Pulse::new(born),
+            spikes: Default::default(),
+            vanished: Watch::default(),
+            trial: None,
+            shift: None,
+            flagged_from: [i64::MAX; SIGNALS],
+            flagged_to: [i64::MIN; SIGNALS],
+            said_to: [i64::MIN; SIGNALS],
+        }
+    }
+
+    fn active(&self) -> impl Iterator<Item = &Finding> {
+        let watches = self.spikes.iter().chain([&self.vanished]).filter_map(|w| w.active.as_ref());
+        watches.chain(self.pulse.active.as_ref()).chain(self.shift.as_ref().map(|(f, _)| f))
+    }
+
+    fn observe(&mut self, seen: &Observation<'_>, signal: Option<usize>, at: i64, next: i64) {
+        let index = usize::try_from(at - next).unwrap_or(0);
+        while self.open.len() <= index {
+            self.open.push_back(Counts::default());
+        }
+        let counts = &mut self.open[index];
+        counts.all += 1;
+        if let Some(signal) = signal {
+            counts.bad[signal] += 1;
+        }
+        let revision = seen.who[Dimension::Revision as usize];
+        if !revision.is_empty() {
+            let known = !self.memory.is_new(Dimension::Revision, revision);
+            let tried = self.trial.as_mut().filter(|t| t.revision == revision);
+            if let Some(trial) = tried {
+                trial.counts.all += 1;
+                if let Some(signal) = signal {
+                    trial.counts.bad[signal] += 1;
+                }
+            } else if !known && self.level.all > 0.0 {
+                let before = (self.level.bad[0] + 0.5) / (self.level.bad[0] + self.level.good_with[0] + 1.0);
+                self.trial = Some(Trial { revision: revision.into(), since: at, counts: Counts::default(), before });
+            }
+        }
+        let calm = self.spikes.iter().all(|w| w.active.is_none());
+        self.memory.note(seen, signal, calm);
+    }
+
+    fn span(&self, buckets: usize) -> Sum {
+        let last = self.sums.back().copied().unwrap_or_default();
+        let before = self.sums.len().checked_sub(1 + buckets).and_then(|i| self.sums.get(i)).copied().unwrap_or_default();
+        let mut sum = Sum { all: last.all - before.all, good: last.good - before.good, bad: last.bad };
+        (0..SIGNALS).for_each(|i| sum.bad[i] -= before.bad[i]);
+        sum
+    }
+
+    /// The bucket that lies so far back.
+    fn one(&self, back: usize) -> Counts {
+        let at = |back: usize| self.sums.len().checked_sub(1 + back).and_then(|i| self.sums.get(i)).copied();
+        let (Some(this), before) = (at(back), at(back + 1).unwrap_or_default()) else { return Counts::default() };
+        let mut counts = Counts { all: (this.all - before.all) as u32, bad: [0; SIGNALS] };
+        (0..SIGNALS).for_each(|i| counts.bad[i] = (this.bad[i] - before.bad[i]) as u32);
+        counts
+    }
+
+    fn close(&mut self, at: i64, config: &Config, all_quiet: bool, changes: &mut Vec<Change>) -> Counts {
+        let counts = self.open.pop_front().unwrap_or_default();
+        if self.sums.is_empty() {
+            // What was before the first bucket: nothing.
+            self.sums.push_back(Sum::default());
+        }
+        let last = self.sums.back().copied().unwrap_or_default();
+        let mut sum = Sum { all: last.all + u64::from(counts.all), good: last.good + u64::from(counts.good()), bad: last.bad };
+        (0..SIGNALS).for_each(|i| sum.bad[i] += u64::from(counts.bad[i]));
+        if self.sums.len() > LONGEST {
+            self.sums.pop_front();
+        }
+        self.sums.push_back(sum);
+        self.memory.tick();
+
+        self.pulse.beat(at, counts.all);
+        if !all_quiet || self.pulse.active.is_some() {
+            let usual = self.days.fewest(at);
+            let (service, policy) = (&self.service, &self.policy);
+            changes.extend(self.pulse.judge(at, config, usual, 0.0, || Finding::new(Kind::PolicyQuiet, service, policy, "")));
+        }
+        let old = (at - self.born) * BUCKET >= config.learn && self.level.buckets[0] * BUCKET as f64 >= config.learn as f64 * 0.8;
+        if old {
+            for signal in 0..SIGNALS {
+                self.spike(signal, at, config, changes);
+            }
+            self.vanish(at, config, changes);
+        }
+        self.shift(at, config, changes);
+        self.learn(at, config);
+        counts
+    }
+
+    fn spike(&mut self, signal: usize, at: i64, config: &Config, changes: &mut Vec<Change>) {
+        if let Some(watch) = self.goes_on(signal, at, config) {
+            let finding = std::mem::take(watch).active;
+            changes.extend(finding.map(Change::Ends));
+            return;
+        }
+        if self.spikes[signal].active.is_some() {
+            return;
+        }
+        let total: u64 = self.span(LONGEST).bad[signal];
+        if (total as f64) < config.floor {
+            return;
+        }
+        let mut best: Option<(usize, f64)> = None;
+        for (i, span) in SPANS.into_iter().enumerate() {
+            let sum = self.span(span);
+            let seen = sum.bad[signal] as f64;
+            if at - (span as i64) < self.said_to[signal] {
+                break;
+            }
+            if seen < config.floor {
+                continue;
+            }
+            let most = self.most(signal, at, span, sum.good as f64);
+            let dispersion = self.dispersion[signal][i].get();
+            let score = improbable(seen, most, dispersion);
+            let excess = seen - most;
+            let much = seen >= 2.0 * most || (excess >= 0.15 * sum.all as f64 && seen >= 1.3 * most);
+            // Not all of it in one bucket: it lasts.
+            let one = (0..span.min(12)).map(|back| self.one(back).bad[signal]).max().unwrap_or(0);
+            let lasts = seen - f64::from(one) - most * (1.0 - 1.0 / span as f64) >= config.floor * 0.3;
+            let latest = span > 12 || f64::from(self.one(0).bad[signal]) > most / span as f64;
+            if excess >= config.floor && much && lasts && latest && score >= config.certainty && best.is_none_or(|(_, s)| score > s) {
+                best = Some((span, score));
+            }
+        }
+        let Some((span, score)) = best else { return };
+        let onset = self.onset(signal, at, span);
+        let long = usize::try_from(at + 1 - onset).unwrap_or(span).clamp(1, LONGEST);
+        let sum = self.span(long);
+        let expected = self.most(signal, at, long, sum.good as f64);
+        let kind = if signal == 0 { Kind::DenialSpike } else { Kind::FailureSpike };
+        let mut finding = Finding::new(kind, &self.service, &self.policy, "");
+        finding.begin(onset, at);
+        (finding.observed, finding.expected, finding.decisions, finding.score) = (sum.bad[signal], expected, sum.all, score);
+        (finding.causes, finding.examples) = self.memory.causes(signal, finding.onset, expected);
+        self.flagged_from[signal] = onset;
+        self.flagged_to[signal] = i64::MAX;
+        // What was going on already when it was found is no past either.
+        self.spikes[signal] = Watch { active: Some(finding.clone()), span, calm: 0, since: at };
+        if signal == 0 {
+            self.trial = None;
+        }
+        changes.push(Change::Begins(finding));
+    }
+
+    /// Looks whether an active spike has ended. The ended one, if so.
+    fn goes_on(&mut self, signal: usize, at: i64, config: &Config) -> Option<&mut Watch> {
+        self.spikes[signal].active.as_ref()?;
+        let span = self.spikes[signal].span.clamp(4, 60);
+        let sum = self.span(span);
+        let seen = sum.bad[signal] as f64;
+        let most = self.most(signal, at, span, sum.good as f64);
+        let usual = seen < 1.5 * most || seen - most < config.floor * span as f64 / 60.0;
+        let watch = &mut self.spikes[signal];
+        watch.calm = if usual { watch.calm + 1 } else { 0 };
+        let adapted = at - watch.since > ADAPT;
+        if watch.calm < CALM && !adapted {
+            return None;
+        }
+        if let Some(finding) = &mut watch.active {
+            finding.ended = Some(if adapted { at + 1 } else { at + 1 - i64::from(watch.calm) } * BUCKET);
+        }
+        self.flagged_to[signal] = at - i64::from(watch.calm);
+        self.said_to[signal] = at;
+        if adapted {
+            // It is how things are now.
+            self.flagged_to[signal] = self.flagged_from[signal];
+            self.level.bad[signal] = 0.0;
+            self.level.buckets[signal] = 0.0;
+            self.level.good_with[signal] = 0.0;
+            self.learned_to = at - DELAY;
+        }
+        Some(watch)
+    }
+
+    /// The most that the baseline explains.
+    fn most(&self, signal: usize, at: i64, span: usize, good: f64) -> f64 {
+        let (by_time, by_traffic) = self.level.expected(signal, span as f64, good);
+        let recent = by_time.max(by_traffic) * self.level.doubt(signal);
+        recent.max(self.days.most(at, signal, span as f64, good))
+    }
+
+    /// Back from now, as long as there is more than usual, but for a lull.
+    fn onset(&self, signal: usize, at: i64, span: usize) -> i64 {
+        let step = (span / 12).max(1);
+        let (mut back, mut first, mut calm) = (0, 0, 0);
+        while back + step < self.sums.len() && back < LONGEST && calm < 3 {
+            let (mut bad, mut good) = (0.0, 0.0);
+            for counts in (back..back + step).map(|b| self.one(b)) {
+                bad += f64::from(counts.bad[signal]);
+                good += f64::from(counts.good());
+            }
+            back += step;
+            if bad > self.most(signal, at, step, good).max(0.5) {
+                (first, calm) = (back, 0);
+            } else if back >= span {
+                calm += 1;
+            }
+        }
+        at + 1 - if first == 0 { span } else { first } as i64
+    }
+
+    fn vanish(&mut self, at: i64, config: &Config, changes: &mut Vec<Change>) {
+        let (least, seen, sum, score, span) = {
+            let mut found = (0.0, 0.0, Sum::default(), 0.0, 0);
+            for (i, span) in SPANS.into_iter().enumerate().skip(2) {
+                let sum = self.span(span);
+                let (by_time, by_traffic) = self.level.expected(0, span as f64, sum.good as f64);
+                let mut least = by_time.min(by_traffic);
+                if let Some(usual) = self.days.least(at, 0, sum.good as f64) {
+                    least = least.min(usual);
+                }
+                least /= self.level.doubt(0);
+                let seen = sum.bad[0] as f64;
+                let score = if seen < least { improbable(seen, least, self.dispersion[0][i].get()) } else { 0.0 };
+                if least >= 20.0 && seen <= 0.15 * least && score >= config.certainty {
+                    found = (least, seen, sum, score, span);
+                    break;
+                }
+            }
+            found
+        };
+        if self.vanished.active.is_some() {
+            let sum = self.span(60);
+            let (by_time, by_traffic) = self.level.expected(0, 60.0, sum.good as f64);
+            let back = sum.bad[0] as f64 >= 0.5 * by_time.min(by_traffic) && sum.bad[0] > 0;
+            let adapted = at - self.vanished.since > ADAPT;
+            if back || adapted {
+                let mut watch = std::mem::take(&mut self.vanished);
+                if let Some(finding) = &mut watch.active {
+                    finding.ended = Some((at + 1) * BUCKET);
+                    changes.push(Change::Ends(finding.clone()));
+                }
+                self.flagged_to[0] = at;
+                if adapted {
+                    self.flagged_to[0] = self.flagged_from[0];
+                    self.level = Level::default();
+                    self.learned_to = at - DELAY;
+                }
+            }
+            return;
+        }
+        let busy = self.spikes.iter().any(|w| w.active.is_some()) || self.shift.is_some() || self.pulse.gap > 0;
+        if score < config.certainty || busy {
+            return;
+        }
+        let mut quiet = 0;
+        while quiet < self.sums.len() - 1 && self.one(quiet).bad[0] == 0 {
+            quiet += 1;
+        }
+        let mut finding = Finding::new(Kind::DenialsVanished, &self.service, &self.policy, "");
+        finding.begin(at + 1 - (quiet.max(span.min(60))) as i64, at);
+        (finding.observed, finding.expected, finding.decisions, finding.score) = (seen as u64, least, sum.all, score);
+        self.explain_by_revision(&mut finding);
+        self.flagged_from[0] = bucket(finding.onset);
+        self.flagged_to[0] = i64::MAX;
+        self.vanished = Watch { active: Some(finding.clone()), span, calm: 0, since: at };
+        changes.push(Change::Begins(finding));
+    }
+
+    fn explain_by_revision(&self, finding: &mut Finding) {
+        if let Some(trial) = &self.trial {
+            finding.causes.push(Cause { dimension: Dimension::Revision, value: trial.revision.clone(), share: 1.0, before: 0.0 });
+        }
+    }
+
+    /// Whether a new revision answers otherwise than the one before.
+    fn shift(&mut self, at: i64, config: &Config, changes: &mut Vec<Change>) {
+        if let Some((finding, since)) = &mut self.shift
+            && at - *since > TRIAL
+        {
+            finding.ended = Some((at + 1) * BUCKET);
+            changes.extend(self.shift.take().map(|(f, _)| Change::Ends(f)));
+        }
+        let Some(trial) = &self.trial else { return };
+        if at - trial.since > TRIAL {
+            self.trial = None;
+            return;
+        }
+        let busy = self.spikes.iter().chain([&self.vanished]).any(|w| w.active.is_some());
+        let (all, denied) = (f64::from(trial.counts.all), f64::from(trial.counts.bad[0]));
+        if busy || all < 50.0 || self.shift.is_some() {
+            return;
+        }
+        let (now, before) = (denied / all, trial.before.clamp(1e-4, 1.0 - 1e-4));
+        let term = |p: f64, q: f64| if p > 0.0 { p * (p / q).ln() } else { 0.0 };
+        let dispersion = self.dispersion[0][2].get();
+        let score = all * (term(now, before) + term(1.0 - now, 1.0 - before)) / dispersion;
+        let less = now <= before / 2.0 && (before - now) * all >= 2.0 * config.floor;
+        let more = now >= before + 0.05 && now >= 1.5 * before && (now - before) * all >= 2.0 * config.floor;
+        if score < config.certainty || !(less || more) {
+            return;
+        }
+        let mut finding = Finding::new(Kind::RevisionShift, &self.service, &self.policy, &trial.revision);
+        finding.begin(trial.since, at);
+        (finding.observed, finding.expected, finding.decisions, finding.score) = (denied as u64, before * all, all as u64, score);
+        self.explain_by_revision(&mut finding);
+        if more {
+            let (_, examples): (_, Vec<Example>) = self.memory.causes(0, finding.onset, finding.expected);
+            finding.examples = examples;
+        }
+        self.trial = None;
+        self.shift = Some((finding.clone(), at));
+        changes.push(Change::Begins(finding));
+    }
+
+    /// Learns what is old enough, and what was not part of a finding.
+    fn learn(&mut self, at: i64, config: &Config) {
+        let young = self.level.buckets[0] * (BUCKET as f64) < config.learn as f64;
+        let delay = if young { 2 } else { DELAY };
+        while self.learned_to <= at - delay {
+            let one = self.learned_to;
+            self.learned_to += 1;
+            let Ok(back) = usize::try_from(at - one) else { continue };
+            if back + 1 >= self.sums.len() {
+                continue;
+            }
+            let counts = self.one(back);
+            let flagged: [bool; SIGNALS] = std::array::from_fn(|s| self.flagged_from[s] <= one && one <= self.flagged_to[s]);
+            let quiet = self.pulse.active.is_some() && counts.all == 0;
+            if !quiet {
+                self.level.learn(counts, flagged.map(|f| !f));
+            }
+            let mut minute = [0; SIGNALS];
+            for b in back..(back + MINUTE as usize).min(self.sums.len() - 1) {
+                let counts = self.one(b);
+                (0..SIGNALS).for_each(|i| minute[i] += counts.bad[i]);
+            }
+            self.days.learn(one, counts, minute, flagged);
+        }
+        if young {
+            return;
+        }
+        for (i, span) in SPANS.into_iter().enumerate() {
+            if at % span as i64 != 0 || self.sums.len() <= span {
+                continue;
+            }
+            let sum = self.span(span);
+            for signal in 0..SIGNALS {
+                if self.spikes[signal].active.is_none() && self.vanished.active.is_none() {
+                    let (by_time, by_traffic) = self.level.expected(signal, span as f64, sum.good as f64);
+                    let seen = sum.bad[signal] as f64;
+                    // The nearer of both models.
+                    let expected = if (seen - by_time).abs() < (seen - by_traffic).abs() { by_time } else { by_traffic };
+                    self.dispersion[signal][i].learn(seen, expected);
+                }
+            }
+        }
+    }
+}
