@@ -7,6 +7,7 @@
 //! - [`sink`]: where decisions go: OTLP, Loki, Elasticsearch, CloudWatch Logs, files, Prometheus.
 //! - [`metrics`]: what Prometheus scrapes of the decisions.
 //! - [`spike`]: denial spikes and silent failures. Pure.
+//! - [`notify`]: tells people of them.
 //! - [`telemetry`]: docket's own counters, logs, traces and health.
 //! - [`admin`]: the port that serves them.
 //! - [`verify`]: whether the sinks hold what the docket holds.
@@ -20,6 +21,7 @@ pub mod decision;
 pub mod generate;
 pub mod log;
 pub mod metrics;
+pub mod notify;
 pub mod pipeline;
 pub mod sink;
 pub mod spike;

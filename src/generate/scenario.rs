@@ -132,10 +132,10 @@ impl Day {
     pub fn new(scenario: Scenario, seed: u64, start: Nanos, scale: f64) -> Day {
         let mut rng = StdRng::seed_from_u64(seed.wrapping_mul(1_000_003) ^ scenario as u64);
         let (rate, days) = match scenario {
-            Scenario::LowTraffic => (0.25, 1),
-            Scenario::DailyRhythm => (12.0, 3),
-            Scenario::WeeklyRhythm => (4.0, 8),
-            _ => (12.0, 1),
+            Scenario::LowTraffic => (0.3, 1),
+            Scenario::DailyRhythm => (24.0, 3),
+            Scenario::WeeklyRhythm => (6.0, 8),
+            _ => (24.0, 1),
         };
         let from = rng.random_range(4 * HOUR..20 * HOUR);
         let minutes = match scenario {
@@ -181,7 +181,7 @@ impl Day {
             Scenario::MisconfiguredClient | Scenario::ExpiredCredential => event(SPIKE, Some((Dimension::Subject, client(self.the_client())))),
             Scenario::BadBundle => event(&[Kind::DenialSpike, Kind::RevisionShift], Some((Dimension::Revision, self.revision(1)))),
             Scenario::PermissiveBundle => event(&[Kind::DenialsVanished, Kind::RevisionShift], Some((Dimension::Revision, self.revision(1)))),
-            Scenario::SlowLeak => event(SPIKE, Some((Dimension::Resource, resource(self.victim, 1)))),
+            Scenario::SlowLeak => event(SPIKE, Some((Dimension::Resource, resource(self.victim, 0)))),
             Scenario::DeadOpa => event(&[Kind::InstanceQuiet], Some((Dimension::Instance, self.opa(self.victim, 0)))),
             Scenario::Silence => event(&[Kind::PolicyQuiet], None),
             Scenario::MissingData => event(&[Kind::FailureSpike], Some((Dimension::Instance, self.opa(self.victim, 0)))),
@@ -236,11 +236,17 @@ impl Day {
         let deep = if self.scenario == Scenario::DailyRhythm { 0.8 } else { 0.5 };
         let daily = 1.0 - deep * ((hour - 3.0) / 24.0 * std::f64::consts::TAU).cos();
         // The days begin on a Wednesday.
-        let weekday = (now / DAY + 2) % 7;
-        let weekly = match self.scenario {
-            Scenario::WeeklyRhythm if weekday >= 5 => 0.3,
-            Scenario::WeeklyRhythm if weekday == 0 => 1.6,
+        let level = |day: i64| match (day + 2) % 7 {
+            5 | 6 => 0.3,
+            0 => 1.6,
             _ => 1.0,
+        };
+        let weekly = if self.scenario == Scenario::WeeklyRhythm {
+            // From one day's level to the next over three hours.
+            let into = ((now % DAY) as f64 / (3 * HOUR) as f64).min(1.0);
+            level(now / DAY - 1) * (1.0 - into) + level(now / DAY) * into
+        } else {
+            1.0
         };
         daily * weekly
     }
@@ -315,7 +321,7 @@ impl Day {
                 Scenario::PermissiveBundle if rolled && self.active() => (deny, revision) = (0.0, 1),
                 Scenario::BadBundle | Scenario::PermissiveBundle if !self.active() => revision = 2,
                 Scenario::ExpiredCredential if self.active() && who == USERS + self.the_client() => deny = 1.0,
-                Scenario::SlowLeak if self.active() && what == 1 => deny = deny.max(progress),
+                Scenario::SlowLeak if self.active() && what == 0 => deny = deny.max(progress),
                 Scenario::Launch if self.active() => deny *= 1.0 + 0.3 * self.strength,
                 Scenario::MissingData if self.active() && opa == 0 => verdict = Some(Verdict::Undefined),
                 _ => {}
@@ -334,7 +340,7 @@ impl Day {
         let usual = self.rate * SERVICES[self.victim].weight;
         let night = self.scenario == Scenario::DailyRhythm && (2 * HOUR..2 * HOUR + 900).contains(&(self.now % DAY));
         if night {
-            for _ in 0..poisson(&mut self.rng, 3.0 * self.rate / 12.0) {
+            for _ in 0..poisson(&mut self.rng, self.rate / 4.0) {
                 let made = self.made(3, "batch".into(), resource(3, 3), "GET", 0.4);
                 out.push(made);
             }
@@ -377,7 +383,7 @@ impl Day {
 
     /// Users who try again: a few denials at once, several times an hour.
     fn background(&mut self, out: &mut Vec<Made>) {
-        if self.rng.random_bool((self.rate / 12.0 * 6.0 / HOUR as f64).min(1.0)) {
+        if self.rng.random_bool((self.rate / 24.0 * 12.0 / HOUR as f64).min(1.0)) {
             let (service, user) = (self.rng.random_range(0..SERVICES.len()), self.rng.random_range(0..USERS));
             let (seconds, left) = (self.rng.random_range(3..40), self.rng.random_range(3..10));
             self.bursts.push(Burst { from: self.now, seconds, left, service, user });

@@ -78,6 +78,14 @@ pub struct Stretch {
     pub to: i64,
 }
 
+/// What comes while a topic is watched.
+pub enum Seen<'m> {
+    Message(&'m BorrowedMessage<'m>),
+    /// A partition has no more for now.
+    End(i32),
+    Nothing,
+}
+
 /// A topic's partitions between two edges, and a reader of them.
 pub struct Past {
     reader: BaseConsumer,
@@ -196,13 +204,22 @@ impl Past {
     /// Hands every record from the beginning on to `take`, and goes on with what comes, until it says to stop. It
     /// is called with nothing while nothing comes.
     pub fn follow(&self, take: &mut dyn FnMut(Option<&BorrowedMessage<'_>>) -> bool) -> Result<(), PastError> {
+        self.watch(&mut |seen| match seen {
+            Seen::Message(message) => take(Some(message)),
+            Seen::End(_) => true,
+            Seen::Nothing => take(None),
+        })
+    }
+
+    /// As `follow`, and says when the end of a partition is reached, each time.
+    pub fn watch(&self, take: &mut dyn FnMut(Seen<'_>) -> bool) -> Result<(), PastError> {
         self.assign(&self.stretches)?;
         loop {
             let go_on = match self.reader.poll(Duration::from_millis(200)) {
-                Some(Ok(message)) => take(Some(&message)),
-                Some(Err(KafkaError::PartitionEOF(_))) => continue,
+                Some(Ok(message)) => take(Seen::Message(&message)),
+                Some(Err(KafkaError::PartitionEOF(partition))) => take(Seen::End(partition)),
                 Some(Err(error)) if !client::is_outage(&error) => return Err(PastError::Kafka { topic: self.topic.clone(), error }),
-                None | Some(Err(_)) => take(None),
+                None | Some(Err(_)) => take(Seen::Nothing),
             };
             if !go_on {
                 return Ok(());

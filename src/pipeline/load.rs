@@ -132,7 +132,7 @@ pub fn parse(path: &Path, text: &str, outside: &dyn Outside) -> Result<Pipeline,
 const RETENTIONS: [u32; 22] = [1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653];
 
 /// Names of parts that are no sinks.
-const RESERVED: [&str; 4] = ["intake", "rejects", "watchdog", "kafka"];
+const RESERVED: [&str; 5] = ["intake", "rejects", "watchdog", "kafka", "spikes"];
 
 /// What the schema can't say.
 fn compile(file: &File, node: &Node, problems: &mut Vec<Problem>) -> (Rules, Limits) {

@@ -338,7 +338,7 @@ pub struct Spikes {
     /// Denials (errors, undefined) beyond the expected before anything is said.
     #[schemars(range(min = 1))]
     pub floor: f64,
-    /// How improbable a finding must be under the baseline, as an exponent of e: 20 is once in 500 million.
+    /// How improbable a finding must be under the baseline, as an exponent of e: 28 is once in a million million.
     #[schemars(range(min = 5, max = 1000))]
     pub certainty: f64,
     /// How long a policy is watched before anything is said of it.
@@ -355,17 +355,20 @@ pub struct Spikes {
 
 impl Default for Spikes {
     fn default() -> Spikes {
-        let seconds = |s: u64| Span(std::time::Duration::from_secs(s));
         Spikes {
             floor: 10.0,
-            certainty: 20.0,
-            learn: seconds(600),
-            lateness: seconds(5),
-            history: seconds(86_400),
+            certainty: 28.0,
+            learn: span(600),
+            lateness: span(5),
+            history: span(86_400),
             ignore: Vec::new(),
             notify: BTreeMap::new(),
         }
     }
+}
+
+pub fn span(seconds: u64) -> Span {
+    Span(std::time::Duration::from_secs(seconds))
 }
 
 /// Findings that nobody wants to hear of.
@@ -463,8 +466,7 @@ pub struct Say {
 
 impl Default for Say {
     fn default() -> Say {
-        let seconds = |s: u64| Span(std::time::Duration::from_secs(s));
-        Say { group_wait: seconds(5), repeat: seconds(4 * 3600), ends: true }
+        Say { group_wait: span(5), repeat: span(4 * 3600), ends: true }
     }
 }
 

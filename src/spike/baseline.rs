@@ -29,12 +29,11 @@ pub fn improbable(seen: f64, expected: f64, dispersion: f64) -> f64 {
     divergence / dispersion.max(1.0)
 }
 
-/// Half of the weight is younger than an hour.
-const HALF_LIFE: f64 = 3600.0 * SECOND as f64 / BUCKET as f64;
-
-/// The recent level: sums that fade.
-#[derive(Debug, Clone, Default)]
+/// A level: sums that fade.
+#[derive(Debug, Clone)]
 pub struct Level {
+    /// By so much with each bucket.
+    fade: f64,
     pub all: f64,
     pub good: f64,
     pub bad: [f64; SIGNALS],
@@ -45,8 +44,18 @@ pub struct Level {
 }
 
 impl Level {
+    pub fn new(half_life: Nanos) -> Level {
+        let fade = (-std::f64::consts::LN_2 * BUCKET as f64 / half_life as f64).exp();
+        Level { fade, all: 0.0, good: 0.0, bad: [0.0; SIGNALS], buckets: [0.0; SIGNALS], good_with: [0.0; SIGNALS] }
+    }
+
+    /// Begins anew.
+    pub fn forget(&mut self, signal: usize) {
+        (self.bad[signal], self.buckets[signal], self.good_with[signal]) = (0.0, 0.0, 0.0);
+    }
+
     pub fn learn(&mut self, counts: Counts, signals: [bool; SIGNALS]) {
-        let fade = (-std::f64::consts::LN_2 / HALF_LIFE).exp();
+        let fade = self.fade;
         self.all = self.all * fade + f64::from(counts.all);
         self.good = self.good * fade + f64::from(counts.good());
         for (i, learned) in signals.into_iter().enumerate() {
@@ -67,7 +76,7 @@ impl Level {
 
     /// How far above the mean the true level may be, as a factor: much for little evidence.
     pub fn doubt(&self, signal: usize) -> f64 {
-        1.0 + 1.5 / (self.bad[signal] + 1.0).sqrt()
+        1.0 + 2.0 / (self.bad[signal] + 1.0).sqrt()
     }
 }
 
@@ -155,7 +164,8 @@ impl Days {
                 let (slot, day) = place(bucket + offset * PER_SLOT);
                 self.usual(slot, day, signal, value)
             };
-            [-1, 0, 1].into_iter().filter_map(at).fold(0.0, f64::max)
+            let first = -1 - (buckets as i64 - 1).max(0) / PER_SLOT;
+            (first..=1).filter_map(at).fold(0.0, f64::max)
         };
         let by_time = around(&|s| f64::from(s.bad[signal]) / f64::from(s.buckets));
         let by_traffic = around(&|s| f64::from(s.bad[signal]) / f64::from(s.good + 5));
@@ -200,7 +210,7 @@ impl Dispersion {
     pub fn learn(&mut self, seen: f64, expected: f64) {
         // One outlier teaches little.
         let squared = ((seen - expected).powi(2) / expected.max(1.0)).min(16.0);
-        const FADE: f64 = 0.9965;
+        const FADE: f64 = 0.9985;
         self.sum = self.sum * FADE + squared;
         self.weight = self.weight * FADE + 1.0;
     }

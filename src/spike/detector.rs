@@ -27,12 +27,14 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Config {
-        Config { floor: 10.0, certainty: 20.0, learn: 600 * SECOND, max_series: 1000, ahead: 3600 * SECOND }
+        Config { floor: 10.0, certainty: 28.0, learn: 600 * SECOND, max_series: 1000, ahead: 3600 * SECOND }
     }
 }
 
-/// Spans that are looked at, in buckets: 10 s, 20 s, 1 min, 5 min, 30 min.
-const SPANS: [usize; 5] = [2, 4, 12, 60, 360];
+/// Spans that are looked at, in buckets: 6 s, 10 s, 20 s, 1 min, 5 min, 30 min.
+const SPANS: [usize; 6] = [3, 5, 10, 30, 150, 900];
+const FIVE_MINUTES: usize = SPANS[4];
+const HOUR: Nanos = 3600 * SECOND;
 const LONGEST: usize = SPANS[SPANS.len() - 1];
 /// What is newer is not learned yet: 5 min.
 const DELAY: i64 = 300 * SECOND / BUCKET;
@@ -65,8 +67,9 @@ pub struct Detector {
 
 #[derive(Default)]
 struct Service {
-    /// Decisions of the bucket that is closed.
+    /// Decisions of the bucket that is closed, and a bucket on average over some ten minutes.
     now: u32,
+    mean: Fading,
     /// Buckets without any.
     gap: u32,
     /// When the latest OPA of it appeared.
@@ -153,9 +156,9 @@ impl Detector {
 
     fn close(&mut self, at: i64, changes: &mut Vec<Change>) {
         let config = &self.config;
-        let stream_went = self.stream.close(at);
+        let stream_went = self.stream.close(at, None);
         let stream_gap = self.stream.gap;
-        if let Some(change) = self.stream.judge(at, config, None, 0.0, || Finding::new(Kind::StreamQuiet, "", "", "")) {
+        if let Some(change) = self.stream.judge(at, config, None, || Finding::new(Kind::StreamQuiet, "", "", "")) {
             changes.push(change);
         }
         let all_quiet = self.stream.active.is_some() || (stream_gap > 0 && !stream_went);
@@ -168,15 +171,19 @@ impl Detector {
         }
         for service in self.services.values_mut() {
             service.gap = if service.now == 0 { service.gap + 1 } else { 0 };
+            service.mean.add(f64::from(service.now));
         }
         let mut keys: Vec<&String> = self.pulses.keys().collect();
         keys.sort_unstable();
         let keys: Vec<String> = keys.into_iter().cloned().collect();
         for key in keys {
             let Some(pulse) = self.pulses.get_mut(&key) else { continue };
-            pulse.close(at);
             let (service, instance) = key.split_once('\0').unwrap_or_default();
             let of = self.services.get(service);
+            // What it would have got of its service's decisions: whatever happens to the service's traffic, the share stays.
+            let share = of.map_or(1.0, |s| pulse.mean.get() / s.mean.get().max(1e-9)).min(0.98);
+            let due = of.map_or(0.0, |s| f64::from(s.now)) * share;
+            pulse.close(at, Some((due, due / share.max(1e-9) * -(1.0 - share).ln())));
             let service_quiet = of.is_none_or(|s| s.gap > 0);
             // Another OPA of the service that came about when this one went takes its place.
             let replaced = of.is_some_and(|s| s.newest > pulse.born && s.newest >= at - i64::from(pulse.gap) - DELAY);
@@ -186,7 +193,7 @@ impl Detector {
                 }
                 continue;
             }
-            let change = pulse.judge(at, config, None, 0.0, || {
+            let change = pulse.judge(at, config, None, || {
                 let mut finding = Finding::new(Kind::InstanceQuiet, service, "", instance);
                 finding.causes.push(Cause { dimension: Dimension::Instance, value: instance.to_owned(), share: 1.0, before: 0.0 });
                 finding
@@ -241,24 +248,55 @@ impl Finding {
     }
 }
 
+/// A mean a bucket that fades with a half-life of ten minutes.
+#[derive(Default, Clone, Copy)]
+struct Fading {
+    count: f64,
+    buckets: f64,
+}
+
+impl Fading {
+    const FADE: f64 = 0.997_69;
+
+    fn add(&mut self, count: f64) {
+        self.count = self.count * Fading::FADE + count;
+        self.buckets = self.buckets * Fading::FADE + 1.0;
+    }
+
+    fn get(&self) -> f64 {
+        self.count / self.buckets.max(1.0)
+    }
+}
+
 /// Whether something still beats.
 struct Pulse {
     /// Decisions of the buckets that are not closed.
     open: VecDeque<u32>,
     born: i64,
-    /// Decisions and buckets, fading with a half-life of 10 min.
-    count: f64,
-    buckets: f64,
+    mean: Fading,
     dispersion: Dispersion,
-    /// Buckets without a decision until now, and the most that there were before.
+    /// Buckets without a decision until now, what they should have brought, and how improbable that is; and the longest
+    /// gap that there was before.
     gap: u32,
+    due: f64,
+    doubt: f64,
     longest: f64,
     active: Option<Finding>,
 }
 
 impl Pulse {
     fn new(born: i64) -> Pulse {
-        Pulse { open: VecDeque::new(), born, count: 0.0, buckets: 0.0, dispersion: Dispersion::default(), gap: 0, longest: 0.0, active: None }
+        Pulse {
+            open: VecDeque::new(),
+            born,
+            mean: Fading::default(),
+            dispersion: Dispersion::default(),
+            gap: 0,
+            due: 0.0,
+            doubt: 0.0,
+            longest: 0.0,
+            active: None,
+        }
     }
 
     fn note(&mut self, at: i64, next: i64) {
@@ -270,46 +308,40 @@ impl Pulse {
     }
 
     /// Learns a bucket; whether there was anything in it.
-    fn close(&mut self, at: i64) -> bool {
+    fn close(&mut self, at: i64, due: Option<(f64, f64)>) -> bool {
         let count = self.open.pop_front().unwrap_or(0);
-        self.beat(at, count)
+        self.beat(at, count, due)
     }
 
-    fn beat(&mut self, at: i64, count: u32) -> bool {
+    /// `due`: what it should have been, and how improbable nothing instead is; by the rate unless that is known better.
+    fn beat(&mut self, at: i64, count: u32, due: Option<(f64, f64)>) -> bool {
         if self.born == 0 && count > 0 {
             self.born = at;
         }
+        let (due, doubt) = due.unwrap_or((self.mean.get(), self.mean.get()));
         if count == 0 {
             self.gap += 1;
+            self.due += due;
+            self.doubt += doubt;
             return false;
         }
-        let mean = self.mean();
-        if self.buckets > 12.0 {
-            self.dispersion.learn(f64::from(count), mean);
-            // What was quiet and is back was a gap like others to come, unless it was a finding.
-            let gap = f64::from(self.gap);
-            let learned = if self.active.is_some() { self.longest.max(gap / 4.0) } else { self.longest.max(gap) };
-            self.longest = learned * 0.9999;
+        if self.mean.buckets > 30.0 {
+            self.dispersion.learn(f64::from(count), due);
+            // What was quiet and is back was a gap like others to come; less so if it was a finding.
+            let gap = if self.active.is_some() { f64::from(self.gap) / 4.0 } else { f64::from(self.gap) };
+            self.longest = self.longest.max(gap) * 0.99996;
         }
         // A gap that is no finding is a part of the rate.
-        const FADE: f64 = 0.994_24;
         let quiet = if self.active.is_some() { 0 } else { self.gap };
-        for _ in 0..quiet.min(720) {
-            self.count *= FADE;
-            self.buckets = self.buckets * FADE + 1.0;
+        for _ in 0..quiet.min(1800) {
+            self.mean.add(0.0);
         }
-        self.count = self.count * FADE + f64::from(count);
-        self.buckets = self.buckets * FADE + 1.0;
-        self.gap = 0;
+        self.mean.add(f64::from(count));
+        (self.gap, self.due, self.doubt) = (0, 0.0, 0.0);
         true
     }
 
-    /// Decisions a bucket.
-    fn mean(&self) -> f64 {
-        self.count / self.buckets.max(1.0)
-    }
-
-    fn judge(&mut self, at: i64, config: &Config, usual: Option<f64>, lull: f64, finding: impl FnOnce() -> Finding) -> Option<Change> {
+    fn judge(&mut self, at: i64, config: &Config, usual: Option<f64>, finding: impl FnOnce() -> Finding) -> Option<Change> {
         if let Some(active) = &mut self.active {
             if self.gap > 0 {
                 return None;
@@ -318,13 +350,17 @@ impl Pulse {
             return self.active.take().map(Change::Ends);
         }
         let gap = f64::from(self.gap);
-        let mean = usual.map_or(self.mean(), |usual| usual.min(self.mean()));
-        let expected = mean * gap * (1.0 - lull);
+        let (mut due, mut doubt) = (self.due, self.doubt);
+        if let Some(usual) = usual {
+            (due, doubt) = (due.min(usual * gap), doubt.min(usual * gap));
+        }
+        let score = doubt / self.dispersion.get();
         let old = (at - self.born) * BUCKET > config.learn;
-        if old && self.gap >= 3 && gap > 2.0 * self.longest && improbable(0.0, expected, self.dispersion.get()) >= config.certainty {
+        // A gap is one event, not a scan of many counts: less is as sure.
+        if old && gap * BUCKET as f64 >= 10.0 * SECOND as f64 && gap > 2.0 * self.longest && score >= config.certainty * 0.7 {
             let mut new = finding();
             new.begin(at + 1 - i64::from(self.gap), at);
-            (new.expected, new.score) = (expected, improbable(0.0, expected, self.dispersion.get()));
+            (new.expected, new.score) = (due, score);
             self.active = Some(new.clone());
             return Some(Change::Begins(new));
         }
@@ -353,6 +389,8 @@ struct Series {
     /// Whether a finding was active, by signal, for buckets that are not learned yet.
     learned_to: i64,
     level: Level,
+    /// For the longest span: what grows slowly is not learned at once.
+    slow: Level,
     days: Days,
     dispersion: [[Dispersion; SPANS.len()]; SIGNALS],
     memory: Memory,
@@ -394,7 +432,8 @@ impl Series {
             open: VecDeque::new(),
             sums: VecDeque::with_capacity(LONGEST + 1),
             learned_to: born,
-            level: Level::default(),
+            level: Level::new(HOUR),
+            slow: Level::new(6 * HOUR),
             days: Days::default(),
             dispersion: Default::default(),
             memory: Memory::default(),
@@ -433,7 +472,7 @@ impl Series {
                 if let Some(signal) = signal {
                     trial.counts.bad[signal] += 1;
                 }
-            } else if !known && self.level.all > 0.0 {
+            } else if !known && self.level.buckets[0] * BUCKET as f64 >= 300.0 * SECOND as f64 {
                 let before = (self.level.bad[0] + 0.5) / (self.level.bad[0] + self.level.good_with[0] + 1.0);
                 self.trial = Some(Trial { revision: revision.into(), since: at, counts: Counts::default(), before });
             }
@@ -474,11 +513,11 @@ impl Series {
         self.sums.push_back(sum);
         self.memory.tick();
 
-        self.pulse.beat(at, counts.all);
+        self.pulse.beat(at, counts.all, None);
         if !all_quiet || self.pulse.active.is_some() {
             let usual = self.days.fewest(at);
             let (service, policy) = (&self.service, &self.policy);
-            changes.extend(self.pulse.judge(at, config, usual, 0.0, || Finding::new(Kind::PolicyQuiet, service, policy, "")));
+            changes.extend(self.pulse.judge(at, config, usual, || Finding::new(Kind::PolicyQuiet, service, policy, "")));
         }
         let old = (at - self.born) * BUCKET >= config.learn && self.level.buckets[0] * BUCKET as f64 >= config.learn as f64 * 0.8;
         if old {
@@ -520,10 +559,10 @@ impl Series {
             let score = improbable(seen, most, dispersion);
             let excess = seen - most;
             let much = seen >= 2.0 * most || (excess >= 0.15 * sum.all as f64 && seen >= 1.3 * most);
-            // Not all of it in one bucket: it lasts.
-            let one = (0..span.min(12)).map(|back| self.one(back).bad[signal]).max().unwrap_or(0);
-            let lasts = seen - f64::from(one) - most * (1.0 - 1.0 / span as f64) >= config.floor * 0.3;
-            let latest = span > 12 || f64::from(self.one(0).bad[signal]) > most / span as f64;
+            // Not all of it at once: it lasts.
+            let one = (1..span.min(30)).map(|back| self.one(back - 1).bad[signal] + self.one(back).bad[signal]).max().unwrap_or(0);
+            let lasts = seen - f64::from(one) - most >= config.floor * 0.2;
+            let latest = span > 30 || f64::from(self.one(0).bad[signal] + self.one(1).bad[signal]) > 2.0 * most / span as f64;
             if excess >= config.floor && much && lasts && latest && score >= config.certainty && best.is_none_or(|(_, s)| score > s) {
                 best = Some((span, score));
             }
@@ -551,11 +590,11 @@ impl Series {
     /// Looks whether an active spike has ended. The ended one, if so.
     fn goes_on(&mut self, signal: usize, at: i64, config: &Config) -> Option<&mut Watch> {
         self.spikes[signal].active.as_ref()?;
-        let span = self.spikes[signal].span.clamp(4, 60);
+        let span = self.spikes[signal].span.clamp(10, FIVE_MINUTES);
         let sum = self.span(span);
         let seen = sum.bad[signal] as f64;
         let most = self.most(signal, at, span, sum.good as f64);
-        let usual = seen < 1.5 * most || seen - most < config.floor * span as f64 / 60.0;
+        let usual = seen < 1.5 * most || seen - most < config.floor * span as f64 / FIVE_MINUTES as f64;
         let watch = &mut self.spikes[signal];
         watch.calm = if usual { watch.calm + 1 } else { 0 };
         let adapted = at - watch.since > ADAPT;
@@ -570,9 +609,8 @@ impl Series {
         if adapted {
             // It is how things are now.
             self.flagged_to[signal] = self.flagged_from[signal];
-            self.level.bad[signal] = 0.0;
-            self.level.buckets[signal] = 0.0;
-            self.level.good_with[signal] = 0.0;
+            self.level.forget(signal);
+            self.slow.forget(signal);
             self.learned_to = at - DELAY;
         }
         Some(watch)
@@ -580,14 +618,15 @@ impl Series {
 
     /// The most that the baseline explains.
     fn most(&self, signal: usize, at: i64, span: usize, good: f64) -> f64 {
-        let (by_time, by_traffic) = self.level.expected(signal, span as f64, good);
-        let recent = by_time.max(by_traffic) * self.level.doubt(signal);
+        let level = if span == LONGEST { &self.slow } else { &self.level };
+        let (by_time, by_traffic) = level.expected(signal, span as f64, good);
+        let recent = by_time.max(by_traffic) * level.doubt(signal);
         recent.max(self.days.most(at, signal, span as f64, good))
     }
 
     /// Back from now, as long as there is more than usual, but for a lull.
     fn onset(&self, signal: usize, at: i64, span: usize) -> i64 {
-        let step = (span / 12).max(1);
+        let step = (span / 10).max(1);
         let (mut back, mut first, mut calm) = (0, 0, 0);
         while back + step < self.sums.len() && back < LONGEST && calm < 3 {
             let (mut bad, mut good) = (0.0, 0.0);
@@ -609,6 +648,9 @@ impl Series {
         let (least, seen, sum, score, span) = {
             let mut found = (0.0, 0.0, Sum::default(), 0.0, 0);
             for (i, span) in SPANS.into_iter().enumerate().skip(2) {
+                if at - (span as i64) < self.said_to[0] {
+                    break;
+                }
                 let sum = self.span(span);
                 let (by_time, by_traffic) = self.level.expected(0, span as f64, sum.good as f64);
                 let mut least = by_time.min(by_traffic);
@@ -626,9 +668,10 @@ impl Series {
             found
         };
         if self.vanished.active.is_some() {
-            let sum = self.span(60);
-            let (by_time, by_traffic) = self.level.expected(0, 60.0, sum.good as f64);
-            let back = sum.bad[0] as f64 >= 0.5 * by_time.min(by_traffic) && sum.bad[0] > 0;
+            let span = usize::try_from(at - self.vanished.since).unwrap_or(0).min(FIVE_MINUTES);
+            let sum = self.span(span);
+            let (by_time, by_traffic) = self.level.expected(0, span as f64, sum.good as f64);
+            let back = sum.bad[0] as f64 >= (0.5 * by_time.min(by_traffic)).max(3.0);
             let adapted = at - self.vanished.since > ADAPT;
             if back || adapted {
                 let mut watch = std::mem::take(&mut self.vanished);
@@ -637,9 +680,11 @@ impl Series {
                     changes.push(Change::Ends(finding.clone()));
                 }
                 self.flagged_to[0] = at;
+                self.said_to[0] = at;
                 if adapted {
                     self.flagged_to[0] = self.flagged_from[0];
-                    self.level = Level::default();
+                    self.level.forget(0);
+                    self.slow.forget(0);
                     self.learned_to = at - DELAY;
                 }
             }
@@ -654,7 +699,7 @@ impl Series {
             quiet += 1;
         }
         let mut finding = Finding::new(Kind::DenialsVanished, &self.service, &self.policy, "");
-        finding.begin(at + 1 - (quiet.max(span.min(60))) as i64, at);
+        finding.begin(at + 1 - (quiet.max(span.min(FIVE_MINUTES))) as i64, at);
         (finding.observed, finding.expected, finding.decisions, finding.score) = (seen as u64, least, sum.all, score);
         self.explain_by_revision(&mut finding);
         self.flagged_from[0] = bucket(finding.onset);
@@ -689,7 +734,7 @@ impl Series {
         }
         let (now, before) = (denied / all, trial.before.clamp(1e-4, 1.0 - 1e-4));
         let term = |p: f64, q: f64| if p > 0.0 { p * (p / q).ln() } else { 0.0 };
-        let dispersion = self.dispersion[0][2].get();
+        let dispersion = self.dispersion[0][3].get();
         let score = all * (term(now, before) + term(1.0 - now, 1.0 - before)) / dispersion;
         let less = now <= before / 2.0 && (before - now) * all >= 2.0 * config.floor;
         let more = now >= before + 0.05 && now >= 1.5 * before && (now - before) * all >= 2.0 * config.floor;
@@ -704,8 +749,15 @@ impl Series {
             let (_, examples): (_, Vec<Example>) = self.memory.causes(0, finding.onset, finding.expected);
             finding.examples = examples;
         }
+        if less {
+            // It is over when denials are back.
+            self.flagged_from[0] = trial.since;
+            self.flagged_to[0] = i64::MAX;
+            self.vanished = Watch { active: Some(finding.clone()), span: FIVE_MINUTES, calm: 0, since: at };
+        } else {
+            self.shift = Some((finding.clone(), at));
+        }
         self.trial = None;
-        self.shift = Some((finding.clone(), at));
         changes.push(Change::Begins(finding));
     }
 
@@ -725,6 +777,7 @@ impl Series {
             let quiet = self.pulse.active.is_some() && counts.all == 0;
             if !quiet {
                 self.level.learn(counts, flagged.map(|f| !f));
+                self.slow.learn(counts, flagged.map(|f| !f));
             }
             let mut minute = [0; SIGNALS];
             for b in back..(back + MINUTE as usize).min(self.sums.len() - 1) {

@@ -100,7 +100,7 @@ impl Memory {
 
     /// Called for each bucket: newer weighs more.
     pub fn tick(&mut self) {
-        self.weight = if self.weight == 0.0 { 1.0 } else { self.weight * 1.000_963 };
+        self.weight = if self.weight == 0.0 { 1.0 } else { self.weight * 1.000_385 };
         if self.weight > 1e9 {
             let factor = 1.0 / self.weight;
             self.traffic.iter_mut().chain(self.bad.iter_mut().flatten()).for_each(|heavy| heavy.fade(factor));

@@ -9,6 +9,7 @@ pub mod baseline;
 pub mod detector;
 pub mod explain;
 pub mod quality;
+pub mod record;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -21,7 +22,7 @@ pub use detector::Detector;
 
 const SECOND: Nanos = 1_000_000_000;
 /// The grain of event time.
-pub const BUCKET: Nanos = 5 * SECOND;
+pub const BUCKET: Nanos = 2 * SECOND;
 
 /// What the detector needs to know of a decision. Empty text where a decision does not say.
 #[derive(Debug, Clone, Copy)]

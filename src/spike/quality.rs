@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::baseline::bucket;
+use super::baseline::{MINUTE, bucket};
 use super::detector::Config;
 use super::{Change, Detector, Finding, Kind, Observation, SECOND};
 use crate::decision::time::Nanos;
@@ -97,7 +97,8 @@ pub fn judge(scenario: Scenario, seed: u64, start: Nanos, config: &Config) -> Ju
             });
         }
         findings.extend(detector.advance(now - LATENESS).into_iter().filter_map(|change| match change {
-            Change::Begins(finding) => Some(finding),
+            // What counts is when it is said.
+            Change::Begins(finding) => Some(Finding { detected: now, ..finding }),
             Change::Ends(_) => None,
         }));
         ratio.minute(now, |_, denied, all| all >= 10.0 && denied / all > 0.2);
@@ -173,7 +174,7 @@ impl Rules {
     }
 
     fn minute(&mut self, now: Nanos, fires: impl Fn(&[f64], f64, f64) -> bool) {
-        let minute = bucket(now) / 12;
+        let minute = bucket(now) / MINUTE;
         if minute == self.minute {
             return;
         }

@@ -6,4 +6,5 @@ pub mod deliver;
 pub mod intake;
 pub mod rejects;
 pub mod run;
+pub mod spikes;
 pub mod watchdog;

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::deliver::{Deliver, Onward, Sending};
 use super::intake::Intake;
+use super::spikes::{self, Spikes};
 use super::watchdog::{self, Progress};
 use crate::log::topics::{self, TopicError};
 use crate::metrics::Decisions;
@@ -66,18 +67,20 @@ pub struct Roles(Vec<Role>);
 enum Role {
     Intake,
     Sinks,
+    Spikes,
     Sink(String),
 }
 
 impl Roles {
-    /// From `intake`, `sinks` and `sink:NAME`.
+    /// From `intake`, `sinks`, `spikes` and `sink:NAME`.
     pub fn parse(names: &[String]) -> Result<Roles, String> {
         let role = |name: &String| match name.as_str() {
             "intake" => Ok(Role::Intake),
             "sinks" => Ok(Role::Sinks),
+            "spikes" => Ok(Role::Spikes),
             other => match other.strip_prefix("sink:") {
                 Some(sink) if !sink.is_empty() => Ok(Role::Sink(sink.to_owned())),
-                _ => Err(format!("{other:?} is no part; there are intake, sinks and sink:NAME")),
+                _ => Err(format!("{other:?} is no part; there are intake, sinks, spikes and sink:NAME")),
             },
         };
         names.iter().map(role).collect::<Result<_, _>>().map(Roles)
@@ -85,6 +88,10 @@ impl Roles {
 
     fn intake(&self) -> bool {
         self.0.is_empty() || self.0.contains(&Role::Intake)
+    }
+
+    fn spikes(&self) -> bool {
+        self.0.is_empty() || self.0.contains(&Role::Spikes)
     }
 
     fn sink(&self, name: &str) -> bool {
@@ -139,6 +146,8 @@ pub struct Parts {
     pub pipeline: Arc<Pipeline>,
     pub meters: Arc<Meters>,
     pub decisions: Arc<Decisions>,
+    /// Of findings, once they are looked for.
+    findings: Option<Arc<spikes::Meters>>,
     progress: Arc<Progress>,
     process: Process,
     /// What the docket topic and the rejects topic take.
@@ -164,7 +173,7 @@ impl Parts {
         let max_series = max_series.unwrap_or(crate::metrics::MAX_SERIES);
         let decisions = Arc::new(Decisions::new(pipeline.name(), max_series, &process.registry, process.exemplars.clone()).map_err(metrics_error)?);
         let progress = Arc::new(Progress::default());
-        Ok(Parts { pipeline: Arc::new(pipeline), meters, decisions, progress, process: process.clone(), limits, running: BTreeMap::new() })
+        Ok(Parts { pipeline: Arc::new(pipeline), meters, decisions, findings: None, progress, process: process.clone(), limits, running: BTreeMap::new() })
     }
 
     /// Waits until every part has stopped.
@@ -181,7 +190,8 @@ impl Parts {
             self.intake()?;
         }
         let names: Vec<String> = self.pipeline.file.sinks.keys().cloned().collect();
-        names.iter().try_for_each(|name| self.start_sink(name))
+        names.iter().try_for_each(|name| self.start_sink(name))?;
+        self.spikes()
     }
 
     fn intake(&mut self) -> Result<(), RunError> {
@@ -195,6 +205,22 @@ impl Parts {
         };
         let runtime = self.process.runtime.clone();
         self.spawn("intake", move |stop| runtime.block_on(intake.run(stop)).map_err(|e| e.to_string()))
+    }
+
+    /// Looks for spikes, if the pipeline file says so and this process is to do it.
+    fn spikes(&mut self) -> Result<(), RunError> {
+        let Some(section) = self.pipeline.file.spikes.clone().filter(|_| self.process.roles.spikes()) else { return Ok(()) };
+        let meters = match &self.findings {
+            Some(meters) => meters.clone(),
+            None => {
+                let error = |error| RunError::Metrics { pipeline: self.pipeline.name().to_owned(), error };
+                let meters = Arc::new(spikes::Meters::new(self.pipeline.name(), &self.process.registry).map_err(error)?);
+                self.findings.insert(meters).clone()
+            }
+        };
+        let (pipeline, health, runtime) = (self.pipeline.clone(), self.process.health.clone(), self.process.runtime.clone());
+        let spikes = Spikes { pipeline, section, meters, health, runtime };
+        self.spawn("spikes", move |stop| spikes.run(stop).map_err(|e| e.to_string()))
     }
 
     /// A sink of the pipeline file, if this process is to run it.
@@ -292,6 +318,9 @@ impl Parts {
         if intake && self.process.roles.intake() {
             changed.insert(0, "intake".into());
         }
+        if was.spikes != is.spikes && self.process.roles.spikes() {
+            changed.push("spikes".into());
+        }
         let stopped: Vec<Part> = changed.iter().filter_map(|name| self.running.remove(name)).collect();
         stopped.iter().for_each(|part| part.stop.cancel());
         for part in stopped {
@@ -301,6 +330,10 @@ impl Parts {
         for name in &changed {
             match name.as_str() {
                 "intake" => self.intake()?,
+                "spikes" => {
+                    self.process.health.remove(&format!("{}/spikes", self.pipeline.name()));
+                    self.spikes()?;
+                }
                 gone if !self.pipeline.file.sinks.contains_key(gone) => self.process.health.remove(&format!("{}/{gone}", self.pipeline.name())),
                 name => self.start_sink(name)?,
             }

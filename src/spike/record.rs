@@ -1,0 +1,100 @@
+//! A finding as a docket record, so that every sink gets it beside the decisions that it is about; and back.
+
+use serde_json::{Value, json};
+
+use super::{Finding, Kind};
+use crate::decision::ids;
+use crate::decision::json::push_string;
+use crate::decision::record::Record;
+use crate::decision::time::{self, Nanos};
+use crate::decision::verdict::Verdict;
+
+/// `begins` or `ends`.
+pub fn write(finding: &Finding) -> (String, Vec<u8>) {
+    let (state, at) = match finding.ended {
+        None => ("begins", finding.detected),
+        Some(ended) => ("ends", ended),
+    };
+    let id = format!("finding-{}-{state}", finding.id);
+    let derived = ids::derive(&id);
+    let mut body = json!(finding);
+    body["state"] = state.into();
+    body["sentence"] = finding.sentence().into();
+    let timestamp = time::format(at);
+    let original = json!({ "decision_id": id, "timestamp": timestamp, "type": "docket.finding", "finding": body });
+    let mut out = original.to_string().into_bytes();
+    out.pop();
+    out.extend_from_slice(format!(",\"@timestamp\":\"{timestamp}\",\"docket\":{{\"v\":1,\"verdict\":\"finding\",\"verdict_from\":\"spikes\",\"reasons\":[").as_bytes());
+    push_string(&mut out, &finding.sentence());
+    out.extend_from_slice(b"],\"engine\":\"docket\",\"policy\":");
+    push_string(&mut out, &finding.policy);
+    out.extend_from_slice(format!(",\"trace_id\":\"{}\",\"span_id\":\"{}\",\"trace_from\":\"none\"", derived.trace, derived.span).as_bytes());
+    let links: Vec<Value> = finding.examples.iter().filter(|e| !e.trace_id.is_empty()).map(|e| json!({ "trace_id": e.trace_id })).collect();
+    if !links.is_empty() {
+        out.extend_from_slice(format!(",\"links\":{}", Value::from(links)).as_bytes());
+    }
+    out.extend_from_slice(b",\"service\":{\"name\":");
+    push_string(&mut out, if finding.service.is_empty() { "docket" } else { &finding.service });
+    out.extend_from_slice(b"}}}");
+    (id, out)
+}
+
+/// What tells findings of a pipeline apart at one time: kind, service, policy and instance.
+pub type Key = (Kind, String, String, String);
+
+impl Finding {
+    pub fn key(&self) -> Key {
+        let instance = match self.kind {
+            Kind::InstanceQuiet => self.causes.first().map(|c| c.value.clone()).unwrap_or_default(),
+            _ => String::new(),
+        };
+        (self.kind, self.service.clone(), self.policy.clone(), instance)
+    }
+}
+
+/// What was told of a finding before: its key, its id, and whether it ended.
+pub fn told(record: &Record<'_>) -> Option<(Key, String, Nanos, bool)> {
+    if record.verdict != Verdict::Finding {
+        return None;
+    }
+    let body: Value = serde_json::from_str(record.get("finding")?).ok()?;
+    let text = |name: &str| body[name].as_str().unwrap_or_default().to_owned();
+    let kind: Kind = serde_json::from_value(body["kind"].clone()).ok()?;
+    let instance = if kind == Kind::InstanceQuiet { body["causes"][0]["value"].as_str().unwrap_or_default().to_owned() } else { String::new() };
+    let onset = time::parse(body["onset"].as_str()?)?;
+    Some(((kind, text("service"), text("policy"), instance), text("id"), onset, body["state"] == "ends"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spike::{Cause, Dimension, Example};
+
+    #[test]
+    fn a_finding_is_a_docket_record_and_read_back() {
+        let mut finding = Finding {
+            id: "0011223344556677".into(),
+            kind: Kind::InstanceQuiet,
+            service: "orders".into(),
+            policy: String::new(),
+            onset: 1_795_524_530_000_000_000,
+            detected: 1_795_524_550_000_000_000,
+            ended: None,
+            observed: 0,
+            expected: 40.0,
+            decisions: 0,
+            score: 31.5,
+            causes: vec![Cause { dimension: Dimension::Instance, value: "opa-\"1".into(), share: 1.0, before: 0.0 }],
+            examples: vec![Example { trace_id: "4bf92f3577b34da6a3ce929d0e0e4736".into(), decision_id: "d".into() }],
+        };
+        for ended in [None, Some(1_795_524_990_000_000_000)] {
+            finding.ended = ended;
+            let (id, bytes) = write(&finding);
+            crate::decision::json::check(&bytes).unwrap();
+            let record = Record::parse(&bytes).unwrap();
+            assert_eq!((&*record.decision_id, record.verdict, &*record.service), (id.as_str(), Verdict::Finding, "orders"));
+            let (key, id, onset, over) = told(&record).unwrap();
+            assert_eq!((key, id.as_str(), onset, over), (finding.key(), "0011223344556677", finding.onset, ended.is_some()));
+        }
+    }
+}

@@ -1,0 +1,306 @@
+//! Spikes: reads the docket topic, all partitions of it, and says what the detector finds: to the sinks, as records in the
+//! docket topic, and to people (`notify`).
+//!
+//! One process of a pipeline does so: the one that has partition 0 in the consumer group `docket.<pipeline>.spikes`. Its
+//! state is a suffix of the topic: who takes over reads the last `history` and goes on where the docket ends. What was told
+//! before stands in the docket, so that it is not told again.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use prometheus::{IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::message::Message;
+use rdkafka::producer::FutureProducer;
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock;
+use crate::decision::record::Record;
+use crate::decision::time::Nanos;
+use crate::log::past::{Edge, Past, PastError, Seen};
+use crate::log::{Letters, Outgoing, client, producer};
+use crate::notify::{Notice, Notifiers};
+use crate::pipeline::Pipeline;
+use crate::pipeline::model::Spikes as Section;
+use crate::spike::record::{self, Key};
+use crate::spike::{Change, Detector, Finding, Observation};
+use crate::telemetry::Health;
+
+/// What is counted of findings.
+pub struct Meters {
+    found: IntCounterVec,
+    active: IntGaugeVec,
+    late: IntCounter,
+    leads: prometheus::IntGauge,
+    pub told: IntCounterVec,
+}
+
+impl Meters {
+    pub fn new(pipeline: &str, registry: &Registry) -> Result<Meters, prometheus::Error> {
+        let opts = |name: &str, help: &str| Opts::new(name, help).const_label("pipeline", pipeline);
+        let meters = Meters {
+            found: IntCounterVec::new(opts("docket_findings_total", "Denial spikes and silent failures that were found."), &["kind", "service", "policy"])?,
+            active: IntGaugeVec::new(opts("docket_finding_active", "1 while a finding goes on."), &["kind", "service", "policy"])?,
+            late: IntCounter::with_opts(opts("docket_spikes_late_total", "Decisions that came later than spikes.lateness allows; they count when they come."))?,
+            leads: prometheus::IntGauge::with_opts(opts("docket_spikes_leader", "1 in the process that looks for spikes."))?,
+            told: IntCounterVec::new(
+                opts("docket_notifications_total", "Messages about findings: sent, retried, or given up."),
+                &["notifier", "outcome"],
+            )?,
+        };
+        registry.register(Box::new(meters.found.clone()))?;
+        registry.register(Box::new(meters.active.clone()))?;
+        registry.register(Box::new(meters.late.clone()))?;
+        registry.register(Box::new(meters.leads.clone()))?;
+        registry.register(Box::new(meters.told.clone()))?;
+        Ok(meters)
+    }
+}
+
+pub struct Spikes {
+    pub pipeline: Arc<Pipeline>,
+    pub section: Section,
+    pub meters: Arc<Meters>,
+    pub health: Arc<Health>,
+    pub runtime: Handle,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum SpikesError {
+    #[error("Kafka: {0}")]
+    Kafka(#[from] KafkaError),
+    #[error(transparent)]
+    Past(#[from] PastError),
+    #[error("notify: {0}")]
+    Notify(#[from] crate::sink::http::HttpError),
+}
+
+/// How often who leads is looked at.
+const LOOK: Duration = Duration::from_millis(500);
+
+impl Spikes {
+    pub fn run(&self, stop: &CancellationToken) -> Result<(), SpikesError> {
+        let part = format!("{}/spikes", self.pipeline.name());
+        let notifiers = Notifiers::start(&self.section, self.pipeline.name(), &self.meters, &self.runtime)?;
+        let member = self.member()?;
+        let producer = producer::single(&self.pipeline.file.kafka, "spikes", self.pipeline.file.docket.compression)?;
+        while !stop.is_cancelled() {
+            if !leads(&member, LOOK) {
+                self.health.set(&part, Ok(()));
+                self.meters.leads.set(0);
+                continue;
+            }
+            self.meters.leads.set(1);
+            tracing::info!(part = "spikes", "this process looks for spikes");
+            let led = self.lead(&member, &producer, &notifiers, stop);
+            self.meters.active.reset();
+            led?;
+        }
+        notifiers.stop();
+        Ok(())
+    }
+
+    /// A member of the group that says who leads. It reads nothing.
+    fn member(&self) -> Result<BaseConsumer, KafkaError> {
+        let kafka = &self.pipeline.file.kafka;
+        let mut config = client::config(kafka, "spikes");
+        config.set("group.id", self.pipeline.group("spikes")).set("enable.auto.commit", "false").set("auto.offset.reset", "latest");
+        config.set("queued.max.messages.kbytes", "64").set("fetch.wait.max.ms", "500");
+        let member: BaseConsumer = client::with_properties(config, kafka).create()?;
+        member.subscribe(&[&self.pipeline.docket_topic()])?;
+        Ok(member)
+    }
+
+    fn lead(&self, member: &BaseConsumer, producer: &FutureProducer, notifiers: &Notifiers, stop: &CancellationToken) -> Result<(), SpikesError> {
+        let part = format!("{}/spikes", self.pipeline.name());
+        let history = i64::try_from(self.section.history.0.as_nanos()).unwrap_or(i64::MAX);
+        let past = Past::open(&self.pipeline.file.kafka, "spikes", &self.pipeline.docket_topic(), Edge::At(clock::now().saturating_sub(history)), Edge::End)?;
+        let mut watch = Watch::new(self, past.stretches().iter().map(|s| s.partition));
+        let (mut looked, mut advanced) = (Instant::now(), Instant::now());
+        past.watch(&mut |seen| {
+            match seen {
+                Seen::Message(message) => watch.message(message.partition(), message.payload().unwrap_or_default()),
+                Seen::End(partition) => drop(watch.clocks.insert(partition, Clock { latest: Nanos::MAX, ended: true })),
+                Seen::Nothing => {}
+            }
+            // While there is much to read, now and then.
+            if advanced.elapsed() >= Duration::from_millis(if watch.live { 200 } else { 20 }) || matches!(seen, Seen::Nothing) {
+                advanced = Instant::now();
+                let notices = watch.advance(clock::now());
+                if watch.live {
+                    self.health.set(&part, Ok(()));
+                }
+                for notice in notices {
+                    self.tell(producer, notifiers, &notice);
+                }
+            }
+            if looked.elapsed() >= LOOK {
+                looked = Instant::now();
+                if !leads(member, Duration::ZERO) {
+                    tracing::info!(part = "spikes", "another process looks for spikes now");
+                    return false;
+                }
+            }
+            !stop.is_cancelled()
+        })?;
+        notifiers.forget();
+        Ok(())
+    }
+
+    fn tell(&self, producer: &FutureProducer, notifiers: &Notifiers, notice: &Notice) {
+        let finding = &notice.finding;
+        let labels = [finding.kind.as_str(), finding.service.as_str(), finding.policy.as_str()];
+        let begins = finding.ended.is_none();
+        self.meters.active.with_label_values(&labels).set(i64::from(begins));
+        if begins && !notice.again {
+            self.meters.found.with_label_values(&labels).inc();
+        }
+        tracing::warn!(part = "spikes", id = finding.id, state = if begins { "begins" } else { "ends" }, "{}", finding.sentence());
+        if !notice.again {
+            let (id, payload) = record::write(finding);
+            let topic = self.pipeline.docket_topic();
+            let headers = rdkafka::message::OwnedHeaders::new();
+            let written = self.runtime.block_on(Letters::write(producer, Outgoing { topic: &topic, key: Some(&id), payload: &payload, headers }));
+            if let Err(error) = written {
+                tracing::error!(part = "spikes", id = finding.id, %error, "a finding could not be written to the docket topic");
+            }
+        }
+        notifiers.tell(notice.clone());
+    }
+}
+
+/// Whether this process has partition 0; asks the group so long.
+fn leads(member: &BaseConsumer, wait: Duration) -> bool {
+    // What comes is an event of the group: it is paused as soon as it is assigned.
+    let _ = member.poll(wait);
+    let Ok(mine) = member.assignment() else { return false };
+    if mine.count() > 0 {
+        let _ = member.pause(&mine);
+    }
+    mine.elements().iter().any(|e| e.partition() == 0)
+}
+
+struct Clock {
+    latest: Nanos,
+    ended: bool,
+}
+
+/// What a leader knows.
+struct Watch<'s> {
+    section: &'s Section,
+    meters: &'s Meters,
+    detector: Detector,
+    clocks: HashMap<i32, Clock>,
+    lateness: Nanos,
+    /// The end of every partition was reached once.
+    live: bool,
+    late: u64,
+    /// What was told before, by whoever led then, and has not ended.
+    before: BTreeMap<Key, (String, Nanos)>,
+    /// The ids under which findings are told, where they are not their own.
+    ids: HashMap<String, String>,
+}
+
+impl<'s> Watch<'s> {
+    fn new(of: &'s Spikes, partitions: impl Iterator<Item = i32>) -> Watch<'s> {
+        Watch {
+            section: &of.section,
+            meters: &of.meters,
+            detector: Detector::new(of.section.config()),
+            clocks: partitions.map(|p| (p, Clock { latest: Nanos::MIN, ended: false })).collect(),
+            lateness: i64::try_from(of.section.lateness.0.as_nanos()).unwrap_or(i64::MAX),
+            live: false,
+            late: 0,
+            before: BTreeMap::new(),
+            ids: HashMap::new(),
+        }
+    }
+
+    fn message(&mut self, partition: i32, payload: &[u8]) {
+        let Ok(record) = Record::parse(payload) else { return };
+        if Observation::with(&record, |seen| self.detector.observe(seen)).is_some() {
+            let clock = self.clocks.entry(partition).or_insert(Clock { latest: Nanos::MIN, ended: false });
+            clock.latest = if clock.ended { record.timestamp } else { clock.latest.max(record.timestamp) };
+            clock.ended = false;
+        } else if !self.live
+            && let Some((key, id, onset, over)) = record::told(&record)
+        {
+            if over {
+                self.before.remove(&key);
+            } else {
+                self.before.insert(key, (id, onset));
+            }
+        }
+    }
+
+    /// What is to be told now.
+    fn advance(&mut self, now: Nanos) -> Vec<Notice> {
+        let slowest = self.clocks.values().map(|c| if c.ended { now } else { c.latest.min(now) }).min().unwrap_or(now);
+        if slowest == Nanos::MIN {
+            return Vec::new();
+        }
+        let changes = self.detector.advance(slowest.saturating_sub(self.lateness));
+        self.meters.late.inc_by(self.detector.late - self.late);
+        self.late = self.detector.late;
+        if !self.live {
+            if !self.clocks.values().all(|c| c.ended) {
+                return Vec::new();
+            }
+            self.live = true;
+            return self.begin(now);
+        }
+        let mut notices = Vec::new();
+        for change in changes {
+            let (Change::Begins(mut finding) | Change::Ends(mut finding)) = change;
+            if self.section.ignores(&finding) {
+                continue;
+            }
+            if let Some(id) = self.ids.get(&finding.id) {
+                finding.id.clone_from(id);
+            }
+            notices.push(Notice { finding, again: false });
+        }
+        notices
+    }
+
+    /// Everything that stands in the docket is read: what goes on and was not told is told; what was told and is over, too.
+    fn begin(&mut self, now: Nanos) -> Vec<Notice> {
+        let mut notices = Vec::new();
+        let active: Vec<Finding> = self.detector.active().into_iter().filter(|f| !self.section.ignores(f)).collect();
+        for mut finding in active {
+            let told = self.before.remove(&finding.key());
+            let again = told.is_some();
+            if let Some((id, onset)) = told {
+                self.ids.insert(finding.id.clone(), id.clone());
+                (finding.id, finding.onset) = (id, onset);
+            }
+            notices.push(Notice { finding, again });
+        }
+        for ((kind, service, policy, instance), (id, onset)) in std::mem::take(&mut self.before) {
+            let causes = match instance.as_str() {
+                "" => Vec::new(),
+                _ => vec![crate::spike::Cause { dimension: crate::spike::Dimension::Instance, value: instance, share: 1.0, before: 0.0 }],
+            };
+            let finding = Finding {
+                id,
+                kind,
+                service,
+                policy,
+                onset,
+                detected: onset,
+                ended: Some(now),
+                observed: 0,
+                expected: 0.0,
+                decisions: 0,
+                score: 0.0,
+                causes,
+                examples: Vec::new(),
+            };
+            notices.push(Notice { finding, again: false });
+        }
+        notices
+    }
+}
