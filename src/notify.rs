@@ -109,9 +109,10 @@ impl Notifier {
         let none = BTreeMap::new();
         let (client, say) = match kind {
             // Alertmanager groups, repeats and routes.
-            Notify::Alertmanager(a) => {
-                (Client::new(&a.tls, a.auth.as_ref(), &a.headers, TIMEOUT)?, Say { group_wait: model::span(0), repeat: model::span(AGAIN.as_secs()), ends: true })
-            }
+            Notify::Alertmanager(a) => (
+                Client::new(&a.tls, a.auth.as_ref(), &a.headers, TIMEOUT)?,
+                Say { group_wait: model::span(0), repeat: model::span(AGAIN.as_secs()), ends: true },
+            ),
             Notify::Webhook(w) => (Client::new(&w.tls, w.auth.as_ref(), &w.headers, TIMEOUT)?, w.say.clone()),
             Notify::Slack(s) => (Client::new(&s.tls, None, &none, TIMEOUT)?, s.say.clone()),
         };

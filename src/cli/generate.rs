@@ -9,6 +9,8 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
 use super::CommandResult;
+use crate::decision::time;
+use crate::generate::scenario::{Day, Scenario};
 use crate::generate::{Generator, Mix, Shape};
 use crate::log::client;
 
@@ -17,7 +19,11 @@ use crate::log::client;
 #[command(after_help = "Examples:
   docket generate --count 1000 > decisions.ndjson
   docket generate --to pipelines/opa.yaml --rate 500 --for 10m --deny 0.2
-  docket generate --to pipelines/opa.yaml --count 100000 --format mixed")]
+  docket generate --to pipelines/opa.yaml --count 100000 --format mixed
+  docket generate --to pipelines/opa.yaml --scenario attack      a drill: the hour before at once, then the attack as it happens
+  docket generate --scenario bad-bundle > day.ndjson             a whole day, which ended now
+
+With --scenario there is a made-up platform of six services, and one thing happens: in the drill a minute from now.")]
 pub struct Args {
     /// A pipeline file; decisions go to its first source topic. Standard output without it.
     #[arg(long, value_name = "PIPELINE")]
@@ -51,6 +57,9 @@ pub struct Args {
     padding: usize,
     #[arg(long, default_value_t = 7)]
     seed: u64,
+    /// A day with something in it, see docs/spikes.md.
+    #[arg(long, value_enum, conflicts_with_all = ["count", "rate", "format", "deny", "undefined", "error", "traced", "padding"])]
+    scenario: Option<Scenario>,
 }
 
 enum Target {
@@ -111,6 +120,9 @@ pub fn run(args: &Args) -> CommandResult {
         return Err("gzipped uploads are no lines; use --to PIPELINE, or another --format".into());
     }
     let mut target = Target::open(args.to.as_ref())?;
+    if let Some(scenario) = args.scenario {
+        return live(args, scenario, &mut target);
+    }
     let mix = Mix { seed: args.seed, deny: args.deny, undefined: args.undefined, error: args.error, traced: args.traced, padding: args.padding };
     let mut generator = Generator::new(mix);
     let bar = bar(args.count);
@@ -135,6 +147,43 @@ pub fn run(args: &Args) -> CommandResult {
     bar.finish_and_clear();
     let seconds = started.elapsed().as_secs_f64();
     eprintln!("{written} decisions in {seconds:.1} s, {:.0}/s", written as f64 / seconds.max(1e-9));
+    Ok(())
+}
+
+const SECOND: i64 = 1_000_000_000;
+
+/// Writes a day that ended now, or lives through a part of one in real time.
+fn live(args: &Args, scenario: Scenario, target: &mut Target) -> CommandResult {
+    let now = crate::clock::now() / SECOND * SECOND;
+    let (mut day, mut at, end) = if args.to.is_some() {
+        let soon = now + 60 * SECOND;
+        let mut day = Day::new(scenario, args.seed, soon - Day::new(scenario, args.seed, 0, 1.0).event_at(), 1.0);
+        day.skip_to(now - 3600 * SECOND);
+        let last = day.events().iter().map(|e| e.to).max().unwrap_or(soon).max(soon) + 300 * SECOND;
+        let end = args.period.map_or(last, |period| now + i64::try_from(period.as_nanos()).unwrap_or(i64::MAX / 4));
+        for event in day.events() {
+            let cause = event.cause.map(|(dimension, value)| format!(", by {} {value}", dimension.as_str())).unwrap_or_default();
+            eprintln!("{} from {} to {}{cause}", event.service, time::format(event.from), time::format(event.to));
+        }
+        (day, now - 3600 * SECOND, end)
+    } else {
+        let seconds = Day::new(scenario, args.seed, 0, 1.0).seconds;
+        (Day::new(scenario, args.seed, now - seconds * SECOND, 1.0), now - seconds * SECOND, now)
+    };
+    let (mut second, mut written) = (Vec::new(), 0u64);
+    while at < end && !day.is_over() {
+        if let Some(wait) = u64::try_from(at + SECOND - crate::clock::now()).ok().filter(|_| args.to.is_some()) {
+            std::thread::sleep(Duration::from_nanos(wait));
+        }
+        day.second(&mut second);
+        at += SECOND;
+        for made in &second {
+            target.write(day.json(made).to_string().as_bytes())?;
+            written += 1;
+        }
+    }
+    target.finish()?;
+    eprintln!("{written} decisions");
     Ok(())
 }
 

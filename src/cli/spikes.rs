@@ -18,6 +18,7 @@ use crate::log::past::{Edge, Past};
 use crate::pipeline::model::Spikes;
 use crate::spike::detector::Config;
 use crate::spike::quality::{self, Score};
+use crate::spike::reorder::Reorder;
 use crate::spike::{Change, Detector, Finding, Observation};
 
 /// Run the spike detector over the docket's past, to see what it would have said before it pages anyone.
@@ -67,10 +68,9 @@ pub fn run(args: &Args) -> CommandResult {
     if let Some(section) = &pipeline.file.spikes {
         spikes = section.clone();
     }
-    // All partitions are read one beside the other; some are ahead.
-    let config = Config { ahead: Nanos::MAX / 4, ..config(args, &spikes) };
     let past = Past::open(&pipeline.file.kafka, "spikes", &pipeline.docket_topic(), args.since, Edge::End)?;
-    let mut detector = Detector::new(config);
+    let mut detector = Detector::new(config(args, &spikes));
+    let mut reorder = Reorder::default();
     let mut clocks: BTreeMap<i32, Nanos> = past.stretches().iter().filter(|s| s.from < s.to).map(|s| (s.partition, Nanos::MIN)).collect();
     let lateness = i64::try_from(spikes.lateness.0.as_nanos()).unwrap_or(i64::MAX);
     let bar = super::progress(past.offsets(), "looking");
@@ -93,19 +93,20 @@ pub fn run(args: &Args) -> CommandResult {
             unreadable += 1;
             return true;
         };
-        if Observation::with(&record, |seen| detector.observe(seen)).is_some() {
+        if Observation::with(&record, |seen| reorder.push(seen)).is_some() {
             decisions += 1;
             latest = latest.max(record.timestamp);
             clocks.entry(partition).and_modify(|clock| *clock = (*clock).max(record.timestamp));
             if decisions.is_multiple_of(64)
                 && let Some(slowest) = clocks.values().min().filter(|clock| **clock > Nanos::MIN)
             {
-                note(detector.advance(slowest.saturating_sub(lateness)));
+                in_order(&mut detector, &mut reorder, *slowest, lateness, &mut note);
             }
         }
         true
     })?;
     if decisions > 0 {
+        in_order(&mut detector, &mut reorder, Nanos::MAX, lateness, &mut note);
         note(detector.advance(latest.saturating_sub(lateness)));
     }
     bar.finish_and_clear();
@@ -118,10 +119,18 @@ pub fn run(args: &Args) -> CommandResult {
     } else if !findings.is_empty() {
         anstream::print!("{}", super::table(&rows(&findings)));
     }
-    let late = if detector.late > 0 { format!("; {} came later than `lateness` allows and counted when they came", detector.late) } else { String::new() };
+    let late = if detector.late > 0 { format!("; {} came later than `lateness` allows", detector.late) } else { String::new() };
     let unreadable = if unreadable > 0 { format!("; {unreadable} records are none of docket's") } else { String::new() };
     anstream::eprintln!("{} findings in {decisions} decisions{late}{unreadable}", findings.len());
     Ok(())
+}
+
+/// Has the detector see what can be put in order by now.
+fn in_order(detector: &mut Detector, reorder: &mut Reorder, slowest: Nanos, lateness: Nanos, note: &mut dyn FnMut(Vec<Change>)) {
+    reorder.release(slowest, &mut |seen| {
+        detector.observe(seen);
+        note(detector.advance(seen.at.saturating_sub(lateness)));
+    });
 }
 
 fn config(args: &Args, spikes: &Spikes) -> Config {
@@ -182,7 +191,15 @@ fn evaluate(args: &Args, config: &Config) -> CommandResult {
     let row = |name: String, [detector, ratio, sigma]: &[Score; 3]| {
         let delay = if detector.delays.is_empty() { "-".into() } else { format!("{:.0} s", detector.median_delay()) };
         let cause = if detector.caused == 0 { "-".into() } else { format!("{} of {}", detector.cause_right, detector.caused) };
-        let mut row = vec![name, detector.days.to_string(), detector.events.to_string(), detector.found.to_string(), (detector.said - detector.right).to_string(), delay, cause];
+        let mut row = vec![
+            name,
+            detector.days.to_string(),
+            detector.events.to_string(),
+            detector.found.to_string(),
+            (detector.said - detector.right).to_string(),
+            delay,
+            cause,
+        ];
         for rule in [ratio, sigma] {
             row.extend([rule.found.to_string(), (rule.said - rule.right).to_string()]);
         }
@@ -216,7 +233,14 @@ fn evaluate(args: &Args, config: &Config) -> CommandResult {
     for day in &judged {
         let name = day.scenario.to_possible_value().map(|v| v.get_name().to_owned()).unwrap_or_default();
         for finding in &day.wrong {
-            anstream::eprintln!("{name} {}: wrong: {} {} (onset {}, score {:.0})", day.seed, time::format(finding.detected), finding.sentence(), time::format(finding.onset), finding.score);
+            anstream::eprintln!(
+                "{name} {}: wrong: {} {} (onset {}, score {:.0})",
+                day.seed,
+                time::format(finding.detected),
+                finding.sentence(),
+                time::format(finding.onset),
+                finding.score
+            );
         }
         for event in &day.missed {
             anstream::eprintln!("{name} {}: missed: {} {} to {}", day.seed, event.service, time::format(event.from), time::format(event.to));
@@ -241,7 +265,8 @@ impl Spikes {
     /// Whether it is of a policy that is known to be noisy.
     pub fn ignores(&self, finding: &Finding) -> bool {
         self.ignore.iter().any(|i| {
-            let fits = |glob: &str, text: &str| globset::GlobBuilder::new(glob).literal_separator(true).build().is_ok_and(|g| g.compile_matcher().is_match(text));
+            let fits =
+                |glob: &str, text: &str| globset::GlobBuilder::new(glob).literal_separator(true).build().is_ok_and(|g| g.compile_matcher().is_match(text));
             fits(&i.service, &finding.service) && fits(&i.policy, &finding.policy) && (i.kinds.is_empty() || i.kinds.contains(&finding.kind))
         })
     }

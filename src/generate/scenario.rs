@@ -397,6 +397,9 @@ impl Day {
                 out.push(made);
             }
         }
+        if self.scenario == Scenario::Silence && self.active() {
+            out.retain(|made| made.service != self.victim);
+        }
         bursts.retain(|b| b.left > 0);
         self.bursts = bursts;
     }

@@ -134,7 +134,8 @@ mod tests {
         let registry = Registry::new();
         let exemplars: Arc<Exemplars> = Arc::default();
         let decisions = Decisions::new("p", 100, &registry, exemplars.clone()).unwrap();
-        let exemplar = |value| Exemplar { trace_id: TraceId::from_bytes([0xab; 16]), span_id: SpanId::from_bytes([0xcd; 8]), at: 1_795_524_530_250_000_000, value };
+        let exemplar =
+            |value| Exemplar { trace_id: TraceId::from_bytes([0xab; 16]), span_id: SpanId::from_bytes([0xcd; 8]), at: 1_795_524_530_250_000_000, value };
         let mut tally = Tally::default();
         let series = |verdict| Series { service: "s\"1".into(), policy: "a/b".into(), verdict, revision: "r".into() };
         tally.counts.insert(series(Verdict::Deny), (3, Some(exemplar(1.0))));
@@ -147,7 +148,9 @@ mod tests {
 
     #[test]
     fn who_asks_for_it_gets_it() {
-        assert!(is_accepted("application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1"));
+        assert!(is_accepted(
+            "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
+        ));
         assert!(!is_accepted("text/plain, */*") && !is_accepted("application/openmetrics-text;q=0") && !is_accepted(""));
     }
 }

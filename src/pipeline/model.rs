@@ -355,15 +355,7 @@ pub struct Spikes {
 
 impl Default for Spikes {
     fn default() -> Spikes {
-        Spikes {
-            floor: 10.0,
-            certainty: 28.0,
-            learn: span(600),
-            lateness: span(5),
-            history: span(86_400),
-            ignore: Vec::new(),
-            notify: BTreeMap::new(),
-        }
+        Spikes { floor: 12.0, certainty: 28.0, learn: span(600), lateness: span(3), history: span(86_400), ignore: Vec::new(), notify: BTreeMap::new() }
     }
 }
 

@@ -21,13 +21,11 @@ pub struct Config {
     pub learn: Nanos,
     /// So many policies of services, and as many OPAs, are watched; further ones are not.
     pub max_series: usize,
-    /// A decision that is further ahead of the others than this has a wrong clock, and counts as if it were not.
-    pub ahead: Nanos,
 }
 
 impl Default for Config {
     fn default() -> Config {
-        Config { floor: 10.0, certainty: 28.0, learn: 600 * SECOND, max_series: 1000, ahead: 3600 * SECOND }
+        Config { floor: 12.0, certainty: 28.0, learn: 600 * SECOND, max_series: 1000 }
     }
 }
 
@@ -38,12 +36,20 @@ const HOUR: Nanos = 3600 * SECOND;
 const LONGEST: usize = SPANS[SPANS.len() - 1];
 /// What is newer is not learned yet: 5 min.
 const DELAY: i64 = 300 * SECOND / BUCKET;
-/// A finding ends when this was usual for a minute.
-const CALM: u32 = MINUTE as u32;
+/// What comes late counts when it comes, unless it comes a minute late: that is a backlog, and says nothing of now.
+const LATE: i64 = MINUTE;
+/// A decision that is an hour ahead has a wrong clock.
+const AHEAD: i64 = HOUR / BUCKET;
+/// A finding ends when the last minute was usual for so long: half a minute.
+const CALM: u32 = MINUTE as u32 / 2;
 /// What lasts for so long is the new level: 12 h.
 const ADAPT: i64 = 43_200 * SECOND / BUCKET;
 /// A new revision is compared with the one before for so long: 10 min.
 const TRIAL: i64 = 600 * SECOND / BUCKET;
+/// A gap is at least so long: of an OPA or a policy, and of all of them, which may be docket's own intake that moves to
+/// another process.
+const ONE: Nanos = 10 * SECOND;
+const STREAM: Nanos = 90 * SECOND;
 /// An OPA that was quiet for so long is gone: 1 h.
 const GONE: u32 = (3600 * SECOND / BUCKET) as u32;
 
@@ -97,9 +103,12 @@ impl Detector {
         let next = *self.next.get_or_insert(at);
         if at < next {
             self.late += 1;
+            if at < next - LATE {
+                return;
+            }
             at = next;
         }
-        at = at.min(next + self.config.ahead / BUCKET);
+        at = at.min(next + AHEAD);
         let signal = match seen.verdict {
             Verdict::Deny => Some(0),
             Verdict::Error | Verdict::Undefined => Some(1),
@@ -158,7 +167,7 @@ impl Detector {
         let config = &self.config;
         let stream_went = self.stream.close(at, None);
         let stream_gap = self.stream.gap;
-        if let Some(change) = self.stream.judge(at, config, None, || Finding::new(Kind::StreamQuiet, "", "", "")) {
+        if let Some(change) = self.stream.judge(at, config, None, STREAM, || Finding::new(Kind::StreamQuiet, "", "", "")) {
             changes.push(change);
         }
         let all_quiet = self.stream.active.is_some() || (stream_gap > 0 && !stream_went);
@@ -181,7 +190,10 @@ impl Detector {
             let (service, instance) = key.split_once('\0').unwrap_or_default();
             let of = self.services.get(service);
             // What it would have got of its service's decisions: whatever happens to the service's traffic, the share stays.
-            let share = of.map_or(1.0, |s| pulse.mean.get() / s.mean.get().max(1e-9)).min(0.98);
+            if pulse.gap == 0 {
+                pulse.share = of.map_or(1.0, |s| pulse.mean.get() / s.mean.get().max(1e-9)).min(0.98);
+            }
+            let share = pulse.share;
             let due = of.map_or(0.0, |s| f64::from(s.now)) * share;
             pulse.close(at, Some((due, due / share.max(1e-9) * -(1.0 - share).ln())));
             let service_quiet = of.is_none_or(|s| s.gap > 0);
@@ -193,7 +205,7 @@ impl Detector {
                 }
                 continue;
             }
-            let change = pulse.judge(at, config, None, || {
+            let change = pulse.judge(at, config, None, ONE, || {
                 let mut finding = Finding::new(Kind::InstanceQuiet, service, "", instance);
                 finding.causes.push(Cause { dimension: Dimension::Instance, value: instance.to_owned(), share: 1.0, before: 0.0 });
                 finding
@@ -274,6 +286,8 @@ struct Pulse {
     open: VecDeque<u32>,
     born: i64,
     mean: Fading,
+    /// Of an OPA: its part of its service's decisions, while it sent some.
+    share: f64,
     dispersion: Dispersion,
     /// Buckets without a decision until now, what they should have brought, and how improbable that is; and the longest
     /// gap that there was before.
@@ -281,6 +295,8 @@ struct Pulse {
     due: f64,
     doubt: f64,
     longest: f64,
+    /// Buckets with decisions since it went quiet: one alone does not mean that it is back.
+    back: u32,
     active: Option<Finding>,
 }
 
@@ -290,11 +306,13 @@ impl Pulse {
             open: VecDeque::new(),
             born,
             mean: Fading::default(),
+            share: 0.0,
             dispersion: Dispersion::default(),
             gap: 0,
             due: 0.0,
             doubt: 0.0,
             longest: 0.0,
+            back: 0,
             active: None,
         }
     }
@@ -321,6 +339,9 @@ impl Pulse {
         let (due, doubt) = due.unwrap_or((self.mean.get(), self.mean.get()));
         if count == 0 {
             self.gap += 1;
+            if i64::from(self.gap) > MINUTE {
+                self.back = 0;
+            }
             self.due += due;
             self.doubt += doubt;
             return false;
@@ -338,12 +359,13 @@ impl Pulse {
         }
         self.mean.add(f64::from(count));
         (self.gap, self.due, self.doubt) = (0, 0.0, 0.0);
+        self.back += 1;
         true
     }
 
-    fn judge(&mut self, at: i64, config: &Config, usual: Option<f64>, finding: impl FnOnce() -> Finding) -> Option<Change> {
+    fn judge(&mut self, at: i64, config: &Config, usual: Option<f64>, least: Nanos, finding: impl FnOnce() -> Finding) -> Option<Change> {
         if let Some(active) = &mut self.active {
-            if self.gap > 0 {
+            if self.back < 3 {
                 return None;
             }
             active.ended = Some(at * BUCKET);
@@ -357,11 +379,12 @@ impl Pulse {
         let score = doubt / self.dispersion.get();
         let old = (at - self.born) * BUCKET > config.learn;
         // A gap is one event, not a scan of many counts: less is as sure.
-        if old && gap * BUCKET as f64 >= 10.0 * SECOND as f64 && gap > 2.0 * self.longest && score >= config.certainty * 0.7 {
+        if old && gap * BUCKET as f64 >= least as f64 && gap > 2.0 * self.longest && score >= config.certainty * 0.7 {
             let mut new = finding();
             new.begin(at + 1 - i64::from(self.gap), at);
             (new.expected, new.score) = (due, score);
             self.active = Some(new.clone());
+            self.back = 0;
             return Some(Change::Begins(new));
         }
         None
@@ -517,7 +540,7 @@ impl Series {
         if !all_quiet || self.pulse.active.is_some() {
             let usual = self.days.fewest(at);
             let (service, policy) = (&self.service, &self.policy);
-            changes.extend(self.pulse.judge(at, config, usual, || Finding::new(Kind::PolicyQuiet, service, policy, "")));
+            changes.extend(self.pulse.judge(at, config, usual, ONE, || Finding::new(Kind::PolicyQuiet, service, policy, "")));
         }
         let old = (at - self.born) * BUCKET >= config.learn && self.level.buckets[0] * BUCKET as f64 >= config.learn as f64 * 0.8;
         if old {
@@ -558,7 +581,9 @@ impl Series {
             let dispersion = self.dispersion[signal][i].get();
             let score = improbable(seen, most, dispersion);
             let excess = seen - most;
-            let much = seen >= 2.0 * most || (excess >= 0.15 * sum.all as f64 && seen >= 1.3 * most);
+            // Of a hundred decisions one that fails is worth a word, of a thousand not.
+            let enough = signal == 0 || excess >= 0.01 * sum.all as f64;
+            let much = enough && (seen >= 2.0 * most || (excess >= 0.1 * sum.all as f64 && seen >= 1.5 * most));
             // Not all of it at once: it lasts.
             let one = (1..span.min(30)).map(|back| self.one(back - 1).bad[signal] + self.one(back).bad[signal]).max().unwrap_or(0);
             let lasts = seen - f64::from(one) - most >= config.floor * 0.2;
@@ -576,7 +601,7 @@ impl Series {
         let mut finding = Finding::new(kind, &self.service, &self.policy, "");
         finding.begin(onset, at);
         (finding.observed, finding.expected, finding.decisions, finding.score) = (sum.bad[signal], expected, sum.all, score);
-        (finding.causes, finding.examples) = self.memory.causes(signal, finding.onset, expected);
+        (finding.causes, finding.examples) = self.memory.causes(signal, finding.onset, finding.observed, expected);
         self.flagged_from[signal] = onset;
         self.flagged_to[signal] = i64::MAX;
         // What was going on already when it was found is no past either.
@@ -590,11 +615,13 @@ impl Series {
     /// Looks whether an active spike has ended. The ended one, if so.
     fn goes_on(&mut self, signal: usize, at: i64, config: &Config) -> Option<&mut Watch> {
         self.spikes[signal].active.as_ref()?;
-        let span = self.spikes[signal].span.clamp(10, FIVE_MINUTES);
+        let span = self.spikes[signal].span.clamp(MINUTE as usize, 3 * FIVE_MINUTES);
         let sum = self.span(span);
         let seen = sum.bad[signal] as f64;
         let most = self.most(signal, at, span, sum.good as f64);
-        let usual = seen < 1.5 * most || seen - most < config.floor * span as f64 / FIVE_MINUTES as f64;
+        // What may well be chance is usual again.
+        let dispersion = SPANS.iter().position(|s| *s >= span).map_or(1.0, |i| self.dispersion[signal][i].get());
+        let usual = seen <= 1.1 * most || improbable(seen, most, dispersion) < 0.15 * config.certainty;
         let watch = &mut self.spikes[signal];
         watch.calm = if usual { watch.calm + 1 } else { 0 };
         let adapted = at - watch.since > ADAPT;
@@ -746,7 +773,7 @@ impl Series {
         (finding.observed, finding.expected, finding.decisions, finding.score) = (denied as u64, before * all, all as u64, score);
         self.explain_by_revision(&mut finding);
         if more {
-            let (_, examples): (_, Vec<Example>) = self.memory.causes(0, finding.onset, finding.expected);
+            let (_, examples): (_, Vec<Example>) = self.memory.causes(0, finding.onset, finding.observed, finding.expected);
             finding.examples = examples;
         }
         if less {
@@ -804,5 +831,72 @@ impl Series {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::generate::scenario::{Day, Scenario};
+
+    /// From 50 minutes before a day's event to five minutes after it.
+    fn lived(scenario: Scenario, seed: u64) -> (Day, Vec<Change>) {
+        let start = 1_767_744_000 * SECOND;
+        let mut day = Day::new(scenario, seed, start, 1.0);
+        day.skip_to(day.event_at() - 3000 * SECOND);
+        let mut detector = Detector::new(Config::default());
+        let (mut changes, mut second) = (Vec::new(), Vec::new());
+        let mut now = day.event_at() - 3000 * SECOND;
+        let end = day.events().first().map_or(now + 6000 * SECOND, |e| e.to + 600 * SECOND);
+        while now < end {
+            day.second(&mut second);
+            now += SECOND;
+            second.iter().for_each(|made| day.observe(made, |seen| detector.observe(seen)));
+            changes.extend(detector.advance(now - 5 * SECOND));
+        }
+        assert_eq!(detector.active(), []);
+        (day, changes)
+    }
+
+    #[test]
+    fn what_happens_is_found_explained_and_ends() {
+        for scenario in [
+            Scenario::Attack,
+            Scenario::MisconfiguredClient,
+            Scenario::BadBundle,
+            Scenario::PermissiveBundle,
+            Scenario::DeadOpa,
+            Scenario::Silence,
+            Scenario::MissingData,
+        ] {
+            let (day, changes) = lived(scenario, 5);
+            let event = day.events().remove(0);
+            let [Change::Begins(begins), Change::Ends(ends)] = changes.as_slice() else { panic!("{scenario:?}: {changes:#?}") };
+            assert!(event.kinds.contains(&begins.kind) && begins.service == event.service, "{scenario:?}: {begins:#?}");
+            let late = (begins.detected - event.from) / SECOND;
+            assert!((0..=if scenario == Scenario::PermissiveBundle { 300 } else { 40 }).contains(&late), "{scenario:?}: {late} s");
+            assert!((begins.onset - event.from).abs() <= 40 * SECOND, "{scenario:?}: {begins:#?}");
+            let cause = begins.causes.first().map(|c| (c.dimension, c.value.clone()));
+            assert_eq!(cause, event.cause, "{scenario:?}");
+            assert_eq!((&ends.id, ends.ended.is_some()), (&begins.id, true));
+            assert!((ends.ended.unwrap() - event.to).abs() <= 180 * SECOND, "{scenario:?}: {ends:#?}");
+        }
+        assert_eq!(lived(Scenario::Attack, 5).1, lived(Scenario::Attack, 5).1, "a pure function of the stream");
+        assert_eq!(lived(Scenario::Launch, 5).1, [], "more traffic is no spike");
+    }
+
+    #[test]
+    fn series_are_bounded_and_what_comes_late_is_counted() {
+        let mut detector = Detector::new(Config { max_series: 2, ..Config::default() });
+        let mut see = |policy: &str, at: Nanos| {
+            let trace_id = crate::decision::ids::TraceId::INVALID;
+            detector.observe(&Observation { at, service: "s", policy, verdict: Verdict::Deny, who: [""; 5], trace_id, decision_id: "" });
+            detector.advance(at);
+        };
+        ["a", "b", "c"].into_iter().enumerate().for_each(|(i, policy)| see(policy, 1000 * SECOND + i as i64));
+        see("a", 2000 * SECOND);
+        see("a", 1990 * SECOND);
+        see("a", 1500 * SECOND);
+        assert_eq!((detector.series.len(), detector.unwatched, detector.late), (2, 1, 2));
     }
 }

@@ -109,10 +109,11 @@ impl Memory {
     }
 
     /// Who and what carries the excess of a signal since `onset` over `expected`.
-    pub fn causes(&self, signal: usize, onset: Nanos, expected: f64) -> (Vec<Cause>, Vec<Example>) {
+    pub fn causes(&self, signal: usize, onset: Nanos, observed: u64, expected: f64) -> (Vec<Cause>, Vec<Example>) {
         let since: Vec<&Sample> = self.samples[signal].iter().filter(|s| s.at >= onset).collect();
         let seen = since.len() as f64;
-        // Where there are more than fit, what is left stands for all.
+        // Where there are more than fit, the latest stand for all.
+        let expected = expected * (seen / (observed as f64).max(1.0)).min(1.0);
         let excess = (seen - expected.min(seen * 0.9)).max(1.0);
         let mut found: Vec<(f64, Cause)> = Vec::new();
         for (i, dimension) in Dimension::ALL.into_iter().enumerate() {

@@ -10,6 +10,7 @@ pub mod detector;
 pub mod explain;
 pub mod quality;
 pub mod record;
+pub mod reorder;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -103,15 +104,8 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Kind; 7] = [
-        Kind::DenialSpike,
-        Kind::DenialsVanished,
-        Kind::FailureSpike,
-        Kind::RevisionShift,
-        Kind::PolicyQuiet,
-        Kind::InstanceQuiet,
-        Kind::StreamQuiet,
-    ];
+    pub const ALL: [Kind; 7] =
+        [Kind::DenialSpike, Kind::DenialsVanished, Kind::FailureSpike, Kind::RevisionShift, Kind::PolicyQuiet, Kind::InstanceQuiet, Kind::StreamQuiet];
 
     pub fn as_str(self) -> &'static str {
         match self {

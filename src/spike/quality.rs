@@ -77,7 +77,7 @@ pub struct Judged {
 }
 
 /// How far behind the latest decision the detector stays.
-pub const LATENESS: Nanos = 5 * SECOND;
+pub const LATENESS: Nanos = 3 * SECOND;
 
 /// Lives through a day.
 pub fn judge(scenario: Scenario, seed: u64, start: Nanos, config: &Config) -> Judged {

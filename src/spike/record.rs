@@ -24,7 +24,9 @@ pub fn write(finding: &Finding) -> (String, Vec<u8>) {
     let original = json!({ "decision_id": id, "timestamp": timestamp, "type": "docket.finding", "finding": body });
     let mut out = original.to_string().into_bytes();
     out.pop();
-    out.extend_from_slice(format!(",\"@timestamp\":\"{timestamp}\",\"docket\":{{\"v\":1,\"verdict\":\"finding\",\"verdict_from\":\"spikes\",\"reasons\":[").as_bytes());
+    out.extend_from_slice(
+        format!(",\"@timestamp\":\"{timestamp}\",\"docket\":{{\"v\":1,\"verdict\":\"finding\",\"verdict_from\":\"spikes\",\"reasons\":[").as_bytes(),
+    );
     push_string(&mut out, &finding.sentence());
     out.extend_from_slice(b"],\"engine\":\"docket\",\"policy\":");
     push_string(&mut out, &finding.policy);

@@ -26,6 +26,7 @@ use crate::notify::{Notice, Notifiers};
 use crate::pipeline::Pipeline;
 use crate::pipeline::model::Spikes as Section;
 use crate::spike::record::{self, Key};
+use crate::spike::reorder::Reorder;
 use crate::spike::{Change, Detector, Finding, Observation};
 use crate::telemetry::Health;
 
@@ -46,10 +47,7 @@ impl Meters {
             active: IntGaugeVec::new(opts("docket_finding_active", "1 while a finding goes on."), &["kind", "service", "policy"])?,
             late: IntCounter::with_opts(opts("docket_spikes_late_total", "Decisions that came later than spikes.lateness allows; they count when they come."))?,
             leads: prometheus::IntGauge::with_opts(opts("docket_spikes_leader", "1 in the process that looks for spikes."))?,
-            told: IntCounterVec::new(
-                opts("docket_notifications_total", "Messages about findings: sent, retried, or given up."),
-                &["notifier", "outcome"],
-            )?,
+            told: IntCounterVec::new(opts("docket_notifications_total", "Messages about findings: sent, retried, or given up."), &["notifier", "outcome"])?,
         };
         registry.register(Box::new(meters.found.clone()))?;
         registry.register(Box::new(meters.active.clone()))?;
@@ -108,6 +106,8 @@ impl Spikes {
         let kafka = &self.pipeline.file.kafka;
         let mut config = client::config(kafka, "spikes");
         config.set("group.id", self.pipeline.group("spikes")).set("enable.auto.commit", "false").set("auto.offset.reset", "latest");
+        // Who leads and dies is to be followed soon.
+        config.set("session.timeout.ms", "10000").set("heartbeat.interval.ms", "3000");
         config.set("queued.max.messages.kbytes", "64").set("fetch.wait.max.ms", "500");
         let member: BaseConsumer = client::with_properties(config, kafka).create()?;
         member.subscribe(&[&self.pipeline.docket_topic()])?;
@@ -123,7 +123,7 @@ impl Spikes {
         past.watch(&mut |seen| {
             match seen {
                 Seen::Message(message) => watch.message(message.partition(), message.payload().unwrap_or_default()),
-                Seen::End(partition) => drop(watch.clocks.insert(partition, Clock { latest: Nanos::MAX, ended: true })),
+                Seen::End(partition) => drop(watch.clocks.insert(partition, Clock { latest: Nanos::MIN, ended: true, reached: true })),
                 Seen::Nothing => {}
             }
             // While there is much to read, now and then.
@@ -183,9 +183,13 @@ fn leads(member: &BaseConsumer, wait: Duration) -> bool {
     mine.elements().iter().any(|e| e.partition() == 0)
 }
 
+/// How far a partition was read.
 struct Clock {
     latest: Nanos,
+    /// There is no more for now.
     ended: bool,
+    /// There was no more, once.
+    reached: bool,
 }
 
 /// What a leader knows.
@@ -193,6 +197,8 @@ struct Watch<'s> {
     section: &'s Section,
     meters: &'s Meters,
     detector: Detector,
+    /// The past, until it is read.
+    reorder: Reorder,
     clocks: HashMap<i32, Clock>,
     lateness: Nanos,
     /// The end of every partition was reached once.
@@ -210,7 +216,8 @@ impl<'s> Watch<'s> {
             section: &of.section,
             meters: &of.meters,
             detector: Detector::new(of.section.config()),
-            clocks: partitions.map(|p| (p, Clock { latest: Nanos::MIN, ended: false })).collect(),
+            reorder: Reorder::default(),
+            clocks: partitions.map(|p| (p, Clock { latest: Nanos::MIN, ended: false, reached: false })).collect(),
             lateness: i64::try_from(of.section.lateness.0.as_nanos()).unwrap_or(i64::MAX),
             live: false,
             late: 0,
@@ -221,8 +228,10 @@ impl<'s> Watch<'s> {
 
     fn message(&mut self, partition: i32, payload: &[u8]) {
         let Ok(record) = Record::parse(payload) else { return };
-        if Observation::with(&record, |seen| self.detector.observe(seen)).is_some() {
-            let clock = self.clocks.entry(partition).or_insert(Clock { latest: Nanos::MIN, ended: false });
+        let live = self.live;
+        let seen = Observation::with(&record, |seen| if live { self.detector.observe(seen) } else { self.reorder.push(seen) });
+        if seen.is_some() {
+            let clock = self.clocks.entry(partition).or_insert(Clock { latest: Nanos::MIN, ended: false, reached: false });
             clock.latest = if clock.ended { record.timestamp } else { clock.latest.max(record.timestamp) };
             clock.ended = false;
         } else if !self.live
@@ -242,16 +251,25 @@ impl<'s> Watch<'s> {
         if slowest == Nanos::MIN {
             return Vec::new();
         }
-        let changes = self.detector.advance(slowest.saturating_sub(self.lateness));
-        self.meters.late.inc_by(self.detector.late - self.late);
-        self.late = self.detector.late;
         if !self.live {
-            if !self.clocks.values().all(|c| c.ended) {
+            let all = self.clocks.values().all(|c| c.reached);
+            let (detector, lateness) = (&mut self.detector, self.lateness);
+            // What was found and is over is past; what goes on is looked up in the end.
+            self.reorder.release(if all { Nanos::MAX } else { slowest }, &mut |seen| {
+                detector.observe(seen);
+                detector.advance(seen.at.saturating_sub(lateness));
+            });
+            if !all {
                 return Vec::new();
             }
+            self.detector.advance(now.saturating_sub(self.lateness));
+            self.late = self.detector.late;
             self.live = true;
             return self.begin(now);
         }
+        let changes = self.detector.advance(slowest.saturating_sub(self.lateness));
+        self.meters.late.inc_by(self.detector.late - self.late);
+        self.late = self.detector.late;
         let mut notices = Vec::new();
         for change in changes {
             let (Change::Begins(mut finding) | Change::Ends(mut finding)) = change;

@@ -10,10 +10,12 @@ use support::{Place, create_topic, docket};
 
 mod bad_input;
 mod crash;
+mod dashboards;
 mod delivery;
 mod faults;
 mod opa;
 mod samples;
+mod spikes;
 
 /// Runs deploy/local/up or down.
 fn local(script: &str, args: &[&str]) {
