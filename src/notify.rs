@@ -61,7 +61,7 @@ impl Notifiers {
         Ok(Notifiers { queues, meters: meters.clone(), stop, tasks, runtime: runtime.clone() })
     }
 
-    pub fn tell(&self, notice: Notice) {
+    pub fn tell(&self, notice: &Notice) {
         for (name, queue) in &self.queues {
             if queue.try_send(Order::Tell(Box::new(notice.clone()))).is_err() {
                 self.meters.told.with_label_values(&[name, "given_up"]).inc();

@@ -174,7 +174,10 @@ fn text(raw: &str) -> Option<Cow<'_, str>> {
         }
         _ => raw.into(),
     };
-    let cut = text.floor_char_boundary(MAX_BYTES);
+    let mut cut = text.len().min(MAX_BYTES);
+    while !text.is_char_boundary(cut) {
+        cut -= 1;
+    }
     match text {
         text if text.is_empty() => None,
         Cow::Borrowed(text) => Some(Cow::Borrowed(&text[..cut])),

@@ -258,8 +258,8 @@ impl Day {
     /// The decisions of the next second, in order.
     pub fn second(&mut self, out: &mut Vec<Made>) {
         out.clear();
-        for service in 0..SERVICES.len() {
-            let mut rate = self.rate * self.rhythm(self.now) * SERVICES[service].weight;
+        for (service, of) in SERVICES.iter().enumerate() {
+            let mut rate = self.rate * self.rhythm(self.now) * of.weight;
             if service == self.victim && self.now >= self.from {
                 if self.scenario == Scenario::Launch && self.active() {
                     let ramp = ((self.now - self.from) as f64 / (60.0 + 120.0 * self.strength)).min(1.0);

@@ -17,7 +17,10 @@ pub struct Exemplar {
 
 /// The latest exemplars of a process: by family, pipeline and label values, joined by zero bytes; and by bucket.
 #[derive(Debug, Default)]
-pub struct Exemplars(Mutex<HashMap<String, Vec<(Option<usize>, Exemplar)>>>);
+pub struct Exemplars(Mutex<HashMap<String, Of>>);
+
+/// Of a series, by bucket.
+type Of = Vec<(Option<usize>, Exemplar)>;
 
 impl Exemplars {
     pub fn set(&self, family: &str, pipeline: &str, labels: &[String], bucket: Option<usize>, exemplar: &Exemplar) {

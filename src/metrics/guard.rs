@@ -72,7 +72,9 @@ impl<const N: usize> Guard<N> {
         self.admitted.values_mut().for_each(|seen| seen.weight *= fade);
         self.waiting.values_mut().for_each(|weight| *weight *= fade);
         let mut gone: Vec<[String; N]> = self.admitted.iter().filter(|(_, seen)| now - seen.at > IDLE).map(|(labels, _)| labels.clone()).collect();
-        gone.iter().for_each(|labels| drop(self.admitted.remove(labels)));
+        for labels in &gone {
+            self.admitted.remove(labels);
+        }
         // The heaviest that wait take the places of the lightest, where they are clearly heavier.
         let mut waiting: Vec<([String; N], f64)> = self.waiting.iter().map(|(l, w)| (l.clone(), *w)).collect();
         waiting.sort_unstable_by(|a, b| b.1.total_cmp(&a.1));

@@ -335,7 +335,7 @@ impl Default for Watchdog {
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Spikes {
-    /// Denials (errors, undefined) beyond the expected before anything is said.
+    /// Denials beyond the expected before anything is said; of errors and undefined results half as many.
     #[schemars(range(min = 1))]
     pub floor: f64,
     /// How improbable a finding must be under the baseline, as an exponent of e: 28 is once in a million million.

@@ -29,6 +29,13 @@ impl Default for Config {
     }
 }
 
+impl Config {
+    /// Denials come in handfuls, from people who try again; failures do not, so half as many are worth saying.
+    fn floor_of(&self, signal: usize) -> f64 {
+        if signal == 0 { self.floor } else { self.floor / 2.0 }
+    }
+}
+
 /// Spans that are looked at, in buckets: 6 s, 10 s, 20 s, 1 min, 5 min, 30 min.
 const SPANS: [usize; 6] = [3, 5, 10, 30, 150, 900];
 const FIVE_MINUTES: usize = SPANS[4];
@@ -563,8 +570,9 @@ impl Series {
         if self.spikes[signal].active.is_some() {
             return;
         }
+        let floor = config.floor_of(signal);
         let total: u64 = self.span(LONGEST).bad[signal];
-        if (total as f64) < config.floor {
+        if (total as f64) < floor {
             return;
         }
         let mut best: Option<(usize, f64)> = None;
@@ -574,7 +582,7 @@ impl Series {
             if at - (span as i64) < self.said_to[signal] {
                 break;
             }
-            if seen < config.floor {
+            if seen < floor {
                 continue;
             }
             let most = self.most(signal, at, span, sum.good as f64);
@@ -586,9 +594,9 @@ impl Series {
             let much = enough && (seen >= 2.0 * most || (excess >= 0.1 * sum.all as f64 && seen >= 1.5 * most));
             // Not all of it at once: it lasts.
             let one = (1..span.min(30)).map(|back| self.one(back - 1).bad[signal] + self.one(back).bad[signal]).max().unwrap_or(0);
-            let lasts = seen - f64::from(one) - most >= config.floor * 0.2;
+            let lasts = seen - f64::from(one) - most >= floor * 0.2;
             let latest = span > 30 || f64::from(self.one(0).bad[signal] + self.one(1).bad[signal]) > 2.0 * most / span as f64;
-            if excess >= config.floor && much && lasts && latest && score >= config.certainty && best.is_none_or(|(_, s)| score > s) {
+            if excess >= floor && much && lasts && latest && score >= config.certainty && best.is_none_or(|(_, s)| score > s) {
                 best = Some((span, score));
             }
         }

@@ -26,7 +26,7 @@ impl Heavy {
         }
         let mut inherited = 0.0;
         if self.weights.len() >= VALUES
-            && let Some((least, weight)) = self.weights.iter().min_by(|a, b| a.1.total_cmp(b.1)).map(|(v, w)| (v.clone(), *w))
+            && let Some((least, weight)) = self.weights.iter().min_by(|a, b| a.1.total_cmp(b.1).then_with(|| a.0.cmp(b.0))).map(|(v, w)| (v.clone(), *w))
         {
             self.weights.remove(&least);
             inherited = weight;

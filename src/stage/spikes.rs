@@ -168,7 +168,7 @@ impl Spikes {
                 tracing::error!(part = "spikes", id = finding.id, %error, "a finding could not be written to the docket topic");
             }
         }
-        notifiers.tell(notice.clone());
+        notifiers.tell(notice);
     }
 }
 
