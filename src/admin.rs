@@ -27,11 +27,8 @@ struct Shared {
 pub async fn serve(listen: &str, registry: Registry, exemplars: Arc<Exemplars>, health: Arc<Health>, stop: CancellationToken) -> std::io::Result<SocketAddr> {
     let listener = tokio::net::TcpListener::bind(listen).await?;
     let address = listener.local_addr()?;
-    let router = Router::new().route("/metrics", get(metrics)).route("/healthz", get(|| async { "ok\n" })).route("/readyz", get(ready)).with_state(Shared {
-        registry,
-        exemplars,
-        health,
-    });
+    let shared = Shared { registry, exemplars, health };
+    let router = Router::new().route("/metrics", get(metrics)).route("/healthz", get(|| async { "ok\n" })).route("/readyz", get(ready)).with_state(shared);
     tokio::spawn(async move {
         let served = axum::serve(listener, router).with_graceful_shutdown(async move { stop.cancelled().await }).await;
         if let Err(error) = served {

@@ -5,6 +5,7 @@
 //! - [`decision`]: what a decision is; from a producer's bytes to the docket record. Pure.
 //! - [`stage`]: the running parts. `intake` writes the docket topic, `deliver` hands it to one sink.
 //! - [`sink`]: where decisions go: OTLP, Loki, Elasticsearch, CloudWatch Logs, files, Prometheus.
+//! - [`heavy`]: the heaviest of many, in bounded memory; for series and for what explains a finding.
 //! - [`metrics`]: what Prometheus scrapes of the decisions.
 //! - [`spike`]: denial spikes and silent failures. Pure.
 //! - [`notify`]: tells people of them.
@@ -19,6 +20,7 @@ pub mod cli;
 pub mod clock;
 pub mod decision;
 pub mod generate;
+pub mod heavy;
 pub mod log;
 pub mod metrics;
 pub mod notify;

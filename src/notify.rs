@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock;
 use crate::decision::time;
-use crate::pipeline::model::{self, Notify, Say};
+use crate::pipeline::spikes::{self, Notify, Say};
 use crate::sink::Outcome;
 use crate::sink::http::{Client, HttpError};
 use crate::spike::{Finding, Kind};
@@ -49,7 +49,7 @@ pub struct Notifiers {
 }
 
 impl Notifiers {
-    pub fn start(section: &model::Spikes, pipeline: &str, meters: &Arc<Meters>, runtime: &Handle) -> Result<Notifiers, HttpError> {
+    pub fn start(section: &spikes::Spikes, pipeline: &str, meters: &Arc<Meters>, runtime: &Handle) -> Result<Notifiers, HttpError> {
         let stop = CancellationToken::new();
         let (mut queues, mut tasks) = (Vec::new(), Vec::new());
         for (name, notify) in &section.notify {
@@ -111,7 +111,7 @@ impl Notifier {
             // Alertmanager groups, repeats and routes.
             Notify::Alertmanager(a) => (
                 Client::new(&a.tls, a.auth.as_ref(), &a.headers, TIMEOUT)?,
-                Say { group_wait: model::span(0), repeat: model::span(AGAIN.as_secs()), ends: true },
+                Say { group_wait: spikes::span(0), repeat: spikes::span(AGAIN.as_secs()), ends: true },
             ),
             Notify::Webhook(w) => (Client::new(&w.tls, w.auth.as_ref(), &w.headers, TIMEOUT)?, w.say.clone()),
             Notify::Slack(s) => (Client::new(&s.tls, None, &none, TIMEOUT)?, s.say.clone()),
@@ -268,7 +268,7 @@ fn alerts(pipeline: &str, labels: &BTreeMap<String, String>, findings: &[Finding
         for (name, value) in labels {
             all[name.as_str()] = value.clone().into();
         }
-        let ends = finding.ended.unwrap_or_else(|| clock::now() + i64::try_from(EXPIRES.as_nanos()).unwrap_or(0));
+        let ends = finding.ended.unwrap_or_else(|| clock::now() + time::nanos(EXPIRES));
         json!({
             "labels": all,
             "annotations": {

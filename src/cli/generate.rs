@@ -160,7 +160,7 @@ fn live(args: &Args, scenario: Scenario, target: &mut Target) -> CommandResult {
         let mut day = Day::new(scenario, args.seed, soon - Day::new(scenario, args.seed, 0, 1.0).event_at(), 1.0);
         day.skip_to(now - 3600 * SECOND);
         let last = day.events().iter().map(|e| e.to).max().unwrap_or(soon).max(soon) + 300 * SECOND;
-        let end = args.period.map_or(last, |period| now + i64::try_from(period.as_nanos()).unwrap_or(i64::MAX / 4));
+        let end = args.period.map_or(last, |period| now.saturating_add(time::nanos(period)));
         for event in day.events() {
             let cause = event.cause.map(|(dimension, value)| format!(", by {} {value}", dimension.as_str())).unwrap_or_default();
             eprintln!("{} from {} to {}{cause}", event.service, time::format(event.from), time::format(event.to));

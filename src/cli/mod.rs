@@ -124,7 +124,7 @@ fn edge(text: &str) -> Result<Edge, String> {
             None => {
                 let ago =
                     duration(text).map_err(|_| format!("{text:?} is neither start, end, a duration such as 10m, nor a time such as 2026-11-24T12:00:00Z"))?;
-                Ok(Edge::At(crate::clock::now().saturating_sub(i64::try_from(ago.as_nanos()).unwrap_or(i64::MAX))))
+                Ok(Edge::At(crate::clock::now().saturating_sub(crate::decision::time::nanos(ago))))
             }
         },
     }

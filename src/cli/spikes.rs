@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use clap::ValueEnum;
 use rdkafka::message::Message;
@@ -15,7 +14,7 @@ use crate::decision::record::Record;
 use crate::decision::time::{self, Nanos};
 use crate::generate::scenario::Scenario;
 use crate::log::past::{Edge, Past};
-use crate::pipeline::model::Spikes;
+use crate::pipeline::spikes::Spikes;
 use crate::spike::detector::Config;
 use crate::spike::quality::{self, Score};
 use crate::spike::reorder::Reorder;
@@ -63,7 +62,7 @@ pub struct Args {
 
 pub fn run(args: &Args) -> CommandResult {
     let mut spikes = Spikes::default();
-    let Some(file) = &args.file else { return evaluate(args, &config(args, &spikes)) };
+    let Some(file) = &args.file else { return evaluate(args, &config(args, &spikes), time::nanos(spikes.lateness.0)) };
     let pipeline = super::load(file)?;
     if let Some(section) = &pipeline.file.spikes {
         spikes = section.clone();
@@ -72,7 +71,7 @@ pub fn run(args: &Args) -> CommandResult {
     let mut detector = Detector::new(config(args, &spikes));
     let mut reorder = Reorder::default();
     let mut clocks: BTreeMap<i32, Nanos> = past.stretches().iter().filter(|s| s.from < s.to).map(|s| (s.partition, Nanos::MIN)).collect();
-    let lateness = i64::try_from(spikes.lateness.0.as_nanos()).unwrap_or(i64::MAX);
+    let lateness = time::nanos(spikes.lateness.0);
     let bar = super::progress(past.offsets(), "looking");
     let mut findings: BTreeMap<String, Finding> = BTreeMap::new();
     let (mut decisions, mut unreadable, mut latest) = (0u64, 0u64, Nanos::MIN);
@@ -166,7 +165,7 @@ fn rows(findings: &[Finding]) -> Vec<Vec<String>> {
 /// 2026-01-07, a Wednesday.
 const FIRST_DAY: Nanos = 1_767_744_000_000_000_000;
 
-fn evaluate(args: &Args, config: &Config) -> CommandResult {
+fn evaluate(args: &Args, config: &Config, lateness: Nanos) -> CommandResult {
     let scenarios: Vec<Scenario> = if args.scenario.is_empty() { Scenario::value_variants().to_vec() } else { args.scenario.clone() };
     let days: Vec<(Scenario, u64)> = scenarios.iter().flat_map(|s| (args.seed..args.seed + args.days).map(|seed| (*s, seed))).collect();
     let bar = super::progress(days.len() as u64, "days");
@@ -175,7 +174,7 @@ fn evaluate(args: &Args, config: &Config) -> CommandResult {
         for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
             scope.spawn(|| {
                 while let Some((scenario, seed)) = days.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let result = quality::judge(*scenario, *seed, FIRST_DAY, config);
+                    let result = quality::judge(*scenario, *seed, FIRST_DAY, config, lateness);
                     bar.inc(1);
                     judged.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(result);
                 }
@@ -254,20 +253,4 @@ fn evaluate(args: &Args, config: &Config) -> CommandResult {
     }
     let good = detector.recall() >= 0.95 && detector.precision() >= 0.95 && detector.median_delay() <= 20.0 && detector.cause() >= 0.9;
     if good { Ok(()) } else { Err("below the goals: recall and precision 0.95, median detection 20 s, right first cause 0.9".into()) }
-}
-
-impl Spikes {
-    pub fn config(&self) -> Config {
-        let nanos = |span: Duration| i64::try_from(span.as_nanos()).unwrap_or(i64::MAX);
-        Config { floor: self.floor, certainty: self.certainty, learn: nanos(self.learn.0), ..Config::default() }
-    }
-
-    /// Whether it is of a policy that is known to be noisy.
-    pub fn ignores(&self, finding: &Finding) -> bool {
-        self.ignore.iter().any(|i| {
-            let fits =
-                |glob: &str, text: &str| globset::GlobBuilder::new(glob).literal_separator(true).build().is_ok_and(|g| g.compile_matcher().is_match(text));
-            fits(&i.service, &finding.service) && fits(&i.policy, &finding.policy) && (i.kinds.is_empty() || i.kinds.contains(&finding.kind))
-        })
-    }
 }

@@ -12,6 +12,7 @@ use super::CommandResult;
 use super::tail::printable;
 use crate::clock::now;
 use crate::decision::record::Record;
+use crate::decision::time::nanos;
 use crate::log::past::{Edge, Past};
 use crate::pipeline::Pipeline;
 use crate::pipeline::model::{self, Probe};
@@ -186,8 +187,8 @@ async fn report(args: &Args, sink: &Checked, decisions: &[Decision], rejected: &
     };
     // What the docket got last may still be on its way.
     let newest = decisions.iter().map(|d| d.kafka).max().unwrap_or(0) * 1_000_000;
-    let deadline = newest.saturating_add(i64::try_from(args.settle.as_nanos()).unwrap_or(i64::MAX));
-    let age = sink.model.max_age().map(|age| i64::try_from(age.as_nanos()).unwrap_or(i64::MAX));
+    let deadline = newest.saturating_add(nanos(args.settle));
+    let age = sink.model.max_age().map(nanos);
     let routed = sink.model.delivery().too_old != "rejects";
     loop {
         if let Look::Counts { .. } = look {

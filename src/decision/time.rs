@@ -3,6 +3,11 @@
 /// Nanoseconds since 1970-01-01T00:00:00Z.
 pub type Nanos = i64;
 
+/// A duration; what does not fit is the longest there is.
+pub fn nanos(span: std::time::Duration) -> Nanos {
+    Nanos::try_from(span.as_nanos()).unwrap_or(Nanos::MAX)
+}
+
 /// Reads an RFC 3339 timestamp, any offset, up to nine digits of a second's fraction (more are cut).
 pub fn parse(text: &str) -> Option<Nanos> {
     fast(text.as_bytes()).or_else(|| {

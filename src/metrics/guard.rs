@@ -3,6 +3,8 @@
 
 use std::collections::HashMap;
 
+use crate::heavy::Heavy;
+
 /// What was seen of a series lately.
 #[derive(Debug)]
 struct Seen {
@@ -15,8 +17,8 @@ struct Seen {
 pub struct Guard<const N: usize> {
     most: usize,
     admitted: HashMap<[String; N], Seen>,
-    /// The heaviest of the others; their weights are not exact, but never too small (Space-Saving, Metwally 2005).
-    waiting: HashMap<[String; N], f64>,
+    /// The heaviest of the others.
+    waiting: Heavy<[String; N]>,
     ticked: i64,
     now: i64,
 }
@@ -27,7 +29,7 @@ const WAITING: usize = 256;
 
 impl<const N: usize> Guard<N> {
     pub fn new(most: usize) -> Guard<N> {
-        Guard { most, admitted: HashMap::new(), waiting: HashMap::new(), ticked: i64::MIN, now: 0 }
+        Guard { most, admitted: HashMap::new(), waiting: Heavy::new(WAITING), ticked: i64::MIN, now: 0 }
     }
 
     /// Whether a series has its own place. Counts the others.
@@ -43,18 +45,7 @@ impl<const N: usize> Guard<N> {
             self.admitted.insert(labels.clone(), Seen { weight, at: self.now });
             return true;
         }
-        if let Some(known) = self.waiting.get_mut(labels) {
-            *known += weight;
-            return false;
-        }
-        let mut inherited = 0.0;
-        if self.waiting.len() >= WAITING
-            && let Some((least, light)) = self.waiting.iter().min_by(|a, b| a.1.total_cmp(b.1)).map(|(l, w)| (l.clone(), *w))
-        {
-            self.waiting.remove(&least);
-            inherited = light;
-        }
-        self.waiting.insert(labels.clone(), inherited + weight);
+        self.waiting.add(labels, weight);
         false
     }
 
@@ -70,17 +61,15 @@ impl<const N: usize> Guard<N> {
         let fade = 0.5f64.powf((now - self.ticked) as f64 / IDLE as f64);
         self.ticked = now;
         self.admitted.values_mut().for_each(|seen| seen.weight *= fade);
-        self.waiting.values_mut().for_each(|weight| *weight *= fade);
+        self.waiting.fade(fade);
         let mut gone: Vec<[String; N]> = self.admitted.iter().filter(|(_, seen)| now - seen.at > IDLE).map(|(labels, _)| labels.clone()).collect();
         for labels in &gone {
             self.admitted.remove(labels);
         }
         // The heaviest that wait take the places of the lightest, where they are clearly heavier.
-        let mut waiting: Vec<([String; N], f64)> = self.waiting.iter().map(|(l, w)| (l.clone(), *w)).collect();
-        waiting.sort_unstable_by(|a, b| b.1.total_cmp(&a.1));
         let mut light: Vec<([String; N], f64)> = self.admitted.iter().map(|(l, s)| (l.clone(), s.weight)).collect();
         light.sort_unstable_by(|a, b| b.1.total_cmp(&a.1));
-        for (labels, weight) in waiting {
+        for (labels, weight) in self.waiting.top() {
             if self.admitted.len() >= self.most {
                 let Some((lightest, _)) = light.pop().filter(|(_, lightest)| weight > 2.0 * lightest) else { break };
                 self.admitted.remove(&lightest);

@@ -1,4 +1,4 @@
-//! The pipeline file: what it may say (`model`, also the source of the JSON Schema), how it is read with
+//! The pipeline file: what it may say (`model` and `spikes`, also the source of the JSON Schema), how it is read with
 //! places kept (`yaml`), what is wrong with it (`check`), values from the environment and files
 //! (`secrets`), what the running parts get (`load`),
 //! how much of the memory each may use (`memory`), and a file's own test cases (`cases`).
@@ -9,6 +9,7 @@ pub mod load;
 pub mod memory;
 pub mod model;
 pub mod secrets;
+pub mod spikes;
 pub mod units;
 pub mod yaml;
 

@@ -5,55 +5,10 @@ use std::collections::{HashMap, VecDeque};
 
 use super::{Cause, Dimension, Example, Observation};
 use crate::decision::time::Nanos;
-
-/// The values that carry most of a weight, and how much each; others are forgotten (Space-Saving, Metwally 2005). Weights
-/// fade with time.
-#[derive(Debug, Default)]
-pub struct Heavy {
-    weights: HashMap<Box<str>, f64>,
-    total: f64,
-}
+use crate::heavy::Heavy;
 
 /// How many values of a dimension are remembered.
 const VALUES: usize = 64;
-
-impl Heavy {
-    pub fn add(&mut self, value: &str, weight: f64) {
-        self.total += weight;
-        if let Some(known) = self.weights.get_mut(value) {
-            *known += weight;
-            return;
-        }
-        let mut inherited = 0.0;
-        if self.weights.len() >= VALUES
-            && let Some((least, weight)) = self.weights.iter().min_by(|a, b| a.1.total_cmp(b.1).then_with(|| a.0.cmp(b.0))).map(|(v, w)| (v.clone(), *w))
-        {
-            self.weights.remove(&least);
-            inherited = weight;
-        }
-        self.weights.insert(value.into(), inherited + weight);
-    }
-
-    fn fade(&mut self, factor: f64) {
-        self.total *= factor;
-        self.weights.values_mut().for_each(|w| *w *= factor);
-    }
-
-    pub fn get(&self, value: &str) -> f64 {
-        self.weights.get(value).copied().unwrap_or_default()
-    }
-
-    pub fn total(&self) -> f64 {
-        self.total
-    }
-
-    /// The heaviest, first.
-    pub fn top(&self) -> Vec<(&str, f64)> {
-        let mut all: Vec<(&str, f64)> = self.weights.iter().map(|(v, w)| (&**v, *w)).collect();
-        all.sort_unstable_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(b.0)));
-        all
-    }
-}
 
 /// A decision that was denied or failed.
 #[derive(Debug)]
@@ -67,25 +22,32 @@ struct Sample {
 const SAMPLES: usize = 512;
 
 /// What is remembered of a policy's decisions.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Memory {
-    /// All decisions, by dimension.
-    traffic: [Heavy; 5],
+    /// All decisions, by dimension; newer weigh more.
+    traffic: [Heavy<String>; 5],
     /// The denied (failed) ones, by signal.
-    bad: [[Heavy; 5]; 2],
+    bad: [[Heavy<String>; 5]; 2],
     /// The latest of them.
     samples: [VecDeque<Sample>; 2],
-    /// Decisions since weights were faded.
+    /// What a decision weighs now.
     weight: f64,
+}
+
+impl Default for Memory {
+    fn default() -> Memory {
+        let heavy = || std::array::from_fn(|_| Heavy::new(VALUES));
+        Memory { traffic: heavy(), bad: [heavy(), heavy()], samples: Default::default(), weight: 0.0 }
+    }
 }
 
 impl Memory {
     /// `learn` is false while a finding is active: what is going on is no baseline.
     pub fn note(&mut self, seen: &Observation<'_>, signal: Option<usize>, learn: bool) {
         for (i, value) in seen.who.iter().enumerate().filter(|(_, v)| !v.is_empty() && learn) {
-            self.traffic[i].add(value, self.weight);
+            self.traffic[i].add(*value, self.weight);
             if let Some(signal) = signal {
-                self.bad[signal][i].add(value, self.weight);
+                self.bad[signal][i].add(*value, self.weight);
             }
         }
         if let Some(signal) = signal {

@@ -2,18 +2,22 @@
 //! what the decisions say (`observe`), and how far all of them have been seen (`advance`).
 //!
 //! `baseline` learns what is usual and says how improbable something is, `explain` says who and what is behind an
-//! excess, `detector` puts both to work for each policy of each service, `quality` measures the whole on made-up
+//! excess, `series` puts both to work for a policy of a service, `pulse` tells whether something still beats, `detector` runs
+//! one for each, `reorder` puts the past in order, `record` makes a docket record of a finding, `quality` measures the whole on made-up
 //! days whose events are known. How it works, in words and numbers: docs/spikes.md.
 
 pub mod baseline;
 pub mod detector;
 pub mod explain;
+pub mod pulse;
 pub mod quality;
 pub mod record;
 pub mod reorder;
+pub mod series;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use crate::decision::ids::TraceId;
 use crate::decision::record::Record;
@@ -104,9 +108,6 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Kind; 7] =
-        [Kind::DenialSpike, Kind::DenialsVanished, Kind::FailureSpike, Kind::RevisionShift, Kind::PolicyQuiet, Kind::InstanceQuiet, Kind::StreamQuiet];
-
     pub fn as_str(self) -> &'static str {
         match self {
             Kind::DenialSpike => "denial_spike",
@@ -182,7 +183,46 @@ fn maybe_time<S: serde::Serializer>(at: &Option<Nanos>, s: S) -> Result<S::Ok, S
     }
 }
 
+impl Cause {
+    /// Something that is behind all of it, by its nature.
+    pub fn whole(dimension: Dimension, value: &str) -> Cause {
+        Cause { dimension, value: value.to_owned(), share: 1.0, before: 0.0 }
+    }
+}
+
 impl Finding {
+    /// One of which nothing is known yet but what it is about.
+    pub fn new(kind: Kind, service: &str, policy: &str) -> Finding {
+        Finding {
+            id: String::new(),
+            kind,
+            service: service.into(),
+            policy: policy.into(),
+            onset: 0,
+            detected: 0,
+            ended: None,
+            observed: 0,
+            expected: 0.0,
+            decisions: 0,
+            score: 0.0,
+            causes: Vec::new(),
+            examples: Vec::new(),
+        }
+    }
+
+    /// Begins at a bucket and is certain at the end of another.
+    fn begin(&mut self, onset: i64, detected: i64) {
+        self.onset = onset * BUCKET;
+        self.detected = (detected + 1) * BUCKET;
+        // What tells it from others of its kind at the same time.
+        let which = match self.kind {
+            Kind::InstanceQuiet | Kind::RevisionShift => self.causes.first().map_or("", |c| &c.value),
+            _ => "",
+        };
+        let named = format!("{}\0{}\0{}\0{which}\0{}", self.kind.as_str(), self.service, self.policy, self.onset);
+        self.id = crate::decision::docket::hex(&Sha256::digest(named)[..8]);
+    }
+
     /// One sentence for people.
     pub fn sentence(&self) -> String {
         let on = match (self.service.is_empty(), self.policy.is_empty()) {

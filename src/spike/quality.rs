@@ -13,7 +13,7 @@ use crate::generate::scenario::{Day, Event, Scenario};
 const AFTER: Nanos = 120 * SECOND;
 
 /// How a detector did on some days.
-#[derive(Debug, Clone, Default, serde::Serialize)]
+#[derive(Debug, Clone, Default)]
 pub struct Score {
     pub days: usize,
     pub events: usize,
@@ -76,11 +76,8 @@ pub struct Judged {
     pub right: Vec<Finding>,
 }
 
-/// How far behind the latest decision the detector stays.
-pub const LATENESS: Nanos = 3 * SECOND;
-
-/// Lives through a day.
-pub fn judge(scenario: Scenario, seed: u64, start: Nanos, config: &Config) -> Judged {
+/// Lives through a day, `lateness` behind the latest decision.
+pub fn judge(scenario: Scenario, seed: u64, start: Nanos, config: &Config, lateness: Nanos) -> Judged {
     let mut day = Day::new(scenario, seed, start, 1.0);
     let mut detector = Detector::new(config.clone());
     let (mut ratio, mut sigma) = (Rules::default(), Rules::default());
@@ -96,7 +93,7 @@ pub fn judge(scenario: Scenario, seed: u64, start: Nanos, config: &Config) -> Ju
                 sigma.observe(seen);
             });
         }
-        findings.extend(detector.advance(now - LATENESS).into_iter().filter_map(|change| match change {
+        findings.extend(detector.advance(now - lateness).into_iter().filter_map(|change| match change {
             // What counts is when it is said.
             Change::Begins(finding) => Some(Finding { detected: now, ..finding }),
             Change::Ends(_) => None,
@@ -182,21 +179,8 @@ impl Rules {
         for ((service, policy), series) in &mut self.series {
             let firing = fires(&series.past, series.denied, series.all);
             if firing && !series.firing {
-                self.said.push(Finding {
-                    id: String::new(),
-                    kind: Kind::DenialSpike,
-                    service: service.clone(),
-                    policy: policy.clone(),
-                    onset: now,
-                    detected: now,
-                    ended: None,
-                    observed: series.denied as u64,
-                    expected: 0.0,
-                    decisions: series.all as u64,
-                    score: 0.0,
-                    causes: Vec::new(),
-                    examples: Vec::new(),
-                });
+                let new = Finding::new(Kind::DenialSpike, service, policy);
+                self.said.push(Finding { onset: now, detected: now, ..new });
             }
             series.firing = firing;
             series.past.push(series.denied);

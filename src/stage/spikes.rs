@@ -19,15 +19,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock;
 use crate::decision::record::Record;
-use crate::decision::time::Nanos;
+use crate::decision::time::{Nanos, nanos};
 use crate::log::past::{Edge, Past, PastError, Seen};
 use crate::log::{Letters, Outgoing, client, producer};
 use crate::notify::{Notice, Notifiers};
 use crate::pipeline::Pipeline;
-use crate::pipeline::model::Spikes as Section;
+use crate::pipeline::spikes::Spikes as Section;
 use crate::spike::record::{self, Key};
 use crate::spike::reorder::Reorder;
-use crate::spike::{Change, Detector, Finding, Observation};
+use crate::spike::{Cause, Change, Detector, Dimension, Finding, Observation};
 use crate::telemetry::Health;
 
 /// What is counted of findings.
@@ -116,7 +116,7 @@ impl Spikes {
 
     fn lead(&self, member: &BaseConsumer, producer: &FutureProducer, notifiers: &Notifiers, stop: &CancellationToken) -> Result<(), SpikesError> {
         let part = format!("{}/spikes", self.pipeline.name());
-        let history = i64::try_from(self.section.history.0.as_nanos()).unwrap_or(i64::MAX);
+        let history = nanos(self.section.history.0);
         let past = Past::open(&self.pipeline.file.kafka, "spikes", &self.pipeline.docket_topic(), Edge::At(clock::now().saturating_sub(history)), Edge::End)?;
         let mut watch = Watch::new(self, past.stretches().iter().map(|s| s.partition));
         let (mut looked, mut advanced) = (Instant::now(), Instant::now());
@@ -218,7 +218,7 @@ impl<'s> Watch<'s> {
             detector: Detector::new(of.section.config()),
             reorder: Reorder::default(),
             clocks: partitions.map(|p| (p, Clock { latest: Nanos::MIN, ended: false, reached: false })).collect(),
-            lateness: i64::try_from(of.section.lateness.0.as_nanos()).unwrap_or(i64::MAX),
+            lateness: nanos(of.section.lateness.0),
             live: false,
             late: 0,
             before: BTreeMap::new(),
@@ -298,25 +298,10 @@ impl<'s> Watch<'s> {
             notices.push(Notice { finding, again });
         }
         for ((kind, service, policy, instance), (id, onset)) in std::mem::take(&mut self.before) {
-            let causes = match instance.as_str() {
-                "" => Vec::new(),
-                _ => vec![crate::spike::Cause { dimension: crate::spike::Dimension::Instance, value: instance, share: 1.0, before: 0.0 }],
-            };
-            let finding = Finding {
-                id,
-                kind,
-                service,
-                policy,
-                onset,
-                detected: onset,
-                ended: Some(now),
-                observed: 0,
-                expected: 0.0,
-                decisions: 0,
-                score: 0.0,
-                causes,
-                examples: Vec::new(),
-            };
+            let mut finding = Finding { id, onset, detected: onset, ended: Some(now), ..Finding::new(kind, &service, &policy) };
+            if !instance.is_empty() {
+                finding.causes.push(Cause::whole(Dimension::Instance, &instance));
+            }
             notices.push(Notice { finding, again: false });
         }
         notices

@@ -68,7 +68,7 @@ impl<S: Sink, L: Letters> Sending<S, L> {
     /// A batch's first body, and what is to become of each of its records. `is_new` tells repeats.
     pub(super) fn sort(&self, batch: &mut Batch, mut is_new: impl FnMut(i32, &str) -> bool) -> (S::Body, Sorted) {
         let deliver = &self.deliver;
-        let oldest = deliver.max_age.map(|age| now().saturating_sub(i64::try_from(age.as_nanos()).unwrap_or(i64::MAX)));
+        let oldest = deliver.max_age.map(|age| now().saturating_sub(time::nanos(age)));
         let mut sorted = Sorted { wanted: Vec::with_capacity(batch.records.len()), ..Sorted::default() };
         let mut seen = Vec::with_capacity(batch.records.len());
         let mut repeats = 0;
