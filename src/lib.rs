@@ -11,11 +11,13 @@
 //! - [`notify`]: tells people of them.
 //! - [`telemetry`]: docket's own counters, logs, traces and health.
 //! - [`admin`]: the port that serves them.
+//! - [`capacity`]: capacity reviews: rates, growth, cost, headroom. Pure.
 //! - [`verify`]: whether the sinks hold what the docket holds.
 //! - [`generate`]: made-up decisions, for load and the demo.
 //! - [`cli`]: the commands.
 
 pub mod admin;
+pub mod capacity;
 pub mod cli;
 pub mod clock;
 pub mod decision;

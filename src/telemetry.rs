@@ -20,6 +20,7 @@ pub struct Meters {
     pub rebalances: IntCounterVec,
     pub delivered: IntCounterVec,
     pub requests: IntCounterVec,
+    pub sent_bytes: IntCounterVec,
     pub in_flight: IntGaugeVec,
     pub latency: HistogramVec,
     pub offset: IntGaugeVec,
@@ -75,6 +76,7 @@ impl Meters {
                 "Decisions that are done with for a sink: delivered, refused for good, repeat (sent before), or too_old and sent elsewhere.",
                 &["sink", "outcome"],
             )?,
+            sent_bytes: counter("docket_sink_bytes_total", "Bytes of request bodies sent to a sink, as they are sent, repeats among them.", &["sink"])?,
             requests: counter(
                 "docket_sink_requests_total",
                 "Requests to a sink by outcome: ok, refused, partial, or the cause of a retry.",

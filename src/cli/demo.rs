@@ -286,6 +286,10 @@ impl Sink for Screen {
         shown
     }
 
+    fn size(_: &Shown) -> usize {
+        0
+    }
+
     async fn send(&self, shown: &Shown) -> Outcome {
         let mut seen = self.lock();
         let denied: u64 = shown.denied.values().sum();

@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+mod capacity;
 mod check;
 mod demo;
 mod feed;
@@ -39,7 +40,8 @@ use crate::pipeline::{self, Pipeline};
   docket rejects pipelines/opa.yaml          what was refused, and why
   docket replay pipelines/opa.yaml           send it round again
   docket verify pipelines/opa.yaml           is the record complete and true?
-  docket spikes pipelines/opa.yaml           what the spike detector would have said"
+  docket spikes pipelines/opa.yaml           what the spike detector would have said
+  docket capacity pipelines/opa.yaml         a capacity review: load, growth, cost, headroom"
 )]
 struct Cli {
     #[command(subcommand)]
@@ -59,6 +61,7 @@ enum Command {
     Replay(replay::Args),
     Verify(verify::Args),
     Spikes(spikes::Args),
+    Capacity(capacity::Args),
     /// Print shell completions, e.g. `docket completions bash > /etc/bash_completion.d/docket`.
     Completions {
         shell: clap_complete::Shell,
@@ -83,6 +86,7 @@ pub fn main() -> ExitCode {
         Command::Replay(args) => runtime(replay::run(args)),
         Command::Verify(args) => runtime(verify::run(args)),
         Command::Spikes(args) => spikes::run(&args),
+        Command::Capacity(args) => runtime(capacity::run(args)),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "docket", &mut std::io::stdout());
             Ok(())

@@ -378,6 +378,10 @@ impl Sink for Cloudwatch {
         self.encoder.encode(batch)
     }
 
+    fn size(body: &Body) -> usize {
+        body.puts.iter().map(|put| put.events.len()).sum()
+    }
+
     async fn send(&self, body: &Body) -> Outcome {
         let mut each = vec![One::Delivered; body.records];
         for (i, refusal) in &body.refused {

@@ -171,6 +171,10 @@ impl Sink for Elasticsearch {
         Body { bytes, records: batch.len() }
     }
 
+    fn size(body: &Body) -> usize {
+        body.bytes.len()
+    }
+
     async fn send(&self, body: &Body) -> Outcome {
         let encoding = (self.compression == HttpCompression::Gzip).then_some("gzip");
         match self.client.post(&self.url, "application/x-ndjson", encoding, body.bytes.clone()).await {

@@ -62,6 +62,10 @@ impl Sink for File {
         out
     }
 
+    fn size(body: &Vec<u8>) -> usize {
+        body.len()
+    }
+
     async fn send(&self, body: &Vec<u8>) -> Outcome {
         match self.write(body).await {
             Ok(()) => Outcome::Delivered,

@@ -143,6 +143,10 @@ impl Sink for Loki {
         compressed.expect("snappy takes anything below 4 GiB").into()
     }
 
+    fn size(body: &bytes::Bytes) -> usize {
+        body.len()
+    }
+
     async fn send(&self, body: &bytes::Bytes) -> Outcome {
         // The answer to a push is 204. A 400 names one entry, and others of the batch were stored; what is
         // sent again is stored once.

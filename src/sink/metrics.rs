@@ -48,6 +48,10 @@ impl Sink for Metrics {
         tally(batch)
     }
 
+    fn size(_: &Tally) -> usize {
+        0
+    }
+
     async fn send(&self, tally: &Tally) -> Outcome {
         self.decisions.add(tally, crate::clock::now() / 1_000_000_000);
         Outcome::Delivered

@@ -23,6 +23,9 @@ pub trait Sink: Send + Sync + 'static {
     /// Pure: the same records give the same bytes.
     fn encode(&self, batch: &[Record<'_>]) -> Self::Body;
 
+    /// How many bytes are sent, without what the protocol puts around them.
+    fn size(body: &Self::Body) -> usize;
+
     fn send(&self, body: &Self::Body) -> impl Future<Output = Outcome> + Send;
 }
 

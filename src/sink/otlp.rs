@@ -382,6 +382,10 @@ impl Sink for Otlp {
         self.signals.iter().map(encode).collect()
     }
 
+    fn size(body: &Self::Body) -> usize {
+        body.iter().map(|request| request.bytes.len()).sum()
+    }
+
     async fn send(&self, body: &Self::Body) -> Outcome {
         for request in body {
             if request.taken.load(Ordering::Relaxed) {

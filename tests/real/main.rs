@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use support::{Place, create_topic, docket};
 
 mod bad_input;
+mod capacity;
 mod crash;
 mod dashboards;
 mod delivery;

@@ -59,6 +59,10 @@ impl Sink for SimSink {
         batch.iter().map(|r| (r.decision_id.to_string(), r.raw.as_bytes().to_vec())).collect()
     }
 
+    fn size(body: &Body) -> usize {
+        body.iter().map(|(_, raw)| raw.len()).sum()
+    }
+
     async fn send(&self, body: &Body) -> Outcome {
         let (latency, dice, away) = {
             let mut w = self.world.lock();

@@ -181,6 +181,7 @@ impl<S: Sink, L: Letters> Sending<S, L> {
                 return None;
             }
             attempts += 1;
+            meters.sent_bytes.with_label_values(&[name]).inc_by(S::size(&body) as u64);
             match self.deliver.sink.send(&body).await {
                 Outcome::Delivered => {
                     meters.requests.with_label_values(&[name, "ok"]).inc();

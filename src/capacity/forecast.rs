@@ -1,0 +1,183 @@
+//! Growth: what days had, a line through them that single odd days do not move, and how well such a line would
+//! have foretold the days that are known.
+
+use serde::Serialize;
+
+/// A line needs so many whole days.
+pub const FEWEST: usize = 5;
+/// From so many on, days of the week have levels of their own.
+const TWO_WEEKS: usize = 14;
+/// The standard normal's 90th percentile: 80 % lie between it and its negative.
+const Z: f64 = 1.2816;
+
+/// What is expected some days after the last.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Forecast {
+    pub days_ahead: u64,
+    /// Decisions a day, then; 80 % of days are expected between `low` and `high`.
+    pub per_day: f64,
+    pub low: f64,
+    pub high: f64,
+    /// How much more (or less) a day has after a week, as a part of what a day has now.
+    pub growth_per_week: f64,
+    /// Mean absolute error, as a part, of what each day of the last third would have been foretold a week before (a quarter of the days
+    /// known, if that is less). Absent where too few days are known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<f64>,
+    pub weekly: bool,
+}
+
+/// A trend, and levels of the days of the week.
+struct Fit {
+    level: f64,
+    slope: f64,
+    weekdays: [f64; 7],
+    spread: f64,
+    middle: f64,
+    spread_of_days: f64,
+    count: f64,
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    match values.len() {
+        0 => 0.0,
+        n if n % 2 == 1 => values[n / 2],
+        n => (values[n / 2 - 1] + values[n / 2]) / 2.0,
+    }
+}
+
+/// The day of the week of a day since the epoch.
+fn weekday(day: i64) -> usize {
+    day.rem_euclid(7) as usize
+}
+
+impl Fit {
+    /// Through days: their numbers since the epoch and what they had. With or without levels of the days of the week.
+    fn new(days: &[(i64, f64)], weekly: bool) -> Fit {
+        let mut weekdays = [1.0; 7];
+        if weekly {
+            // Each day as a part of the week around it, so that growth is no part of it.
+            for (of, level) in weekdays.iter_mut().enumerate() {
+                let parts = days.windows(7).filter(|week| weekday(week[3].0) == of && week[6].0 - week[0].0 == 6).filter_map(|week| {
+                    let mean = week.iter().map(|(_, n)| n).sum::<f64>() / 7.0;
+                    (mean > 0.0).then_some(week[3].1 / mean)
+                });
+                let parts: Vec<f64> = parts.collect();
+                if !parts.is_empty() {
+                    *level = median(parts).max(0.01);
+                }
+            }
+        }
+        let flat: Vec<(f64, f64)> = days.iter().map(|(day, n)| (*day as f64, n / weekdays[weekday(*day)])).collect();
+        // Theil and Sen: the median of all slopes.
+        let mut slopes = Vec::with_capacity(flat.len() * flat.len() / 2);
+        for (i, (x1, y1)) in flat.iter().enumerate() {
+            slopes.extend(flat[i + 1..].iter().map(|(x2, y2)| (y2 - y1) / (x2 - x1)));
+        }
+        let slope = median(slopes);
+        let level = median(flat.iter().map(|(x, y)| y - slope * x).collect());
+        let spread = 1.4826 * median(flat.iter().map(|(x, y)| (y - level - slope * x).abs()).collect());
+        let count = flat.len() as f64;
+        let middle = flat.iter().map(|(x, _)| x).sum::<f64>() / count;
+        let spread_of_days = flat.iter().map(|(x, _)| (x - middle).powi(2)).sum();
+        Fit { level, slope, weekdays, spread, middle, spread_of_days, count }
+    }
+
+    fn at(&self, day: i64) -> f64 {
+        (self.level + self.slope * day as f64).max(0.0) * self.weekdays[weekday(day)]
+    }
+
+    /// How far off a day may be: the prediction interval of a line.
+    fn margin(&self, day: i64) -> f64 {
+        let off = (day as f64 - self.middle).powi(2) / self.spread_of_days.max(1.0);
+        Z * self.spread * (1.0 + 1.0 / self.count + off).sqrt() * self.weekdays[weekday(day)]
+    }
+}
+
+/// How far off each day of the last third would have been, foretold a week before (a quarter of the days, if that is less):
+/// as parts of what it had.
+fn errors(days: &[(i64, f64)], weekly: bool) -> Vec<f64> {
+    let horizon = (days.len() / 4).clamp(1, 7);
+    let tried = (days.len() - days.len() / 3..days.len()).filter_map(|at| {
+        let known = &days[..at + 1 - horizon];
+        (known.len() >= FEWEST && days[at].1 > 0.0).then(|| (Fit::new(known, weekly).at(days[at].0) / days[at].1 - 1.0).abs())
+    });
+    tried.collect()
+}
+
+fn mean(values: &[f64]) -> Option<f64> {
+    (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
+}
+
+/// The better of the two fits, by what they would have foretold; the error of that, and whether days of the week have levels.
+fn fit(days: &[(i64, f64)]) -> (Fit, Option<f64>, bool) {
+    let plain = errors(days, false);
+    let with_weeks = if days.len() >= TWO_WEEKS { errors(days, true) } else { Vec::new() };
+    let weekly = mean(&with_weeks).zip(mean(&plain)).is_some_and(|(with, without)| with < without);
+    let errors = if weekly { with_weeks } else { plain };
+    let mut fit = Fit::new(days, weekly);
+    // A line fits the days that it was made of better than those to come.
+    let level = (fit.level + fit.slope * fit.middle).max(0.0);
+    fit.spread = fit.spread.max(1.4826 * median(errors.clone()) * level);
+    (fit, mean(&errors), weekly)
+}
+
+/// Foretells the days after the last, the last of which is `ahead` days later: for each, low, expected and high.
+pub fn line(days: &[(i64, f64)], ahead: u64) -> Vec<(i64, [f64; 3])> {
+    let (Some((last, _)), true) = (days.last(), days.len() >= FEWEST) else { return Vec::new() };
+    let (fit, _, _) = fit(days);
+    let ahead = i64::try_from(ahead).unwrap_or_default();
+    (last + 1..=last + ahead).map(|day| (day, [(fit.at(day) - fit.margin(day)).max(0.0), fit.at(day), fit.at(day) + fit.margin(day)])).collect()
+}
+
+/// What whole days foretell, if there are enough of them.
+pub fn forecast(days: &[(i64, f64)], ahead: u64) -> Option<Forecast> {
+    let line = line(days, ahead);
+    // A week's mean, so that it does not matter on which day of the week it ends.
+    let end = &line[line.len().saturating_sub(7)..];
+    let of = |which: usize| mean(&end.iter().map(|(_, day)| day[which]).collect::<Vec<_>>());
+    let (low, per_day, high) = (of(0)?, of(1)?, of(2)?);
+    let (fit, error, weekly) = fit(days);
+    let now = fit.level + fit.slope * days.last()?.0 as f64;
+    let growth_per_week = if now > 0.0 { 7.0 * fit.slope / now } else { 0.0 };
+    Some(Forecast { days_ahead: ahead, per_day, low, high, growth_per_week, error, weekly })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Days from a Monday on.
+    fn days(count: i64, of: impl Fn(i64) -> f64) -> Vec<(i64, f64)> {
+        (0..count).map(|day| (20_000 + day, of(day))).collect()
+    }
+
+    #[test]
+    fn growth_is_found_through_weekends_and_odd_days() {
+        let with = |day: i64| (1000.0 + 10.0 * day as f64) * if day % 7 >= 5 { 0.4 } else { 1.0 };
+        let mut days = days(35, with);
+        days[17].1 *= 9.0;
+        let seen = forecast(&days, 28).unwrap();
+        let expected = (56..63).map(with).sum::<f64>() / 7.0;
+        assert!((seen.per_day / expected - 1.0).abs() < 0.02, "{seen:?}, {expected}");
+        assert!(seen.error.unwrap() < 0.06 && seen.weekly, "{seen:?}");
+        assert!(seen.low <= seen.per_day && seen.per_day <= seen.high);
+        assert!((seen.growth_per_week - 70.0 / 1340.0).abs() < 0.01, "{seen:?}");
+    }
+
+    #[test]
+    fn noise_widens_the_band_and_shows_as_error() {
+        let noise = |day: i64| 1000.0 + 300.0 * ((day * 7919 % 13) as f64 / 6.0 - 1.0);
+        let seen = forecast(&days(20, noise), 14).unwrap();
+        assert!(seen.error.unwrap() > 0.05 && seen.high - seen.low > 200.0, "{seen:?}");
+    }
+
+    #[test]
+    fn few_days_foretell_nothing() {
+        assert_eq!(forecast(&days(4, |_| 10.0), 30), None);
+        assert_eq!(forecast(&[], 30), None);
+        let flat = forecast(&days(6, |_| 10.0), 30).unwrap();
+        assert_eq!((flat.per_day, flat.growth_per_week), (10.0, 0.0));
+    }
+}

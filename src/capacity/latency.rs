@@ -1,0 +1,159 @@
+//! Evaluation times: quantiles, and which of OPA's timers they go to, for all decisions and for the slow ones.
+
+use std::collections::BTreeMap;
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+use crate::decision::json;
+use crate::decision::record::Record;
+
+/// Two digits of a value are kept: quantiles are right within 1 %.
+const DIGITS: u8 = 2;
+/// An hour; what took longer counts as an hour.
+const LONGEST: u64 = 3_600_000_000_000;
+
+/// Kinds of timers that are told apart; OPA has some twenty.
+const TIMERS: usize = 40;
+
+#[derive(Debug)]
+pub struct Latency {
+    times: Histogram<u32>,
+    sum: u128,
+    longest: u64,
+    /// OPA's timers, summed, by how long the whole took (in eighths of an octave): so that the slow can be told apart once
+    /// it is known what is slow.
+    timers: BTreeMap<u32, BTreeMap<String, u64>>,
+    sums: BTreeMap<u32, u64>,
+}
+
+impl Default for Latency {
+    fn default() -> Latency {
+        let mut times = Histogram::new(DIGITS).expect("two digits are possible");
+        times.auto(true);
+        Latency { times, sum: 0, longest: 0, timers: BTreeMap::new(), sums: BTreeMap::new() }
+    }
+}
+
+/// Evaluation time in nanoseconds.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Evaluation {
+    /// Decisions of which it is known.
+    pub decisions: u64,
+    pub sum_ns: u64,
+    pub mean_ns: f64,
+    pub p50_ns: u64,
+    pub p95_ns: u64,
+    pub p99_ns: u64,
+    pub max_ns: u64,
+    /// What it goes to, most first; of timers that hold others, each has its own.
+    pub timers: Vec<Timer>,
+}
+
+/// One of OPA's timers.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Timer {
+    /// `rego_query_eval` of `timer_rego_query_eval_ns`.
+    pub name: String,
+    /// Its part of the evaluation time of all decisions, and of the slowest twentieth.
+    pub part: f64,
+    pub part_of_slowest: f64,
+}
+
+/// The timer of the whole: that of the server, or of the query where OPA is embedded.
+const WHOLE: [&str; 2] = ["server_handler", "rego_query_eval"];
+
+fn octave(nanos: u64) -> u32 {
+    (8.0 * (nanos.max(1) as f64).log2()) as u32
+}
+
+impl Latency {
+    /// A decision's timers that are not the whole: name and nanoseconds.
+    pub fn timers<'a>(record: &Record<'a>) -> Vec<(&'a str, u64)> {
+        let members = record.get("metrics").into_iter().flat_map(json::members);
+        members
+            .filter_map(|m| Some((m.name.strip_prefix("timer_")?.strip_suffix("_ns")?, json::as_u64(m.value)?)))
+            .filter(|(name, _)| *name != WHOLE[0])
+            .collect()
+    }
+
+    pub fn add(&mut self, nanos: u64, timers: &[(&str, u64)]) {
+        let nanos = nanos.min(LONGEST);
+        // It grows up to any value.
+        let _ = self.times.record(nanos);
+        self.longest = self.longest.max(nanos);
+        self.sum += u128::from(nanos);
+        if timers.is_empty() {
+            return;
+        }
+        let octave = octave(nanos);
+        *self.sums.entry(octave).or_default() += nanos;
+        let sums = self.timers.entry(octave).or_default();
+        for (name, nanos) in timers {
+            if let Some(sum) = sums.get_mut(*name) {
+                *sum = sum.saturating_add(*nanos);
+            } else if sums.len() < TIMERS {
+                sums.insert((*name).to_owned(), *nanos);
+            }
+        }
+    }
+
+    pub fn evaluation(&self) -> Option<Evaluation> {
+        let decisions = self.times.len();
+        if decisions == 0 {
+            return None;
+        }
+        let at = |q: f64| self.times.value_at_quantile(q);
+        Some(Evaluation {
+            decisions,
+            sum_ns: u64::try_from(self.sum).unwrap_or(u64::MAX),
+            mean_ns: self.sum as f64 / decisions as f64,
+            p50_ns: at(0.5),
+            p95_ns: at(0.95),
+            p99_ns: at(0.99),
+            max_ns: self.longest,
+            timers: self.parts(octave(at(0.95))),
+        })
+    }
+
+    fn parts(&self, slow: u32) -> Vec<Timer> {
+        let parts = |from: u32| -> BTreeMap<&str, f64> {
+            let whole: u64 = self.sums.range(from..).map(|(_, n)| n).sum();
+            let mut sums: BTreeMap<&str, u64> = BTreeMap::new();
+            for (name, nanos) in self.timers.range(from..).flat_map(|(_, sums)| sums) {
+                *sums.entry(name).or_default() += nanos;
+            }
+            sums.into_iter().map(|(name, nanos)| (name, nanos as f64 / whole.max(1) as f64)).collect()
+        };
+        let (all, slowest) = (parts(0), parts(slow));
+        let timer =
+            |(name, part): (&&str, &f64)| Timer { name: (*name).to_owned(), part: *part, part_of_slowest: slowest.get(name).copied().unwrap_or_default() };
+        let mut timers: Vec<Timer> = all.iter().map(timer).collect();
+        timers.sort_by(|a, b| b.part.total_cmp(&a.part));
+        timers
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_slow_spend_their_time_on() {
+        let mut latency = Latency::default();
+        for _ in 0..95 {
+            latency.add(100_000, &[("rego_query_eval", 60_000), ("rego_input_parse", 20_000)]);
+        }
+        for _ in 0..5 {
+            latency.add(50_000_000, &[("rego_query_eval", 49_000_000), ("rego_input_parse", 20_000)]);
+        }
+        let seen = latency.evaluation().unwrap();
+        assert_eq!((seen.decisions, seen.sum_ns), (100, 259_500_000));
+        assert!((seen.p50_ns as f64 / 100_000.0 - 1.0).abs() < 0.01, "{seen:?}");
+        assert!((seen.p99_ns as f64 / 50_000_000.0 - 1.0).abs() < 0.01, "{seen:?}");
+        assert_eq!(seen.timers[0].name, "rego_query_eval");
+        let parse = &seen.timers[1];
+        assert!(parse.part > 0.007 && parse.part < 0.008, "{parse:?}");
+        assert_eq!(Latency::default().evaluation(), None);
+    }
+}

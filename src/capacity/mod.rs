@@ -1,0 +1,410 @@
+//! Capacity reviews: what a platform's decisions ask of its OPAs, where that grows to, what it costs, and what is left. Pure:
+//! from docket records to numbers, and from numbers to a page.
+//!
+//! `count` counts, `latency` has the evaluation times, `forecast` the growth; `report` writes the page with `chart`'s
+//! pictures, `table` the CSV.
+
+pub mod chart;
+pub mod count;
+pub mod forecast;
+pub mod latency;
+pub mod report;
+pub mod table;
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::decision::time::{self, Nanos};
+use count::{Counter, HOUR, Hour, Load, SECOND};
+use forecast::Forecast;
+use latency::Evaluation;
+
+const DAY: i64 = 24;
+/// What a decision's time may be when a review is made: of the last 400 days, and not of tomorrow.
+pub fn believed(now: Nanos) -> std::ops::Range<Nanos> {
+    now - 400 * DAY * HOUR..now + DAY * HOUR
+}
+
+/// A review: the numbers of the page, and of the JSON.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Review {
+    pub pipeline: String,
+    /// The first decision's time, and the last's.
+    #[serde(serialize_with = "as_time")]
+    pub from: Nanos,
+    #[serde(serialize_with = "as_time")]
+    pub to: Nanos,
+    pub seconds: f64,
+    pub total: Part,
+    /// Most decisions first.
+    pub services: Vec<Part>,
+    /// By service and policy.
+    pub policies: Vec<Part>,
+    /// By service and OPA; least headroom first.
+    pub opas: Vec<Part>,
+    /// By service, in their order of appearance.
+    pub revisions: Vec<Revision>,
+    pub days: Vec<Day>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub forecast: Option<Forecast>,
+    /// What the OPAs of a service could take, were one of them gone.
+    pub spare: Vec<Spare>,
+    pub volumes: Vec<Volume>,
+    /// Cores that each OPA may use.
+    pub cores: f64,
+    pub read: Read,
+    /// What the charts show; the CSV has it.
+    #[serde(skip)]
+    pub hours: Hours,
+}
+
+/// Of a service, a policy or an OPA, or of all.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Part {
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub service: String,
+    /// Of the policy or OPA.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    pub decisions: u64,
+    pub denied: u64,
+    /// Errors and undefined.
+    pub failed: u64,
+    /// Over the whole review.
+    pub mean_per_second: f64,
+    pub peak_second: Peak,
+    /// Its busiest minute, as decisions a second.
+    pub peak_minute: Peak,
+    /// Hours with decisions.
+    pub hours: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub busy: Option<Busy>,
+    /// Its part of all evaluation time: what it costs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cost: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub evaluation: Option<Evaluation>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct Peak {
+    pub per_second: f64,
+    #[serde(serialize_with = "as_time")]
+    pub at: Nanos,
+}
+
+/// How many cores were busy with evaluation: decisions a second times seconds a decision.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct Busy {
+    pub mean_cores: f64,
+    pub peak_hour_cores: f64,
+    pub peak_second_cores: f64,
+    pub mean_ns: f64,
+    /// How much longer a decision takes in the busier half of its hours than in the other, as a factor.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slower_when_busy: Option<f64>,
+    /// How many times its busiest second it could take, if evaluation is all it does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub headroom: Option<f64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Revision {
+    pub service: String,
+    pub revision: String,
+    #[serde(serialize_with = "as_time")]
+    pub first: Nanos,
+    #[serde(serialize_with = "as_time")]
+    pub last: Nanos,
+    pub decisions: u64,
+    pub denied: u64,
+    pub failed: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub evaluation: Option<Evaluation>,
+    /// The one before it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub before: Option<String>,
+    /// Against the one before, in points of a part and as a factor.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub denied_change: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub p95_factor: Option<f64>,
+}
+
+/// A day, in UTC.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Day {
+    pub day: String,
+    #[serde(skip)]
+    pub number: i64,
+    pub decisions: f64,
+    /// All of it is known: it counts for the forecast.
+    pub whole: bool,
+    /// From Prometheus: the docket does not reach so far back.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub from_prometheus: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Spare {
+    pub service: String,
+    /// OPAs that decided in the last day of the review.
+    pub opas: usize,
+    pub peak_second_cores: f64,
+    /// How many times the service's busiest second its OPAs could take, all of them and without one.
+    pub headroom: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub without_one: Option<f64>,
+}
+
+/// What goes somewhere.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Volume {
+    pub sink: String,
+    /// Bytes a decision, as they are sent: compressed where the sink is sent compressed bodies.
+    pub bytes_per_decision: f64,
+    pub bytes_per_day: f64,
+    /// In the review.
+    pub bytes: f64,
+    /// Of how many decisions that is known.
+    pub of: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unknown: Option<String>,
+}
+
+/// What was read.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Read {
+    pub topic: String,
+    pub findings: u64,
+    pub unreadable: u64,
+    /// Out of order by hours; perhaps missing from peaks.
+    pub late: u64,
+    /// Left out for timestamps of the future, or of more than 400 days ago.
+    pub odd: u64,
+    /// Prometheus, if it was asked for the days before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub history: Option<String>,
+}
+
+/// Decisions by the hour, for all, and for each service, policy and OPA.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Hours(pub Vec<(&'static str, String, String, BTreeMap<i64, Hour>)>);
+
+impl PartialEq for Hour {
+    fn eq(&self, other: &Hour) -> bool {
+        self.decisions == other.decisions && self.busy == other.busy
+    }
+}
+
+/// What a review is made of beside the counts.
+pub struct Asked {
+    pub pipeline: String,
+    pub cores: f64,
+    /// How many days ahead to look.
+    pub ahead: u64,
+    /// Days before the docket's, by number since the epoch.
+    pub history: BTreeMap<i64, f64>,
+    pub volumes: Vec<Volume>,
+    pub read: Read,
+}
+
+fn as_time<S: serde::Serializer>(at: &Nanos, s: S) -> Result<S::Ok, S::Error> {
+    s.serialize_str(&time::format(*at))
+}
+
+/// Makes the review; nothing without a decision.
+pub fn review(mut counter: Counter, asked: Asked) -> Option<Review> {
+    counter.settle();
+    let (from, to) = (counter.first, counter.last);
+    if from > to {
+        return None;
+    }
+    let seconds = ((to - from) as f64 / SECOND as f64).max(1.0);
+    let whole = counter.whole();
+    let busy: u64 = whole.hours.values().map(|h| h.busy).sum();
+    let part = |service: &str, name: &str, load: &Load| part(service, name, load, seconds, busy, asked.cores);
+    let total = part("", "", whole);
+    let mut services: Vec<Part> = counter.services().map(|(service, name, load)| part(service, name, load)).collect();
+    let mut policies: Vec<Part> = counter.policies().map(|(service, name, load)| part(service, name, load)).collect();
+    let mut opas: Vec<Part> = counter.opas().map(|(service, name, load)| part(service, name, load)).collect();
+    for parts in [&mut services, &mut policies] {
+        parts.sort_by(|a, b| b.decisions.cmp(&a.decisions).then_with(|| (&a.service, &a.name).cmp(&(&b.service, &b.name))));
+    }
+    let headroom = |p: &Part| p.busy.and_then(|b| b.headroom).unwrap_or(f64::INFINITY);
+    opas.sort_by(|a, b| headroom(a).total_cmp(&headroom(b)).then_with(|| (&a.service, &a.name).cmp(&(&b.service, &b.name))));
+
+    let mut hours = Hours(vec![("all", String::new(), String::new(), whole.hours.clone())]);
+    let mut rest: Vec<_> = Vec::new();
+    rest.extend(counter.services().map(|(s, n, load)| ("service", s.to_owned(), n.to_owned(), load.hours.clone())));
+    rest.extend(counter.policies().map(|(s, n, load)| ("policy", s.to_owned(), n.to_owned(), load.hours.clone())));
+    rest.extend(counter.opas().map(|(s, n, load)| ("opa", s.to_owned(), n.to_owned(), load.hours.clone())));
+    rest.sort_by(|a, b| (a.0, &a.1, &a.2).cmp(&(b.0, &b.1, &b.2)));
+    hours.0.extend(rest);
+
+    let days = days(whole, from, to, &asked.history);
+    let known: Vec<(i64, f64)> = days.iter().filter(|d| d.whole).map(|d| (d.number, d.decisions)).collect();
+    let mut volumes = asked.volumes;
+    for volume in &mut volumes {
+        volume.bytes = volume.bytes_per_decision * total.decisions as f64;
+        volume.bytes_per_day = volume.bytes / seconds * 86_400.0;
+    }
+    let docket = counter.bytes as f64;
+    let of_docket = Volume {
+        sink: format!("{} (the docket topic, before Kafka's compression)", asked.read.topic),
+        bytes_per_decision: docket / total.decisions as f64,
+        bytes_per_day: docket / seconds * 86_400.0,
+        bytes: docket,
+        of: total.decisions,
+        unknown: None,
+    };
+    volumes.insert(0, of_docket);
+    let read = Read { late: counter.late, odd: counter.odd, ..asked.read };
+    Some(Review {
+        pipeline: asked.pipeline,
+        from,
+        to,
+        seconds,
+        spare: spare(&services, &counter, to, asked.cores),
+        total,
+        services,
+        policies,
+        opas,
+        revisions: revisions(&counter),
+        forecast: forecast::forecast(&known, asked.ahead),
+        days,
+        volumes,
+        cores: asked.cores,
+        read,
+        hours,
+    })
+}
+
+fn part(service: &str, name: &str, load: &Load, seconds: f64, all_busy: u64, cores: f64) -> Part {
+    let sum = |of: fn(&Hour) -> u64| load.hours.values().map(of).sum::<u64>();
+    let (decisions, timed, busy) = (sum(|h| h.decisions), sum(|h| h.timed), sum(|h| h.busy));
+    // The first of equals.
+    let peak = |of: fn(&Hour) -> (u32, Nanos), of_seconds: f64| {
+        let (most, at) = load.hours.values().map(of).max_by_key(|(n, at)| (*n, std::cmp::Reverse(*at))).unwrap_or_default();
+        Peak { per_second: f64::from(most) / of_seconds, at }
+    };
+    let peak_second = peak(|h| h.second, 1.0);
+    let busy_of = (timed > 0).then(|| {
+        let mean_ns = busy as f64 / timed as f64;
+        // Of decisions whose time is not known, it is taken to be the same.
+        let cores_of = |busy: u64, timed: u64, decisions: u64, seconds: f64| busy as f64 / 1e9 / seconds * decisions as f64 / timed.max(1) as f64;
+        let peak_second_cores = peak_second.per_second * mean_ns / 1e9;
+        Busy {
+            mean_cores: cores_of(busy, timed, decisions, seconds),
+            peak_hour_cores: load.hours.values().map(|h| cores_of(h.busy, h.timed, h.decisions, 3600.0)).fold(0.0, f64::max),
+            peak_second_cores,
+            mean_ns,
+            slower_when_busy: slower_when_busy(load),
+            headroom: (peak_second_cores > 0.0).then(|| cores / peak_second_cores),
+        }
+    });
+    Part {
+        service: service.to_owned(),
+        name: name.to_owned(),
+        decisions,
+        denied: sum(|h| h.denied),
+        failed: sum(|h| h.failed),
+        mean_per_second: decisions as f64 / seconds,
+        peak_second,
+        peak_minute: peak(|h| h.minute, 60.0),
+        hours: load.hours.len() as u64,
+        busy: busy_of,
+        cost: (all_busy > 0).then(|| busy as f64 / all_busy as f64),
+        evaluation: load.latency.as_ref().and_then(latency::Latency::evaluation),
+    }
+}
+
+/// By how much a decision takes longer in the busier half of the hours; needs some hours to say so.
+fn slower_when_busy(load: &Load) -> Option<f64> {
+    let mut hours: Vec<&Hour> = load.hours.values().filter(|h| h.timed > 0).collect();
+    if hours.len() < 6 {
+        return None;
+    }
+    hours.sort_by_key(|h| h.decisions);
+    let (quiet, busy) = hours.split_at(hours.len() / 2);
+    let mean = |hours: &[&Hour]| hours.iter().map(|h| h.busy).sum::<u64>() as f64 / hours.iter().map(|h| h.timed).sum::<u64>().max(1) as f64;
+    let quiet = mean(quiet);
+    (quiet > 0.0).then(|| mean(busy) / quiet)
+}
+
+fn days(whole: &Load, from: Nanos, to: Nanos, history: &BTreeMap<i64, f64>) -> Vec<Day> {
+    let mut sums: BTreeMap<i64, f64> = BTreeMap::new();
+    for (hour, of) in &whole.hours {
+        *sums.entry(hour.div_euclid(DAY)).or_default() += of.decisions as f64;
+    }
+    let (first, last) = (from.div_euclid(DAY * HOUR), to.div_euclid(DAY * HOUR));
+    // A first day that begins late, and a last one that ends early, are not whole.
+    let whole = |day: i64| (day > first || from - first * DAY * HOUR < HOUR) && (day < last || (last + 1) * DAY * HOUR - to < HOUR);
+    let named = |day: i64| time::format(day * DAY * HOUR)[..10].to_owned();
+    let mut days: Vec<Day> = (first..=last)
+        .map(|day| Day { day: named(day), number: day, decisions: sums.get(&day).copied().unwrap_or_default(), whole: whole(day), from_prometheus: false })
+        .collect();
+    // Prometheus knows whole days that the docket does not.
+    for (number, decisions) in history.range(..last) {
+        match days.iter_mut().find(|day| day.number == *number) {
+            Some(day) if day.whole => {}
+            Some(day) => *day = Day { decisions: *decisions, whole: true, from_prometheus: true, ..day.clone() },
+            None => days.push(Day { day: named(*number), number: *number, decisions: *decisions, whole: true, from_prometheus: true }),
+        }
+    }
+    days.sort_by_key(|day| day.number);
+    days
+}
+
+fn revisions(counter: &Counter) -> Vec<Revision> {
+    let mut all: Vec<Revision> = counter
+        .revisions()
+        .map(|(service, revision, of)| Revision {
+            service: service.to_owned(),
+            revision: revision.to_owned(),
+            first: of.first,
+            last: of.last,
+            decisions: of.decisions,
+            denied: of.denied,
+            failed: of.failed,
+            evaluation: of.latency.evaluation(),
+            before: None,
+            denied_change: None,
+            p95_factor: None,
+        })
+        .collect();
+    all.sort_by(|a, b| (&a.service, a.first, &a.revision).cmp(&(&b.service, b.first, &b.revision)));
+    for i in 1..all.len() {
+        let (known, rest) = all.split_at_mut(i);
+        let (before, this) = (&known[i - 1], &mut rest[0]);
+        if before.service != this.service {
+            continue;
+        }
+        let part = |r: &Revision| r.denied as f64 / r.decisions.max(1) as f64;
+        this.before = Some(before.revision.clone());
+        this.denied_change = Some(part(this) - part(before));
+        let p95 = |r: &Revision| r.evaluation.as_ref().map(|e| e.p95_ns as f64).filter(|n| *n > 0.0);
+        this.p95_factor = p95(this).zip(p95(before)).map(|(now, then)| now / then);
+    }
+    all
+}
+
+fn spare(services: &[Part], counter: &Counter, to: Nanos, cores: f64) -> Vec<Spare> {
+    let since = to.div_euclid(HOUR) - DAY;
+    let spare = |part: &Part| {
+        let opas = counter.opas().filter(|(service, _, load)| *service == part.service && load.hours.range(since + 1..).next().is_some()).count();
+        let busy = part.busy.filter(|b| b.peak_second_cores > 0.0)?;
+        let headroom = |opas: usize| opas as f64 * cores / busy.peak_second_cores;
+        (opas > 0).then(|| Spare {
+            service: part.service.clone(),
+            opas,
+            peak_second_cores: busy.peak_second_cores,
+            headroom: headroom(opas),
+            without_one: (opas > 1).then(|| headroom(opas - 1)),
+        })
+    };
+    let mut all: Vec<Spare> = services.iter().filter_map(spare).collect();
+    all.sort_by(|a, b| a.headroom.total_cmp(&b.headroom));
+    all
+}

@@ -1,0 +1,243 @@
+//! `docket capacity`: a capacity review of what the docket holds.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rdkafka::message::Message;
+use serde_json::Value;
+
+use super::CommandResult;
+use crate::capacity::count::{Counter, HOUR};
+use crate::capacity::{self, Asked, Read, Volume, report, table};
+use crate::decision::record::Record;
+use crate::decision::time::{self, Nanos};
+use crate::decision::verdict::Verdict;
+use crate::log::past::{Edge, Past};
+use crate::metrics::Decisions;
+use crate::pipeline::Pipeline;
+use crate::pipeline::model;
+use crate::sink::Sink;
+use crate::stage::run::{Then, with_sink};
+
+/// Write a capacity review of what the docket holds: load, growth and forecast, evaluation times, costs, headroom, data volume.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  docket capacity pipelines/opa.yaml                                     the last 30 days, as far as the docket has them
+  docket capacity pipelines/opa.yaml --since 7d --cores 2 --out reviews/2026-47
+  docket capacity pipelines/opa.yaml --prometheus http://localhost:9090  with the days before the docket's, for growth
+
+Writes NAME.html (one page that needs nothing else, made to be printed), NAME.json and NAME.csv (by the hour). docs/capacity.md says what
+the numbers are.")]
+pub struct Args {
+    #[arg(value_name = "PIPELINE")]
+    file: PathBuf,
+    /// From where on: start, how long ago, or a time.
+    #[arg(long, value_parser = super::edge, default_value = "30d")]
+    since: Edge,
+    /// Up to where: end, how long ago, or a time.
+    #[arg(long, value_parser = super::edge, default_value = "end")]
+    until: Edge,
+    /// How far ahead to look.
+    #[arg(long, value_parser = super::duration, default_value = "30d")]
+    ahead: Duration,
+    /// Cores that each OPA may use, for headroom.
+    #[arg(long, default_value_t = 1.0)]
+    cores: f64,
+    /// A Prometheus that has scraped docket, to ask for the days before the docket's.
+    #[arg(long, value_name = "URL")]
+    prometheus: Option<String>,
+    /// Files are called so, with .html, .json and .csv.
+    #[arg(long, value_name = "NAME", default_value = "capacity")]
+    out: PathBuf,
+}
+
+const DAY: Nanos = 24 * HOUR;
+/// About so many decisions are encoded for each sink to see what they weigh.
+const WEIGHED: u64 = 50_000;
+
+pub async fn run(args: Args) -> CommandResult {
+    if !(args.cores > 0.0 && args.cores.is_finite()) {
+        return Err("--cores is how many cores an OPA may use, such as 0.5 or 2".into());
+    }
+    let pipeline = super::load(&args.file)?;
+    let now = crate::clock::now();
+    let history = match &args.prometheus {
+        Some(url) => history(url, pipeline.name(), now).await?,
+        None => BTreeMap::new(),
+    };
+    let past = Past::open(&pipeline.file.kafka, "capacity", &pipeline.docket_topic(), args.since, args.until)?;
+    let mut counter = Counter::new(capacity::believed(now));
+    let mut scales = scales(&pipeline, past.offsets())?;
+    let mut read = Read { topic: pipeline.docket_topic(), history: args.prometheus.as_deref().map(without_credentials), ..Read::default() };
+    let bar = super::progress(past.offsets(), "counting");
+    past.read(&mut |n| bar.inc(n), &mut |message| {
+        let value = message.payload().unwrap_or_default();
+        match Record::parse(value) {
+            Ok(record) if record.verdict == Verdict::Finding => read.findings += 1,
+            Ok(record) => {
+                counter.add(&record);
+                scales.iter_mut().for_each(|scale| scale.take(value));
+            }
+            Err(_) => read.unreadable += 1,
+        }
+        true
+    })?;
+    bar.finish_and_clear();
+    let volumes = scales.into_iter().map(Scale::volume).collect();
+    let ahead = (args.ahead.as_secs() / 86_400).clamp(1, 730);
+    let unreadable = read.unreadable;
+    let asked = Asked { pipeline: pipeline.name().to_owned(), cores: args.cores, ahead, history, volumes, read };
+    let Some(review) = capacity::review(counter, asked) else {
+        return Err(format!("there are no decisions in {} from there on; --since start reads all that it holds", pipeline.docket_topic()).into());
+    };
+    let mut written = Vec::new();
+    for (suffix, text) in [("html", report::html(&review, now)), ("json", serde_json::to_string_pretty(&review)? + "\n"), ("csv", table::csv(&review))] {
+        let mut name = args.out.clone().into_os_string();
+        name.push(format!(".{suffix}"));
+        let path = PathBuf::from(name);
+        std::fs::write(&path, text).map_err(|e| format!("{} can't be written: {e}", path.display()))?;
+        written.push(path.display().to_string());
+    }
+    let left_out = if unreadable > 0 { format!("; {unreadable} records are none of docket's") } else { String::new() };
+    anstream::eprintln!("{} decisions from {} to {}{left_out}", review.total.decisions, time::format(review.from), time::format(review.to));
+    anstream::println!("{}", written.join("\n"));
+    Ok(())
+}
+
+/// What a batch of docket records weighs once it is encoded.
+type Weigh = Box<dyn Fn(&[Record<'_>]) -> usize>;
+
+/// What decisions weigh on their way to a sink: some batches are encoded as they would be.
+struct Scale {
+    sink: String,
+    weigh: Result<Weigh, String>,
+    batch_records: usize,
+    /// One of so many batches.
+    one_of: u64,
+    batch: Vec<Vec<u8>>,
+    seen: u64,
+    bytes: u64,
+    decisions: u64,
+}
+
+impl Scale {
+    fn take(&mut self, value: &[u8]) {
+        self.seen += 1;
+        let batch = (self.seen - 1) / self.batch_records as u64;
+        if self.weigh.is_err() || !batch.is_multiple_of(self.one_of) {
+            return;
+        }
+        self.batch.push(value.to_owned());
+        if self.batch.len() >= self.batch_records {
+            self.encode();
+        }
+    }
+
+    fn encode(&mut self) {
+        let records: Vec<Record<'_>> = self.batch.iter().filter_map(|value| Record::parse(value).ok()).collect();
+        if let (Ok(weigh), false) = (&self.weigh, records.is_empty()) {
+            self.bytes += weigh(&records) as u64;
+            self.decisions += records.len() as u64;
+        }
+        self.batch.clear();
+    }
+
+    fn volume(mut self) -> Volume {
+        self.encode();
+        Volume {
+            sink: self.sink,
+            bytes_per_decision: self.bytes as f64 / self.decisions.max(1) as f64,
+            bytes_per_day: 0.0,
+            bytes: 0.0,
+            of: self.decisions,
+            unknown: self.weigh.err(),
+        }
+    }
+}
+
+struct Weighed;
+
+impl Then for Weighed {
+    type Output = Weigh;
+
+    fn then<S: Sink>(self, sink: S) -> Weigh {
+        Box::new(move |records| S::size(&sink.encode(records)))
+    }
+}
+
+fn scales(pipeline: &Pipeline, offsets: u64) -> Result<Vec<Scale>, prometheus::Error> {
+    let registry = prometheus::Registry::new();
+    let decisions = Arc::new(Decisions::new(pipeline.name(), 1, &registry, Arc::default())?);
+    // The metrics sink sends nothing anywhere.
+    let sinks = pipeline.file.sinks.iter().filter(|(_, sink)| !matches!(sink, model::Sink::Metrics(_)));
+    let scale = |(name, sink): (&String, &model::Sink)| Scale {
+        sink: name.clone(),
+        weigh: with_sink(name, sink, &decisions, Weighed).map_err(|e| e.to_string()),
+        // A batch is not filled unless there is a lot to do; it is then smaller, and compresses a little less.
+        batch_records: sink.delivery().batch_records.clamp(1, 2000),
+        one_of: offsets.div_ceil(WEIGHED).max(1),
+        batch: Vec::new(),
+        seen: 0,
+        bytes: 0,
+        decisions: 0,
+    };
+    Ok(sinks.map(scale).collect())
+}
+
+/// Decisions of each whole day that Prometheus has, up to 400 days back.
+async fn history(url: &str, pipeline: &str, now: Nanos) -> Result<BTreeMap<i64, f64>, String> {
+    let wrong = |what: String| format!("Prometheus at {}: {what}", without_credentials(url));
+    let mut address = reqwest::Url::parse(&format!("{}/api/v1/query_range", url.trim_end_matches('/'))).map_err(|e| wrong(e.to_string()))?;
+    let midnight = now.div_euclid(DAY);
+    let query = format!("sum(increase(docket_decisions_total{{pipeline=\"{pipeline}\"}}[1d]))");
+    address
+        .query_pairs_mut()
+        .append_pair("query", &query)
+        .append_pair("start", &((midnight - 400) * 86_400).to_string())
+        .append_pair("end", &(midnight * 86_400).to_string())
+        .append_pair("step", "86400");
+    let client = reqwest::Client::builder().timeout(Duration::from_secs(120)).build().map_err(|e| wrong(e.to_string()))?;
+    let answer = client.get(address).send().await.map_err(|e| wrong(e.without_url().to_string()))?;
+    let status = answer.status();
+    let text = answer.text().await.map_err(|e| wrong(e.without_url().to_string()))?;
+    let answer: Value = serde_json::from_str(&text).map_err(|_| wrong(format!("answered {status}, not in JSON; is it Prometheus' address?")))?;
+    if answer["status"] != "success" {
+        return Err(wrong(answer["error"].as_str().unwrap_or("no success").to_owned()));
+    }
+    Ok(days(&answer["data"]["result"][0]["values"]))
+}
+
+/// The value at a midnight is of the day before.
+fn days(values: &Value) -> BTreeMap<i64, f64> {
+    let day = |pair: &Value| Some((pair[0].as_f64()? as i64 / 86_400 - 1, pair[1].as_str()?.parse::<f64>().ok().filter(|n| n.is_finite())?));
+    let mut days: BTreeMap<i64, f64> = values.as_array().into_iter().flatten().filter_map(day).collect();
+    // Prometheus may have begun to scrape in the middle of the first day.
+    days.pop_first();
+    days
+}
+
+fn without_credentials(url: &str) -> String {
+    let Ok(mut url) = reqwest::Url::parse(url) else { return "that address".into() };
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
+    url.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prometheus_tells_of_the_day_before_each_midnight() {
+        let values = serde_json::json!([[1_795_478_400, "5"], [1_795_564_800, "10"], [1_795_651_200, "NaN"], [1_795_737_600, "20.5"]]);
+        let first = 1_795_478_400 / 86_400;
+        assert_eq!(days(&values), BTreeMap::from([(first, 10.0), (first + 2, 20.5)]));
+    }
+
+    #[test]
+    fn credentials_in_an_address_are_not_shown() {
+        assert_eq!(without_credentials("http://user:canary@host:9090"), "http://host:9090/");
+    }
+}
