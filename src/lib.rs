@@ -10,7 +10,7 @@
 //! - [`spike`]: denial spikes and silent failures. Pure.
 //! - [`notify`]: tells people of them.
 //! - [`telemetry`]: docket's own counters, logs, traces and health.
-//! - [`admin`]: the port that serves them.
+//! - [`admin`]: the port that serves them; [`push`] sends them where nobody can scrape.
 //! - [`capacity`]: capacity reviews: rates, growth, cost, headroom. Pure.
 //! - [`verify`]: whether the sinks hold what the docket holds.
 //! - [`generate`]: made-up decisions, for load and the demo.
@@ -27,6 +27,7 @@ pub mod log;
 pub mod metrics;
 pub mod notify;
 pub mod pipeline;
+pub mod push;
 pub mod sink;
 pub mod spike;
 pub mod stage;

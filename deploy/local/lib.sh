@@ -70,7 +70,7 @@ quietly() {
 
 # Builds one Go program from a module whose go.mod has `replace` lines (which `go install` refuses):
 # a module of our own repeats its requirements and replacements.
-#   go_build MODULE VERSION PACKAGE OUTPUT [SUB-MODULE that is replaced by a local folder: the released one is taken]...
+#   go_build MODULE VERSION PACKAGE OUTPUT [-FLAG of go build | SUB-MODULE that is replaced by a local folder: the released one is taken]...
 go_build() ( # in a subshell of its own: `set -e` does not reach a function that is called in a condition
   need go "install Go 1.24 or later"
   module=$1 version=$2 package=$3 output=$4; shift 4
@@ -80,8 +80,14 @@ go_build() ( # in a subshell of its own: `set -e` does not reach a function that
   mod=$(go mod download -json "$module@$version" | sed -n 's/.*"GoMod": "\(.*\)".*/\1/p')
   [ -n "$mod" ] || die "$module@$version could not be downloaded"
   sed -e 's#^module .*#module local/build#' "$mod" >go.mod || exit 1
-  for local in "$@"; do go mod edit -dropreplace "$local" || exit 1; done
+  flags=()
+  for more in "$@"; do
+    case $more in
+      -*) flags+=("$more") ;;
+      *) go mod edit -dropreplace "$more" || exit 1 ;;
+    esac
+  done
   go mod edit -require "$module@$version" &&
-    go build -mod=mod -trimpath -ldflags '-s -w' -o "$output.part" "$package" &&
+    go build -mod=mod -trimpath -ldflags '-s -w' "${flags[@]}" -o "$output.part" "$package" &&
     mv "$output.part" "$output"
 )

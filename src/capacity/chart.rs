@@ -81,7 +81,7 @@ impl Frame {
         (0..).map(|i| first + i * step).take_while(|at| *at <= self.to).map(|at| (at, name(at))).collect()
     }
 
-    fn draw(&self, label: &str, inside: Markup) -> Markup {
+    fn draw(&self, label: &str, inside: &Markup) -> Markup {
         html! {
             svg viewBox=(format!("0 0 {WIDTH} {}", self.height)) role="img" aria-label=(label) {
                 @for tick in &self.ticks {
@@ -138,7 +138,7 @@ pub fn load(from: Nanos, width: Nanos, area: &Steps, line: &Steps) -> Markup {
     let base = px(frame.y(0.0));
     html! {
         (legend(&[(&area.name, COLOURS[0]), (&line.name, COLOURS[3])]))
-        (frame.draw(&format!("{}; {}", area.name, line.name), html! {
+        (frame.draw(&format!("{}; {}", area.name, line.name), &html! {
             path d=(format!("{under}L{},{base}L{},{base}Z", px(frame.x(to)), px(frame.x(from)))) fill=(COLOURS[0]) fill-opacity="0.55" {}
             path d=(outline(&frame, from, width, line.values.iter().copied())) fill="none" stroke=(COLOURS[3]) stroke-width="1.3" {}
         }))
@@ -170,7 +170,7 @@ pub fn stack(from: Nanos, width: Nanos, series: &[Steps]) -> Markup {
     let names: Vec<(&str, &str)> = series.iter().zip(COLOURS.iter().cycle()).map(|(s, c)| (s.name.as_str(), *c)).collect();
     html! {
         (legend(&names))
-        (frame.draw("stacked", html! {
+        (frame.draw("stacked", &html! {
             @for (colour, below, above) in &layers {
                 path d=(area(below, above)) fill=(colour) {}
             }
@@ -200,7 +200,7 @@ pub fn growth(bars: &[Bar], ahead: &[(Nanos, [f64; 3])]) -> Markup {
     high.reverse();
     html! {
         (legend(&[("decisions a day", COLOURS[0]), ("expected", COLOURS[3]), ("80 % of days", "#f3c9a5")]))
-        (frame.draw("decisions a day, and the forecast", html! {
+        (frame.draw("decisions a day, and the forecast", &html! {
             @for bar in bars {
                 rect x=(px(frame.x(bar.at) + 0.5)) width=(px(wide)) y=(px(frame.y(bar.value))) height=(px(frame.y(0.0) - frame.y(bar.value)))
                     fill=(COLOURS[0]) fill-opacity=(if bar.pale { "0.3" } else { "0.8" }) {}

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::CommandResult;
 use crate::stage::run::{self, Parts, Process, Roles};
 use crate::telemetry::Health;
-use crate::{admin, telemetry};
+use crate::{admin, push, telemetry};
 
 /// Run pipelines until SIGTERM or SIGINT; then deliver what was read, commit, and end.
 #[derive(clap::Args)]
@@ -23,7 +23,8 @@ use crate::{admin, telemetry};
 A changed pipeline file is taken up on SIGHUP and within a few seconds by itself: the parts that it changes are started again, the others
 run on. A file with errors is refused with all of them, and the old one stays in force. SIGTERM delivers what was read and commits it.
 
-The admin port (admin.listen, 127.0.0.1:9464 unless set) of the first pipeline serves /metrics, /healthz and /readyz for all.")]
+The admin port (admin.listen, 127.0.0.1:9464 unless set) of the first pipeline serves /metrics, /healthz and /readyz for all;
+its telemetry section says where they are pushed.")]
 pub struct Args {
     #[arg(required = true, value_name = "PIPELINE")]
     files: Vec<PathBuf>,
@@ -53,6 +54,7 @@ pub async fn run(args: Args) -> CommandResult {
     let Some(first) = pipelines.first() else { return Ok(()) };
     let listen = first.file.admin.listen.clone();
     let otlp = first.file.telemetry.otlp.clone();
+    let push = first.file.telemetry.push.clone();
     let _telemetry = telemetry::start(args.log_json, otlp.as_deref())?;
 
     let roles = Roles::parse(&args.only)?;
@@ -73,6 +75,8 @@ pub async fn run(args: Args) -> CommandResult {
         .await
         .map_err(|e| format!("the admin port {listen} can't be opened: {e}; set admin.listen in {}", first.path.display()))?;
     tracing::info!(%address, "admin port open");
+    let source = push::Source { registry: process.registry.clone(), exemplars: process.exemplars.clone(), began: crate::clock::now() };
+    let pushing = push::start(&push, &source, &served).map_err(|e| format!("{}: {e}", args.files[0].display()))?;
 
     let mut running = Vec::new();
     for pipeline in pipelines {
@@ -92,6 +96,7 @@ pub async fn run(args: Args) -> CommandResult {
     let running = watched.task.await?;
     tokio::task::spawn_blocking(move || running.into_iter().for_each(Parts::join)).await?;
     served.cancel();
+    pushing.join_all().await;
     tracing::info!("stopped");
     Ok(())
 }

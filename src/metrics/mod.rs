@@ -1,11 +1,14 @@
 //! The decision families: what Prometheus scrapes of the decisions themselves.
 //!
-//! `guard` keeps the number of series bounded, `exemplars` remembers a trace for what is counted, `openmetrics` writes
-//! the registry with them.
+//! `guard` keeps the number of series bounded, `exemplars` remembers a trace for what is counted. The registry with them as text for
+//! who scrapes (`openmetrics`), and for those to whom it is pushed (`remote_write`, `otlp`), of single `samples`.
 
 pub mod exemplars;
 pub mod guard;
 pub mod openmetrics;
+pub mod otlp;
+pub mod remote_write;
+pub mod samples;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -3,9 +3,10 @@
 
 use std::fmt::Write;
 
-use prometheus::proto::{LabelPair, Metric, MetricFamily, MetricType};
+use prometheus::proto::{MetricFamily, MetricType};
 
-use super::exemplars::{Exemplar, Exemplars};
+use super::exemplars::Exemplars;
+use super::samples::{self, Sample, number};
 
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -22,89 +23,46 @@ pub fn is_accepted(accept: &str) -> bool {
 pub fn encode(families: &[MetricFamily], exemplars: &Exemplars) -> String {
     let mut out = String::with_capacity(64 << 10);
     for family in families {
-        let kind = family.get_field_type();
-        let name = family.name();
-        // A counter's family has no suffix, its samples have.
-        let base = if kind == MetricType::COUNTER { name.strip_suffix("_total").unwrap_or(name) } else { name };
-        let word = match kind {
+        let word = match family.get_field_type() {
             MetricType::COUNTER => "counter",
             MetricType::GAUGE => "gauge",
             MetricType::HISTOGRAM => "histogram",
             MetricType::SUMMARY => "summary",
             MetricType::UNTYPED => "unknown",
         };
+        // A counter's family has no suffix, its samples have.
+        let base = samples::base(family);
         let _ = write!(out, "# HELP {base} ");
         escape(&mut out, family.help());
         let _ = write!(out, "\n# TYPE {base} {word}\n");
-        for metric in family.get_metric() {
-            let of = |bucket| exemplar(exemplars, name, metric, bucket);
-            match kind {
-                MetricType::COUNTER => sample(&mut out, &format!("{base}_total"), metric, None, metric.get_counter().get_value(), of(None)),
-                MetricType::HISTOGRAM => {
-                    let histogram = metric.get_histogram();
-                    let mut infinite = false;
-                    for (i, bucket) in histogram.get_bucket().iter().enumerate() {
-                        let bound = bucket.upper_bound();
-                        infinite |= bound.is_infinite();
-                        let le = number(bound);
-                        sample(&mut out, &format!("{base}_bucket"), metric, Some(("le", &le)), bucket.cumulative_count() as f64, of(Some(i)));
-                    }
-                    if !infinite {
-                        let last = of(Some(histogram.get_bucket().len()));
-                        sample(&mut out, &format!("{base}_bucket"), metric, Some(("le", "+Inf")), histogram.get_sample_count() as f64, last);
-                    }
-                    sample(&mut out, &format!("{base}_count"), metric, None, histogram.get_sample_count() as f64, None);
-                    sample(&mut out, &format!("{base}_sum"), metric, None, histogram.get_sample_sum(), None);
-                }
-                // No summaries are kept.
-                _ => sample(&mut out, base, metric, None, metric.get_gauge().get_value(), None),
-            }
+        for sample in samples::of(family, exemplars) {
+            out.push_str(base);
+            write_sample(&mut out, &sample);
         }
     }
     out.push_str("# EOF\n");
     out
 }
 
-/// Labels of the families that have exemplars, in their order; the registry sorts them by name.
-const SERIES: [(&str, &[&str]); 2] =
-    [("docket_decisions_total", &["service", "policy", "verdict", "revision"]), ("docket_decision_duration_seconds", &["service", "policy"])];
-
-fn exemplar(exemplars: &Exemplars, family: &str, metric: &Metric, bucket: Option<usize>) -> Option<Exemplar> {
-    let (_, names) = SERIES.iter().find(|(name, _)| *name == family)?;
-    let value = |name: &str| metric.get_label().iter().find(|l| l.name() == name).map(LabelPair::value);
-    let labels: Vec<&str> = names.iter().map(|name| value(name)).collect::<Option<_>>()?;
-    exemplars.get(family, value("pipeline")?, &labels, bucket)
-}
-
-fn sample(out: &mut String, name: &str, metric: &Metric, more: Option<(&str, &str)>, value: f64, exemplar: Option<Exemplar>) {
-    out.push_str(name);
-    let labels = metric.get_label().iter().map(|l| (l.name(), l.value())).chain(more);
+fn write_sample(out: &mut String, sample: &Sample<'_>) {
+    out.push_str(sample.suffix);
     let mut open = '{';
-    for (name, value) in labels {
+    for (name, value) in sample.labels() {
         out.push(open);
         open = ',';
         let _ = write!(out, "{name}=\"");
-        escape(out, value);
+        escape(out, &value);
         out.push('"');
     }
     if open == ',' {
         out.push('}');
     }
-    let _ = write!(out, " {}", number(value));
-    if let Some(exemplar) = exemplar {
+    let _ = write!(out, " {}", number(sample.value));
+    if let Some(exemplar) = sample.exemplar {
         let seconds = exemplar.at as f64 / 1e9;
         let _ = write!(out, " # {{trace_id=\"{}\",span_id=\"{}\"}} {} {seconds:.3}", exemplar.trace_id, exemplar.span_id, number(exemplar.value));
     }
     out.push('\n');
-}
-
-fn number(value: f64) -> String {
-    match value {
-        v if v.is_infinite() => if v > 0.0 { "+Inf" } else { "-Inf" }.into(),
-        v if v.is_nan() => "NaN".into(),
-        // A whole bound is written as a float: le="1.0".
-        v => format!("{v:?}"),
-    }
 }
 
 fn escape(out: &mut String, text: &str) {
@@ -127,6 +85,7 @@ mod tests {
     use super::*;
     use crate::decision::ids::{SpanId, TraceId};
     use crate::decision::verdict::Verdict;
+    use crate::metrics::exemplars::Exemplar;
     use crate::metrics::{Decisions, Series, Tally};
 
     #[test]

@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::push::Push;
 use super::secrets::Secret;
 use super::spikes::Spikes;
 use super::units::{Bytes, Span};
@@ -729,6 +730,8 @@ pub struct Telemetry {
     /// OTLP/gRPC endpoint for docket's own traces and logs.
     #[schemars(regex(pattern = r"^https?://.+"))]
     pub otlp: Option<String>,
+    /// Where the metrics are pushed, by name, for those who can't scrape the admin port.
+    pub push: BTreeMap<String, Push>,
 }
 
 /// A test case of the pipeline file.

@@ -145,7 +145,7 @@ async fn content(mut response: Response) -> Result<Vec<u8>, reqwest::Error> {
 }
 
 /// Retry-After (RFC 9110, section 10.2.3): seconds, or a date.
-fn retry_after(response: &Response) -> Option<Duration> {
+pub fn retry_after(response: &Response) -> Option<Duration> {
     wait(response.headers().get(RETRY_AFTER)?.to_str().ok()?.trim(), crate::clock::now())
 }
 
@@ -162,7 +162,7 @@ fn wait(text: &str, now: crate::decision::time::Nanos) -> Option<Duration> {
 }
 
 /// What a failed request means: no answer came.
-fn broken(error: &reqwest::Error) -> Outcome {
+pub fn broken(error: &reqwest::Error) -> Outcome {
     let cause = if error.is_timeout() { Cause::Timeout } else { Cause::Connection };
     // The chain of causes says what happened; the error itself names the URL, which may hold credentials.
     let mut detail = String::new();

@@ -15,6 +15,7 @@ mod dashboards;
 mod delivery;
 mod faults;
 mod opa;
+mod push;
 mod samples;
 mod spikes;
 

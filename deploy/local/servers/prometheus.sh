@@ -17,7 +17,7 @@ scrape_configs:
     file_sd_configs: [{files: [$dir/targets.json], refresh_interval: 1s}]
 YAML
   launch prometheus prometheus --config.file="$dir/prometheus.yml" --storage.tsdb.path="$dir/data" \
-    --web.listen-address="127.0.0.1:$p" --enable-feature=exemplar-storage --log.level=warn
+    --web.listen-address="127.0.0.1:$p" --enable-feature=exemplar-storage --web.enable-remote-write-receiver --log.level=warn
   wait_for prometheus 30 http_ok "http://127.0.0.1:$p/-/ready"
   address PROMETHEUS_URL "http://127.0.0.1:$p"
   address PROMETHEUS_TARGETS_FILE "$dir/targets.json"

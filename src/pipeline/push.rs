@@ -1,0 +1,92 @@
+//! The pipeline file's `telemetry.push:` section: where metrics are sent, for those who can't scrape.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::model::{Auth, HttpCompression, Tls};
+use super::secrets::Secret;
+use super::units::Span;
+
+/// Where metrics are pushed.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Push {
+    /// Prometheus remote write.
+    RemoteWrite(RemoteWrite),
+    /// OTLP metrics over HTTP with protobuf.
+    Otlp(Otlp),
+}
+
+impl Push {
+    pub fn interval(&self) -> Span {
+        match self {
+            Push::RemoteWrite(r) => r.interval,
+            Push::Otlp(o) => o.interval,
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RemoteWrite {
+    /// The whole address, such as https://mimir/api/v1/push or http://prometheus:9090/api/v1/write.
+    #[schemars(regex(pattern = r"^https?://.+"))]
+    pub url: String,
+    #[serde(default)]
+    pub version: Version,
+    #[serde(default = "often")]
+    pub interval: Span,
+    /// Labels of every series. job (docket) and instance (the host's name) unless set.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    #[serde(default)]
+    pub headers: BTreeMap<String, Secret>,
+    #[serde(default)]
+    pub auth: Option<Auth>,
+    #[serde(default)]
+    pub tls: Tls,
+}
+
+/// The version of remote write.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+pub enum Version {
+    /// 2.0, and 1.0 for a server that does not take it.
+    #[default]
+    #[serde(rename = "auto")]
+    Auto,
+    #[serde(rename = "1.0")]
+    V1,
+    #[serde(rename = "2.0")]
+    V2,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Otlp {
+    /// http://host:4318; /v1/metrics is added. For Prometheus, http://host:9090/api/v1/otlp.
+    #[schemars(regex(pattern = r"^https?://.+"))]
+    pub endpoint: String,
+    #[serde(default = "often")]
+    pub interval: Span,
+    /// Attributes of the resource. service.name (docket), service.instance.id (the host's name) and service.version unless set.
+    #[serde(default)]
+    pub resource: BTreeMap<String, String>,
+    #[serde(default = "gzip")]
+    pub compression: HttpCompression,
+    #[serde(default)]
+    pub headers: BTreeMap<String, Secret>,
+    #[serde(default)]
+    pub auth: Option<Auth>,
+    #[serde(default)]
+    pub tls: Tls,
+}
+
+fn often() -> Span {
+    super::spikes::span(15)
+}
+
+fn gzip() -> HttpCompression {
+    HttpCompression::Gzip
+}
