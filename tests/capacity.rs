@@ -1,6 +1,6 @@
 //! A capacity review's numbers are those that its input has: counted here again, in the plainest way.
-
 #![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use docket::capacity::count::Counter;

@@ -67,7 +67,7 @@ pub async fn run(args: Args) -> CommandResult {
         Some(url) => history(url, pipeline.name(), now).await?,
         None => BTreeMap::new(),
     };
-    let past = Past::open(&pipeline.file.kafka, "capacity", &pipeline.docket_topic(), args.since, args.until)?;
+    let past = Past::open(&pipeline, "capacity", &pipeline.docket_topic(), args.since, args.until)?;
     let mut counter = Counter::new(capacity::believed(now));
     let mut scales = scales(&pipeline, past.offsets())?;
     let mut read = Read { topic: pipeline.docket_topic(), history: args.prometheus.as_deref().map(without_credentials), ..Read::default() };

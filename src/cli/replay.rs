@@ -151,7 +151,7 @@ fn told(name: &str, sent: Sent) -> String {
 async fn past(args: &Args, parts: &Parts, name: &str) -> CommandResult {
     let pipeline = parts.pipeline.clone();
     let from = args.which.from;
-    let open = |edge| Past::open(&pipeline.file.kafka, "replay", &pipeline.docket_topic(), from, edge);
+    let open = |edge| Past::open(&pipeline, "replay", &pipeline.docket_topic(), from, edge);
     let past = tokio::task::block_in_place(|| open(args.which.until))?;
     if !args.send {
         let mut records = 0u64;

@@ -67,7 +67,7 @@ pub fn run(args: &Args) -> CommandResult {
     if let Some(section) = &pipeline.file.spikes {
         spikes = section.clone();
     }
-    let past = Past::open(&pipeline.file.kafka, "spikes", &pipeline.docket_topic(), args.since, Edge::End)?;
+    let past = Past::open(&pipeline, "spikes", &pipeline.docket_topic(), args.since, Edge::End)?;
     let mut detector = Detector::new(config(args, &spikes));
     let mut reorder = Reorder::default();
     let mut clocks: BTreeMap<i32, Nanos> = past.stretches().iter().filter(|s| s.from < s.to).map(|s| (s.partition, Nanos::MIN)).collect();

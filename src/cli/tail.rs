@@ -59,7 +59,7 @@ pub fn run(args: &Args) -> CommandResult {
         None => None,
         Some(text) => Some(GlobBuilder::new(text.trim_start_matches('/')).literal_separator(true).build()?.compile_matcher()),
     };
-    let past = Past::open(&pipeline.file.kafka, "tail", &pipeline.docket_topic(), args.from, Edge::End)?;
+    let past = Past::open(&pipeline, "tail", &pipeline.docket_topic(), args.from, Edge::End)?;
     let mut out = anstream::AutoStream::auto(std::io::stdout()).lock();
     let mut shown = 0;
     let mut failed = None;

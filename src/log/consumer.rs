@@ -28,6 +28,7 @@ pub type Group<A> = BaseConsumer<Context<A>>;
 pub struct Context<A> {
     pub assignments: A,
     part: String,
+    group: String,
     kafka: Kafka,
     meters: Arc<Meters>,
     progress: Arc<Progress>,
@@ -162,7 +163,7 @@ pub fn join<A: Assignments>(reading: &Reading<'_>, assignments: A, meters: Arc<M
     if let Some(id) = reading.instance_id {
         config.set("group.instance.id", format!("{id}-{}", reading.part));
     }
-    let context = Context { assignments, part: reading.part.to_owned(), kafka: reading.kafka.clone(), meters, progress, ends: Mutex::default() };
+    let context = Context { assignments, part: reading.part.to_owned(), group: reading.group.to_owned(), kafka: reading.kafka.clone(), meters, progress, ends: Mutex::default() };
     let consumer: Group<A> = client::with_properties(config, reading.kafka).create_with_context(context)?;
     consumer.subscribe(reading.topics)?;
     Ok(consumer)
@@ -233,8 +234,8 @@ impl<A: Assignments> Reader for Group<A> {
     }
 
     fn read_back(&self, topic: &str, partition: i32, before: i64, count: usize, take: &mut dyn FnMut(&[u8])) -> KafkaResult<()> {
-        let kafka = &self.context().kafka;
-        past::before(kafka, topic, partition, before, count, take)
+        let Context { kafka, group, .. } = &**self.context();
+        past::before(kafka, group, topic, partition, before, count, take)
     }
 
     fn end(&self, topic: &str, partition: i32) -> Option<i64> {

@@ -10,16 +10,20 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use super::client;
 use crate::decision::time::Nanos;
+use crate::pipeline::Pipeline;
 use crate::pipeline::model::Kafka;
 
 const TIMEOUT: Duration = Duration::from_secs(15);
 
+/// The part of a group's name for who only reads.
+pub const READER: &str = "reader";
+
 /// A client that joins no group and commits nothing.
-pub fn reader(kafka: &Kafka, part: &str) -> KafkaResult<BaseConsumer> {
+pub fn reader(kafka: &Kafka, part: &str, group: &str) -> KafkaResult<BaseConsumer> {
     let mut config = client::config(kafka, part);
     config
-        // librdkafka wants a name all the same.
-        .set("group.id", format!("docket-{part}"))
+        // librdkafka wants one all the same, and asks for its coordinator; the pipeline has rights to its own groups only.
+        .set("group.id", group)
         .set("enable.auto.commit", "false")
         .set("isolation.level", "read_committed")
         .set("enable.partition.eof", "true")
@@ -30,8 +34,8 @@ pub fn reader(kafka: &Kafka, part: &str) -> KafkaResult<BaseConsumer> {
 }
 
 /// Up to `count` records of a partition that stand before an offset.
-pub fn before(kafka: &Kafka, topic: &str, partition: i32, before: i64, count: usize, take: &mut dyn FnMut(&[u8])) -> KafkaResult<()> {
-    let reader = reader(kafka, "read-back")?;
+pub fn before(kafka: &Kafka, group: &str, topic: &str, partition: i32, before: i64, count: usize, take: &mut dyn FnMut(&[u8])) -> KafkaResult<()> {
+    let reader = reader(kafka, "read-back", group)?;
     let (low, _) = reader.fetch_watermarks(topic, partition, TIMEOUT)?;
     // Transaction markers take offsets, too; what they cost is read again from a little further back.
     let start = low.max(before - i64::try_from(count).unwrap_or(i64::MAX).saturating_add(count as i64 / 8));
@@ -108,9 +112,10 @@ pub enum PastError {
 }
 
 impl Past {
-    pub fn open(kafka: &Kafka, part: &str, topic: &str, from: Edge, to: Edge) -> Result<Past, PastError> {
+    pub fn open(pipeline: &Pipeline, part: &str, topic: &str, from: Edge, to: Edge) -> Result<Past, PastError> {
+        let kafka = &pipeline.file.kafka;
         let wrong = |error| PastError::Kafka { topic: topic.to_owned(), error };
-        let reader = reader(kafka, part).map_err(wrong)?;
+        let reader = reader(kafka, part, &pipeline.group(READER)).map_err(wrong)?;
         let unreachable = |error| PastError::Unreachable { brokers: kafka.brokers.clone(), error };
         let metadata = reader.fetch_metadata(Some(topic), TIMEOUT).map_err(unreachable)?;
         let partitions: Vec<i32> =

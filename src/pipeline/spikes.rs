@@ -8,8 +8,8 @@ use serde::Deserialize;
 
 use super::model::{Auth, Tls};
 use super::secrets::Secret;
-use super::units::Span;
-use crate::decision::time::nanos;
+use super::units::{Daily, Moment, Span};
+use crate::decision::time::{Nanos, nanos};
 use crate::spike::detector::Config;
 use crate::spike::{Finding, Kind};
 
@@ -67,6 +67,21 @@ pub struct Ignore {
     /// All kinds unless set.
     #[serde(default)]
     pub kinds: Vec<Kind>,
+    /// From this time on, and only before that one.
+    #[serde(default)]
+    pub from: Option<Moment>,
+    #[serde(default)]
+    pub until: Option<Moment>,
+    /// Only within these hours of each day, in UTC.
+    #[serde(default)]
+    pub daily: Option<Daily>,
+}
+
+impl Ignore {
+    /// By when it was certain: what begins to be ignored is ignored to its end.
+    fn applies(&self, at: Nanos) -> bool {
+        self.from.is_none_or(|from| from.0 <= at) && self.until.is_none_or(|until| at < until.0) && self.daily.is_none_or(|daily| daily.has(at))
+    }
 }
 
 fn any() -> String {
@@ -163,7 +178,33 @@ impl Spikes {
         self.ignore.iter().any(|i| {
             let fits =
                 |glob: &str, text: &str| globset::GlobBuilder::new(glob).literal_separator(true).build().is_ok_and(|g| g.compile_matcher().is_match(text));
-            fits(&i.service, &finding.service) && fits(&i.policy, &finding.policy) && (i.kinds.is_empty() || i.kinds.contains(&finding.kind))
+            fits(&i.service, &finding.service) && fits(&i.policy, &finding.policy) && (i.kinds.is_empty() || i.kinds.contains(&finding.kind)) && i.applies(finding.detected)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_ignored_at_some_times_is_said_at_others() {
+        let night = Ignore {
+            service: "batch".into(),
+            policy: any(),
+            kinds: vec![Kind::DenialSpike],
+            from: None,
+            until: Some("2026-12-01T00:00:00Z".parse().unwrap()),
+            daily: Some("02:00-04:00".parse().unwrap()),
+        };
+        let spikes = Spikes { ignore: vec![night], ..Spikes::default() };
+        let ignored = |service: &str, kind: Kind, at: &str| {
+            let detected = at.parse::<Moment>().unwrap().0;
+            spikes.ignores(&Finding { detected, ..Finding::new(kind, service, "a/b") })
+        };
+        assert!(ignored("batch", Kind::DenialSpike, "2026-11-30T03:00:00Z"));
+        assert!(!ignored("batch", Kind::DenialSpike, "2026-11-30T05:00:00Z"), "not at night");
+        assert!(!ignored("batch", Kind::DenialSpike, "2026-12-01T03:00:00Z"), "over");
+        assert!(!ignored("batch", Kind::FailureSpike, "2026-11-30T03:00:00Z") && !ignored("orders", Kind::DenialSpike, "2026-11-30T03:00:00Z"));
     }
 }

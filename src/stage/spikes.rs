@@ -117,7 +117,7 @@ impl Spikes {
     fn lead(&self, member: &BaseConsumer, producer: &FutureProducer, notifiers: &Notifiers, stop: &CancellationToken) -> Result<(), SpikesError> {
         let part = format!("{}/spikes", self.pipeline.name());
         let history = nanos(self.section.history.0);
-        let past = Past::open(&self.pipeline.file.kafka, "spikes", &self.pipeline.docket_topic(), Edge::At(clock::now().saturating_sub(history)), Edge::End)?;
+        let past = Past::open(&self.pipeline, "spikes", &self.pipeline.docket_topic(), Edge::At(clock::now().saturating_sub(history)), Edge::End)?;
         let mut watch = Watch::new(self, past.stretches().iter().map(|s| s.partition));
         let (mut looked, mut advanced) = (Instant::now(), Instant::now());
         past.watch(&mut |seen| {

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use support::{Place, create_topic, docket};
 
+mod acls;
 mod bad_input;
 mod capacity;
 mod crash;

@@ -1,4 +1,5 @@
-# Apache Kafka, one KRaft node. KAFKA_PROPERTIES may hold extra broker settings, one a line.
+# Apache Kafka, one KRaft node. Who comes in by KAFKA_BOOTSTRAP may do everything; by KAFKA_SASL_BOOTSTRAP, with SASL/PLAIN as user docket and
+# password docket-password, what its ACLs allow. KAFKA_PROPERTIES may hold extra broker settings, one a line.
 VERSION=4.1.1
 DIR=$CACHE/kafka-$VERSION
 
@@ -14,14 +15,19 @@ install() {
 kafka_topic() { java -cp "$DIR/libs/*" org.apache.kafka.tools.TopicCommand --bootstrap-server "127.0.0.1:$1" --list; }
 
 start() {
-  local dir=$STATE/kafka p c
-  p=$(port kafka broker) c=$(port kafka controller)
+  local dir=$STATE/kafka p c s
+  p=$(port kafka broker) c=$(port kafka controller) s=$(port kafka sasl)
   cat >"$dir/server.properties" <<PROPERTIES
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:$c
-listeners=PLAINTEXT://127.0.0.1:$p,CONTROLLER://127.0.0.1:$c
-advertised.listeners=PLAINTEXT://127.0.0.1:$p
+listeners=PLAINTEXT://127.0.0.1:$p,SASL://127.0.0.1:$s,CONTROLLER://127.0.0.1:$c
+advertised.listeners=PLAINTEXT://127.0.0.1:$p,SASL://127.0.0.1:$s
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL:SASL_PLAINTEXT
+listener.name.sasl.sasl.enabled.mechanisms=PLAIN
+listener.name.sasl.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required user_docket="docket-password";
+authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+super.users=User:ANONYMOUS
 controller.listener.names=CONTROLLER
 inter.broker.listener.name=PLAINTEXT
 log.dirs=$dir/data
@@ -43,5 +49,6 @@ PROPERTIES
     -Dorg.slf4j.simpleLogger.defaultLogLevel=warn kafka.Kafka "$dir/server.properties"
   wait_for kafka 60 kafka_topic "$p"
   address KAFKA_BOOTSTRAP "127.0.0.1:$p"
+  address KAFKA_SASL_BOOTSTRAP "127.0.0.1:$s"
   address KAFKA_CLASSPATH "$DIR/libs/*"
 }
