@@ -62,7 +62,7 @@ impl Which {
     /// Reads them from the rejects topic.
     pub fn letters(&self, pipeline: &Pipeline) -> Result<Vec<Letter>, Box<dyn std::error::Error>> {
         // A receipt may have been written after the stretch that is asked for.
-        let past = Past::open(&pipeline, "rejects", &pipeline.rejects_topic(), self.from, Edge::End)?;
+        let past = Past::open(pipeline, "rejects", &pipeline.rejects_topic(), self.from, Edge::End)?;
         let until = match self.until {
             Edge::At(time) => time / 1_000_000,
             Edge::Start => i64::MIN,

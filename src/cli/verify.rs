@@ -134,7 +134,7 @@ async fn verify(args: &Args, pipeline: &Pipeline) -> CommandResult {
 
 /// Reads the docket topic; also how many of its records are none.
 fn read(args: &Args, pipeline: &Pipeline, sinks: &mut [Checked]) -> Result<(Vec<Decision>, usize), Box<dyn std::error::Error>> {
-    let past = Past::open(&pipeline, "verify", &pipeline.docket_topic(), args.from, args.until)?;
+    let past = Past::open(pipeline, "verify", &pipeline.docket_topic(), args.from, args.until)?;
     let bar = super::progress(past.offsets(), "reading the docket");
     let (mut decisions, mut unreadable) = (Vec::new(), 0);
     past.read(&mut |n| bar.inc(n), &mut |message| {
@@ -158,7 +158,7 @@ fn read(args: &Args, pipeline: &Pipeline, sinks: &mut [Checked]) -> Result<(Vec<
 
 /// What stands in rejects: sink and decision id.
 fn rejected(pipeline: &Pipeline) -> Result<BTreeSet<(String, String)>, Box<dyn std::error::Error>> {
-    let past = Past::open(&pipeline, "verify", &pipeline.rejects_topic(), Edge::Start, Edge::End)?;
+    let past = Past::open(pipeline, "verify", &pipeline.rejects_topic(), Edge::Start, Edge::End)?;
     let bar = super::progress(past.offsets(), "reading rejects");
     let mut letters = Vec::new();
     past.read(&mut |n| bar.inc(n), &mut |message| {
@@ -350,7 +350,7 @@ async fn probe(args: &Args, pipeline: &Pipeline, opa: &str) -> CommandResult {
 async fn ask(args: &Args, pipeline: &Pipeline, opa: &str, probe: &Probe) -> Result<Probed, Box<dyn std::error::Error>> {
     let mut sinks = checked(args, pipeline)?;
     sinks.retain(|sink| !matches!(sink.look, Err(_) | Ok(Look::Counts { .. })));
-    let past = tokio::task::block_in_place(|| Past::open(&pipeline, "verify", &pipeline.docket_topic(), Edge::End, Edge::End))?;
+    let past = tokio::task::block_in_place(|| Past::open(pipeline, "verify", &pipeline.docket_topic(), Edge::End, Edge::End))?;
     let trace = format!("{:032x}", rand::random::<u128>() | 1);
     let url = format!("{opa}/v1/data/{}", probe.path.trim_matches('/'));
     let asked = Instant::now();

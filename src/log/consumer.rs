@@ -163,7 +163,15 @@ pub fn join<A: Assignments>(reading: &Reading<'_>, assignments: A, meters: Arc<M
     if let Some(id) = reading.instance_id {
         config.set("group.instance.id", format!("{id}-{}", reading.part));
     }
-    let context = Context { assignments, part: reading.part.to_owned(), group: reading.group.to_owned(), kafka: reading.kafka.clone(), meters, progress, ends: Mutex::default() };
+    let context = Context {
+        assignments,
+        part: reading.part.to_owned(),
+        group: reading.group.to_owned(),
+        kafka: reading.kafka.clone(),
+        meters,
+        progress,
+        ends: Mutex::default(),
+    };
     let consumer: Group<A> = client::with_properties(config, reading.kafka).create_with_context(context)?;
     consumer.subscribe(reading.topics)?;
     Ok(consumer)

@@ -178,7 +178,10 @@ impl Spikes {
         self.ignore.iter().any(|i| {
             let fits =
                 |glob: &str, text: &str| globset::GlobBuilder::new(glob).literal_separator(true).build().is_ok_and(|g| g.compile_matcher().is_match(text));
-            fits(&i.service, &finding.service) && fits(&i.policy, &finding.policy) && (i.kinds.is_empty() || i.kinds.contains(&finding.kind)) && i.applies(finding.detected)
+            fits(&i.service, &finding.service)
+                && fits(&i.policy, &finding.policy)
+                && (i.kinds.is_empty() || i.kinds.contains(&finding.kind))
+                && i.applies(finding.detected)
         })
     }
 }

@@ -148,7 +148,8 @@ mod tests {
     fn a_stretch_of_the_day_may_go_past_midnight() {
         let at = |text: &str| text.parse::<Moment>().unwrap().0;
         let night: Daily = "22:00-06:00".parse().unwrap();
-        for (time, inside) in [("2026-11-24T21:59:59Z", false), ("2026-11-24T22:00:00Z", true), ("2026-11-25T05:59:59Z", true), ("2026-11-25T06:00:00Z", false)] {
+        for (time, inside) in [("2026-11-24T21:59:59Z", false), ("2026-11-24T22:00:00Z", true), ("2026-11-25T05:59:59Z", true), ("2026-11-25T06:00:00Z", false)]
+        {
             assert_eq!(night.has(at(time)), inside, "{time}");
         }
         assert!("02:00-24:00".parse::<Daily>().unwrap().has(at("2026-11-24T23:59:00Z")));

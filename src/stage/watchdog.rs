@@ -124,7 +124,9 @@ pub fn watch(pipeline: &Pipeline, progress: &Arc<Progress>, meters: &Meters, hea
         std::thread::sleep(Duration::from_millis(100));
         let started = Instant::now();
         if client.is_none() {
-            client = past::reader(&pipeline.file.kafka, "watchdog", &pipeline.group(past::READER)).inspect_err(|error| tracing::warn!(%error, "the watchdog has no Kafka client")).ok();
+            client = past::reader(&pipeline.file.kafka, "watchdog", &pipeline.group(past::READER))
+                .inspect_err(|error| tracing::warn!(%error, "the watchdog has no Kafka client"))
+                .ok();
         }
         let mut ends: BTreeMap<(String, i32), Option<i64>> = BTreeMap::new();
         let places = progress.places();

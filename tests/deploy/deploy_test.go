@@ -145,7 +145,7 @@ func TestTheChartIsClean(t *testing.T) {
 func TestWhatIsThere(t *testing.T) {
 	for file, wanted := range map[string]map[string]int{
 		"": {"Deployment": 1, "ConfigMap": 2, "Job": 1, "Service": 1, "ServiceAccount": 1, "PodDisruptionBudget": 1, "NetworkPolicy": 1},
-		"values/everything.yaml": {"Deployment": 3, "ConfigMap": 7, "Job": 1, "Service": 1, "ServiceAccount": 1, "PodDisruptionBudget": 3, "NetworkPolicy": 1,
+		"values/everything.yaml": {"Deployment": 3, "ConfigMap": 8, "Job": 1, "Service": 1, "ServiceAccount": 1, "PodDisruptionBudget": 3, "NetworkPolicy": 1,
 			"ScaledObject": 1, "HorizontalPodAutoscaler": 1, "ServiceMonitor": 1, "PrometheusRule": 1},
 		"values/little.yaml": {"Deployment": 1, "Service": 1, "ServiceAccount": 1},
 	} {
@@ -247,7 +247,7 @@ func TestTheRulesAndDashboardsAreThoseOfDeploy(t *testing.T) {
 			}
 		}
 	}
-	if rules < 10 || dashboards != 5 {
+	if rules < 10 || dashboards != 6 {
 		t.Errorf("%d rules, %d dashboards", rules, dashboards)
 	}
 }

@@ -1,6 +1,7 @@
 // What a dashboard may hold, by Grafana's published types, as plain JSON: enums are their values, and nothing has methods.
 import type * as bargauge from "@grafana/grafana-foundation-sdk/bargauge";
 import type * as dashboard from "@grafana/grafana-foundation-sdk/dashboard";
+import type * as elasticsearch from "@grafana/grafana-foundation-sdk/elasticsearch";
 import type * as heatmap from "@grafana/grafana-foundation-sdk/heatmap";
 import type * as logs from "@grafana/grafana-foundation-sdk/logs";
 import type * as loki from "@grafana/grafana-foundation-sdk/loki";
@@ -13,7 +14,10 @@ type Plain<T> = T extends string ? `${T}` : T extends number | boolean | null | 
 type Some<T> = T extends (infer U)[] ? Some<U>[] : T extends object ? { [K in keyof T]?: Some<T[K]> } : T;
 
 // A target names its data source by type, so that each is held to its own kind of query.
-type Target = (Plain<prometheus.Dataquery> & { datasource: { type: "prometheus"; uid: string } }) | (Plain<loki.dataquery> & { datasource: { type: "loki"; uid: string } });
+type Target =
+  | (Plain<prometheus.Dataquery> & { datasource: { type: "prometheus"; uid: string } })
+  | (Plain<loki.dataquery> & { datasource: { type: "loki"; uid: string } })
+  | (Plain<elasticsearch.dataquery> & { datasource: { type: "elasticsearch"; uid: string } });
 type Base = Omit<Plain<dashboard.Panel>, "targets" | "type" | "options"> & { title: string; targets: Target[] };
 type Of<Type extends string, Options> = Base & { type: Type; options: Some<Plain<Options>> };
 type Panel =

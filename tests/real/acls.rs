@@ -9,7 +9,10 @@ use super::{address, create_topic, pipeline};
 /// Kafka's own command, as its distribution calls it.
 fn kafka_acls(place: &Place) -> std::path::PathBuf {
     let path = place.path("kafka-acls.sh");
-    let text = format!("#!/bin/sh\nexec java -Dorg.slf4j.simpleLogger.defaultLogLevel=warn -cp '{}' org.apache.kafka.tools.AclCommand \"$@\"\n", address("KAFKA_CLASSPATH"));
+    let text = format!(
+        "#!/bin/sh\nexec java -Dorg.slf4j.simpleLogger.defaultLogLevel=warn -cp '{}' org.apache.kafka.tools.AclCommand \"$@\"\n",
+        address("KAFKA_CLASSPATH")
+    );
     std::fs::write(&path, text).unwrap();
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
     path
