@@ -12,6 +12,9 @@ use docket::decision::formats::{self, Format, Limits};
 use docket::decision::record::Record;
 use docket::decision::{json, trace, verdict};
 use docket::pipeline::model;
+use docket::protect::Shield;
+use docket::protect::rego::{Policy, Source};
+use docket::protect::rules::{Action, Pattern, Rule};
 use docket::sink::{elasticsearch, http, loki, metrics, otlp};
 use prost::Message;
 
@@ -66,6 +69,37 @@ fn json_serde_value(bencher: Bencher<'_, '_>) {
     each_sample(bencher, |s| {
         black_box(serde_json::from_slice::<serde_json::Value>(s).unwrap());
     });
+}
+
+/// What taking out what must not spread costs a decision.
+fn protect(bencher: Bencher<'_, '_>, shield: &Shield) {
+    let samples = samples();
+    let events: Vec<Event<'_>> = samples.iter().map(|s| Event::parse(s.as_bytes()).unwrap()).collect();
+    bencher.counter(ItemsCount::new(events.len())).bench_local(|| events.iter().for_each(|e| _ = black_box(shield.protect(e))));
+}
+
+fn mask(text: &str) -> Shield {
+    let source = Source { name: "mask.rego".into(), text: format!("package system.log\n{text}") };
+    Shield { policy: Some(Policy::new(&[source], &[], "data.system.log.mask", "data.system.log.drop").unwrap()), ..Shield::default() }
+}
+
+/// OPA's mask policy that always answers the same,
+#[divan::bench]
+fn protect_mask_constant(bencher: Bencher<'_, '_>) {
+    protect(bencher, &mask("mask contains \"/input/password\"\nmask contains \"/input/user\""));
+}
+
+/// and one that asks for each decision.
+#[divan::bench]
+fn protect_mask_asked(bencher: Bencher<'_, '_>) {
+    protect(bencher, &mask("mask contains \"/input/password\"\nmask contains \"/input/user\" if input.input.method == \"GET\""));
+}
+
+/// Pointers: one that leads somewhere, and one with wildcards that leads nowhere.
+#[divan::bench]
+fn protect_rules(bencher: Bencher<'_, '_>) {
+    let rule = |path: &str| Rule { path: Pattern::parse(path).unwrap(), policy: None, action: Action::Erase };
+    protect(bencher, &Shield { rules: vec![rule("/input/user"), rule("/input/**/password")], ..Shield::default() });
 }
 
 #[divan::bench]

@@ -3,6 +3,7 @@
 //! - [`pipeline`]: the pipeline file, which says everything below what to do.
 //! - [`log`]: Kafka, the only place where data waits.
 //! - [`decision`]: what a decision is; from a producer's bytes to the docket record. Pure.
+//! - [`protect`]: what must not spread is taken out of it. Pure.
 //! - [`stage`]: the running parts. `intake` writes the docket topic, `deliver` hands it to one sink.
 //! - [`sink`]: where decisions go: OTLP, Loki, Elasticsearch, CloudWatch Logs, files, Prometheus.
 //! - [`heavy`]: the heaviest of many, in bounded memory; for series and for what explains a finding.
@@ -27,6 +28,7 @@ pub mod log;
 pub mod metrics;
 pub mod notify;
 pub mod pipeline;
+pub mod protect;
 pub mod push;
 pub mod sink;
 pub mod spike;

@@ -73,6 +73,86 @@ async fn rejects_keep_bytes_and_reasons_and_the_rest_passes() {
     assert_eq!(rejects, [("missing_decision_id".to_owned(), records[20].clone()), ("not_json".to_owned(), records[10].clone())]);
 }
 
+const MASK: &str = r#"package system.log
+
+mask contains "/input/password"
+
+mask contains {"op": "upsert", "path": "/input/card", "value": "****"} if input.input.card
+
+drop if input.path == "health"
+
+mask contains "nowhere" if input.input.broken
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_must_not_spread_is_in_no_topic_that_docket_writes() {
+    let mock = mock();
+    let place = Place::new("protect");
+    std::fs::write(place.path("mask.rego"), MASK).unwrap();
+    let protect = "protect:
+  opa: {policies: [mask.rego]}
+  hash_key: 0123456789abcdef
+  rules:
+    - {path: /input/**/token, action: erase}
+    - {path: /input/user, action: hash}
+    - {path: /result/reason, action: replace, value: withheld, policy: app/allow}
+";
+    let pipeline = file_pipeline(&place, &mock, protect);
+    let running = Running::start(&place, &pipeline);
+    let decision = |id: &str, more: &str| format!(r#"{{"decision_id":"{id}","path":"app/allow","timestamp":"2026-11-24T12:48:50Z",{more}}}"#);
+    let records = [
+        decision(
+            "d-1",
+            r#""input":{"user":"bob","password":"canary","card":"canary","n":1.0e2,"deep":[{"token":"canary"}]},"result":{"allow":false,"reason":"canary"}"#,
+        ),
+        decision("d-2", r#""input":{"user":"bob","other":1},"result":true"#),
+        decision("d-3", r#""input":{"broken":true,"password":"canary"},"result":true"#),
+        r#"{"decision_id":"d-4","path":"health","input":{"password":"canary"},"timestamp":"2026-11-24T12:48:50Z"}"#.to_owned(),
+        r#"{"path":"app/allow","input":{"password":"canary"}}"#.to_owned(),
+        r#"{"canary"#.to_owned(),
+    ];
+    produce(&mock.bootstrap(), "source", &records);
+    let metrics = running.until("all are through", 60, |m| m.delivered("file") == 2 && m.rejected() == 3).await;
+    assert_eq!(metrics.sum("docket_intake_dropped_total", &[]), 1);
+    assert_eq!(metrics.sum("docket_intake_records_total", &[]), 6, "what is dropped is counted, too");
+    let log = running.stop();
+
+    let written = std::fs::read_to_string(place.path("out.ndjson")).unwrap();
+    let rejects = read_all(&mock.bootstrap(), "rejects");
+    let docket_topic: Vec<String> = read_all(&mock.bootstrap(), "docket").iter().map(|r| String::from_utf8_lossy(&r.value).into_owned()).collect();
+    for text in [&written, &log, &docket_topic.join("\n"), &metrics.0] {
+        assert!(!text.contains("canary"), "{text}");
+    }
+    for reject in &rejects {
+        assert!(reject.value.is_empty(), "its source has it still, and nothing else");
+        assert!(!reject.headers.values().any(|value| value.contains("canary")), "{:?}", reject.headers);
+        assert_eq!(reject.headers["docket-sha256"].len(), 64);
+    }
+    let mut reasons: Vec<&str> = rejects.iter().map(|r| r.headers["docket-reason"].as_str()).collect();
+    reasons.sort_unstable();
+    assert_eq!(reasons, ["mask_failed", "missing_decision_id", "not_json"]);
+
+    let of = |id: &str| written.lines().map(|l| serde_json::from_str::<Value>(l).unwrap()).find(|r| r["decision_id"] == id).unwrap();
+    let (first, second) = (of("d-1"), of("d-2"));
+    assert!(written.contains(r#""n":1.0e2"#), "what is not touched stays as it was written: {written}");
+    assert_eq!((&first["docket"]["verdict"], &first["docket"]["reasons"][0]), (&"deny".into(), &"withheld".into()));
+    assert_eq!(first["input"]["user"], second["input"]["user"], "a pseudonym joins");
+    assert_eq!(first["docket"]["subject"], first["input"]["user"]);
+    assert_eq!(first["erased"], serde_json::json!(["/input/password", "/input/deep/0/token"]));
+    assert_eq!(first["masked"], serde_json::json!(["/input/card", "/input/user", "/result/reason"]));
+
+    // What a team sees before it trusts it.
+    let decisions = place.path("decisions.ndjson");
+    std::fs::write(&decisions, records[..4].join("\n")).unwrap();
+    let shown = docket().arg("protect").arg(&pipeline).arg(&decisions).arg("--count").output().unwrap();
+    let text = String::from_utf8_lossy(&shown.stdout).into_owned();
+    let rows: Vec<String> = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    for row in ["opa erased /input/password 1", "rule 0 erased /input/deep/0/token 1", "rule 1 masked /input/user 2"] {
+        assert!(shown.status.success() && rows.iter().any(|r| r == row), "{row}:\n{text}");
+    }
+    assert!(text.contains("d-3: mask_failed") && !text.contains("canary"), "{text}");
+}
+
 #[test]
 fn the_demo_ends_by_itself_and_shows_what_a_user_came_for() {
     let out = docket().args(["demo", "--for", "4s", "--rate", "100"]).output().unwrap();

@@ -5,6 +5,7 @@ mod check;
 mod demo;
 mod feed;
 mod generate;
+mod protect;
 mod rejects;
 mod replay;
 mod run;
@@ -41,7 +42,8 @@ use crate::pipeline::{self, Pipeline};
   docket replay pipelines/opa.yaml           send it round again
   docket verify pipelines/opa.yaml           is the record complete and true?
   docket spikes pipelines/opa.yaml           what the spike detector would have said
-  docket capacity pipelines/opa.yaml         a capacity review: load, growth, cost, headroom"
+  docket capacity pipelines/opa.yaml         a capacity review: load, growth, cost, headroom
+  docket protect my.yaml decisions.ndjson    what is taken out of decisions before they spread"
 )]
 struct Cli {
     #[command(subcommand)]
@@ -62,6 +64,7 @@ enum Command {
     Verify(verify::Args),
     Spikes(spikes::Args),
     Capacity(capacity::Args),
+    Protect(protect::Args),
     /// Print shell completions, e.g. `docket completions bash > /etc/bash_completion.d/docket`.
     Completions {
         shell: clap_complete::Shell,
@@ -86,6 +89,7 @@ pub fn main() -> ExitCode {
         Command::Replay(args) => runtime(replay::run(args)),
         Command::Verify(args) => runtime(verify::run(args)),
         Command::Spikes(args) => spikes::run(&args),
+        Command::Protect(args) => protect::run(&args),
         Command::Capacity(args) => runtime(capacity::run(args)),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "docket", &mut std::io::stdout());

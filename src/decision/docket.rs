@@ -3,14 +3,17 @@
 //! byte-identical. The shape is documented in docs/record.md.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use super::asked;
 use super::event::Event;
 use super::ids::{self, Derived, push_hex};
 use super::json::{self, push_string};
+use super::reject::Reject;
 use super::time;
 use super::trace::{self, Found, Source};
 use super::verdict::{self, From, Judgement, Verdict};
+use crate::protect::{Protected, Shield};
 
 /// What intake needs from the pipeline file to make a docket record of a decision.
 #[derive(Debug, Clone, Default)]
@@ -19,6 +22,8 @@ pub struct Rules {
     pub trace: trace::Rules,
     pub service: Service,
     pub asked: asked::Rules,
+    /// What takes out what must not spread.
+    pub shield: Option<Arc<Shield>>,
 }
 
 /// How a decision's service is named.
@@ -54,16 +59,42 @@ pub struct Written {
     pub malformed_ids: u32,
 }
 
-/// Appends the docket record of a decision to `out`.
+/// Appends the docket record of a decision to `out`, without what must not spread; nothing if it is not to be recorded.
+pub fn make(event: &Event<'_>, record_headers: &[(&str, &[u8])], agent: Option<&Agent>, rules: &Rules, out: &mut Vec<u8>) -> Result<Option<Written>, Reject> {
+    let Some(shield) = &rules.shield else { return Ok(Some(write(event, record_headers, agent, rules, out))) };
+    match shield.protect(event)? {
+        Protected::AsItWas => Ok(Some(write(event, record_headers, agent, rules, out))),
+        Protected::Changed(text) => {
+            let known = Known { found: trace::find(event, record_headers, &rules.trace), judgement: verdict::judge(event, &rules.verdict) };
+            let changed = Event::parse(text.as_bytes())?;
+            // Reasons are a part of the result, which may have changed; what was decided has not.
+            let judgement = Judgement { reasons: verdict::judge(&changed, &rules.verdict).reasons, ..known.judgement };
+            Ok(Some(write_known(&changed, &Known { judgement, ..known }, agent, rules, out)))
+        }
+        Protected::Dropped => Ok(None),
+    }
+}
+
+/// What is found out of a decision as it was.
+struct Known<'a> {
+    found: Found,
+    judgement: Judgement<'a>,
+}
+
+/// Appends the docket record of a decision to `out`, as it is.
 pub fn write(event: &Event<'_>, record_headers: &[(&str, &[u8])], agent: Option<&Agent>, rules: &Rules, out: &mut Vec<u8>) -> Written {
-    let found = trace::find(event, record_headers, &rules.trace);
-    let judgement = verdict::judge(event, &rules.verdict);
+    let known = Known { found: trace::find(event, record_headers, &rules.trace), judgement: verdict::judge(event, &rules.verdict) };
+    write_known(event, &known, agent, rules, out)
+}
+
+fn write_known(event: &Event<'_>, known: &Known<'_>, agent: Option<&Agent>, rules: &Rules, out: &mut Vec<u8>) -> Written {
+    let Known { found, judgement } = known;
     let derived = ids::derive(&event.decision_id);
     original(event, out);
     out.extend_from_slice(b"\"@timestamp\":\"");
     time::push(out, event.timestamp);
     out.extend_from_slice(b"\",\"docket\":");
-    member(event, &found, &judgement, &derived, agent, rules, out);
+    member(event, found, judgement, &derived, agent, rules, out);
     out.push(b'}');
     let key = match found.parent {
         Some((context, _)) => hex(&context.trace.to_bytes()),

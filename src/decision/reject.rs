@@ -18,6 +18,8 @@ pub enum Reason {
     MissingTimestamp,
     BadTimestamp,
     BadOtlp,
+    /// What must not spread can't be taken out of it.
+    MaskFailed,
     /// A sink refused it for good.
     Refused,
     /// Older than a sink takes.
@@ -27,7 +29,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    pub const ALL: [Reason; 16] = {
+    pub const ALL: [Reason; 17] = {
         use Reason::*;
         [
             Empty,
@@ -43,6 +45,7 @@ impl Reason {
             MissingTimestamp,
             BadTimestamp,
             BadOtlp,
+            MaskFailed,
             Refused,
             TooOld,
             BadDocketRecord,
@@ -64,6 +67,7 @@ impl Reason {
             Reason::MissingTimestamp => "missing_timestamp",
             Reason::BadTimestamp => "bad_timestamp",
             Reason::BadOtlp => "bad_otlp",
+            Reason::MaskFailed => "mask_failed",
             Reason::Refused => "refused",
             Reason::TooOld => "too_old",
             Reason::BadDocketRecord => "bad_docket_record",

@@ -34,8 +34,11 @@ pub fn run(pipeline: &Pipeline, case: &Case) -> Result<(), String> {
         Piece::Reject { reject, .. } => actual.rejected.push(reject.reason.as_str().to_owned()),
         Piece::Decision { event, agent } => {
             let mut out = Vec::new();
-            docket::write(&event, &headers, agent.as_ref(), &pipeline.rules, &mut out);
-            actual.records.push(out);
+            match docket::make(&event, &headers, agent.as_ref(), &pipeline.rules, &mut out) {
+                Ok(Some(_)) => actual.records.push(out),
+                Ok(None) => actual.ignored += 1,
+                Err(reject) => actual.rejected.push(reject.reason.as_str().to_owned()),
+            }
         }
     });
     compare(&expected(&case.expect), &seen(pipeline, &case.expect, &actual))

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use globset::{GlobBuilder, GlobMatcher};
 
@@ -105,20 +106,19 @@ pub fn parse(path: &Path, text: &str, outside: &dyn Outside) -> Result<Pipeline,
     let value = check::check(&node, &check::schema(), &mut problems);
     if !problems.is_empty() {
         // What can still be compiled may be wrong, too; say so at once.
-        if let Ok(file) = serde_json::from_value::<File>(value) {
-            compile(&file, &node, &mut problems);
+        if let Ok(mut file) = serde_json::from_value::<File>(value) {
+            compile(&mut file, path, &node, &mut problems);
         }
         return Err(error(problems));
     }
-    let file: File = match serde_json::from_value(value) {
+    let mut file: File = match serde_json::from_value(value) {
         Ok(file) => file,
         Err(e) => {
             problems.push(Problem { at: node.at, message: e.to_string() });
             return Err(error(problems));
         }
     };
-    let (rules, limits) = compile(&file, &node, &mut problems);
-    let mut file = file;
+    let (rules, limits) = compile(&mut file, path, &node, &mut problems);
     if let Err(message) = super::memory::fit(&mut file) {
         problems.push(Problem { at: place(&node, &["memory", "budget"]), message });
     }
@@ -135,9 +135,11 @@ const RETENTIONS: [u32; 22] = [1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 4
 const RESERVED: [&str; 5] = ["intake", "rejects", "watchdog", "kafka", "spikes"];
 
 /// What the schema can't say.
-fn compile(file: &File, node: &Node, problems: &mut Vec<Problem>) -> (Rules, Limits) {
+fn compile(file: &mut File, path: &Path, node: &Node, problems: &mut Vec<Problem>) -> (Rules, Limits) {
     let mut problem = |path: &[&str], message: String| problems.push(Problem { at: place(node, path), message });
 
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let shield = file.protect.as_mut().map(|protect| Arc::new(protect.compile(folder, &mut problem)));
     let mut verdict_rules = Vec::new();
     for (i, rule) in file.verdict.iter().enumerate() {
         if let Some(rule) = verdict_rule(rule, |key, message| problem(&["verdict", &i.to_string(), key], message)) {
@@ -243,6 +245,7 @@ fn compile(file: &File, node: &Node, problems: &mut Vec<Problem>) -> (Rules, Lim
     };
     let rules = Rules {
         asked,
+        shield,
         verdict: verdict_rules,
         trace: trace_rules,
         service: Service { name_label: file.service.name_label.clone(), instance_label: file.service.instance_label.clone() },
@@ -318,6 +321,34 @@ mod tests {
 
     fn parsed(text: &str) -> Result<Pipeline, LoadError> {
         parse(Path::new("p.yaml"), text, &Nothing)
+    }
+
+    #[test]
+    fn a_shield_that_can_not_work_says_why() {
+        let text = "name: opa
+kafka: {brokers: localhost:9092}
+sources: [{topic: decisions}]
+protect:
+  opa: {policies: [none.rego]}
+  rules:
+    - {path: /decision_id, action: erase}
+    - {path: /input/a, action: hash}
+    - {path: /input/a, action: truncate}
+    - {path: /input/a, action: erase, value: x}
+";
+        let Err(error) = parsed(text) else { panic!("it is taken") };
+        let error = error.to_string();
+        for said in [
+            "p.yaml:5:",
+            "none.rego can't be read",
+            "p.yaml:7:",
+            "is not a JSON pointer to a part",
+            "hash needs protect.hash_key",
+            "truncate has a length",
+            "only replace has a value",
+        ] {
+            assert!(error.contains(said), "{said}:\n{error}");
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ pub mod check;
 pub mod load;
 pub mod memory;
 pub mod model;
+pub mod protect;
 pub mod push;
 pub mod secrets;
 pub mod spikes;

@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::protect::Protect;
 use super::push::Push;
 use super::secrets::Secret;
 use super::spikes::Spikes;
@@ -38,6 +39,9 @@ pub struct File {
     pub service: ServiceSection,
     #[serde(default)]
     pub request: RequestSection,
+    /// What must not spread, and is taken out of decisions before they get to the docket.
+    #[serde(default)]
+    pub protect: Option<Protect>,
     #[serde(default)]
     pub docket: Docket,
     /// Where decisions go, by name. Each is a consumer group of its own on the docket topic.

@@ -134,6 +134,7 @@ struct TopicTally {
     records: u64,
     bytes: u64,
     ignored: u64,
+    dropped: u64,
     malformed: u64,
     mismatches: u64,
     unjudged: u64,
@@ -352,6 +353,7 @@ where
             meters.records.with_label_values(topic).inc_by(tally.records);
             meters.bytes.with_label_values(topic).inc_by(tally.bytes);
             meters.ignored.with_label_values(topic).inc_by(tally.ignored);
+            meters.dropped.with_label_values(topic).inc_by(tally.dropped);
             meters.malformed_ids.with_label_values(topic).inc_by(tally.malformed);
             meters.mismatches.with_label_values(topic).inc_by(tally.mismatches);
             meters.unjudged.with_label_values(topic).inc_by(tally.unjudged);
@@ -459,26 +461,39 @@ impl<T: Transactions> Target<'_, T> {
                 }
                 Piece::Decision { event, agent } => {
                     out.clear();
-                    let written = docket::write(&event, &record_headers, agent.as_ref(), &pipeline.rules, out);
-                    *open.tally.verdicts.entry(written.verdict).or_default() += 1;
-                    tally.malformed += u64::from(written.malformed_ids);
-                    tally.mismatches += u64::from(written.trace_mismatch);
-                    tally.unjudged += u64::from(written.judged_by == From::Nothing);
-                    open.produced.push(Produced { place, product: Product::Docket, alone });
-                    let record = Outgoing {
-                        topic: self.docket_topic,
-                        key: Some(&written.key),
-                        payload: out.as_slice(),
-                        headers: headers::docket(&origin, self.received),
-                    };
-                    failure = self.transactions.send(record, open.produced.len() - 1, alone).err();
-                    None
+                    match docket::make(&event, &record_headers, agent.as_ref(), &pipeline.rules, out) {
+                        Ok(Some(written)) => {
+                            *open.tally.verdicts.entry(written.verdict).or_default() += 1;
+                            tally.malformed += u64::from(written.malformed_ids);
+                            tally.mismatches += u64::from(written.trace_mismatch);
+                            tally.unjudged += u64::from(written.judged_by == From::Nothing);
+                            open.produced.push(Produced { place, product: Product::Docket, alone });
+                            let record = Outgoing {
+                                topic: self.docket_topic,
+                                key: Some(&written.key),
+                                payload: out.as_slice(),
+                                headers: headers::docket(&origin, self.received),
+                            };
+                            failure = self.transactions.send(record, open.produced.len() - 1, alone).err();
+                            None
+                        }
+                        Ok(None) => {
+                            tally.dropped += 1;
+                            None
+                        }
+                        Err(reject) => Some((event.raw.as_bytes().into(), reject)),
+                    }
                 }
             };
             if let Some((bytes, reject)) = rejected {
                 *open.tally.rejects.entry(reject.reason).or_default() += 1;
                 let limit = self.intake.rejects_limit;
-                let cut = if proven == Some(Product::Reject) { Some(cut(limit)) } else { cut_to_fit(bytes.len(), limit) };
+                let cut = match proven {
+                    // What is protected does not get out by the back door; its source still has it.
+                    _ if pipeline.rules.shield.is_some() => Some(0),
+                    Some(Product::Reject) => Some(cut(limit)),
+                    _ => cut_to_fit(bytes.len(), limit),
+                };
                 let letter = dead_letter("intake", &bytes, &reject, &origin, self.received, cut);
                 open.produced.push(Produced { place, product: Product::Reject, alone });
                 let record = Outgoing { topic: self.rejects_topic, key: None, payload: &letter.value, headers: letter.headers };

@@ -304,8 +304,8 @@ impl Parts {
         for (name, sink) in &is.sinks {
             with_sink(name, sink, &self.decisions, Tried)?;
         }
-        let intake = (&was.sources, &was.intake, &was.limits, &was.verdict, &was.trace, &was.service, &was.request)
-            != (&is.sources, &is.intake, &is.limits, &is.verdict, &is.trace, &is.service, &is.request);
+        let intake = (&was.sources, &was.intake, &was.limits, &was.verdict, &was.trace, &was.service, &was.request, &was.protect)
+            != (&is.sources, &is.intake, &is.limits, &is.verdict, &is.trace, &is.service, &is.request, &is.protect);
         // A sink changes with the one that it hands on to.
         let whole = |file: &model::File, name: &String| {
             let sink = file.sinks.get(name)?.clone();

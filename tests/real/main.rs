@@ -15,6 +15,7 @@ mod crash;
 mod dashboards;
 mod delivery;
 mod faults;
+mod mask;
 mod opa;
 mod push;
 mod samples;

@@ -1,0 +1,106 @@
+//! `docket protect`: what a pipeline's `protect:` section does to decisions.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use similar::{ChangeTag, TextDiff};
+
+use super::CommandResult;
+use crate::decision::formats::{self, Format, Piece};
+use crate::protect::{By, Protected};
+
+/// Show what a pipeline's protect section does to decisions: before and after, and which rule did it. Nothing is connected to.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  docket protect my.yaml decisions.ndjson             in whatever form docket reads
+  docket protect my.yaml decisions.ndjson --count     only how often which rule did what where
+  kcat -b localhost:9092 -t opa-decisions -C -o -1000 -e -q | docket protect my.yaml -
+
+What is shown is not protected: it is for who may see it.")]
+pub struct Args {
+    #[arg(value_name = "PIPELINE")]
+    file: PathBuf,
+    /// A file of decisions; - is standard input.
+    #[arg(value_name = "DECISIONS")]
+    decisions: PathBuf,
+    /// Count, and show no decision.
+    #[arg(long)]
+    count: bool,
+}
+
+pub fn run(args: &Args) -> CommandResult {
+    let pipeline = super::load(&args.file)?;
+    let Some(shield) = &pipeline.rules.shield else { return Err(format!("{} has no protect section", args.file.display()).into()) };
+    let mut bytes = Vec::new();
+    if args.decisions.as_os_str() == "-" {
+        std::io::stdin().read_to_end(&mut bytes)?;
+    } else {
+        bytes = std::fs::read(&args.decisions).map_err(|e| format!("{} can't be read: {e}", args.decisions.display()))?;
+    }
+    let mut counts: BTreeMap<(String, &str, String), u64> = BTreeMap::new();
+    let (mut decisions, mut dropped, mut withheld, mut unread) = (0u64, 0u64, 0u64, 0u64);
+    let mut took = Duration::ZERO;
+    formats::split(&bytes, Format::Auto, &pipeline.limits, &mut |piece| match piece {
+        Piece::Ignored => {}
+        Piece::Reject { .. } => unread += 1,
+        Piece::Decision { event, .. } => {
+            decisions += 1;
+            let mut told = Vec::new();
+            let began = Instant::now();
+            let result = shield.explain(&event, &mut |by, done| told.push((by, done.clone())));
+            took += began.elapsed();
+            for (by, done) in &told {
+                let by = match by {
+                    By::Opa => "opa".to_owned(),
+                    By::Rule(i) => format!("rule {i}"),
+                };
+                for (what, paths) in [("erased", &done.erased), ("masked", &done.masked)] {
+                    for path in paths {
+                        *counts.entry((by.clone(), what, path.clone())).or_default() += 1;
+                        if !args.count {
+                            anstream::println!("{}: {by} {what} {path}", super::tail::printable(&event.decision_id));
+                        }
+                    }
+                }
+            }
+            match result {
+                Ok(Protected::AsItWas) => {}
+                Ok(Protected::Changed(after)) if !args.count => anstream::print!("{}", difference(event.raw, &after)),
+                Ok(Protected::Changed(_)) => {}
+                Ok(Protected::Dropped) => dropped += 1,
+                Err(reject) => {
+                    withheld += 1;
+                    anstream::println!("{}: {reject}", super::tail::printable(&event.decision_id));
+                }
+            }
+        }
+    });
+    let mut rows = vec![["BY", "DID", "WHERE", "DECISIONS"].map(str::to_owned).to_vec()];
+    rows.extend(counts.iter().map(|((by, what, path), n)| vec![by.clone(), (*what).to_owned(), super::tail::printable(path), n.to_string()]));
+    if rows.len() > 1 {
+        anstream::print!("{}", super::table(&rows));
+    }
+    let each = took.as_secs_f64() * 1e6 / decisions.max(1) as f64;
+    anstream::eprintln!("{decisions} decisions, {dropped} dropped, {withheld} withheld, {unread} that can't be read; {each:.1} us a decision");
+    if decisions == 0 { Err("there is no decision in it".into()) } else { Ok(()) }
+}
+
+/// Lines that differ, of both as indented JSON.
+fn difference(before: &str, after: &str) -> String {
+    let pretty =
+        |text: &str| serde_json::from_str::<serde_json::Value>(text).and_then(|v| serde_json::to_string_pretty(&v)).unwrap_or_else(|_| text.to_owned());
+    let (before, after) = (pretty(before), pretty(after));
+    let lines = TextDiff::from_lines(&before, &after);
+    let mut out = String::new();
+    for change in lines.iter_all_changes() {
+        let sign = match change.tag() {
+            ChangeTag::Equal => continue,
+            ChangeTag::Delete => '-',
+            ChangeTag::Insert => '+',
+        };
+        out.push_str(&format!("  {sign} {}\n", super::tail::printable(change.value().trim_end())));
+    }
+    out
+}
