@@ -81,8 +81,13 @@ impl Policy {
             let value = Value::from_json_str(&source.text).map_err(|e| format!("{}: {e}", source.name))?;
             engine.add_data(value).map_err(|e| format!("{}: {e}", source.name))?;
         }
-        let mut compile = |rule: &str| engine.compile_with_entrypoint(&rule.into()).ok();
-        let (mask_rule, drop_rule) = (compile(mask), compile(drop));
+        let mut compile = |rule: &str| match engine.compile_with_entrypoint(&rule.into()) {
+            Ok(policy) => Ok(Some(policy)),
+            // There is no such rule.
+            Err(e) if e.to_string().contains("not a valid rule path") => Ok(None),
+            Err(e) => Err(e.to_string()),
+        };
+        let (mask_rule, drop_rule) = (compile(mask)?, compile(drop)?);
         if mask_rule.is_none() && drop_rule.is_none() {
             return Err(format!("the policies have neither {mask} nor {drop}"));
         }
@@ -153,6 +158,17 @@ mod tests {
         assert_eq!(ask(r#"{"input":{"method":"POST"},"path":"a"}"#), Some(1));
         assert_eq!(ask(r#"{"input":{"method":"GET"},"path":"a"}"#), Some(0));
         assert_eq!(ask(r#"{"path":"healthz"}"#), None);
+    }
+
+    /// What docket does not know must not look like a rule that does not apply.
+    #[test]
+    fn unknown_functions_are_no_silence() {
+        let text = "package system.log\nimport rego.v1\ndrop if input.a == 2\nmask contains \"/input/x\" if nobody.knows(input.a)";
+        let source = Source { name: "mask.rego".into(), text: text.into() };
+        match Policy::new(&[source], &[], "data.system.log.mask", "data.system.log.drop") {
+            Err(said) => assert!(said.contains("nobody.knows"), "{said}"),
+            Ok(policy) => assert!(policy.ask(r#"{"a":1}"#).is_err()),
+        }
     }
 
     #[test]
