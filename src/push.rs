@@ -43,6 +43,8 @@ struct Pusher {
     client: Client,
     source: Source,
     pushes: IntCounterVec,
+    /// Labels of every series, or attributes of the resource: who pushes.
+    names: Vec<(String, String)>,
     /// Of remote write: what the server takes, once that is known.
     version: Version,
 }
@@ -79,15 +81,22 @@ fn with_defaults(set: &BTreeMap<String, String>, defaults: &[(&str, String)]) ->
 
 impl Pusher {
     fn new(name: &str, to: &push::Push, source: Source, pushes: IntCounterVec) -> Result<Pusher, HttpError> {
-        let client = match to {
-            push::Push::RemoteWrite(r) => Client::new(&r.tls, r.auth.as_ref(), &r.headers, TIMEOUT)?,
-            push::Push::Otlp(o) => Client::new(&o.tls, o.auth.as_ref(), &o.headers, TIMEOUT)?,
+        let (client, names) = match to {
+            push::Push::RemoteWrite(r) => {
+                let names = with_defaults(&r.labels, &[("job", "docket".into()), ("instance", host())]);
+                (Client::new(&r.tls, r.auth.as_ref(), &r.headers, TIMEOUT)?, names)
+            }
+            push::Push::Otlp(o) => {
+                let version = env!("CARGO_PKG_VERSION").into();
+                let names = with_defaults(&o.resource, &[("service.name", "docket".into()), ("service.instance.id", host()), ("service.version", version)]);
+                (Client::new(&o.tls, o.auth.as_ref(), &o.headers, TIMEOUT)?, names)
+            }
         };
         let version = match to {
             push::Push::RemoteWrite(r) if r.version == push::Version::V1 => Version::V1,
             _ => Version::V2,
         };
-        Ok(Pusher { name: name.to_owned(), to: to.clone(), client, source, pushes, version })
+        Ok(Pusher { name: name.to_owned(), to: to.clone(), client, source, pushes, names, version })
     }
 
     async fn run(mut self, stop: CancellationToken) {
@@ -156,15 +165,12 @@ impl Pusher {
     fn requests(&self, now: Nanos) -> Vec<Bytes> {
         let families = self.source.registry.gather();
         match &self.to {
-            push::Push::RemoteWrite(r) => {
-                let labels = with_defaults(&r.labels, &[("job", "docket".into()), ("instance", host())]);
-                let requests = remote_write::requests(&families, &self.source.exemplars, &labels, now / 1_000_000, self.version);
+            push::Push::RemoteWrite(_) => {
+                let requests = remote_write::requests(&families, &self.source.exemplars, &self.names, now / 1_000_000, self.version);
                 requests.into_iter().map(Bytes::from).collect()
             }
             push::Push::Otlp(o) => {
-                let version = env!("CARGO_PKG_VERSION").into();
-                let resource = with_defaults(&o.resource, &[("service.name", "docket".into()), ("service.instance.id", host()), ("service.version", version)]);
-                let plain = otlp::request(&families, &self.source.exemplars, &resource, self.source.began, now);
+                let plain = otlp::request(&families, &self.source.exemplars, &self.names, self.source.began, now);
                 vec![if o.compression == HttpCompression::Gzip { http::gzip(&plain).into() } else { plain.into() }]
             }
         }

@@ -5,6 +5,7 @@ use std::fmt::Write;
 
 use maud::{Markup, html};
 
+use super::count::{DAY, HOUR};
 use crate::decision::time::{self, Nanos};
 
 const WIDTH: f64 = 960.0;
@@ -70,13 +71,12 @@ impl Frame {
 
     /// Times to name: at most ten, at round hours or days.
     fn times(&self) -> Vec<(Nanos, String)> {
-        const HOUR: Nanos = 3_600_000_000_000;
         let span = self.to - self.from;
         let step = [1, 2, 3, 6, 12, 24, 48, 168, 336, 720, 2160, 8760].into_iter().map(|h| h * HOUR).find(|s| span / s <= 10).unwrap_or(span.max(1));
         let first = self.from.div_euclid(step) * step + if self.from.rem_euclid(step) == 0 { 0 } else { step };
         let name = |at: Nanos| {
             let text = time::format(at);
-            if step < 24 * HOUR && at % (24 * HOUR) != 0 { text[11..16].to_owned() } else { text[5..10].to_owned() }
+            if step < DAY && at % (DAY) != 0 { text[11..16].to_owned() } else { text[5..10].to_owned() }
         };
         (0..).map(|i| first + i * step).take_while(|at| *at <= self.to).map(|at| (at, name(at))).collect()
     }
@@ -188,7 +188,6 @@ pub struct Bar {
 
 /// Days, and what is expected of those to come: low, expected, high.
 pub fn growth(bars: &[Bar], ahead: &[(Nanos, [f64; 3])]) -> Markup {
-    const DAY: Nanos = 86_400_000_000_000;
     let (Some(first), Some(last)) = (bars.first(), bars.last()) else { return html! {} };
     let to = ahead.last().map_or(last.at, |(at, _)| *at) + DAY;
     let most = bars.iter().map(|b| b.value).chain(ahead.iter().map(|(_, day)| day[2])).fold(0.0, f64::max);

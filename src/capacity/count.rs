@@ -10,6 +10,7 @@ use crate::decision::verdict::Verdict;
 
 pub const SECOND: Nanos = 1_000_000_000;
 pub const HOUR: Nanos = 3600 * SECOND;
+pub const DAY: Nanos = 24 * HOUR;
 /// Services, policies of services, OPAs, revisions: so many of each are told apart, others are counted as one.
 const MOST: usize = 5000;
 pub const OTHER: &str = "(other)";
@@ -18,7 +19,7 @@ pub const OTHER: &str = "(other)";
 const BYTES: usize = 128 << 20;
 
 /// Decisions of an hour.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Hour {
     pub decisions: u64,
     pub denied: u64,

@@ -60,8 +60,8 @@ pub struct Timer {
     pub part_of_slowest: f64,
 }
 
-/// The timer of the whole: that of the server, or of the query where OPA is embedded.
-const WHOLE: [&str; 2] = ["server_handler", "rego_query_eval"];
+/// The timer of the whole request.
+const WHOLE: &str = "server_handler";
 
 fn octave(nanos: u64) -> u32 {
     (8.0 * (nanos.max(1) as f64).log2()) as u32
@@ -71,10 +71,7 @@ impl Latency {
     /// A decision's timers that are not the whole: name and nanoseconds.
     pub fn timers<'a>(record: &Record<'a>) -> Vec<(&'a str, u64)> {
         let members = record.get("metrics").into_iter().flat_map(json::members);
-        members
-            .filter_map(|m| Some((m.name.strip_prefix("timer_")?.strip_suffix("_ns")?, json::as_u64(m.value)?)))
-            .filter(|(name, _)| *name != WHOLE[0])
-            .collect()
+        members.filter_map(|m| Some((m.name.strip_prefix("timer_")?.strip_suffix("_ns")?, json::as_u64(m.value)?))).filter(|(name, _)| *name != WHOLE).collect()
     }
 
     pub fn add(&mut self, nanos: u64, timers: &[(&str, u64)]) {

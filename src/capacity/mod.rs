@@ -16,14 +16,13 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::decision::time::{self, Nanos};
-use count::{Counter, HOUR, Hour, Load, SECOND};
+use count::{Counter, DAY, HOUR, Hour, Load, SECOND};
 use forecast::Forecast;
 use latency::Evaluation;
 
-const DAY: i64 = 24;
 /// What a decision's time may be when a review is made: of the last 400 days, and not of tomorrow.
 pub fn believed(now: Nanos) -> std::ops::Range<Nanos> {
-    now - 400 * DAY * HOUR..now + DAY * HOUR
+    now - 400 * DAY..now + DAY
 }
 
 /// A review: the numbers of the page, and of the JSON.
@@ -31,9 +30,9 @@ pub fn believed(now: Nanos) -> std::ops::Range<Nanos> {
 pub struct Review {
     pub pipeline: String,
     /// The first decision's time, and the last's.
-    #[serde(serialize_with = "as_time")]
+    #[serde(serialize_with = "time::serialize")]
     pub from: Nanos,
-    #[serde(serialize_with = "as_time")]
+    #[serde(serialize_with = "time::serialize")]
     pub to: Nanos,
     pub seconds: f64,
     pub total: Part,
@@ -90,7 +89,7 @@ pub struct Part {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct Peak {
     pub per_second: f64,
-    #[serde(serialize_with = "as_time")]
+    #[serde(serialize_with = "time::serialize")]
     pub at: Nanos,
 }
 
@@ -113,9 +112,9 @@ pub struct Busy {
 pub struct Revision {
     pub service: String,
     pub revision: String,
-    #[serde(serialize_with = "as_time")]
+    #[serde(serialize_with = "time::serialize")]
     pub first: Nanos,
-    #[serde(serialize_with = "as_time")]
+    #[serde(serialize_with = "time::serialize")]
     pub last: Nanos,
     pub decisions: u64,
     pub denied: u64,
@@ -192,12 +191,6 @@ pub struct Read {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Hours(pub Vec<(&'static str, String, String, BTreeMap<i64, Hour>)>);
 
-impl PartialEq for Hour {
-    fn eq(&self, other: &Hour) -> bool {
-        self.decisions == other.decisions && self.busy == other.busy
-    }
-}
-
 /// What a review is made of beside the counts.
 pub struct Asked {
     pub pipeline: String,
@@ -208,10 +201,6 @@ pub struct Asked {
     pub history: BTreeMap<i64, f64>,
     pub volumes: Vec<Volume>,
     pub read: Read,
-}
-
-fn as_time<S: serde::Serializer>(at: &Nanos, s: S) -> Result<S::Ok, S::Error> {
-    s.serialize_str(&time::format(*at))
 }
 
 /// Makes the review; nothing without a decision.
@@ -336,12 +325,12 @@ fn slower_when_busy(load: &Load) -> Option<f64> {
 fn days(whole: &Load, from: Nanos, to: Nanos, history: &BTreeMap<i64, f64>) -> Vec<Day> {
     let mut sums: BTreeMap<i64, f64> = BTreeMap::new();
     for (hour, of) in &whole.hours {
-        *sums.entry(hour.div_euclid(DAY)).or_default() += of.decisions as f64;
+        *sums.entry(hour.div_euclid(DAY / HOUR)).or_default() += of.decisions as f64;
     }
-    let (first, last) = (from.div_euclid(DAY * HOUR), to.div_euclid(DAY * HOUR));
+    let (first, last) = (from.div_euclid(DAY), to.div_euclid(DAY));
     // A first day that begins late, and a last one that ends early, are not whole.
-    let whole = |day: i64| (day > first || from - first * DAY * HOUR < HOUR) && (day < last || (last + 1) * DAY * HOUR - to < HOUR);
-    let named = |day: i64| time::format(day * DAY * HOUR)[..10].to_owned();
+    let whole = |day: i64| (day > first || from - first * DAY < HOUR) && (day < last || (last + 1) * DAY - to < HOUR);
+    let named = |day: i64| time::format(day * DAY)[..10].to_owned();
     let mut days: Vec<Day> = (first..=last)
         .map(|day| Day { day: named(day), number: day, decisions: sums.get(&day).copied().unwrap_or_default(), whole: whole(day), from_prometheus: false })
         .collect();
@@ -391,7 +380,7 @@ fn revisions(counter: &Counter) -> Vec<Revision> {
 }
 
 fn spare(services: &[Part], counter: &Counter, to: Nanos, cores: f64) -> Vec<Spare> {
-    let since = to.div_euclid(HOUR) - DAY;
+    let since = to.div_euclid(HOUR) - DAY / HOUR;
     let spare = |part: &Part| {
         let opas = counter.opas().filter(|(service, _, load)| *service == part.service && load.hours.range(since + 1..).next().is_some()).count();
         let busy = part.busy.filter(|b| b.peak_second_cores > 0.0)?;

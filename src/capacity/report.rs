@@ -3,7 +3,7 @@
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::chart::{self, Bar, Named, Steps, human};
-use super::count::HOUR;
+use super::count::{DAY, HOUR};
 use super::latency::Evaluation;
 use super::{Part, Peak, Review, forecast};
 use crate::decision::time::{self, Nanos};
@@ -212,7 +212,6 @@ fn more(rows: usize) -> Markup {
 }
 
 fn growth(review: &Review) -> Markup {
-    const DAY: Nanos = 24 * HOUR;
     let bars: Vec<Bar> = review.days.iter().map(|d| Bar { at: d.number * DAY, value: d.decisions, pale: !d.whole || d.from_prometheus }).collect();
     let known: Vec<(i64, f64)> = review.days.iter().filter(|d| d.whole).map(|d| (d.number, d.decisions)).collect();
     let ahead = review.forecast.as_ref().map_or(0, |f| f.days_ahead);

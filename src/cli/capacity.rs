@@ -9,7 +9,7 @@ use rdkafka::message::Message;
 use serde_json::Value;
 
 use super::CommandResult;
-use crate::capacity::count::{Counter, HOUR};
+use crate::capacity::count::{Counter, DAY};
 use crate::capacity::{self, Asked, Read, Volume, report, table};
 use crate::decision::record::Record;
 use crate::decision::time::{self, Nanos};
@@ -53,7 +53,6 @@ pub struct Args {
     out: PathBuf,
 }
 
-const DAY: Nanos = 24 * HOUR;
 /// About so many decisions are encoded for each sink to see what they weigh.
 const WEIGHED: u64 = 50_000;
 

@@ -93,6 +93,11 @@ pub fn format(nanos: Nanos) -> String {
     String::from_utf8(out).expect("only digits and separators were written")
 }
 
+/// For serde's `serialize_with`.
+pub fn serialize<S: serde::Serializer>(at: &Nanos, s: S) -> Result<S::Ok, S::Error> {
+    s.serialize_str(&format(*at))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -21,7 +21,7 @@ use sha2::{Digest, Sha256};
 
 use crate::decision::ids::TraceId;
 use crate::decision::record::Record;
-use crate::decision::time::Nanos;
+use crate::decision::time::{self, Nanos};
 use crate::decision::verdict::Verdict;
 pub use detector::Detector;
 
@@ -130,9 +130,9 @@ pub struct Finding {
     pub service: String,
     pub policy: String,
     /// When it began, and when that was certain, in event time.
-    #[serde(serialize_with = "time")]
+    #[serde(serialize_with = "time::serialize")]
     pub onset: Nanos,
-    #[serde(serialize_with = "time")]
+    #[serde(serialize_with = "time::serialize")]
     pub detected: Nanos,
     #[serde(serialize_with = "maybe_time", skip_serializing_if = "Option::is_none")]
     pub ended: Option<Nanos>,
@@ -172,13 +172,9 @@ pub enum Change {
     Ends(Finding),
 }
 
-fn time<S: serde::Serializer>(at: &Nanos, s: S) -> Result<S::Ok, S::Error> {
-    s.serialize_str(&crate::decision::time::format(*at))
-}
-
 fn maybe_time<S: serde::Serializer>(at: &Option<Nanos>, s: S) -> Result<S::Ok, S::Error> {
     match at {
-        Some(at) => time(at, s),
+        Some(at) => time::serialize(at, s),
         None => s.serialize_none(),
     }
 }
