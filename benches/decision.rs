@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::io::Read;
+use std::sync::Arc;
 
 use divan::counter::{BytesCount, ItemsCount};
 use divan::{Bencher, black_box};
@@ -13,8 +14,11 @@ use docket::decision::record::Record;
 use docket::decision::{json, trace, verdict};
 use docket::pipeline::model;
 use docket::protect::Shield;
-use docket::protect::rego::{Policy, Source};
+use docket::protect::detect::{self, Act, Detect};
+use docket::protect::rego::Policy;
 use docket::protect::rules::{Action, Pattern, Rule};
+use docket::protect::seal::Key;
+use docket::rego::Source;
 use docket::sink::{elasticsearch, http, loki, metrics, otlp};
 use prost::Message;
 
@@ -75,7 +79,7 @@ fn json_serde_value(bencher: Bencher<'_, '_>) {
 fn protect(bencher: Bencher<'_, '_>, shield: &Shield) {
     let samples = samples();
     let events: Vec<Event<'_>> = samples.iter().map(|s| Event::parse(s.as_bytes()).unwrap()).collect();
-    bencher.counter(ItemsCount::new(events.len())).bench_local(|| events.iter().for_each(|e| _ = black_box(shield.protect(e))));
+    bencher.counter(ItemsCount::new(events.len())).bench_local(|| events.iter().for_each(|e| _ = black_box(shield.protect(e, &mut Vec::new()))));
 }
 
 fn mask(text: &str) -> Shield {
@@ -102,6 +106,31 @@ fn protect_rules(bencher: Bencher<'_, '_>) {
     protect(bencher, &Shield { rules: vec![rule("/input/user"), rule("/input/**/password")], ..Shield::default() });
 }
 
+/// All detectors on decisions that hold nothing for them, as most do,
+#[divan::bench]
+fn protect_detectors_nothing_found(bencher: Bencher<'_, '_>) {
+    protect(bencher, &Shield { detect: Some(Detect::new(detect::ALL.map(|_| Some(Act::Erase)))), ..Shield::default() });
+}
+
+/// and on decisions that all hold a token and a password.
+#[divan::bench]
+fn protect_detectors_found(bencher: Bencher<'_, '_>) {
+    let shield = Shield { detect: Some(Detect::new(detect::ALL.map(|_| Some(Act::Erase)))), ..Shield::default() };
+    let planted = r#""input":{"headers":{"authorization":"Bearer 2YotnFZFEjr1zCsicMWpAA"},"password":"hunter2","note":"mail bob@example.com","#;
+    let samples: Vec<String> = samples().iter().map(|s| s.replacen("\"input\":{", planted, 1)).collect();
+    let events: Vec<Event<'_>> = samples.iter().filter_map(|s| Event::parse(s.as_bytes()).ok()).collect();
+    assert!(events.len() * 10 > samples.len() * 8);
+    bencher.counter(ItemsCount::new(events.len())).bench_local(|| events.iter().for_each(|e| _ = black_box(shield.protect(e, &mut Vec::new()))));
+}
+
+/// Two values encrypted.
+#[divan::bench]
+fn protect_encrypt(bencher: Bencher<'_, '_>) {
+    let key = Arc::new(Key::new("k", &"ab".repeat(32)).unwrap());
+    let rule = |path: &str| Rule { path: Pattern::parse(path).unwrap(), policy: None, action: Action::Encrypt(key.clone()) };
+    protect(bencher, &Shield { rules: vec![rule("/input/user"), rule("/input/method")], ..Shield::default() });
+}
+
 #[divan::bench]
 fn decode(bencher: Bencher<'_, '_>) {
     each_sample(bencher, |s| {
@@ -118,7 +147,7 @@ fn verdict_and_trace(bencher: Bencher<'_, '_>) {
     let rules = trace::Rules::default();
     bencher.counter(ItemsCount::new(events.len())).bench_local(|| {
         for event in &events {
-            black_box((verdict::judge(event, &[]), trace::find(event, &[], &rules)));
+            black_box((verdict::judge(event, &verdict::Rules::default()), trace::find(event, &[], &rules)));
         }
     });
 }

@@ -14,6 +14,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::metrics::exemplars::Exemplars;
 use crate::metrics::openmetrics;
+use crate::pipeline::model::Admin;
+use crate::serve::{self, Certificates};
 use crate::telemetry::Health;
 
 #[derive(Clone)]
@@ -24,17 +26,13 @@ struct Shared {
 }
 
 /// Listens, and serves until stopped. Returns the address, which matters with port 0.
-pub async fn serve(listen: &str, registry: Registry, exemplars: Arc<Exemplars>, health: Arc<Health>, stop: CancellationToken) -> std::io::Result<SocketAddr> {
-    let listener = tokio::net::TcpListener::bind(listen).await?;
+pub async fn serve(config: &Admin, registry: Registry, exemplars: Arc<Exemplars>, health: Arc<Health>, stop: CancellationToken) -> std::io::Result<SocketAddr> {
+    let tls = config.tls.as_ref().map(Certificates::new).transpose().map_err(std::io::Error::other)?;
+    let listener = tokio::net::TcpListener::bind(&config.listen).await?;
     let address = listener.local_addr()?;
     let shared = Shared { registry, exemplars, health };
     let router = Router::new().route("/metrics", get(metrics)).route("/healthz", get(|| async { "ok\n" })).route("/readyz", get(ready)).with_state(shared);
-    tokio::spawn(async move {
-        let served = axum::serve(listener, router).with_graceful_shutdown(async move { stop.cancelled().await }).await;
-        if let Err(error) = served {
-            tracing::error!(%error, "the admin port failed");
-        }
-    });
+    tokio::spawn(serve::serve(listener, tls.map(Arc::new), serve::Limits::default(), router, stop));
     Ok(address)
 }
 

@@ -1,8 +1,10 @@
 //! docket, the flight recorder for policy decisions. The map of the house, in the order data walks it:
 //!
 //! - [`pipeline`]: the pipeline file, which says everything below what to do.
+//! - [`door`]: takes decision logs over HTTP from OPAs that can't write to Kafka.
 //! - [`log`]: Kafka, the only place where data waits.
 //! - [`decision`]: what a decision is; from a producer's bytes to the docket record. Pure.
+//! - [`rego`]: teams' own policies, asked.
 //! - [`protect`]: what must not spread is taken out of it. Pure.
 //! - [`stage`]: the running parts. `intake` writes the docket topic, `deliver` hands it to one sink.
 //! - [`sink`]: where decisions go: OTLP, Loki, Elasticsearch, CloudWatch Logs, files, Prometheus.
@@ -11,7 +13,7 @@
 //! - [`spike`]: denial spikes and silent failures. Pure.
 //! - [`notify`]: tells people of them.
 //! - [`telemetry`]: docket's own counters, logs, traces and health.
-//! - [`admin`]: the port that serves them; [`push`] sends them where nobody can scrape.
+//! - [`admin`]: the port that serves them; [`push`] sends them where nobody can scrape. [`serve`] is what ports share.
 //! - [`capacity`]: capacity reviews: rates, growth, cost, headroom. Pure.
 //! - [`verify`]: whether the sinks hold what the docket holds.
 //! - [`generate`]: made-up decisions, for load and the demo.
@@ -22,6 +24,7 @@ pub mod capacity;
 pub mod cli;
 pub mod clock;
 pub mod decision;
+pub mod door;
 pub mod generate;
 pub mod heavy;
 pub mod log;
@@ -30,6 +33,8 @@ pub mod notify;
 pub mod pipeline;
 pub mod protect;
 pub mod push;
+pub mod rego;
+pub mod serve;
 pub mod sink;
 pub mod spike;
 pub mod stage;

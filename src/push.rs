@@ -37,7 +37,8 @@ pub struct Source {
     pub began: Nanos,
 }
 
-struct Pusher {
+/// Pushes to one.
+pub struct Pusher {
     name: String,
     to: push::Push,
     client: Client,
@@ -49,21 +50,52 @@ struct Pusher {
     version: Version,
 }
 
-/// Pushes to each destination until stopped; then once more, for what was counted last.
-pub fn start(to: &BTreeMap<String, push::Push>, source: &Source, stop: &CancellationToken) -> Result<JoinSet<()>, Box<dyn std::error::Error>> {
-    let mut tasks = JoinSet::new();
-    if to.is_empty() {
-        return Ok(tasks);
+/// Pushes to each destination.
+pub struct Pushing {
+    source: Source,
+    pushes: IntCounterVec,
+    stop: CancellationToken,
+    tasks: JoinSet<()>,
+}
+
+impl Pushing {
+    pub fn start(to: &BTreeMap<String, push::Push>, source: Source) -> Result<Pushing, Box<dyn std::error::Error>> {
+        let opts =
+            Opts::new("docket_metric_pushes_total", "Pushes of metrics, by destination: sent, retried, failed (the next says what this one would have said).");
+        let pushes = IntCounterVec::new(opts, &["to", "outcome"])?;
+        source.registry.register(Box::new(pushes.clone()))?;
+        let mut pushing = Pushing { source, pushes, stop: CancellationToken::new(), tasks: JoinSet::new() };
+        let pushers = pushing.prepare(to)?;
+        pushing.spawn(pushers);
+        Ok(pushing)
     }
-    let opts =
-        Opts::new("docket_metric_pushes_total", "Pushes of metrics, by destination: sent, retried, failed (the next says what this one would have said).");
-    let pushes = IntCounterVec::new(opts, &["to", "outcome"])?;
-    source.registry.register(Box::new(pushes.clone()))?;
-    for (name, to) in to {
-        let pusher = Pusher::new(name, to, source.clone(), pushes.clone()).map_err(|e| format!("telemetry.push.{name}: {e}"))?;
-        tasks.spawn(pusher.run(stop.clone()));
+
+    /// Pushers to other destinations, or what is wrong with one.
+    pub fn prepare(&self, to: &BTreeMap<String, push::Push>) -> Result<Vec<Pusher>, String> {
+        let one = |(name, to): (&String, &push::Push)| {
+            Pusher::new(name, to, self.source.clone(), self.pushes.clone()).map_err(|e| format!("telemetry.push.{name}: {e}"))
+        };
+        to.iter().map(one).collect()
     }
-    Ok(tasks)
+
+    /// Goes on with these.
+    pub async fn change(&mut self, pushers: Vec<Pusher>) {
+        self.end().await;
+        self.stop = CancellationToken::new();
+        self.spawn(pushers);
+    }
+
+    /// Pushes once more, for what was counted last.
+    pub async fn end(&mut self) {
+        self.stop.cancel();
+        while self.tasks.join_next().await.is_some() {}
+    }
+
+    fn spawn(&mut self, pushers: Vec<Pusher>) {
+        for pusher in pushers {
+            self.tasks.spawn(pusher.run(self.stop.clone()));
+        }
+    }
 }
 
 fn host() -> String {

@@ -89,9 +89,10 @@ async fn what_must_not_spread_is_in_no_topic_that_docket_writes() {
     let mock = mock();
     let place = Place::new("protect");
     std::fs::write(place.path("mask.rego"), MASK).unwrap();
+    let _ = place.secret("hash.key", "0123456789abcdef");
     let protect = "protect:
   opa: {policies: [mask.rego]}
-  hash_key: 0123456789abcdef
+  hash_key: \"${file:$DIR/hash.key}\"
   rules:
     - {path: /input/**/token, action: erase}
     - {path: /input/user, action: hash}

@@ -24,6 +24,8 @@ use crate::decision::verdict::Verdict;
 use crate::generate::{Generator, Mix, Shape};
 use crate::log::client;
 use crate::log::mock::Mock;
+use crate::log::topics::Limits;
+use crate::pipeline::model::Admin;
 use crate::pipeline::secrets::{Outside, Real};
 use crate::pipeline::{self, Pipeline};
 use crate::sink::{Outcome, Sink};
@@ -84,13 +86,19 @@ pub async fn run(args: Args) -> CommandResult {
         drain: Duration::from_secs(10),
         roles: Roles::default(),
     };
-    let address = admin::serve(&args.listen, process.registry.clone(), process.exemplars.clone(), process.health.clone(), process.stop.clone())
-        .await
-        .map_err(|e| format!("{} can't be listened on: {e}", args.listen))?;
+    let address = admin::serve(
+        &Admin { listen: args.listen.clone(), tls: None },
+        process.registry.clone(),
+        process.exemplars.clone(),
+        process.health.clone(),
+        process.stop.clone(),
+    )
+    .await
+    .map_err(|e| format!("{} can't be listened on: {e}", args.listen))?;
     anstream::println!("docket demo: a Kafka inside this process, no server. Metrics: http://{address}/metrics");
 
     let screen = Screen::default();
-    let mut parts = Parts::new(pipeline, &process, (None, None))?;
+    let mut parts = Parts::new(pipeline, &process, Limits::default())?;
     parts.all()?;
     let file = parts.pipeline.clone();
     let on_screen = parts.deliver("screen", &file.file.sinks["metrics"], screen.clone(), None);

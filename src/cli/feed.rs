@@ -14,13 +14,8 @@ const LIMIT: usize = 2 << 30;
 /// The content of a file, or of standard input for `-`, decompressed if it is gzip.
 pub fn read(path: &Path) -> Result<Vec<u8>, String> {
     let named = |e: &dyn std::fmt::Display| format!("{}: {e}", path.display());
-    let content = if path.as_os_str() == "-" {
-        let mut content = Vec::new();
-        std::io::stdin().lock().read_to_end(&mut content).map_err(|e| named(&e))?;
-        content
-    } else {
-        std::fs::read(path).map_err(|e| named(&e))?
-    };
+    let mut content = Vec::new();
+    super::input(path)?.read_to_end(&mut content).map_err(|e| named(&e))?;
     if content.starts_with(&[0x1f, 0x8b]) {
         return formats::gunzip(&content, LIMIT).map_err(|e| named(&e.detail));
     }

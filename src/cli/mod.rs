@@ -2,6 +2,7 @@
 
 mod capacity;
 mod check;
+mod decrypt;
 mod demo;
 mod feed;
 mod generate;
@@ -65,6 +66,7 @@ enum Command {
     Spikes(spikes::Args),
     Capacity(capacity::Args),
     Protect(protect::Args),
+    Decrypt(decrypt::Args),
     /// Print shell completions, e.g. `docket completions bash > /etc/bash_completion.d/docket`.
     Completions {
         shell: clap_complete::Shell,
@@ -90,6 +92,7 @@ pub fn main() -> ExitCode {
         Command::Verify(args) => runtime(verify::run(args)),
         Command::Spikes(args) => spikes::run(&args),
         Command::Protect(args) => protect::run(&args),
+        Command::Decrypt(args) => decrypt::run(&args),
         Command::Capacity(args) => runtime(capacity::run(args)),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "docket", &mut std::io::stdout());
@@ -115,6 +118,15 @@ fn runtime(command: impl Future<Output = CommandResult>) -> CommandResult {
 
 fn load(path: &std::path::Path) -> Result<Pipeline, Box<dyn std::error::Error>> {
     Ok(pipeline::load(path)?)
+}
+
+/// A file, or standard input for -.
+fn input(path: &std::path::Path) -> Result<Box<dyn std::io::Read>, String> {
+    if path.as_os_str() == "-" {
+        return Ok(Box::new(std::io::stdin().lock()));
+    }
+    let file = std::fs::File::open(path).map_err(|e| format!("{} can't be read: {e}", path.display()))?;
+    Ok(Box::new(file))
 }
 
 /// A duration as the pipeline file has them.

@@ -1,7 +1,6 @@
 //! `docket protect`: what a pipeline's `protect:` section does to decisions.
 
 use std::collections::BTreeMap;
-use std::io::Read;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -33,12 +32,7 @@ pub struct Args {
 pub fn run(args: &Args) -> CommandResult {
     let pipeline = super::load(&args.file)?;
     let Some(shield) = &pipeline.rules.shield else { return Err(format!("{} has no protect section", args.file.display()).into()) };
-    let mut bytes = Vec::new();
-    if args.decisions.as_os_str() == "-" {
-        std::io::stdin().read_to_end(&mut bytes)?;
-    } else {
-        bytes = std::fs::read(&args.decisions).map_err(|e| format!("{} can't be read: {e}", args.decisions.display()))?;
-    }
+    let bytes = super::feed::read(&args.decisions)?;
     let mut counts: BTreeMap<(String, &str, String), u64> = BTreeMap::new();
     let (mut decisions, mut dropped, mut withheld, mut unread) = (0u64, 0u64, 0u64, 0u64);
     let mut took = Duration::ZERO;
@@ -49,16 +43,24 @@ pub fn run(args: &Args) -> CommandResult {
             decisions += 1;
             let mut told = Vec::new();
             let began = Instant::now();
-            let result = shield.explain(&event, &mut |by, done| told.push((by, done.clone())));
+            let mut hits = Vec::new();
+            let result = shield.explain(&event, &mut hits, &mut |by, done| told.push((by, done.clone())));
             took += began.elapsed();
+            for hit in hits {
+                *counts.entry((format!("detector {}", hit.detector.name()), "found", hit.place)).or_default() += 1;
+            }
             for (by, done) in &told {
                 let by = match by {
                     By::Opa => "opa".to_owned(),
                     By::Rule(i) => format!("rule {i}"),
+                    By::Detectors => "detectors".to_owned(),
+                    By::Size => "size".to_owned(),
                 };
                 for (what, paths) in [("erased", &done.erased), ("masked", &done.masked)] {
                     for path in paths {
-                        *counts.entry((by.clone(), what, path.clone())).or_default() += 1;
+                        if by != "detectors" {
+                            *counts.entry((by.clone(), what, path.clone())).or_default() += 1;
+                        }
                         if !args.count {
                             anstream::println!("{}: {by} {what} {path}", super::tail::printable(&event.decision_id));
                         }

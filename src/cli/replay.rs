@@ -120,7 +120,7 @@ impl<'p> Then for Send<'p> {
                     batch.push(&value, partition, offset, 0);
                 }
                 if !batch.is_empty() && (ended || batch.len() >= delivery.batch_records || batch.size() >= delivery.batch_bytes.0) {
-                    while tasks.len() >= delivery.concurrency {
+                    while tasks.len() >= model.concurrency() {
                         tasks.join_next().await;
                     }
                     let (full, sending, bar) = (std::mem::take(&mut batch), sending.clone(), bar.clone());

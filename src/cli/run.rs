@@ -8,6 +8,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::CommandResult;
+use crate::pipeline::Pipeline;
+use crate::push::Pushing;
 use crate::stage::run::{self, Parts, Process, Roles};
 use crate::telemetry::Health;
 use crate::{admin, push, telemetry};
@@ -20,15 +22,15 @@ use crate::{admin, push, telemetry};
   docket run --only sink:loki pipelines/opa.yaml         a sink apart
   DOCKET_LOG=debug docket run --log-json a.yaml b.yaml
 
-A changed pipeline file is taken up on SIGHUP and within a few seconds by itself: the parts that it changes are started again, the others
-run on. A file with errors is refused with all of them, and the old one stays in force. SIGTERM delivers what was read and commits it.
+A changed pipeline file, and what it refers to (secrets, certificates, policies), is taken up on SIGHUP and within a few seconds by itself:
+the parts that it changes are started again, the others run on. A file with errors is refused with all of them, and the old one stays in force. SIGTERM delivers what was read and commits it.
 
 The admin port (admin.listen, 127.0.0.1:9464 unless set) of the first pipeline serves /metrics, /healthz and /readyz for all;
 its telemetry section says where they are pushed.")]
 pub struct Args {
     #[arg(required = true, value_name = "PIPELINE")]
     files: Vec<PathBuf>,
-    /// Run only these parts: intake, sinks, sink:NAME. Start the others elsewhere.
+    /// Run only these parts: door, intake, spikes, sinks, sink:NAME. Start the others elsewhere.
     #[arg(long, value_delimiter = ',', value_name = "PART")]
     only: Vec<String>,
     /// How long a stop may take to deliver what was read.
@@ -52,7 +54,7 @@ pub async fn run(args: Args) -> CommandResult {
         return Err(errors.join("\n").into());
     }
     let Some(first) = pipelines.first() else { return Ok(()) };
-    let listen = first.file.admin.listen.clone();
+    let listen = first.file.admin.clone();
     let otlp = first.file.telemetry.otlp.clone();
     let push = first.file.telemetry.push.clone();
     let _telemetry = telemetry::start(args.log_json, otlp.as_deref())?;
@@ -73,10 +75,10 @@ pub async fn run(args: Args) -> CommandResult {
     let served = CancellationToken::new();
     let address = admin::serve(&listen, process.registry.clone(), process.exemplars.clone(), process.health.clone(), served.clone())
         .await
-        .map_err(|e| format!("the admin port {listen} can't be opened: {e}; set admin.listen in {}", first.path.display()))?;
+        .map_err(|e| format!("the admin port {} can't be opened: {e}; see admin in {}", listen.listen, first.path.display()))?;
     tracing::info!(%address, "admin port open");
     let source = push::Source { registry: process.registry.clone(), exemplars: process.exemplars.clone(), began: crate::clock::now() };
-    let pushing = push::start(&push, &source, &served).map_err(|e| format!("{}: {e}", args.files[0].display()))?;
+    let pushing = Pushing::start(&push, source).map_err(|e| format!("{}: {e}", args.files[0].display()))?;
 
     let mut running = Vec::new();
     for pipeline in pipelines {
@@ -88,29 +90,35 @@ pub async fn run(args: Args) -> CommandResult {
         };
         running.push(started.map_err(|e| format!("pipeline {name}: {e}"))?);
     }
-    let watched = watch(running, args.files, hup, &process.registry)?;
+    let watched = watch(running, pushing, args.files, hup, &process.registry)?;
     super::asked_to_stop().await?;
     tracing::info!("stopping: delivering what was read");
     process.stop.cancel();
     watched.stop.cancel();
-    let running = watched.task.await?;
+    let (running, mut pushing) = watched.task.await?;
     tokio::task::spawn_blocking(move || running.into_iter().for_each(Parts::join)).await?;
     served.cancel();
-    pushing.join_all().await;
+    pushing.end().await;
     tracing::info!("stopped");
     Ok(())
 }
 
-/// How often the files are looked at.
+/// How often the files are read again.
 const LOOK: Duration = Duration::from_secs(2);
 
 struct Watched {
     stop: CancellationToken,
-    task: tokio::task::JoinHandle<Vec<Parts>>,
+    task: tokio::task::JoinHandle<(Vec<Parts>, Pushing)>,
 }
 
-/// Looks after changed pipeline files, now and then and on SIGHUP.
-fn watch(mut running: Vec<Parts>, files: Vec<PathBuf>, mut hup: Signal, registry: &prometheus::Registry) -> Result<Watched, Box<dyn std::error::Error>> {
+/// Looks after changed pipeline files and what they refer to, now and then and on SIGHUP.
+fn watch(
+    mut running: Vec<Parts>,
+    mut pushing: Pushing,
+    files: Vec<PathBuf>,
+    mut hup: Signal,
+    registry: &prometheus::Registry,
+) -> Result<Watched, Box<dyn std::error::Error>> {
     let reloads = prometheus::IntCounterVec::new(
         prometheus::Opts::new("docket_reloads_total", "Changed pipeline files: applied, or refused with the old one left in force."),
         &["file", "outcome"],
@@ -119,27 +127,36 @@ fn watch(mut running: Vec<Parts>, files: Vec<PathBuf>, mut hup: Signal, registry
     let stop = CancellationToken::new();
     let stopped = stop.clone();
     let task = tokio::spawn(async move {
-        // The text as it was when it was last taken up or refused. What it refers to (${file:}, ${env:}) is looked at on SIGHUP only.
-        let mut texts: Vec<Option<Vec<u8>>> = files.iter().map(|path| std::fs::read(path).ok()).collect();
+        // What was wrong when it was last refused.
+        let mut refused: Vec<Option<String>> = vec![None; files.len()];
         loop {
             let asked = tokio::select! {
-                () = stopped.cancelled() => return running,
+                () = stopped.cancelled() => return (running, pushing),
                 _ = hup.recv() => true,
                 () = tokio::time::sleep(LOOK) => false,
             };
             for (i, path) in files.iter().enumerate() {
-                let text = std::fs::read(path).ok();
                 // A file that is gone is being replaced.
-                if !asked && (text.is_none() || text == texts[i]) {
+                if !asked && !path.exists() {
                     continue;
                 }
-                texts[i] = text;
                 let file = path.display().to_string();
                 let parts = &mut running[i];
-                let result = match crate::pipeline::load(path) {
-                    Ok(pipeline) => tokio::task::block_in_place(|| parts.reload(pipeline)).map_err(|e| e.to_string()),
+                let loaded = tokio::task::block_in_place(|| crate::pipeline::load(path));
+                if !asked && loaded.as_ref().is_ok_and(|pipeline| pipeline.file == parts.pipeline.file) {
+                    refused[i] = None;
+                    continue;
+                }
+                let result = match loaded {
+                    // The first pipeline's says where metrics are pushed.
+                    Ok(pipeline) => reload(parts, pipeline, (i == 0).then_some(&mut pushing)).await,
                     Err(error) => Err(error.to_string()),
                 };
+                let error = result.as_ref().err().cloned();
+                if !asked && error.is_some() && error == refused[i] {
+                    continue;
+                }
+                refused[i] = error;
                 let outcome = match result {
                     Ok(changed) if changed.is_empty() => {
                         tracing::info!(file, "the pipeline file was read again; no part changes");
@@ -159,6 +176,19 @@ fn watch(mut running: Vec<Parts>, files: Vec<PathBuf>, mut hup: Signal, registry
         }
     });
     Ok(Watched { stop, task })
+}
+
+/// Takes up a changed file, or says why not, with nothing changed. Returns what has changed.
+async fn reload(parts: &mut Parts, new: Pipeline, pushing: Option<&mut Pushing>) -> Result<Vec<String>, String> {
+    let to = &new.file.telemetry.push;
+    let pushing = pushing.filter(|_| *to != parts.pipeline.file.telemetry.push);
+    let pushers = pushing.as_ref().map(|pushing| pushing.prepare(to)).transpose()?;
+    let mut changed = tokio::task::block_in_place(|| parts.reload(new)).map_err(|e| e.to_string())?;
+    if let (Some(pushing), Some(pushers)) = (pushing, pushers) {
+        pushing.change(pushers).await;
+        changed.push("push".into());
+    }
+    Ok(changed)
 }
 
 /// CPU, memory and file descriptors of the process, and which docket it is.

@@ -16,6 +16,7 @@ use crate::decision::time::nanos;
 use crate::log::past::{Edge, Past};
 use crate::pipeline::Pipeline;
 use crate::pipeline::model::{self, Probe};
+use crate::protect::rules::Redaction;
 use crate::stage::rejects::{Letter, without_receipts};
 use crate::verify::look::Look;
 use crate::verify::{Compared, Decision, Found, Hash, Overview, Wanted, compare, overview};
@@ -74,6 +75,8 @@ struct Checked {
     name: String,
     model: model::Sink,
     look: Result<Look, &'static str>,
+    /// What the sink alone does not get.
+    redaction: Redaction,
     /// By decision, in their order.
     wanted: Vec<Hash>,
 }
@@ -83,7 +86,13 @@ fn checked(args: &Args, pipeline: &Pipeline) -> Result<Vec<Checked>, Box<dyn std
     for (name, sink) in &pipeline.file.sinks {
         if args.sink.is_empty() || args.sink.contains(name) {
             let look = Look::new(pipeline.name(), sink).map_err(|e| format!("sink {name}: {e}"))?;
-            all.push(Checked { name: name.clone(), model: sink.clone(), look, wanted: Vec::new() });
+            all.push(Checked {
+                name: name.clone(),
+                model: sink.clone(),
+                look,
+                redaction: Redaction::parse(&sink.delivery().redact).unwrap_or_default(),
+                wanted: Vec::new(),
+            });
         }
     }
     Ok(all)
@@ -132,6 +141,15 @@ async fn verify(args: &Args, pipeline: &Pipeline) -> CommandResult {
     Ok(())
 }
 
+/// The hash of what a sink is to hold of a record.
+fn wanted(look: &mut Look, redaction: &Redaction, record: &Record<'_>) -> Hash {
+    let value = redaction.apply(record.raw.as_bytes());
+    match Record::parse(&value) {
+        Ok(redacted) => look.wanted(&redacted),
+        Err(_) => look.wanted(record),
+    }
+}
+
 /// Reads the docket topic; also how many of its records are none.
 fn read(args: &Args, pipeline: &Pipeline, sinks: &mut [Checked]) -> Result<(Vec<Decision>, usize), Box<dyn std::error::Error>> {
     let past = Past::open(pipeline, "verify", &pipeline.docket_topic(), args.from, args.until)?;
@@ -142,8 +160,7 @@ fn read(args: &Args, pipeline: &Pipeline, sinks: &mut [Checked]) -> Result<(Vec<
             Ok(record) => {
                 for sink in sinks.iter_mut() {
                     if let Ok(look) = &mut sink.look {
-                        let hash = look.wanted(&record);
-                        sink.wanted.push(hash);
+                        sink.wanted.push(wanted(look, &sink.redaction, &record));
                     }
                 }
                 decisions.push(Decision::new(&record, message.partition(), message.timestamp().to_millis().unwrap_or(0)));
@@ -384,8 +401,7 @@ async fn ask(args: &Args, pipeline: &Pipeline, opa: &str, probe: &Probe) -> Resu
             {
                 for sink in &mut sinks {
                     if let Ok(look) = &mut sink.look {
-                        let hash = look.wanted(&record);
-                        sink.wanted.push(hash);
+                        sink.wanted.push(wanted(look, &sink.redaction, &record));
                     }
                 }
                 found = Some(Decision::new(&record, message.partition(), message.timestamp().to_millis().unwrap_or(0)));

@@ -13,12 +13,13 @@ use super::reject::Reject;
 use super::time;
 use super::trace::{self, Found, Source};
 use super::verdict::{self, From, Judgement, Verdict};
+use crate::protect::detect::Hit;
 use crate::protect::{Protected, Shield};
 
 /// What intake needs from the pipeline file to make a docket record of a decision.
 #[derive(Debug, Clone, Default)]
 pub struct Rules {
-    pub verdict: Vec<verdict::Rule>,
+    pub verdict: verdict::Rules,
     pub trace: trace::Rules,
     pub service: Service,
     pub asked: asked::Rules,
@@ -57,22 +58,33 @@ pub struct Written {
     pub trace_from: Source,
     pub trace_mismatch: bool,
     pub malformed_ids: u32,
+    /// What detectors found in it.
+    pub hits: Vec<Hit>,
 }
 
 /// Appends the docket record of a decision to `out`, without what must not spread; nothing if it is not to be recorded.
 pub fn make(event: &Event<'_>, record_headers: &[(&str, &[u8])], agent: Option<&Agent>, rules: &Rules, out: &mut Vec<u8>) -> Result<Option<Written>, Reject> {
     let Some(shield) = &rules.shield else { return Ok(Some(write(event, record_headers, agent, rules, out))) };
-    match shield.protect(event)? {
-        Protected::AsItWas => Ok(Some(write(event, record_headers, agent, rules, out))),
+    let mut hits = Vec::new();
+    let protected = shield.protect(event, &mut hits)?;
+    let cleaned = agent.and_then(|agent| shield.protect_agent(&agent.json, &mut hits)).map(|json| Agent { json });
+    let agent = cleaned.as_ref().or(agent);
+    let written = match protected {
+        Protected::AsItWas => write(event, record_headers, agent, rules, out),
         Protected::Changed(text) => {
-            let known = Known { found: trace::find(event, record_headers, &rules.trace), judgement: verdict::judge(event, &rules.verdict) };
+            let known = known(event, record_headers, rules);
             let changed = Event::parse(text.as_bytes())?;
             // Reasons are a part of the result, which may have changed; what was decided has not.
             let judgement = Judgement { reasons: verdict::judge(&changed, &rules.verdict).reasons, ..known.judgement };
-            Ok(Some(write_known(&changed, &Known { judgement, ..known }, agent, rules, out)))
+            write_known(&changed, &Known { judgement, ..known }, agent, rules, out)
         }
-        Protected::Dropped => Ok(None),
-    }
+        Protected::Dropped => return Ok(None),
+    };
+    Ok(Some(Written { hits, ..written }))
+}
+
+fn known<'a>(event: &Event<'a>, record_headers: &[(&str, &[u8])], rules: &Rules) -> Known<'a> {
+    Known { found: trace::find(event, record_headers, &rules.trace), judgement: verdict::judge(event, &rules.verdict) }
 }
 
 /// What is found out of a decision as it was.
@@ -83,7 +95,7 @@ struct Known<'a> {
 
 /// Appends the docket record of a decision to `out`, as it is.
 pub fn write(event: &Event<'_>, record_headers: &[(&str, &[u8])], agent: Option<&Agent>, rules: &Rules, out: &mut Vec<u8>) -> Written {
-    let known = Known { found: trace::find(event, record_headers, &rules.trace), judgement: verdict::judge(event, &rules.verdict) };
+    let known = known(event, record_headers, rules);
     write_known(event, &known, agent, rules, out)
 }
 
@@ -107,6 +119,7 @@ fn write_known(event: &Event<'_>, known: &Known<'_>, agent: Option<&Agent>, rule
         trace_from: found.source(),
         trace_mismatch: found.mismatch,
         malformed_ids: found.malformed,
+        hits: Vec::new(),
     }
 }
 
@@ -261,6 +274,14 @@ mod tests {
     fn members_that_docket_needs_are_moved_not_lost() {
         let (_, text) = written(r#"{"@timestamp":"x","decision_id":"d1","docket":{"v":0},"timestamp":"2026-11-24T12:48:50Z"}"#);
         insta::assert_snapshot!(text, @r#"{"decision_id":"d1","timestamp":"2026-11-24T12:48:50Z","@timestamp":"2026-11-24T12:48:50.000000000Z","docket":{"v":1,"verdict":"undefined","verdict_from":"no_result","reasons":[],"engine":"opa","policy":"(query)","trace_id":"d6377d0c0831bd37876e7203a509e15c","span_id":"6cef005826e7d7bb","trace_from":"none","service":{"name":"opa"},"original":{"@timestamp":"x","docket":{"v":0}}}}"#);
+    }
+
+    #[test]
+    fn numbers_that_fit_no_double_stay_as_they_are() {
+        let (written, text) =
+            written(r#"{"decision_id":"d1","timestamp":"2026-11-24T12:48:50Z","input":{"n":1e999,"i":123456789012345678901234567890},"result":-1E+400}"#);
+        assert!(text.contains(r#""input":{"n":1e999,"i":123456789012345678901234567890},"result":-1E+400,"#), "{text}");
+        assert_eq!(written.verdict, Verdict::Undefined);
     }
 
     #[test]

@@ -5,10 +5,14 @@
 
 use std::borrow::Cow;
 
+use std::sync::Arc;
+
 use globset::GlobMatcher;
+use serde_json::Value;
 
 use super::event::Event;
 use super::json::{self, Pointer};
+use crate::rego;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Verdict {
@@ -51,10 +55,18 @@ pub struct Rule {
     /// Where in the result the answer stands.
     pub pointer: Pointer,
     /// Values that mean allow, and values that mean deny, as canonical JSON. A value in neither is undefined.
-    pub allow: Vec<serde_json::Value>,
-    pub deny: Vec<serde_json::Value>,
+    pub allow: Vec<Value>,
+    pub deny: Vec<Value>,
     /// Where in the result the reasons stand; without it, the usual places.
     pub reasons: Option<Pointer>,
+}
+
+/// What the pipeline file says of results.
+#[derive(Debug, Clone, Default)]
+pub struct Rules {
+    /// A policy of the team's own, asked first.
+    pub policy: Option<Arc<rego::Rule>>,
+    pub rules: Vec<Rule>,
 }
 
 /// What judged the result: value of `docket.verdict_from`.
@@ -64,6 +76,8 @@ pub enum From {
     Error,
     /// The record has no result.
     NoResult,
+    /// The team's own policy.
+    Policy,
     /// The rule of the pipeline file at this place, counted from 0.
     Rule(usize),
     /// A default, by the shape of the result.
@@ -80,6 +94,7 @@ impl From {
         Cow::Borrowed(match self {
             From::Error => "error",
             From::NoResult => "no_result",
+            From::Policy => "policy",
             From::Rule(n) => return Cow::Owned(format!("rule:{n}")),
             From::Boolean => "boolean",
             From::Object => "object",
@@ -97,7 +112,7 @@ pub struct Judgement<'a> {
     pub reasons: Vec<Cow<'a, str>>,
 }
 
-pub fn judge<'a>(event: &Event<'a>, rules: &[Rule]) -> Judgement<'a> {
+pub fn judge<'a>(event: &Event<'a>, rules: &Rules) -> Judgement<'a> {
     let mut reasons = Vec::new();
     if let Some(error) = event.error {
         collect(error, &mut reasons);
@@ -106,7 +121,21 @@ pub fn judge<'a>(event: &Event<'a>, rules: &[Rule]) -> Judgement<'a> {
     let Some(result) = event.result else {
         return Judgement { verdict: Verdict::Undefined, from: From::NoResult, reasons };
     };
-    let by_rule = rules.iter().enumerate().find(|(_, rule)| rule.path.is_match(&*event.path));
+    if let Some(policy) = &rules.policy {
+        match rego::Input::new(event.raw).and_then(|input| policy.ask(&input)).map(|said| said.as_ref().and_then(said_by_policy)) {
+            Ok(Some((verdict, mut reasons))) => {
+                if reasons.is_empty() {
+                    usual_reasons(result, &mut reasons);
+                }
+                return Judgement { verdict, from: From::Policy, reasons };
+            }
+            // It says nothing of this one.
+            Ok(None) => {}
+            // Never guessed.
+            Err(_) => return Judgement { verdict: Verdict::Undefined, from: From::Nothing, reasons },
+        }
+    }
+    let by_rule = rules.rules.iter().enumerate().find(|(_, rule)| rule.path.is_match(&*event.path));
     let (verdict, from) = match by_rule {
         Some((n, rule)) => (by_rule_values(rule, result), From::Rule(n)),
         None => by_shape(&event.path, result),
@@ -122,12 +151,27 @@ pub fn judge<'a>(event: &Event<'a>, rules: &[Rule]) -> Judgement<'a> {
     Judgement { verdict, from, reasons }
 }
 
+/// A policy says allow, deny, undefined or error, or true or false; or an object with that as its verdict, and reasons.
+fn said_by_policy(said: &Value) -> Option<(Verdict, Vec<Cow<'static, str>>)> {
+    let word = |value: &Value| match value {
+        Value::Bool(true) => Some(Verdict::Allow),
+        Value::Bool(false) => Some(Verdict::Deny),
+        Value::String(word) => Verdict::ALL.into_iter().find(|v| v.as_str() == word),
+        _ => None,
+    };
+    let Value::Object(said) = said else { return Some((word(said).unwrap_or(Verdict::Undefined), Vec::new())) };
+    let verdict = said.get("verdict").map_or(Verdict::Undefined, |v| word(v).unwrap_or(Verdict::Undefined));
+    let text = |value: &Value| value.as_str().map(|text| shorten(text.to_owned().into()));
+    let reasons = said.get("reasons").and_then(Value::as_array).into_iter().flatten().filter_map(text).take(MAX_REASONS);
+    Some((verdict, reasons.collect()))
+}
+
 fn by_rule_values(rule: &Rule, result: &str) -> Verdict {
     let Some(found) = rule.pointer.find(result) else { return Verdict::Undefined };
-    let Ok(found) = serde_json::from_str::<serde_json::Value>(found) else { return Verdict::Undefined };
-    let equal = |wanted: &serde_json::Value| match (wanted, &found) {
+    let Ok(found) = serde_json::from_str::<Value>(found) else { return Verdict::Undefined };
+    let equal = |wanted: &Value| match (wanted, &found) {
         // 200 and 200.0 are one number.
-        (serde_json::Value::Number(a), serde_json::Value::Number(b)) => a == b || a.as_f64() == b.as_f64(),
+        (Value::Number(a), Value::Number(b)) => a == b || a.as_f64() == b.as_f64(),
         (a, b) => a == b,
     };
     if rule.allow.iter().any(equal) {
@@ -281,7 +325,7 @@ mod tests {
     fn judged(path: &str, result: &str, rules: &[Rule]) -> (Verdict, String, Vec<String>) {
         let doc = format!(r#"{{"decision_id":"d","timestamp":"2026-11-24T12:48:50Z","path":"{path}","result":{result}}}"#);
         let event = Event::parse(doc.as_bytes()).unwrap();
-        let judgement = judge(&event, rules);
+        let judgement = judge(&event, &Rules { policy: None, rules: rules.to_vec() });
         (judgement.verdict, judgement.from.name().into_owned(), judgement.reasons.iter().map(ToString::to_string).collect())
     }
 
@@ -317,10 +361,10 @@ mod tests {
     fn an_error_and_no_result_are_verdicts_of_their_own() {
         let event = |doc: &'static str| Event::parse(doc.as_bytes()).unwrap();
         let error = event(r#"{"decision_id":"d","timestamp":"2026-11-24T12:48:50Z","error":{"code":"internal_error","message":"boom"}}"#);
-        let judgement = judge(&error, &[]);
+        let judgement = judge(&error, &Rules::default());
         assert_eq!((judgement.verdict, judgement.reasons), (Verdict::Error, vec!["boom".into()]));
         let none = event(r#"{"decision_id":"d","timestamp":"2026-11-24T12:48:50Z"}"#);
-        assert_eq!(judge(&none, &[]).from, From::NoResult);
+        assert_eq!(judge(&none, &Rules::default()).from, From::NoResult);
     }
 
     #[test]
@@ -344,5 +388,32 @@ mod tests {
         let (_, _, reasons) = judged("k8s/deny", &serde_json::to_string(&many).unwrap(), &[]);
         assert_eq!(reasons.len(), MAX_REASONS);
         assert!(reasons.iter().all(|r| r.len() <= MAX_REASON_BYTES && r.ends_with('…')));
+    }
+
+    #[test]
+    fn a_policy_of_the_team_judges_first() {
+        let text = "package docket
+import rego.v1
+verdict := \"deny\" if input.result.score < 5
+verdict := {\"verdict\": \"allow\", \"reasons\": [sprintf(\"score %v\", [input.result.score])]} if input.result.score > 9
+verdict := \"allow\" if input.result.broken
+verdict := \"deny\" if input.result.broken";
+        let source = rego::Source { name: "verdict.rego".into(), text: text.into() };
+        let rule = rego::Policies::new(&[source], &[]).unwrap().rule("data.docket.verdict").unwrap().unwrap();
+        let rules = Rules { policy: Some(Arc::new(rule)), rules: Vec::new() };
+        for (result, expected) in [
+            (r#"{"score":3,"reason":"low"}"#, (Verdict::Deny, From::Policy, vec!["low"])),
+            (r#"{"score":10}"#, (Verdict::Allow, From::Policy, vec!["score 10"])),
+            // It says nothing of these: the defaults do.
+            (r#"{"score":7,"allow":true}"#, (Verdict::Allow, From::Object, vec![])),
+            ("false", (Verdict::Deny, From::Boolean, vec![])),
+            // It contradicts itself.
+            (r#"{"broken":true,"allow":true}"#, (Verdict::Undefined, From::Nothing, vec![])),
+        ] {
+            let text = format!(r#"{{"decision_id":"d","timestamp":"2026-11-24T12:00:00Z","result":{result}}}"#);
+            let event = Event::parse(text.as_bytes()).unwrap();
+            let judgement = judge(&event, &rules);
+            assert_eq!((judgement.verdict, judgement.from, judgement.reasons.iter().map(|r| &**r).collect::<Vec<_>>()), expected, "{result}");
+        }
     }
 }

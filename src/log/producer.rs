@@ -1,7 +1,7 @@
-//! Writing: intake's transactions, and single records to the rejects topic.
+//! Writing: intake's transactions, what the door takes, and single records to the rejects topic.
 
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rdkafka::config::RDKafkaLogLevel;
@@ -9,6 +9,7 @@ use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::producer::{BaseRecord, DeliveryResult, FutureProducer, FutureRecord, Producer, ProducerContext, ThreadedProducer};
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
+use tokio::sync::Notify;
 
 use super::{Letters, Outgoing, Transactions, client};
 use crate::pipeline::model::{Compression, Kafka};
@@ -196,4 +197,136 @@ pub fn single(kafka: &Kafka, part: &str, compression: Compression) -> KafkaResul
         .set("linger.ms", "5")
         .set("message.max.bytes", MAX_MESSAGE);
     client::with_properties(config, kafka).create()
+}
+
+/// What became of records that were sent together.
+#[derive(Default)]
+struct Sent {
+    open: AtomicUsize,
+    failed: Mutex<Vec<(usize, KafkaError)>>,
+    some_done: Notify,
+}
+
+/// A record's number among those that were sent together.
+pub struct Tag(Arc<Sent>, usize);
+
+/// Tells who sent records what became of them.
+#[derive(Default)]
+pub struct Acks {
+    /// The last record that Kafka said something of, or nothing in time, was not acknowledged.
+    failing: AtomicBool,
+}
+
+impl ClientContext for Acks {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        client::log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::warn!("Kafka producer: {error}: {reason}");
+    }
+}
+
+impl ProducerContext for Acks {
+    type DeliveryOpaque = Box<Tag>;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, tag: Box<Tag>) {
+        let Tag(sent, number) = *tag;
+        let failed = result.as_ref().err().map(|(error, _)| error);
+        let failing = failed.is_some_and(|e| e.rdkafka_error_code() != Some(RDKafkaErrorCode::MessageSizeTooLarge));
+        if failing != self.failing.swap(failing, Ordering::Relaxed) {
+            match failed.filter(|_| failing) {
+                Some(error) => tracing::warn!(%error, "Kafka does not acknowledge what is written"),
+                None => tracing::info!("Kafka acknowledges what is written again"),
+            }
+        }
+        if let Some(error) = failed {
+            sent.failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push((number, error.clone()));
+        }
+        sent.open.fetch_sub(1, Ordering::AcqRel);
+        sent.some_done.notify_one();
+    }
+}
+
+/// Writes records of which each is acknowledged by all replicas, in their order and once each.
+pub struct Acknowledged(ThreadedProducer<Acks>);
+
+impl Acknowledged {
+    /// `timeout` is how long a record may wait for its acknowledgement, `queue` how many bytes may do so.
+    pub fn new(kafka: &Kafka, part: &str, compression: Compression, topic_limit: Option<usize>, timeout: Duration, queue: usize) -> KafkaResult<Acknowledged> {
+        let mut config = client::config(kafka, part);
+        config
+            .set("enable.idempotence", "true")
+            .set("acks", "all")
+            .set("partitioner", "murmur2_random")
+            .set("compression.type", compression.as_str())
+            .set("linger.ms", "5")
+            .set("message.timeout.ms", timeout.as_millis().max(1).to_string())
+            .set("batch.size", topic_limit.unwrap_or(BATCH).clamp(1000, BATCH).to_string())
+            .set("queue.buffering.max.messages", "1000000")
+            .set("queue.buffering.max.kbytes", (queue >> 10).clamp(1024, 2_097_151).to_string())
+            .set("message.max.bytes", MAX_MESSAGE);
+        client::with_properties(config, kafka).create_with_context(Acks::default()).map(Acknowledged)
+    }
+
+    /// Writes records, and waits until each is acknowledged. At most `window` bytes wait at once. Returns the numbers of those that are too
+    /// large for the topic; any other error is one of the whole.
+    pub async fn write<'r>(&self, topic: &str, records: impl Iterator<Item = (Option<String>, &'r [u8])>, window: usize) -> KafkaResult<Vec<usize>> {
+        let sent = Arc::new(Sent::default());
+        let mut waiting = 0;
+        for (number, (key, payload)) in records.enumerate() {
+            if waiting + payload.len() > window && waiting > 0 {
+                sent.all_done().await;
+                waiting = 0;
+            }
+            waiting += payload.len();
+            sent.open.fetch_add(1, Ordering::AcqRel);
+            let tag = Box::new(Tag(sent.clone(), number));
+            let mut record = BaseRecord::<str, [u8], Box<Tag>> {
+                topic,
+                partition: None,
+                payload: Some(payload),
+                key: key.as_deref(),
+                timestamp: None,
+                headers: None,
+                delivery_opaque: tag,
+            };
+            while let Err((error, back)) = self.0.send(record) {
+                if !matches!(error, KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull)) {
+                    return Err(error);
+                }
+                // Room comes with the next acknowledgement, or when the records before run into their timeout.
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                record = back;
+            }
+        }
+        sent.all_done().await;
+        let mut too_large = Vec::new();
+        for (number, error) in sent.failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner).drain(..) {
+            if error.rdkafka_error_code() != Some(RDKafkaErrorCode::MessageSizeTooLarge) {
+                return Err(error);
+            }
+            too_large.push(number);
+        }
+        too_large.sort_unstable();
+        Ok(too_large)
+    }
+
+    /// Kafka did not acknowledge the last record.
+    pub fn is_failing(&self) -> bool {
+        self.0.context().failing.load(Ordering::Relaxed)
+    }
+
+    /// The producer can do nothing any more.
+    pub fn is_broken(&self) -> bool {
+        self.0.client().fatal_error().is_some()
+    }
+}
+
+impl Sent {
+    async fn all_done(&self) {
+        while self.open.load(Ordering::Acquire) > 0 {
+            self.some_done.notified().await;
+        }
+    }
 }

@@ -1,18 +1,24 @@
 //! docket's topics: which there must be, and how they are made.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, OwnedResourceSpecifier, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+
+use rdkafka::ClientContext;
+use rdkafka::producer::{BaseProducer, DeliveryResult, Producer, ProducerContext};
 
 use super::client;
 use crate::pipeline::Pipeline;
+use crate::pipeline::model::Kafka;
 
 #[derive(Debug, thiserror::Error)]
 pub enum TopicError {
-    #[error("Kafka at {brokers} can't be reached: {error}")]
-    Unreachable { brokers: String, error: KafkaError },
+    #[error("Kafka at {brokers} can't be reached: {why}")]
+    Unreachable { brokers: String, why: String },
     #[error("the topics {} are missing and {why}. Create them:\n{}", missing.join(", "), commands.join("\n"))]
     Missing { missing: Vec<String>, why: String, commands: Vec<String> },
     #[error(transparent)]
@@ -48,11 +54,46 @@ fn admin(pipeline: &Pipeline) -> Result<AdminClient<DefaultClientContext>, Kafka
     client::with_properties(client::config(&pipeline.file.kafka, "admin"), &pipeline.file.kafka).create()
 }
 
+/// Keeps the last thing that librdkafka says of a connection that fails.
+#[derive(Default)]
+struct Heard(Mutex<Option<String>>);
+
+impl ClientContext for Heard {
+    fn log(&self, _: RDKafkaLogLevel, _: &str, _: &str) {}
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        // That all are down says less than why one is.
+        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown) {
+            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.to_owned());
+        }
+    }
+}
+
+impl ProducerContext for Heard {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
+}
+
+/// Why Kafka can't be reached: a certificate, a password. The client for administration does not tell.
+fn why(kafka: &Kafka) -> Option<String> {
+    let config = client::with_properties(client::config(kafka, "why"), kafka);
+    let producer: BaseProducer<Heard> = config.create_with_context(Heard::default()).ok()?;
+    let _ = producer.client().fetch_metadata(None, Duration::from_secs(2));
+    producer.poll(Duration::from_millis(100));
+    producer.context().0.lock().unwrap_or_else(PoisonError::into_inner).take()
+}
+
 /// Makes the topics that are missing, if the pipeline file allows it. Returns the names of those made.
 pub async fn ensure(pipeline: &Pipeline, with_sources: bool) -> Result<Vec<String>, TopicError> {
     let admin = admin(pipeline)?;
-    let metadata = tokio::task::block_in_place(|| admin.inner().fetch_metadata(None, TIMEOUT))
-        .map_err(|error| TopicError::Unreachable { brokers: pipeline.file.kafka.brokers.clone(), error })?;
+    let metadata = tokio::task::block_in_place(|| {
+        let unreachable = |error: KafkaError| {
+            let kafka = &pipeline.file.kafka;
+            TopicError::Unreachable { brokers: kafka.brokers.clone(), why: why(kafka).map_or_else(|| error.to_string(), |why| format!("{error}: {why}")) }
+        };
+        admin.inner().fetch_metadata(None, TIMEOUT).map_err(unreachable)
+    })?;
     let exists = |name: &str| metadata.topics().iter().any(|t| t.name() == name && t.error().is_none());
     let missing: Vec<Wanted> = wanted(pipeline, with_sources).into_iter().filter(|w| !exists(&w.name)).collect();
     if missing.is_empty() {
@@ -95,17 +136,25 @@ fn not_made(pipeline: &Pipeline, missing: &[Wanted], why: String) -> TopicError 
     TopicError::Missing { missing: missing.iter().map(|w| w.name.clone()).collect(), why, commands: missing.iter().map(command).collect() }
 }
 
-/// The largest record batch that the docket topic and the rejects topic take (max.message.bytes), where the
-/// broker tells.
-pub async fn max_messages(pipeline: &Pipeline) -> (Option<usize>, Option<usize>) {
-    let (docket, rejects) = (pipeline.docket_topic(), pipeline.rejects_topic());
-    let Ok(admin) = admin(pipeline) else { return (None, None) };
+/// The largest record batch that topics take (max.message.bytes), where the broker tells.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Limits {
+    pub docket: Option<usize>,
+    pub rejects: Option<usize>,
+    /// The topic that the door writes to.
+    pub door: Option<usize>,
+}
+
+pub async fn max_messages(pipeline: &Pipeline) -> Limits {
+    let (docket, rejects, door) = (pipeline.docket_topic(), pipeline.rejects_topic(), pipeline.door_topic());
+    let Ok(admin) = admin(pipeline) else { return Limits::default() };
     let options = AdminOptions::new().request_timeout(Some(TIMEOUT));
-    let asked = [&ResourceSpecifier::Topic(&docket), &ResourceSpecifier::Topic(&rejects)];
-    let told = admin.describe_configs(asked, &options).await.unwrap_or_default();
+    let asked = [Some(docket.as_str()), Some(&rejects), door];
+    let asked: Vec<ResourceSpecifier<'_>> = asked.into_iter().flatten().map(ResourceSpecifier::Topic).collect();
+    let told = admin.describe_configs(&asked, &options).await.unwrap_or_default();
     let of = |topic: &str| {
         let config = told.iter().flatten().find(|config| matches!(&config.specifier, OwnedResourceSpecifier::Topic(name) if name == topic))?;
         config.get("max.message.bytes")?.value.as_ref()?.parse().ok()
     };
-    (of(&docket), of(&rejects))
+    Limits { docket: of(&docket), rejects: of(&rejects), door: door.and_then(of) }
 }

@@ -3,6 +3,7 @@
 
 use regex_lite::Regex;
 use serde_json::{Map, Number, Value};
+use zeroize::Zeroize;
 
 use super::yaml::{Node, Place, Problem, Scalar, Tree};
 
@@ -24,7 +25,7 @@ struct Checker<'s, 'p> {
 
 impl<'s> Checker<'s, '_> {
     fn problem(&mut self, at: Place, message: String) {
-        self.problems.push(Problem { at, message });
+        self.problems.push(Problem::new(at, message));
     }
 
     /// Follows `$ref`.
@@ -76,7 +77,8 @@ impl<'s> Checker<'s, '_> {
                 (Some(schema), _) => self.member(key, child, schema, &mut out),
                 (None, Some(Value::Bool(false))) => {
                     let names = properties.into_iter().flat_map(|p| p.keys().map(String::as_str));
-                    self.problem(key.at, format!("unknown key {:?}{}", key.name, did_you_mean(&key.name, names)));
+                    // Its value may be a secret under a name that is misspelt.
+                    self.problems.push(Problem::hidden(key.at, format!("unknown key {:?}{}", key.name, did_you_mean(&key.name, names))));
                 }
                 (None, rest) => self.member(key, child, rest.unwrap_or(&Value::Bool(true)), &mut out),
             }
@@ -98,10 +100,28 @@ impl<'s> Checker<'s, '_> {
 
     /// A member that can't be used is left out, so that the rest can still be looked at.
     fn member(&mut self, key: &super::yaml::Key, child: &Node, schema: &'s Value, out: &mut Map<String, Value>) {
+        if let Tree::Scalar(scalar) = &child.tree
+            && !scalar.resolved
+            && !is_null(child)
+            && self.is_secret(&key.name, schema)
+        {
+            let message = format!("{:?} is a secret, which does not stand in the file; write ${{env:NAME}} or ${{file:PATH}}", key.name);
+            return self.problems.push(Problem::hidden(child.at, message));
+        }
         let before = self.problems.len();
         let value = self.value(child, schema);
         if !(value.is_null() && self.problems.len() > before) {
             out.insert(key.name.clone(), value);
+        }
+    }
+
+    fn is_secret(&self, name: &str, schema: &'s Value) -> bool {
+        let schema = self.resolve(schema);
+        let alternatives = schema.get("anyOf").and_then(Value::as_array);
+        match schema.get("x-secret").and_then(Value::as_str) {
+            Some("always") => true,
+            Some(_) => tells(name),
+            None => alternatives.is_some_and(|all| all.iter().any(|one| self.is_secret(name, one))),
         }
     }
 
@@ -123,7 +143,7 @@ impl<'s> Checker<'s, '_> {
                 self.problem(kind.at, format!("the type is one of {}", names.join(", ")));
                 return Value::Null;
             };
-            return match options.iter().find(|o| tag(o) == Some(&scalar.value)) {
+            return match options.iter().find(|o| tag(o) == Some(scalar.value.as_str())) {
                 Some(option) => self.mapping(node, pairs, option),
                 None => {
                     let nearest = did_you_mean(&scalar.text, names.iter().copied());
@@ -141,20 +161,21 @@ impl<'s> Checker<'s, '_> {
         }
         // The first alternative of the right type; where there is only one besides null, its problems are the ones to report.
         let real: Vec<&'s Value> = options.into_iter().filter(|o| o.get("type").and_then(Value::as_str) != Some("null")).collect();
-        let fitting = real.iter().find(|option| {
+        let fitting = real.iter().find_map(|option| {
             let mut problems = Vec::new();
-            Checker { root: self.root, problems: &mut problems }.value(node, option);
-            problems.is_empty()
+            let value = Checker { root: self.root, problems: &mut problems }.value(node, option);
+            problems.is_empty().then_some(value)
         });
-        match fitting.or(real.first()) {
-            Some(option) => self.value(node, option),
-            None => Value::Null,
+        match (fitting, real.first()) {
+            (Some(value), _) => value,
+            (None, Some(option)) => self.value(node, option),
+            (None, None) => Value::Null,
         }
     }
 
     fn word(&mut self, node: &Node, words: &[&str]) -> Value {
         match &node.tree {
-            Tree::Scalar(scalar) if words.contains(&scalar.value.as_str()) => Value::String(scalar.value.clone()),
+            Tree::Scalar(scalar) if words.contains(&scalar.value.as_str()) => Value::String(scalar.value.to_string()),
             Tree::Scalar(scalar) => {
                 let nearest = did_you_mean(&scalar.text, words.iter().copied());
                 self.problem(node.at, format!("{:?} is not one of {}{nearest}", scalar.text, words.join(", ")));
@@ -180,6 +201,10 @@ impl<'s> Checker<'s, '_> {
         if !fits {
             let hint = if kind != "string" && accepts(schema, "string") { "; put it in quotes" } else { "" };
             self.problem(at, format!("{:?} is {}, where {} is expected{hint}", scalar.text, article(kind), expected(schema)));
+            // It may be a secret that another alternative takes.
+            if let Value::String(mut text) = value {
+                text.zeroize();
+            }
             return Value::Null;
         }
         if let Some(number) = value.as_f64() {
@@ -196,7 +221,13 @@ impl<'s> Checker<'s, '_> {
                     self.problem(at, "empty text, where some is needed".into());
                 }
             }
-            let pattern = schema.get("pattern").and_then(Value::as_str).and_then(|p| Regex::new(p).ok());
+            let pattern = schema.get("pattern").and_then(Value::as_str);
+            if pattern.is_some_and(|p| p.starts_with("^https?")) && !scalar.resolved && reqwest::Url::parse(text).is_ok_and(|url| url.password().is_some()) {
+                let message = "a password does not stand in the file; write auth, or ${env:NAME} or ${file:PATH} in its place";
+                self.problems.push(Problem::hidden(at, message.into()));
+                return Value::Null;
+            }
+            let pattern = pattern.and_then(|p| Regex::new(p).ok());
             if let Some(pattern) = pattern.filter(|p| !(p.is_match(text) || scalar.resolved && text.is_empty())) {
                 let wanted = schema.get("x-expected").and_then(Value::as_str).map_or_else(|| format!("it must match {pattern}"), |e| format!("it must be {e}"));
                 self.problem(at, format!("{:?} can't be used here; {wanted}", scalar.text));
@@ -210,24 +241,30 @@ impl<'s> Checker<'s, '_> {
     }
 }
 
+/// Whether a header or a property is called so that its value is a secret.
+fn tells(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    ["password", "secret", "token", "key", "authorization", "cookie", "ssl.key.pem"].into_iter().any(|end| name.ends_with(end))
+}
+
 /// A scalar's value: by YAML's core schema when it is plain, by what is wanted when it came from outside.
 fn typed(scalar: &Scalar, schema: &Value) -> Value {
-    let text = &scalar.value;
+    let text = scalar.value.as_str();
     if !scalar.plain || (scalar.resolved && accepts(schema, "string")) {
-        return Value::String(text.clone());
+        return Value::String(text.to_owned());
     }
     // A size or duration without a unit looks like a number.
     if schema.get("x-expected").is_some() {
-        return Value::String(text.clone());
+        return Value::String(text.to_owned());
     }
-    match text.as_str() {
+    match text {
         "true" | "True" | "TRUE" => Value::Bool(true),
         "false" | "False" | "FALSE" => Value::Bool(false),
         _ if is_null_word(text) => Value::Null,
         _ => {
             let digits = text.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '-' | '+' | '.'));
             let number = digits.then(|| text.parse::<i64>().ok().map(Number::from).or_else(|| text.parse::<f64>().ok().and_then(Number::from_f64))).flatten();
-            number.map_or_else(|| Value::String(text.clone()), Value::Number)
+            number.map_or_else(|| Value::String(text.to_owned()), Value::Number)
         }
     }
 }

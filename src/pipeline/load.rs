@@ -7,7 +7,7 @@ use std::sync::Arc;
 use globset::{GlobBuilder, GlobMatcher};
 
 use super::check;
-use super::model::{File, Sink, TraceSource, VerdictRule};
+use super::model::{File, Sink, TraceSource, VerdictPolicy, VerdictRule};
 use super::secrets::{Outside, Real};
 use super::yaml::{self, Node, Place, Problem, Tree};
 use crate::decision::asked;
@@ -15,6 +15,8 @@ use crate::decision::docket::{Rules, Service};
 use crate::decision::formats::Limits;
 use crate::decision::json::Pointer;
 use crate::decision::{trace, verdict};
+use crate::protect::rules::Redaction;
+use crate::rego::{self, Policies};
 use crate::sink::source;
 
 /// A pipeline file that is right, with its rules compiled.
@@ -37,6 +39,12 @@ impl Pipeline {
 
     pub fn rejects_topic(&self) -> String {
         self.file.docket.rejects.clone().unwrap_or_else(|| format!("{}.rejects", self.docket_topic()))
+    }
+
+    /// The topic that the door writes to, if there is one.
+    pub fn door_topic(&self) -> Option<&str> {
+        let door = self.file.door.as_ref()?;
+        door.topic.as_deref().or_else(|| Some(&self.file.sources.first()?.topic))
     }
 
     /// The consumer group of one part: `intake`, or a sink's name.
@@ -72,7 +80,8 @@ impl fmt::Display for LoadError {
                 continue;
             }
             write!(f, "{}:{line}:{column}: {}", self.path.display(), problem.message)?;
-            if let Some(text) = lines.get(line - 1) {
+            let hidden = self.problems.iter().any(|p| p.hidden && p.at.line == line);
+            if let Some(text) = lines.get(line - 1).filter(|_| !hidden) {
                 let pad = " ".repeat(line.to_string().len());
                 write!(f, "\n  {line} | {text}\n  {pad} | {}^", " ".repeat(column - 1))?;
             }
@@ -86,7 +95,7 @@ pub fn load(path: &Path) -> Result<Pipeline, LoadError> {
     let text = std::fs::read_to_string(path).map_err(|e| LoadError {
         path: path.to_owned(),
         text: String::new(),
-        problems: vec![Problem { at: Place { line: 0, column: 0 }, message: format!("can't be read: {e}") }],
+        problems: vec![Problem::new(Place { line: 0, column: 0 }, format!("can't be read: {e}"))],
     })?;
     parse(path, &text, &Real)
 }
@@ -99,7 +108,7 @@ pub fn parse(path: &Path, text: &str, outside: &dyn Outside) -> Result<Pipeline,
     };
     let Some(node) = yaml::read(text, outside, &mut problems) else {
         if problems.is_empty() {
-            problems.push(Problem { at: Place { line: 0, column: 0 }, message: "the file is empty".into() });
+            problems.push(Problem::new(Place { line: 0, column: 0 }, "the file is empty".into()));
         }
         return Err(error(problems));
     };
@@ -114,13 +123,13 @@ pub fn parse(path: &Path, text: &str, outside: &dyn Outside) -> Result<Pipeline,
     let mut file: File = match serde_json::from_value(value) {
         Ok(file) => file,
         Err(e) => {
-            problems.push(Problem { at: node.at, message: e.to_string() });
+            problems.push(Problem::new(node.at, e.to_string()));
             return Err(error(problems));
         }
     };
     let (rules, limits) = compile(&mut file, path, &node, &mut problems);
     if let Err(message) = super::memory::fit(&mut file) {
-        problems.push(Problem { at: place(&node, &["memory", "budget"]), message });
+        problems.push(Problem::new(place(&node, &["memory", "budget"]), message));
     }
     if !problems.is_empty() {
         return Err(error(problems));
@@ -132,14 +141,15 @@ pub fn parse(path: &Path, text: &str, outside: &dyn Outside) -> Result<Pipeline,
 const RETENTIONS: [u32; 22] = [1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653];
 
 /// Names of parts that are no sinks.
-const RESERVED: [&str; 5] = ["intake", "rejects", "watchdog", "kafka", "spikes"];
+const RESERVED: [&str; 6] = ["intake", "rejects", "watchdog", "kafka", "spikes", "door"];
 
 /// What the schema can't say.
 fn compile(file: &mut File, path: &Path, node: &Node, problems: &mut Vec<Problem>) -> (Rules, Limits) {
-    let mut problem = |path: &[&str], message: String| problems.push(Problem { at: place(node, path), message });
+    let mut problem = |path: &[&str], message: String| problems.push(Problem::new(place(node, path), message));
 
     let folder = path.parent().unwrap_or(Path::new("."));
     let shield = file.protect.as_mut().map(|protect| Arc::new(protect.compile(folder, &mut problem)));
+    let policy = file.verdict_policy.as_mut().and_then(|policy| verdict_policy(policy, folder, &mut problem));
     let mut verdict_rules = Vec::new();
     for (i, rule) in file.verdict.iter().enumerate() {
         if let Some(rule) = verdict_rule(rule, |key, message| problem(&["verdict", &i.to_string(), key], message)) {
@@ -170,6 +180,12 @@ fn compile(file: &mut File, path: &Path, node: &Node, problems: &mut Vec<Problem
     for (key, topic) in [("topic", &docket), ("rejects", &rejects)] {
         if topics.contains(topic) {
             problem(&["docket", key], format!("{topic:?} is a source; docket would read what it writes"));
+        }
+    }
+    if let Some(door) = &file.door {
+        door.check(&mut problem);
+        if door.topic.as_ref().is_some_and(|topic| [&docket, &rejects].contains(&topic)) {
+            problem(&["door", "topic"], "the door writes to a source, which intake reads".into());
         }
     }
     if docket == rejects {
@@ -214,6 +230,9 @@ fn compile(file: &mut File, path: &Path, node: &Node, problems: &mut Vec<Problem
                 Some(_) => {}
             }
         }
+        if let Err((i, message)) = Redaction::parse(&delivery.redact) {
+            problem(&["sinks", name, "delivery", "redact", &i.to_string()], message);
+        }
         for (key, bytes) in [("batch_bytes", delivery.batch_bytes), ("prefetch", delivery.prefetch)] {
             if bytes.0 == 0 {
                 problem(&["sinks", name, "delivery", key], "it must be more than nothing".into());
@@ -246,11 +265,20 @@ fn compile(file: &mut File, path: &Path, node: &Node, problems: &mut Vec<Problem
     let rules = Rules {
         asked,
         shield,
-        verdict: verdict_rules,
+        verdict: verdict::Rules { policy, rules: verdict_rules },
         trace: trace_rules,
         service: Service { name_label: file.service.name_label.clone(), instance_label: file.service.instance_label.clone() },
     };
     (rules, Limits { decision: file.limits.decision_bytes.0, record: file.limits.record_bytes.0 })
+}
+
+fn verdict_policy(policy: &mut VerdictPolicy, folder: &Path, problem: &mut dyn FnMut(&[&str], String)) -> Option<Arc<rego::Rule>> {
+    let mut wrong = |path: &[&str], message: String| problem(&[&["verdict_policy"], path].concat(), message);
+    let (policies, data) = super::protect::read_all(folder, &policy.policies, &policy.data, &mut wrong)?;
+    let name = rego::rule_name(&policy.rule);
+    let rule = Policies::new(&policies, &data).and_then(|mut all| all.rule(&name)).and_then(|rule| rule.ok_or_else(|| format!("the policies have no {name}")));
+    policy.loaded = policies.into_iter().chain(data).collect();
+    rule.map(Arc::new).map_err(|e| wrong(&[], e)).ok()
 }
 
 fn verdict_rule(rule: &VerdictRule, mut problem: impl FnMut(&str, String)) -> Option<verdict::Rule> {
@@ -273,7 +301,8 @@ fn verdict_rule(rule: &VerdictRule, mut problem: impl FnMut(&str, String)) -> Op
     Some(verdict::Rule { path: path?, pointer: answer?, allow: rule.allow.clone(), deny: rule.deny.clone(), reasons })
 }
 
-fn glob(text: &str) -> Result<GlobMatcher, String> {
+/// Policies by their path: `*` within a part, `**` across parts.
+pub(super) fn glob(text: &str) -> Result<GlobMatcher, String> {
     let text = text.trim_start_matches('/');
     let glob = GlobBuilder::new(text).literal_separator(true).build().map_err(|e| format!("not a glob: {e}"))?;
     Ok(glob.compile_matcher())
@@ -305,6 +334,8 @@ fn place(node: &Node, path: &[&str]) -> Place {
 
 #[cfg(test)]
 mod tests {
+    use zeroize::Zeroizing;
+
     use super::*;
 
     struct Nothing;
@@ -314,7 +345,7 @@ mod tests {
             (name == "PASSWORD").then(|| "canary".to_owned())
         }
 
-        fn file(&self, _: &str) -> Result<String, String> {
+        fn file(&self, _: &str) -> Result<Zeroizing<String>, String> {
             Err("no such file".into())
         }
     }
@@ -404,6 +435,35 @@ limits: [1]
         let error = parsed("name: opa\nkafka: {brokers: localhost:9092}\nsources: [{topic: t}]\nsinks:\n  s: {type: elasticsearch, url: \"${env:PASSWORD}\", index: \"${env:PASSWORD}!\"}\n").unwrap_err();
         assert!(!error.to_string().contains("canary"), "{error}");
         assert!(!format!("{error:?}").contains("canary"));
+    }
+
+    #[test]
+    fn secrets_do_not_stand_in_the_file() {
+        let error = parsed(
+            "name: opa
+kafka: {brokers: x, properties: {sasl.mechanism: PLAIN, sasl.oauthbearer.token.endpoint.url: \"https://idp/token\", sasl.password: canary}}
+sources: [{topic: t}]
+door: {listen: \"127.0.0.1:0\", tokens: {team: canary-canary-canary}}
+protect:
+  hash_key: 1234567890123456
+  encryption_key: {id: k, key: \"canary\"}
+sinks:
+  a: {type: loki, url: \"http://u:canary@x\"}
+  b: {type: loki, url: http://x, headers: {X-Scope: a, x-Api-Key: canary}}
+  c: {type: loki, url: http://x, auth: {type: basic, username: u, password: canary}, tenannt: canary}
+  d: {type: loki, url: http://x, auth: {type: bearer, token: \"${env:PASSWORD}\"}, pasword: canary}
+  e: {type: loki, url: \"http://u:${env:PASSWORD}@x\", labels: {a: =canary, b: c}, auth: {type: bearer, token: canary}}
+spikes: {notify: {chat: {type: slack, url: https://hooks/canary}}}
+",
+        )
+        .unwrap_err();
+        let error = error.to_string();
+        assert!(!error.contains("canary") && !error.contains("123456"), "{error}");
+        let lines: Vec<usize> = error.lines().filter_map(|l| l.strip_prefix("p.yaml:")?.split(':').next()?.parse().ok()).collect();
+        assert_eq!(lines, [2, 4, 6, 7, 9, 10, 11, 11, 12, 13, 13, 14], "{error}");
+        assert!(error.contains("p.yaml:2:130: \"sasl.password\" is a secret, which does not stand in the file; write ${env:NAME} or ${file:PATH}"), "{error}");
+        let broken = parsed("name: opa\nsinks: {a: {token: [canary}\n").unwrap_err().to_string();
+        assert!(broken.contains("not YAML") && !broken.contains("canary"), "{broken}");
     }
 
     #[test]

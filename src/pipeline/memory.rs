@@ -21,10 +21,17 @@ const LEAST: usize = 64 << 10;
 fn sizes(file: &mut File) -> Vec<(&mut Bytes, usize)> {
     let intake = &mut file.intake;
     let mut all = vec![(&mut intake.prefetch, 1), (&mut intake.transaction_bytes, TRANSACTION)];
-    for delivery in file.sinks.values_mut().map(Sink::delivery_mut) {
-        all.push((&mut delivery.prefetch, 1));
+    if let Some(door) = &mut file.door {
+        all.push((&mut door.limits.bytes_in_flight, 1));
+        // In librdkafka's queue.
+        all.push((&mut door.limits.queue_bytes, 1));
+    }
+    for sink in file.sinks.values_mut() {
         // Those in flight, and the one that is being filled.
-        all.push((&mut delivery.batch_bytes, (delivery.concurrency + 1) * BATCH));
+        let batches = sink.concurrency() + 1;
+        let delivery = sink.delivery_mut();
+        all.push((&mut delivery.prefetch, 1));
+        all.push((&mut delivery.batch_bytes, batches * BATCH));
     }
     all
 }
@@ -90,5 +97,16 @@ mod tests {
     fn a_budget_that_is_too_small_is_told_what_it_takes() {
         let error = file("32MiB").unwrap_err().to_string();
         assert!(error.contains("m.yaml:4:18: these sources and sinks need 80 MiB at least"), "{error}");
+    }
+    #[test]
+    fn one_batch_at_a_time_goes_to_loki_unless_the_file_says_otherwise() {
+        let concurrency = |sink: &str| {
+            let text = format!("name: m\nkafka: {{brokers: x}}\nsources: [{{topic: t}}]\nsinks: {{a: {{{sink}}}}}\n");
+            let loaded = super::super::parse(std::path::Path::new("m.yaml"), &text, &super::super::secrets::Real);
+            loaded.map_err(|e| e.to_string()).unwrap().file.sinks["a"].concurrency()
+        };
+        assert_eq!(concurrency("type: loki, url: 'http://l'"), 1);
+        assert_eq!(concurrency("type: loki, url: 'http://l', delivery: {concurrency: 3}"), 3);
+        assert_eq!(concurrency("type: file, path: a"), 4);
     }
 }

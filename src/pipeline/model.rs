@@ -8,11 +8,13 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
+pub use super::door::Door;
 use super::protect::Protect;
 use super::push::Push;
-use super::secrets::Secret;
+use super::secrets::{Called, Secret};
 use super::spikes::Spikes;
 use super::units::{Bytes, Span};
+use super::watched::Watched;
 use crate::decision::formats::Format;
 
 /// A docket pipeline: from decision logs in Kafka, through the docket topic, to sinks.
@@ -26,6 +28,9 @@ pub struct File {
     /// Topics that hold decision logs.
     #[schemars(length(min = 1))]
     pub sources: Vec<Source>,
+    /// Takes decision logs from OPAs over HTTP and writes them to a source topic.
+    #[serde(default)]
+    pub door: Option<Door>,
     #[serde(default)]
     pub intake: Intake,
     #[serde(default)]
@@ -33,6 +38,9 @@ pub struct File {
     /// Rules that say what a result means, tried in order before the defaults.
     #[serde(default)]
     pub verdict: Vec<VerdictRule>,
+    /// A policy in Rego that says what a result means; asked before the rules.
+    #[serde(default)]
+    pub verdict_policy: Option<VerdictPolicy>,
     #[serde(default)]
     pub trace: Trace,
     #[serde(default)]
@@ -84,7 +92,7 @@ pub struct Kafka {
 pub enum Property {
     Bool(bool),
     Number(i64),
-    Text(Secret),
+    Text(#[schemars(with = "Called")] Secret),
 }
 
 impl Property {
@@ -191,6 +199,29 @@ fn just_true() -> Vec<Value> {
 
 fn just_false() -> Vec<Value> {
     vec![false.into()]
+}
+
+/// A policy in Rego for results that need more than pointers. Its input is the decision as OPA logged it; it says "allow", "deny", "undefined" or "error", true or false, or an object with that as its verdict and a list of reasons. Where it is undefined, the rules and then the defaults say.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct VerdictPolicy {
+    /// Policy files, relative to the pipeline file.
+    #[schemars(length(min = 1))]
+    pub policies: Vec<PathBuf>,
+    /// JSON files with what policies know as data.
+    #[serde(default)]
+    pub data: Vec<PathBuf>,
+    /// The rule that is asked.
+    #[serde(default = "verdict_rule")]
+    #[schemars(regex(pattern = r"^/?[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)+$"))]
+    pub rule: String,
+    /// What the files held; a change of theirs is one of the pipeline.
+    #[serde(skip)]
+    pub loaded: Vec<crate::rego::Source>,
+}
+
+fn verdict_rule() -> String {
+    "docket/verdict".into()
 }
 
 /// Where a decision's trace context comes from.
@@ -411,6 +442,15 @@ impl Sink {
         })
     }
 
+    /// How many batches are in flight at once. Loki's ingester puts what requests wrote to a stream into its log in any order, and when it reads
+    /// that log after a crash, it takes what stands behind something newer for a repeat and drops it.
+    pub fn concurrency(&self) -> usize {
+        self.delivery().concurrency.unwrap_or(match self {
+            Sink::Loki(_) => 1,
+            _ => 4,
+        })
+    }
+
     /// What is older is not sent. Loki refuses after a week unless it is told otherwise, CloudWatch after two weeks.
     pub fn max_age(&self) -> Option<std::time::Duration> {
         const DAY: u64 = 86_400;
@@ -436,9 +476,9 @@ pub struct Delivery {
     pub batch_bytes: Bytes,
     /// or its first record waits so long.
     pub batch_age: Span,
-    /// Batches in flight at once.
+    /// Batches in flight at once. 1 for Loki, which may lose lines when it crashes that several requests wrote to one stream at once, 4 for the others unless set.
     #[schemars(range(min = 1, max = 64))]
-    pub concurrency: usize,
+    pub concurrency: Option<usize>,
     /// A request that takes longer is given up and sent again.
     pub timeout: Span,
     /// The first pause before sending again; it doubles each time,
@@ -457,6 +497,8 @@ pub struct Delivery {
     pub too_old: String,
     /// The sink gets only what others name it for (too_old).
     pub only_routed: bool,
+    /// What this sink alone does not get, beside what protect takes out for all: JSON pointers with * and **, such as /input or /docket/subject.
+    pub redact: Vec<String>,
 }
 
 fn rejects() -> String {
@@ -471,7 +513,7 @@ impl Default for Delivery {
             batch_records: 2000,
             batch_bytes: Bytes(2 << 20),
             batch_age: Span(Duration::from_millis(500)),
-            concurrency: 4,
+            concurrency: None,
             timeout: Span(Duration::from_secs(30)),
             retry_initial: Span(Duration::from_millis(200)),
             retry_max: Span(Duration::from_secs(30)),
@@ -480,6 +522,7 @@ impl Default for Delivery {
             max_age: None,
             too_old: rejects(),
             only_routed: false,
+            redact: Vec::new(),
         }
     }
 }
@@ -497,6 +540,7 @@ pub enum Auth {
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Basic {
+    #[schemars(with = "String")]
     pub username: Secret,
     pub password: Secret,
 }
@@ -518,12 +562,24 @@ pub struct ApiKey {
 #[serde(default, deny_unknown_fields)]
 pub struct Tls {
     /// PEM file with the authorities to trust instead of the system's.
-    pub ca_file: Option<PathBuf>,
+    pub ca_file: Option<Watched>,
     /// PEM files of a client certificate and its key.
-    pub cert_file: Option<PathBuf>,
-    pub key_file: Option<PathBuf>,
+    pub cert_file: Option<Watched>,
+    pub key_file: Option<Watched>,
     /// Do not verify the server's certificate. For tests only.
     pub insecure_skip_verify: bool,
+}
+
+/// TLS of a port. The files are read again when they change.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ServerTls {
+    /// PEM file with the certificate, and those between it and the authority.
+    pub cert_file: PathBuf,
+    /// PEM file with its key.
+    pub key_file: PathBuf,
+    /// PEM file with the authorities whose client certificates are let in; others are not. No client certificate is asked for unless set.
+    pub client_ca_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
@@ -539,6 +595,7 @@ pub struct Otlp {
     #[schemars(length(min = 1))]
     pub signals: Vec<Signal>,
     #[serde(default)]
+    #[schemars(with = "BTreeMap<String, Called>")]
     pub headers: BTreeMap<String, Secret>,
     #[serde(default)]
     pub auth: Option<Auth>,
@@ -599,6 +656,7 @@ pub struct Loki {
     #[schemars(length(min = 1))]
     pub labels: BTreeMap<String, String>,
     #[serde(default)]
+    #[schemars(with = "BTreeMap<String, Called>")]
     pub headers: BTreeMap<String, Secret>,
     #[serde(default)]
     pub auth: Option<Auth>,
@@ -626,6 +684,7 @@ pub struct Elasticsearch {
     #[serde(default)]
     pub data_stream: bool,
     #[serde(default)]
+    #[schemars(with = "BTreeMap<String, Called>")]
     pub headers: BTreeMap<String, Secret>,
     #[serde(default)]
     pub auth: Option<Auth>,
@@ -719,11 +778,13 @@ pub struct Admin {
     /// host:port to listen on; port 0 takes a free one, which the log names.
     #[schemars(regex(pattern = r"^\S+:\d{1,5}$"))]
     pub listen: String,
+    /// Plain HTTP unless set.
+    pub tls: Option<ServerTls>,
 }
 
 impl Default for Admin {
     fn default() -> Admin {
-        Admin { listen: "127.0.0.1:9464".into() }
+        Admin { listen: "127.0.0.1:9464".into(), tls: None }
     }
 }
 

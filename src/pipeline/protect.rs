@@ -1,17 +1,22 @@
 //! The pipeline file's `protect:` section: what is taken out of decisions before they get to the docket.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use globset::GlobBuilder;
 use ring::hmac;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::load::glob;
 use super::secrets::Secret;
+use super::units::Bytes;
 use crate::protect::Shield;
-use crate::protect::rego::{Policy, Source};
+use crate::protect::detect::{self, Act, Detect};
+use crate::protect::rego::Policy;
 use crate::protect::rules::{self, Pattern};
+use crate::protect::seal::Key;
+use crate::rego::{Source, rule_name};
 
 /// What must not spread.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
@@ -23,6 +28,108 @@ pub struct Protect {
     pub rules: Vec<Rule>,
     /// The key of pseudonyms (action: hash). Whoever has it can find out whose one is, by trying.
     pub hash_key: Option<Secret>,
+    /// The key of action: encrypt.
+    pub encryption_key: Option<EncryptionKey>,
+    /// What is done with secrets and personal data that no rule names, by detector. All are erased unless set.
+    pub detect: Detectors,
+    /// What is longer is cut: the record keeps its beginning, its length and its SHA-256.
+    pub sizes: Sizes,
+}
+
+/// A key, and what it is called in what is encrypted with it.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EncryptionKey {
+    #[schemars(regex(pattern = r"^[A-Za-z0-9._-]{1,64}$"))]
+    pub id: String,
+    /// 32 bytes, in base64 or hex.
+    pub key: Secret,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Sizes {
+    pub input: Option<Bytes>,
+    pub result: Option<Bytes>,
+    pub nd_builtin_cache: Option<Bytes>,
+}
+
+/// What is done with what a detector finds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Detected {
+    /// [erased:<detector>] stands in its place.
+    Erase,
+    /// A pseudonym stands in its place.
+    Hash,
+    /// It stays, and is counted.
+    Count,
+    /// It is not looked for.
+    Off,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Detectors {
+    /// Text of members whose name says what it is: password, client_secret, api_key, authorization, cookie, ..
+    pub named: Detected,
+    /// Credentials after Bearer, Basic or Negotiate.
+    pub authorization: Detected,
+    /// JSON Web Tokens.
+    pub jwt: Detected,
+    /// Private keys in PEM.
+    pub private_key: Detected,
+    /// AWS access keys.
+    pub aws_key: Detected,
+    /// Tokens of GitHub, GitLab, Slack, Stripe, Google, npm, PyPI, Hugging Face, DigitalOcean, SendGrid, Shopify, Vault, Docker, OpenAI, ..
+    pub api_token: Detected,
+    /// The password in scheme://user:password@host.
+    pub url_password: Detected,
+    /// Card numbers with their check digit (Luhn).
+    pub card: Detected,
+    pub email: Detected,
+    /// Account numbers with their check digits (ISO 13616).
+    pub iban: Detected,
+    /// US social security numbers.
+    pub ssn: Detected,
+}
+
+impl Default for Detectors {
+    fn default() -> Detectors {
+        use Detected::Erase;
+        Detectors {
+            named: Erase,
+            authorization: Erase,
+            jwt: Erase,
+            private_key: Erase,
+            aws_key: Erase,
+            api_token: Erase,
+            url_password: Erase,
+            card: Erase,
+            email: Erase,
+            iban: Erase,
+            ssn: Erase,
+        }
+    }
+}
+
+impl Detectors {
+    /// In the order of `detect::ALL`.
+    fn all(&self) -> [Detected; detect::ALL.len()] {
+        [
+            self.named,
+            self.authorization,
+            self.jwt,
+            self.private_key,
+            self.aws_key,
+            self.api_token,
+            self.url_password,
+            self.card,
+            self.email,
+            self.iban,
+            self.ssn,
+        ]
+    }
 }
 
 /// Policies in Rego, as OPA's decision_logs has them.
@@ -82,6 +189,8 @@ pub enum Action {
     Hash,
     /// To length.
     Truncate,
+    /// With encryption_key; `docket decrypt` opens it for who holds the key.
+    Encrypt,
 }
 
 impl Protect {
@@ -89,33 +198,45 @@ impl Protect {
     pub fn compile(&mut self, folder: &Path, problem: &mut dyn FnMut(&[&str], String)) -> Shield {
         let mut shield = Shield::default();
         if let Some(opa) = &mut self.opa {
-            let mut read = |key: &str, paths: &[PathBuf]| {
-                let mut sources = Vec::new();
-                for (i, path) in paths.iter().enumerate() {
-                    match std::fs::read_to_string(folder.join(path)) {
-                        Ok(text) => sources.push(Source { name: path.display().to_string(), text }),
-                        Err(e) => problem(&["protect", "opa", key, &i.to_string()], format!("{} can't be read: {e}", folder.join(path).display())),
-                    }
-                }
-                sources
-            };
-            let (policies, data) = (read("policies", &opa.policies), read("data", &opa.data));
-            if policies.len() == opa.policies.len() && data.len() == opa.data.len() {
-                let rule = |path: &str| format!("data.{}", path.trim_start_matches('/').replace('/', "."));
-                match Policy::new(&policies, &data, &rule(&opa.mask_decision), &rule(&opa.drop_decision)) {
+            let mut wrong = |path: &[&str], message: String| problem(&[&["protect", "opa"], path].concat(), message);
+            if let Some((policies, data)) = read_all(folder, &opa.policies, &opa.data, &mut wrong) {
+                match Policy::new(&policies, &data, &rule_name(&opa.mask_decision), &rule_name(&opa.drop_decision)) {
                     Ok(policy) => shield.policy = Some(policy),
-                    Err(message) => problem(&["protect", "opa"], message),
+                    Err(message) => wrong(&[], message),
                 }
+                opa.loaded = policies.into_iter().chain(data).collect();
             }
-            opa.loaded = policies.into_iter().chain(data).collect();
         }
+        let hash_key = self.hash_key.as_ref().filter(|key| key.expose().len() >= 16).map(|key| hmac::Key::new(hmac::HMAC_SHA256, key.expose().as_bytes()));
+        let sealing = self.encryption_key.as_ref().and_then(|key| match Key::new(&key.id, key.key.expose()) {
+            Ok(key) => Some(Arc::new(key)),
+            Err(message) => {
+                problem(&["protect", "encryption_key"], message);
+                None
+            }
+        });
+        let acts = self.detect.all().map(|detected| match detected {
+            Detected::Off => Ok(None),
+            Detected::Erase => Ok(Some(Act::Erase)),
+            Detected::Count => Ok(Some(Act::Count)),
+            Detected::Hash => hash_key.clone().map(Act::Hash).map(Some).ok_or(()),
+        });
+        for (detector, act) in detect::ALL.into_iter().zip(&acts) {
+            if act.is_err() {
+                problem(&["protect", "detect", detector.name()], "hash needs protect.hash_key, of 16 bytes at least".into());
+            }
+        }
+        let acts = acts.map(Result::unwrap_or_default);
+        if acts.iter().any(Option::is_some) {
+            shield.detect = Some(Detect::new(acts));
+        }
+        let sizes = [("input", self.sizes.input), ("result", self.sizes.result), ("nd_builtin_cache", self.sizes.nd_builtin_cache)];
+        shield.sizes = sizes.into_iter().filter_map(|(name, most)| Some((name, most?.0))).collect();
         for (i, rule) in self.rules.iter().enumerate() {
             let i = i.to_string();
             let mut wrong = |key: &str, message: String| problem(&["protect", "rules", &i, key], message);
             let path = Pattern::parse(&rule.path).map_err(|e| wrong("path", e)).ok();
-            let policy =
-                rule.policy.as_ref().map(|text| GlobBuilder::new(text.trim_start_matches('/')).literal_separator(true).build().map(|g| g.compile_matcher()));
-            let policy = policy.transpose().map_err(|e| wrong("policy", format!("not a glob: {e}"))).ok();
+            let policy = rule.policy.as_deref().map(glob).transpose().map_err(|e| wrong("policy", e)).ok();
             if rule.value.is_some() && rule.action != Action::Replace {
                 wrong("value", "only replace has a value".into());
             }
@@ -126,10 +247,17 @@ impl Protect {
                 Action::Erase => rules::Action::Erase,
                 Action::Replace => rules::Action::Replace(rule.value.clone().unwrap_or_default().to_string()),
                 Action::Truncate => rules::Action::Truncate(rule.length.unwrap_or_default()),
-                Action::Hash => match &self.hash_key {
-                    Some(key) if key.expose().len() >= 16 => rules::Action::Hash(hmac::Key::new(hmac::HMAC_SHA256, key.expose().as_bytes())),
-                    _ => {
+                Action::Hash => match &hash_key {
+                    Some(key) => rules::Action::Hash(key.clone()),
+                    None => {
                         wrong("action", "hash needs protect.hash_key, of 16 bytes at least".into());
+                        continue;
+                    }
+                },
+                Action::Encrypt => match &sealing {
+                    Some(key) => rules::Action::Encrypt(key.clone()),
+                    None => {
+                        wrong("action", "encrypt needs protect.encryption_key".into());
                         continue;
                     }
                 },
@@ -140,4 +268,23 @@ impl Protect {
         }
         shield
     }
+}
+
+/// Reads policies and data, relative to the pipeline file's folder. `problem` is told what can't be read.
+pub fn read_all(folder: &Path, policies: &[PathBuf], data: &[PathBuf], problem: &mut dyn FnMut(&[&str], String)) -> Option<(Vec<Source>, Vec<Source>)> {
+    let mut read = |key: &str, paths: &[PathBuf]| {
+        let mut sources = Some(Vec::new());
+        for (i, path) in paths.iter().enumerate() {
+            match std::fs::read_to_string(folder.join(path)) {
+                Ok(text) => sources.iter_mut().for_each(|all| all.push(Source { name: path.display().to_string(), text: text.clone() })),
+                Err(e) => {
+                    problem(&[key, &i.to_string()], format!("{} can't be read: {e}", folder.join(path).display()));
+                    sources = None;
+                }
+            }
+        }
+        sources
+    };
+    let (policies, data) = (read("policies", policies), read("data", data));
+    Some((policies?, data?))
 }

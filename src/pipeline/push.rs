@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::model::{Auth, HttpCompression, Tls};
-use super::secrets::Secret;
+use super::secrets::{Called, Secret};
 use super::units::Span;
 
 /// Where metrics are pushed.
@@ -42,6 +42,7 @@ pub struct RemoteWrite {
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
     #[serde(default)]
+    #[schemars(with = "BTreeMap<String, Called>")]
     pub headers: BTreeMap<String, Secret>,
     #[serde(default)]
     pub auth: Option<Auth>,
@@ -76,6 +77,7 @@ pub struct Otlp {
     #[serde(default = "gzip")]
     pub compression: HttpCompression,
     #[serde(default)]
+    #[schemars(with = "BTreeMap<String, Called>")]
     pub headers: BTreeMap<String, Secret>,
     #[serde(default)]
     pub auth: Option<Auth>,

@@ -6,15 +6,16 @@ use std::fmt;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
+use zeroize::Zeroizing;
 
-/// A value that is never printed.
+/// A value that is never printed, and gone from memory once it is not needed.
 #[derive(Clone, Deserialize, PartialEq, Eq)]
 #[serde(transparent)]
-pub struct Secret(String);
+pub struct Secret(Zeroizing<String>);
 
 impl Secret {
     pub fn new(value: impl Into<String>) -> Secret {
-        Secret(value.into())
+        Secret(Zeroizing::new(value.into()))
     }
 
     pub fn expose(&self) -> &str {
@@ -34,14 +35,27 @@ impl JsonSchema for Secret {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "description": "Text; a secret comes from ${env:NAME} or ${file:PATH}. Never printed." })
+        json_schema!({ "type": "string", "x-secret": "always", "description": "A secret: ${env:NAME} or ${file:PATH}; it does not stand in the file. Never printed." })
+    }
+}
+
+/// Schema of text that is a secret if what it is called says so: the value of a header or of a librdkafka property.
+pub struct Called;
+
+impl JsonSchema for Called {
+    fn schema_name() -> Cow<'static, str> {
+        "Called".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "x-secret": "by name", "description": "Text; a secret is ${env:NAME} or ${file:PATH}. Never printed." })
     }
 }
 
 /// Where values come from; tests have their own.
 pub trait Outside {
     fn env(&self, name: &str) -> Option<String>;
-    fn file(&self, path: &str) -> Result<String, String>;
+    fn file(&self, path: &str) -> Result<Zeroizing<String>, String>;
 }
 
 /// The process's environment and the file system.
@@ -53,18 +67,18 @@ impl Outside for Real {
         std::env::var(name).ok()
     }
 
-    fn file(&self, path: &str) -> Result<String, String> {
-        std::fs::read_to_string(path).map_err(|e| e.to_string())
+    fn file(&self, path: &str) -> Result<Zeroizing<String>, String> {
+        std::fs::read_to_string(path).map(Zeroizing::new).map_err(|e| e.to_string())
     }
 }
 
 /// Replaces references in `text`. `None` if there are none. An error never holds a resolved value.
-pub fn resolve(text: &str, outside: &dyn Outside) -> Option<Result<String, String>> {
+pub fn resolve(text: &str, outside: &dyn Outside) -> Option<Result<Zeroizing<String>, String>> {
     text.contains("${").then(|| replace(text, outside))
 }
 
-fn replace(text: &str, outside: &dyn Outside) -> Result<String, String> {
-    let mut out = String::new();
+fn replace(text: &str, outside: &dyn Outside) -> Result<Zeroizing<String>, String> {
+    let mut out = Zeroizing::new(String::new());
     let mut rest = text;
     while let Some(start) = rest.find("${") {
         if rest[..start].ends_with('$') {
@@ -82,7 +96,7 @@ fn replace(text: &str, outside: &dyn Outside) -> Result<String, String> {
     Ok(out)
 }
 
-fn one(reference: &str, outside: &dyn Outside) -> Result<String, String> {
+fn one(reference: &str, outside: &dyn Outside) -> Result<Zeroizing<String>, String> {
     match reference.split_once(':') {
         Some(("env", name)) => {
             let (name, default) = match name.split_once(":-") {
@@ -90,14 +104,14 @@ fn one(reference: &str, outside: &dyn Outside) -> Result<String, String> {
                 None => (name, None),
             };
             match (outside.env(name).filter(|v| !v.is_empty()), default) {
-                (Some(value), _) => Ok(value),
-                (None, Some(default)) => Ok(default.to_owned()),
+                (Some(value), _) => Ok(Zeroizing::new(value)),
+                (None, Some(default)) => Ok(Zeroizing::new(default.to_owned())),
                 (None, None) => Err(format!("the environment variable {name} is not set; set it, or write ${{env:{name}:-default}}")),
             }
         }
         Some(("file", path)) => {
             let content = outside.file(path).map_err(|e| format!("the file {path} can't be read: {e}"))?;
-            Ok(content.trim_end_matches(['\n', '\r']).to_owned())
+            Ok(Zeroizing::new(content.trim_end_matches(['\n', '\r']).to_owned()))
         }
         _ => Err(format!("${{{reference}}} is not known; there are ${{env:NAME}} and ${{file:PATH}}")),
     }
@@ -114,14 +128,14 @@ mod tests {
             (name == "SET").then(|| "value".to_owned())
         }
 
-        fn file(&self, path: &str) -> Result<String, String> {
-            if path == "/key" { Ok("s3cret\n".into()) } else { Err("no such file".into()) }
+        fn file(&self, path: &str) -> Result<Zeroizing<String>, String> {
+            if path == "/key" { Ok(Zeroizing::new("s3cret\n".into())) } else { Err("no such file".into()) }
         }
     }
 
     #[test]
     fn references_are_replaced_and_what_is_missing_is_named() {
-        let resolved = |text| resolve(text, &Fake);
+        let resolved = |text| resolve(text, &Fake).map(|r| r.map(|value| value.to_string()));
         assert_eq!(resolved("plain $5"), None);
         assert_eq!(resolved("a-${env:SET}-${file:/key}"), Some(Ok("a-value-s3cret".into())));
         assert_eq!(resolved("${env:UNSET:-x:1}"), Some(Ok("x:1".into())));

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::model::{Auth, Tls};
-use super::secrets::Secret;
+use super::secrets::{Called, Secret};
 use super::units::{Daily, Moment, Span};
 use crate::decision::time::{Nanos, nanos};
 use crate::spike::detector::Config;
@@ -110,6 +110,7 @@ pub struct Alertmanager {
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
     #[serde(default)]
+    #[schemars(with = "BTreeMap<String, Called>")]
     pub headers: BTreeMap<String, Secret>,
     #[serde(default)]
     pub auth: Option<Auth>,
@@ -121,8 +122,10 @@ pub struct Alertmanager {
 #[serde(deny_unknown_fields)]
 pub struct Webhook {
     /// POSTed to; it may be a secret.
+    #[schemars(with = "String")]
     pub url: Secret,
     #[serde(default)]
+    #[schemars(with = "BTreeMap<String, Called>")]
     pub headers: BTreeMap<String, Secret>,
     #[serde(default)]
     pub auth: Option<Auth>,

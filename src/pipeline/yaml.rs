@@ -1,6 +1,7 @@
 //! YAML as a tree that knows where each thing stands.
 
 use saphyr_parser::{Event, Input, Parser, ScalarStyle, Span};
+use zeroize::Zeroizing;
 
 use super::secrets::{self, Outside};
 
@@ -41,7 +42,7 @@ pub struct Scalar {
     /// As the file has it; what may be shown.
     pub text: String,
     /// With references resolved; not to be shown.
-    pub value: String,
+    pub value: Zeroizing<String>,
     /// Written without quotes.
     pub plain: bool,
     /// A reference was resolved in it.
@@ -53,6 +54,18 @@ pub struct Scalar {
 pub struct Problem {
     pub at: Place,
     pub message: String,
+    /// A secret may stand on its line, which is not quoted then.
+    pub hidden: bool,
+}
+
+impl Problem {
+    pub fn new(at: Place, message: String) -> Problem {
+        Problem { at, message, hidden: false }
+    }
+
+    pub fn hidden(at: Place, message: String) -> Problem {
+        Problem { at, message, hidden: true }
+    }
 }
 
 /// Reads one YAML document. Problems with references and repeated keys are collected; a syntax error ends the reading.
@@ -80,7 +93,7 @@ impl<'i, T: Input> Reader<'i, '_, T> {
             Some(Ok(event)) => Ok(event),
             Some(Err(e)) => {
                 let at = Place { line: e.marker().line(), column: e.marker().col() + 1 };
-                Err(Problem { at, message: format!("not YAML: {}", e.info()) })
+                Err(Problem::hidden(at, format!("not YAML: {}", e.info())))
             }
             None => Ok((Event::StreamEnd, Span::default())),
         }
@@ -93,7 +106,7 @@ impl<'i, T: Input> Reader<'i, '_, T> {
             match event {
                 Event::StreamEnd => return Ok(document),
                 Event::DocumentStart(_) if document.is_some() => {
-                    return Err(Problem { at: Place::of(&span), message: "a second YAML document; a pipeline file holds one".into() });
+                    return Err(Problem::new(Place::of(&span), "a second YAML document; a pipeline file holds one".into()));
                 }
                 Event::DocumentStart(_) => {
                     let (event, span) = self.next()?;
@@ -114,10 +127,10 @@ impl<'i, T: Input> Reader<'i, '_, T> {
                 let known = self.anchors.iter().find(|(anchor, _)| *anchor == id);
                 return match known {
                     Some((_, node)) => Ok(Node { at, tree: node.tree.clone() }),
-                    None => Err(Problem { at, message: "an alias to nothing".into() }),
+                    None => Err(Problem::new(at, "an alias to nothing".into())),
                 };
             }
-            _ => return Err(Problem { at, message: "expected a value".into() }),
+            _ => return Err(Problem::new(at, "expected a value".into())),
         };
         let node = Node { at, tree };
         if anchor != 0 {
@@ -129,12 +142,12 @@ impl<'i, T: Input> Reader<'i, '_, T> {
     fn scalar(&mut self, text: &str, style: ScalarStyle, at: Place) -> Scalar {
         let plain = matches!(style, ScalarStyle::Plain);
         let (value, resolved) = match secrets::resolve(text, self.outside) {
-            None => (text.to_owned(), false),
+            None => (Zeroizing::new(text.to_owned()), false),
             Some(Ok(value)) => (value, true),
             Some(Err(message)) => {
-                self.problems.push(Problem { at, message });
+                self.problems.push(Problem::new(at, message));
                 // A value that fits most places, so that one problem is not reported as two.
-                (String::new(), true)
+                (Zeroizing::default(), true)
             }
         };
         Scalar { text: text.to_owned(), value, plain, resolved }
@@ -158,11 +171,11 @@ impl<'i, T: Input> Reader<'i, '_, T> {
             let name = match event {
                 Event::MappingEnd => return Ok(pairs),
                 Event::Scalar(name, ..) => name.into_owned(),
-                _ => return Err(Problem { at, message: "a key must be text".into() }),
+                _ => return Err(Problem::new(at, "a key must be text".into())),
             };
             if let Some((first, _)) = pairs.iter().find(|(key, _)| key.name == name) {
                 let message = format!("{name:?} stands here a second time; the first is on line {}", first.at.line);
-                self.problems.push(Problem { at, message });
+                self.problems.push(Problem::new(at, message));
             }
             let (event, span) = self.next()?;
             let node = self.node(event, span)?;

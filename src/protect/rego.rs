@@ -1,20 +1,12 @@
-//! OPA's own mask and drop policies, in Rego, evaluated by regorus.
+//! OPA's own mask and drop policies, in Rego.
 //!
 //! A policy that never asks for its input (or for the time, or for chance) always answers the same: it is evaluated once, and then costs what
 //! its rules cost.
 
 use std::borrow::Cow;
 
-use regorus::{CompiledPolicy, Engine, Value};
-
 use super::opa::{self, Mask};
-
-/// A policy file, or one of data.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Source {
-    pub name: String,
-    pub text: String,
-}
+use crate::rego::{Input, Policies, Rule, Source};
 
 /// What a policy says of an event.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,8 +16,8 @@ pub enum Answer {
 }
 
 pub struct Policy {
-    mask: Option<CompiledPolicy>,
-    drop: Option<CompiledPolicy>,
+    mask: Option<Rule>,
+    drop: Option<Rule>,
     /// Of a policy that always answers the same.
     always: Option<Answer>,
 }
@@ -72,28 +64,14 @@ fn changes(text: &str) -> bool {
 impl Policy {
     /// Compiles policies; `mask` and `drop` are where the rules are, such as data.system.log.mask. One of them has to be there.
     pub fn new(policies: &[Source], data: &[Source], mask: &str, drop: &str) -> Result<Policy, String> {
-        let mut engine = Engine::new();
-        engine.set_strict_builtin_errors(false);
-        for source in policies {
-            engine.add_policy(source.name.clone(), source.text.clone()).map_err(|e| e.to_string())?;
-        }
-        for source in data {
-            let value = Value::from_json_str(&source.text).map_err(|e| format!("{}: {e}", source.name))?;
-            engine.add_data(value).map_err(|e| format!("{}: {e}", source.name))?;
-        }
-        let mut compile = |rule: &str| match engine.compile_with_entrypoint(&rule.into()) {
-            Ok(policy) => Ok(Some(policy)),
-            // There is no such rule.
-            Err(e) if e.to_string().contains("not a valid rule path") => Ok(None),
-            Err(e) => Err(e.to_string()),
-        };
-        let (mask_rule, drop_rule) = (compile(mask)?, compile(drop)?);
+        let mut all = Policies::new(policies, data)?;
+        let (mask_rule, drop_rule) = (all.rule(mask)?, all.rule(drop)?);
         if mask_rule.is_none() && drop_rule.is_none() {
             return Err(format!("the policies have neither {mask} nor {drop}"));
         }
         let mut policy = Policy { mask: mask_rule, drop: drop_rule, always: None };
         if !policies.iter().any(|source| changes(&source.text)) {
-            policy.always = Some(policy.evaluate(&Value::new_object())?);
+            policy.always = Some(policy.evaluate(&Input::new("{}")?)?);
         }
         Ok(policy)
     }
@@ -108,23 +86,17 @@ impl Policy {
         if let Some(always) = &self.always {
             return Ok(Cow::Borrowed(always));
         }
-        self.evaluate(&Value::from_json_str(event).map_err(|e| e.to_string())?).map(Cow::Owned)
+        self.evaluate(&Input::new(event)?).map(Cow::Owned)
     }
 
-    fn evaluate(&self, event: &Value) -> Result<Answer, String> {
-        let answer = |rule: &CompiledPolicy| rule.eval_with_input(event.clone()).map_err(|e| e.to_string());
+    fn evaluate(&self, event: &Input) -> Result<Answer, String> {
         if let Some(drop) = &self.drop
-            && answer(drop)? == Value::from(true)
+            && drop.ask(event)? == Some(true.into())
         {
             return Ok(Answer::Drop);
         }
-        let Some(mask) = &self.mask else { return Ok(Answer::Mask(Vec::new())) };
-        let said = answer(mask)?;
-        if said == Value::Undefined {
-            return Ok(Answer::Mask(Vec::new()));
-        }
-        let said = said.to_json_str().map_err(|e| e.to_string())?;
-        let said = serde_json::from_str(&said).map_err(|e| e.to_string())?;
+        let said = self.mask.as_ref().map(|mask| mask.ask(event)).transpose()?.flatten();
+        let Some(said) = said else { return Ok(Answer::Mask(Vec::new())) };
         opa::masks(&said).map(Answer::Mask).map_err(|e| e.to_string())
     }
 }

@@ -1,12 +1,17 @@
 //! Rules without Rego: JSON pointers (RFC 6901) in which `*` stands for any one part and `**` for any number of them, and what is
 //! done to what they lead to.
 
+use std::borrow::Cow;
+use std::sync::Arc;
+
 use globset::GlobMatcher;
 use ring::hmac;
 
 use super::opa::Done;
+use super::seal::Key;
 use super::tree::Node;
 use crate::decision::docket::hex;
+use crate::decision::event::Event;
 use crate::decision::json;
 
 /// Members of a decision that rules may touch. Others say what was decided when, by which rules.
@@ -54,6 +59,8 @@ pub enum Action {
     Hash(hmac::Key),
     /// Text to so many characters.
     Truncate(usize),
+    /// Into an envelope that opens for who holds the key.
+    Encrypt(Arc<Key>),
 }
 
 #[derive(Debug, Clone)]
@@ -65,28 +72,68 @@ pub struct Rule {
 }
 
 impl Rule {
-    /// Applies the rule to a decision of a policy, and notes what it did in `erased` and `masked`.
-    pub fn apply(&self, policy: &str, event: &mut Node<'_>) -> Done {
+    /// Applies the rule to a decision, and notes what it did in `erased` and `masked`.
+    pub fn apply(&self, decision: &Event<'_>, event: &mut Node<'_>) -> Done {
         let mut done = Done::default();
-        if self.policy.as_ref().is_none_or(|p| p.is_match(policy)) {
+        if self.policy.as_ref().is_none_or(|p| p.is_match(&*decision.path)) {
             let list = if matches!(self.action, Action::Erase) { &mut done.erased } else { &mut done.masked };
-            visit(event, &self.path.0, &self.action, &mut String::new(), list);
+            let act = Acting { action: &self.action, decision_id: &decision.decision_id };
+            visit(event, &self.path.0, &act, &mut String::new(), list);
             done.note(event);
         }
         done
     }
 }
 
-fn visit(node: &mut Node<'_>, parts: &[Part], action: &Action, at: &mut String, done: &mut Vec<String>) {
+/// What is taken out of records for one sink alone.
+#[derive(Debug, Clone, Default)]
+pub struct Redaction(Vec<Pattern>);
+
+/// Members of `docket` that hold parts of the decision.
+const OF_DOCKET: [&str; 5] = ["subject", "action", "resource", "reasons", "agent"];
+
+impl Redaction {
+    /// An error says which of the pointers is wrong, too.
+    pub fn parse(pointers: &[String]) -> Result<Redaction, (usize, String)> {
+        let one = |(i, text): (usize, &String)| match text.strip_prefix("/docket/") {
+            Some(member) if OF_DOCKET.contains(&member) => Ok(Pattern(vec![Part::Name("docket".into()), Part::Name(member.into())])),
+            Some(_) => Err((i, format!("{text:?} is needed; of docket's own there may go {}", OF_DOCKET.join(", ")))),
+            None => Pattern::parse(text).map_err(|e| (i, e)),
+        };
+        pointers.iter().enumerate().map(one).collect::<Result<_, _>>().map(Redaction)
+    }
+
+    /// A docket record without it, where that makes a difference.
+    pub fn apply<'v>(&self, record: &'v [u8]) -> Cow<'v, [u8]> {
+        if self.0.is_empty() {
+            return Cow::Borrowed(record);
+        }
+        let Ok(text) = std::str::from_utf8(record) else { return Cow::Borrowed(record) };
+        let mut node = Node::Raw(text);
+        let mut erased = Vec::new();
+        for pattern in &self.0 {
+            visit(&mut node, &pattern.0, &Acting { action: &Action::Erase, decision_id: "" }, &mut String::new(), &mut erased);
+        }
+        if erased.is_empty() { Cow::Borrowed(record) } else { Cow::Owned(node.to_text().into_bytes()) }
+    }
+}
+
+/// An action, and the decision it is done to.
+struct Acting<'a> {
+    action: &'a Action,
+    decision_id: &'a str,
+}
+
+fn visit(node: &mut Node<'_>, parts: &[Part], act: &Acting<'_>, at: &mut String, done: &mut Vec<String>) {
     let Some((part, rest)) = parts.split_first() else { return };
     if !may_lead_on(node, parts) {
         return;
     }
     if *part == Part::Deep {
         // Nothing between,
-        visit(node, rest, action, at, done);
+        visit(node, rest, act, at, done);
         // or something.
-        each(node, at, &mut |child, at| visit(child, parts, action, at, done));
+        each(node, at, &mut |child, at| visit(child, parts, act, at, done));
         return;
     }
     if !rest.is_empty() {
@@ -95,21 +142,21 @@ fn visit(node: &mut Node<'_>, parts: &[Part], action: &Action, at: &mut String, 
                 let length = at.len();
                 push(at, name);
                 if let Some(child) = node.child(name, index) {
-                    visit(child, rest, action, at, done);
+                    visit(child, rest, act, at, done);
                 }
                 at.truncate(length);
             }
-            _ => each(node, at, &mut |child, at| visit(child, rest, action, at, done)),
+            _ => each(node, at, &mut |child, at| visit(child, rest, act, at, done)),
         }
         return;
     }
     // Here it is.
-    if matches!(action, Action::Erase) {
+    if matches!(act.action, Action::Erase) {
         erase(node, part, at, done);
         return;
     }
-    let mut act = |node: &mut Node<'_>, at: &mut String| {
-        if change(node, action) {
+    let mut change = |node: &mut Node<'_>, at: &mut String| {
+        if act.change(node, at) {
             done.push(at.clone());
         }
     };
@@ -118,11 +165,11 @@ fn visit(node: &mut Node<'_>, parts: &[Part], action: &Action, at: &mut String, 
             let length = at.len();
             push(at, name);
             if let Some(child) = node.child(name, index) {
-                act(child, at);
+                change(child, at);
             }
             at.truncate(length);
         }
-        _ => each(node, at, &mut act),
+        _ => each(node, at, &mut change),
     }
 }
 
@@ -134,7 +181,7 @@ fn may_lead_on(node: &Node<'_>, parts: &[Part]) -> bool {
     index || memchr::memmem::find(text.as_bytes(), name.as_bytes()).is_some() || memchr::memchr(b'\\', text.as_bytes()).is_some()
 }
 
-fn push(at: &mut String, name: &str) {
+pub(super) fn push(at: &mut String, name: &str) {
     at.push('/');
     at.push_str(&name.replace('~', "~0").replace('/', "~1"));
 }
@@ -143,7 +190,7 @@ fn index(name: &str) -> Option<usize> {
     name.parse().ok()
 }
 
-fn each<'a>(node: &mut Node<'a>, at: &mut String, take: &mut dyn FnMut(&mut Node<'a>, &mut String)) {
+pub(super) fn each<'a>(node: &mut Node<'a>, at: &mut String, take: &mut dyn FnMut(&mut Node<'a>, &mut String)) {
     let length = at.len();
     match node.open() {
         Node::Object(members) => {
@@ -200,7 +247,7 @@ fn meaning(node: &Node<'_>) -> String {
     json::as_str(&text).map_or_else(|| text.clone(), std::borrow::Cow::into_owned)
 }
 
-fn quoted(text: &str) -> Node<'static> {
+pub(super) fn quoted(text: &str) -> Node<'static> {
     let mut out = Vec::new();
     json::push_string(&mut out, text);
     Node::New(String::from_utf8(out).expect("a JSON string is text"))
@@ -211,20 +258,23 @@ pub fn pseudonym(key: &hmac::Key, text: &str) -> String {
     format!("hmac:{}", hex(&hmac::sign(key, text.as_bytes()).as_ref()[..16]))
 }
 
-fn change(node: &mut Node<'_>, action: &Action) -> bool {
-    let new = match action {
-        Action::Erase => return false,
-        Action::Replace(json) => Node::New(json.clone()),
-        Action::Hash(key) => quoted(&pseudonym(key, &meaning(node))),
-        Action::Truncate(length) => {
-            let text = node.to_text();
-            let Some(text) = json::as_str(&text).filter(|text| text.chars().count() > *length) else { return false };
-            let kept: String = text.chars().take(*length).collect();
-            quoted(&format!("{kept}… ({} bytes)", text.len()))
-        }
-    };
-    *node = new;
-    true
+impl Acting<'_> {
+    fn change(&self, node: &mut Node<'_>, at: &str) -> bool {
+        let new = match self.action {
+            Action::Erase => return false,
+            Action::Replace(json) => Node::New(json.clone()),
+            Action::Hash(key) => quoted(&pseudonym(key, &meaning(node))),
+            Action::Encrypt(key) => quoted(&key.seal(self.decision_id, at, &node.to_text())),
+            Action::Truncate(length) => {
+                let text = node.to_text();
+                let Some(text) = json::as_str(&text).filter(|text| text.chars().count() > *length) else { return false };
+                let kept: String = text.chars().take(*length).collect();
+                quoted(&format!("{kept}… ({} bytes)", text.len()))
+            }
+        };
+        *node = new;
+        true
+    }
 }
 
 #[cfg(test)]
@@ -233,7 +283,8 @@ mod tests {
 
     fn done(event: &str, path: &str, action: Action) -> String {
         let mut node = Node::Raw(event);
-        Rule { path: Pattern::parse(path).unwrap(), policy: None, action }.apply("a/b", &mut node);
+        let decision = Event { raw: event, decision_id: "d1".into(), path: "a/b".into(), ..Event::default() };
+        Rule { path: Pattern::parse(path).unwrap(), policy: None, action }.apply(&decision, &mut node);
         node.to_text()
     }
 
@@ -270,5 +321,19 @@ mod tests {
         for path in ["", "/", "/decision_id", "/timestamp", "/bundles/x", "/**/token", "input/x", "/input/**"] {
             assert!(Pattern::parse(path).is_err(), "{path}");
         }
+    }
+
+    #[test]
+    fn one_sink_gets_less_and_still_a_docket_record() {
+        let record = br#"{"decision_id":"d","input":{"a":1},"result":{"token":"t","allow":true},"@timestamp":"2026-11-24T12:00:00.000000000Z","docket":{"v":1,"verdict":"allow","reasons":[],"trace_id":"0af7651916cd43dd8448eb211c80319c","span_id":"b7ad6b7169203331","subject":"bob"}}"#;
+        let redaction = Redaction::parse(&["/input".into(), "/result/token".into(), "/docket/subject".into()]).unwrap();
+        let less = redaction.apply(record);
+        assert_eq!(
+            std::str::from_utf8(&less).unwrap(),
+            r#"{"decision_id":"d","result":{"allow":true},"@timestamp":"2026-11-24T12:00:00.000000000Z","docket":{"v":1,"verdict":"allow","reasons":[],"trace_id":"0af7651916cd43dd8448eb211c80319c","span_id":"b7ad6b7169203331"}}"#
+        );
+        crate::decision::record::Record::parse(&less).unwrap();
+        assert!(matches!(Redaction::parse(&["/nd_builtin_cache".into()]).unwrap().apply(record), Cow::Borrowed(_)));
+        assert_eq!(Redaction::parse(&["/input".into(), "/docket/trace_id".into()]).unwrap_err().0, 1);
     }
 }

@@ -106,7 +106,7 @@ fn is_named(written: &str, name: &str) -> bool {
 }
 
 /// A name between its quotes.
-fn quoted_inside(name: &str) -> String {
+pub(super) fn quoted_inside(name: &str) -> String {
     let mut out = Vec::new();
     json::push_string(&mut out, name);
     let text = String::from_utf8(out).expect("a JSON string is text");

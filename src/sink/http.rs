@@ -86,7 +86,7 @@ impl Client {
             .tcp_nodelay(true);
         if let Some(path) = &tls.ca_file {
             let authorities = Certificate::from_pem_bundle(&read(path)?).ok().filter(|c| !c.is_empty());
-            builder = builder.tls_certs_only(authorities.ok_or_else(|| HttpError::Pem { path: path.clone() })?);
+            builder = builder.tls_certs_only(authorities.ok_or_else(|| HttpError::Pem { path: path.to_path_buf() })?);
         }
         match (&tls.cert_file, &tls.key_file) {
             (None, None) => {}
@@ -94,7 +94,7 @@ impl Client {
                 let mut pem = read(cert)?;
                 pem.push(b'\n');
                 pem.extend(read(key)?);
-                builder = builder.identity(Identity::from_pem(&pem).map_err(|_| HttpError::Pem { path: cert.clone() })?);
+                builder = builder.identity(Identity::from_pem(&pem).map_err(|_| HttpError::Pem { path: cert.to_path_buf() })?);
             }
             _ => return Err(HttpError::HalfIdentity),
         }

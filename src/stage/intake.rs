@@ -24,6 +24,7 @@ use crate::log::consumer::{self, Assignments, Reading};
 use crate::log::headers::{self, Origin};
 use crate::log::{Commits, Message, Outgoing, Reader, Transactions, producer};
 use crate::pipeline::Pipeline;
+use crate::protect::detect::Hit;
 use crate::stage::watchdog::{Assigned, Progress};
 use crate::telemetry::{Health, Meters};
 
@@ -127,6 +128,7 @@ struct Tally {
     topics: HashMap<usize, TopicTally>,
     verdicts: HashMap<Verdict, u64>,
     rejects: HashMap<Reason, u64>,
+    hits: HashMap<Hit, u64>,
 }
 
 #[derive(Default)]
@@ -361,6 +363,9 @@ where
         for (verdict, count) in &open.tally.verdicts {
             meters.decisions.with_label_values(&[verdict.as_str()]).inc_by(*count);
         }
+        for (hit, count) in &open.tally.hits {
+            meters.detected(hit.detector.name(), &hit.place, *count);
+        }
         for (reason, count) in &open.tally.rejects {
             meters.rejects.with_label_values(&["intake", reason.as_str()]).inc_by(*count);
         }
@@ -464,6 +469,9 @@ impl<T: Transactions> Target<'_, T> {
                     match docket::make(&event, &record_headers, agent.as_ref(), &pipeline.rules, out) {
                         Ok(Some(written)) => {
                             *open.tally.verdicts.entry(written.verdict).or_default() += 1;
+                            for hit in written.hits {
+                                *open.tally.hits.entry(hit).or_default() += 1;
+                            }
                             tally.malformed += u64::from(written.malformed_ids);
                             tally.mismatches += u64::from(written.trace_mismatch);
                             tally.unjudged += u64::from(written.judged_by == From::Nothing);

@@ -14,11 +14,14 @@ use super::deliver::{Deliver, Onward, Sending};
 use super::intake::Intake;
 use super::spikes::{self, Spikes};
 use super::watchdog::{self, Progress};
-use crate::log::topics::{self, TopicError};
+use crate::door::clients::Clients;
+use crate::door::{self, Door};
+use crate::log::topics::{self, Limits, TopicError};
 use crate::metrics::Decisions;
 use crate::metrics::exemplars::Exemplars;
 use crate::pipeline::Pipeline;
 use crate::pipeline::model;
+use crate::protect::rules::Redaction;
 use crate::sink::Sink;
 use crate::sink::cloudwatch::Cloudwatch;
 use crate::sink::elasticsearch::Elasticsearch;
@@ -68,19 +71,21 @@ enum Role {
     Intake,
     Sinks,
     Spikes,
+    Door,
     Sink(String),
 }
 
 impl Roles {
-    /// From `intake`, `sinks`, `spikes` and `sink:NAME`.
+    /// From `door`, `intake`, `sinks`, `spikes` and `sink:NAME`.
     pub fn parse(names: &[String]) -> Result<Roles, String> {
         let role = |name: &String| match name.as_str() {
             "intake" => Ok(Role::Intake),
             "sinks" => Ok(Role::Sinks),
             "spikes" => Ok(Role::Spikes),
+            "door" => Ok(Role::Door),
             other => match other.strip_prefix("sink:") {
                 Some(sink) if !sink.is_empty() => Ok(Role::Sink(sink.to_owned())),
-                _ => Err(format!("{other:?} is no part; there are intake, sinks, spikes and sink:NAME")),
+                _ => Err(format!("{other:?} is no part; there are door, intake, sinks, spikes and sink:NAME")),
             },
         };
         names.iter().map(role).collect::<Result<_, _>>().map(Roles)
@@ -88,6 +93,10 @@ impl Roles {
 
     fn intake(&self) -> bool {
         self.0.is_empty() || self.0.contains(&Role::Intake)
+    }
+
+    fn door(&self) -> bool {
+        self.0.is_empty() || self.0.contains(&Role::Door)
     }
 
     fn spikes(&self) -> bool {
@@ -148,10 +157,12 @@ pub struct Parts {
     pub decisions: Arc<Decisions>,
     /// Of findings, once they are looked for.
     findings: Option<Arc<spikes::Meters>>,
+    /// Of the door, once there is one, and who may come in.
+    door: Option<(Arc<door::meters::Meters>, Arc<Clients>)>,
     progress: Arc<Progress>,
     process: Process,
-    /// What the docket topic and the rejects topic take.
-    limits: (Option<usize>, Option<usize>),
+    /// What the topics take.
+    limits: Limits,
     running: BTreeMap<String, Part>,
 }
 
@@ -163,7 +174,7 @@ struct Part {
 type Parted = Result<(), String>;
 
 impl Parts {
-    pub fn new(pipeline: Pipeline, process: &Process, limits: (Option<usize>, Option<usize>)) -> Result<Parts, RunError> {
+    pub fn new(pipeline: Pipeline, process: &Process, limits: Limits) -> Result<Parts, RunError> {
         let metrics_error = |error| RunError::Metrics { pipeline: pipeline.name().to_owned(), error };
         let meters = Arc::new(Meters::new(pipeline.name(), &process.registry).map_err(metrics_error)?);
         let max_series = pipeline.file.sinks.values().find_map(|sink| match sink {
@@ -173,7 +184,17 @@ impl Parts {
         let max_series = max_series.unwrap_or(crate::metrics::MAX_SERIES);
         let decisions = Arc::new(Decisions::new(pipeline.name(), max_series, &process.registry, process.exemplars.clone()).map_err(metrics_error)?);
         let progress = Arc::new(Progress::default());
-        Ok(Parts { pipeline: Arc::new(pipeline), meters, decisions, findings: None, progress, process: process.clone(), limits, running: BTreeMap::new() })
+        Ok(Parts {
+            pipeline: Arc::new(pipeline),
+            meters,
+            decisions,
+            findings: None,
+            door: None,
+            progress,
+            process: process.clone(),
+            limits,
+            running: BTreeMap::new(),
+        })
     }
 
     /// Waits until every part has stopped.
@@ -191,7 +212,34 @@ impl Parts {
         }
         let names: Vec<String> = self.pipeline.file.sinks.keys().cloned().collect();
         names.iter().try_for_each(|name| self.start_sink(name))?;
-        self.spikes()
+        self.spikes()?;
+        self.open_door()
+    }
+
+    /// Opens the door, if the pipeline file has one and this process is to do it.
+    fn open_door(&mut self) -> Result<(), RunError> {
+        let Some(section) = self.pipeline.file.door.clone().filter(|_| self.process.roles.door()) else { return Ok(()) };
+        let counts = match &self.door {
+            Some((counts, _)) => counts.clone(),
+            None => {
+                let error = |error| RunError::Metrics { pipeline: self.pipeline.name().to_owned(), error };
+                Arc::new(door::meters::Meters::new(self.pipeline.name(), &self.process.registry).map_err(error)?)
+            }
+        };
+        let clients = Arc::new(Clients::new(&section.tokens, &section.limits));
+        self.door = Some((counts.clone(), clients.clone()));
+        let door = Arc::new(Door {
+            pipeline: self.pipeline.clone(),
+            section,
+            clients,
+            counts,
+            meters: self.meters.clone(),
+            health: self.process.health.clone(),
+            topic_limit: self.limits.door,
+            rejects_limit: self.limits.rejects,
+        });
+        let runtime = self.process.runtime.clone();
+        self.spawn("door", move |stop| runtime.block_on(door.run(stop)).map_err(|e| e.to_string()))
     }
 
     fn intake(&mut self) -> Result<(), RunError> {
@@ -200,8 +248,8 @@ impl Parts {
             meters: self.meters.clone(),
             health: self.process.health.clone(),
             progress: self.progress.clone(),
-            docket_limit: self.limits.0,
-            rejects_limit: self.limits.1,
+            docket_limit: self.limits.docket,
+            rejects_limit: self.limits.rejects,
         };
         let runtime = self.process.runtime.clone();
         self.spawn("intake", move |stop| runtime.block_on(intake.run(stop)).map_err(|e| e.to_string()))
@@ -250,6 +298,9 @@ impl Parts {
             name: name.to_owned(),
             sink: Arc::new(sink),
             delivery: model.delivery().clone(),
+            // It was checked when the file was loaded.
+            redaction: Redaction::parse(&model.delivery().redact).unwrap_or_default(),
+            concurrency: model.concurrency(),
             repeat_window: model.repeat_window(),
             max_age: model.max_age(),
             too_old,
@@ -258,7 +309,7 @@ impl Parts {
             health: self.process.health.clone(),
             progress: self.progress.clone(),
             runtime: self.process.runtime.clone(),
-            rejects_limit: self.limits.1,
+            rejects_limit: self.limits.rejects,
             drain: self.process.drain,
             seed: rand::random(),
         }
@@ -288,7 +339,7 @@ impl Parts {
         for (what, same) in [
             ("name", was.name == is.name),
             ("admin", was.admin == is.admin),
-            ("telemetry", was.telemetry == is.telemetry),
+            ("telemetry.otlp", was.telemetry.otlp == is.telemetry.otlp),
             ("kafka", was.kafka == is.kafka),
             ("docket", was.docket == is.docket),
             ("watchdog", was.watchdog == is.watchdog),
@@ -304,8 +355,8 @@ impl Parts {
         for (name, sink) in &is.sinks {
             with_sink(name, sink, &self.decisions, Tried)?;
         }
-        let intake = (&was.sources, &was.intake, &was.limits, &was.verdict, &was.trace, &was.service, &was.request, &was.protect)
-            != (&is.sources, &is.intake, &is.limits, &is.verdict, &is.trace, &is.service, &is.request, &is.protect);
+        let intake = (&was.sources, &was.intake, &was.limits, &was.verdict, &was.verdict_policy, &was.trace, &was.service, &was.request, &was.protect)
+            != (&is.sources, &is.intake, &is.limits, &is.verdict, &is.verdict_policy, &is.trace, &is.service, &is.request, &is.protect);
         // A sink changes with the one that it hands on to.
         let whole = |file: &model::File, name: &String| {
             let sink = file.sinks.get(name)?.clone();
@@ -321,6 +372,17 @@ impl Parts {
         if was.spikes != is.spikes && self.process.roles.spikes() {
             changed.push("spikes".into());
         }
+        let (door_was, door_is) = (door_but_tokens(&was.door), door_but_tokens(&is.door));
+        // With protect, what the door rejects is without its content, too.
+        let door_changes = (&door_was, &was.limits, &was.trace, &was.service, &was.sources, was.protect.is_some())
+            != (&door_is, &is.limits, &is.trace, &is.service, &is.sources, is.protect.is_some());
+        if door_changes {
+            if self.process.roles.door() && (door_was.is_some() || door_is.is_some()) {
+                changed.push("door".into());
+            }
+        } else if let (Some((_, clients)), Some(section)) = (&self.door, &is.door) {
+            clients.set(&section.tokens);
+        }
         let stopped: Vec<Part> = changed.iter().filter_map(|name| self.running.remove(name)).collect();
         stopped.iter().for_each(|part| part.stop.cancel());
         for part in stopped {
@@ -330,6 +392,10 @@ impl Parts {
         for name in &changed {
             match name.as_str() {
                 "intake" => self.intake()?,
+                "door" => {
+                    self.process.health.remove(&format!("{}/door", self.pipeline.name()));
+                    self.open_door()?;
+                }
                 "spikes" => {
                     self.process.health.remove(&format!("{}/spikes", self.pipeline.name()));
                     self.spikes()?;
@@ -369,6 +435,11 @@ impl Parts {
         self.running.insert(name.to_owned(), Part { stop: token, thread });
         Ok(())
     }
+}
+
+/// The door without its tokens, which may change while it is open.
+fn door_but_tokens(door: &Option<model::Door>) -> Option<model::Door> {
+    door.clone().map(|door| model::Door { tokens: BTreeMap::new(), ..door })
 }
 
 /// What is done with a sink, of whatever type it is.

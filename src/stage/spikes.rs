@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use prometheus::{IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry};
+use prometheus::{IntCounter, IntCounterVec, IntGaugeVec, Registry};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
@@ -28,7 +28,7 @@ use crate::pipeline::spikes::Spikes as Section;
 use crate::spike::record::{self, Key};
 use crate::spike::reorder::Reorder;
 use crate::spike::{Cause, Change, Detector, Dimension, Finding, Observation};
-use crate::telemetry::Health;
+use crate::telemetry::{Families, Health};
 
 /// What is counted of findings.
 pub struct Meters {
@@ -41,20 +41,14 @@ pub struct Meters {
 
 impl Meters {
     pub fn new(pipeline: &str, registry: &Registry) -> Result<Meters, prometheus::Error> {
-        let opts = |name: &str, help: &str| Opts::new(name, help).const_label("pipeline", pipeline);
-        let meters = Meters {
-            found: IntCounterVec::new(opts("docket_findings_total", "Denial spikes and silent failures that were found."), &["kind", "service", "policy"])?,
-            active: IntGaugeVec::new(opts("docket_finding_active", "1 while a finding goes on."), &["kind", "service", "policy"])?,
-            late: IntCounter::with_opts(opts("docket_spikes_late_total", "Decisions that came later than spikes.lateness allows; they count when they come."))?,
-            leads: prometheus::IntGauge::with_opts(opts("docket_spikes_leader", "1 in the process that looks for spikes."))?,
-            told: IntCounterVec::new(opts("docket_notifications_total", "Messages about findings: sent, retried, or given up."), &["notifier", "outcome"])?,
-        };
-        registry.register(Box::new(meters.found.clone()))?;
-        registry.register(Box::new(meters.active.clone()))?;
-        registry.register(Box::new(meters.late.clone()))?;
-        registry.register(Box::new(meters.leads.clone()))?;
-        registry.register(Box::new(meters.told.clone()))?;
-        Ok(meters)
+        let all = Families { pipeline, registry };
+        Ok(Meters {
+            found: all.counter("docket_findings_total", "Denial spikes and silent failures that were found.", &["kind", "service", "policy"])?,
+            active: all.gauge("docket_finding_active", "1 while a finding goes on.", &["kind", "service", "policy"])?,
+            late: all.count("docket_spikes_late_total", "Decisions that came later than spikes.lateness allows; they count when they come.")?,
+            leads: all.number("docket_spikes_leader", "1 in the process that looks for spikes.")?,
+            told: all.counter("docket_notifications_total", "Messages about findings: sent, retried, or given up.", &["notifier", "outcome"])?,
+        })
     }
 }
 

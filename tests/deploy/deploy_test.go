@@ -145,7 +145,7 @@ func TestTheChartIsClean(t *testing.T) {
 func TestWhatIsThere(t *testing.T) {
 	for file, wanted := range map[string]map[string]int{
 		"": {"Deployment": 1, "ConfigMap": 2, "Job": 1, "Service": 1, "ServiceAccount": 1, "PodDisruptionBudget": 1, "NetworkPolicy": 1},
-		"values/everything.yaml": {"Deployment": 3, "ConfigMap": 8, "Job": 1, "Service": 1, "ServiceAccount": 1, "PodDisruptionBudget": 3, "NetworkPolicy": 1,
+		"values/everything.yaml": {"Deployment": 4, "ConfigMap": 8, "Job": 1, "Service": 2, "ServiceAccount": 1, "PodDisruptionBudget": 4, "NetworkPolicy": 1,
 			"ScaledObject": 1, "HorizontalPodAutoscaler": 1, "ServiceMonitor": 1, "PrometheusRule": 1},
 		"values/little.yaml": {"Deployment": 1, "Service": 1, "ServiceAccount": 1},
 	} {
@@ -222,6 +222,40 @@ func TestSecretsAreReferredToAndProbesAskTheAdminPort(t *testing.T) {
 	}
 }
 
+// Uploads go to what takes them, and to nothing else.
+func TestTheDoorHasAServiceOfItsOwn(t *testing.T) {
+	all := objects(t, values(t, "values/everything.yaml"))
+	var service *core.Service
+	for _, object := range all {
+		if s, ok := object.(*core.Service); ok && s.Name == "recorder-door" {
+			service = s
+		}
+	}
+	if service == nil {
+		t.Fatal("there is no service for the door")
+	}
+	selected := []string{}
+	for _, object := range all {
+		deployment, ok := object.(*apps.Deployment)
+		if !ok {
+			continue
+		}
+		fits := true
+		for name, value := range service.Spec.Selector {
+			fits = fits && deployment.Spec.Template.Labels[name] == value
+		}
+		if fits {
+			selected = append(selected, deployment.Name)
+			if port := deployment.Spec.Template.Spec.Containers[0].Ports[1]; port.Name != "door" || port.ContainerPort != 8443 {
+				t.Errorf("%+v", port)
+			}
+		}
+	}
+	if fmt.Sprint(selected) != "[recorder-door]" || service.Spec.Ports[0].Port != 8443 || service.Spec.Ports[0].TargetPort.StrVal != "door" {
+		t.Errorf("%v %+v", selected, service.Spec)
+	}
+}
+
 func TestTheRulesAndDashboardsAreThoseOfDeploy(t *testing.T) {
 	rules, dashboards := 0, 0
 	for _, object := range objects(t, values(t, "values/everything.yaml")) {
@@ -265,6 +299,7 @@ func TestWrongValuesAreRefused(t *testing.T) {
 		"secretEnv: {PASSWORD: in-the-clear}",
 		"env: {NUMBER: 5}",
 		"existingConfigMap: {name: mine}",
+		"door: {enabled: true, port: 0}",
 		"drainSeconds: 0",
 		"networkPolicy: {egressPorts: [99999]}",
 		"serviceMonitor: {interval: often}",

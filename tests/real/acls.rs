@@ -24,10 +24,11 @@ async fn the_least_rights_are_enough() {
     let name = place.name.clone();
     let (kafka, sasl) = (address("KAFKA_BOOTSTRAP"), address("KAFKA_SASL_BOOTSTRAP"));
     let source = format!("{name}-source");
+    let password = place.secret("password", "docket-password");
     let rest = format!(
         "kafka:
   brokers: \"{sasl}\"
-  properties: {{security.protocol: SASL_PLAINTEXT, sasl.mechanism: PLAIN, sasl.username: docket, sasl.password: docket-password}}
+  properties: {{security.protocol: SASL_PLAINTEXT, sasl.mechanism: PLAIN, sasl.username: docket, sasl.password: {password}}}
 docket: {{partitions: 2}}
 spikes: {{}}
 sinks:

@@ -98,7 +98,8 @@ impl Rig {
             }
         });
         let mut seconds = vec![0.0; SINKS.len()];
-        let deadline = started + Duration::from_secs(120);
+        // OpenSearch, killed, first reads what it had not written to its index; that takes its time.
+        let deadline = started + Duration::from_secs(240);
         while seconds.contains(&0.0) {
             let metrics = self.running.metrics().await;
             for (i, sink) in SINKS.iter().enumerate() {

@@ -10,16 +10,19 @@ use support::{Place, create_topic, docket};
 
 mod acls;
 mod bad_input;
+mod canary;
 mod capacity;
 mod crash;
 mod dashboards;
 mod delivery;
+mod door;
 mod faults;
 mod mask;
 mod opa;
 mod push;
 mod samples;
 mod spikes;
+mod tls;
 
 /// Runs deploy/local/up or down.
 fn local(script: &str, args: &[&str]) {
@@ -43,6 +46,22 @@ async fn pipeline(place: &Place, partitions: i32, rest: &str) -> PathBuf {
 /// The address of a server that `deploy/local/up` started.
 fn address(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set; run this suite with tests/real/run"))
+}
+
+/// A file of the local authority: ca.pem, server.pem, server.key, client.pem, client.key, client.both.pem.
+fn certificate(file: &str) -> String {
+    format!("{}/{file}", address("KAFKA_TLS"))
+}
+
+/// A client that trusts the local authority only, with a certificate of its own or without.
+fn tls_client(own: bool) -> reqwest::Client {
+    init();
+    let authority = reqwest::Certificate::from_pem(&std::fs::read(certificate("ca.pem")).unwrap()).unwrap();
+    let mut builder = reqwest::Client::builder().tls_certs_only([authority]).timeout(std::time::Duration::from_secs(60));
+    if own {
+        builder = builder.identity(reqwest::Identity::from_pem(&std::fs::read(certificate("client.both.pem")).unwrap()).unwrap());
+    }
+    builder.build().unwrap()
 }
 
 async fn get(url: &str) -> serde_json::Value {

@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use std::process::{Command, Stdio};
 
 use docket::decision::event::Event;
-use docket::protect::rego::{Policy, Source};
+use docket::protect::rego::Policy;
 use docket::protect::{Protected, Shield};
+use docket::rego::Source;
 use serde_json::{Map, Value, json};
 
 use super::support::{Place, until};
@@ -80,7 +81,7 @@ async fn masks_as_opa_does() {
             }
         }
         let text = event.to_string();
-        let ours = match shield.protect(&Event::parse(text.as_bytes()).unwrap()) {
+        let ours = match shield.protect(&Event::parse(text.as_bytes()).unwrap(), &mut Vec::new()) {
             Ok(Protected::AsItWas) => Some(touched(&event)),
             Ok(Protected::Changed(text)) => Some(touched(&serde_json::from_str(&text).unwrap())),
             // OPA does not log what it can't mask; docket rejects it.

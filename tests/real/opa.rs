@@ -27,14 +27,22 @@ pub struct Opa {
 
 impl Opa {
     pub async fn start(place: &Place, uploads: &str) -> Opa {
+        Opa::start_with(place, &json!({ "url": uploads }), &json!({})).await
+    }
+
+    /// With a service to upload to, and more of a configuration.
+    pub async fn start_with(place: &Place, service: &Value, more: &Value) -> Opa {
         let config = place.path("opa.json");
         let otlp = address("OTLP_GRPC_URL");
-        let text = json!({
-            "services": { "sink": { "url": uploads } },
+        let mut text = json!({
+            "services": { "sink": service },
             "labels": { "app": place.name },
             "decision_logs": { "service": "sink", "reporting": { "min_delay_seconds": 1, "max_delay_seconds": 1 } },
             "distributed_tracing": { "type": "grpc", "address": otlp.trim_start_matches("http://"), "service_name": "opa", "sample_percentage": 100 },
         });
+        for (name, value) in more.as_object().unwrap() {
+            text[name] = value.clone();
+        }
         std::fs::write(&config, text.to_string()).unwrap();
         let url = format!("http://127.0.0.1:{}", free_port());
         let child = Command::new(address("OPA_BIN"))

@@ -51,11 +51,12 @@ spikes:
   notify:
     alertmanager: {{type: alertmanager, urls: [\"{alertmanager}\"], labels: {{run: $NAME}}}}
     webhook: {{type: webhook, url: \"{webhook}/hook\"}}
-    chat: {{type: slack, url: \"{webhook}/slack\"}}
+    chat: {{type: slack, url: {slack}}}
 ",
             address("OPENSEARCH_URL"),
             address("OTLP_GRPC_URL"),
-            address("LOKI_URL")
+            address("LOKI_URL"),
+            slack = place.secret("slack", &format!("{webhook}/slack")),
         ),
     )
     .await;

@@ -41,6 +41,13 @@ impl Place {
     }
 
     /// Writes a pipeline file; `$NAME` and `$DIR` stand for the place's.
+    /// A secret as a pipeline file names it: a reference to a file.
+    pub fn secret(&self, name: &str, value: &str) -> String {
+        let path = self.path(name);
+        std::fs::write(&path, value).unwrap();
+        format!("\"${{file:{}}}\"", path.display())
+    }
+
     pub fn pipeline(&self, text: &str) -> PathBuf {
         let path = self.path("pipeline.yaml");
         let text = text.replace("$NAME", &self.name).replace("$DIR", &self.dir.path().display().to_string());
@@ -62,11 +69,16 @@ impl Running {
     }
 
     pub fn start_with(place: &Place, pipeline: &Path, args: &[&str]) -> Running {
+        Running::start_env(place, pipeline, args, &[])
+    }
+
+    pub fn start_env(place: &Place, pipeline: &Path, args: &[&str], env: &[(&str, &str)]) -> Running {
         // One TLS implementation for this process's clients, as in docket itself.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let log = place.path(&format!("run-{:08x}.log", rand::random::<u32>()));
         let file = std::fs::File::create(&log).unwrap();
-        let child = docket().arg("run").args(args).arg(pipeline).stdin(Stdio::null()).stdout(Stdio::null()).stderr(file).spawn().unwrap();
+        let child =
+            docket().envs(env.iter().copied()).arg("run").args(args).arg(pipeline).stdin(Stdio::null()).stdout(Stdio::null()).stderr(file).spawn().unwrap();
         let mut running = Running { child, log, admin: String::new() };
         let deadline = Instant::now() + Duration::from_secs(30);
         while running.admin.is_empty() {

@@ -11,6 +11,8 @@ pub mod otlp;
 
 use std::borrow::Cow;
 
+pub use opa::Elements;
+
 use flate2::bufread::MultiGzDecoder;
 
 use super::docket::Agent;

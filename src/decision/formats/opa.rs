@@ -8,36 +8,77 @@ use super::{Found, Opener, Piece, agent, otlp, reject};
 
 /// An array of decisions. Each element is judged alone, so that a bad one does not take the others along.
 pub(super) fn array(open: &mut Opener<'_>, text: &[u8], agent: Option<&Agent>, found: &mut Found<'_>) {
-    let mut at = 1;
-    let mut first = true;
-    loop {
-        while let Some(b' ' | b'\n' | b'\t' | b'\r') = text.get(at) {
-            at += 1;
+    for element in Elements::of(text) {
+        match element {
+            Ok((_, element)) if element.starts_with(b"{") => object(open, element, agent, found),
+            Ok((at, element)) => reject(element, Reason::WrongType, &format!("the array's element at byte {at} is not an object"), found),
+            Err(Broken { rest, detail }) => reject(rest, Reason::NotJson, &detail, found),
         }
-        match text.get(at) {
-            None => return reject(&text[at.min(text.len())..], Reason::NotJson, &format!("the array ends at byte {at}, without its ]"), found),
+    }
+}
+
+/// The elements of an array that was not looked at yet, with where each begins; what is no array any more comes last.
+pub struct Elements<'t> {
+    text: &'t [u8],
+    at: usize,
+    first: bool,
+    over: bool,
+}
+
+/// What is left of an array, and what is wrong with it.
+#[derive(Debug)]
+pub struct Broken<'t> {
+    pub rest: &'t [u8],
+    pub detail: String,
+}
+
+impl<'t> Elements<'t> {
+    /// `text` begins with its bracket.
+    pub fn of(text: &'t [u8]) -> Elements<'t> {
+        Elements { text, at: 1, first: true, over: false }
+    }
+
+    fn space(&mut self) {
+        while let Some(b' ' | b'\n' | b'\t' | b'\r') = self.text.get(self.at) {
+            self.at += 1;
+        }
+    }
+
+    fn broken(&mut self, rest: usize, detail: String) -> Option<Result<(usize, &'t [u8]), Broken<'t>>> {
+        self.over = true;
+        Some(Err(Broken { rest: &self.text[rest.min(self.text.len())..], detail }))
+    }
+}
+
+impl<'t> Iterator for Elements<'t> {
+    type Item = Result<(usize, &'t [u8]), Broken<'t>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.over {
+            return None;
+        }
+        self.space();
+        let at = self.at;
+        match self.text.get(at) {
+            None => return self.broken(at, format!("the array ends at byte {at}, without its ]")),
             Some(b']') => {
-                let rest = json::trim(&text[at + 1..]);
-                if !rest.is_empty() {
-                    reject(rest, Reason::NotJson, &format!("something follows the end of the array at byte {}", at + 1), found);
-                }
-                return;
+                self.over = true;
+                self.at += 1;
+                self.space();
+                let rest = self.at;
+                return if rest == self.text.len() { None } else { self.broken(rest, format!("something follows the end of the array at byte {}", at + 1)) };
             }
-            Some(b',') if !first => at += 1,
-            Some(_) if !first => {
-                return reject(&text[at..], Reason::NotJson, &format!("expected , or ] in the array at byte {at}"), found);
+            Some(b',') if !self.first => {
+                self.at += 1;
+                self.space();
             }
+            Some(_) if !self.first => return self.broken(at, format!("expected , or ] in the array at byte {at}")),
             Some(_) => {}
         }
-        first = false;
-        let start = at + text[at..].iter().take_while(|b| matches!(b, b' ' | b'\n' | b'\t' | b'\r')).count();
-        let end = element_end(text, start);
-        let element = json::trim(&text[start..end]);
-        match element.first() {
-            Some(b'{') => object(open, element, agent, found),
-            _ => reject(element, Reason::WrongType, &format!("the array's element at byte {start} is not an object"), found),
-        }
-        at = end;
+        self.first = false;
+        let start = self.at;
+        self.at = element_end(self.text, start);
+        Some(Ok((start, json::trim(&self.text[start..self.at]))))
     }
 }
 

@@ -32,6 +32,7 @@ use crate::log::offsets::{Offsets, Segment};
 use crate::log::{Commits, Letters, Message, Polled, Reader, producer};
 use crate::pipeline::Pipeline;
 use crate::pipeline::model::Delivery;
+use crate::protect::rules::Redaction;
 use crate::sink::Sink;
 use crate::stage::watchdog::{Assigned, Progress};
 use crate::telemetry::{Health, Meters};
@@ -47,6 +48,10 @@ pub struct Deliver<S> {
     pub name: String,
     pub sink: Arc<S>,
     pub delivery: Delivery,
+    /// What this sink alone does not get.
+    pub redaction: Redaction,
+    /// How many batches are in flight at once.
+    pub concurrency: usize,
     /// How many decision ids a partition are remembered, to send none twice.
     pub repeat_window: usize,
     /// What is older is not sent to this sink,
@@ -221,7 +226,7 @@ impl<S: Sink, R: Reader, L: Letters> Loop<'_, S, R, L> {
         let mut committed = Instant::now();
         while !stop.is_cancelled() {
             self.settle(Duration::ZERO).await;
-            if self.in_flight < self.deliver.delivery.concurrency {
+            if self.in_flight < self.deliver.concurrency {
                 self.unblock()?;
                 self.fill(BURST, POLL).await?;
                 if self.is_due() {
@@ -344,7 +349,7 @@ impl<S: Sink, R: Reader, L: Letters> Loop<'_, S, R, L> {
     async fn block(&mut self) -> Result<(), DeliverError> {
         let since = *self.blocked.get_or_insert_with(Instant::now);
         self.settle(Duration::from_millis(50)).await;
-        if since.elapsed() < PAUSE_AFTER || self.in_flight < self.deliver.delivery.concurrency {
+        if since.elapsed() < PAUSE_AFTER || self.in_flight < self.deliver.concurrency {
             return Ok(());
         }
         // Also for partitions that were assigned since.
@@ -366,7 +371,7 @@ impl<S: Sink, R: Reader, L: Letters> Loop<'_, S, R, L> {
     /// The end: sends what is read, waits for what is sent, commits.
     async fn drain(&mut self) {
         let deadline = Instant::now() + self.deliver.drain;
-        if !self.batch.records.is_empty() && self.in_flight < self.deliver.delivery.concurrency {
+        if !self.batch.records.is_empty() && self.in_flight < self.deliver.concurrency {
             self.send();
         }
         while self.in_flight > 0 && Instant::now() < deadline {

@@ -73,9 +73,10 @@ impl<S: Sink, L: Letters> Sending<S, L> {
         let mut seen = Vec::with_capacity(batch.records.len());
         let mut repeats = 0;
         let body = {
+            let values: Vec<_> = batch.records.iter().map(|item| deliver.redaction.apply(batch.value(item))).collect();
             let mut records = Vec::with_capacity(batch.records.len());
-            for (i, item) in batch.records.iter().enumerate() {
-                let record = match Record::parse(batch.value(item)) {
+            for (i, (item, value)) in batch.records.iter().zip(&values).enumerate() {
+                let record = match Record::parse(value) {
                     Ok(record) => record,
                     Err(e) => {
                         sorted.broken.push((i, Reject::new(Reason::BadDocketRecord, e.to_string())));
@@ -156,7 +157,8 @@ impl<S: Sink, L: Letters> Sending<S, L> {
     }
 
     fn encode(&self, batch: &Batch, group: &[usize]) -> S::Body {
-        let records: Vec<Record<'_>> = group.iter().filter_map(|i| Record::parse(batch.value(&batch.records[*i])).ok()).collect();
+        let values: Vec<_> = group.iter().map(|i| self.deliver.redaction.apply(batch.value(&batch.records[*i]))).collect();
+        let records: Vec<Record<'_>> = values.iter().filter_map(|value| Record::parse(value).ok()).collect();
         self.deliver.sink.encode(&records)
     }
 

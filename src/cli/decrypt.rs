@@ -1,0 +1,54 @@
+//! `docket decrypt`: opens what a pipeline encrypted, for who holds the key.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+use std::path::PathBuf;
+
+use super::CommandResult;
+use crate::protect::seal::{self, Key};
+
+/// Open what action: encrypt sealed in docket records, one record a line. Nothing is connected to.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  docket decrypt --key k1=/run/secrets/k1 decisions.ndjson
+  docket tail my.yaml --json | docket decrypt --key k1=/run/secrets/k1 --key k0=/run/secrets/k0 -
+  openssl rand -base64 32 > /run/secrets/k1              make a key
+
+A value opens only in the decision and at the place where it was sealed. What is shown is not protected any more.")]
+pub struct Args {
+    /// A key by its id, and the file that holds it: 32 bytes, in base64 or hex. May be repeated.
+    #[arg(long = "key", required = true, value_name = "ID=FILE")]
+    keys: Vec<String>,
+    /// A file of docket records; - is standard input.
+    #[arg(value_name = "RECORDS")]
+    records: PathBuf,
+}
+
+pub fn run(args: &Args) -> CommandResult {
+    let mut keys = BTreeMap::new();
+    for pair in &args.keys {
+        let (id, path) = pair.split_once('=').ok_or_else(|| format!("--key {pair}: it is ID=FILE"))?;
+        let text = zeroize::Zeroizing::new(std::fs::read_to_string(path).map_err(|e| format!("{path} can't be read: {e}"))?);
+        let key = Key::new(id, &text).map_err(|e| format!("--key {id}: {path}: {e}"))?;
+        keys.insert(id.to_owned(), key);
+    }
+    let mut out = std::io::stdout().lock();
+    let (mut opened, mut left) = (0, 0);
+    for (number, line) in BufReader::new(super::input(&args.records)?).lines().enumerate() {
+        let line = line?;
+        if !seal::may_hold(&line) {
+            writeln!(out, "{line}")?;
+            continue;
+        }
+        crate::decision::json::check(line.as_bytes()).map_err(|e| format!("line {}: {e}", number + 1))?;
+        let (record, n, not) = seal::open_all(&line, &keys);
+        opened += n;
+        left += not.len();
+        for (place, why) in not {
+            anstream::eprintln!("line {}: {}: {why}", number + 1, super::tail::printable(&place));
+        }
+        writeln!(out, "{record}")?;
+    }
+    anstream::eprintln!("{opened} values opened, {left} not");
+    if left > 0 { Err(format!("{left} values can't be opened").into()) } else { Ok(()) }
+}

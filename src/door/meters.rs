@@ -1,0 +1,36 @@
+//! What the door counts.
+
+use prometheus::{HistogramVec, IntCounterVec, Registry};
+
+use super::status::Told;
+use crate::telemetry::Families;
+
+pub struct Meters {
+    pub requests: IntCounterVec,
+    pub seconds: HistogramVec,
+    pub decisions: IntCounterVec,
+    pub bytes: IntCounterVec,
+    pub status: Told,
+}
+
+impl Meters {
+    pub fn new(pipeline: &str, registry: &Registry) -> Result<Meters, prometheus::Error> {
+        let all = Families { pipeline, registry };
+        Ok(Meters {
+            requests: all.counter(
+                "docket_door_requests_total",
+                "Requests to the door, by what they bring (logs, otlp, status) and the status that they got.",
+                &["kind", "status"],
+            )?,
+            seconds: all.histogram(
+                "docket_door_request_seconds",
+                "How long the door took to answer, from the request's headers on.",
+                &["kind"],
+                &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0],
+            )?,
+            decisions: all.counter("docket_door_decisions_total", "Records that Kafka has acknowledged, by who brought them.", &["client"])?,
+            bytes: all.counter("docket_door_bytes_total", "Bytes of bodies, as they came over the wire, by who brought them.", &["client"])?,
+            status: Told::new(&all)?,
+        })
+    }
+}

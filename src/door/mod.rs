@@ -1,0 +1,336 @@
+//! The door: OPA can't write to Kafka, but it uploads its decision logs over HTTP. They are written to a source topic, and the answer is
+//! 200 only once Kafka has acknowledged each of them; with any other answer OPA keeps them and uploads them again.
+//!
+//! `clients` says who may come in and how often, `body` reads what they send within bounds, `upload` finds the records in it, `status` turns
+//! what OPA says of itself into metrics.
+
+pub mod body;
+pub mod clients;
+pub mod meters;
+pub mod status;
+pub mod upload;
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Extension, Json};
+use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::producer::FutureProducer;
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::now;
+use crate::decision::reject::{Reason, Reject};
+use crate::decision::time;
+use crate::log::headers::Origin;
+use crate::log::producer::{self, Acknowledged};
+use crate::log::{Letters, Outgoing};
+use crate::pipeline::Pipeline;
+use crate::pipeline::door::Door as Section;
+use crate::serve::{self, Busy, Certificates, Line, TlsError};
+use crate::stage::rejects::{cut_to_fit, dead_letter};
+use crate::telemetry::{Health, Meters};
+use body::{Bounds, Budget, Content, Unread};
+use clients::Clients;
+use upload::Record;
+
+#[derive(Debug, thiserror::Error)]
+pub enum DoorError {
+    #[error("Kafka: {0}")]
+    Kafka(#[from] KafkaError),
+    #[error("door.tls: {0}")]
+    Tls(#[from] TlsError),
+    #[error("door.listen: {listen} can't be listened on: {error}")]
+    Listen { listen: String, error: std::io::Error },
+    #[error("the producer failed for good and is made anew")]
+    Broken,
+}
+
+/// Everything the door's part is made of.
+pub struct Door {
+    pub pipeline: Arc<Pipeline>,
+    pub section: Section,
+    pub clients: Arc<Clients>,
+    pub meters: Arc<Meters>,
+    pub counts: Arc<meters::Meters>,
+    pub health: Arc<Health>,
+    /// max.message.bytes of the topic that is written to and of the rejects topic, where the broker told.
+    pub topic_limit: Option<usize>,
+    pub rejects_limit: Option<usize>,
+}
+
+/// At most so much of one upload waits for Kafka's acknowledgement at once.
+const WINDOW: usize = 1 << 20;
+
+impl Door {
+    /// Listens until told to stop, and then until what came in is answered.
+    pub async fn run(self: &Arc<Door>, stop: &CancellationToken) -> Result<(), DoorError> {
+        let file = &self.pipeline.file;
+        let limits = &self.section.limits;
+        let name = format!("{}-door", file.name);
+        let tls = self.section.tls.as_ref().map(Certificates::new).transpose()?;
+        let broken = stop.child_token();
+        let at = Arc::new(At {
+            door: self.clone(),
+            topic: self.pipeline.door_topic().unwrap_or_default().to_owned(),
+            rejects_topic: self.pipeline.rejects_topic(),
+            producer: Acknowledged::new(&file.kafka, &name, file.docket.compression, self.topic_limit, limits.kafka.0, limits.queue_bytes.0)?,
+            rejects: producer::single(&file.kafka, &format!("{name}-rejects"), file.docket.compression)?,
+            requests: Arc::new(Semaphore::new(limits.requests)),
+            budget: Budget::new(limits.bytes_in_flight.0),
+            probe: Arc::new(Semaphore::new(1)),
+            broken: broken.clone(),
+        });
+        let listen = &self.section.listen;
+        let failed = |error| DoorError::Listen { listen: listen.clone(), error };
+        let listener = TcpListener::bind(listen).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        tracing::info!(pipeline = file.name, %address, topic = at.topic, "the door is open");
+        if self.section.tokens.is_empty() && !address.ip().is_loopback() && self.section.tls.as_ref().is_none_or(|tls| tls.client_ca_file.is_none()) {
+            tracing::warn!(%address, "the door lets in anybody who can reach it; see door.tokens and door.tls.client_ca_file");
+        }
+        at.ready(Ok(()));
+        let served = serve::Limits { connections: limits.connections, headers: limits.headers.0, drain: limits.kafka.0 };
+        serve::serve(listener, tls.map(Arc::new), served, at.router(), broken.clone()).await;
+        if broken.is_cancelled() && !stop.is_cancelled() { Err(DoorError::Broken) } else { Ok(()) }
+    }
+}
+
+/// A door that is open.
+struct At {
+    door: Arc<Door>,
+    topic: String,
+    rejects_topic: String,
+    producer: Acknowledged,
+    rejects: FutureProducer,
+    requests: Arc<Semaphore>,
+    budget: Budget,
+    /// While Kafka acknowledges nothing, one at a time tries.
+    probe: Arc<Semaphore>,
+    broken: CancellationToken,
+}
+
+/// Why a request gets no 200.
+#[derive(Debug)]
+pub struct Refused {
+    pub status: StatusCode,
+    pub why: Cow<'static, str>,
+    /// Seconds.
+    pub retry_after: Option<u64>,
+}
+
+impl Refused {
+    pub fn new(status: StatusCode, why: impl Into<Cow<'static, str>>) -> Refused {
+        Refused { status, why: why.into(), retry_after: None }
+    }
+
+    /// The client is to come again.
+    pub fn later(status: StatusCode, why: impl Into<Cow<'static, str>>, seconds: u64) -> Refused {
+        Refused { status, why: why.into(), retry_after: Some(seconds.max(1)) }
+    }
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        let mut response = (self.status, Json(json!({ "code": self.status.as_u16(), "message": self.why }))).into_response();
+        let headers = response.headers_mut();
+        if let Some(seconds) = self.retry_after {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}
+
+/// Who a request comes from, and on which connection.
+#[derive(Clone)]
+struct From {
+    client: Arc<str>,
+    line: Line,
+}
+
+impl At {
+    fn router(self: &Arc<At>) -> Router {
+        let mut inside = Router::new();
+        for path in &self.door.section.paths {
+            inside = inside.route(path, post(logs)).route(&format!("{path}/{{*partition}}"), post(logs));
+        }
+        inside = inside.route("/v1/logs", post(otlp)).route("/status", post(opa_status)).route("/status/{*partition}", post(opa_status));
+        inside.layer(middleware::from_fn_with_state(self.clone(), guard)).route("/healthz", get(|| async { "ok\n" })).with_state(self.clone())
+    }
+
+    fn ready(&self, state: Result<(), String>) {
+        self.door.health.set(&format!("{}/door", self.door.pipeline.name()), state);
+    }
+
+    fn bounds(&self) -> Bounds {
+        let limits = &self.door.section.limits;
+        Bounds { wire: limits.body_bytes.0, plain: self.door.pipeline.limits.record, time: limits.body.0 }
+    }
+
+    /// Lets a request go on, if there is room for it and what it needs is there.
+    fn admit(&self, for_kafka: bool) -> Result<Admitted, Refused> {
+        let busy = |_| Refused::later(StatusCode::SERVICE_UNAVAILABLE, "too many requests at once (door.limits.requests)", 1);
+        let request = self.requests.clone().try_acquire_owned().map_err(busy)?;
+        let probe = if for_kafka && self.producer.is_failing() {
+            Some(self.probe.clone().try_acquire_owned().map_err(|_| Refused::later(StatusCode::SERVICE_UNAVAILABLE, "Kafka is away", 2))?)
+        } else {
+            None
+        };
+        Ok(Admitted { _request: request, _probe: probe })
+    }
+
+    /// Reads a body; from then on its connection is busy. The inner error is one of what is in it.
+    async fn read(&self, from: &From, request: Request) -> Result<(Result<Content, Unread>, Busy), Refused> {
+        let (parts, body) = request.into_parts();
+        let read = body::read(&parts.headers, body, &self.bounds(), &self.budget).await;
+        let busy = from.line.busy();
+        let read = read?;
+        let wire = read.as_ref().map_or_else(|unread| unread.bytes.len(), |content| content.wire);
+        self.door.counts.bytes.with_label_values(&[&from.client]).inc_by(wire as u64);
+        self.door.clients.pay(&from.client, wire)?;
+        Ok((read, busy))
+    }
+
+    /// The same of a body that goes to rejects if it can't be read.
+    async fn content(&self, from: &From, request: Request) -> Result<(Content, Busy), Refused> {
+        match self.read(from, request).await? {
+            (Ok(content), busy) => Ok((content, busy)),
+            (Err(unread), _busy) => Err(self.malformed(&unread.reject, &unread.bytes).await),
+        }
+    }
+
+    /// What can't be read goes to rejects as a whole; the client is told why.
+    async fn malformed(&self, reject: &Reject, bytes: &[u8]) -> Refused {
+        match self.reject(reject, bytes, 0).await {
+            Ok(()) => Refused::new(StatusCode::BAD_REQUEST, reject.to_string()),
+            Err(refused) => refused,
+        }
+    }
+
+    /// Writes records to the topic; those that are too large for it to rejects.
+    async fn write(&self, client: &str, records: &[Record<'_>]) -> Result<(), Refused> {
+        let each = records.iter().map(|record| (record.key.clone(), record.bytes.as_ref()));
+        let too_large = self.kafka(self.producer.write(&self.topic, each, WINDOW).await)?;
+        let limit = self.door.topic_limit.map_or_else(String::new, |n| format!(", which takes {n} bytes (max.message.bytes)"));
+        for number in &too_large {
+            let reject = Reject::new(Reason::TooLarge, format!("a decision of {client} outgrows the topic {}{limit}", self.topic));
+            self.reject(&reject, &records[*number].bytes, *number).await?;
+        }
+        self.door.counts.decisions.with_label_values(&[client]).inc_by((records.len() - too_large.len()) as u64);
+        Ok(())
+    }
+
+    async fn reject(&self, reject: &Reject, bytes: &[u8], element: usize) -> Result<(), Refused> {
+        // It has no place in Kafka.
+        let origin = Origin { topic: &self.topic, partition: -1, offset: -1, element };
+        // What is protected does not get out by the back door.
+        let cut = if self.door.pipeline.rules.shield.is_some() { Some(0) } else { cut_to_fit(bytes.len(), self.door.rejects_limit) };
+        let letter = dead_letter("door", bytes, reject, &origin, &time::format(now()), cut);
+        let record = Outgoing { topic: &self.rejects_topic, key: None, payload: &letter.value, headers: letter.headers };
+        self.kafka(self.rejects.write(record).await)?;
+        self.door.meters.rejects.with_label_values(&["door", reject.reason.as_str()]).inc();
+        Ok(())
+    }
+
+    /// What Kafka said, as an answer.
+    fn kafka<T>(&self, result: KafkaResult<T>) -> Result<T, Refused> {
+        match result {
+            Ok(value) => {
+                self.ready(Ok(()));
+                Ok(value)
+            }
+            Err(error) => {
+                self.ready(Err(format!("Kafka: {error}")));
+                if self.producer.is_broken() {
+                    self.broken.cancel();
+                }
+                Err(Refused::later(StatusCode::SERVICE_UNAVAILABLE, "Kafka did not acknowledge it", 2))
+            }
+        }
+    }
+}
+
+struct Admitted {
+    _request: OwnedSemaphorePermit,
+    _probe: Option<OwnedSemaphorePermit>,
+}
+
+/// Who is it, and may they? Counts what becomes of each request.
+async fn guard(State(at): State<Arc<At>>, Extension(line): Extension<Line>, mut request: Request, next: Next) -> Response {
+    let kind = match request.uri().path() {
+        "/v1/logs" => "otlp",
+        path if path == "/status" || path.starts_with("/status/") => "status",
+        _ => "logs",
+    };
+    let began = std::time::Instant::now();
+    let admitted = at.door.clients.admit(request.headers(), line.peer.ip()).and_then(|client| Ok((client, at.admit(kind != "status")?)));
+    let response = match admitted {
+        Ok((client, _admitted)) => {
+            request.extensions_mut().insert(From { client, line });
+            next.run(request).await
+        }
+        Err(refused) => {
+            body::discard(request.body_mut()).await;
+            refused.into_response()
+        }
+    };
+    let counts = &at.door.counts;
+    counts.requests.with_label_values(&[kind, response.status().as_str()]).inc();
+    counts.seconds.with_label_values(&[kind]).observe(began.elapsed().as_secs_f64());
+    response
+}
+
+/// POST /logs: what OPA uploads.
+async fn logs(State(at): State<Arc<At>>, Extension(from): Extension<From>, request: Request) -> Result<Response, Refused> {
+    let (content, _busy) = at.content(&from, request).await?;
+    let records = match upload::decisions(content.text(), &at.door.pipeline.rules.trace) {
+        Ok(records) => records,
+        Err(reject) => return Err(at.malformed(&reject, content.text()).await),
+    };
+    at.write(&from.client, &records).await?;
+    Ok(Json(json!({})).into_response())
+}
+
+/// POST /v1/logs: OTLP/HTTP (<https://opentelemetry.io/docs/specs/otlp/#otlphttp>), a decision in the body of each log record.
+async fn otlp(State(at): State<Arc<At>>, Extension(from): Extension<From>, request: Request) -> Result<Response, Refused> {
+    let kind = request.headers().get(header::CONTENT_TYPE).map(|value| value.as_bytes().split(|b| *b == b';').next().unwrap_or_default().trim_ascii());
+    let json = match kind {
+        Some(b"application/json") => true,
+        Some(b"application/x-protobuf") => false,
+        _ => return Err(Refused::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "OTLP is application/x-protobuf or application/json")),
+    };
+    let (content, _busy) = at.content(&from, request).await?;
+    let records = match upload::otlp(content.text(), json, &at.door.pipeline.rules.trace, &at.door.pipeline.limits) {
+        Ok(records) => records,
+        Err(reject) => return Err(at.malformed(&reject, content.text()).await),
+    };
+    // It may be larger taken apart than it was.
+    let _held = at.budget.take(records.iter().map(|record| record.bytes.len()).sum())?;
+    drop(content);
+    at.write(&from.client, &records).await?;
+    // An ExportLogsServiceResponse without a partial success.
+    Ok(if json { Json(json!({})).into_response() } else { ([(header::CONTENT_TYPE, "application/x-protobuf")], Body::empty()).into_response() })
+}
+
+/// POST /status: what OPA says of itself.
+async fn opa_status(State(at): State<Arc<At>>, Extension(from): Extension<From>, request: Request) -> Result<Response, Refused> {
+    let wrong = |detail: String| Refused::new(StatusCode::BAD_REQUEST, detail);
+    let (read, _busy) = at.read(&from, request).await?;
+    let content = read.map_err(|unread| wrong(unread.reject.to_string()))?;
+    let service = &at.door.pipeline.rules.service;
+    let status = status::Status::parse(content.text(), &service.name_label, &service.instance_label).map_err(wrong)?;
+    at.door.counts.status.tell(status, std::time::Instant::now());
+    Ok(Json(json!({})).into_response())
+}

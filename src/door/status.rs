@@ -1,0 +1,257 @@
+//! OPA's status (<https://www.openpolicyagent.org/docs/management-status>), as metrics per OPA: what it could not log or load itself.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use prometheus::{GaugeVec, IntCounterVec};
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::decision::time;
+use crate::telemetry::Families;
+
+/// What docket reads of OPA's status; there is more in it.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Body {
+    labels: BTreeMap<String, String>,
+    bundles: Option<BTreeMap<String, Option<Bundle>>>,
+    decision_logs: Option<DecisionLogs>,
+    plugins: Option<BTreeMap<String, Option<Plugin>>>,
+    metrics: Option<BTreeMap<String, Value>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Bundle {
+    active_revision: String,
+    last_successful_activation: String,
+    code: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct DecisionLogs {
+    code: String,
+    metrics: Option<BTreeMap<String, Value>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Plugin {
+    state: String,
+}
+
+/// One OPA's status.
+#[derive(Debug, PartialEq)]
+pub struct Status {
+    service: String,
+    opa: String,
+    /// OPA's own counters around decision logs, such as dropped_buffer_size_limit_exceeded.
+    counts: BTreeMap<String, u64>,
+    /// Whether the last upload went well; not known for an OPA that has made none.
+    uploads: Option<bool>,
+    /// By name: revision, whether the last download and activation went well, when one did last.
+    bundles: BTreeMap<String, (String, bool, Option<f64>)>,
+    plugins: BTreeMap<String, bool>,
+}
+
+/// OPA counts these around decision logs: the prefix is left out.
+const PREFIX: &str = "counter_decision_logs_";
+
+impl Status {
+    /// Reads a status; `name` and `instance` are labels of OPA.
+    pub fn parse(text: &[u8], name: &str, instance: &str) -> Result<Status, String> {
+        let body: Body = serde_json::from_slice(text).map_err(|e| format!("not OPA's status: {e}"))?;
+        let label = |name: &str| body.labels.get(name).cloned().unwrap_or_default();
+        let opa = label(instance);
+        if opa.is_empty() {
+            return Err("the status does not say whose it is: it has no label id".into());
+        }
+        let logs = body.decision_logs.unwrap_or_default();
+        let mut counts = BTreeMap::new();
+        // OPA has its counters among those of Prometheus, which are a level deeper.
+        let deeper = body.metrics.iter().flatten().filter_map(|(_, value)| value.as_object()).flatten();
+        for (name, value) in logs.metrics.iter().flatten().chain(deeper) {
+            if let (Some(name), Some(n)) = (name.strip_prefix(PREFIX), value.as_u64()) {
+                counts.insert(name.to_owned(), n);
+            }
+        }
+        let made_some = !logs.code.is_empty() || counts.contains_key("chunks_uploaded");
+        let seconds = |text: &str| time::parse(text).filter(|t| *t > 0).map(|t| t as f64 / 1e9);
+        let bundle = |bundle: Option<Bundle>| {
+            let bundle = bundle.unwrap_or_default();
+            (bundle.active_revision, bundle.code.is_empty(), seconds(&bundle.last_successful_activation))
+        };
+        Ok(Status {
+            service: label(name),
+            opa,
+            counts,
+            uploads: made_some.then_some(logs.code.is_empty()),
+            bundles: body.bundles.unwrap_or_default().into_iter().map(|(name, b)| (name, bundle(b))).collect(),
+            plugins: body.plugins.unwrap_or_default().into_iter().map(|(name, p)| (name, p.is_some_and(|p| p.state == "OK"))).collect(),
+        })
+    }
+}
+
+/// An OPA that has not told anything for so long is gone.
+const GONE: Duration = Duration::from_secs(3600);
+/// At most so many OPAs are told apart.
+const MOST: usize = 5000;
+/// And so many series of one.
+const MOST_SERIES: usize = 200;
+
+/// The metrics.
+pub struct Told {
+    at: GaugeVec,
+    counts: IntCounterVec,
+    uploads: GaugeVec,
+    revision: GaugeVec,
+    bundle: GaugeVec,
+    activated: GaugeVec,
+    plugin: GaugeVec,
+    /// By OPA: when it told its status, and what it was.
+    known: Mutex<HashMap<String, (Status, Instant)>>,
+}
+
+/// A family that a series belongs to.
+enum Family<'t> {
+    Gauge(&'t GaugeVec),
+    Counter(&'t IntCounterVec),
+}
+
+impl Family<'_> {
+    fn set(&self, labels: &[&str], value: f64) {
+        match self {
+            Family::Gauge(gauge) => gauge.with_label_values(labels).set(value),
+            Family::Counter(counter) => counter.with_label_values(labels).inc_by(value as u64),
+        }
+    }
+
+    fn remove(&self, labels: &[&str]) {
+        // One that is gone already is as good.
+        let _ = match self {
+            Family::Gauge(gauge) => gauge.remove_label_values(labels),
+            Family::Counter(counter) => counter.remove_label_values(labels),
+        };
+    }
+}
+
+impl Told {
+    pub fn new(all: &Families<'_>) -> Result<Told, prometheus::Error> {
+        Ok(Told {
+            at: all.measure("docket_opa_status_timestamp_seconds", "When an OPA told its status last.", &["service", "opa"])?,
+            counts: all.counter(
+                "docket_opa_decision_logs_total",
+                "OPA's own counts around its decision logs: what it dropped, failed to encode, uploaded.",
+                &["service", "opa", "event"],
+            )?,
+            uploads: all.measure("docket_opa_decision_logs_up", "1 if the last upload of an OPA's decision logs went well, 0 if not.", &["service", "opa"])?,
+            revision: all.measure(
+                "docket_opa_bundle_info",
+                "The revision of a bundle that an OPA has activated; always 1.",
+                &["service", "opa", "bundle", "revision"],
+            )?,
+            bundle: all.measure(
+                "docket_opa_bundle_up",
+                "1 if an OPA's last download and activation of a bundle went well, 0 if not.",
+                &["service", "opa", "bundle"],
+            )?,
+            activated: all.measure("docket_opa_bundle_activated_timestamp_seconds", "When an OPA activated a bundle last.", &["service", "opa", "bundle"])?,
+            plugin: all.measure("docket_opa_plugin_up", "1 if a plugin of an OPA is OK.", &["service", "opa", "plugin"])?,
+            known: Mutex::default(),
+        })
+    }
+
+    /// Takes a status up, in place of that OPA's last.
+    pub fn tell(&self, status: Status, now: Instant) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|_, (status, told)| {
+            let here = now.duration_since(*told) < GONE;
+            if !here {
+                self.series(status, &mut |family, labels, _| family.remove(labels));
+            }
+            here
+        });
+        if let Some((last, _)) = known.get(&status.opa) {
+            self.series(last, &mut |family, labels, _| family.remove(labels));
+        } else if known.len() >= MOST {
+            tracing::warn!("more than {MOST} OPAs tell their status; the others have no metrics");
+            return;
+        }
+        self.series(&status, &mut |family, labels, value| family.set(labels, value));
+        known.insert(status.opa.clone(), (status, now));
+    }
+
+    /// The series of one OPA: each one's family, labels and value.
+    fn series(&self, status: &Status, each: &mut dyn FnMut(Family<'_>, &[&str], f64)) {
+        let yes = |is: bool| f64::from(u8::from(is));
+        let (service, opa) = (status.service.as_str(), status.opa.as_str());
+        each(Family::Gauge(&self.at), &[service, opa], crate::clock::now() as f64 / 1e9);
+        for (event, n) in status.counts.iter().take(MOST_SERIES) {
+            each(Family::Counter(&self.counts), &[service, opa, event], *n as f64);
+        }
+        if let Some(went_well) = status.uploads {
+            each(Family::Gauge(&self.uploads), &[service, opa], yes(went_well));
+        }
+        for (name, (revision, went_well, activated)) in status.bundles.iter().take(MOST_SERIES) {
+            each(Family::Gauge(&self.bundle), &[service, opa, name], yes(*went_well));
+            if !revision.is_empty() {
+                each(Family::Gauge(&self.revision), &[service, opa, name, revision], 1.0);
+            }
+            if let Some(seconds) = activated {
+                each(Family::Gauge(&self.activated), &[service, opa, name], *seconds);
+            }
+        }
+        for (name, ok) in status.plugins.iter().take(MOST_SERIES) {
+            each(Family::Gauge(&self.plugin), &[service, opa, name], yes(*ok));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus::Registry;
+
+    use super::*;
+
+    /// As OPA 1.22.2 sends it; most of what Prometheus would scrape is left out.
+    const TOLD: &str = r#"{"labels":{"app":"orders","id":"b774720c","version":"1.22.2"},
+        "bundles":{"authz":{"name":"authz","active_revision":"r7","last_successful_activation":"2026-11-25T16:49:46.5Z","last_request":"2026-11-25T16:49:46Z"},
+                   "data":{"name":"data","last_successful_activation":"0001-01-01T00:00:00Z","code":"bundle_error","message":"server replied with Not Found"}},
+        "decision_logs":{"code":"decision_log_error","message":"log upload failed","http_code":"503"},
+        "metrics":{"prometheus":{"counter_decision_logs_chunks_uploaded":3,"counter_decision_logs_dropped_buffer_size_limit_exceeded":7,
+                   "go_cpu":{"name":"go_cpu","type":"COUNTER","metric":[{"counter":{"value":0.1}}]}}},
+        "plugins":{"bundle":{"state":"OK"},"status":{"state":"NOT_READY"}}}"#;
+
+    #[test]
+    fn what_opa_could_not_log_or_load_is_told() {
+        let status = Status::parse(TOLD.as_bytes(), "app", "id").unwrap();
+        let registry = Registry::new();
+        let told = Told::new(&Families { pipeline: "p", registry: &registry }).unwrap();
+        told.tell(status, Instant::now());
+        let text = |registry: &Registry| {
+            let text = prometheus::TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
+            text.lines().filter(|line| !line.starts_with('#') && !line.contains("status_timestamp")).map(|line| format!("{line}\n")).collect::<String>()
+        };
+        insta::assert_snapshot!(text(&registry), @r#"
+        docket_opa_bundle_activated_timestamp_seconds{bundle="authz",opa="b774720c",pipeline="p",service="orders"} 1795625386.5
+        docket_opa_bundle_info{bundle="authz",opa="b774720c",pipeline="p",revision="r7",service="orders"} 1
+        docket_opa_bundle_up{bundle="authz",opa="b774720c",pipeline="p",service="orders"} 1
+        docket_opa_bundle_up{bundle="data",opa="b774720c",pipeline="p",service="orders"} 0
+        docket_opa_decision_logs_total{event="chunks_uploaded",opa="b774720c",pipeline="p",service="orders"} 3
+        docket_opa_decision_logs_total{event="dropped_buffer_size_limit_exceeded",opa="b774720c",pipeline="p",service="orders"} 7
+        docket_opa_decision_logs_up{opa="b774720c",pipeline="p",service="orders"} 0
+        docket_opa_plugin_up{opa="b774720c",pipeline="p",plugin="bundle",service="orders"} 1
+        docket_opa_plugin_up{opa="b774720c",pipeline="p",plugin="status",service="orders"} 0
+        "#);
+        // A newer status takes the place of the last; an OPA that has gone is forgotten.
+        let newer = TOLD.replace("r7", "r8").replace("b774720c", "other");
+        told.tell(Status::parse(newer.as_bytes(), "app", "id").unwrap(), Instant::now() + GONE);
+        let after = text(&registry);
+        assert!(after.contains("r8") && !after.contains("r7") && !after.contains("b774720c"), "{after}");
+        assert!(Status::parse(b"{}", "app", "id").unwrap_err().contains("whose"));
+        assert!(Status::parse(b"[", "app", "id").is_err());
+    }
+}
