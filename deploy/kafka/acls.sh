@@ -8,12 +8,14 @@
 # KAFKA_ACLS      kafka-acls.sh of your Kafka; on the PATH unless set
 # COMMAND_CONFIG  a properties file for it, where Kafka wants to know who asks
 #
+# DOOR           1 if the pipeline has a door, which writes to the source topics
+#
 # `docket replay` of what intake rejected writes to the source topics; give Write there to who does that, not to docket.
 #
 # For topics of other names (docket.topic, docket.rejects) set DOCKET_TOPIC and REJECTS_TOPIC. Brokers before Kafka 3.0 want IdempotentWrite on
 # the cluster, too.
 set -euo pipefail
-[ $# -ge 3 ] || { sed -n '2,16s/^# \{0,1\}//p' "$0"; exit 2; }
+[ $# -ge 3 ] || { sed -n '2,17s/^# \{0,1\}//p' "$0"; exit 2; }
 bootstrap=$1 pipeline=$2; shift 2
 docket=${DOCKET_TOPIC:-docket.$pipeline}
 rejects=${REJECTS_TOPIC:-$docket.rejects}
@@ -29,6 +31,7 @@ allow() {
 sources=()
 for topic in "$@"; do sources+=(--topic "$topic"); done
 allow --operation Read "${sources[@]}"
+if [ "${DOOR:-}" = 1 ]; then allow --operation Write --operation DescribeConfigs "${sources[@]}"; fi
 # writes the docket and what it can't read, in transactions,
 allow --operation Write --operation Describe --transactional-id "docket.$pipeline.intake" --resource-pattern-type prefixed
 # and asks how large records may be. Create is for `docket setup`; leave it out if somebody else makes the topics.

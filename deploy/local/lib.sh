@@ -91,3 +91,23 @@ go_build() ( # in a subshell of its own: `set -e` does not reach a function that
     go build -mod=mod -trimpath -ldflags '-s -w' "${flags[@]}" -o "$output.part" "$package" &&
     mv "$output.part" "$output"
 )
+
+# An authority of our own, and from it a server's certificate for this machine and a client's, in $STATE/tls: ca.pem, server.pem and
+# server.key, client.pem and client.key (its name is recorder), and each pair in one file, server.both.pem and client.both.pem.
+certificates() {
+  local dir=$STATE/tls
+  [ -f "$dir/.done" ] && return
+  need openssl "apt-get install openssl"
+  mkdir -p "$dir"
+  quietly openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 3650 -subj "/CN=docket local authority" -keyout "$dir/ca.key" -out "$dir/ca.pem"
+  local one
+  for one in server client; do
+    local subject=/CN=recorder
+    [ $one = client ] || subject=/CN=localhost
+    quietly openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj $subject -keyout "$dir/$one.key" -out "$dir/$one.csr"
+    printf 'subjectAltName=DNS:localhost,IP:127.0.0.1\nextendedKeyUsage=serverAuth,clientAuth\nbasicConstraints=CA:FALSE\n' >"$dir/$one.ext"
+    quietly openssl x509 -req -in "$dir/$one.csr" -CA "$dir/ca.pem" -CAkey "$dir/ca.key" -CAcreateserial -days 3650 -extfile "$dir/$one.ext" -out "$dir/$one.pem"
+    cat "$dir/$one.key" "$dir/$one.pem" >"$dir/$one.both.pem"
+  done
+  touch "$dir/.done"
+}
