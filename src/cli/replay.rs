@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use indicatif::ProgressBar;
 use rdkafka::message::{Message, OwnedHeaders};
-use rdkafka::producer::FutureProducer;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -16,7 +15,8 @@ use super::CommandResult;
 use super::rejects::{Which, grouped};
 use crate::decision::record::Record;
 use crate::log::past::Past;
-use crate::log::{Letters, Outgoing, headers, producer, topics};
+use crate::log::producer::{self, Single};
+use crate::log::{Letters, Outgoing, headers, topics};
 use crate::pipeline::Pipeline;
 use crate::pipeline::model;
 use crate::sink::Sink;
@@ -262,7 +262,7 @@ async fn rejects(args: &Args, parts: &Parts) -> CommandResult {
 }
 
 /// Notes in the rejects topic that these were sent.
-async fn receipts(pipeline: &Pipeline, out: &FutureProducer, letters: &[Letter]) -> CommandResult {
+async fn receipts(pipeline: &Pipeline, out: &Single, letters: &[Letter]) -> CommandResult {
     let topic = pipeline.rejects_topic();
     let places: Vec<(i32, i64)> = letters.iter().map(|l| (l.partition, l.offset)).collect();
     for places in places.chunks(1000) {

@@ -22,7 +22,6 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json};
 use rdkafka::error::{KafkaError, KafkaResult};
-use rdkafka::producer::FutureProducer;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -32,7 +31,7 @@ use crate::clock::now;
 use crate::decision::reject::{Reason, Reject};
 use crate::decision::time;
 use crate::log::headers::Origin;
-use crate::log::producer::{self, Acknowledged};
+use crate::log::producer::{self, Acknowledged, Single};
 use crate::log::{Letters, Outgoing};
 use crate::pipeline::Pipeline;
 use crate::pipeline::door::Door as Section;
@@ -111,7 +110,7 @@ struct At {
     topic: String,
     rejects_topic: String,
     producer: Acknowledged,
-    rejects: FutureProducer,
+    rejects: Single,
     requests: Arc<Semaphore>,
     budget: Budget,
     /// While Kafka acknowledges nothing, one at a time tries.

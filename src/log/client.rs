@@ -1,8 +1,12 @@
 //! Settings that every Kafka client of docket has, and what librdkafka says.
 
-use rdkafka::ClientConfig;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::consumer::ConsumerContext;
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::{ClientConfig, ClientContext, Statistics};
 
 use crate::pipeline::model::Kafka;
 
@@ -19,6 +23,69 @@ pub fn config(kafka: &Kafka, part: &str) -> ClientConfig {
     config.set_log_level(RDKafkaLogLevel::Info);
     config
 }
+
+/// The same for a client that lasts: every two seconds it reports what `Brokers` and others want to know.
+pub fn lasting(kafka: &Kafka, part: &str) -> ClientConfig {
+    let mut config = config(kafka, part);
+    config.set("statistics.interval.ms", "2000");
+    config
+}
+
+/// Whether a client knows a broker. A Kafka that starts may answer that there are none; librdkafka then forgets those it had, and never looks
+/// for another (<https://github.com/confluentinc/librdkafka/issues/5301>): the client has to be made anew.
+#[derive(Default)]
+pub struct Brokers {
+    /// So many reports named none, one after the other.
+    without: AtomicU32,
+}
+
+impl Brokers {
+    /// More than one report: a client that looks for its brokers again has none for a moment.
+    const LOST: u32 = 3;
+
+    pub fn note(&self, statistics: &Statistics) {
+        // A coordinator is called logical: where it is, a broker has to say.
+        let known = statistics.brokers.values().any(|broker| matches!(broker.source.as_str(), "learned" | "configured"));
+        if known {
+            self.without.store(0, Ordering::Relaxed);
+        } else if self.without.fetch_add(1, Ordering::Relaxed) + 1 == Self::LOST {
+            tracing::warn!(client = statistics.name, "Kafka said that it has no brokers; this client is made anew");
+        }
+    }
+
+    pub fn lost(&self) -> bool {
+        self.without.load(Ordering::Relaxed) >= Self::LOST
+    }
+
+    /// An error if the client can't do anything any more.
+    pub fn check(&self) -> KafkaResult<()> {
+        if self.lost() { Err(KafkaError::Global(RDKafkaErrorCode::AllBrokersDown)) } else { Ok(()) }
+    }
+}
+
+/// Of a client with nothing else to tell.
+#[derive(Default)]
+pub struct Context {
+    pub brokers: Arc<Brokers>,
+}
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        log(level, facility, message);
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        self.brokers.note(&statistics);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::PartitionEOF) {
+            tracing::warn!("Kafka: {error}: {reason}");
+        }
+    }
+}
+
+impl ConsumerContext for Context {}
 
 /// Puts the pipeline file's properties on top: last, so that they win.
 pub fn with_properties(mut config: ClientConfig, kafka: &Kafka) -> ClientConfig {
@@ -77,4 +144,30 @@ pub fn is_outage(error: &KafkaError) -> bool {
                 | UnknownPartition
         )
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(sources: &[&str]) -> Statistics {
+        let broker = |source: &&str| ((*source).to_owned(), rdkafka::statistics::Broker { source: (*source).to_owned(), ..Default::default() });
+        Statistics { brokers: sources.iter().map(broker).collect(), ..Default::default() }
+    }
+
+    #[test]
+    fn a_client_without_brokers_is_lost_once_that_lasts() {
+        let brokers = Brokers::default();
+        for known in [&["configured"][..], &["learned", "logical"]] {
+            brokers.note(&report(&["logical"]));
+            brokers.note(&report(&[]));
+            assert!(!brokers.lost());
+            brokers.note(&report(known));
+        }
+        for _ in 0..3 {
+            assert_eq!(brokers.check(), Ok(()));
+            brokers.note(&report(&["logical", "internal"]));
+        }
+        assert!(brokers.lost() && brokers.check().is_err());
+    }
 }

@@ -34,6 +34,7 @@ pub struct Context<A> {
     progress: Arc<Progress>,
     /// By topic and partition: the last stable offset, below which records can be read.
     ends: Mutex<HashMap<(String, i32), i64>>,
+    brokers: client::Brokers,
 }
 
 impl<A> Context<A> {
@@ -64,6 +65,7 @@ impl<A: Assignments> ClientContext for Context<A> {
     }
 
     fn stats(&self, statistics: Statistics) {
+        self.brokers.note(&statistics);
         let mut ends = self.ends();
         for (name, topic) in &statistics.topics {
             for (id, partition) in &topic.partitions {
@@ -129,12 +131,9 @@ pub struct Reading<'a> {
     pub prefetch: usize,
 }
 
-/// How often librdkafka reports where each partition ends.
-const STATISTICS: Duration = Duration::from_secs(2);
-
 /// Joins the group.
 pub fn join<A: Assignments>(reading: &Reading<'_>, assignments: A, meters: Arc<Meters>, progress: Arc<Progress>) -> KafkaResult<Group<A>> {
-    let mut config = client::config(reading.kafka, reading.part);
+    let mut config = client::lasting(reading.kafka, reading.part);
     config
         .set("group.id", reading.group)
         .set("enable.auto.commit", "false")
@@ -158,8 +157,7 @@ pub fn join<A: Assignments>(reading: &Reading<'_>, assignments: A, meters: Arc<M
         .set("message.max.bytes", "500000")
         .set("fetch.message.max.bytes", "524288")
         .set("enable.partition.eof", "true")
-        .set("fetch.wait.max.ms", "100")
-        .set("statistics.interval.ms", STATISTICS.as_millis().to_string());
+        .set("fetch.wait.max.ms", "100");
     if let Some(id) = reading.instance_id {
         config.set("group.instance.id", format!("{id}-{}", reading.part));
     }
@@ -171,6 +169,7 @@ pub fn join<A: Assignments>(reading: &Reading<'_>, assignments: A, meters: Arc<M
         meters,
         progress,
         ends: Mutex::default(),
+        brokers: client::Brokers::default(),
     };
     let consumer: Group<A> = client::with_properties(config, reading.kafka).create_with_context(context)?;
     consumer.subscribe(reading.topics)?;
@@ -198,6 +197,7 @@ impl<A: Assignments> Reader for Group<A> {
     type Membership = ConsumerGroupMetadata;
 
     async fn poll(&self, wait: Duration, take: &mut dyn FnMut(&Message<'_>)) -> KafkaResult<Polled> {
+        self.context().brokers.check()?;
         match BaseConsumer::poll(self, wait) {
             None => Ok(Polled::Nothing),
             Some(Ok(message)) => {

@@ -19,8 +19,8 @@ const TIMEOUT: Duration = Duration::from_secs(15);
 pub const READER: &str = "reader";
 
 /// A client that joins no group and commits nothing.
-pub fn reader(kafka: &Kafka, part: &str, group: &str) -> KafkaResult<BaseConsumer> {
-    let mut config = client::config(kafka, part);
+pub fn reader(kafka: &Kafka, part: &str, group: &str) -> KafkaResult<BaseConsumer<client::Context>> {
+    let mut config = client::lasting(kafka, part);
     config
         // librdkafka wants one all the same, and asks for its coordinator; the pipeline has rights to its own groups only.
         .set("group.id", group)
@@ -30,7 +30,7 @@ pub fn reader(kafka: &Kafka, part: &str, group: &str) -> KafkaResult<BaseConsume
         .set("queued.max.messages.kbytes", "16384")
         .set("fetch.queue.backoff.ms", "20")
         .set("fetch.wait.max.ms", "100");
-    client::with_properties(config, kafka).create()
+    client::with_properties(config, kafka).create_with_context(client::Context::default())
 }
 
 /// Up to `count` records of a partition that stand before an offset.
@@ -92,7 +92,7 @@ pub enum Seen<'m> {
 
 /// A topic's partitions between two edges, and a reader of them.
 pub struct Past {
-    reader: BaseConsumer,
+    reader: BaseConsumer<client::Context>,
     topic: String,
     /// Of every partition, empty ones among them.
     stretches: Vec<Stretch>,
@@ -218,12 +218,14 @@ impl Past {
 
     /// As `follow`, and says when the end of a partition is reached, each time.
     pub fn watch(&self, take: &mut dyn FnMut(Seen<'_>) -> bool) -> Result<(), PastError> {
+        let wrong = |error| PastError::Kafka { topic: self.topic.clone(), error };
         self.assign(&self.stretches)?;
         loop {
+            self.reader.context().brokers.check().map_err(wrong)?;
             let go_on = match self.reader.poll(Duration::from_millis(200)) {
                 Some(Ok(message)) => take(Seen::Message(&message)),
                 Some(Err(KafkaError::PartitionEOF(partition))) => take(Seen::End(partition)),
-                Some(Err(error)) if !client::is_outage(&error) => return Err(PastError::Kafka { topic: self.topic.clone(), error }),
+                Some(Err(error)) if !client::is_outage(&error) => return Err(wrong(error)),
                 None | Some(Err(_)) => take(Seen::Nothing),
             };
             if !go_on {

@@ -1,17 +1,18 @@
 //! Writing: intake's transactions, what the door takes, and single records to the rejects topic.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::producer::{BaseRecord, DeliveryResult, FutureProducer, FutureRecord, Producer, ProducerContext, ThreadedProducer};
-use rdkafka::{ClientContext, Offset, TopicPartitionList};
+use rdkafka::{ClientConfig, ClientContext, Offset, Statistics, TopicPartitionList};
 use tokio::sync::Notify;
 
-use super::{Letters, Outgoing, Transactions, client};
+use super::client::{self, Brokers};
+use super::{Letters, Outgoing, Transactions};
 use crate::pipeline::model::{Compression, Kafka};
 
 /// The largest message that a producer takes; what the topic takes is the broker's to say.
@@ -25,15 +26,16 @@ pub struct Deliveries {
     /// The tags of records that the broker found too large.
     too_large: Mutex<Vec<usize>>,
     last_error: Mutex<Option<KafkaError>>,
+    brokers: Brokers,
 }
 
 impl Deliveries {
     fn note(&self, error: &KafkaError, tag: usize) {
         self.failed.fetch_add(1, Ordering::Relaxed);
         if error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge) {
-            self.too_large.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(tag);
+            self.too_large.lock().unwrap_or_else(PoisonError::into_inner).push(tag);
         }
-        *self.last_error.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(error.clone());
+        *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.clone());
     }
 
     pub fn any_failed(&self) -> bool {
@@ -42,14 +44,14 @@ impl Deliveries {
 
     /// The last error since the last `take`.
     pub fn error(&self) -> Option<KafkaError> {
-        self.last_error.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+        self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Begins anew; returns the tags of the records that the broker found too large.
     pub fn take(&self) -> Vec<usize> {
         self.failed.store(0, Ordering::Relaxed);
-        *self.last_error.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = None;
-        std::mem::take(&mut *self.too_large.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+        *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        std::mem::take(&mut *self.too_large.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -60,6 +62,10 @@ impl ClientContext for Deliveries {
 
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::warn!("Kafka producer: {error}: {reason}");
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        self.brokers.note(&statistics);
     }
 }
 
@@ -81,7 +87,7 @@ const BATCH: usize = 1_000_000;
 
 /// A producer whose transactions are its own: an open transaction of an earlier producer with the same id is aborted.
 pub fn transactional(kafka: &Kafka, part: &str, id: &str, compression: Compression, topic_limit: Option<usize>) -> KafkaResult<Transactional> {
-    let mut config = client::config(kafka, part);
+    let mut config = client::lasting(kafka, part);
     config
         .set("transactional.id", id)
         // An instance that died leaves its transaction open for so long, and readers wait for it.
@@ -106,11 +112,11 @@ pub fn transactional(kafka: &Kafka, part: &str, id: &str, compression: Compressi
 const WAIT: Duration = Duration::from_secs(30);
 
 /// Calls again while the error says that this is all it takes.
-fn retried(mut call: impl FnMut() -> KafkaResult<()>) -> KafkaResult<()> {
+fn retried(brokers: &Brokers, mut call: impl FnMut() -> KafkaResult<()>) -> KafkaResult<()> {
     let deadline = Instant::now() + Duration::from_secs(120);
     loop {
         match call() {
-            Err(KafkaError::Transaction(e)) if e.is_retriable() && !e.txn_requires_abort() && Instant::now() < deadline => {
+            Err(KafkaError::Transaction(e)) if e.is_retriable() && !e.txn_requires_abort() && !brokers.lost() && Instant::now() < deadline => {
                 tracing::warn!(error = %e, "a transaction waits for Kafka");
                 std::thread::sleep(Duration::from_millis(200));
             }
@@ -166,29 +172,55 @@ impl Transactions for Transactional {
         for (topic, partition, next) in offsets {
             list.add_partition_offset(topic, *partition, Offset::Offset(*next))?;
         }
-        retried(|| self.send_offsets_to_transaction(&list, member, WAIT))?;
-        retried(|| self.commit_transaction(WAIT))
+        retried(&self.context().brokers, || self.send_offsets_to_transaction(&list, member, WAIT))?;
+        retried(&self.context().brokers, || self.commit_transaction(WAIT))
     }
 
     fn abort(&self) -> KafkaResult<Vec<usize>> {
-        retried(|| self.abort_transaction(WAIT))?;
+        retried(&self.context().brokers, || self.abort_transaction(WAIT))?;
         Ok(self.context().take())
     }
 }
 
-impl Letters for FutureProducer {
+/// An idempotent producer for single records.
+pub struct Single {
+    config: ClientConfig,
+    made: Mutex<Made>,
+}
+
+struct Made {
+    producer: FutureProducer<client::Context>,
+    brokers: Arc<Brokers>,
+}
+
+impl Single {
+    fn make(config: &ClientConfig) -> KafkaResult<Made> {
+        let brokers = Arc::new(Brokers::default());
+        Ok(Made { producer: config.create_with_context(client::Context { brokers: brokers.clone() })?, brokers })
+    }
+
+    /// Made anew if it can't do anything any more.
+    fn producer(&self) -> KafkaResult<FutureProducer<client::Context>> {
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        if made.brokers.lost() || made.producer.client().fatal_error().is_some() {
+            *made = Single::make(&self.config)?;
+        }
+        Ok(made.producer.clone())
+    }
+}
+
+impl Letters for Single {
     async fn write(&self, record: Outgoing<'_>) -> KafkaResult<()> {
         let mut out = FutureRecord::<str, [u8]>::to(record.topic).payload(record.payload).headers(record.headers);
         if let Some(key) = record.key {
             out = out.key(key);
         }
-        self.send(out, WAIT).await.map(|_| ()).map_err(|(error, _)| error)
+        self.producer()?.send(out, WAIT).await.map(|_| ()).map_err(|(error, _)| error)
     }
 }
 
-/// An idempotent producer for single records.
-pub fn single(kafka: &Kafka, part: &str, compression: Compression) -> KafkaResult<FutureProducer> {
-    let mut config = client::config(kafka, part);
+pub fn single(kafka: &Kafka, part: &str, compression: Compression) -> KafkaResult<Single> {
+    let mut config = client::lasting(kafka, part);
     config
         .set("enable.idempotence", "true")
         .set("acks", "all")
@@ -196,7 +228,9 @@ pub fn single(kafka: &Kafka, part: &str, compression: Compression) -> KafkaResul
         .set("compression.type", compression.as_str())
         .set("linger.ms", "5")
         .set("message.max.bytes", MAX_MESSAGE);
-    client::with_properties(config, kafka).create()
+    let config = client::with_properties(config, kafka);
+    let made = Mutex::new(Single::make(&config)?);
+    Ok(Single { config, made })
 }
 
 /// What became of records that were sent together.
@@ -215,6 +249,7 @@ pub struct Tag(Arc<Sent>, usize);
 pub struct Acks {
     /// The last record that Kafka said something of, or nothing in time, was not acknowledged.
     failing: AtomicBool,
+    brokers: Brokers,
 }
 
 impl ClientContext for Acks {
@@ -224,6 +259,10 @@ impl ClientContext for Acks {
 
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::warn!("Kafka producer: {error}: {reason}");
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        self.brokers.note(&statistics);
     }
 }
 
@@ -241,7 +280,7 @@ impl ProducerContext for Acks {
             }
         }
         if let Some(error) = failed {
-            sent.failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push((number, error.clone()));
+            sent.failed.lock().unwrap_or_else(PoisonError::into_inner).push((number, error.clone()));
         }
         sent.open.fetch_sub(1, Ordering::AcqRel);
         sent.some_done.notify_one();
@@ -254,7 +293,7 @@ pub struct Acknowledged(ThreadedProducer<Acks>);
 impl Acknowledged {
     /// `timeout` is how long a record may wait for its acknowledgement, `queue` how many bytes may do so.
     pub fn new(kafka: &Kafka, part: &str, compression: Compression, topic_limit: Option<usize>, timeout: Duration, queue: usize) -> KafkaResult<Acknowledged> {
-        let mut config = client::config(kafka, part);
+        let mut config = client::lasting(kafka, part);
         config
             .set("enable.idempotence", "true")
             .set("acks", "all")
@@ -302,7 +341,7 @@ impl Acknowledged {
         }
         sent.all_done().await;
         let mut too_large = Vec::new();
-        for (number, error) in sent.failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner).drain(..) {
+        for (number, error) in sent.failed.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
             if error.rdkafka_error_code() != Some(RDKafkaErrorCode::MessageSizeTooLarge) {
                 return Err(error);
             }
@@ -319,7 +358,7 @@ impl Acknowledged {
 
     /// The producer can do nothing any more.
     pub fn is_broken(&self) -> bool {
-        self.0.client().fatal_error().is_some()
+        self.0.client().fatal_error().is_some() || self.0.context().brokers.lost()
     }
 }
 

@@ -13,7 +13,6 @@ use prometheus::{IntCounter, IntCounterVec, IntGaugeVec, Registry};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
-use rdkafka::producer::FutureProducer;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
@@ -21,7 +20,8 @@ use crate::clock;
 use crate::decision::record::Record;
 use crate::decision::time::{Nanos, nanos};
 use crate::log::past::{Edge, Past, PastError, Seen};
-use crate::log::{Letters, Outgoing, client, producer};
+use crate::log::producer::{self, Single};
+use crate::log::{Letters, Outgoing, client};
 use crate::notify::{Notice, Notifiers};
 use crate::pipeline::Pipeline;
 use crate::pipeline::spikes::Spikes as Section;
@@ -70,6 +70,8 @@ pub enum SpikesError {
     Notify(#[from] crate::sink::http::HttpError),
 }
 
+type Member = BaseConsumer<client::Context>;
+
 /// How often who leads is looked at.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -80,6 +82,7 @@ impl Spikes {
         let member = self.member()?;
         let producer = producer::single(&self.pipeline.file.kafka, "spikes", self.pipeline.file.docket.compression)?;
         while !stop.is_cancelled() {
+            member.context().brokers.check()?;
             if !leads(&member, LOOK) {
                 self.health.set(&part, Ok(()));
                 self.meters.leads.set(0);
@@ -96,19 +99,19 @@ impl Spikes {
     }
 
     /// A member of the group that says who leads. It reads nothing.
-    fn member(&self) -> Result<BaseConsumer, KafkaError> {
+    fn member(&self) -> Result<Member, KafkaError> {
         let kafka = &self.pipeline.file.kafka;
-        let mut config = client::config(kafka, "spikes");
+        let mut config = client::lasting(kafka, "spikes");
         config.set("group.id", self.pipeline.group("spikes")).set("enable.auto.commit", "false").set("auto.offset.reset", "latest");
         // Who leads and dies is to be followed soon.
         config.set("session.timeout.ms", "10000").set("heartbeat.interval.ms", "3000");
         config.set("queued.max.messages.kbytes", "64").set("fetch.wait.max.ms", "500");
-        let member: BaseConsumer = client::with_properties(config, kafka).create()?;
+        let member: Member = client::with_properties(config, kafka).create_with_context(client::Context::default())?;
         member.subscribe(&[&self.pipeline.docket_topic()])?;
         Ok(member)
     }
 
-    fn lead(&self, member: &BaseConsumer, producer: &FutureProducer, notifiers: &Notifiers, stop: &CancellationToken) -> Result<(), SpikesError> {
+    fn lead(&self, member: &Member, producer: &Single, notifiers: &Notifiers, stop: &CancellationToken) -> Result<(), SpikesError> {
         let part = format!("{}/spikes", self.pipeline.name());
         let history = nanos(self.section.history.0);
         let past = Past::open(&self.pipeline, "spikes", &self.pipeline.docket_topic(), Edge::At(clock::now().saturating_sub(history)), Edge::End)?;
@@ -144,7 +147,7 @@ impl Spikes {
         Ok(())
     }
 
-    fn tell(&self, producer: &FutureProducer, notifiers: &Notifiers, notice: &Notice) {
+    fn tell(&self, producer: &Single, notifiers: &Notifiers, notice: &Notice) {
         let finding = &notice.finding;
         let labels = [finding.kind.as_str(), finding.service.as_str(), finding.policy.as_str()];
         let begins = finding.ended.is_none();
@@ -167,7 +170,7 @@ impl Spikes {
 }
 
 /// Whether this process has partition 0; asks the group so long.
-fn leads(member: &BaseConsumer, wait: Duration) -> bool {
+fn leads(member: &Member, wait: Duration) -> bool {
     // What comes is an event of the group: it is paused as soon as it is assigned.
     let _ = member.poll(wait);
     let Ok(mine) = member.assignment() else { return false };

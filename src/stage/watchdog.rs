@@ -130,10 +130,12 @@ pub fn watch(pipeline: &Pipeline, progress: &Arc<Progress>, meters: &Meters, hea
         }
         let mut ends: BTreeMap<(String, i32), Option<i64>> = BTreeMap::new();
         let places = progress.places();
+        let mut answered = true;
         for place in &places {
             let end = *ends.entry((place.topic.clone(), place.partition)).or_insert_with(|| {
-                let (_, end) = client.as_ref()?.fetch_watermarks(&place.topic, place.partition, Duration::from_secs(5)).ok()?;
-                Some(end)
+                let told = client.as_ref()?.fetch_watermarks(&place.topic, place.partition, Duration::from_secs(5));
+                answered &= told.is_ok();
+                told.ok().map(|(_, end)| end)
             });
             if let Some(end) = end {
                 progress.ends(place, end, Instant::now());
@@ -141,6 +143,9 @@ pub fn watch(pipeline: &Pipeline, progress: &Arc<Progress>, meters: &Meters, hea
             if stop.is_cancelled() {
                 return;
             }
+        }
+        if !answered {
+            client = None;
         }
         let stalled = progress.stalled(after, Instant::now());
         for place in known.iter().filter(|k| !stalled.iter().any(|(place, _)| place == *k)) {

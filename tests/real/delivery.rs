@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::support::proxy::{Fault, Proxy};
 use super::support::{Place, Running, create_topic, docket, generated, produce, read_all};
-use super::{address, count, init, local, pipeline, post};
+use super::{Stopped, address, count, init, pipeline, post};
 
 fn signal(pid: u32, signal: &str) {
     assert!(Command::new("kill").args([signal, &pid.to_string()]).status().unwrap().success());
@@ -55,8 +55,10 @@ fn verified(pipeline: &std::path::Path, more: &[&str]) -> (Value, bool) {
     (report, out.status.success())
 }
 
+/// Each time for two seconds, or as many as DOCKET_AWAY says.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_broker_is_restarted_twice_and_a_transaction_times_out_under_load() {
+    let away = Duration::from_secs(std::env::var("DOCKET_AWAY").map_or(2, |s| s.parse().unwrap()));
     let kafka = address("KAFKA_BOOTSTRAP");
     let place = Place::new("broker");
     let name = place.name.clone();
@@ -78,10 +80,10 @@ sinks:
     let total = 30_000;
     let feeding = feed(&kafka, &format!("{name}-source"), generated(total, 77), Duration::from_secs(50));
     tokio::time::sleep(Duration::from_secs(4)).await;
-    for hard in [&["--keep", "--kill", "kafka"][..], &["--keep", "kafka"][..]] {
-        local("down", hard);
-        tokio::time::sleep(Duration::from_secs(2)).await;
-        local("up", &["kafka"]);
+    for stop in [Stopped::killed, Stopped::in_order] {
+        let stopped = stop("kafka");
+        tokio::time::sleep(away).await;
+        drop(stopped);
         tokio::time::sleep(Duration::from_secs(5)).await;
     }
     // Stopped for longer than a transaction may take: the coordinator aborts it, and the group puts the member out.

@@ -14,8 +14,8 @@ use prost::Message;
 use serde_json::{Value, json};
 
 use super::opa::Opa;
-use super::support::{Place, Running, create_topic, docket, generated, read_all, until};
-use super::{address, certificate, documents, init, local, loki_lines, tls_client};
+use super::support::{Metrics, Place, Running, create_topic, docket, generated, read_all, until};
+use super::{Stopped, address, certificate, documents, init, loki_lines, tls_client};
 
 const TOKEN: &str = "correct-horse-battery-staple";
 
@@ -123,14 +123,19 @@ sinks:
         })
     };
     running.until("some are through", 60, |m| m.delivered("file") > 200).await;
-    tokio::task::spawn_blocking(|| local("down", &["--keep", "--kill", "kafka"])).await.unwrap();
+    let refused = |m: &Metrics| m.sum("docket_door_requests_total", &["kind=\"logs\"", "status=\"503\""]);
+    let before = refused(&running.metrics().await);
+    let stopped = tokio::task::spawn_blocking(|| Stopped::killed("kafka")).await.unwrap();
     let away = Instant::now();
-    running.until("the door says 503", 60, |m| m.sum("docket_door_requests_total", &["status=\"503\""]) > 0).await;
-    let ready = reqwest::get(format!("http://{}/readyz", running.admin)).await.unwrap();
-    assert_eq!(ready.status(), 503);
-    assert!(ready.text().await.unwrap().contains(&format!("{name}/door: Kafka")));
+    running.until("the door says 503", 60, |m| refused(m) > before).await;
+    until("the door is not ready", 30, async || {
+        let ready = reqwest::get(format!("http://{}/readyz", running.admin)).await.map_err(|e| e.to_string())?;
+        let (status, text) = (ready.status().as_u16(), ready.text().await.map_err(|e| e.to_string())?);
+        if status == 503 && text.contains(&format!("{name}/door: Kafka")) { Ok(()) } else { Err(format!("{status} {text}")) }
+    })
+    .await;
     tokio::time::sleep(Duration::from_secs(60).saturating_sub(away.elapsed())).await;
-    tokio::task::spawn_blocking(|| local("up", &["kafka"])).await.unwrap();
+    tokio::task::spawn_blocking(|| drop(stopped)).await.unwrap();
     asking.await.unwrap();
     let asked = asked.lock().unwrap().clone();
     assert_eq!(asked.len(), total);

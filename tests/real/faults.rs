@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::support::proxy::{Fault, Proxy};
 use super::support::{Place, Running, docket, generated, produce, read_all};
-use super::{address, count, local, pipeline};
+use super::{Stopped, address, count, pipeline};
 
 const SINKS: [&str; 4] = ["loki", "search", "traces", "cloudwatch"];
 const DECISIONS: usize = 30_000;
@@ -90,9 +90,8 @@ impl Rig {
                     let server = ["loki", "opensearch", "jaeger", "moto"][sink];
                     tokio::task::spawn_blocking(move || {
                         std::thread::sleep(Duration::from_secs(2));
-                        local("down", &["--keep", "--kill", server]);
+                        let _stopped = Stopped::killed(server);
                         std::thread::sleep(Duration::from_secs(2));
-                        local("up", &[server]);
                     })
                 }
             }

@@ -31,6 +31,28 @@ fn local(script: &str, args: &[&str]) {
     assert!(out.status.success(), "{script} {args:?}: {}", String::from_utf8_lossy(&out.stderr));
 }
 
+/// A server that was stopped. It is started again when this is dropped, however the test ends: the others need it, too.
+struct Stopped(&'static str);
+
+impl Stopped {
+    fn in_order(server: &'static str) -> Stopped {
+        local("down", &["--keep", server]);
+        Stopped(server)
+    }
+
+    /// With SIGKILL.
+    fn killed(server: &'static str) -> Stopped {
+        local("down", &["--keep", "--kill", server]);
+        Stopped(server)
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        local("up", &[self.0]);
+    }
+}
+
 /// A pipeline file with one source, `$NAME-source`, whose topics and index templates are set up.
 async fn pipeline(place: &Place, partitions: i32, rest: &str) -> PathBuf {
     init();

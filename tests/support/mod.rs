@@ -7,15 +7,18 @@ use std::collections::HashMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
+use rdkafka::ClientContext;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{Headers, Message};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
+use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
 
 pub fn docket() -> Command {
@@ -188,20 +191,38 @@ pub async fn create_topic(bootstrap: &str, topic: &str, partitions: i32, setting
     admin.create_topics([&topic], &AdminOptions::new()).await.unwrap()[0].as_ref().unwrap();
 }
 
-/// Writes records, spread over the topic's partitions.
+/// The first record that could not be written.
+#[derive(Default)]
+struct Failure(Mutex<Option<KafkaError>>);
+
+impl ClientContext for Failure {}
+
+impl ProducerContext for Failure {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        if let Err((error, _)) = result {
+            self.0.lock().unwrap().get_or_insert(error.clone());
+        }
+    }
+}
+
+/// Writes records, spread over the topic's partitions, each once, whatever becomes of the broker meanwhile.
 pub fn produce<R: AsRef<[u8]>>(bootstrap: &str, topic: &str, records: impl IntoIterator<Item = R>) {
-    let producer: BaseProducer =
-        client(bootstrap).set("message.max.bytes", "100000000").set("linger.ms", "10").set("compression.type", "lz4").create().unwrap();
+    let mut config = client(bootstrap);
+    config.set("message.max.bytes", "100000000").set("linger.ms", "10").set("compression.type", "lz4").set("enable.idempotence", "true");
+    let producer: BaseProducer<Failure> = config.create_with_context(Failure::default()).unwrap();
     for record in records {
         let mut message = BaseRecord::<(), [u8]>::to(topic).payload(record.as_ref());
         while let Err((error, back)) = producer.send(message) {
-            assert_eq!(error.rdkafka_error_code(), Some(rdkafka::types::RDKafkaErrorCode::QueueFull));
+            assert_eq!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::QueueFull));
             producer.poll(Duration::from_millis(50));
             message = back;
         }
         producer.poll(Duration::ZERO);
     }
-    producer.flush(Duration::from_secs(60)).unwrap();
+    producer.flush(Duration::from_secs(120)).unwrap();
+    assert_eq!(*producer.context().0.lock().unwrap(), None, "{topic}");
 }
 
 /// A record that was read back.

@@ -59,7 +59,7 @@ PROPERTIES
   fi
   launch kafka java -Xms512m -Xmx"${KAFKA_HEAP:-1g}" -XX:+UseG1GC -cp "$DIR/libs/*" \
     -Dorg.slf4j.simpleLogger.defaultLogLevel=warn kafka.Kafka "$dir/server.properties"
-  wait_for kafka 60 kafka_topic "$p"
+  wait_for kafka 180 kafka_topic "$p"
   address KAFKA_BOOTSTRAP "127.0.0.1:$p"
   address KAFKA_SASL_BOOTSTRAP "127.0.0.1:$s"
   address KAFKA_SASL_SSL_BOOTSTRAP "127.0.0.1:$t"

@@ -150,7 +150,7 @@ impl<S: Sink> Deliver<S> {
     }
 
     /// Where its rejects go.
-    pub fn rejects(&self) -> KafkaResult<rdkafka::producer::FutureProducer> {
+    pub fn rejects(&self) -> KafkaResult<producer::Single> {
         let file = &self.pipeline.file;
         producer::single(&file.kafka, &format!("{}-{}-rejects", file.name, self.name), file.docket.compression)
     }
