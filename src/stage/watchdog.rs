@@ -128,6 +128,12 @@ pub fn watch(pipeline: &Pipeline, progress: &Arc<Progress>, meters: &Meters, hea
                 .inspect_err(|error| tracing::warn!(%error, "the watchdog has no Kafka client"))
                 .ok();
         }
+        // It reads nothing, but what librdkafka tells it in between would pile up.
+        if let Some(client) = &client {
+            for _ in 0..20 {
+                let _ = client.poll(Duration::ZERO);
+            }
+        }
         let mut ends: BTreeMap<(String, i32), Option<i64>> = BTreeMap::new();
         let places = progress.places();
         let mut answered = true;
