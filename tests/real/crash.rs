@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::support::{Place, Running, create_topic, docket, generated, produce, read_all};
+use super::support::{Place, Running, Source, create_topic, docket, generated, read_all};
 use super::{address, count, init};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -37,10 +37,10 @@ sinks:
     let seed: u64 = rand::random();
     println!("seed {seed}");
     let producer = {
-        let (kafka, topic, decisions) = (kafka.clone(), format!("{name}-source"), decisions.clone());
+        let (source, decisions) = (Source::new(&kafka, &format!("{name}-source")), decisions.clone());
         tokio::task::spawn_blocking(move || {
             for chunk in decisions.chunks(500) {
-                produce(&kafka, &topic, chunk);
+                source.write(chunk);
                 std::thread::sleep(Duration::from_millis(700));
             }
         })

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::support::proxy::{Fault, Proxy};
-use super::support::{Place, Running, create_topic, docket, generated, produce, read_all};
+use super::support::{Place, Running, Source, create_topic, docket, generated, produce, read_all};
 use super::{Stopped, address, count, init, pipeline, post};
 
 fn signal(pid: u32, signal: &str) {
@@ -24,12 +24,12 @@ fn times(kafka: &str, topic: &str) -> HashMap<String, u32> {
 }
 
 fn feed(kafka: &str, topic: &str, decisions: Vec<String>, over: Duration) -> std::thread::JoinHandle<()> {
-    let (kafka, topic) = (kafka.to_owned(), topic.to_owned());
+    let source = Source::new(kafka, topic);
     std::thread::spawn(move || {
         let started = Instant::now();
         for (i, chunk) in decisions.chunks(decisions.len().div_ceil(100)).enumerate() {
             std::thread::sleep((over * i as u32 / 100).saturating_sub(started.elapsed()));
-            produce(&kafka, &topic, chunk);
+            source.write(chunk);
         }
     })
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::support::proxy::{Fault, Proxy};
-use super::support::{Place, Running, docket, generated, produce, read_all};
+use super::support::{Place, Running, Source, docket, generated, read_all};
 use super::{Stopped, address, count, pipeline};
 
 const SINKS: [&str; 4] = ["loki", "search", "traces", "cloudwatch"];
@@ -58,14 +58,14 @@ impl Rig {
     fn feed(&mut self, seed: u64) -> (std::thread::JoinHandle<()>, HashSet<String>) {
         let decisions = generated(DECISIONS, seed);
         let ids = decisions.iter().map(|d| serde_json::from_str::<Value>(d).unwrap()["decision_id"].as_str().unwrap().to_owned()).collect();
-        let (kafka, topic) = (self.kafka.clone(), format!("{}-source", self.name));
+        let source = Source::new(&self.kafka, &format!("{}-source", self.name));
         self.total += DECISIONS as u64;
         let feeding = std::thread::spawn(move || {
             let started = Instant::now();
             for (i, chunk) in decisions.chunks(DECISIONS / 60).enumerate() {
                 let due = OVER * i as u32 / 60;
                 std::thread::sleep(due.saturating_sub(started.elapsed()));
-                produce(&kafka, &topic, chunk);
+                source.write(chunk);
             }
         });
         (feeding, ids)

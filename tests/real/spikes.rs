@@ -9,7 +9,7 @@ use docket::clock;
 use docket::generate::scenario::{Day, Scenario};
 use serde_json::{Value, json};
 
-use super::support::{Place, Running, docket, produce, until};
+use super::support::{Place, Running, Source, docket, produce, until};
 use super::{address, count, get, pipeline};
 
 const SECOND: i64 = 1_000_000_000;
@@ -85,7 +85,7 @@ spikes:
     let over = Arc::new(AtomicBool::new(false));
     let done = Arc::new(AtomicBool::new(false));
     let feeding = {
-        let (kafka, topic, attacker, over, done) = (kafka.clone(), topic.clone(), attacker.clone(), over.clone(), done.clone());
+        let (source, attacker, over, done) = (Source::new(&kafka, &topic), attacker.clone(), over.clone(), done.clone());
         std::thread::spawn(move || {
             let mut now = now;
             let mut second = Vec::new();
@@ -97,7 +97,7 @@ spikes:
                 now += SECOND;
                 let texts: Vec<String> = second.iter().map(|made| day.json(made).to_string()).collect();
                 let kept: Vec<String> = texts.into_iter().filter(|text| !over.load(Ordering::Relaxed) || !text.contains(&attacker)).collect();
-                produce(&kafka, &topic, &kept);
+                source.write(&kept);
             }
         })
     };

@@ -207,22 +207,38 @@ impl ProducerContext for Failure {
     }
 }
 
-/// Writes records, spread over the topic's partitions, each once, whatever becomes of the broker meanwhile.
-pub fn produce<R: AsRef<[u8]>>(bootstrap: &str, topic: &str, records: impl IntoIterator<Item = R>) {
-    let mut config = client(bootstrap);
-    config.set("message.max.bytes", "100000000").set("linger.ms", "10").set("compression.type", "lz4").set("enable.idempotence", "true");
-    let producer: BaseProducer<Failure> = config.create_with_context(Failure::default()).unwrap();
-    for record in records {
-        let mut message = BaseRecord::<(), [u8]>::to(topic).payload(record.as_ref());
-        while let Err((error, back)) = producer.send(message) {
-            assert_eq!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::QueueFull));
-            producer.poll(Duration::from_millis(50));
-            message = back;
-        }
-        producer.poll(Duration::ZERO);
+/// Who writes to a topic, over its partitions: each record once, whatever becomes of the broker meanwhile.
+pub struct Source {
+    producer: BaseProducer<Failure>,
+    topic: String,
+}
+
+impl Source {
+    pub fn new(bootstrap: &str, topic: &str) -> Source {
+        let mut config = client(bootstrap);
+        config.set("message.max.bytes", "100000000").set("linger.ms", "10").set("compression.type", "lz4").set("enable.idempotence", "true");
+        Source { producer: config.create_with_context(Failure::default()).unwrap(), topic: topic.to_owned() }
     }
-    producer.flush(Duration::from_secs(120)).unwrap();
-    assert_eq!(*producer.context().0.lock().unwrap(), None, "{topic}");
+
+    /// Waits until Kafka has them.
+    pub fn write<R: AsRef<[u8]>>(&self, records: impl IntoIterator<Item = R>) {
+        let producer = &self.producer;
+        for record in records {
+            let mut message = BaseRecord::<(), [u8]>::to(&self.topic).payload(record.as_ref());
+            while let Err((error, back)) = producer.send(message) {
+                assert_eq!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::QueueFull));
+                producer.poll(Duration::from_millis(50));
+                message = back;
+            }
+            producer.poll(Duration::ZERO);
+        }
+        producer.flush(Duration::from_secs(120)).unwrap();
+        assert_eq!(*producer.context().0.lock().unwrap(), None, "{}", self.topic);
+    }
+}
+
+pub fn produce<R: AsRef<[u8]>>(bootstrap: &str, topic: &str, records: impl IntoIterator<Item = R>) {
+    Source::new(bootstrap, topic).write(records);
 }
 
 /// A record that was read back.
