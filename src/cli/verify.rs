@@ -86,13 +86,7 @@ fn checked(args: &Args, pipeline: &Pipeline) -> Result<Vec<Checked>, Box<dyn std
     for (name, sink) in &pipeline.file.sinks {
         if args.sink.is_empty() || args.sink.contains(name) {
             let look = Look::new(pipeline.name(), sink).map_err(|e| format!("sink {name}: {e}"))?;
-            all.push(Checked {
-                name: name.clone(),
-                model: sink.clone(),
-                look,
-                redaction: Redaction::parse(&sink.delivery().redact).unwrap_or_default(),
-                wanted: Vec::new(),
-            });
+            all.push(Checked { name: name.clone(), model: sink.clone(), look, redaction: sink.redaction(), wanted: Vec::new() });
         }
     }
     Ok(all)

@@ -31,7 +31,7 @@ pub fn lasting(kafka: &Kafka, part: &str) -> ClientConfig {
     config
 }
 
-/// Whether a client knows a broker. A Kafka that starts may answer that there are none; librdkafka then forgets those it had, and never looks
+/// Whether a client knows a broker. A Kafka that starts or stops may answer that there are none; librdkafka then forgets those it had, and never looks
 /// for another (<https://github.com/confluentinc/librdkafka/issues/5301>): the client has to be made anew.
 #[derive(Default)]
 pub struct Brokers {
@@ -63,13 +63,14 @@ impl Brokers {
     }
 }
 
-/// Of a client with nothing else to tell.
+/// Of a client that lasts, and what else it has to keep.
 #[derive(Default)]
-pub struct Context {
+pub struct Context<T = ()> {
+    pub own: T,
     pub brokers: Arc<Brokers>,
 }
 
-impl ClientContext for Context {
+impl<T: Send + Sync + 'static> ClientContext for Context<T> {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         log(level, facility, message);
     }

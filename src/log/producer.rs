@@ -4,14 +4,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::producer::{BaseRecord, DeliveryResult, FutureProducer, FutureRecord, Producer, ProducerContext, ThreadedProducer};
-use rdkafka::{ClientConfig, ClientContext, Offset, Statistics, TopicPartitionList};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use tokio::sync::Notify;
 
-use super::client::{self, Brokers};
+use super::client::{self, Brokers, Context};
 use super::{Letters, Outgoing, Transactions};
 use crate::pipeline::model::{Compression, Kafka};
 
@@ -26,7 +25,6 @@ pub struct Deliveries {
     /// The tags of records that the broker found too large.
     too_large: Mutex<Vec<usize>>,
     last_error: Mutex<Option<KafkaError>>,
-    brokers: Brokers,
 }
 
 impl Deliveries {
@@ -55,32 +53,18 @@ impl Deliveries {
     }
 }
 
-impl ClientContext for Deliveries {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        client::log(level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        tracing::warn!("Kafka producer: {error}: {reason}");
-    }
-
-    fn stats(&self, statistics: Statistics) {
-        self.brokers.note(&statistics);
-    }
-}
-
-impl ProducerContext for Deliveries {
+impl ProducerContext for Context<Deliveries> {
     type DeliveryOpaque = usize;
 
     fn delivery(&self, result: &DeliveryResult<'_>, tag: usize) {
         if let Err((error, _)) = result {
-            self.note(error, tag);
+            self.own.note(error, tag);
         }
     }
 }
 
 /// With a thread that serves delivery reports: librdkafka waits for these in the middle of a commit.
-pub type Transactional = ThreadedProducer<Deliveries>;
+pub type Transactional = ThreadedProducer<Context<Deliveries>>;
 
 /// A batch is no larger than this, or than what the topics take.
 const BATCH: usize = 1_000_000;
@@ -103,7 +87,7 @@ pub fn transactional(kafka: &Kafka, part: &str, id: &str, compression: Compressi
         .set("queue.buffering.max.messages", "1000000")
         .set("queue.buffering.max.kbytes", "1048576")
         .set("message.max.bytes", MAX_MESSAGE);
-    let producer: Transactional = client::with_properties(config, kafka).create_with_context(Deliveries::default())?;
+    let producer: Transactional = client::with_properties(config, kafka).create_with_context(Context::<Deliveries>::default())?;
     producer.init_transactions(Duration::from_secs(30))?;
     Ok(producer)
 }
@@ -160,12 +144,12 @@ impl Transactions for Transactional {
     }
 
     fn any_failed(&self) -> bool {
-        self.context().any_failed()
+        self.context().own.any_failed()
     }
 
     fn commit(&self, offsets: &[(&str, i32, i64)], member: &ConsumerGroupMetadata) -> KafkaResult<()> {
         self.flush(WAIT)?;
-        if let Some(error) = self.context().error() {
+        if let Some(error) = self.context().own.error() {
             return Err(error);
         }
         let mut list = TopicPartitionList::new();
@@ -178,7 +162,7 @@ impl Transactions for Transactional {
 
     fn abort(&self) -> KafkaResult<Vec<usize>> {
         retried(&self.context().brokers, || self.abort_transaction(WAIT))?;
-        Ok(self.context().take())
+        Ok(self.context().own.take())
     }
 }
 
@@ -189,18 +173,18 @@ pub struct Single {
 }
 
 struct Made {
-    producer: FutureProducer<client::Context>,
+    producer: FutureProducer<Context>,
     brokers: Arc<Brokers>,
 }
 
 impl Single {
     fn make(config: &ClientConfig) -> KafkaResult<Made> {
         let brokers = Arc::new(Brokers::default());
-        Ok(Made { producer: config.create_with_context(client::Context { brokers: brokers.clone() })?, brokers })
+        Ok(Made { producer: config.create_with_context(Context { own: (), brokers: brokers.clone() })?, brokers })
     }
 
     /// Made anew if it can't do anything any more.
-    fn producer(&self) -> KafkaResult<FutureProducer<client::Context>> {
+    fn producer(&self) -> KafkaResult<FutureProducer<Context>> {
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         if made.brokers.lost() || made.producer.client().fatal_error().is_some() {
             *made = Single::make(&self.config)?;
@@ -249,31 +233,16 @@ pub struct Tag(Arc<Sent>, usize);
 pub struct Acks {
     /// The last record that Kafka said something of, or nothing in time, was not acknowledged.
     failing: AtomicBool,
-    brokers: Brokers,
 }
 
-impl ClientContext for Acks {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        client::log(level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        tracing::warn!("Kafka producer: {error}: {reason}");
-    }
-
-    fn stats(&self, statistics: Statistics) {
-        self.brokers.note(&statistics);
-    }
-}
-
-impl ProducerContext for Acks {
+impl ProducerContext for Context<Acks> {
     type DeliveryOpaque = Box<Tag>;
 
     fn delivery(&self, result: &DeliveryResult<'_>, tag: Box<Tag>) {
         let Tag(sent, number) = *tag;
         let failed = result.as_ref().err().map(|(error, _)| error);
         let failing = failed.is_some_and(|e| e.rdkafka_error_code() != Some(RDKafkaErrorCode::MessageSizeTooLarge));
-        if failing != self.failing.swap(failing, Ordering::Relaxed) {
+        if failing != self.own.failing.swap(failing, Ordering::Relaxed) {
             match failed.filter(|_| failing) {
                 Some(error) => tracing::warn!(%error, "Kafka does not acknowledge what is written"),
                 None => tracing::info!("Kafka acknowledges what is written again"),
@@ -288,7 +257,7 @@ impl ProducerContext for Acks {
 }
 
 /// Writes records of which each is acknowledged by all replicas, in their order and once each.
-pub struct Acknowledged(ThreadedProducer<Acks>);
+pub struct Acknowledged(ThreadedProducer<Context<Acks>>);
 
 impl Acknowledged {
     /// `timeout` is how long a record may wait for its acknowledgement, `queue` how many bytes may do so.
@@ -305,7 +274,7 @@ impl Acknowledged {
             .set("queue.buffering.max.messages", "1000000")
             .set("queue.buffering.max.kbytes", (queue >> 10).clamp(1024, 2_097_151).to_string())
             .set("message.max.bytes", MAX_MESSAGE);
-        client::with_properties(config, kafka).create_with_context(Acks::default()).map(Acknowledged)
+        client::with_properties(config, kafka).create_with_context(Context::<Acks>::default()).map(Acknowledged)
     }
 
     /// Writes records, and waits until each is acknowledged. At most `window` bytes wait at once. Returns the numbers of those that are too
@@ -353,7 +322,7 @@ impl Acknowledged {
 
     /// Kafka did not acknowledge the last record.
     pub fn is_failing(&self) -> bool {
-        self.0.context().failing.load(Ordering::Relaxed)
+        self.0.context().own.failing.load(Ordering::Relaxed)
     }
 
     /// The producer can do nothing any more.

@@ -16,6 +16,7 @@ use super::spikes::Spikes;
 use super::units::{Bytes, Span};
 use super::watched::Watched;
 use crate::decision::formats::Format;
+use crate::protect::rules::Redaction;
 
 /// A docket pipeline: from decision logs in Kafka, through the docket topic, to sinks.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
@@ -461,6 +462,11 @@ impl Sink {
         };
         self.delivery().max_age.map(|span| span.0).or(default.map(std::time::Duration::from_secs))
     }
+
+    /// What this sink alone does not get. It was checked when the file was loaded.
+    pub fn redaction(&self) -> Redaction {
+        Redaction::parse(&self.delivery().redact).unwrap_or_default()
+    }
 }
 
 /// How a sink's batches are made and sent.
@@ -487,7 +493,7 @@ pub struct Delivery {
     pub retry_max: Span,
     /// At most so much is fetched ahead of batching.
     pub prefetch: Bytes,
-    /// So many decision ids of each partition are remembered, so that a decision that stands twice in the docket is sent once; 0 for none. 0 for Loki and Elasticsearch, which keep one of several by themselves, 10000 for the others unless set.
+    /// So many decision ids of each partition are remembered, so that a decision that stands twice in the docket is sent once; 0 for none. 0 for Elasticsearch, which keeps one of several by itself, 10000 for the others unless set.
     #[schemars(range(max = 10000000))]
     pub repeat_window: Option<usize>,
     /// Older decisions are not sent to this sink. 7d for Loki, which refuses them from there on by default, 14d for CloudWatch.

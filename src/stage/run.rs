@@ -21,7 +21,6 @@ use crate::metrics::Decisions;
 use crate::metrics::exemplars::Exemplars;
 use crate::pipeline::Pipeline;
 use crate::pipeline::model;
-use crate::protect::rules::Redaction;
 use crate::sink::Sink;
 use crate::sink::cloudwatch::Cloudwatch;
 use crate::sink::elasticsearch::Elasticsearch;
@@ -298,8 +297,7 @@ impl Parts {
             name: name.to_owned(),
             sink: Arc::new(sink),
             delivery: model.delivery().clone(),
-            // It was checked when the file was loaded.
-            redaction: Redaction::parse(&model.delivery().redact).unwrap_or_default(),
+            redaction: model.redaction(),
             concurrency: model.concurrency(),
             repeat_window: model.repeat_window(),
             max_age: model.max_age(),

@@ -14,8 +14,8 @@ use prost::Message;
 use serde_json::{Value, json};
 
 use super::opa::Opa;
-use super::support::{Metrics, Place, Running, create_topic, docket, generated, read_all, until};
-use super::{Stopped, address, certificate, documents, init, loki_lines, tls_client};
+use super::support::{Metrics, Place, Running, generated, read_all, until};
+use super::{Stopped, address, certificate, documents, loki_lines, pipeline, tls_client};
 
 const TOKEN: &str = "correct-horse-battery-staple";
 
@@ -47,26 +47,13 @@ async fn upload(client: &reqwest::Client, url: &str, decisions: &[String]) -> Re
     request.body(body).send().await.map(|r| r.status().as_u16()).map_err(|e| e.to_string())
 }
 
-/// A pipeline with a door and nothing behind it.
-async fn only_door(place: &Place, rest: &str) -> std::path::PathBuf {
-    let kafka = address("KAFKA_BOOTSTRAP");
-    create_topic(&kafka, &format!("{}-source", place.name), 4, &[]).await;
-    let path = place.pipeline(&format!("name: $NAME\nsources: [{{topic: $NAME-source}}]\nkafka: {{brokers: \"{kafka}\"}}\n{rest}"));
-    assert!(docket().arg("setup").arg(&path).status().unwrap().success());
-    path
-}
-
 /// What OPA decided, it keeps until Kafka has it: through the door, TLS and SASL, and a minute without Kafka.
 #[tokio::test(flavor = "multi_thread")]
 async fn opa_to_backends_through_the_door_with_kafka_away_for_a_minute() {
-    init();
     let place = Place::new("door");
     let name = place.name.clone();
-    let kafka = address("KAFKA_BOOTSTRAP");
-    create_topic(&kafka, &format!("{name}-source"), 4, &[]).await;
-    let pipeline = place.pipeline(&format!(
-        "name: $NAME
-kafka:
+    let rest = format!(
+        "kafka:
   brokers: \"{}\"
   properties:
     security.protocol: SASL_SSL
@@ -74,7 +61,6 @@ kafka:
     sasl.username: recorder
     sasl.password: {password}
     ssl.ca.location: \"{ca}\"
-sources: [{{topic: $NAME-source}}]
 docket: {{partitions: 4}}
 door:
   listen: \"127.0.0.1:0\"
@@ -93,8 +79,8 @@ sinks:
         ca = certificate("ca.pem"),
         password = place.secret("password", "recorder-password"),
         token = place.secret("token", TOKEN),
-    ));
-    assert!(docket().arg("setup").arg(&pipeline).status().unwrap().success());
+    );
+    let pipeline = pipeline(&place, 4, &rest).await;
     let running = Running::start(&place, &pipeline);
     let at = opened(&running).await;
     let service = json!({
@@ -164,7 +150,7 @@ sinks:
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_doors_have_what_they_acknowledged() {
     let place = Place::new("door-kill");
-    let pipeline = only_door(&place, "door: {listen: \"127.0.0.1:0\"}\n").await;
+    let pipeline = pipeline(&place, 4, "door: {listen: \"127.0.0.1:0\"}\n").await;
     let acknowledged = Arc::new(Mutex::new(HashSet::new()));
     let decisions = Arc::new(generated(20_000, 3));
     let client = tls_client(false);
@@ -221,8 +207,9 @@ fn resident(pid: u32) -> usize {
 #[tokio::test(flavor = "multi_thread")]
 async fn slow_clients_and_bombs_harm_nobody_else() {
     let place = Place::new("door-slow");
-    let pipeline = only_door(
+    let pipeline = pipeline(
         &place,
+        4,
         "door: {listen: \"127.0.0.1:0\", limits: {connections: 200, requests: 64, bytes_in_flight: 32MiB, body: 3s}}\nlimits: {record_bytes: 8MiB}\n",
     )
     .await;
@@ -327,7 +314,7 @@ async fn the_door_says_what_is_wrong() {
     for file in ["server.pem", "server.key"] {
         std::fs::copy(certificate(file), place.path(file)).unwrap();
     }
-    let pipeline = only_door(&place, &text).await;
+    let pipeline = pipeline(&place, 4, &text).await;
     let running = Running::start_with(&place, &pipeline, &["--only", "door"]);
     let at = opened(&running).await;
     let base = format!("https://localhost:{}", at.rsplit(':').next().unwrap());
@@ -448,7 +435,7 @@ fn renew(place: &Place) {
 #[tokio::test(flavor = "multi_thread")]
 async fn headers_have_their_time() {
     let place = Place::new("door-headers");
-    let pipeline = only_door(&place, "door: {listen: \"127.0.0.1:0\", limits: {headers: 1s}}\n").await;
+    let pipeline = pipeline(&place, 4, "door: {listen: \"127.0.0.1:0\", limits: {headers: 1s}}\n").await;
     let running = Running::start_with(&place, &pipeline, &["--only", "door"]);
     let at = opened(&running).await;
     let ended = tokio::task::spawn_blocking(move || {
@@ -466,7 +453,7 @@ async fn headers_have_their_time() {
 #[tokio::test(flavor = "multi_thread")]
 async fn protecting_begins_while_the_door_is_open() {
     let place = Place::new("door-protect");
-    let pipeline = only_door(&place, "door: {listen: \"127.0.0.1:0\"}\n").await;
+    let pipeline = pipeline(&place, 4, "door: {listen: \"127.0.0.1:0\"}\n").await;
     let running = Running::start_with(&place, &pipeline, &["--only", "door"]);
     let client = reqwest::Client::new();
     let broken = async |at: &str| client.post(format!("http://{at}/logs")).body("[{\"secret\": canary}]").send().await.map(|r| r.status().as_u16());
