@@ -27,7 +27,11 @@ fn main() {
 }
 
 fn samples() -> Vec<String> {
-    let bytes = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/decisions-opa-1.22.2.ndjson.gz")).unwrap();
+    let bytes = std::fs::read(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/data/decisions-opa-1.22.2.ndjson.gz"
+    ))
+    .unwrap();
     let mut text = String::new();
     flate2::read::MultiGzDecoder::new(&bytes[..]).read_to_string(&mut text).unwrap();
     text.lines().map(str::to_owned).collect()
@@ -50,14 +54,20 @@ fn bytes<T: AsRef<[u8]>>(all: &[T]) -> BytesCount {
 /// Every sample through `work`.
 fn each_sample(bencher: Bencher<'_, '_>, mut work: impl FnMut(&[u8])) {
     let samples = samples();
-    bencher.counter(ItemsCount::new(samples.len())).counter(bytes(&samples)).bench_local(|| samples.iter().for_each(|s| work(s.as_bytes())));
+    bencher
+        .counter(ItemsCount::new(samples.len()))
+        .counter(bytes(&samples))
+        .bench_local(|| samples.iter().for_each(|s| work(s.as_bytes())));
 }
 
 /// The samples as one batch of docket records.
 fn batch<T>(bencher: Bencher<'_, '_>, mut work: impl FnMut(&[Record<'_>]) -> T) {
     let raw = records();
     let records: Vec<Record<'_>> = raw.iter().map(|r| Record::parse(r).unwrap()).collect();
-    bencher.counter(ItemsCount::new(records.len())).counter(bytes(&raw)).bench_local(|| black_box(work(&records)));
+    bencher
+        .counter(ItemsCount::new(records.len()))
+        .counter(bytes(&raw))
+        .bench_local(|| black_box(work(&records)));
 }
 
 #[divan::bench]
@@ -78,13 +88,21 @@ fn json_serde_value(bencher: Bencher<'_, '_>) {
 /// What taking out what must not spread costs a decision.
 fn protect(bencher: Bencher<'_, '_>, shield: &Shield) {
     let samples = samples();
-    let events: Vec<Event<'_>> = samples.iter().map(|s| Event::parse(s.as_bytes()).unwrap()).collect();
-    bencher.counter(ItemsCount::new(events.len())).bench_local(|| events.iter().for_each(|e| _ = black_box(shield.protect(e, &mut Vec::new()))));
+    let events: Vec<Event<'_>> =
+        samples.iter().map(|s| Event::parse(s.as_bytes()).unwrap()).collect();
+    bencher.counter(ItemsCount::new(events.len())).bench_local(|| {
+        events.iter().for_each(|e| _ = black_box(shield.protect(e, &mut Vec::new())))
+    });
 }
 
 fn mask(text: &str) -> Shield {
     let source = Source { name: "mask.rego".into(), text: format!("package system.log\n{text}") };
-    Shield { policy: Some(Policy::new(&[source], &[], "data.system.log.mask", "data.system.log.drop").unwrap()), ..Shield::default() }
+    Shield {
+        policy: Some(
+            Policy::new(&[source], &[], "data.system.log.mask", "data.system.log.drop").unwrap(),
+        ),
+        ..Shield::default()
+    }
 }
 
 /// OPA's mask policy that always answers the same,
@@ -96,39 +114,74 @@ fn protect_mask_constant(bencher: Bencher<'_, '_>) {
 /// and one that asks for each decision.
 #[divan::bench]
 fn protect_mask_asked(bencher: Bencher<'_, '_>) {
-    protect(bencher, &mask("mask contains \"/input/password\"\nmask contains \"/input/user\" if input.input.method == \"GET\""));
+    protect(
+        bencher,
+        &mask(
+            "mask contains \"/input/password\"\nmask contains \"/input/user\" if input.input.method == \"GET\"",
+        ),
+    );
 }
 
 /// Pointers: one that leads somewhere, and one with wildcards that leads nowhere.
 #[divan::bench]
 fn protect_rules(bencher: Bencher<'_, '_>) {
-    let rule = |path: &str| Rule { path: Pattern::parse(path).unwrap(), policy: None, action: Action::Erase };
-    protect(bencher, &Shield { rules: vec![rule("/input/user"), rule("/input/**/password")], ..Shield::default() });
+    let rule = |path: &str| Rule {
+        path: Pattern::parse(path).unwrap(),
+        policy: None,
+        action: Action::Erase,
+    };
+    protect(
+        bencher,
+        &Shield {
+            rules: vec![rule("/input/user"), rule("/input/**/password")],
+            ..Shield::default()
+        },
+    );
 }
 
 /// All detectors on decisions that hold nothing for them, as most do,
 #[divan::bench]
 fn protect_detectors_nothing_found(bencher: Bencher<'_, '_>) {
-    protect(bencher, &Shield { detect: Some(Detect::new(detect::ALL.map(|_| Some(Act::Erase)))), ..Shield::default() });
+    protect(
+        bencher,
+        &Shield {
+            detect: Some(Detect::new(detect::ALL.map(|_| Some(Act::Erase)))),
+            ..Shield::default()
+        },
+    );
 }
 
 /// and on decisions that all hold a token and a password.
 #[divan::bench]
 fn protect_detectors_found(bencher: Bencher<'_, '_>) {
-    let shield = Shield { detect: Some(Detect::new(detect::ALL.map(|_| Some(Act::Erase)))), ..Shield::default() };
+    let shield = Shield {
+        detect: Some(Detect::new(detect::ALL.map(|_| Some(Act::Erase)))),
+        ..Shield::default()
+    };
     let planted = r#""input":{"headers":{"authorization":"Bearer 2YotnFZFEjr1zCsicMWpAA"},"password":"hunter2","note":"mail bob@example.com","#;
-    let samples: Vec<String> = samples().iter().map(|s| s.replacen("\"input\":{", planted, 1)).collect();
-    let events: Vec<Event<'_>> = samples.iter().filter_map(|s| Event::parse(s.as_bytes()).ok()).collect();
+    let samples: Vec<String> =
+        samples().iter().map(|s| s.replacen("\"input\":{", planted, 1)).collect();
+    let events: Vec<Event<'_>> =
+        samples.iter().filter_map(|s| Event::parse(s.as_bytes()).ok()).collect();
     assert!(events.len() * 10 > samples.len() * 8);
-    bencher.counter(ItemsCount::new(events.len())).bench_local(|| events.iter().for_each(|e| _ = black_box(shield.protect(e, &mut Vec::new()))));
+    bencher.counter(ItemsCount::new(events.len())).bench_local(|| {
+        events.iter().for_each(|e| _ = black_box(shield.protect(e, &mut Vec::new())))
+    });
 }
 
 /// Two values encrypted.
 #[divan::bench]
 fn protect_encrypt(bencher: Bencher<'_, '_>) {
     let key = Arc::new(Key::new("k", &"ab".repeat(32)).unwrap());
-    let rule = |path: &str| Rule { path: Pattern::parse(path).unwrap(), policy: None, action: Action::Encrypt(key.clone()) };
-    protect(bencher, &Shield { rules: vec![rule("/input/user"), rule("/input/method")], ..Shield::default() });
+    let rule = |path: &str| Rule {
+        path: Pattern::parse(path).unwrap(),
+        policy: None,
+        action: Action::Encrypt(key.clone()),
+    };
+    protect(
+        bencher,
+        &Shield { rules: vec![rule("/input/user"), rule("/input/method")], ..Shield::default() },
+    );
 }
 
 #[divan::bench]
@@ -143,11 +196,15 @@ fn decode(bencher: Bencher<'_, '_>) {
 #[divan::bench]
 fn verdict_and_trace(bencher: Bencher<'_, '_>) {
     let samples = samples();
-    let events: Vec<Event<'_>> = samples.iter().map(|s| Event::parse(s.as_bytes()).unwrap()).collect();
+    let events: Vec<Event<'_>> =
+        samples.iter().map(|s| Event::parse(s.as_bytes()).unwrap()).collect();
     let rules = trace::Rules::default();
     bencher.counter(ItemsCount::new(events.len())).bench_local(|| {
         for event in &events {
-            black_box((verdict::judge(event, &verdict::Rules::default()), trace::find(event, &[], &rules)));
+            black_box((
+                verdict::judge(event, &verdict::Rules::default()),
+                trace::find(event, &[], &rules),
+            ));
         }
     });
 }
@@ -156,7 +213,8 @@ fn verdict_and_trace(bencher: Bencher<'_, '_>) {
 #[divan::bench]
 fn splice(bencher: Bencher<'_, '_>) {
     let samples = samples();
-    let events: Vec<Event<'_>> = samples.iter().map(|s| Event::parse(s.as_bytes()).unwrap()).collect();
+    let events: Vec<Event<'_>> =
+        samples.iter().map(|s| Event::parse(s.as_bytes()).unwrap()).collect();
     let rules = Rules::default();
     let mut out = Vec::new();
     bencher.counter(ItemsCount::new(events.len())).bench_local(|| {
@@ -181,7 +239,9 @@ fn record_parse(bencher: Bencher<'_, '_>) {
 fn encode_loki_snappy(bencher: Bencher<'_, '_>) {
     let config: model::Loki = serde_json::from_str(r#"{"url":"http://127.0.0.1"}"#).unwrap();
     let encoder = loki::Encoder::new(&config);
-    batch(bencher, |records| snap::raw::Encoder::new().compress_vec(&encoder.push_request(records)).unwrap());
+    batch(bencher, |records| {
+        snap::raw::Encoder::new().compress_vec(&encoder.push_request(records)).unwrap()
+    });
 }
 
 #[divan::bench]

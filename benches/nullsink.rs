@@ -19,7 +19,11 @@ async fn answer(uri: Uri, body: Body) -> Response {
     let mut stream = body.into_data_stream();
     while futures_lite::StreamExt::next(&mut stream).await.is_some() {}
     match uri.path() {
-        path if path.ends_with("_bulk") => ([(header::CONTENT_TYPE, "application/json")], r#"{"took":1,"errors":false,"items":[]}"#).into_response(),
+        path if path.ends_with("_bulk") => (
+            [(header::CONTENT_TYPE, "application/json")],
+            r#"{"took":1,"errors":false,"items":[]}"#,
+        )
+            .into_response(),
         path if path.starts_with("/loki") => StatusCode::NO_CONTENT.into_response(),
         _ => ([(header::CONTENT_TYPE, "application/x-protobuf")], "").into_response(),
     }

@@ -26,27 +26,47 @@ struct Shared {
 }
 
 /// Listens, and serves until stopped. Returns the address, which matters with port 0.
-pub async fn serve(config: &Admin, registry: Registry, exemplars: Arc<Exemplars>, health: Arc<Health>, stop: CancellationToken) -> std::io::Result<SocketAddr> {
-    let tls = config.tls.as_ref().map(Certificates::new).transpose().map_err(std::io::Error::other)?;
+pub async fn serve(
+    config: &Admin,
+    registry: Registry,
+    exemplars: Arc<Exemplars>,
+    health: Arc<Health>,
+    stop: CancellationToken,
+) -> std::io::Result<SocketAddr> {
+    let tls =
+        config.tls.as_ref().map(Certificates::new).transpose().map_err(std::io::Error::other)?;
     let listener = tokio::net::TcpListener::bind(&config.listen).await?;
     let address = listener.local_addr()?;
     let shared = Shared { registry, exemplars, health };
-    let router = Router::new().route("/metrics", get(metrics)).route("/healthz", get(|| async { "ok\n" })).route("/readyz", get(ready)).with_state(shared);
+    let router = Router::new()
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .with_state(shared);
     tokio::spawn(serve::serve(listener, tls.map(Arc::new), serve::Limits::default(), router, stop));
     Ok(address)
 }
 
 /// OpenMetrics with exemplars for who takes it, as Prometheus does; the classic text for others.
 async fn metrics(State(shared): State<Shared>, headers: HeaderMap) -> impl IntoResponse {
-    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let accept =
+        headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if openmetrics::is_accepted(accept) {
         let text = openmetrics::encode(&shared.registry.gather(), &shared.exemplars);
-        return (StatusCode::OK, [(header::CONTENT_TYPE, openmetrics::CONTENT_TYPE)], text.into_bytes());
+        return (
+            StatusCode::OK,
+            [(header::CONTENT_TYPE, openmetrics::CONTENT_TYPE)],
+            text.into_bytes(),
+        );
     }
     let mut text = Vec::new();
     match TextEncoder::new().encode(&shared.registry.gather(), &mut text) {
         Ok(()) => (StatusCode::OK, [(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text),
-        Err(e) => (StatusCode::INTERNAL_SERVER_ERROR, [(header::CONTENT_TYPE, "text/plain")], e.to_string().into_bytes()),
+        Err(e) => (
+            StatusCode::INTERNAL_SERVER_ERROR,
+            [(header::CONTENT_TYPE, "text/plain")],
+            e.to_string().into_bytes(),
+        ),
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::decision::time::{Nanos, nanos};
 
 pub fn now() -> Nanos {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let since =
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     nanos(since)
 }

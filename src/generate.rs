@@ -59,7 +59,8 @@ pub struct Generator {
 }
 
 const SERVICES: [&str; 6] = ["orders", "ledger", "search", "profile", "storefront", "admission"];
-const POLICIES: [&str; 4] = ["http/authz/decision", "app/rbac/allow", "envoy/authz/allow", "kubernetes/admission/deny"];
+const POLICIES: [&str; 4] =
+    ["http/authz/decision", "app/rbac/allow", "envoy/authz/allow", "kubernetes/admission/deny"];
 /// The service and policy of a spike.
 pub const SPIKE: (&str, &str) = ("ledger", "http/authz/decision");
 
@@ -75,7 +76,10 @@ impl Generator {
     pub fn record(&mut self, shape: Shape, now: time::Nanos) -> (Vec<u8>, u64) {
         self.records += 1;
         let shape = match shape {
-            Shape::Mixed => [Shape::Json, Shape::Console, Shape::FluentBit, Shape::Cri, Shape::Upload][self.records % 5],
+            Shape::Mixed => {
+                [Shape::Json, Shape::Console, Shape::FluentBit, Shape::Cri, Shape::Upload]
+                    [self.records % 5]
+            }
             other => other,
         };
         match shape {
@@ -90,14 +94,20 @@ impl Generator {
                 let pod = json!({ "pod_name": "opa-0", "namespace_name": "policy", "container_name": "opa" });
                 (json!({ "log": line, "stream": "stdout", "time": time::format(now), "kubernetes": pod }).to_string().into_bytes(), 1)
             }
-            Shape::Cri => (format!("{} stdout F {}", time::format(now), self.console(now)).into_bytes(), 1),
+            Shape::Cri => {
+                (format!("{} stdout F {}", time::format(now), self.console(now)).into_bytes(), 1)
+            }
         }
     }
 
     fn console(&mut self, now: time::Nanos) -> String {
         let mut decision = self.decision(now);
         if let Value::Object(members) = &mut decision {
-            for (name, value) in [("level", "info"), ("msg", "Decision Log"), ("type", "openpolicyagent.org/decision_logs")] {
+            for (name, value) in [
+                ("level", "info"),
+                ("msg", "Decision Log"),
+                ("type", "openpolicyagent.org/decision_logs"),
+            ] {
                 members.insert(name.into(), value.into());
             }
             members.insert("time".into(), time::format(now).into());
@@ -111,13 +121,20 @@ impl Generator {
         let spiking = self.spike && self.rng.random_bool(0.5);
         let at = self.rng.random_range(0..self.opas.len());
         let (service, instance) = match spiking {
-            true => self.opas.iter().find(|(s, _)| *s == SPIKE.0).cloned().unwrap_or_else(|| self.opas[at].clone()),
+            true => self
+                .opas
+                .iter()
+                .find(|(s, _)| *s == SPIKE.0)
+                .cloned()
+                .unwrap_or_else(|| self.opas[at].clone()),
             false => self.opas[at].clone(),
         };
-        let policy = if spiking { SPIKE.1 } else { POLICIES[self.rng.random_range(0..POLICIES.len())] };
+        let policy =
+            if spiking { SPIKE.1 } else { POLICIES[self.rng.random_range(0..POLICIES.len())] };
         let deny = self.rng.random_bool(if spiking { 0.9 } else { self.mix.deny.clamp(0.0, 1.0) });
         let user = format!("user-{:04}", (self.rng.random::<f64>().powi(3) * 2000.0) as u32);
-        let handler = (100_000.0 * (1.0 / (self.rng.random::<f64>() + 0.02)).sqrt()) as u64 + 30_000;
+        let handler =
+            (100_000.0 * (1.0 / (self.rng.random::<f64>() + 0.02)).sqrt()) as u64 + 30_000;
         let mut decision = json!({
             "labels": { "app": service, "id": instance, "region": "eu-west-1", "version": "1.22.2" },
             "decision_id": uuid(&mut self.rng),
@@ -130,16 +147,25 @@ impl Generator {
             decision["error"] = json!({ "code": "internal_error", "message": "eval_conflict_error: complete rules must not produce multiple outputs" });
         } else if kind >= self.mix.error + self.mix.undefined {
             decision["result"] = match policy {
-                "http/authz/decision" if deny => json!({ "allow": false, "reason": if spiking { "frozen account" } else { "no rule matched" } }),
+                "http/authz/decision" if deny => {
+                    json!({ "allow": false, "reason": if spiking { "frozen account" } else { "no rule matched" } })
+                }
                 "http/authz/decision" => json!({ "allow": true, "reason": "owner" }),
-                "kubernetes/admission/deny" if deny => json!(["image \"docker.io/nginx:latest\" comes from an untrusted registry"]),
+                "kubernetes/admission/deny" if deny => {
+                    json!(["image \"docker.io/nginx:latest\" comes from an untrusted registry"])
+                }
                 "kubernetes/admission/deny" => json!([]),
                 _ => (!deny).into(),
             };
         }
         self.trace(&mut decision);
-        decision["requested_by"] =
-            format!("10.1.{}.{}:{}", self.rng.random_range(0..255), self.rng.random_range(0..255), self.rng.random_range(30_000..60_000)).into();
+        decision["requested_by"] = format!(
+            "10.1.{}.{}:{}",
+            self.rng.random_range(0..255),
+            self.rng.random_range(0..255),
+            self.rng.random_range(30_000..60_000)
+        )
+        .into();
         decision["timestamp"] = time::format(now).into();
         decision["metrics"] = json!({
             "counter_server_query_cache_hit": 1, "timer_rego_input_parse_ns": handler / 8,
@@ -188,7 +214,8 @@ impl Generator {
             decision["trace_id"] = trace.into();
             decision["span_id"] = span.into();
         } else {
-            decision["request_context"] = json!({ "http": { "headers": { "traceparent": [traceparent] } } });
+            decision["request_context"] =
+                json!({ "http": { "headers": { "traceparent": [traceparent] } } });
         }
     }
 }

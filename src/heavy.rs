@@ -29,7 +29,11 @@ impl<K: Clone + Eq + Hash + Ord> Heavy<K> {
         }
         let mut inherited = 0.0;
         if self.weights.len() >= self.most
-            && let Some((least, weight)) = self.weights.iter().min_by(|a, b| a.1.total_cmp(b.1).then_with(|| a.0.cmp(b.0))).map(|(v, w)| (v.clone(), *w))
+            && let Some((least, weight)) = self
+                .weights
+                .iter()
+                .min_by(|a, b| a.1.total_cmp(b.1).then_with(|| a.0.cmp(b.0)))
+                .map(|(v, w)| (v.clone(), *w))
         {
             self.weights.remove(least.borrow());
             inherited = weight;

@@ -49,7 +49,12 @@ pub struct Notifiers {
 }
 
 impl Notifiers {
-    pub fn start(section: &spikes::Spikes, pipeline: &str, meters: &Arc<Meters>, runtime: &Handle) -> Result<Notifiers, HttpError> {
+    pub fn start(
+        section: &spikes::Spikes,
+        pipeline: &str,
+        meters: &Arc<Meters>,
+        runtime: &Handle,
+    ) -> Result<Notifiers, HttpError> {
         let stop = CancellationToken::new();
         let (mut queues, mut tasks) = (Vec::new(), Vec::new());
         for (name, notify) in &section.notify {
@@ -65,7 +70,11 @@ impl Notifiers {
         for (name, queue) in &self.queues {
             if queue.try_send(Order::Tell(Box::new(notice.clone()))).is_err() {
                 self.meters.told.with_label_values(&[name, "given_up"]).inc();
-                tracing::error!(notifier = name, id = notice.finding.id, "too much waits for this notifier; a finding is not told");
+                tracing::error!(
+                    notifier = name,
+                    id = notice.finding.id,
+                    "too much waits for this notifier; a finding is not told"
+                );
             }
         }
     }
@@ -105,15 +114,26 @@ struct Notifier {
 }
 
 impl Notifier {
-    fn new(name: &str, pipeline: &str, kind: &Notify, meters: &Arc<Meters>) -> Result<Notifier, HttpError> {
+    fn new(
+        name: &str,
+        pipeline: &str,
+        kind: &Notify,
+        meters: &Arc<Meters>,
+    ) -> Result<Notifier, HttpError> {
         let none = BTreeMap::new();
         let (client, say) = match kind {
             // Alertmanager groups, repeats and routes.
             Notify::Alertmanager(a) => (
                 Client::new(&a.tls, a.auth.as_ref(), &a.headers, TIMEOUT)?,
-                Say { group_wait: spikes::span(0), repeat: spikes::span(AGAIN.as_secs()), ends: true },
+                Say {
+                    group_wait: spikes::span(0),
+                    repeat: spikes::span(AGAIN.as_secs()),
+                    ends: true,
+                },
             ),
-            Notify::Webhook(w) => (Client::new(&w.tls, w.auth.as_ref(), &w.headers, TIMEOUT)?, w.say.clone()),
+            Notify::Webhook(w) => {
+                (Client::new(&w.tls, w.auth.as_ref(), &w.headers, TIMEOUT)?, w.say.clone())
+            }
             Notify::Slack(s) => (Client::new(&s.tls, None, &none, TIMEOUT)?, s.say.clone()),
         };
         Ok(Notifier {
@@ -134,7 +154,9 @@ impl Notifier {
         loop {
             let repeat = self.active.values().map(|(_, said)| *said + self.say.repeat.0).min();
             let due = self.due.into_iter().chain(repeat.filter(|_| self.due.is_none())).min();
-            let wait = due.map_or(Duration::from_secs(3600), |due| due.saturating_duration_since(Instant::now()));
+            let wait = due.map_or(Duration::from_secs(3600), |due| {
+                due.saturating_duration_since(Instant::now())
+            });
             tokio::select! {
                 order = queue.recv() => match order {
                     Some(Order::Tell(notice)) => self.take(*notice),
@@ -205,13 +227,23 @@ impl Notifier {
                 "sent"
             }
             Err(Outcome::Refused(refusal)) => {
-                tracing::error!(notifier = self.name, status = refusal.status, reason = refusal.reason, "a message about findings is refused");
+                tracing::error!(
+                    notifier = self.name,
+                    status = refusal.status,
+                    reason = refusal.reason,
+                    "a message about findings is refused"
+                );
                 "given_up"
             }
             Err(error) => {
                 let after = match &error {
                     Outcome::Retry(retry) => {
-                        tracing::warn!(notifier = self.name, cause = retry.cause.as_str(), detail = retry.detail, "findings could not be told; again soon");
+                        tracing::warn!(
+                            notifier = self.name,
+                            cause = retry.cause.as_str(),
+                            detail = retry.detail,
+                            "findings could not be told; again soon"
+                        );
                         retry.after
                     }
                     _ => None,
@@ -220,7 +252,8 @@ impl Notifier {
                 // What came meanwhile stands behind.
                 let newer = std::mem::replace(&mut self.pending, findings);
                 self.pending.extend(newer);
-                self.due = Some(Instant::now() + after.unwrap_or(Duration::from_secs(1 << self.failures)));
+                self.due =
+                    Some(Instant::now() + after.unwrap_or(Duration::from_secs(1 << self.failures)));
                 "retried"
             }
         };
@@ -235,7 +268,16 @@ impl Notifier {
                 let mut result = Ok(());
                 let mut told = false;
                 for url in &a.urls {
-                    match self.client.post(&format!("{}/api/v2/alerts", url.trim_end_matches('/')), "application/json", None, body.clone()).await {
+                    match self
+                        .client
+                        .post(
+                            &format!("{}/api/v2/alerts", url.trim_end_matches('/')),
+                            "application/json",
+                            None,
+                            body.clone(),
+                        )
+                        .await
+                    {
                         Ok(_) => told = true,
                         Err(error) => result = Err(error),
                     }
@@ -243,12 +285,24 @@ impl Notifier {
                 if told { Ok(()) } else { result }
             }
             Notify::Webhook(w) => {
-                let body = document(&self.pipeline, findings, |f| self.active.contains_key(&f.id)).to_string();
-                self.client.post(w.url.expose(), "application/json", None, body.into()).await.map(drop)
+                let body = document(&self.pipeline, findings, |f| self.active.contains_key(&f.id))
+                    .to_string();
+                self.client
+                    .post(w.url.expose(), "application/json", None, body.into())
+                    .await
+                    .map(drop)
             }
             Notify::Slack(s) => {
                 let text: Vec<String> = findings.iter().map(|f| line(&s.text, f)).collect();
-                self.client.post(s.url.expose(), "application/json", None, json!({ "text": text.join("\n") }).to_string().into()).await.map(drop)
+                self.client
+                    .post(
+                        s.url.expose(),
+                        "application/json",
+                        None,
+                        json!({ "text": text.join("\n") }).to_string().into(),
+                    )
+                    .await
+                    .map(drop)
             }
         }
     }
@@ -286,7 +340,9 @@ fn alerts(pipeline: &str, labels: &BTreeMap<String, String>, findings: &[Finding
 }
 
 fn name(kind: Kind) -> String {
-    kind.as_str().split('_').fold("Docket".to_owned(), |name, word| name + &word[..1].to_uppercase() + &word[1..])
+    kind.as_str()
+        .split('_')
+        .fold("Docket".to_owned(), |name, word| name + &word[..1].to_uppercase() + &word[1..])
 }
 
 fn severity(kind: Kind) -> &'static str {
@@ -297,7 +353,15 @@ fn severity(kind: Kind) -> &'static str {
 }
 
 fn causes(finding: &Finding) -> String {
-    let cause = |c: &crate::spike::Cause| format!("{} {} ({:.0} %, before {:.0} %)", c.dimension.as_str(), c.value, 100.0 * c.share, 100.0 * c.before);
+    let cause = |c: &crate::spike::Cause| {
+        format!(
+            "{} {} ({:.0} %, before {:.0} %)",
+            c.dimension.as_str(),
+            c.value,
+            100.0 * c.share,
+            100.0 * c.before
+        )
+    };
     finding.causes.iter().map(cause).collect::<Vec<_>>().join("; ")
 }
 
@@ -318,9 +382,18 @@ fn state(finding: &Finding) -> &'static str {
 
 /// A line of Slack's text. What users sent can't mention anyone or make a link: &, < and > are escaped, as Slack says.
 fn line(template: &str, finding: &Finding) -> String {
-    let escaped = |text: &str| text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace(char::is_control, " ");
+    let escaped = |text: &str| {
+        text.replace('&', "&amp;")
+            .replace('<', "&lt;")
+            .replace('>', "&gt;")
+            .replace(char::is_control, " ")
+    };
     let example = finding.examples.first();
-    let cause = finding.causes.first().map(|c| format!("{} {}", c.dimension.as_str(), c.value)).unwrap_or_default();
+    let cause = finding
+        .causes
+        .first()
+        .map(|c| format!("{} {}", c.dimension.as_str(), c.value))
+        .unwrap_or_default();
     let values = [
         ("sentence", finding.sentence()),
         ("state", state(finding).to_owned()),
@@ -336,7 +409,9 @@ fn line(template: &str, finding: &Finding) -> String {
     let mut rest = template;
     while let Some((before, after)) = rest.split_once('{') {
         out.push_str(before);
-        match after.split_once('}').and_then(|(name, after)| values.iter().find(|(n, _)| *n == name).map(|(_, value)| (value, after))) {
+        match after.split_once('}').and_then(|(name, after)| {
+            values.iter().find(|(n, _)| *n == name).map(|(_, value)| (value, after))
+        }) {
             Some((value, after)) => {
                 out.push_str(&escaped(value));
                 rest = after;
@@ -368,15 +443,26 @@ mod tests {
             expected: 4.2,
             decisions: 120,
             score: 180.0,
-            causes: vec![Cause { dimension: Dimension::Subject, value: "<!channel>".into(), share: 0.97, before: 0.0 }],
-            examples: vec![Example { trace_id: "4bf92f3577b34da6a3ce929d0e0e4736".into(), decision_id: "d1".into() }],
+            causes: vec![Cause {
+                dimension: Dimension::Subject,
+                value: "<!channel>".into(),
+                share: 0.97,
+                before: 0.0,
+            }],
+            examples: vec![Example {
+                trace_id: "4bf92f3577b34da6a3ce929d0e0e4736".into(),
+                decision_id: "d1".into(),
+            }],
         }
     }
 
     #[test]
     fn what_each_notifier_says() {
         let labels = BTreeMap::from([("team".to_owned(), "platform".to_owned())]);
-        insta::assert_snapshot!("alertmanager", format!("{:#}", alerts("p", &labels, &[finding()])));
+        insta::assert_snapshot!(
+            "alertmanager",
+            format!("{:#}", alerts("p", &labels, &[finding()]))
+        );
         insta::assert_snapshot!("webhook", format!("{:#}", document("p", &[finding()], |_| false)));
         insta::assert_snapshot!(line("*{state}* {sentence} {what} {cause", &finding()), @"*ended* denial spike on http/authz/decision of orders: 90 denials of 120 decisions (75 %), 4.2 expected; 97 % by subject &lt;!channel&gt; {what} {cause");
     }

@@ -59,12 +59,18 @@ pub struct Pushing {
 }
 
 impl Pushing {
-    pub fn start(to: &BTreeMap<String, push::Push>, source: Source) -> Result<Pushing, Box<dyn std::error::Error>> {
-        let opts =
-            Opts::new("docket_metric_pushes_total", "Pushes of metrics, by destination: sent, retried, failed (the next says what this one would have said).");
+    pub fn start(
+        to: &BTreeMap<String, push::Push>,
+        source: Source,
+    ) -> Result<Pushing, Box<dyn std::error::Error>> {
+        let opts = Opts::new(
+            "docket_metric_pushes_total",
+            "Pushes of metrics, by destination: sent, retried, failed (the next says what this one would have said).",
+        );
         let pushes = IntCounterVec::new(opts, &["to", "outcome"])?;
         source.registry.register(Box::new(pushes.clone()))?;
-        let mut pushing = Pushing { source, pushes, stop: CancellationToken::new(), tasks: JoinSet::new() };
+        let mut pushing =
+            Pushing { source, pushes, stop: CancellationToken::new(), tasks: JoinSet::new() };
         let pushers = pushing.prepare(to)?;
         pushing.spawn(pushers);
         Ok(pushing)
@@ -73,7 +79,8 @@ impl Pushing {
     /// Pushers to other destinations, or what is wrong with one.
     pub fn prepare(&self, to: &BTreeMap<String, push::Push>) -> Result<Vec<Pusher>, String> {
         let one = |(name, to): (&String, &push::Push)| {
-            Pusher::new(name, to, self.source.clone(), self.pushes.clone()).map_err(|e| format!("telemetry.push.{name}: {e}"))
+            Pusher::new(name, to, self.source.clone(), self.pushes.clone())
+                .map_err(|e| format!("telemetry.push.{name}: {e}"))
         };
         to.iter().map(one).collect()
     }
@@ -106,21 +113,40 @@ fn host() -> String {
         .unwrap_or_else(|| "docket".into())
 }
 
-fn with_defaults(set: &BTreeMap<String, String>, defaults: &[(&str, String)]) -> Vec<(String, String)> {
-    let missing = defaults.iter().filter(|(name, _)| !set.contains_key(*name)).map(|(name, value)| ((*name).to_owned(), value.clone()));
+fn with_defaults(
+    set: &BTreeMap<String, String>,
+    defaults: &[(&str, String)],
+) -> Vec<(String, String)> {
+    let missing = defaults
+        .iter()
+        .filter(|(name, _)| !set.contains_key(*name))
+        .map(|(name, value)| ((*name).to_owned(), value.clone()));
     set.iter().map(|(name, value)| (name.clone(), value.clone())).chain(missing).collect()
 }
 
 impl Pusher {
-    fn new(name: &str, to: &push::Push, source: Source, pushes: IntCounterVec) -> Result<Pusher, HttpError> {
+    fn new(
+        name: &str,
+        to: &push::Push,
+        source: Source,
+        pushes: IntCounterVec,
+    ) -> Result<Pusher, HttpError> {
         let (client, names) = match to {
             push::Push::RemoteWrite(r) => {
-                let names = with_defaults(&r.labels, &[("job", "docket".into()), ("instance", host())]);
+                let names =
+                    with_defaults(&r.labels, &[("job", "docket".into()), ("instance", host())]);
                 (Client::new(&r.tls, r.auth.as_ref(), &r.headers, TIMEOUT)?, names)
             }
             push::Push::Otlp(o) => {
                 let version = env!("CARGO_PKG_VERSION").into();
-                let names = with_defaults(&o.resource, &[("service.name", "docket".into()), ("service.instance.id", host()), ("service.version", version)]);
+                let names = with_defaults(
+                    &o.resource,
+                    &[
+                        ("service.name", "docket".into()),
+                        ("service.instance.id", host()),
+                        ("service.version", version),
+                    ],
+                );
                 (Client::new(&o.tls, o.auth.as_ref(), &o.headers, TIMEOUT)?, names)
             }
         };
@@ -162,7 +188,10 @@ impl Pusher {
                     continue;
                 }
                 Ok(Sent::OnlyV1) => {
-                    tracing::info!(to = self.name, "the server does not take remote write 2.0; going on with 1.0");
+                    tracing::info!(
+                        to = self.name,
+                        "the server does not take remote write 2.0; going on with 1.0"
+                    );
                     self.version = Version::V1;
                     // The same samples at the same time, which it keeps once.
                     requests = self.requests(now);
@@ -179,12 +208,18 @@ impl Pusher {
                     }
                     retry.detail
                 }
-                Ok(Sent::Failed(Outcome::Refused(Refusal { status, reason }))) => format!("refused with {status}: {reason}"),
+                Ok(Sent::Failed(Outcome::Refused(Refusal { status, reason }))) => {
+                    format!("refused with {status}: {reason}")
+                }
                 Ok(Sent::Failed(_)) => String::new(),
                 Err(_) => "no answer in time".into(),
             };
             self.count("failed");
-            tracing::warn!(to = self.name, detail, "metrics can't be pushed; the next push says what this one would have said");
+            tracing::warn!(
+                to = self.name,
+                detail,
+                "metrics can't be pushed; the next push says what this one would have said"
+            );
             return;
         }
         self.count("sent");
@@ -198,12 +233,28 @@ impl Pusher {
         let families = self.source.registry.gather();
         match &self.to {
             push::Push::RemoteWrite(_) => {
-                let requests = remote_write::requests(&families, &self.source.exemplars, &self.names, now / 1_000_000, self.version);
+                let requests = remote_write::requests(
+                    &families,
+                    &self.source.exemplars,
+                    &self.names,
+                    now / 1_000_000,
+                    self.version,
+                );
                 requests.into_iter().map(Bytes::from).collect()
             }
             push::Push::Otlp(o) => {
-                let plain = otlp::request(&families, &self.source.exemplars, &self.names, self.source.began, now);
-                vec![if o.compression == HttpCompression::Gzip { http::gzip(&plain).into() } else { plain.into() }]
+                let plain = otlp::request(
+                    &families,
+                    &self.source.exemplars,
+                    &self.names,
+                    self.source.began,
+                    now,
+                );
+                vec![if o.compression == HttpCompression::Gzip {
+                    http::gzip(&plain).into()
+                } else {
+                    plain.into()
+                }]
             }
         }
     }
@@ -217,9 +268,16 @@ impl Pusher {
                 .header(CONTENT_ENCODING, "snappy")
                 .header("X-Prometheus-Remote-Write-Version", self.version.header()),
             push::Push::Otlp(o) => {
-                let request = self.client.request(Method::POST, &format!("{}/v1/metrics", o.endpoint.trim_end_matches('/')));
+                let request = self.client.request(
+                    Method::POST,
+                    &format!("{}/v1/metrics", o.endpoint.trim_end_matches('/')),
+                );
                 let request = request.header(CONTENT_TYPE, "application/x-protobuf");
-                if o.compression == HttpCompression::Gzip { request.header(CONTENT_ENCODING, "gzip") } else { request }
+                if o.compression == HttpCompression::Gzip {
+                    request.header(CONTENT_ENCODING, "gzip")
+                } else {
+                    request
+                }
             }
         };
         let response = match request.body(body.clone()).send().await {
@@ -227,10 +285,14 @@ impl Pusher {
             Err(error) => return Sent::Failed(http::broken(&error)),
         };
         let (status, after) = (response.status(), http::retry_after(&response));
-        let may_fall_back = matches!(&self.to, push::Push::RemoteWrite(r) if r.version == push::Version::Auto) && self.version == Version::V2;
+        let may_fall_back = matches!(&self.to, push::Push::RemoteWrite(r) if r.version == push::Version::Auto)
+            && self.version == Version::V2;
         // An old server takes 2.0 for an empty request, and does not say that it wrote anything.
         let silent = status.is_success() && !response.headers().contains_key(WRITTEN);
-        if may_fall_back && (silent || matches!(status, StatusCode::UNSUPPORTED_MEDIA_TYPE | StatusCode::BAD_REQUEST)) {
+        if may_fall_back
+            && (silent
+                || matches!(status, StatusCode::UNSUPPORTED_MEDIA_TYPE | StatusCode::BAD_REQUEST))
+        {
             return Sent::OnlyV1;
         }
         if status.is_success() {

@@ -17,10 +17,13 @@ impl Policies {
         let mut engine = Engine::new();
         engine.set_strict_builtin_errors(false);
         for source in policies {
-            engine.add_policy(source.name.clone(), source.text.clone()).map_err(|e| e.to_string())?;
+            engine
+                .add_policy(source.name.clone(), source.text.clone())
+                .map_err(|e| e.to_string())?;
         }
         for source in data {
-            let value = Value::from_json_str(&source.text).map_err(|e| format!("{}: {e}", source.name))?;
+            let value =
+                Value::from_json_str(&source.text).map_err(|e| format!("{}: {e}", source.name))?;
             engine.add_data(value).map_err(|e| format!("{}: {e}", source.name))?;
         }
         Ok(Policies(engine))

@@ -68,7 +68,11 @@ struct State {
 
 impl Certificates {
     pub fn new(files: &ServerTls) -> Result<Certificates, TlsError> {
-        let state = State { config: Arc::new(config(files)?), looked: Instant::now(), changed: changed(files) };
+        let state = State {
+            config: Arc::new(config(files)?),
+            looked: Instant::now(),
+            changed: changed(files),
+        };
         Ok(Certificates { files: files.clone(), state: Mutex::new(state) })
     }
 
@@ -85,7 +89,9 @@ impl Certificates {
                         tracing::info!(file = %self.files.cert_file.display(), "the changed certificate is in force");
                     }
                     // Half written, perhaps.
-                    Err(error) => tracing::warn!(%error, "the changed certificate can't be used; the old one stays in force"),
+                    Err(error) => {
+                        tracing::warn!(%error, "the changed certificate can't be used; the old one stays in force")
+                    }
                 }
             }
         }
@@ -95,19 +101,29 @@ impl Certificates {
 
 fn changed(files: &ServerTls) -> Vec<Option<SystemTime>> {
     let of = |path: &Path| std::fs::metadata(path).and_then(|m| m.modified()).ok();
-    [Some(&files.cert_file), Some(&files.key_file), files.client_ca_file.as_ref()].into_iter().flatten().map(|path| of(path)).collect()
+    [Some(&files.cert_file), Some(&files.key_file), files.client_ca_file.as_ref()]
+        .into_iter()
+        .flatten()
+        .map(|path| of(path))
+        .collect()
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let pem = std::fs::read(path).map_err(|error| TlsError::File { path: path.to_owned(), error })?;
+    let pem =
+        std::fs::read(path).map_err(|error| TlsError::File { path: path.to_owned(), error })?;
     let all: Option<Vec<_>> = CertificateDer::pem_slice_iter(&pem).collect::<Result<_, _>>().ok();
-    all.filter(|all| !all.is_empty()).ok_or_else(|| TlsError::Pem { path: path.to_owned(), what: "certificate" })
+    all.filter(|all| !all.is_empty())
+        .ok_or_else(|| TlsError::Pem { path: path.to_owned(), what: "certificate" })
 }
 
 fn config(files: &ServerTls) -> Result<rustls::ServerConfig, TlsError> {
     let chain = certificates(&files.cert_file)?;
-    let pem = zeroize::Zeroizing::new(std::fs::read(&files.key_file).map_err(|error| TlsError::File { path: files.key_file.clone(), error })?);
-    let key = PrivateKeyDer::from_pem_slice(&pem).map_err(|_| TlsError::Pem { path: files.key_file.clone(), what: "private key" })?;
+    let pem = zeroize::Zeroizing::new(
+        std::fs::read(&files.key_file)
+            .map_err(|error| TlsError::File { path: files.key_file.clone(), error })?,
+    );
+    let key = PrivateKeyDer::from_pem_slice(&pem)
+        .map_err(|_| TlsError::Pem { path: files.key_file.clone(), what: "private key" })?;
     let builder = rustls::ServerConfig::builder();
     let builder = match &files.client_ca_file {
         None => builder.with_no_client_auth(),
@@ -116,7 +132,8 @@ fn config(files: &ServerTls) -> Result<rustls::ServerConfig, TlsError> {
             for certificate in certificates(path)? {
                 roots.add(certificate)?;
             }
-            builder.with_client_cert_verifier(WebPkiClientVerifier::builder(Arc::new(roots)).build()?)
+            builder
+                .with_client_cert_verifier(WebPkiClientVerifier::builder(Arc::new(roots)).build()?)
         }
     };
     let mut config = builder.with_single_cert(chain, key)?;
@@ -193,7 +210,13 @@ impl Drop for Ended {
 }
 
 /// Serves a port until stopped.
-pub async fn serve(listener: TcpListener, tls: Option<Arc<Certificates>>, limits: Limits, router: Router, stop: CancellationToken) {
+pub async fn serve(
+    listener: TcpListener,
+    tls: Option<Arc<Certificates>>,
+    limits: Limits,
+    router: Router,
+    stop: CancellationToken,
+) {
     let open = Arc::new(Open::default());
     let tasks = TaskTracker::new();
     loop {
@@ -255,7 +278,12 @@ pub async fn serve(listener: TcpListener, tls: Option<Arc<Certificates>>, limits
     let _ = tokio::time::timeout(limits.drain, tasks.wait()).await;
 }
 
-async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin, limits: Limits, router: Router, stop: &CancellationToken) {
+async fn connection(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    limits: Limits,
+    router: Router,
+    stop: &CancellationToken,
+) {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(limits.headers).max_buf_size(64 << 10);
     let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));

@@ -4,7 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
 use prometheus::core::Collector;
-use prometheus::{GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::{
+    GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry,
+};
 
 /// Places of detectors' finds that are told apart.
 const MOST_PLACES: usize = 500;
@@ -50,26 +53,52 @@ impl Families<'_> {
         Opts::new(name, help).const_label("pipeline", self.pipeline)
     }
 
-    fn registered<C: Collector + Clone + 'static>(&self, family: C) -> Result<C, prometheus::Error> {
+    fn registered<C: Collector + Clone + 'static>(
+        &self,
+        family: C,
+    ) -> Result<C, prometheus::Error> {
         self.registry.register(Box::new(family.clone()))?;
         Ok(family)
     }
 
-    pub fn counter(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, prometheus::Error> {
+    pub fn counter(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> Result<IntCounterVec, prometheus::Error> {
         self.registered(IntCounterVec::new(self.opts(name, help), labels)?)
     }
 
-    pub fn gauge(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec, prometheus::Error> {
+    pub fn gauge(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> Result<IntGaugeVec, prometheus::Error> {
         self.registered(IntGaugeVec::new(self.opts(name, help), labels)?)
     }
 
     /// Of what is no whole number.
-    pub fn measure(&self, name: &str, help: &str, labels: &[&str]) -> Result<GaugeVec, prometheus::Error> {
+    pub fn measure(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> Result<GaugeVec, prometheus::Error> {
         self.registered(GaugeVec::new(self.opts(name, help), labels)?)
     }
 
-    pub fn histogram(&self, name: &str, help: &str, labels: &[&str], buckets: &[f64]) -> Result<HistogramVec, prometheus::Error> {
-        let opts = HistogramOpts::new(name, help).const_label("pipeline", self.pipeline).buckets(buckets.to_vec());
+    pub fn histogram(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+        buckets: &[f64],
+    ) -> Result<HistogramVec, prometheus::Error> {
+        let opts = HistogramOpts::new(name, help)
+            .const_label("pipeline", self.pipeline)
+            .buckets(buckets.to_vec());
         self.registered(HistogramVec::new(opts, labels)?)
     }
 
@@ -139,8 +168,13 @@ impl Meters {
     /// Counts what a detector found. Places beyond the first so many are `other`.
     pub fn detected(&self, detector: &str, place: &str, count: u64) {
         let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = places.contains(place) || (places.len() < MOST_PLACES && place.len() <= 200 && places.insert(place.to_owned()));
-        self.detected.with_label_values(&[detector, if known { place } else { "other" }]).inc_by(count);
+        let known = places.contains(place)
+            || (places.len() < MOST_PLACES
+                && place.len() <= 200
+                && places.insert(place.to_owned()));
+        self.detected
+            .with_label_values(&[detector, if known { place } else { "other" }])
+            .inc_by(count);
     }
 }
 
@@ -163,7 +197,10 @@ impl Health {
     /// Each part that is not ready, and why.
     pub fn not_ready(&self) -> Vec<(String, String)> {
         let parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
-        parts.iter().filter_map(|(part, state)| Some((part.clone(), state.as_ref().err()?.clone()))).collect()
+        parts
+            .iter()
+            .filter_map(|(part, state)| Some((part.clone(), state.as_ref().err()?.clone())))
+            .collect()
     }
 }
 
@@ -196,25 +233,58 @@ pub fn start(json: bool, otlp: Option<&str>) -> Result<Guard, TelemetryError> {
     use tracing_subscriber::layer::SubscriberExt;
     use tracing_subscriber::{EnvFilter, Layer, fmt};
 
-    let filter = || EnvFilter::try_from_env("DOCKET_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter =
+        || EnvFilter::try_from_env("DOCKET_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     let text = fmt::layer().with_writer(std::io::stderr).with_target(false);
-    let log = if json { text.json().flatten_event(true).boxed() } else { text.with_ansi(anstream::stderr().is_terminal()).boxed() };
+    let log = if json {
+        text.json().flatten_event(true).boxed()
+    } else {
+        text.with_ansi(anstream::stderr().is_terminal()).boxed()
+    };
     let mut guard = Guard { tracer: None, logger: None };
     let mut layers = vec![log.with_filter(filter()).boxed()];
     if let Some(endpoint) = otlp {
         let failed = |e: &dyn std::fmt::Display| TelemetryError(e.to_string());
         let resource = opentelemetry_sdk::Resource::builder().with_service_name("docket").build();
-        let spans = opentelemetry_otlp::SpanExporter::builder().with_tonic().with_endpoint(endpoint).build().map_err(|e| failed(&e))?;
-        let tracer = opentelemetry_sdk::trace::SdkTracerProvider::builder().with_batch_exporter(spans).with_resource(resource.clone()).build();
-        let logs = opentelemetry_otlp::LogExporter::builder().with_tonic().with_endpoint(endpoint).build().map_err(|e| failed(&e))?;
-        let logger = opentelemetry_sdk::logs::SdkLoggerProvider::builder().with_batch_exporter(logs).with_resource(resource).build();
+        let spans = opentelemetry_otlp::SpanExporter::builder()
+            .with_tonic()
+            .with_endpoint(endpoint)
+            .build()
+            .map_err(|e| failed(&e))?;
+        let tracer = opentelemetry_sdk::trace::SdkTracerProvider::builder()
+            .with_batch_exporter(spans)
+            .with_resource(resource.clone())
+            .build();
+        let logs = opentelemetry_otlp::LogExporter::builder()
+            .with_tonic()
+            .with_endpoint(endpoint)
+            .build()
+            .map_err(|e| failed(&e))?;
+        let logger = opentelemetry_sdk::logs::SdkLoggerProvider::builder()
+            .with_batch_exporter(logs)
+            .with_resource(resource)
+            .build();
         // The exporter's own client must not log into what it exports.
-        let own = || EnvFilter::new("info,hyper=off,tonic=off,h2=off,tower=off,reqwest=off,opentelemetry=off");
-        layers.push(tracing_opentelemetry::layer().with_tracer(tracer.tracer("docket")).with_filter(own()).boxed());
-        layers.push(opentelemetry_appender_tracing::layer::OpenTelemetryTracingBridge::new(&logger).with_filter(own()).boxed());
+        let own = || {
+            EnvFilter::new(
+                "info,hyper=off,tonic=off,h2=off,tower=off,reqwest=off,opentelemetry=off",
+            )
+        };
+        layers.push(
+            tracing_opentelemetry::layer()
+                .with_tracer(tracer.tracer("docket"))
+                .with_filter(own())
+                .boxed(),
+        );
+        layers.push(
+            opentelemetry_appender_tracing::layer::OpenTelemetryTracingBridge::new(&logger)
+                .with_filter(own())
+                .boxed(),
+        );
         guard = Guard { tracer: Some(tracer), logger: Some(logger) };
     }
     let subscriber = tracing_subscriber::registry().with(layers);
-    tracing::subscriber::set_global_default(subscriber).map_err(|e| TelemetryError(e.to_string()))?;
+    tracing::subscriber::set_global_default(subscriber)
+        .map_err(|e| TelemetryError(e.to_string()))?;
     Ok(guard)
 }

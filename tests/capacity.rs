@@ -44,11 +44,24 @@ fn reviewed(decisions: &[Value]) -> Review {
     let mut out = Vec::new();
     for decision in decisions {
         out.clear();
-        write(&Event::parse(decision.to_string().as_bytes()).unwrap(), &[], None, &Rules::default(), &mut out);
+        write(
+            &Event::parse(decision.to_string().as_bytes()).unwrap(),
+            &[],
+            None,
+            &Rules::default(),
+            &mut out,
+        );
         counter.add(&Record::parse(&out).unwrap());
     }
     let read = Read { topic: "docket.test".into(), ..Read::default() };
-    let asked = Asked { pipeline: "test".into(), cores: 2.0, ahead: 14, history: BTreeMap::new(), volumes: Vec::new(), read };
+    let asked = Asked {
+        pipeline: "test".into(),
+        cores: 2.0,
+        ahead: 14,
+        history: BTreeMap::new(),
+        volumes: Vec::new(),
+        read,
+    };
     review(counter, asked).unwrap()
 }
 
@@ -85,7 +98,15 @@ fn check(part: &Part, of: &[&Value], seconds: f64) {
             *counts.entry(at(decision) / SECOND / width).or_default() += 1;
         }
         let most = counts.values().copied().max().unwrap();
-        (most, counts.into_iter().filter(|(_, n)| *n == most).map(|(at, _)| at * width * SECOND).min().unwrap())
+        (
+            most,
+            counts
+                .into_iter()
+                .filter(|(_, n)| *n == most)
+                .map(|(at, _)| at * width * SECOND)
+                .min()
+                .unwrap(),
+        )
     };
     let (most, when) = busiest(1);
     assert_eq!((part.peak_second.per_second, part.peak_second.at), (f64::from(most), when));
@@ -95,7 +116,9 @@ fn check(part: &Part, of: &[&Value], seconds: f64) {
     times.sort_unstable();
     let sum: u64 = times.iter().sum();
     let busy = part.busy.unwrap();
-    let near = |a: f64, b: f64, within: f64| assert!((a / b - 1.0).abs() <= within, "{a} is not {b}: {part:?}");
+    let near = |a: f64, b: f64, within: f64| {
+        assert!((a / b - 1.0).abs() <= within, "{a} is not {b}: {part:?}")
+    };
     near(busy.mean_cores, sum as f64 / 1e9 / seconds, 1e-9);
     near(busy.mean_ns, sum as f64 / times.len() as f64, 1e-9);
     near(busy.headroom.unwrap(), 2.0 / (part.peak_second.per_second * busy.mean_ns / 1e9), 1e-9);
@@ -113,7 +136,8 @@ fn the_numbers_are_those_of_the_input() {
     let decisions = decisions();
     let review = reviewed(&decisions);
     let all: Vec<&Value> = decisions.iter().collect();
-    let (first, last) = (all.iter().map(|d| at(d)).min().unwrap(), all.iter().map(|d| at(d)).max().unwrap());
+    let (first, last) =
+        (all.iter().map(|d| at(d)).min().unwrap(), all.iter().map(|d| at(d)).max().unwrap());
     assert_eq!((review.from, review.to), (first, last));
     let seconds = (last - first) as f64 / 1e9;
     check(&review.total, &all, seconds);
@@ -121,26 +145,35 @@ fn the_numbers_are_those_of_the_input() {
     let by = |pointers: &[&str]| {
         let mut groups: BTreeMap<Vec<String>, Vec<&Value>> = BTreeMap::new();
         for decision in &decisions {
-            groups.entry(pointers.iter().map(|p| text(decision, p).to_owned()).collect()).or_default().push(decision);
+            groups
+                .entry(pointers.iter().map(|p| text(decision, p).to_owned()).collect())
+                .or_default()
+                .push(decision);
         }
         groups
     };
-    for (parts, pointers) in
-        [(&review.services, &["/labels/app"][..]), (&review.policies, &["/labels/app", "/path"]), (&review.opas, &["/labels/app", "/labels/id"])]
-    {
+    for (parts, pointers) in [
+        (&review.services, &["/labels/app"][..]),
+        (&review.policies, &["/labels/app", "/path"]),
+        (&review.opas, &["/labels/app", "/labels/id"]),
+    ] {
         let groups = by(pointers);
         assert_eq!(parts.len(), groups.len());
         for part in parts {
-            let key: Vec<String> = [part.service.clone(), part.name.clone()].into_iter().take(pointers.len()).collect();
+            let key: Vec<String> = [part.service.clone(), part.name.clone()]
+                .into_iter()
+                .take(pointers.len())
+                .collect();
             check(part, &groups[&key], seconds);
         }
         assert!((parts.iter().map(|p| p.cost.unwrap()).sum::<f64>() - 1.0).abs() < 1e-9);
     }
 
-    let days: BTreeMap<String, usize> = by(&["/timestamp"]).into_iter().fold(BTreeMap::new(), |mut days, (key, group)| {
-        *days.entry(key[0][..10].to_owned()).or_default() += group.len();
-        days
-    });
+    let days: BTreeMap<String, usize> =
+        by(&["/timestamp"]).into_iter().fold(BTreeMap::new(), |mut days, (key, group)| {
+            *days.entry(key[0][..10].to_owned()).or_default() += group.len();
+            days
+        });
     assert_eq!(review.days.len(), days.len());
     for day in &review.days {
         assert_eq!(day.decisions, days[&day.day] as f64);
@@ -148,14 +181,31 @@ fn the_numbers_are_those_of_the_input() {
     }
     assert_eq!(review.forecast.as_ref().unwrap().days_ahead, 14);
 
-    let revisions: BTreeSet<(String, String)> =
-        by(&["/labels/app", "/bundles/authz/revision"]).into_keys().map(|key| (key[0].clone(), key[1].clone())).collect();
-    assert_eq!(review.revisions.iter().map(|r| (r.service.clone(), r.revision.clone())).collect::<BTreeSet<_>>(), revisions);
+    let revisions: BTreeSet<(String, String)> = by(&["/labels/app", "/bundles/authz/revision"])
+        .into_keys()
+        .map(|key| (key[0].clone(), key[1].clone()))
+        .collect();
+    assert_eq!(
+        review
+            .revisions
+            .iter()
+            .map(|r| (r.service.clone(), r.revision.clone()))
+            .collect::<BTreeSet<_>>(),
+        revisions
+    );
 
     // What is slow is slow for a call, which most decisions do not make.
-    let timer = |name: &str| review.total.evaluation.as_ref().unwrap().timers.iter().find(|t| t.name == name).unwrap();
-    let calls: u64 = all.iter().filter_map(|d| d["metrics"]["timer_rego_builtin_http_send_ns"].as_u64()).sum();
-    assert!((timer("rego_builtin_http_send").part - calls as f64 / all.iter().map(|d| nanos(d)).sum::<u64>() as f64).abs() < 1e-9);
+    let timer = |name: &str| {
+        review.total.evaluation.as_ref().unwrap().timers.iter().find(|t| t.name == name).unwrap()
+    };
+    let calls: u64 =
+        all.iter().filter_map(|d| d["metrics"]["timer_rego_builtin_http_send_ns"].as_u64()).sum();
+    assert!(
+        (timer("rego_builtin_http_send").part
+            - calls as f64 / all.iter().map(|d| nanos(d)).sum::<u64>() as f64)
+            .abs()
+            < 1e-9
+    );
     assert!(timer("rego_builtin_http_send").part_of_slowest > timer("rego_builtin_http_send").part);
     assert!(timer("rego_query_eval").part_of_slowest < timer("rego_query_eval").part);
 }
@@ -175,7 +225,11 @@ fn the_page_and_the_csv_say_what_the_json_says() {
     for part in review.services.iter().chain(&review.opas) {
         let name = if part.name.is_empty() { &part.service } else { &part.name };
         let escaped = name.replace('<', "&lt;").replace('>', "&gt;");
-        assert!(page.contains(&format!(">{escaped}</td><td>{}</td>", part.decisions)), "{name}, {}", part.decisions);
+        assert!(
+            page.contains(&format!(">{escaped}</td><td>{}</td>", part.decisions)),
+            "{name}, {}",
+            part.decisions
+        );
     }
     let csv = table::csv(&review);
     let mut sums: BTreeMap<&str, u64> = BTreeMap::new();
@@ -184,7 +238,10 @@ fn the_page_and_the_csv_say_what_the_json_says() {
         assert_eq!(cells.len(), 12, "{row}");
         *sums.entry(cells[1]).or_default() += cells[4].parse::<u64>().unwrap();
     }
-    assert_eq!(sums, BTreeMap::from(["all", "service", "policy", "opa"].map(|dimension| (dimension, 2000))));
+    assert_eq!(
+        sums,
+        BTreeMap::from(["all", "service", "policy", "opa"].map(|dimension| (dimension, 2000)))
+    );
 }
 
 #[test]

@@ -39,7 +39,11 @@ async fn samples_of_a_real_opa_arrive_whole_and_in_the_metrics() {
     let running = Running::start(&place, &pipeline);
     let samples = samples();
     produce(&mock.bootstrap(), "source", &samples);
-    let metrics = running.until("1,960 in the file and in the metrics", 60, |m| m.delivered("file") == 1960 && m.delivered("metrics") == 1960).await;
+    let metrics = running
+        .until("1,960 in the file and in the metrics", 60, |m| {
+            m.delivered("file") == 1960 && m.delivered("metrics") == 1960
+        })
+        .await;
     assert_eq!(metrics.sum("docket_decisions_total", &[]), 1960);
     assert_eq!(metrics.sum("docket_decisions_total", &["verdict=\"undefined\""]), 60);
     let ready = reqwest::get(format!("http://{}/readyz", running.admin)).await.unwrap();
@@ -48,10 +52,18 @@ async fn samples_of_a_real_opa_arrive_whole_and_in_the_metrics() {
     assert!(!log.contains("ERROR"), "{log}");
 
     let text = std::fs::read_to_string(place.path("out.ndjson")).unwrap();
-    let ids: HashSet<String> = text.lines().map(|l| serde_json::from_str::<Value>(l).unwrap()["decision_id"].as_str().unwrap().to_owned()).collect();
+    let ids: HashSet<String> = text
+        .lines()
+        .map(|l| {
+            serde_json::from_str::<Value>(l).unwrap()["decision_id"].as_str().unwrap().to_owned()
+        })
+        .collect();
     assert_eq!((text.lines().count(), ids.len()), (1960, 1960));
     let first = samples[0].strip_suffix('}').unwrap();
-    assert!(text.lines().any(|line| line.starts_with(first)), "the original stands in the record, byte for byte");
+    assert!(
+        text.lines().any(|line| line.starts_with(first)),
+        "the original stands in the record, byte for byte"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -64,13 +76,23 @@ async fn rejects_keep_bytes_and_reasons_and_the_rest_passes() {
     records.insert(20, br#"{"path":"a","result":true}"#.to_vec());
     records.insert(30, br#"{"level":"info","msg":"Initializing server."}"#.to_vec());
     produce(&mock.bootstrap(), "source", &records);
-    let metrics = running.until("50 delivered", 60, |m| m.delivered("file") == 50 && m.rejected() == 2).await;
+    let metrics =
+        running.until("50 delivered", 60, |m| m.delivered("file") == 50 && m.rejected() == 2).await;
     assert_eq!(metrics.sum("docket_intake_ignored_total", &[]), 1);
     assert_eq!(metrics.sum("docket_intake_records_total", &[]), 53);
     running.stop();
-    let mut rejects: Vec<_> = read_all(&mock.bootstrap(), "rejects").into_iter().map(|r| (r.headers["docket-reason"].clone(), r.value)).collect();
+    let mut rejects: Vec<_> = read_all(&mock.bootstrap(), "rejects")
+        .into_iter()
+        .map(|r| (r.headers["docket-reason"].clone(), r.value))
+        .collect();
     rejects.sort();
-    assert_eq!(rejects, [("missing_decision_id".to_owned(), records[20].clone()), ("not_json".to_owned(), records[10].clone())]);
+    assert_eq!(
+        rejects,
+        [
+            ("missing_decision_id".to_owned(), records[20].clone()),
+            ("not_json".to_owned(), records[10].clone())
+        ]
+    );
 }
 
 const MASK: &str = r#"package system.log
@@ -100,7 +122,11 @@ async fn what_must_not_spread_is_in_no_topic_that_docket_writes() {
 ";
     let pipeline = file_pipeline(&place, &mock, protect);
     let running = Running::start(&place, &pipeline);
-    let decision = |id: &str, more: &str| format!(r#"{{"decision_id":"{id}","path":"app/allow","timestamp":"2026-11-24T12:48:50Z",{more}}}"#);
+    let decision = |id: &str, more: &str| {
+        format!(
+            r#"{{"decision_id":"{id}","path":"app/allow","timestamp":"2026-11-24T12:48:50Z",{more}}}"#
+        )
+    };
     let records = [
         decision(
             "d-1",
@@ -113,42 +139,77 @@ async fn what_must_not_spread_is_in_no_topic_that_docket_writes() {
         r#"{"canary"#.to_owned(),
     ];
     produce(&mock.bootstrap(), "source", &records);
-    let metrics = running.until("all are through", 60, |m| m.delivered("file") == 2 && m.rejected() == 3).await;
+    let metrics = running
+        .until("all are through", 60, |m| m.delivered("file") == 2 && m.rejected() == 3)
+        .await;
     assert_eq!(metrics.sum("docket_intake_dropped_total", &[]), 1);
-    assert_eq!(metrics.sum("docket_intake_records_total", &[]), 6, "what is dropped is counted, too");
+    assert_eq!(
+        metrics.sum("docket_intake_records_total", &[]),
+        6,
+        "what is dropped is counted, too"
+    );
     let log = running.stop();
 
     let written = std::fs::read_to_string(place.path("out.ndjson")).unwrap();
     let rejects = read_all(&mock.bootstrap(), "rejects");
-    let docket_topic: Vec<String> = read_all(&mock.bootstrap(), "docket").iter().map(|r| String::from_utf8_lossy(&r.value).into_owned()).collect();
+    let docket_topic: Vec<String> = read_all(&mock.bootstrap(), "docket")
+        .iter()
+        .map(|r| String::from_utf8_lossy(&r.value).into_owned())
+        .collect();
     for text in [&written, &log, &docket_topic.join("\n"), &metrics.0] {
         assert!(!text.contains("canary"), "{text}");
     }
     for reject in &rejects {
         assert!(reject.value.is_empty(), "its source has it still, and nothing else");
-        assert!(!reject.headers.values().any(|value| value.contains("canary")), "{:?}", reject.headers);
+        assert!(
+            !reject.headers.values().any(|value| value.contains("canary")),
+            "{:?}",
+            reject.headers
+        );
         assert_eq!(reject.headers["docket-sha256"].len(), 64);
     }
-    let mut reasons: Vec<&str> = rejects.iter().map(|r| r.headers["docket-reason"].as_str()).collect();
+    let mut reasons: Vec<&str> =
+        rejects.iter().map(|r| r.headers["docket-reason"].as_str()).collect();
     reasons.sort_unstable();
     assert_eq!(reasons, ["mask_failed", "missing_decision_id", "not_json"]);
 
-    let of = |id: &str| written.lines().map(|l| serde_json::from_str::<Value>(l).unwrap()).find(|r| r["decision_id"] == id).unwrap();
+    let of = |id: &str| {
+        written
+            .lines()
+            .map(|l| serde_json::from_str::<Value>(l).unwrap())
+            .find(|r| r["decision_id"] == id)
+            .unwrap()
+    };
     let (first, second) = (of("d-1"), of("d-2"));
-    assert!(written.contains(r#""n":1.0e2"#), "what is not touched stays as it was written: {written}");
-    assert_eq!((&first["docket"]["verdict"], &first["docket"]["reasons"][0]), (&"deny".into(), &"withheld".into()));
+    assert!(
+        written.contains(r#""n":1.0e2"#),
+        "what is not touched stays as it was written: {written}"
+    );
+    assert_eq!(
+        (&first["docket"]["verdict"], &first["docket"]["reasons"][0]),
+        (&"deny".into(), &"withheld".into())
+    );
     assert_eq!(first["input"]["user"], second["input"]["user"], "a pseudonym joins");
     assert_eq!(first["docket"]["subject"], first["input"]["user"]);
     assert_eq!(first["erased"], serde_json::json!(["/input/password", "/input/deep/0/token"]));
-    assert_eq!(first["masked"], serde_json::json!(["/input/card", "/input/user", "/result/reason"]));
+    assert_eq!(
+        first["masked"],
+        serde_json::json!(["/input/card", "/input/user", "/result/reason"])
+    );
 
     // What a team sees before it trusts it.
     let decisions = place.path("decisions.ndjson");
     std::fs::write(&decisions, records[..4].join("\n")).unwrap();
-    let shown = docket().arg("protect").arg(&pipeline).arg(&decisions).arg("--count").output().unwrap();
+    let shown =
+        docket().arg("protect").arg(&pipeline).arg(&decisions).arg("--count").output().unwrap();
     let text = String::from_utf8_lossy(&shown.stdout).into_owned();
-    let rows: Vec<String> = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
-    for row in ["opa erased /input/password 1", "rule 0 erased /input/deep/0/token 1", "rule 1 masked /input/user 2"] {
+    let rows: Vec<String> =
+        text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    for row in [
+        "opa erased /input/password 1",
+        "rule 0 erased /input/deep/0/token 1",
+        "rule 1 masked /input/user 2",
+    ] {
         assert!(shown.status.success() && rows.iter().any(|r| r == row), "{row}:\n{text}");
     }
     assert!(text.contains("d-3: mask_failed") && !text.contains("canary"), "{text}");
@@ -159,7 +220,13 @@ fn the_demo_ends_by_itself_and_shows_what_a_user_came_for() {
     let out = docket().args(["demo", "--for", "4s", "--rate", "100"]).output().unwrap();
     let text = String::from_utf8(out.stdout).unwrap();
     assert!(out.status.success(), "{text}\n{}", String::from_utf8_lossy(&out.stderr));
-    for wanted in ["Metrics: http://127.0.0.1:", "denied most", "ledger http/authz/decision", "decisions as spans", "└─ policy.decision"] {
+    for wanted in [
+        "Metrics: http://127.0.0.1:",
+        "denied most",
+        "ledger http/authz/decision",
+        "decisions as spans",
+        "└─ policy.decision",
+    ] {
         assert!(text.contains(wanted), "{wanted} is not in\n{text}");
     }
 }
@@ -171,11 +238,23 @@ fn the_demo_takes_the_users_own_logs_in_any_format() {
     let array = place.path("array.json");
     std::fs::write(&array, format!("[{}]", lines[..100].join(","))).unwrap();
     let cri = place.path("opa.log");
-    std::fs::write(&cri, lines[100..200].iter().map(|l| format!("2026-11-24T12:48:50.000000000Z stdout F {l}\n")).collect::<String>() + "what is this\n")
-        .unwrap();
+    std::fs::write(
+        &cri,
+        lines[100..200]
+            .iter()
+            .map(|l| format!("2026-11-24T12:48:50.000000000Z stdout F {l}\n"))
+            .collect::<String>()
+            + "what is this\n",
+    )
+    .unwrap();
     let gz = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/decisions-opa-1.22.2.ndjson.gz");
-    let mut child =
-        docket().arg("demo").args([array.to_str().unwrap(), cri.to_str().unwrap(), gz, "-"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut child = docket()
+        .arg("demo")
+        .args([array.to_str().unwrap(), cri.to_str().unwrap(), gz, "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
     use std::io::Write;
     child.stdin.take().unwrap().write_all((lines[200..].join("\n") + "\n").as_bytes()).unwrap();
     let out = child.wait_with_output().unwrap();
@@ -196,16 +275,21 @@ fn commands_say_what_is_wrong_and_the_way_out() {
     let bad = place.path("bad.yaml");
     std::fs::write(&bad, "name: x\nkafka: {brokers: \"127.0.0.1:1\"}\nsources: [{topic: t}]\nsinks: {a: {type: lokki}}\n").unwrap();
     let error = run(&["check", bad.to_str().unwrap()]);
-    assert!(error.contains("bad.yaml:4:19: unknown type \"lokki\"; did you mean \"loki\"?"), "{error}");
+    assert!(
+        error.contains("bad.yaml:4:19: unknown type \"lokki\"; did you mean \"loki\"?"),
+        "{error}"
+    );
     assert!(run(&["check", "/no/such/file.yaml"]).contains("/no/such/file.yaml: can't be read"));
-    std::fs::write(&bad, "name: x\nkafka: {brokers: \"127.0.0.1:1\"}\nsources: [{topic: t}]\n").unwrap();
+    std::fs::write(&bad, "name: x\nkafka: {brokers: \"127.0.0.1:1\"}\nsources: [{topic: t}]\n")
+        .unwrap();
     let error = run(&["setup", bad.to_str().unwrap()]);
     assert!(error.contains("Kafka at 127.0.0.1:1 can't be reached"), "{error}");
 }
 
 #[test]
 fn ready_made_pipelines_are_valid_and_pass_their_own_tests() {
-    let files = ["opa", "envoy", "kubernetes"].map(|name| format!("{}/pipelines/{name}.yaml", env!("CARGO_MANIFEST_DIR")));
+    let files = ["opa", "envoy", "kubernetes"]
+        .map(|name| format!("{}/pipelines/{name}.yaml", env!("CARGO_MANIFEST_DIR")));
     let out = docket().arg("check").args(&files).output().unwrap();
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
 }
@@ -219,7 +303,9 @@ fn missing_topics_are_named_with_the_command_that_makes_them() {
     let error = String::from_utf8(out.stderr).unwrap();
     assert!(!out.status.success());
     assert!(
-        error.contains("docket, rejects are missing and docket.create is false") && error.contains("kafka-topics.sh") && error.contains("--topic rejects"),
+        error.contains("docket, rejects are missing and docket.create is false")
+            && error.contains("kafka-topics.sh")
+            && error.contains("--topic rejects"),
         "{error}"
     );
 }
@@ -258,32 +344,58 @@ async fn refused_credentials_lose_nothing_and_a_refused_batch_is_bisected_to_the
     let mock = mock();
     let place = Place::new("fussy");
     let (loki, taken) = fussy_loki().await;
-    let sink = format!("  loki: {{type: loki, url: \"{loki}\", delivery: {{concurrency: 1, retry_initial: 50ms}}}}\n");
+    let sink = format!(
+        "  loki: {{type: loki, url: \"{loki}\", delivery: {{concurrency: 1, retry_initial: 50ms}}}}\n"
+    );
     let running = Running::start(&place, &file_pipeline(&place, &mock, &sink));
     let mut decisions = generated(64, 9);
-    let poisoned = decisions[20].replacen("{\"labels\"", "{\"custom\":{\"poison\":1},\"labels\"", 1);
+    let poisoned =
+        decisions[20].replacen("{\"labels\"", "{\"custom\":{\"poison\":1},\"labels\"", 1);
     assert_ne!(poisoned, decisions[20]);
     decisions[20] = poisoned.clone();
     produce(&mock.bootstrap(), "source", &decisions);
     let refused = ["sink=\"loki\"", "outcome=\"refused\""];
-    let metrics = running.until("63 delivered, one refused", 60, |m| m.delivered("loki") == 63 && m.sum("docket_sink_records_total", &refused) == 1).await;
+    let metrics = running
+        .until("63 delivered, one refused", 60, |m| {
+            m.delivered("loki") == 63 && m.sum("docket_sink_records_total", &refused) == 1
+        })
+        .await;
     assert_eq!(metrics.delivered("file"), 64, "the sink beside it has them all");
-    assert_eq!(metrics.sum("docket_sink_requests_total", &["sink=\"loki\"", "outcome=\"credentials\""]), 2);
-    assert_eq!(metrics.sum("docket_sink_requests_total", &["sink=\"loki\"", "outcome=\"throttled\""]), 1);
-    assert_eq!(metrics.sum("docket_sink_requests_total", &["sink=\"loki\"", "outcome=\"server\""]), 1);
+    assert_eq!(
+        metrics.sum("docket_sink_requests_total", &["sink=\"loki\"", "outcome=\"credentials\""]),
+        2
+    );
+    assert_eq!(
+        metrics.sum("docket_sink_requests_total", &["sink=\"loki\"", "outcome=\"throttled\""]),
+        1
+    );
+    assert_eq!(
+        metrics.sum("docket_sink_requests_total", &["sink=\"loki\"", "outcome=\"server\""]),
+        1
+    );
     assert_eq!(metrics.sum("docket_sink_failing", &["sink=\"loki\""]), 0);
     running.stop();
 
     let text = taken.lock().unwrap().join("\n");
     for (i, decision) in decisions.iter().enumerate() {
-        let id = serde_json::from_str::<Value>(decision).unwrap()["decision_id"].as_str().unwrap().to_owned();
+        let id = serde_json::from_str::<Value>(decision).unwrap()["decision_id"]
+            .as_str()
+            .unwrap()
+            .to_owned();
         assert_eq!(text.contains(&format!("\"decision_id\":\"{id}\"")), i != 20, "{i}");
     }
     let rejects = read_all(&mock.bootstrap(), "rejects");
     assert_eq!(rejects.len(), 1);
     assert!(rejects[0].value.starts_with(poisoned.strip_suffix('}').unwrap().as_bytes()));
     let headers = &rejects[0].headers;
-    assert_eq!((headers["docket-stage"].as_str(), headers["docket-sink"].as_str(), headers["docket-status"].as_str()), ("deliver", "loki", "400"));
+    assert_eq!(
+        (
+            headers["docket-stage"].as_str(),
+            headers["docket-sink"].as_str(),
+            headers["docket-status"].as_str()
+        ),
+        ("deliver", "loki", "400")
+    );
 }
 
 /// Vector 9251: a process that can't be stopped while a sink takes nothing.
@@ -293,18 +405,21 @@ async fn a_stop_ends_in_time_though_a_sink_hangs() {
     let place = Place::new("hangs");
     // Takes connections, and never answers.
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let sink = format!("  loki: {{type: loki, url: \"http://{}\"}}\n", listener.local_addr().unwrap());
+    let sink =
+        format!("  loki: {{type: loki, url: \"http://{}\"}}\n", listener.local_addr().unwrap());
     tokio::spawn(async move {
         let mut held = Vec::new();
         while let Ok((stream, _)) = listener.accept().await {
             held.push(stream);
         }
     });
-    let running = Running::start_with(&place, &file_pipeline(&place, &mock, &sink), &["--drain", "2s"]);
+    let running =
+        Running::start_with(&place, &file_pipeline(&place, &mock, &sink), &["--drain", "2s"]);
     produce(&mock.bootstrap(), "source", generated(100, 2));
     running
         .until("the other sink has them all, and Loki's are on their way", 60, |m| {
-            m.delivered("file") == 100 && m.sum("docket_sink_in_flight_records", &["sink=\"loki\""]) == 100
+            m.delivered("file") == 100
+                && m.sum("docket_sink_in_flight_records", &["sink=\"loki\""]) == 100
         })
         .await;
     let asked = std::time::Instant::now();

@@ -15,7 +15,8 @@ const TOP: f64 = 14.0;
 const BOTTOM: f64 = 24.0;
 
 /// In the order in which they are used.
-pub const COLOURS: [&str; 8] = ["#0072b2", "#e69f00", "#009e73", "#d55e00", "#56b4e9", "#cc79a7", "#999999", "#333333"];
+pub const COLOURS: [&str; 8] =
+    ["#0072b2", "#e69f00", "#009e73", "#d55e00", "#56b4e9", "#cc79a7", "#999999", "#333333"];
 
 /// A number for people: 1.2 k, 34 M.
 pub fn human(n: f64) -> String {
@@ -34,7 +35,8 @@ pub fn human(n: f64) -> String {
         a => (1.0 - a.log10().floor()).clamp(2.0, 12.0) as usize,
     };
     let text = format!("{value:.digits$}");
-    let text = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
+    let text =
+        if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
     format!("{text}{unit}")
 }
 
@@ -43,7 +45,11 @@ fn ticks(most: f64) -> Vec<f64> {
     let most = if most > 0.0 { most } else { 1.0 };
     let rough = most / 4.0;
     let power = 10f64.powf(rough.log10().floor());
-    let step = [1.0, 2.0, 2.5, 5.0, 10.0].into_iter().map(|s| s * power).find(|s| *s >= rough).unwrap_or(power);
+    let step = [1.0, 2.0, 2.5, 5.0, 10.0]
+        .into_iter()
+        .map(|s| s * power)
+        .find(|s| *s >= rough)
+        .unwrap_or(power);
     (0..=(most / step).ceil() as usize).map(|i| i as f64 * step).collect()
 }
 
@@ -72,13 +78,26 @@ impl Frame {
     /// Times to name: at most ten, at round hours or days.
     fn times(&self) -> Vec<(Nanos, String)> {
         let span = self.to - self.from;
-        let step = [1, 2, 3, 6, 12, 24, 48, 168, 336, 720, 2160, 8760].into_iter().map(|h| h * HOUR).find(|s| span / s <= 10).unwrap_or(span.max(1));
-        let first = self.from.div_euclid(step) * step + if self.from.rem_euclid(step) == 0 { 0 } else { step };
+        let step = [1, 2, 3, 6, 12, 24, 48, 168, 336, 720, 2160, 8760]
+            .into_iter()
+            .map(|h| h * HOUR)
+            .find(|s| span / s <= 10)
+            .unwrap_or(span.max(1));
+        let first = self.from.div_euclid(step) * step
+            + if self.from.rem_euclid(step) == 0 { 0 } else { step };
         let name = |at: Nanos| {
             let text = time::format(at);
-            if step < DAY && at % (DAY) != 0 { text[11..16].to_owned() } else { text[5..10].to_owned() }
+            if step < DAY && at % (DAY) != 0 {
+                text[11..16].to_owned()
+            } else {
+                text[5..10].to_owned()
+            }
         };
-        (0..).map(|i| first + i * step).take_while(|at| *at <= self.to).map(|at| (at, name(at))).collect()
+        (0..)
+            .map(|i| first + i * step)
+            .take_while(|at| *at <= self.to)
+            .map(|at| (at, name(at)))
+            .collect()
     }
 
     fn draw(&self, label: &str, inside: &Markup) -> Markup {
@@ -124,7 +143,13 @@ fn outline(frame: &Frame, from: Nanos, width: Nanos, values: impl Iterator<Item 
     for (i, value) in values.enumerate() {
         let start = from + i as Nanos * width;
         let y = px(frame.y(value));
-        let _ = write!(path, "{}{},{y}L{},{y}", if i == 0 { "M" } else { "L" }, px(frame.x(start)), px(frame.x(start + width)));
+        let _ = write!(
+            path,
+            "{}{},{y}L{},{y}",
+            if i == 0 { "M" } else { "L" },
+            px(frame.x(start)),
+            px(frame.x(start + width))
+        );
     }
     path
 }
@@ -167,7 +192,8 @@ pub fn stack(from: Nanos, width: Nanos, series: &[Steps]) -> Markup {
         }
         path + "Z"
     };
-    let names: Vec<(&str, &str)> = series.iter().zip(COLOURS.iter().cycle()).map(|(s, c)| (s.name.as_str(), *c)).collect();
+    let names: Vec<(&str, &str)> =
+        series.iter().zip(COLOURS.iter().cycle()).map(|(s, c)| (s.name.as_str(), *c)).collect();
     html! {
         (legend(&names))
         (frame.draw("stacked", &html! {
@@ -190,11 +216,17 @@ pub struct Bar {
 pub fn growth(bars: &[Bar], ahead: &[(Nanos, [f64; 3])]) -> Markup {
     let (Some(first), Some(last)) = (bars.first(), bars.last()) else { return html! {} };
     let to = ahead.last().map_or(last.at, |(at, _)| *at) + DAY;
-    let most = bars.iter().map(|b| b.value).chain(ahead.iter().map(|(_, day)| day[2])).fold(0.0, f64::max);
+    let most =
+        bars.iter().map(|b| b.value).chain(ahead.iter().map(|(_, day)| day[2])).fold(0.0, f64::max);
     let frame = Frame::new(first.at, to, most, 260.0);
     let wide = (frame.x(first.at + DAY) - frame.x(first.at) - 1.0).max(0.6);
     let middle = |at: Nanos| px(frame.x(at + DAY / 2));
-    let points = |of: usize| ahead.iter().map(|(at, day)| format!("{},{}", middle(*at), px(frame.y(day[of])))).collect::<Vec<_>>();
+    let points = |of: usize| {
+        ahead
+            .iter()
+            .map(|(at, day)| format!("{},{}", middle(*at), px(frame.y(day[of]))))
+            .collect::<Vec<_>>()
+    };
     let (low, expected, mut high) = (points(0), points(1), points(2));
     high.reverse();
     html! {
@@ -224,7 +256,11 @@ pub struct Named {
 pub fn bars(rows: &[Named], names: &[&str]) -> Markup {
     const ROW: f64 = 26.0;
     const TEXT: f64 = 330.0;
-    let most = rows.iter().flat_map(|r| [r.value, r.second.unwrap_or_default()]).fold(0.0, f64::max).max(f64::MIN_POSITIVE);
+    let most = rows
+        .iter()
+        .flat_map(|r| [r.value, r.second.unwrap_or_default()])
+        .fold(0.0, f64::max)
+        .max(f64::MIN_POSITIVE);
     let wide = |value: f64| px((value / most * (WIDTH - TEXT - 190.0)).max(1.0));
     let height = ROW * rows.len() as f64 + 4.0;
     let coloured: Vec<(&str, &str)> = names.iter().copied().zip([COLOURS[0], COLOURS[1]]).collect();
@@ -251,7 +287,11 @@ pub fn bars(rows: &[Named], names: &[&str]) -> Markup {
 fn short(name: &str) -> String {
     const FITS: usize = 46;
     let count = name.chars().count();
-    if count <= FITS { name.to_owned() } else { format!("…{}", name.chars().skip(count - FITS + 1).collect::<String>()) }
+    if count <= FITS {
+        name.to_owned()
+    } else {
+        format!("…{}", name.chars().skip(count - FITS + 1).collect::<String>())
+    }
 }
 
 #[cfg(test)]

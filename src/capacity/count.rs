@@ -75,7 +75,9 @@ impl Keys {
     }
 
     fn iter(&self) -> impl Iterator<Item = (&str, &str, usize)> {
-        self.ids.iter().flat_map(|(service, names)| names.iter().map(move |(name, id)| (service.as_str(), name.as_str(), *id)))
+        self.ids.iter().flat_map(|(service, names)| {
+            names.iter().map(move |(name, id)| (service.as_str(), name.as_str(), *id))
+        })
     }
 }
 
@@ -194,7 +196,10 @@ impl Counter {
         self.first = self.first.min(at);
         self.last = self.last.max(at);
         self.bytes += record.raw.len() as u64;
-        let (denied, failed) = (record.verdict == Verdict::Deny, matches!(record.verdict, Verdict::Error | Verdict::Undefined));
+        let (denied, failed) = (
+            record.verdict == Verdict::Deny,
+            matches!(record.verdict, Verdict::Error | Verdict::Undefined),
+        );
         let loads = &mut self.loads;
         let mut new = |timed: bool| {
             loads.push(Load { latency: timed.then(Latency::default), ..Load::default() });
@@ -267,7 +272,10 @@ impl Counter {
             let busiest = |chunk: usize| {
                 let sums = page.chunks(chunk).map(|seconds| seconds.iter().sum::<u32>());
                 // The first of equals.
-                let (at, most) = sums.enumerate().max_by_key(|(at, n)| (*n, std::cmp::Reverse(*at))).unwrap_or_default();
+                let (at, most) = sums
+                    .enumerate()
+                    .max_by_key(|(at, n)| (*n, std::cmp::Reverse(*at)))
+                    .unwrap_or_default();
                 (most, hour * HOUR + (at * chunk) as Nanos * SECOND)
             };
             of.second = of.second.max(busiest(1));

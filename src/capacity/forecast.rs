@@ -59,17 +59,21 @@ impl Fit {
         if weekly {
             // Each day as a part of the week around it, so that growth is no part of it.
             for (of, level) in weekdays.iter_mut().enumerate() {
-                let parts = days.windows(7).filter(|week| weekday(week[3].0) == of && week[6].0 - week[0].0 == 6).filter_map(|week| {
-                    let mean = week.iter().map(|(_, n)| n).sum::<f64>() / 7.0;
-                    (mean > 0.0).then_some(week[3].1 / mean)
-                });
+                let parts = days
+                    .windows(7)
+                    .filter(|week| weekday(week[3].0) == of && week[6].0 - week[0].0 == 6)
+                    .filter_map(|week| {
+                        let mean = week.iter().map(|(_, n)| n).sum::<f64>() / 7.0;
+                        (mean > 0.0).then_some(week[3].1 / mean)
+                    });
                 let parts: Vec<f64> = parts.collect();
                 if !parts.is_empty() {
                     *level = median(parts).max(0.01);
                 }
             }
         }
-        let flat: Vec<(f64, f64)> = days.iter().map(|(day, n)| (*day as f64, n / weekdays[weekday(*day)])).collect();
+        let flat: Vec<(f64, f64)> =
+            days.iter().map(|(day, n)| (*day as f64, n / weekdays[weekday(*day)])).collect();
         // Theil and Sen: the median of all slopes.
         let mut slopes = Vec::with_capacity(flat.len() * flat.len() / 2);
         for (i, (x1, y1)) in flat.iter().enumerate() {
@@ -77,7 +81,8 @@ impl Fit {
         }
         let slope = median(slopes);
         let level = median(flat.iter().map(|(x, y)| y - slope * x).collect());
-        let spread = 1.4826 * median(flat.iter().map(|(x, y)| (y - level - slope * x).abs()).collect());
+        let spread =
+            1.4826 * median(flat.iter().map(|(x, y)| (y - level - slope * x).abs()).collect());
         let count = flat.len() as f64;
         let middle = flat.iter().map(|(x, _)| x).sum::<f64>() / count;
         let spread_of_days = flat.iter().map(|(x, _)| (x - middle).powi(2)).sum();
@@ -101,7 +106,8 @@ fn errors(days: &[(i64, f64)], weekly: bool) -> Vec<f64> {
     let horizon = (days.len() / 4).clamp(1, 7);
     let tried = (days.len() - days.len() / 3..days.len()).filter_map(|at| {
         let known = &days[..at + 1 - horizon];
-        (known.len() >= FEWEST && days[at].1 > 0.0).then(|| (Fit::new(known, weekly).at(days[at].0) / days[at].1 - 1.0).abs())
+        (known.len() >= FEWEST && days[at].1 > 0.0)
+            .then(|| (Fit::new(known, weekly).at(days[at].0) / days[at].1 - 1.0).abs())
     });
     tried.collect()
 }
@@ -128,7 +134,18 @@ pub fn line(days: &[(i64, f64)], ahead: u64) -> Vec<(i64, [f64; 3])> {
     let (Some((last, _)), true) = (days.last(), days.len() >= FEWEST) else { return Vec::new() };
     let (fit, _, _) = fit(days);
     let ahead = i64::try_from(ahead).unwrap_or_default();
-    (last + 1..=last + ahead).map(|day| (day, [(fit.at(day) - fit.margin(day)).max(0.0), fit.at(day), fit.at(day) + fit.margin(day)])).collect()
+    (last + 1..=last + ahead)
+        .map(|day| {
+            (
+                day,
+                [
+                    (fit.at(day) - fit.margin(day)).max(0.0),
+                    fit.at(day),
+                    fit.at(day) + fit.margin(day),
+                ],
+            )
+        })
+        .collect()
 }
 
 /// What whole days foretell, if there are enough of them.

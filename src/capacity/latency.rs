@@ -71,7 +71,12 @@ impl Latency {
     /// A decision's timers that are not the whole: name and nanoseconds.
     pub fn timers<'a>(record: &Record<'a>) -> Vec<(&'a str, u64)> {
         let members = record.get("metrics").into_iter().flat_map(json::members);
-        members.filter_map(|m| Some((m.name.strip_prefix("timer_")?.strip_suffix("_ns")?, json::as_u64(m.value)?))).filter(|(name, _)| *name != WHOLE).collect()
+        members
+            .filter_map(|m| {
+                Some((m.name.strip_prefix("timer_")?.strip_suffix("_ns")?, json::as_u64(m.value)?))
+            })
+            .filter(|(name, _)| *name != WHOLE)
+            .collect()
     }
 
     pub fn add(&mut self, nanos: u64, timers: &[(&str, u64)]) {
@@ -120,11 +125,16 @@ impl Latency {
             for (name, nanos) in self.timers.range(from..).flat_map(|(_, sums)| sums) {
                 *sums.entry(name).or_default() += nanos;
             }
-            sums.into_iter().map(|(name, nanos)| (name, nanos as f64 / whole.max(1) as f64)).collect()
+            sums.into_iter()
+                .map(|(name, nanos)| (name, nanos as f64 / whole.max(1) as f64))
+                .collect()
         };
         let (all, slowest) = (parts(0), parts(slow));
-        let timer =
-            |(name, part): (&&str, &f64)| Timer { name: (*name).to_owned(), part: *part, part_of_slowest: slowest.get(name).copied().unwrap_or_default() };
+        let timer = |(name, part): (&&str, &f64)| Timer {
+            name: (*name).to_owned(),
+            part: *part,
+            part_of_slowest: slowest.get(name).copied().unwrap_or_default(),
+        };
         let mut timers: Vec<Timer> = all.iter().map(timer).collect();
         timers.sort_by(|a, b| b.part.total_cmp(&a.part));
         timers
@@ -142,7 +152,8 @@ mod tests {
             latency.add(100_000, &[("rego_query_eval", 60_000), ("rego_input_parse", 20_000)]);
         }
         for _ in 0..5 {
-            latency.add(50_000_000, &[("rego_query_eval", 49_000_000), ("rego_input_parse", 20_000)]);
+            latency
+                .add(50_000_000, &[("rego_query_eval", 49_000_000), ("rego_input_parse", 20_000)]);
         }
         let seen = latency.evaluation().unwrap();
         assert_eq!((seen.decisions, seen.sum_ns), (100, 259_500_000));

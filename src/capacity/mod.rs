@@ -213,27 +213,51 @@ pub fn review(mut counter: Counter, asked: Asked) -> Option<Review> {
     let seconds = ((to - from) as f64 / SECOND as f64).max(1.0);
     let whole = counter.whole();
     let busy: u64 = whole.hours.values().map(|h| h.busy).sum();
-    let part = |service: &str, name: &str, load: &Load| part(service, name, load, seconds, busy, asked.cores);
+    let part = |service: &str, name: &str, load: &Load| {
+        part(service, name, load, seconds, busy, asked.cores)
+    };
     let total = part("", "", whole);
-    let mut services: Vec<Part> = counter.services().map(|(service, name, load)| part(service, name, load)).collect();
-    let mut policies: Vec<Part> = counter.policies().map(|(service, name, load)| part(service, name, load)).collect();
-    let mut opas: Vec<Part> = counter.opas().map(|(service, name, load)| part(service, name, load)).collect();
+    let mut services: Vec<Part> =
+        counter.services().map(|(service, name, load)| part(service, name, load)).collect();
+    let mut policies: Vec<Part> =
+        counter.policies().map(|(service, name, load)| part(service, name, load)).collect();
+    let mut opas: Vec<Part> =
+        counter.opas().map(|(service, name, load)| part(service, name, load)).collect();
     for parts in [&mut services, &mut policies] {
-        parts.sort_by(|a, b| b.decisions.cmp(&a.decisions).then_with(|| (&a.service, &a.name).cmp(&(&b.service, &b.name))));
+        parts.sort_by(|a, b| {
+            b.decisions
+                .cmp(&a.decisions)
+                .then_with(|| (&a.service, &a.name).cmp(&(&b.service, &b.name)))
+        });
     }
     let headroom = |p: &Part| p.busy.and_then(|b| b.headroom).unwrap_or(f64::INFINITY);
-    opas.sort_by(|a, b| headroom(a).total_cmp(&headroom(b)).then_with(|| (&a.service, &a.name).cmp(&(&b.service, &b.name))));
+    opas.sort_by(|a, b| {
+        headroom(a)
+            .total_cmp(&headroom(b))
+            .then_with(|| (&a.service, &a.name).cmp(&(&b.service, &b.name)))
+    });
 
     let mut hours = Hours(vec![("all", String::new(), String::new(), whole.hours.clone())]);
     let mut rest: Vec<_> = Vec::new();
-    rest.extend(counter.services().map(|(s, n, load)| ("service", s.to_owned(), n.to_owned(), load.hours.clone())));
-    rest.extend(counter.policies().map(|(s, n, load)| ("policy", s.to_owned(), n.to_owned(), load.hours.clone())));
-    rest.extend(counter.opas().map(|(s, n, load)| ("opa", s.to_owned(), n.to_owned(), load.hours.clone())));
+    rest.extend(
+        counter
+            .services()
+            .map(|(s, n, load)| ("service", s.to_owned(), n.to_owned(), load.hours.clone())),
+    );
+    rest.extend(
+        counter
+            .policies()
+            .map(|(s, n, load)| ("policy", s.to_owned(), n.to_owned(), load.hours.clone())),
+    );
+    rest.extend(
+        counter.opas().map(|(s, n, load)| ("opa", s.to_owned(), n.to_owned(), load.hours.clone())),
+    );
     rest.sort_by(|a, b| (a.0, &a.1, &a.2).cmp(&(b.0, &b.1, &b.2)));
     hours.0.extend(rest);
 
     let days = days(whole, from, to, &asked.history);
-    let known: Vec<(i64, f64)> = days.iter().filter(|d| d.whole).map(|d| (d.number, d.decisions)).collect();
+    let known: Vec<(i64, f64)> =
+        days.iter().filter(|d| d.whole).map(|d| (d.number, d.decisions)).collect();
     let mut volumes = asked.volumes;
     for volume in &mut volumes {
         volume.bytes = volume.bytes_per_decision * total.decisions as f64;
@@ -275,18 +299,29 @@ fn part(service: &str, name: &str, load: &Load, seconds: f64, all_busy: u64, cor
     let (decisions, timed, busy) = (sum(|h| h.decisions), sum(|h| h.timed), sum(|h| h.busy));
     // The first of equals.
     let peak = |of: fn(&Hour) -> (u32, Nanos), of_seconds: f64| {
-        let (most, at) = load.hours.values().map(of).max_by_key(|(n, at)| (*n, std::cmp::Reverse(*at))).unwrap_or_default();
+        let (most, at) = load
+            .hours
+            .values()
+            .map(of)
+            .max_by_key(|(n, at)| (*n, std::cmp::Reverse(*at)))
+            .unwrap_or_default();
         Peak { per_second: f64::from(most) / of_seconds, at }
     };
     let peak_second = peak(|h| h.second, 1.0);
     let busy_of = (timed > 0).then(|| {
         let mean_ns = busy as f64 / timed as f64;
         // Of decisions whose time is not known, it is taken to be the same.
-        let cores_of = |busy: u64, timed: u64, decisions: u64, seconds: f64| busy as f64 / 1e9 / seconds * decisions as f64 / timed.max(1) as f64;
+        let cores_of = |busy: u64, timed: u64, decisions: u64, seconds: f64| {
+            busy as f64 / 1e9 / seconds * decisions as f64 / timed.max(1) as f64
+        };
         let peak_second_cores = peak_second.per_second * mean_ns / 1e9;
         Busy {
             mean_cores: cores_of(busy, timed, decisions, seconds),
-            peak_hour_cores: load.hours.values().map(|h| cores_of(h.busy, h.timed, h.decisions, 3600.0)).fold(0.0, f64::max),
+            peak_hour_cores: load
+                .hours
+                .values()
+                .map(|h| cores_of(h.busy, h.timed, h.decisions, 3600.0))
+                .fold(0.0, f64::max),
             peak_second_cores,
             mean_ns,
             slower_when_busy: slower_when_busy(load),
@@ -317,7 +352,10 @@ fn slower_when_busy(load: &Load) -> Option<f64> {
     }
     hours.sort_by_key(|h| h.decisions);
     let (quiet, busy) = hours.split_at(hours.len() / 2);
-    let mean = |hours: &[&Hour]| hours.iter().map(|h| h.busy).sum::<u64>() as f64 / hours.iter().map(|h| h.timed).sum::<u64>().max(1) as f64;
+    let mean = |hours: &[&Hour]| {
+        hours.iter().map(|h| h.busy).sum::<u64>() as f64
+            / hours.iter().map(|h| h.timed).sum::<u64>().max(1) as f64
+    };
     let quiet = mean(quiet);
     (quiet > 0.0).then(|| mean(busy) / quiet)
 }
@@ -329,17 +367,34 @@ fn days(whole: &Load, from: Nanos, to: Nanos, history: &BTreeMap<i64, f64>) -> V
     }
     let (first, last) = (from.div_euclid(DAY), to.div_euclid(DAY));
     // A first day that begins late, and a last one that ends early, are not whole.
-    let whole = |day: i64| (day > first || from - first * DAY < HOUR) && (day < last || (last + 1) * DAY - to < HOUR);
+    let whole = |day: i64| {
+        (day > first || from - first * DAY < HOUR) && (day < last || (last + 1) * DAY - to < HOUR)
+    };
     let named = |day: i64| time::format(day * DAY)[..10].to_owned();
     let mut days: Vec<Day> = (first..=last)
-        .map(|day| Day { day: named(day), number: day, decisions: sums.get(&day).copied().unwrap_or_default(), whole: whole(day), from_prometheus: false })
+        .map(|day| Day {
+            day: named(day),
+            number: day,
+            decisions: sums.get(&day).copied().unwrap_or_default(),
+            whole: whole(day),
+            from_prometheus: false,
+        })
         .collect();
     // Prometheus knows whole days that the docket does not.
     for (number, decisions) in history.range(..last) {
         match days.iter_mut().find(|day| day.number == *number) {
             Some(day) if day.whole => {}
-            Some(day) => *day = Day { decisions: *decisions, whole: true, from_prometheus: true, ..day.clone() },
-            None => days.push(Day { day: named(*number), number: *number, decisions: *decisions, whole: true, from_prometheus: true }),
+            Some(day) => {
+                *day =
+                    Day { decisions: *decisions, whole: true, from_prometheus: true, ..day.clone() }
+            }
+            None => days.push(Day {
+                day: named(*number),
+                number: *number,
+                decisions: *decisions,
+                whole: true,
+                from_prometheus: true,
+            }),
         }
     }
     days.sort_by_key(|day| day.number);
@@ -373,7 +428,8 @@ fn revisions(counter: &Counter) -> Vec<Revision> {
         let part = |r: &Revision| r.denied as f64 / r.decisions.max(1) as f64;
         this.before = Some(before.revision.clone());
         this.denied_change = Some(part(this) - part(before));
-        let p95 = |r: &Revision| r.evaluation.as_ref().map(|e| e.p95_ns as f64).filter(|n| *n > 0.0);
+        let p95 =
+            |r: &Revision| r.evaluation.as_ref().map(|e| e.p95_ns as f64).filter(|n| *n > 0.0);
         this.p95_factor = p95(this).zip(p95(before)).map(|(now, then)| now / then);
     }
     all
@@ -382,7 +438,12 @@ fn revisions(counter: &Counter) -> Vec<Revision> {
 fn spare(services: &[Part], counter: &Counter, to: Nanos, cores: f64) -> Vec<Spare> {
     let since = to.div_euclid(HOUR) - DAY / HOUR;
     let spare = |part: &Part| {
-        let opas = counter.opas().filter(|(service, _, load)| *service == part.service && load.hours.range(since + 1..).next().is_some()).count();
+        let opas = counter
+            .opas()
+            .filter(|(service, _, load)| {
+                *service == part.service && load.hours.range(since + 1..).next().is_some()
+            })
+            .count();
         let busy = part.busy.filter(|b| b.peak_second_cores > 0.0)?;
         let headroom = |opas: usize| opas as f64 * cores / busy.peak_second_cores;
         (opas > 0).then(|| Spare {

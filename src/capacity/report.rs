@@ -86,7 +86,11 @@ fn bytes(n: f64) -> String {
         n /= 1024.0;
         unit += 1;
     }
-    if n >= 100.0 || unit == 0 { format!("{n:.0} {}", units[unit]) } else { format!("{n:.1} {}", units[unit]) }
+    if n >= 100.0 || unit == 0 {
+        format!("{n:.0} {}", units[unit])
+    } else {
+        format!("{n:.1} {}", units[unit])
+    }
 }
 
 fn percent(part: f64) -> String {
@@ -136,7 +140,8 @@ fn named(part: &Part) -> String {
 
 fn cards(review: &Review) -> Markup {
     let total = &review.total;
-    let card = |value: String, what: String| html! { div class="card" { b { (value) } span { (what) } } };
+    let card =
+        |value: String, what: String| html! { div class="card" { b { (value) } span { (what) } } };
     let busy = total.busy.unwrap_or_default();
     html! {
         div class="cards" {
@@ -161,19 +166,42 @@ fn load(review: &Review) -> Markup {
     let (first, last) = (review.from.div_euclid(HOUR), review.to.div_euclid(HOUR));
     let Some((_, _, _, all)) = review.hours.0.first() else { return html! {} };
     let every = |value: &dyn Fn(i64) -> f64| (first..=last).map(value).collect::<Vec<f64>>();
-    let mean = Steps { name: "decisions a second, by the hour".into(), values: every(&|h| all.get(&h).map_or(0.0, |h| h.decisions as f64 / 3600.0)) };
-    let peak = Steps { name: "its busiest minute".into(), values: every(&|h| all.get(&h).map_or(0.0, |h| f64::from(h.minute.0) / 60.0)) };
+    let mean = Steps {
+        name: "decisions a second, by the hour".into(),
+        values: every(&|h| all.get(&h).map_or(0.0, |h| h.decisions as f64 / 3600.0)),
+    };
+    let peak = Steps {
+        name: "its busiest minute".into(),
+        values: every(&|h| all.get(&h).map_or(0.0, |h| f64::from(h.minute.0) / 60.0)),
+    };
     let leading: Vec<&Part> = review.services.iter().take(chart::COLOURS.len() - 1).collect();
-    let of = |service: &str| review.hours.0.iter().find(|(dimension, s, _, _)| *dimension == "service" && s == service).map(|(_, _, _, hours)| hours);
+    let of = |service: &str| {
+        review
+            .hours
+            .0
+            .iter()
+            .find(|(dimension, s, _, _)| *dimension == "service" && s == service)
+            .map(|(_, _, _, hours)| hours)
+    };
     let mut stack: Vec<Steps> = leading
         .iter()
         .map(|part| {
             let hours = of(&part.service);
-            Steps { name: part.service.clone(), values: every(&|h| hours.and_then(|hours| hours.get(&h)).map_or(0.0, |h| h.decisions as f64 / 3600.0)) }
+            Steps {
+                name: part.service.clone(),
+                values: every(&|h| {
+                    hours
+                        .and_then(|hours| hours.get(&h))
+                        .map_or(0.0, |h| h.decisions as f64 / 3600.0)
+                }),
+            }
         })
         .collect();
     if review.services.len() > leading.len() {
-        let rest = |h: i64| all.get(&h).map_or(0.0, |h| h.decisions as f64 / 3600.0) - stack.iter().map(|s| s.values[(h - first) as usize]).sum::<f64>();
+        let rest = |h: i64| {
+            all.get(&h).map_or(0.0, |h| h.decisions as f64 / 3600.0)
+                - stack.iter().map(|s| s.values[(h - first) as usize]).sum::<f64>()
+        };
         let values = every(&|h| rest(h).max(0.0));
         stack.push(Steps { name: "all others".into(), values });
     }
@@ -212,10 +240,20 @@ fn more(rows: usize) -> Markup {
 }
 
 fn growth(review: &Review) -> Markup {
-    let bars: Vec<Bar> = review.days.iter().map(|d| Bar { at: d.number * DAY, value: d.decisions, pale: !d.whole || d.from_prometheus }).collect();
-    let known: Vec<(i64, f64)> = review.days.iter().filter(|d| d.whole).map(|d| (d.number, d.decisions)).collect();
+    let bars: Vec<Bar> = review
+        .days
+        .iter()
+        .map(|d| Bar {
+            at: d.number * DAY,
+            value: d.decisions,
+            pale: !d.whole || d.from_prometheus,
+        })
+        .collect();
+    let known: Vec<(i64, f64)> =
+        review.days.iter().filter(|d| d.whole).map(|d| (d.number, d.decisions)).collect();
     let ahead = review.forecast.as_ref().map_or(0, |f| f.days_ahead);
-    let line: Vec<(Nanos, [f64; 3])> = forecast::line(&known, ahead).into_iter().map(|(day, of)| (day * DAY, of)).collect();
+    let line: Vec<(Nanos, [f64; 3])> =
+        forecast::line(&known, ahead).into_iter().map(|(day, of)| (day * DAY, of)).collect();
     let peak = review.total.peak_second.per_second;
     html! {
         h2 { "Growth" }
@@ -241,7 +279,8 @@ fn growth(review: &Review) -> Markup {
 }
 
 fn evaluation(review: &Review) -> Markup {
-    let mut slow: Vec<(&Part, &Evaluation)> = review.policies.iter().filter_map(|p| Some((p, p.evaluation.as_ref()?))).collect();
+    let mut slow: Vec<(&Part, &Evaluation)> =
+        review.policies.iter().filter_map(|p| Some((p, p.evaluation.as_ref()?))).collect();
     slow.sort_by_key(|(_, e)| std::cmp::Reverse(e.p99_ns));
     let Some(all) = &review.total.evaluation else {
         return html! { h2 { "Evaluation time" } p { "The decisions carry no timers (" code { "metrics.timer_server_handler_ns" } ")." } };
@@ -276,13 +315,18 @@ fn evaluation(review: &Review) -> Markup {
 }
 
 fn cost(review: &Review) -> Markup {
-    let mut dear: Vec<(&Part, f64)> = review.policies.iter().filter_map(|p| Some((p, p.cost?))).collect();
+    let mut dear: Vec<(&Part, f64)> =
+        review.policies.iter().filter_map(|p| Some((p, p.cost?))).collect();
     dear.sort_by(|a, b| b.1.total_cmp(&a.1));
     let said = |part: &Part, cost: f64| {
         let busy = part.busy.unwrap_or_default();
         format!("{}; {} cores", percent(cost), cores(busy.mean_cores))
     };
-    let rows: Vec<Named> = dear.iter().take(12).map(|(p, cost)| Named { name: named(p), value: *cost, second: None, said: said(p, *cost) }).collect();
+    let rows: Vec<Named> = dear
+        .iter()
+        .take(12)
+        .map(|(p, cost)| Named { name: named(p), value: *cost, second: None, said: said(p, *cost) })
+        .collect();
     html! {
         @if !rows.is_empty() {
             h2 { "Cost of each policy" }

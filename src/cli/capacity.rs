@@ -69,7 +69,11 @@ pub async fn run(args: Args) -> CommandResult {
     let past = Past::open(&pipeline, "capacity", &pipeline.docket_topic(), args.since, args.until)?;
     let mut counter = Counter::new(capacity::believed(now));
     let mut scales = scales(&pipeline, past.offsets())?;
-    let mut read = Read { topic: pipeline.docket_topic(), history: args.prometheus.as_deref().map(without_credentials), ..Read::default() };
+    let mut read = Read {
+        topic: pipeline.docket_topic(),
+        history: args.prometheus.as_deref().map(without_credentials),
+        ..Read::default()
+    };
     let bar = super::progress(past.offsets(), "counting");
     past.read(&mut |n| bar.inc(n), &mut |message| {
         let value = message.payload().unwrap_or_default();
@@ -87,20 +91,45 @@ pub async fn run(args: Args) -> CommandResult {
     let volumes = scales.into_iter().map(Scale::volume).collect();
     let ahead = (args.ahead.as_secs() / 86_400).clamp(1, 730);
     let unreadable = read.unreadable;
-    let asked = Asked { pipeline: pipeline.name().to_owned(), cores: args.cores, ahead, history, volumes, read };
+    let asked = Asked {
+        pipeline: pipeline.name().to_owned(),
+        cores: args.cores,
+        ahead,
+        history,
+        volumes,
+        read,
+    };
     let Some(review) = capacity::review(counter, asked) else {
-        return Err(format!("there are no decisions in {} from there on; --since start reads all that it holds", pipeline.docket_topic()).into());
+        return Err(format!(
+            "there are no decisions in {} from there on; --since start reads all that it holds",
+            pipeline.docket_topic()
+        )
+        .into());
     };
     let mut written = Vec::new();
-    for (suffix, text) in [("html", report::html(&review, now)), ("json", serde_json::to_string_pretty(&review)? + "\n"), ("csv", table::csv(&review))] {
+    for (suffix, text) in [
+        ("html", report::html(&review, now)),
+        ("json", serde_json::to_string_pretty(&review)? + "\n"),
+        ("csv", table::csv(&review)),
+    ] {
         let mut name = args.out.clone().into_os_string();
         name.push(format!(".{suffix}"));
         let path = PathBuf::from(name);
-        std::fs::write(&path, text).map_err(|e| format!("{} can't be written: {e}", path.display()))?;
+        std::fs::write(&path, text)
+            .map_err(|e| format!("{} can't be written: {e}", path.display()))?;
         written.push(path.display().to_string());
     }
-    let left_out = if unreadable > 0 { format!("; {unreadable} records are none of docket's") } else { String::new() };
-    anstream::eprintln!("{} decisions from {} to {}{left_out}", review.total.decisions, time::format(review.from), time::format(review.to));
+    let left_out = if unreadable > 0 {
+        format!("; {unreadable} records are none of docket's")
+    } else {
+        String::new()
+    };
+    anstream::eprintln!(
+        "{} decisions from {} to {}{left_out}",
+        review.total.decisions,
+        time::format(review.from),
+        time::format(review.to)
+    );
     anstream::println!("{}", written.join("\n"));
     Ok(())
 }
@@ -135,7 +164,8 @@ impl Scale {
     }
 
     fn encode(&mut self) {
-        let records: Vec<Record<'_>> = self.batch.iter().filter_map(|value| Record::parse(value).ok()).collect();
+        let records: Vec<Record<'_>> =
+            self.batch.iter().filter_map(|value| Record::parse(value).ok()).collect();
         if let (Ok(weigh), false) = (&self.weigh, records.is_empty()) {
             self.bytes += weigh(&records) as u64;
             self.decisions += records.len() as u64;
@@ -170,7 +200,8 @@ fn scales(pipeline: &Pipeline, offsets: u64) -> Result<Vec<Scale>, prometheus::E
     let registry = prometheus::Registry::new();
     let decisions = Arc::new(Decisions::new(pipeline.name(), 1, &registry, Arc::default())?);
     // The metrics sink sends nothing anywhere.
-    let sinks = pipeline.file.sinks.iter().filter(|(_, sink)| !matches!(sink, model::Sink::Metrics(_)));
+    let sinks =
+        pipeline.file.sinks.iter().filter(|(_, sink)| !matches!(sink, model::Sink::Metrics(_)));
     let scale = |(name, sink): (&String, &model::Sink)| Scale {
         sink: name.clone(),
         weigh: with_sink(name, sink, &decisions, Weighed).map_err(|e| e.to_string()),
@@ -188,7 +219,9 @@ fn scales(pipeline: &Pipeline, offsets: u64) -> Result<Vec<Scale>, prometheus::E
 /// Decisions of each whole day that Prometheus has, up to 400 days back.
 async fn history(url: &str, pipeline: &str, now: Nanos) -> Result<BTreeMap<i64, f64>, String> {
     let wrong = |what: String| format!("Prometheus at {}: {what}", without_credentials(url));
-    let mut address = reqwest::Url::parse(&format!("{}/api/v1/query_range", url.trim_end_matches('/'))).map_err(|e| wrong(e.to_string()))?;
+    let mut address =
+        reqwest::Url::parse(&format!("{}/api/v1/query_range", url.trim_end_matches('/')))
+            .map_err(|e| wrong(e.to_string()))?;
     let midnight = now.div_euclid(DAY);
     let query = format!("sum(increase(docket_decisions_total{{pipeline=\"{pipeline}\"}}[1d]))");
     address
@@ -197,11 +230,17 @@ async fn history(url: &str, pipeline: &str, now: Nanos) -> Result<BTreeMap<i64, 
         .append_pair("start", &((midnight - 400) * 86_400).to_string())
         .append_pair("end", &(midnight * 86_400).to_string())
         .append_pair("step", "86400");
-    let client = reqwest::Client::builder().timeout(Duration::from_secs(120)).build().map_err(|e| wrong(e.to_string()))?;
-    let answer = client.get(address).send().await.map_err(|e| wrong(e.without_url().to_string()))?;
+    let client = reqwest::Client::builder()
+        .timeout(Duration::from_secs(120))
+        .build()
+        .map_err(|e| wrong(e.to_string()))?;
+    let answer =
+        client.get(address).send().await.map_err(|e| wrong(e.without_url().to_string()))?;
     let status = answer.status();
     let text = answer.text().await.map_err(|e| wrong(e.without_url().to_string()))?;
-    let answer: Value = serde_json::from_str(&text).map_err(|_| wrong(format!("answered {status}, not in JSON; is it Prometheus' address?")))?;
+    let answer: Value = serde_json::from_str(&text).map_err(|_| {
+        wrong(format!("answered {status}, not in JSON; is it Prometheus' address?"))
+    })?;
     if answer["status"] != "success" {
         return Err(wrong(answer["error"].as_str().unwrap_or("no success").to_owned()));
     }
@@ -210,8 +249,14 @@ async fn history(url: &str, pipeline: &str, now: Nanos) -> Result<BTreeMap<i64, 
 
 /// The value at a midnight is of the day before.
 fn days(values: &Value) -> BTreeMap<i64, f64> {
-    let day = |pair: &Value| Some((pair[0].as_f64()? as i64 / 86_400 - 1, pair[1].as_str()?.parse::<f64>().ok().filter(|n| n.is_finite())?));
-    let mut days: BTreeMap<i64, f64> = values.as_array().into_iter().flatten().filter_map(day).collect();
+    let day = |pair: &Value| {
+        Some((
+            pair[0].as_f64()? as i64 / 86_400 - 1,
+            pair[1].as_str()?.parse::<f64>().ok().filter(|n| n.is_finite())?,
+        ))
+    };
+    let mut days: BTreeMap<i64, f64> =
+        values.as_array().into_iter().flatten().filter_map(day).collect();
     // Prometheus may have begun to scrape in the middle of the first day.
     days.pop_first();
     days
@@ -230,7 +275,12 @@ mod tests {
 
     #[test]
     fn prometheus_tells_of_the_day_before_each_midnight() {
-        let values = serde_json::json!([[1_795_478_400, "5"], [1_795_564_800, "10"], [1_795_651_200, "NaN"], [1_795_737_600, "20.5"]]);
+        let values = serde_json::json!([
+            [1_795_478_400, "5"],
+            [1_795_564_800, "10"],
+            [1_795_651_200, "NaN"],
+            [1_795_737_600, "20.5"]
+        ]);
         let first = 1_795_478_400 / 86_400;
         assert_eq!(days(&values), BTreeMap::from([(first, 10.0), (first + 2, 20.5)]));
     }

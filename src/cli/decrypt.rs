@@ -27,8 +27,11 @@ pub struct Args {
 pub fn run(args: &Args) -> CommandResult {
     let mut keys = BTreeMap::new();
     for pair in &args.keys {
-        let (id, path) = pair.split_once('=').ok_or_else(|| format!("--key {pair}: it is ID=FILE"))?;
-        let text = zeroize::Zeroizing::new(std::fs::read_to_string(path).map_err(|e| format!("{path} can't be read: {e}"))?);
+        let (id, path) =
+            pair.split_once('=').ok_or_else(|| format!("--key {pair}: it is ID=FILE"))?;
+        let text = zeroize::Zeroizing::new(
+            std::fs::read_to_string(path).map_err(|e| format!("{path} can't be read: {e}"))?,
+        );
         let key = Key::new(id, &text).map_err(|e| format!("--key {id}: {path}: {e}"))?;
         keys.insert(id.to_owned(), key);
     }
@@ -40,7 +43,8 @@ pub fn run(args: &Args) -> CommandResult {
             writeln!(out, "{line}")?;
             continue;
         }
-        crate::decision::json::check(line.as_bytes()).map_err(|e| format!("line {}: {e}", number + 1))?;
+        crate::decision::json::check(line.as_bytes())
+            .map_err(|e| format!("line {}: {e}", number + 1))?;
         let (record, n, not) = seal::open_all(&line, &keys);
         opened += n;
         left += not.len();

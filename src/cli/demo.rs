@@ -74,7 +74,11 @@ pub async fn run(args: Args) -> CommandResult {
     if std::env::var_os("DOCKET_LOG").is_some() {
         std::mem::forget(telemetry::start(false, None)?);
     }
-    let mock = Mock::start(&[(SOURCE, PARTITIONS), ("docket.demo", PARTITIONS), ("docket.demo.rejects", 1)])?;
+    let mock = Mock::start(&[
+        (SOURCE, PARTITIONS),
+        ("docket.demo", PARTITIONS),
+        ("docket.demo.rejects", 1),
+    ])?;
     let pipeline = pipeline(&args, &mock.bootstrap())?;
     let kafka = pipeline.file.kafka.clone();
     let process = Process {
@@ -95,7 +99,9 @@ pub async fn run(args: Args) -> CommandResult {
     )
     .await
     .map_err(|e| format!("{} can't be listened on: {e}", args.listen))?;
-    anstream::println!("docket demo: a Kafka inside this process, no server. Metrics: http://{address}/metrics");
+    anstream::println!(
+        "docket demo: a Kafka inside this process, no server. Metrics: http://{address}/metrics"
+    );
 
     let screen = Screen::default();
     let mut parts = Parts::new(pipeline, &process, Limits::default())?;
@@ -107,11 +113,16 @@ pub async fn run(args: Args) -> CommandResult {
 
     let fed = Arc::new(Fed::default());
     let feeder = {
-        let (fed, stop, meters, screen) = (fed.clone(), process.stop.clone(), running.meters.clone(), screen.clone());
+        let (fed, stop, meters, screen) =
+            (fed.clone(), process.stop.clone(), running.meters.clone(), screen.clone());
         let (period, rate, seed) = (args.period, args.rate, args.seed);
         tokio::task::spawn_blocking(move || -> Result<(), String> {
             let mut producer = Feeder::open(&kafka, fed, stop, meters, screen)?;
-            let result = if content.is_empty() { producer.generated(seed, rate, period) } else { producer.files(&content) };
+            let result = if content.is_empty() {
+                producer.generated(seed, rate, period)
+            } else {
+                producer.files(&content)
+            };
             producer.fed.done.store(true, Ordering::SeqCst);
             result
         })
@@ -157,10 +168,18 @@ struct Feeder {
 }
 
 impl Feeder {
-    fn open(kafka: &pipeline::model::Kafka, fed: Arc<Fed>, stop: CancellationToken, meters: Arc<telemetry::Meters>, screen: Screen) -> Result<Feeder, String> {
+    fn open(
+        kafka: &pipeline::model::Kafka,
+        fed: Arc<Fed>,
+        stop: CancellationToken,
+        meters: Arc<telemetry::Meters>,
+        screen: Screen,
+    ) -> Result<Feeder, String> {
         let mut config = client::config(kafka, "demo");
         config.set("linger.ms", "5");
-        let producer = client::with_properties(config, kafka).create().map_err(|e: KafkaError| e.to_string())?;
+        let producer = client::with_properties(config, kafka)
+            .create()
+            .map_err(|e: KafkaError| e.to_string())?;
         Ok(Feeder { producer, fed, stop, meters, screen, next: 0 })
     }
 
@@ -172,7 +191,8 @@ impl Feeder {
         let mut written = 0u64;
         while !self.stop.is_cancelled() && period.is_none_or(|p| started.elapsed() < p) {
             // A spike in the middle; one every minute when the demo runs on.
-            let (at, of) = (started.elapsed().as_secs_f64(), period.map_or(60.0, |p| p.as_secs_f64()));
+            let (at, of) =
+                (started.elapsed().as_secs_f64(), period.map_or(60.0, |p| p.as_secs_f64()));
             generator.spike = (0.45..0.65).contains(&((at / of).fract()));
             let rate = if generator.spike { rate * 1.6 } else { rate };
             let (record, _) = generator.record(Shape::Mixed, crate::clock::now());
@@ -209,12 +229,19 @@ impl Feeder {
 
     /// Produces one record, when there is room under way.
     fn send(&mut self, record: &[u8]) -> Result<(), String> {
-        let written = || -> u64 { Verdict::ALL.iter().map(|v| self.meters.decisions.with_label_values(&[v.as_str()]).get()).sum() };
+        let written = || -> u64 {
+            Verdict::ALL
+                .iter()
+                .map(|v| self.meters.decisions.with_label_values(&[v.as_str()]).get())
+                .sum()
+        };
         let read = || self.meters.records.with_label_values(&[SOURCE]).get();
         let weight = 1 + record.len() as u64 / 4096;
         while !self.stop.is_cancelled() {
             let waiting = self.fed.records.load(Ordering::Relaxed).saturating_sub(read()) * weight;
-            if waiting < UNDER_WAY / 4 && written().saturating_sub(self.screen.lock().total) < UNDER_WAY {
+            if waiting < UNDER_WAY / 4
+                && written().saturating_sub(self.screen.lock().total) < UNDER_WAY
+            {
                 break;
             }
             self.producer.poll(Duration::from_millis(10));
@@ -228,7 +255,9 @@ impl Feeder {
                     self.producer.poll(Duration::from_millis(10));
                     message = back;
                 }
-                Err((error, _)) => return Err(format!("a record can't be put into the demo's Kafka: {error}")),
+                Err((error, _)) => {
+                    return Err(format!("a record can't be put into the demo's Kafka: {error}"));
+                }
             }
         }
         self.fed.records.fetch_add(1, Ordering::Relaxed);
@@ -279,7 +308,10 @@ impl Sink for Screen {
         for record in batch {
             let kind = match record.verdict {
                 Verdict::Deny => {
-                    *shown.denied.entry((record.service.to_string(), record.policy.to_string())).or_default() += 1;
+                    *shown
+                        .denied
+                        .entry((record.service.to_string(), record.policy.to_string()))
+                        .or_default() += 1;
                     "2 deny"
                 }
                 Verdict::Allow => "1 allow",
@@ -327,18 +359,32 @@ fn drawn(record: &Record<'_>) -> String {
     let verdict = style(record.verdict);
     let trace = hex(&record.trace_id.to_bytes());
     let above = match record.parent_span_id {
-        Some(span) => format!("span {} (from {})", hex(&span.to_bytes()), printable(&record.trace_from)),
+        Some(span) => {
+            format!("span {} (from {})", hex(&span.to_bytes()), printable(&record.trace_from))
+        }
         None => "no span above: the trace id is derived from the decision id".to_owned(),
     };
-    let mut out = format!("trace {trace}\n  {above}\n  └─ policy.decision {}  {verdict}{}{verdict:#}", printable(&record.policy), record.verdict.as_str());
+    let mut out = format!(
+        "trace {trace}\n  {above}\n  └─ policy.decision {}  {verdict}{}{verdict:#}",
+        printable(&record.policy),
+        record.verdict.as_str()
+    );
     if let Some(ns) = record.duration {
         out.push_str(&format!("  {:.2} ms", ns as f64 / 1e6));
     }
-    let reasons: Vec<String> = json::elements(record.reasons).take(2).filter_map(json::as_str).map(|r| printable(&r)).collect();
+    let reasons: Vec<String> = json::elements(record.reasons)
+        .take(2)
+        .filter_map(json::as_str)
+        .map(|r| printable(&r))
+        .collect();
     if !reasons.is_empty() {
         out.push_str(&format!("\n       because {}", reasons.join("; ")));
     }
-    let revisions: Vec<String> = record.revisions().iter().map(|(name, revision)| format!("{name}@{}", revision.chars().take(8).collect::<String>())).collect();
+    let revisions: Vec<String> = record
+        .revisions()
+        .iter()
+        .map(|(name, revision)| format!("{name}@{}", revision.chars().take(8).collect::<String>()))
+        .collect();
     out.push_str(&format!(
         "\n       {dim}service {}  bundle {}  {}  decision {}{dim:#}",
         printable(&record.service),
@@ -387,9 +433,12 @@ async fn show(args: &Args, screen: &Screen, running: &Parts, fed: &Fed) -> Comma
 
 fn everything_is_through(screen: &Screen, running: &Parts, fed: &Fed) -> bool {
     let meters = &running.meters;
-    let written: u64 = Verdict::ALL.iter().map(|v| meters.decisions.with_label_values(&[v.as_str()]).get()).sum();
+    let written: u64 =
+        Verdict::ALL.iter().map(|v| meters.decisions.with_label_values(&[v.as_str()]).get()).sum();
     let counted: u64 = running.decisions.by_verdict().iter().map(|(_, n)| n).sum();
-    meters.records.with_label_values(&[SOURCE]).get() >= fed.records.load(Ordering::SeqCst) && screen.lock().total >= written && counted >= written
+    meters.records.with_label_values(&[SOURCE]).get() >= fed.records.load(Ordering::SeqCst)
+        && screen.lock().total >= written
+        && counted >= written
 }
 
 /// One line: counts by verdict, the last half minute of denials, and whether there is a spike.
@@ -408,7 +457,8 @@ fn status(screen: &Screen, running: &Parts) -> String {
         return "joining the consumer groups ..".into();
     }
     // Short enough for a terminal of 80 columns, since a line that wraps can't be written over.
-    let recent: Vec<u64> = seen.seconds.iter().rev().take(12).rev().map(|(_, denied)| *denied).collect();
+    let recent: Vec<u64> =
+        seen.seconds.iter().rev().take(12).rev().map(|(_, denied)| *denied).collect();
     let alarm = if spiking(&seen) { style(Verdict::Deny) } else { Style::new() };
     let word = if spiking(&seen) { "denial spike" } else { "denials/s" };
     format!("{}  {alarm}{word}{alarm:#} {}", verdicts.join(" "), sparkline(&recent))
@@ -437,14 +487,20 @@ fn sparkline(values: &[u64]) -> String {
 fn summary(screen: &Screen, meters: &telemetry::Meters, verdicts: &[(Verdict, u64)], fed: &Fed) {
     let bold = Style::new().bold();
     let total: u64 = verdicts.iter().map(|(_, n)| n).sum();
-    anstream::println!("\n{bold}{total} decisions{bold:#} from {} Kafka records", fed.records.load(Ordering::Relaxed));
+    anstream::println!(
+        "\n{bold}{total} decisions{bold:#} from {} Kafka records",
+        fed.records.load(Ordering::Relaxed)
+    );
     for (verdict, count) in verdicts {
         let style = style(*verdict);
         anstream::println!("  {style}{:9}{style:#} {count:>8}", verdict.as_str());
     }
     let ignored = meters.ignored.with_label_values(&[SOURCE]).get();
     if ignored > 0 {
-        anstream::println!("  {:9} {ignored:>8}  lines of OPA's log that are no decisions", "ignored");
+        anstream::println!(
+            "  {:9} {ignored:>8}  lines of OPA's log that are no decisions",
+            "ignored"
+        );
     }
     for reason in crate::decision::reject::Reason::ALL {
         let count = meters.rejects.with_label_values(&["intake", reason.as_str()]).get();

@@ -29,7 +29,9 @@ pub fn records(content: &[u8]) -> Vec<&[u8]> {
         Some(b'[') => elements(text).unwrap_or_else(|| vec![text]),
         Some(b'{') if json::end_of_value(text, 0) == text.len() => vec![text],
         // OTLP as protobuf has no lines.
-        _ if content.first() == Some(&0x0a) && std::str::from_utf8(content).is_err() => vec![content],
+        _ if content.first() == Some(&0x0a) && std::str::from_utf8(content).is_err() => {
+            vec![content]
+        }
         None => Vec::new(),
         Some(_) => lines(text),
     }

@@ -69,10 +69,16 @@ enum Target {
 
 impl Target {
     fn open(to: Option<&PathBuf>) -> Result<Target, Box<dyn std::error::Error>> {
-        let Some(path) = to else { return Ok(Target::Stdout(BufWriter::with_capacity(1 << 20, std::io::stdout().lock()))) };
+        let Some(path) = to else {
+            return Ok(Target::Stdout(BufWriter::with_capacity(1 << 20, std::io::stdout().lock())));
+        };
         let pipeline = super::load(path)?;
         let mut config = client::config(&pipeline.file.kafka, "generate");
-        config.set("linger.ms", "20").set("compression.type", "lz4").set("enable.idempotence", "true").set("queue.buffering.max.messages", "500000");
+        config
+            .set("linger.ms", "20")
+            .set("compression.type", "lz4")
+            .set("enable.idempotence", "true")
+            .set("queue.buffering.max.messages", "500000");
         let producer = client::with_properties(config, &pipeline.file.kafka).create()?;
         Ok(Target::Kafka { producer, topic: pipeline.file.sources[0].topic.clone() })
     }
@@ -111,7 +117,12 @@ impl Target {
 }
 
 pub fn run(args: &Args) -> CommandResult {
-    for (name, part) in [("--deny", args.deny), ("--undefined", args.undefined), ("--error", args.error), ("--traced", args.traced)] {
+    for (name, part) in [
+        ("--deny", args.deny),
+        ("--undefined", args.undefined),
+        ("--error", args.error),
+        ("--traced", args.traced),
+    ] {
         if !(0.0..=1.0).contains(&part) {
             return Err(format!("{name} is a part, from 0 to 1").into());
         }
@@ -123,12 +134,21 @@ pub fn run(args: &Args) -> CommandResult {
     if let Some(scenario) = args.scenario {
         return live(args, scenario, &mut target);
     }
-    let mix = Mix { seed: args.seed, deny: args.deny, undefined: args.undefined, error: args.error, traced: args.traced, padding: args.padding };
+    let mix = Mix {
+        seed: args.seed,
+        deny: args.deny,
+        undefined: args.undefined,
+        error: args.error,
+        traced: args.traced,
+        padding: args.padding,
+    };
     let mut generator = Generator::new(mix);
     let bar = bar(args.count);
     let started = Instant::now();
     let mut written = 0;
-    while args.count.is_none_or(|count| written < count) && args.period.is_none_or(|period| started.elapsed() < period) {
+    while args.count.is_none_or(|count| written < count)
+        && args.period.is_none_or(|period| started.elapsed() < period)
+    {
         if let Some(rate) = args.rate.filter(|r| *r > 0.0) {
             let due = Duration::from_secs_f64(written as f64 / rate);
             if let Some(wait) = due.checked_sub(started.elapsed()) {
@@ -157,13 +177,26 @@ fn live(args: &Args, scenario: Scenario, target: &mut Target) -> CommandResult {
     let now = crate::clock::now() / SECOND * SECOND;
     let (mut day, mut at, end) = if args.to.is_some() {
         let soon = now + 60 * SECOND;
-        let mut day = Day::new(scenario, args.seed, soon - Day::new(scenario, args.seed, 0, 1.0).event_at(), 1.0);
+        let mut day = Day::new(
+            scenario,
+            args.seed,
+            soon - Day::new(scenario, args.seed, 0, 1.0).event_at(),
+            1.0,
+        );
         day.skip_to(now - 3600 * SECOND);
         let last = day.events().iter().map(|e| e.to).max().unwrap_or(soon).max(soon) + 300 * SECOND;
         let end = args.period.map_or(last, |period| now.saturating_add(time::nanos(period)));
         for event in day.events() {
-            let cause = event.cause.map(|(dimension, value)| format!(", by {} {value}", dimension.as_str())).unwrap_or_default();
-            eprintln!("{} from {} to {}{cause}", event.service, time::format(event.from), time::format(event.to));
+            let cause = event
+                .cause
+                .map(|(dimension, value)| format!(", by {} {value}", dimension.as_str()))
+                .unwrap_or_default();
+            eprintln!(
+                "{} from {} to {}{cause}",
+                event.service,
+                time::format(event.from),
+                time::format(event.to)
+            );
         }
         (day, now - 3600 * SECOND, end)
     } else {
@@ -172,7 +205,9 @@ fn live(args: &Args, scenario: Scenario, target: &mut Target) -> CommandResult {
     };
     let (mut second, mut written) = (Vec::new(), 0u64);
     while at < end && !day.is_over() {
-        if let Some(wait) = u64::try_from(at + SECOND - crate::clock::now()).ok().filter(|_| args.to.is_some()) {
+        if let Some(wait) =
+            u64::try_from(at + SECOND - crate::clock::now()).ok().filter(|_| args.to.is_some())
+        {
             std::thread::sleep(Duration::from_nanos(wait));
         }
         day.second(&mut second);
@@ -191,9 +226,14 @@ fn bar(count: Option<u64>) -> ProgressBar {
     if !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }
-    let style = |template| ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    let style = |template| {
+        ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+    };
     match count {
-        Some(count) => ProgressBar::new(count).with_style(style("{bar:40} {pos}/{len} decisions, {per_sec}, {eta} left")),
-        None => ProgressBar::new_spinner().with_style(style("{spinner} {pos} decisions, {per_sec}")),
+        Some(count) => ProgressBar::new(count)
+            .with_style(style("{bar:40} {pos}/{len} decisions, {per_sec}, {eta} left")),
+        None => {
+            ProgressBar::new_spinner().with_style(style("{spinner} {pos} decisions, {per_sec}"))
+        }
     }
 }

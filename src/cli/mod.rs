@@ -103,7 +103,10 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Reading only the head of the output is no error.
-            if error.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe) {
+            if error
+                .downcast_ref::<std::io::Error>()
+                .is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
+            {
                 return ExitCode::SUCCESS;
             }
             anstream::eprintln!("{error}");
@@ -125,7 +128,8 @@ fn input(path: &std::path::Path) -> Result<Box<dyn std::io::Read>, String> {
     if path.as_os_str() == "-" {
         return Ok(Box::new(std::io::stdin().lock()));
     }
-    let file = std::fs::File::open(path).map_err(|e| format!("{} can't be read: {e}", path.display()))?;
+    let file =
+        std::fs::File::open(path).map_err(|e| format!("{} can't be read: {e}", path.display()))?;
     Ok(Box::new(file))
 }
 
@@ -153,7 +157,8 @@ fn edge(text: &str) -> Result<Edge, String> {
 /// A bar for what is read of a topic, or sent.
 fn progress(total: u64, what: &'static str) -> indicatif::ProgressBar {
     let style =
-        indicatif::ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} {per_sec} {eta}").unwrap_or_else(|_| indicatif::ProgressStyle::default_bar());
+        indicatif::ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} {per_sec} {eta}")
+            .unwrap_or_else(|_| indicatif::ProgressStyle::default_bar());
     // Standard error; hidden unless it is a terminal.
     indicatif::ProgressBar::new(total).with_style(style).with_message(what)
 }
@@ -161,10 +166,16 @@ fn progress(total: u64, what: &'static str) -> indicatif::ProgressBar {
 /// Rows with aligned columns.
 fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |i: usize| rows.iter().filter_map(|row| row.get(i)).map(|cell| cell.chars().count()).max().unwrap_or(0);
+    let width = |i: usize| {
+        rows.iter().filter_map(|row| row.get(i)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
     let widths: Vec<usize> = (0..columns).map(width).collect();
     let line = |row: &Vec<String>| {
-        let cells: Vec<String> = row.iter().enumerate().map(|(i, cell)| format!("{cell:<width$}", width = widths[i])).collect();
+        let cells: Vec<String> = row
+            .iter()
+            .enumerate()
+            .map(|(i, cell)| format!("{cell:<width$}", width = widths[i]))
+            .collect();
         format!("{}\n", cells.join("  ").trim_end())
     };
     rows.iter().map(line).collect()

@@ -31,7 +31,9 @@ pub struct Args {
 
 pub fn run(args: &Args) -> CommandResult {
     let pipeline = super::load(&args.file)?;
-    let Some(shield) = &pipeline.rules.shield else { return Err(format!("{} has no protect section", args.file.display()).into()) };
+    let Some(shield) = &pipeline.rules.shield else {
+        return Err(format!("{} has no protect section", args.file.display()).into());
+    };
     let bytes = super::feed::read(&args.decisions)?;
     let mut counts: BTreeMap<(String, &str, String), u64> = BTreeMap::new();
     let (mut decisions, mut dropped, mut withheld, mut unread) = (0u64, 0u64, 0u64, 0u64);
@@ -44,10 +46,13 @@ pub fn run(args: &Args) -> CommandResult {
             let mut told = Vec::new();
             let began = Instant::now();
             let mut hits = Vec::new();
-            let result = shield.explain(&event, &mut hits, &mut |by, done| told.push((by, done.clone())));
+            let result =
+                shield.explain(&event, &mut hits, &mut |by, done| told.push((by, done.clone())));
             took += began.elapsed();
             for hit in hits {
-                *counts.entry((format!("detector {}", hit.detector.name()), "found", hit.place)).or_default() += 1;
+                *counts
+                    .entry((format!("detector {}", hit.detector.name()), "found", hit.place))
+                    .or_default() += 1;
             }
             for (by, done) in &told {
                 let by = match by {
@@ -62,14 +67,19 @@ pub fn run(args: &Args) -> CommandResult {
                             *counts.entry((by.clone(), what, path.clone())).or_default() += 1;
                         }
                         if !args.count {
-                            anstream::println!("{}: {by} {what} {path}", super::tail::printable(&event.decision_id));
+                            anstream::println!(
+                                "{}: {by} {what} {path}",
+                                super::tail::printable(&event.decision_id)
+                            );
                         }
                     }
                 }
             }
             match result {
                 Ok(Protected::AsItWas) => {}
-                Ok(Protected::Changed(after)) if !args.count => anstream::print!("{}", difference(event.raw, &after)),
+                Ok(Protected::Changed(after)) if !args.count => {
+                    anstream::print!("{}", difference(event.raw, &after))
+                }
                 Ok(Protected::Changed(_)) => {}
                 Ok(Protected::Dropped) => dropped += 1,
                 Err(reject) => {
@@ -80,19 +90,26 @@ pub fn run(args: &Args) -> CommandResult {
         }
     });
     let mut rows = vec![["BY", "DID", "WHERE", "DECISIONS"].map(str::to_owned).to_vec()];
-    rows.extend(counts.iter().map(|((by, what, path), n)| vec![by.clone(), (*what).to_owned(), super::tail::printable(path), n.to_string()]));
+    rows.extend(counts.iter().map(|((by, what, path), n)| {
+        vec![by.clone(), (*what).to_owned(), super::tail::printable(path), n.to_string()]
+    }));
     if rows.len() > 1 {
         anstream::print!("{}", super::table(&rows));
     }
     let each = took.as_secs_f64() * 1e6 / decisions.max(1) as f64;
-    anstream::eprintln!("{decisions} decisions, {dropped} dropped, {withheld} withheld, {unread} that can't be read; {each:.1} us a decision");
+    anstream::eprintln!(
+        "{decisions} decisions, {dropped} dropped, {withheld} withheld, {unread} that can't be read; {each:.1} us a decision"
+    );
     if decisions == 0 { Err("there is no decision in it".into()) } else { Ok(()) }
 }
 
 /// Lines that differ, of both as indented JSON.
 fn difference(before: &str, after: &str) -> String {
-    let pretty =
-        |text: &str| serde_json::from_str::<serde_json::Value>(text).and_then(|v| serde_json::to_string_pretty(&v)).unwrap_or_else(|_| text.to_owned());
+    let pretty = |text: &str| {
+        serde_json::from_str::<serde_json::Value>(text)
+            .and_then(|v| serde_json::to_string_pretty(&v))
+            .unwrap_or_else(|_| text.to_owned())
+    };
     let (before, after) = (pretty(before), pretty(after));
     let lines = TextDiff::from_lines(&before, &after);
     let mut out = String::new();

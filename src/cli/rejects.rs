@@ -62,7 +62,8 @@ impl Which {
     /// Reads them from the rejects topic.
     pub fn letters(&self, pipeline: &Pipeline) -> Result<Vec<Letter>, Box<dyn std::error::Error>> {
         // A receipt may have been written after the stretch that is asked for.
-        let past = Past::open(pipeline, "rejects", &pipeline.rejects_topic(), self.from, Edge::End)?;
+        let past =
+            Past::open(pipeline, "rejects", &pipeline.rejects_topic(), self.from, Edge::End)?;
         let until = match self.until {
             Edge::At(time) => time / 1_000_000,
             Edge::Start => i64::MIN,
@@ -76,7 +77,11 @@ impl Which {
         })?;
         bar.finish_and_clear();
         let (mut letters, replayed) = without_receipts(all);
-        letters.retain(|l| self.takes(l) && l.written < until && (self.again || !replayed.contains(&(l.partition, l.offset))));
+        letters.retain(|l| {
+            self.takes(l)
+                && l.written < until
+                && (self.again || !replayed.contains(&(l.partition, l.offset)))
+        });
         letters.sort_by_key(|l| (l.written, l.partition, l.offset));
         Ok(letters)
     }
@@ -103,11 +108,13 @@ pub fn run(args: &Args) -> CommandResult {
 
 fn as_json(letter: &Letter) -> serde_json::Value {
     use base64::Engine;
-    let mut object =
-        json!({ "partition": letter.partition, "offset": letter.offset, "written": time::format(letter.written * 1_000_000), "headers": letter.headers() });
+    let mut object = json!({ "partition": letter.partition, "offset": letter.offset, "written": time::format(letter.written * 1_000_000), "headers": letter.headers() });
     match std::str::from_utf8(&letter.value) {
         Ok(text) => object["value"] = text.into(),
-        Err(_) => object["value_base64"] = base64::engine::general_purpose::STANDARD.encode(&letter.value).into(),
+        Err(_) => {
+            object["value_base64"] =
+                base64::engine::general_purpose::STANDARD.encode(&letter.value).into()
+        }
     }
     object
 }
@@ -115,7 +122,13 @@ fn as_json(letter: &Letter) -> serde_json::Value {
 /// Where the record came from that became this letter.
 fn source(letter: &Letter) -> String {
     let part = |name| printable(letter.header(name));
-    format!("{}/{}/{}/{}", part(headers::SOURCE_TOPIC), part(headers::SOURCE_PARTITION), part(headers::SOURCE_OFFSET), part(headers::SOURCE_ELEMENT))
+    format!(
+        "{}/{}/{}/{}",
+        part(headers::SOURCE_TOPIC),
+        part(headers::SOURCE_PARTITION),
+        part(headers::SOURCE_OFFSET),
+        part(headers::SOURCE_ELEMENT)
+    )
 }
 
 fn line(letter: &Letter) -> String {
@@ -141,15 +154,42 @@ pub fn grouped(letters: &[Letter]) -> String {
     }
     let mut groups: BTreeMap<(&str, &str, &str), Vec<&Letter>> = BTreeMap::new();
     for letter in letters {
-        groups.entry((letter.sink().unwrap_or("intake"), letter.header(headers::REASON), letter.header(headers::STATUS))).or_default().push(letter);
+        groups
+            .entry((
+                letter.sink().unwrap_or("intake"),
+                letter.header(headers::REASON),
+                letter.header(headers::STATUS),
+            ))
+            .or_default()
+            .push(letter);
     }
-    let mut rows = vec![["PART", "REASON", "STATUS", "RECORDS", "FIRST", "LAST", "FOR EXAMPLE"].map(str::to_owned).to_vec()];
+    let mut rows = vec![
+        ["PART", "REASON", "STATUS", "RECORDS", "FIRST", "LAST", "FOR EXAMPLE"]
+            .map(str::to_owned)
+            .to_vec(),
+    ];
     for ((part, reason, status), group) in groups {
-        let at = |letter: Option<&&Letter>| letter.map_or_else(String::new, |l| time::format(l.written * 1_000_000).chars().take(19).collect());
-        let example = group
-            .first()
-            .map_or_else(String::new, |l| format!("{}: {}", source(l), printable(l.header(headers::DETAIL)).chars().take(120).collect::<String>()));
-        rows.push(vec![printable(part), printable(reason), printable(status), group.len().to_string(), at(group.first()), at(group.last()), example]);
+        let at = |letter: Option<&&Letter>| {
+            letter.map_or_else(String::new, |l| {
+                time::format(l.written * 1_000_000).chars().take(19).collect()
+            })
+        };
+        let example = group.first().map_or_else(String::new, |l| {
+            format!(
+                "{}: {}",
+                source(l),
+                printable(l.header(headers::DETAIL)).chars().take(120).collect::<String>()
+            )
+        });
+        rows.push(vec![
+            printable(part),
+            printable(reason),
+            printable(status),
+            group.len().to_string(),
+            at(group.first()),
+            at(group.last()),
+            example,
+        ]);
     }
     format!("{}{} in all\n", super::table(&rows), letters.len())
 }

@@ -58,10 +58,17 @@ pub async fn run(args: Args) -> CommandResult {
     if let Some(name) = for_sink {
         let sink = pipeline.file.sinks.get(name).ok_or_else(|| {
             let names: Vec<&str> = pipeline.file.sinks.keys().map(String::as_str).collect();
-            format!("there is no sink {name:?} in {}; there are {}", args.file.display(), names.join(", "))
+            format!(
+                "there is no sink {name:?} in {}; there are {}",
+                args.file.display(),
+                names.join(", ")
+            )
         })?;
         if matches!(sink, model::Sink::Metrics(_)) {
-            return Err(format!("{name} counts decisions in the process that runs; there is nothing to send to").into());
+            return Err(format!(
+                "{name} counts decisions in the process that runs; there is nothing to send to"
+            )
+            .into());
         }
     }
     let process = Process {
@@ -119,11 +126,16 @@ impl<'p> Then for Send<'p> {
                 if let Some((value, partition, offset)) = next {
                     batch.push(&value, partition, offset, 0);
                 }
-                if !batch.is_empty() && (ended || batch.len() >= delivery.batch_records || batch.size() >= delivery.batch_bytes.0) {
+                if !batch.is_empty()
+                    && (ended
+                        || batch.len() >= delivery.batch_records
+                        || batch.size() >= delivery.batch_bytes.0)
+                {
                     while tasks.len() >= model.concurrency() {
                         tasks.join_next().await;
                     }
-                    let (full, sending, bar) = (std::mem::take(&mut batch), sending.clone(), bar.clone());
+                    let (full, sending, bar) =
+                        (std::mem::take(&mut batch), sending.clone(), bar.clone());
                     tasks.spawn(async move {
                         let n = full.len() as u64;
                         sending.send_all(full).await;
@@ -135,7 +147,8 @@ impl<'p> Then for Send<'p> {
                 }
             }
             while tasks.join_next().await.is_some() {}
-            let count = |outcome: &str| parts.meters.delivered.with_label_values(&[name, outcome]).get();
+            let count =
+                |outcome: &str| parts.meters.delivered.with_label_values(&[name, outcome]).get();
             let too_old = parts.meters.rejects.with_label_values(&[name, "too_old"]).get();
             Ok(Sent { delivered: count("delivered"), refused: count("refused") - too_old, too_old })
         })
@@ -163,7 +176,11 @@ async fn past(args: &Args, parts: &Parts, name: &str) -> CommandResult {
             })
         })?;
         bar.finish_and_clear();
-        let twice = if pipeline.file.sinks[name].repeat_window() > 0 { ", which may hold them twice then" } else { "" };
+        let twice = if pipeline.file.sinks[name].repeat_window() > 0 {
+            ", which may hold them twice then"
+        } else {
+            ""
+        };
         anstream::println!("{records} decisions would be sent to {name}{twice}; --send sends them");
         return Ok(());
     }
@@ -171,10 +188,22 @@ async fn past(args: &Args, parts: &Parts, name: &str) -> CommandResult {
     let bar = super::progress(past.offsets(), "sending");
     let reading = tokio::task::spawn_blocking(move || {
         past.read(&mut |_| {}, &mut |message| {
-            sender.blocking_send((message.payload().unwrap_or_default().to_vec(), message.partition(), message.offset())).is_ok()
+            sender
+                .blocking_send((
+                    message.payload().unwrap_or_default().to_vec(),
+                    message.partition(),
+                    message.offset(),
+                ))
+                .is_ok()
         })
     });
-    let sent = with_sink(name, &pipeline.file.sinks[name], &parts.decisions, Send { parts, name, records, bar: bar.clone() })?.await?;
+    let sent = with_sink(
+        name,
+        &pipeline.file.sinks[name],
+        &parts.decisions,
+        Send { parts, name, records, bar: bar.clone() },
+    )?
+    .await?;
     reading.await??;
     bar.finish_and_clear();
     anstream::println!("{}", told(name, sent));
@@ -185,9 +214,13 @@ async fn past(args: &Args, parts: &Parts, name: &str) -> CommandResult {
 async fn rejects(args: &Args, parts: &Parts) -> CommandResult {
     let pipeline = parts.pipeline.clone();
     let letters = tokio::task::block_in_place(|| args.which.letters(&pipeline))?;
-    let (whole, cut): (Vec<Letter>, Vec<Letter>) = letters.into_iter().partition(|letter| !letter.is_truncated());
+    let (whole, cut): (Vec<Letter>, Vec<Letter>) =
+        letters.into_iter().partition(|letter| !letter.is_truncated());
     if !cut.is_empty() {
-        anstream::println!("{} rejects hold only the start of their record, which is in its source topic still, perhaps; they are left", cut.len());
+        anstream::println!(
+            "{} rejects hold only the start of their record, which is in its source topic still, perhaps; they are left",
+            cut.len()
+        );
     }
     let mut to_intake = Vec::new();
     let mut to_sinks: BTreeMap<String, Vec<Letter>> = BTreeMap::new();
@@ -198,14 +231,24 @@ async fn rejects(args: &Args, parts: &Parts) -> CommandResult {
             if pipeline.file.sources.iter().any(|s| s.topic == topic) {
                 to_intake.push(letter);
             } else {
-                *left.entry(format!("of {topic}, which is no source of this pipeline")).or_default() += 1;
+                *left
+                    .entry(format!("of {topic}, which is no source of this pipeline"))
+                    .or_default() += 1;
             }
             continue;
         };
         let to = args.to.as_deref().unwrap_or(sink).to_owned();
         match pipeline.file.sinks.get(&to) {
-            _ if Record::parse(&letter.value).is_err() => *left.entry("that are no docket records".into()).or_default() += 1,
-            None => *left.entry(format!("of {to}, which is no sink of this pipeline (--to names another)")).or_default() += 1,
+            _ if Record::parse(&letter.value).is_err() => {
+                *left.entry("that are no docket records".into()).or_default() += 1
+            }
+            None => {
+                *left
+                    .entry(format!(
+                        "of {to}, which is no sink of this pipeline (--to names another)"
+                    ))
+                    .or_default() += 1
+            }
             Some(_) => to_sinks.entry(to).or_default().push(letter),
         }
     }
@@ -213,12 +256,19 @@ async fn rejects(args: &Args, parts: &Parts) -> CommandResult {
         anstream::println!("{count} rejects are left: {why}");
     }
     if !args.send {
-        let all: Vec<Letter> = to_intake.iter().chain(to_sinks.values().flatten()).cloned().collect();
+        let all: Vec<Letter> =
+            to_intake.iter().chain(to_sinks.values().flatten()).cloned().collect();
         anstream::print!("{}", grouped(&all));
         if !all.is_empty() {
-            let sinks: Vec<String> = to_sinks.iter().map(|(name, letters)| format!("{} to {name}", letters.len())).collect();
+            let sinks: Vec<String> = to_sinks
+                .iter()
+                .map(|(name, letters)| format!("{} to {name}", letters.len()))
+                .collect();
             let intake = (!to_intake.is_empty()).then(|| format!("{} to intake", to_intake.len()));
-            anstream::println!("would be sent: {}; --send sends them", intake.into_iter().chain(sinks).collect::<Vec<_>>().join(", "));
+            anstream::println!(
+                "would be sent: {}; --send sends them",
+                intake.into_iter().chain(sinks).collect::<Vec<_>>().join(", ")
+            );
         }
         return Ok(());
     }
@@ -227,8 +277,18 @@ async fn rejects(args: &Args, parts: &Parts) -> CommandResult {
         let bar = super::progress(to_intake.len() as u64, "sending to intake");
         for letters in to_intake.chunks(500) {
             for letter in letters {
-                let record = Outgoing { topic: letter.header(headers::SOURCE_TOPIC), key: None, payload: &letter.value, headers: OwnedHeaders::new() };
-                out.write(record).await.map_err(|e| format!("a reject can't be written to {}: {e}", letter.header(headers::SOURCE_TOPIC)))?;
+                let record = Outgoing {
+                    topic: letter.header(headers::SOURCE_TOPIC),
+                    key: None,
+                    payload: &letter.value,
+                    headers: OwnedHeaders::new(),
+                };
+                out.write(record).await.map_err(|e| {
+                    format!(
+                        "a reject can't be written to {}: {e}",
+                        letter.header(headers::SOURCE_TOPIC)
+                    )
+                })?;
                 bar.inc(1);
             }
             receipts(&pipeline, &out, letters).await?;
@@ -240,8 +300,16 @@ async fn rejects(args: &Args, parts: &Parts) -> CommandResult {
         let bar = super::progress(letters.len() as u64, "sending");
         let (sender, records) = mpsc::channel(1000);
         let place = |letter: &Letter, name| letter.header(name).parse::<i64>().unwrap_or_default();
-        let items: Vec<Item> =
-            letters.iter().map(|l| (l.value.clone(), place(l, headers::SOURCE_PARTITION) as i32, place(l, headers::SOURCE_OFFSET))).collect();
+        let items: Vec<Item> = letters
+            .iter()
+            .map(|l| {
+                (
+                    l.value.clone(),
+                    place(l, headers::SOURCE_PARTITION) as i32,
+                    place(l, headers::SOURCE_OFFSET),
+                )
+            })
+            .collect();
         let feeding = tokio::spawn(async move {
             for item in items {
                 if sender.send(item).await.is_err() {
@@ -249,7 +317,13 @@ async fn rejects(args: &Args, parts: &Parts) -> CommandResult {
                 }
             }
         });
-        let sent = with_sink(name, &pipeline.file.sinks[name], &parts.decisions, Send { parts, name, records, bar: bar.clone() })?.await?;
+        let sent = with_sink(
+            name,
+            &pipeline.file.sinks[name],
+            &parts.decisions,
+            Send { parts, name, records, bar: bar.clone() },
+        )?
+        .await?;
         feeding.await?;
         receipts(&pipeline, &out, letters).await?;
         bar.finish_and_clear();
@@ -267,7 +341,13 @@ async fn receipts(pipeline: &Pipeline, out: &Single, letters: &[Letter]) -> Comm
     let places: Vec<(i32, i64)> = letters.iter().map(|l| (l.partition, l.offset)).collect();
     for places in places.chunks(1000) {
         let note = receipt(places);
-        out.write(Outgoing { topic: &topic, key: None, payload: &note.value, headers: note.headers }).await?;
+        out.write(Outgoing {
+            topic: &topic,
+            key: None,
+            payload: &note.value,
+            headers: note.headers,
+        })
+        .await?;
     }
     Ok(())
 }

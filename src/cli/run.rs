@@ -73,12 +73,29 @@ pub async fn run(args: Args) -> CommandResult {
     };
     register_process(&process.registry)?;
     let served = CancellationToken::new();
-    let address = admin::serve(&listen, process.registry.clone(), process.exemplars.clone(), process.health.clone(), served.clone())
-        .await
-        .map_err(|e| format!("the admin port {} can't be opened: {e}; see admin in {}", listen.listen, first.path.display()))?;
+    let address = admin::serve(
+        &listen,
+        process.registry.clone(),
+        process.exemplars.clone(),
+        process.health.clone(),
+        served.clone(),
+    )
+    .await
+    .map_err(|e| {
+        format!(
+            "the admin port {} can't be opened: {e}; see admin in {}",
+            listen.listen,
+            first.path.display()
+        )
+    })?;
     tracing::info!(%address, "admin port open");
-    let source = push::Source { registry: process.registry.clone(), exemplars: process.exemplars.clone(), began: crate::clock::now() };
-    let pushing = Pushing::start(&push, source).map_err(|e| format!("{}: {e}", args.files[0].display()))?;
+    let source = push::Source {
+        registry: process.registry.clone(),
+        exemplars: process.exemplars.clone(),
+        began: crate::clock::now(),
+    };
+    let pushing =
+        Pushing::start(&push, source).map_err(|e| format!("{}: {e}", args.files[0].display()))?;
 
     let mut running = Vec::new();
     for pipeline in pipelines {
@@ -120,7 +137,10 @@ fn watch(
     registry: &prometheus::Registry,
 ) -> Result<Watched, Box<dyn std::error::Error>> {
     let reloads = prometheus::IntCounterVec::new(
-        prometheus::Opts::new("docket_reloads_total", "Changed pipeline files: applied, or refused with the old one left in force."),
+        prometheus::Opts::new(
+            "docket_reloads_total",
+            "Changed pipeline files: applied, or refused with the old one left in force.",
+        ),
         &["file", "outcome"],
     )?;
     registry.register(Box::new(reloads.clone()))?;
@@ -143,7 +163,9 @@ fn watch(
                 let file = path.display().to_string();
                 let parts = &mut running[i];
                 let loaded = tokio::task::block_in_place(|| crate::pipeline::load(path));
-                if !asked && loaded.as_ref().is_ok_and(|pipeline| pipeline.file == parts.pipeline.file) {
+                if !asked
+                    && loaded.as_ref().is_ok_and(|pipeline| pipeline.file == parts.pipeline.file)
+                {
                     refused[i] = None;
                     continue;
                 }
@@ -163,11 +185,18 @@ fn watch(
                         "applied"
                     }
                     Ok(changed) => {
-                        tracing::info!(file, parts = changed.join(", "), "the changed pipeline file is in force");
+                        tracing::info!(
+                            file,
+                            parts = changed.join(", "),
+                            "the changed pipeline file is in force"
+                        );
                         "applied"
                     }
                     Err(error) => {
-                        tracing::error!(file, "the changed pipeline file is refused, the old one stays in force:\n{error}");
+                        tracing::error!(
+                            file,
+                            "the changed pipeline file is refused, the old one stays in force:\n{error}"
+                        );
                         "refused"
                     }
                 };
@@ -179,11 +208,16 @@ fn watch(
 }
 
 /// Takes up a changed file, or says why not, with nothing changed. Returns what has changed.
-async fn reload(parts: &mut Parts, new: Pipeline, pushing: Option<&mut Pushing>) -> Result<Vec<String>, String> {
+async fn reload(
+    parts: &mut Parts,
+    new: Pipeline,
+    pushing: Option<&mut Pushing>,
+) -> Result<Vec<String>, String> {
     let to = &new.file.telemetry.push;
     let pushing = pushing.filter(|_| *to != parts.pipeline.file.telemetry.push);
     let pushers = pushing.as_ref().map(|pushing| pushing.prepare(to)).transpose()?;
-    let mut changed = tokio::task::block_in_place(|| parts.reload(new)).map_err(|e| e.to_string())?;
+    let mut changed =
+        tokio::task::block_in_place(|| parts.reload(new)).map_err(|e| e.to_string())?;
     if let (Some(pushing), Some(pushers)) = (pushing, pushers) {
         pushing.change(pushers).await;
         changed.push("push".into());
@@ -195,7 +229,8 @@ async fn reload(parts: &mut Parts, new: Pipeline, pushing: Option<&mut Pushing>)
 fn register_process(registry: &prometheus::Registry) -> Result<(), prometheus::Error> {
     #[cfg(target_os = "linux")]
     registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
-    let opts = prometheus::Opts::new("docket_build_info", "Which docket runs; always 1.").const_label("version", env!("CARGO_PKG_VERSION"));
+    let opts = prometheus::Opts::new("docket_build_info", "Which docket runs; always 1.")
+        .const_label("version", env!("CARGO_PKG_VERSION"));
     let info = prometheus::IntGauge::with_opts(opts)?;
     info.set(1);
     registry.register(Box::new(info))

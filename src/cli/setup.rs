@@ -23,11 +23,17 @@ pub async fn run(args: Args) -> CommandResult {
     for path in &args.files {
         let pipeline = super::load(path)?;
         let made = topics::ensure(&pipeline, true).await?;
-        let topics = if made.is_empty() { "all there".to_owned() } else { format!("created {}", made.join(", ")) };
+        let topics = if made.is_empty() {
+            "all there".to_owned()
+        } else {
+            format!("created {}", made.join(", "))
+        };
         anstream::println!("{}: topics: {topics}", path.display());
         for (name, sink) in &pipeline.file.sinks {
             if let Sink::Elasticsearch(config) = sink {
-                let what = template(config).await.map_err(|e| format!("{}: sink {name}: {e}", path.display()))?;
+                let what = template(config)
+                    .await
+                    .map_err(|e| format!("{}: sink {name}: {e}", path.display()))?;
                 anstream::println!("{}: sink {name}: {what}", path.display());
             }
         }
@@ -39,12 +45,15 @@ const TEMPLATE: &str = include_str!("../../deploy/elasticsearch/index-template.j
 
 /// Installs the index template; for OpenSearch with its own name for `flattened`.
 async fn template(config: &Elasticsearch) -> Result<String, Box<dyn std::error::Error>> {
-    let client = Client::new(&config.tls, config.auth.as_ref(), &config.headers, config.delivery.timeout.0)?;
+    let client =
+        Client::new(&config.tls, config.auth.as_ref(), &config.headers, config.delivery.timeout.0)?;
     let base = config.url.trim_end_matches('/');
     let about: Value = answer(client.request(Method::GET, base)).await?;
     let opensearch = about["version"]["distribution"] == "opensearch";
     let mut template: Value = serde_json::from_str(TEMPLATE)?;
-    template["index_patterns"] = vec![if config.data_stream { config.index.clone() } else { format!("{}*", config.index) }].into();
+    template["index_patterns"] =
+        vec![if config.data_stream { config.index.clone() } else { format!("{}*", config.index) }]
+            .into();
     if config.data_stream {
         template["data_stream"] = serde_json::json!({});
     }
@@ -56,7 +65,10 @@ async fn template(config: &Elasticsearch) -> Result<String, Box<dyn std::error::
     let body = template.to_string();
     answer(request.header("content-type", "application/json").body(body)).await?;
     let kind = if opensearch { "OpenSearch" } else { "Elasticsearch" };
-    Ok(format!("index template {name} installed ({kind} {})", about["version"]["number"].as_str().unwrap_or("?")))
+    Ok(format!(
+        "index template {name} installed ({kind} {})",
+        about["version"]["number"].as_str().unwrap_or("?")
+    ))
 }
 
 /// `flattened` is Elasticsearch's name; OpenSearch calls it `flat_object`, and it has no settings there.
@@ -79,7 +91,11 @@ async fn answer(request: reqwest::RequestBuilder) -> Result<Value, Box<dyn std::
     let status = response.status();
     let text = response.text().await.map_err(reqwest::Error::without_url)?;
     if !status.is_success() {
-        return Err(format!("the server answered {status}: {}", text.chars().take(500).collect::<String>()).into());
+        return Err(format!(
+            "the server answered {status}: {}",
+            text.chars().take(500).collect::<String>()
+        )
+        .into());
     }
     Ok(serde_json::from_str(&text)?)
 }

@@ -62,7 +62,9 @@ pub struct Args {
 
 pub fn run(args: &Args) -> CommandResult {
     let mut spikes = Spikes::default();
-    let Some(file) = &args.file else { return evaluate(args, &config(args, &spikes), time::nanos(spikes.lateness.0)) };
+    let Some(file) = &args.file else {
+        return evaluate(args, &config(args, &spikes), time::nanos(spikes.lateness.0));
+    };
     let pipeline = super::load(file)?;
     if let Some(section) = &pipeline.file.spikes {
         spikes = section.clone();
@@ -70,7 +72,12 @@ pub fn run(args: &Args) -> CommandResult {
     let past = Past::open(&pipeline, "spikes", &pipeline.docket_topic(), args.since, Edge::End)?;
     let mut detector = Detector::new(config(args, &spikes));
     let mut reorder = Reorder::default();
-    let mut clocks: BTreeMap<i32, Nanos> = past.stretches().iter().filter(|s| s.from < s.to).map(|s| (s.partition, Nanos::MIN)).collect();
+    let mut clocks: BTreeMap<i32, Nanos> = past
+        .stretches()
+        .iter()
+        .filter(|s| s.from < s.to)
+        .map(|s| (s.partition, Nanos::MIN))
+        .collect();
     let lateness = time::nanos(spikes.lateness.0);
     let bar = super::progress(past.offsets(), "looking");
     let mut findings: BTreeMap<String, Finding> = BTreeMap::new();
@@ -118,14 +125,28 @@ pub fn run(args: &Args) -> CommandResult {
     } else if !findings.is_empty() {
         anstream::print!("{}", super::table(&rows(&findings)));
     }
-    let late = if detector.late > 0 { format!("; {} came later than `lateness` allows", detector.late) } else { String::new() };
-    let unreadable = if unreadable > 0 { format!("; {unreadable} records are none of docket's") } else { String::new() };
+    let late = if detector.late > 0 {
+        format!("; {} came later than `lateness` allows", detector.late)
+    } else {
+        String::new()
+    };
+    let unreadable = if unreadable > 0 {
+        format!("; {unreadable} records are none of docket's")
+    } else {
+        String::new()
+    };
     anstream::eprintln!("{} findings in {decisions} decisions{late}{unreadable}", findings.len());
     Ok(())
 }
 
 /// Has the detector see what can be put in order by now.
-fn in_order(detector: &mut Detector, reorder: &mut Reorder, slowest: Nanos, lateness: Nanos, note: &mut dyn FnMut(Vec<Change>)) {
+fn in_order(
+    detector: &mut Detector,
+    reorder: &mut Reorder,
+    slowest: Nanos,
+    lateness: Nanos,
+    note: &mut dyn FnMut(Vec<Change>),
+) {
     reorder.release(slowest, &mut |seen| {
         detector.observe(seen);
         note(detector.advance(seen.at.saturating_sub(lateness)));
@@ -140,11 +161,21 @@ fn config(args: &Args, spikes: &Spikes) -> Config {
 }
 
 fn rows(findings: &[Finding]) -> Vec<Vec<String>> {
-    let heads = ["DETECTED", "KIND", "SERVICE", "POLICY", "AFTER", "LASTED", "SEEN", "EXPECTED", "SCORE", "CAUSE", "TRACE"];
+    let heads = [
+        "DETECTED", "KIND", "SERVICE", "POLICY", "AFTER", "LASTED", "SEEN", "EXPECTED", "SCORE",
+        "CAUSE", "TRACE",
+    ];
     let mut rows = vec![heads.map(str::to_owned).to_vec()];
     let span = |from: Nanos, to: Nanos| format!("{} s", (to - from) / 1_000_000_000);
     rows.extend(findings.iter().map(|f| {
-        let cause = f.causes.first().map(|c| format!("{} {} ({:.0} %)", c.dimension.as_str(), super::tail::printable(&c.value), 100.0 * c.share));
+        let cause = f.causes.first().map(|c| {
+            format!(
+                "{} {} ({:.0} %)",
+                c.dimension.as_str(),
+                super::tail::printable(&c.value),
+                100.0 * c.share
+            )
+        });
         vec![
             time::format(f.detected)[..19].to_owned() + "Z",
             f.kind.as_str().to_owned(),
@@ -166,8 +197,15 @@ fn rows(findings: &[Finding]) -> Vec<Vec<String>> {
 const FIRST_DAY: Nanos = 1_767_744_000_000_000_000;
 
 fn evaluate(args: &Args, config: &Config, lateness: Nanos) -> CommandResult {
-    let scenarios: Vec<Scenario> = if args.scenario.is_empty() { Scenario::value_variants().to_vec() } else { args.scenario.clone() };
-    let days: Vec<(Scenario, u64)> = scenarios.iter().flat_map(|s| (args.seed..args.seed + args.days).map(|seed| (*s, seed))).collect();
+    let scenarios: Vec<Scenario> = if args.scenario.is_empty() {
+        Scenario::value_variants().to_vec()
+    } else {
+        args.scenario.clone()
+    };
+    let days: Vec<(Scenario, u64)> = scenarios
+        .iter()
+        .flat_map(|s| (args.seed..args.seed + args.days).map(|seed| (*s, seed)))
+        .collect();
     let bar = super::progress(days.len() as u64, "days");
     let (next, judged) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
@@ -184,12 +222,32 @@ fn evaluate(args: &Args, config: &Config, lateness: Nanos) -> CommandResult {
     bar.finish_and_clear();
     let mut judged = judged.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
     judged.sort_by_key(|j| (j.scenario as usize, j.seed));
-    let heads = ["SCENARIO", "DAYS", "EVENTS", "FOUND", "WRONG", "MEDIAN DELAY", "RIGHT CAUSE", "RATIO > 20 %: FOUND", "WRONG", "3 SIGMA: FOUND", "WRONG"];
+    let heads = [
+        "SCENARIO",
+        "DAYS",
+        "EVENTS",
+        "FOUND",
+        "WRONG",
+        "MEDIAN DELAY",
+        "RIGHT CAUSE",
+        "RATIO > 20 %: FOUND",
+        "WRONG",
+        "3 SIGMA: FOUND",
+        "WRONG",
+    ];
     let mut rows = vec![heads.map(str::to_owned).to_vec()];
     let mut all: [Score; 3] = Default::default();
     let row = |name: String, [detector, ratio, sigma]: &[Score; 3]| {
-        let delay = if detector.delays.is_empty() { "-".into() } else { format!("{:.0} s", detector.median_delay()) };
-        let cause = if detector.caused == 0 { "-".into() } else { format!("{} of {}", detector.cause_right, detector.caused) };
+        let delay = if detector.delays.is_empty() {
+            "-".into()
+        } else {
+            format!("{:.0} s", detector.median_delay())
+        };
+        let cause = if detector.caused == 0 {
+            "-".into()
+        } else {
+            format!("{} of {}", detector.cause_right, detector.caused)
+        };
         let mut row = vec![
             name,
             detector.days.to_string(),
@@ -211,7 +269,8 @@ fn evaluate(args: &Args, config: &Config, lateness: Nanos) -> CommandResult {
                 sum.add(score);
             }
         }
-        let name = scenario.to_possible_value().map(|v| v.get_name().to_owned()).unwrap_or_default();
+        let name =
+            scenario.to_possible_value().map(|v| v.get_name().to_owned()).unwrap_or_default();
         rows.push(row(name, &scores));
         for (sum, score) in all.iter_mut().zip(&scores) {
             sum.add(score);
@@ -230,7 +289,8 @@ fn evaluate(args: &Args, config: &Config, lateness: Nanos) -> CommandResult {
         );
     }
     for day in &judged {
-        let name = day.scenario.to_possible_value().map(|v| v.get_name().to_owned()).unwrap_or_default();
+        let name =
+            day.scenario.to_possible_value().map(|v| v.get_name().to_owned()).unwrap_or_default();
         for finding in &day.wrong {
             anstream::eprintln!(
                 "{name} {}: wrong: {} {} (onset {}, score {:.0})",
@@ -242,7 +302,13 @@ fn evaluate(args: &Args, config: &Config, lateness: Nanos) -> CommandResult {
             );
         }
         for event in &day.missed {
-            anstream::eprintln!("{name} {}: missed: {} {} to {}", day.seed, event.service, time::format(event.from), time::format(event.to));
+            anstream::eprintln!(
+                "{name} {}: missed: {} {} to {}",
+                day.seed,
+                event.service,
+                time::format(event.from),
+                time::format(event.to)
+            );
         }
         for finding in &day.right {
             let wanted = day.detector.cause_right < day.detector.caused;
@@ -251,6 +317,13 @@ fn evaluate(args: &Args, config: &Config, lateness: Nanos) -> CommandResult {
             }
         }
     }
-    let good = detector.recall() >= 0.95 && detector.precision() >= 0.95 && detector.median_delay() <= 20.0 && detector.cause() >= 0.9;
-    if good { Ok(()) } else { Err("below the goals: recall and precision 0.95, median detection 20 s, right first cause 0.9".into()) }
+    let good = detector.recall() >= 0.95
+        && detector.precision() >= 0.95
+        && detector.median_delay() <= 20.0
+        && detector.cause() >= 0.9;
+    if good {
+        Ok(())
+    } else {
+        Err("below the goals: recall and precision 0.95, median detection 20 s, right first cause 0.9".into())
+    }
 }

@@ -57,7 +57,12 @@ pub fn run(args: &Args) -> CommandResult {
     let pipeline = super::load(&args.file)?;
     let policy = match &args.policy {
         None => None,
-        Some(text) => Some(GlobBuilder::new(text.trim_start_matches('/')).literal_separator(true).build()?.compile_matcher()),
+        Some(text) => Some(
+            GlobBuilder::new(text.trim_start_matches('/'))
+                .literal_separator(true)
+                .build()?
+                .compile_matcher(),
+        ),
     };
     let past = Past::open(&pipeline, "tail", &pipeline.docket_topic(), args.from, Edge::End)?;
     let mut out = anstream::AutoStream::auto(std::io::stdout()).lock();
@@ -66,7 +71,10 @@ pub fn run(args: &Args) -> CommandResult {
     let mut take = |message: Option<&BorrowedMessage<'_>>| {
         let written = match message {
             None => out.flush(),
-            Some(message) => show(args, policy.as_ref(), message.payload().unwrap_or_default(), &mut out).map(|wrote| shown += u64::from(wrote)),
+            Some(message) => {
+                show(args, policy.as_ref(), message.payload().unwrap_or_default(), &mut out)
+                    .map(|wrote| shown += u64::from(wrote))
+            }
         };
         failed = written.err();
         failed.is_none() && args.count.is_none_or(|count| shown < count)
@@ -84,8 +92,16 @@ pub fn run(args: &Args) -> CommandResult {
 }
 
 /// Writes a record, if it is wanted.
-fn show(args: &Args, policy: Option<&GlobMatcher>, payload: &[u8], out: &mut impl Write) -> std::io::Result<bool> {
-    let Some(record) = Record::parse(payload).ok().filter(|record| wanted(args, policy, record)) else { return Ok(false) };
+fn show(
+    args: &Args,
+    policy: Option<&GlobMatcher>,
+    payload: &[u8],
+    out: &mut impl Write,
+) -> std::io::Result<bool> {
+    let Some(record) = Record::parse(payload).ok().filter(|record| wanted(args, policy, record))
+    else {
+        return Ok(false);
+    };
     if args.json {
         let mut line = payload.to_vec();
         json::one_line(&mut line);
@@ -102,7 +118,10 @@ fn wanted(args: &Args, policy: Option<&GlobMatcher>, record: &Record<'_>) -> boo
     (args.verdict.is_empty() || args.verdict.contains(&record.verdict))
         && policy.is_none_or(|glob| glob.is_match(&*record.policy))
         && args.service.as_ref().is_none_or(|service| *service == record.service)
-        && args.trace.as_ref().is_none_or(|wanted| trace().starts_with(&wanted.to_ascii_lowercase()))
+        && args
+            .trace
+            .as_ref()
+            .is_none_or(|wanted| trace().starts_with(&wanted.to_ascii_lowercase()))
 }
 
 /// The colour of a verdict.
@@ -120,9 +139,12 @@ pub fn style(verdict: Verdict) -> Style {
 fn line(record: &Record<'_>) -> String {
     let style = style(record.verdict);
     let dim = Style::new().dimmed();
-    let duration = record.duration.map_or_else(String::new, |ns| format!(" {:.2} ms", ns as f64 / 1e6));
-    let reasons: Vec<String> = json::elements(record.reasons).filter_map(json::as_str).map(|r| printable(&r)).collect();
-    let reasons = if reasons.is_empty() { String::new() } else { format!("  {}", reasons.join("; ")) };
+    let duration =
+        record.duration.map_or_else(String::new, |ns| format!(" {:.2} ms", ns as f64 / 1e6));
+    let reasons: Vec<String> =
+        json::elements(record.reasons).filter_map(json::as_str).map(|r| printable(&r)).collect();
+    let reasons =
+        if reasons.is_empty() { String::new() } else { format!("  {}", reasons.join("; ")) };
     let trace = crate::decision::docket::hex(&record.trace_id.to_bytes());
     format!(
         "{dim}{}{dim:#} {style}{:9}{style:#} {} {}{duration}{reasons} {dim}trace={trace} decision={}{dim:#}",

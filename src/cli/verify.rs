@@ -86,7 +86,13 @@ fn checked(args: &Args, pipeline: &Pipeline) -> Result<Vec<Checked>, Box<dyn std
     for (name, sink) in &pipeline.file.sinks {
         if args.sink.is_empty() || args.sink.contains(name) {
             let look = Look::new(pipeline.name(), sink).map_err(|e| format!("sink {name}: {e}"))?;
-            all.push(Checked { name: name.clone(), model: sink.clone(), look, redaction: sink.redaction(), wanted: Vec::new() });
+            all.push(Checked {
+                name: name.clone(),
+                model: sink.clone(),
+                look,
+                redaction: sink.redaction(),
+                wanted: Vec::new(),
+            });
         }
     }
     Ok(all)
@@ -117,7 +123,11 @@ async fn verify(args: &Args, pipeline: &Pipeline) -> CommandResult {
     let about = overview(&decisions);
     let mut reports = Vec::new();
     for sink in &sinks {
-        reports.push(report(args, sink, &decisions, &rejected).await.map_err(|e| format!("sink {}: {e}", sink.name))?);
+        reports.push(
+            report(args, sink, &decisions, &rejected)
+                .await
+                .map_err(|e| format!("sink {}: {e}", sink.name))?,
+        );
     }
     let gaps = unreadable + reports.iter().map(|r| r.gaps).sum::<usize>();
     if args.json {
@@ -145,7 +155,11 @@ fn wanted(look: &mut Look, redaction: &Redaction, record: &Record<'_>) -> Hash {
 }
 
 /// Reads the docket topic; also how many of its records are none.
-fn read(args: &Args, pipeline: &Pipeline, sinks: &mut [Checked]) -> Result<(Vec<Decision>, usize), Box<dyn std::error::Error>> {
+fn read(
+    args: &Args,
+    pipeline: &Pipeline,
+    sinks: &mut [Checked],
+) -> Result<(Vec<Decision>, usize), Box<dyn std::error::Error>> {
     let past = Past::open(pipeline, "verify", &pipeline.docket_topic(), args.from, args.until)?;
     let bar = super::progress(past.offsets(), "reading the docket");
     let (mut decisions, mut unreadable) = (Vec::new(), 0);
@@ -157,7 +171,11 @@ fn read(args: &Args, pipeline: &Pipeline, sinks: &mut [Checked]) -> Result<(Vec<
                         sink.wanted.push(wanted(look, &sink.redaction, &record));
                     }
                 }
-                decisions.push(Decision::new(&record, message.partition(), message.timestamp().to_millis().unwrap_or(0)));
+                decisions.push(Decision::new(
+                    &record,
+                    message.partition(),
+                    message.timestamp().to_millis().unwrap_or(0),
+                ));
             }
             Err(_) => unreadable += 1,
         }
@@ -180,15 +198,28 @@ fn rejected(pipeline: &Pipeline) -> Result<BTreeSet<(String, String)>, Box<dyn s
     let (letters, _) = without_receipts(letters);
     let pair = |letter: &Letter| {
         let text = std::str::from_utf8(&letter.value).ok()?;
-        let id = crate::decision::json::get(text, "decision_id").and_then(crate::decision::json::as_str)?;
+        let id = crate::decision::json::get(text, "decision_id")
+            .and_then(crate::decision::json::as_str)?;
         Some((letter.sink()?.to_owned(), id.into_owned()))
     };
     Ok(letters.iter().filter_map(pair).collect())
 }
 
-async fn report(args: &Args, sink: &Checked, decisions: &[Decision], rejected: &BTreeSet<(String, String)>) -> Result<Report, Box<dyn std::error::Error>> {
-    let mut report =
-        Report { sink: sink.name.clone(), r#type: sink.model.type_name(), skipped: None, sample: None, counts: None, compared: Compared::default(), gaps: 0 };
+async fn report(
+    args: &Args,
+    sink: &Checked,
+    decisions: &[Decision],
+    rejected: &BTreeSet<(String, String)>,
+) -> Result<Report, Box<dyn std::error::Error>> {
+    let mut report = Report {
+        sink: sink.name.clone(),
+        r#type: sink.model.type_name(),
+        skipped: None,
+        sample: None,
+        counts: None,
+        compared: Compared::default(),
+        gaps: 0,
+    };
     let look = match &sink.look {
         Ok(look) => look,
         Err(why) => {
@@ -209,7 +240,10 @@ async fn report(args: &Args, sink: &Checked, decisions: &[Decision], rejected: &
             bar.set_message(format!("asking {}", sink.name));
             let (found, sample) = look.look(decisions, args.sample, &|n| bar.inc(n)).await?;
             bar.finish_and_clear();
-            let all = decisions.iter().zip(&sink.wanted).filter(|(d, _)| sample.as_ref().is_none_or(|ids| ids.contains(&d.id)));
+            let all = decisions
+                .iter()
+                .zip(&sink.wanted)
+                .filter(|(d, _)| sample.as_ref().is_none_or(|ids| ids.contains(&d.id)));
             let wanted = all.map(|(d, hash)| Wanted {
                 id: &d.id,
                 hash: *hash,
@@ -228,11 +262,17 @@ async fn report(args: &Args, sink: &Checked, decisions: &[Decision], rejected: &
 }
 
 /// Counts of Prometheus are compared as a whole: a gap if they differ by more than a hundredth.
-async fn counted(look: &Look, decisions: &[Decision], report: &mut Report) -> Result<(), Box<dyn std::error::Error>> {
+async fn counted(
+    look: &Look,
+    decisions: &[Decision],
+    report: &mut Report,
+) -> Result<(), Box<dyn std::error::Error>> {
     let times = || decisions.iter().map(|d| d.kafka * 1_000_000);
     let (Some(from), Some(last)) = (times().min(), times().max()) else { return Ok(()) };
     // What came last is delivered and scraped a little later.
-    let Some(counts) = look.counts(from, now().min(last + 15_000_000_000)).await? else { return Ok(()) };
+    let Some(counts) = look.counts(from, now().min(last + 15_000_000_000)).await? else {
+        return Ok(());
+    };
     let mut distinct: HashMap<&str, &'static str> = HashMap::new();
     for decision in decisions {
         distinct.insert(&decision.id, decision.verdict.as_str());
@@ -254,8 +294,13 @@ async fn counted(look: &Look, decisions: &[Decision], report: &mut Report) -> Re
 fn told(pipeline: &Pipeline, about: &Overview, unreadable: usize, reports: &[Report]) -> String {
     use std::fmt::Write;
     let mut out = String::new();
-    let verdicts: Vec<String> = about.verdicts.iter().map(|(verdict, n)| format!("{n} {verdict}")).collect();
-    let span = about.first.as_ref().zip(about.last.as_ref()).map_or_else(String::new, |(first, last)| format!(", decided from {first} to {last}"));
+    let verdicts: Vec<String> =
+        about.verdicts.iter().map(|(verdict, n)| format!("{n} {verdict}")).collect();
+    let span = about
+        .first
+        .as_ref()
+        .zip(about.last.as_ref())
+        .map_or_else(String::new, |(first, last)| format!(", decided from {first} to {last}"));
     let _ = writeln!(
         out,
         "{}: {} decisions: {}{span}",
@@ -264,12 +309,21 @@ fn told(pipeline: &Pipeline, about: &Overview, unreadable: usize, reports: &[Rep
         if verdicts.is_empty() { "none".into() } else { verdicts.join(", ") }
     );
     if let Some((median, late, greatest)) = about.delay_seconds {
-        let _ = writeln!(out, "from decision to Kafka: median {median:.2} s, 99 % within {late:.2} s, at most {greatest:.2} s");
+        let _ = writeln!(
+            out,
+            "from decision to Kafka: median {median:.2} s, 99 % within {late:.2} s, at most {greatest:.2} s"
+        );
     }
     for (n, what) in [
-        (about.repeated, "decisions stand in the docket more than once: their producer sent them again"),
+        (
+            about.repeated,
+            "decisions stand in the docket more than once: their producer sent them again",
+        ),
         (about.ahead, "decisions are later than Kafka got them: a clock is ahead"),
-        (about.out_of_order, "decisions came ten seconds or more after a later one of the same OPA instance"),
+        (
+            about.out_of_order,
+            "decisions came ten seconds or more after a later one of the same OPA instance",
+        ),
         (unreadable, "records of the docket topic are no docket records"),
     ] {
         if n > 0 {
@@ -282,29 +336,70 @@ fn told(pipeline: &Pipeline, about: &Overview, unreadable: usize, reports: &[Rep
         }
     }
     for (instance, last) in &about.quiet {
-        let _ = writeln!(out, "note: OPA instance {} decided regularly until {last}, and no more", printable(instance));
+        let _ = writeln!(
+            out,
+            "note: OPA instance {} decided regularly until {last}, and no more",
+            printable(instance)
+        );
     }
-    let mut rows = vec![["SINK", "TYPE", "EXPECTED", "PRESENT", "REJECTED", "ELSEWHERE", "MISSING", "ALTERED", "REPEATED"].map(str::to_owned).to_vec()];
+    let mut rows = vec![
+        [
+            "SINK",
+            "TYPE",
+            "EXPECTED",
+            "PRESENT",
+            "REJECTED",
+            "ELSEWHERE",
+            "MISSING",
+            "ALTERED",
+            "REPEATED",
+        ]
+        .map(str::to_owned)
+        .to_vec(),
+    ];
     for r in reports {
         let c = &r.compared;
         let mut row = vec![r.sink.clone(), r.r#type.to_owned()];
         match &r.skipped {
             Some(why) => row.push(format!("not compared: {why}")),
-            None => row.extend([c.expected, c.present, c.rejected, c.elsewhere, c.missing.len(), c.altered.len(), c.repeated.len()].map(|n| n.to_string())),
+            None => row.extend(
+                [
+                    c.expected,
+                    c.present,
+                    c.rejected,
+                    c.elsewhere,
+                    c.missing.len(),
+                    c.altered.len(),
+                    c.repeated.len(),
+                ]
+                .map(|n| n.to_string()),
+            ),
         }
         if let Some(sample) = r.sample {
             row.push(format!("(a sample of {sample})"));
         }
         if r.counts.is_some() {
-            row.push(if r.gaps > 0 { "(counts by verdict differ)".into() } else { "(counts by verdict agree)".into() });
+            row.push(if r.gaps > 0 {
+                "(counts by verdict differ)".into()
+            } else {
+                "(counts by verdict agree)".into()
+            });
         }
         rows.push(row);
     }
     out.push_str(&super::table(&rows));
     for r in reports {
-        for (what, ids) in [("missing in", &r.compared.missing), ("altered in", &r.compared.altered), ("repeated in", &r.compared.repeated)] {
+        for (what, ids) in [
+            ("missing in", &r.compared.missing),
+            ("altered in", &r.compared.altered),
+            ("repeated in", &r.compared.repeated),
+        ] {
             if !ids.is_empty() {
-                let more = if ids.len() > 10 { format!(" and {} more (--json lists all)", ids.len() - 10) } else { String::new() };
+                let more = if ids.len() > 10 {
+                    format!(" and {} more (--json lists all)", ids.len() - 10)
+                } else {
+                    String::new()
+                };
                 let ids: Vec<String> = ids.iter().take(10).map(|id| printable(id)).collect();
                 let _ = writeln!(out, "{what} {}: {}{more}", r.sink, ids.join(", "));
             }
@@ -342,10 +437,14 @@ async fn probe(args: &Args, pipeline: &Pipeline, opa: &str) -> CommandResult {
         anstream::println!("{}", json!({ "ok": failed == 0, "probes": all }));
     } else {
         let places: BTreeSet<&String> = all.iter().flat_map(|p| p.seconds.keys()).collect();
-        let heads = ["PATH", "EXPECTED", "VERDICT"].map(str::to_owned).into_iter().chain(places.iter().map(|p| p.to_uppercase()));
+        let heads = ["PATH", "EXPECTED", "VERDICT"]
+            .map(str::to_owned)
+            .into_iter()
+            .chain(places.iter().map(|p| p.to_uppercase()));
         let mut rows = vec![heads.chain(["DECISION".to_owned()]).collect::<Vec<_>>()];
         for p in &all {
-            let mut row = vec![p.path.clone(), p.expect.clone(), p.verdict.unwrap_or("-").to_owned()];
+            let mut row =
+                vec![p.path.clone(), p.expect.clone(), p.verdict.unwrap_or("-").to_owned()];
             row.extend(places.iter().map(|place| match p.seconds.get(*place) {
                 Some(Some(seconds)) => format!("{seconds:.2} s"),
                 _ => "not there".into(),
@@ -358,10 +457,17 @@ async fn probe(args: &Args, pipeline: &Pipeline, opa: &str) -> CommandResult {
     if failed > 0 { Err(format!("{failed} of {} probes failed", all.len()).into()) } else { Ok(()) }
 }
 
-async fn ask(args: &Args, pipeline: &Pipeline, opa: &str, probe: &Probe) -> Result<Probed, Box<dyn std::error::Error>> {
+async fn ask(
+    args: &Args,
+    pipeline: &Pipeline,
+    opa: &str,
+    probe: &Probe,
+) -> Result<Probed, Box<dyn std::error::Error>> {
     let mut sinks = checked(args, pipeline)?;
     sinks.retain(|sink| !matches!(sink.look, Err(_) | Ok(Look::Counts { .. })));
-    let past = tokio::task::block_in_place(|| Past::open(pipeline, "verify", &pipeline.docket_topic(), Edge::End, Edge::End))?;
+    let past = tokio::task::block_in_place(|| {
+        Past::open(pipeline, "verify", &pipeline.docket_topic(), Edge::End, Edge::End)
+    })?;
     let trace = format!("{:032x}", rand::random::<u128>() | 1);
     let url = format!("{opa}/v1/data/{}", probe.path.trim_matches('/'));
     let asked = Instant::now();
@@ -371,11 +477,18 @@ async fn ask(args: &Args, pipeline: &Pipeline, opa: &str, probe: &Probe) -> Resu
         .header("traceparent", format!("00-{trace}-{:016x}-01", rand::random::<u64>() | 1))
         .timeout(Duration::from_secs(30))
         .body(json!({ "input": probe.input }).to_string());
-    let response = request.send().await.map_err(|e| format!("OPA at {opa} can't be asked: {}", e.without_url()))?;
+    let response = request
+        .send()
+        .await
+        .map_err(|e| format!("OPA at {opa} can't be asked: {}", e.without_url()))?;
     let status = response.status();
-    let answer: Value = serde_json::from_str(&response.text().await?).map_err(|_| format!("{url} answered {status} and no JSON"))?;
+    let answer: Value = serde_json::from_str(&response.text().await?)
+        .map_err(|_| format!("{url} answered {status} and no JSON"))?;
     let Some(id) = answer["decision_id"].as_str() else {
-        return Err(format!("{url} answered {status} without a decision_id; does this OPA write decision logs?").into());
+        return Err(format!(
+            "{url} answered {status} without a decision_id; does this OPA write decision logs?"
+        )
+        .into());
     };
     let mut probed = Probed {
         path: probe.path.clone(),
@@ -398,7 +511,11 @@ async fn ask(args: &Args, pipeline: &Pipeline, opa: &str, probe: &Probe) -> Resu
                         sink.wanted.push(wanted(look, &sink.redaction, &record));
                     }
                 }
-                found = Some(Decision::new(&record, message.partition(), message.timestamp().to_millis().unwrap_or(0)));
+                found = Some(Decision::new(
+                    &record,
+                    message.partition(),
+                    message.timestamp().to_millis().unwrap_or(0),
+                ));
             }
             found.is_none() && asked.elapsed() < args.settle
         })
@@ -414,7 +531,10 @@ async fn ask(args: &Args, pipeline: &Pipeline, opa: &str, probe: &Probe) -> Resu
     while probed.seconds.values().any(Option::is_none) && asked.elapsed() < args.settle {
         for sink in &sinks {
             if let (Some(None), Ok(look)) = (probed.seconds.get(&sink.name), &sink.look) {
-                let (found, _): (Found, _) = look.look(&one, 1, &|_| {}).await.map_err(|e| format!("sink {}: {e}", sink.name))?;
+                let (found, _): (Found, _) = look
+                    .look(&one, 1, &|_| {})
+                    .await
+                    .map_err(|e| format!("sink {}: {e}", sink.name))?;
                 if found.contains_key(&probed.decision_id) {
                     probed.seconds.insert(sink.name.clone(), seconds());
                 }
@@ -422,6 +542,7 @@ async fn ask(args: &Args, pipeline: &Pipeline, opa: &str, probe: &Probe) -> Resu
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
-    probed.ok = probed.seconds.values().all(Option::is_some) && probed.verdict == Some(probe.expect.as_str());
+    probed.ok = probed.seconds.values().all(Option::is_some)
+        && probed.verdict == Some(probe.expect.as_str());
     Ok(probed)
 }

@@ -76,8 +76,11 @@ impl Rules {
     /// For subject, action and resource the pointers, the first one first; the usual ones for `None`.
     pub fn new(pointers: [Option<Vec<Pointer>>; 3]) -> Rules {
         let mut root = Node::default();
-        for (which, (given, usual)) in pointers.into_iter().zip([SUBJECT, ACTION, RESOURCE]).enumerate() {
-            let all = given.unwrap_or_else(|| usual.iter().filter_map(|p| Pointer::parse(p)).collect());
+        for (which, (given, usual)) in
+            pointers.into_iter().zip([SUBJECT, ACTION, RESOURCE]).enumerate()
+        {
+            let all =
+                given.unwrap_or_else(|| usual.iter().filter_map(|p| Pointer::parse(p)).collect());
             for (rank, pointer) in all.iter().enumerate() {
                 let end = pointer.names().iter().fold(&mut root, |node, name| {
                     let at = node.then.iter().position(|n| n.name == *name).unwrap_or_else(|| {
@@ -142,7 +145,9 @@ impl Node {
             }
             Some(b'[') => {
                 for node in &self.then {
-                    if let Some(element) = node.name.parse().ok().and_then(|n| json::elements(raw).nth(n)) {
+                    if let Some(element) =
+                        node.name.parse().ok().and_then(|n| json::elements(raw).nth(n))
+                    {
                         node.walk(element, best);
                     }
                 }
@@ -202,18 +207,43 @@ mod tests {
     fn who_asked_for_what_is_found_where_callers_have_it() {
         let usual = Rules::default();
         let input = |input: &str| asked(&usual, &format!("\"input\":{input}"));
-        assert_eq!(input(r#"{"user":"alice","method":"GET","path":["v1","orders",7]}"#), "alice GET /v1/orders/7");
-        assert_eq!(input(r#"{"user":{"id":"u-1","name":"x"},"action":"read","resource":{"id":"doc"}}"#), "u-1 read doc");
         assert_eq!(
-            input(r#"{"attributes":{"source":{"principal":"spiffe://a"},"request":{"http":{"method":"PUT","path":"/x?token=s"}}}}"#),
+            input(r#"{"user":"alice","method":"GET","path":["v1","orders",7]}"#),
+            "alice GET /v1/orders/7"
+        );
+        assert_eq!(
+            input(r#"{"user":{"id":"u-1","name":"x"},"action":"read","resource":{"id":"doc"}}"#),
+            "u-1 read doc"
+        );
+        assert_eq!(
+            input(
+                r#"{"attributes":{"source":{"principal":"spiffe://a"},"request":{"http":{"method":"PUT","path":"/x?token=s"}}}}"#
+            ),
             "spiffe://a PUT /x"
         );
-        assert_eq!(input(r#"{"request":{"operation":"CREATE","resource":{"resource":"pods"},"userInfo":{"username":"dev"}}}"#), "dev CREATE pods");
+        assert_eq!(
+            input(
+                r#"{"request":{"operation":"CREATE","resource":{"resource":"pods"},"userInfo":{"username":"dev"}}}"#
+            ),
+            "dev CREATE pods"
+        );
         assert_eq!(input(r#"{"user":"","method":null,"path":[{}]}"#), "- - -");
         assert_eq!(input(r#""text""#), "- - -");
         assert_eq!(input(r#"{"us\u0065r":"a\u0062"}"#), "ab - -");
-        let own = Rules::new([Some(vec![Pointer::parse("/requested_by").unwrap()]), Some(Vec::new()), Some(vec![Pointer::parse("/input/a/1").unwrap()])]);
-        assert_eq!(asked(&own, r#""requested_by":"10.0.0.1:1","input":{"a":[1,2],"method":"GET"}"#), "10.0.0.1:1 - 2");
-        assert_eq!(asked(&usual, &format!("\"input\":{{\"user\":\"{}\"}}", "ü".repeat(300))).chars().count(), MAX_BYTES / 2 + 4);
+        let own = Rules::new([
+            Some(vec![Pointer::parse("/requested_by").unwrap()]),
+            Some(Vec::new()),
+            Some(vec![Pointer::parse("/input/a/1").unwrap()]),
+        ]);
+        assert_eq!(
+            asked(&own, r#""requested_by":"10.0.0.1:1","input":{"a":[1,2],"method":"GET"}"#),
+            "10.0.0.1:1 - 2"
+        );
+        assert_eq!(
+            asked(&usual, &format!("\"input\":{{\"user\":\"{}\"}}", "ü".repeat(300)))
+                .chars()
+                .count(),
+            MAX_BYTES / 2 + 4
+        );
     }
 }

@@ -63,11 +63,21 @@ pub struct Written {
 }
 
 /// Appends the docket record of a decision to `out`, without what must not spread; nothing if it is not to be recorded.
-pub fn make(event: &Event<'_>, record_headers: &[(&str, &[u8])], agent: Option<&Agent>, rules: &Rules, out: &mut Vec<u8>) -> Result<Option<Written>, Reject> {
-    let Some(shield) = &rules.shield else { return Ok(Some(write(event, record_headers, agent, rules, out))) };
+pub fn make(
+    event: &Event<'_>,
+    record_headers: &[(&str, &[u8])],
+    agent: Option<&Agent>,
+    rules: &Rules,
+    out: &mut Vec<u8>,
+) -> Result<Option<Written>, Reject> {
+    let Some(shield) = &rules.shield else {
+        return Ok(Some(write(event, record_headers, agent, rules, out)));
+    };
     let mut hits = Vec::new();
     let protected = shield.protect(event, &mut hits)?;
-    let cleaned = agent.and_then(|agent| shield.protect_agent(&agent.json, &mut hits)).map(|json| Agent { json });
+    let cleaned = agent
+        .and_then(|agent| shield.protect_agent(&agent.json, &mut hits))
+        .map(|json| Agent { json });
     let agent = cleaned.as_ref().or(agent);
     let written = match protected {
         Protected::AsItWas => write(event, record_headers, agent, rules, out),
@@ -75,7 +85,10 @@ pub fn make(event: &Event<'_>, record_headers: &[(&str, &[u8])], agent: Option<&
             let known = known(event, record_headers, rules);
             let changed = Event::parse(text.as_bytes())?;
             // Reasons are a part of the result, which may have changed; what was decided has not.
-            let judgement = Judgement { reasons: verdict::judge(&changed, &rules.verdict).reasons, ..known.judgement };
+            let judgement = Judgement {
+                reasons: verdict::judge(&changed, &rules.verdict).reasons,
+                ..known.judgement
+            };
             write_known(&changed, &Known { judgement, ..known }, agent, rules, out)
         }
         Protected::Dropped => return Ok(None),
@@ -84,7 +97,10 @@ pub fn make(event: &Event<'_>, record_headers: &[(&str, &[u8])], agent: Option<&
 }
 
 fn known<'a>(event: &Event<'a>, record_headers: &[(&str, &[u8])], rules: &Rules) -> Known<'a> {
-    Known { found: trace::find(event, record_headers, &rules.trace), judgement: verdict::judge(event, &rules.verdict) }
+    Known {
+        found: trace::find(event, record_headers, &rules.trace),
+        judgement: verdict::judge(event, &rules.verdict),
+    }
 }
 
 /// What is found out of a decision as it was.
@@ -94,12 +110,24 @@ struct Known<'a> {
 }
 
 /// Appends the docket record of a decision to `out`, as it is.
-pub fn write(event: &Event<'_>, record_headers: &[(&str, &[u8])], agent: Option<&Agent>, rules: &Rules, out: &mut Vec<u8>) -> Written {
+pub fn write(
+    event: &Event<'_>,
+    record_headers: &[(&str, &[u8])],
+    agent: Option<&Agent>,
+    rules: &Rules,
+    out: &mut Vec<u8>,
+) -> Written {
     let known = known(event, record_headers, rules);
     write_known(event, &known, agent, rules, out)
 }
 
-fn write_known(event: &Event<'_>, known: &Known<'_>, agent: Option<&Agent>, rules: &Rules, out: &mut Vec<u8>) -> Written {
+fn write_known(
+    event: &Event<'_>,
+    known: &Known<'_>,
+    agent: Option<&Agent>,
+    rules: &Rules,
+    out: &mut Vec<u8>,
+) -> Written {
     let Known { found, judgement } = known;
     let derived = ids::derive(&event.decision_id);
     original(event, out);
@@ -152,7 +180,15 @@ fn original(event: &Event<'_>, out: &mut Vec<u8>) {
     }
 }
 
-fn member(event: &Event<'_>, found: &Found, judgement: &Judgement<'_>, derived: &Derived, agent: Option<&Agent>, rules: &Rules, out: &mut Vec<u8>) {
+fn member(
+    event: &Event<'_>,
+    found: &Found,
+    judgement: &Judgement<'_>,
+    derived: &Derived,
+    agent: Option<&Agent>,
+    rules: &Rules,
+    out: &mut Vec<u8>,
+) {
     out.extend_from_slice(b"{\"v\":1,\"verdict\":\"");
     out.extend_from_slice(judgement.verdict.as_str().as_bytes());
     out.extend_from_slice(b"\",\"verdict_from\":\"");
@@ -272,15 +308,23 @@ mod tests {
 
     #[test]
     fn members_that_docket_needs_are_moved_not_lost() {
-        let (_, text) = written(r#"{"@timestamp":"x","decision_id":"d1","docket":{"v":0},"timestamp":"2026-11-24T12:48:50Z"}"#);
+        let (_, text) = written(
+            r#"{"@timestamp":"x","decision_id":"d1","docket":{"v":0},"timestamp":"2026-11-24T12:48:50Z"}"#,
+        );
         insta::assert_snapshot!(text, @r#"{"decision_id":"d1","timestamp":"2026-11-24T12:48:50Z","@timestamp":"2026-11-24T12:48:50.000000000Z","docket":{"v":1,"verdict":"undefined","verdict_from":"no_result","reasons":[],"engine":"opa","policy":"(query)","trace_id":"d6377d0c0831bd37876e7203a509e15c","span_id":"6cef005826e7d7bb","trace_from":"none","service":{"name":"opa"},"original":{"@timestamp":"x","docket":{"v":0}}}}"#);
     }
 
     #[test]
     fn numbers_that_fit_no_double_stay_as_they_are() {
-        let (written, text) =
-            written(r#"{"decision_id":"d1","timestamp":"2026-11-24T12:48:50Z","input":{"n":1e999,"i":123456789012345678901234567890},"result":-1E+400}"#);
-        assert!(text.contains(r#""input":{"n":1e999,"i":123456789012345678901234567890},"result":-1E+400,"#), "{text}");
+        let (written, text) = written(
+            r#"{"decision_id":"d1","timestamp":"2026-11-24T12:48:50Z","input":{"n":1e999,"i":123456789012345678901234567890},"result":-1E+400}"#,
+        );
+        assert!(
+            text.contains(
+                r#""input":{"n":1e999,"i":123456789012345678901234567890},"result":-1E+400,"#
+            ),
+            "{text}"
+        );
         assert_eq!(written.verdict, Verdict::Undefined);
     }
 

@@ -95,7 +95,9 @@ impl Field {
     fn wanted(self) -> Option<Wanted> {
         use Field::*;
         match self {
-            DecisionId | Timestamp | Path | TraceId | SpanId | RequestedBy | OtherText => Some((|b| b == b'"', "a string")),
+            DecisionId | Timestamp | Path | TraceId | SpanId | RequestedBy | OtherText => {
+                Some((|b| b == b'"', "a string"))
+            }
             Labels | Metrics | RequestContext | OtherObject => Some((|b| b == b'{', "an object")),
             OtherArray => Some((|b| b == b'[', "an array")),
             OtherNumber => Some((|b| b == b'-' || b.is_ascii_digit(), "a number")),
@@ -109,7 +111,8 @@ impl<'a> Event<'a> {
     pub fn parse(doc: &'a [u8]) -> Result<Event<'a>, Reject> {
         let doc = json::trim(doc);
         let members = json::parse_object(doc)?;
-        let raw = std::str::from_utf8(doc).map_err(|e| Reject::new(Reason::InvalidUtf8, e.to_string()))?;
+        let raw = std::str::from_utf8(doc)
+            .map_err(|e| Reject::new(Reason::InvalidUtf8, e.to_string()))?;
         Event::from_members(raw, &members)
     }
 
@@ -127,12 +130,17 @@ impl<'a> Event<'a> {
             if let Some((begins, wanted)) = field.wanted()
                 && !raw.bytes().next().is_some_and(begins)
             {
-                return Err(Reject::new(Reason::WrongType, format!("{key} is {}; it must be {wanted}", json::kind(raw))));
+                return Err(Reject::new(
+                    Reason::WrongType,
+                    format!("{key} is {}; it must be {wanted}", json::kind(raw)),
+                ));
             }
             match field {
                 Field::DecisionId => decision_id = json::as_str(raw),
                 Field::Timestamp => timestamp = json::as_str(raw),
-                Field::Path => event.path = json::as_str(raw).map(without_slash).unwrap_or_default(),
+                Field::Path => {
+                    event.path = json::as_str(raw).map(without_slash).unwrap_or_default()
+                }
                 Field::TraceId => event.trace_id = json::as_str(raw),
                 Field::SpanId => event.span_id = json::as_str(raw),
                 Field::Labels => event.labels = Some(raw),
@@ -147,13 +155,22 @@ impl<'a> Event<'a> {
             }
         }
         event.decision_id = match decision_id {
-            None => return Err(Reject::new(Reason::MissingDecisionId, "the record has no decision_id")),
+            None => {
+                return Err(Reject::new(
+                    Reason::MissingDecisionId,
+                    "the record has no decision_id",
+                ));
+            }
             Some(id) => id,
         };
         check_decision_id(&event.decision_id)?;
         event.timestamp = match timestamp {
-            None => return Err(Reject::new(Reason::MissingTimestamp, "the record has no timestamp")),
-            Some(text) => time::parse(&text).ok_or_else(|| Reject::new(Reason::BadTimestamp, "timestamp is not an RFC 3339 date and time"))?,
+            None => {
+                return Err(Reject::new(Reason::MissingTimestamp, "the record has no timestamp"));
+            }
+            Some(text) => time::parse(&text).ok_or_else(|| {
+                Reject::new(Reason::BadTimestamp, "timestamp is not an RFC 3339 date and time")
+            })?,
         };
         Ok(event)
     }
@@ -167,7 +184,9 @@ impl<'a> Event<'a> {
     /// there was no handler (OPA as a library, Envoy's plugin).
     pub fn duration(&self) -> Option<u64> {
         let metrics = self.metrics?;
-        ["timer_server_handler_ns", "timer_rego_query_eval_ns"].iter().find_map(|name| json::as_u64(json::get(metrics, name)?))
+        ["timer_server_handler_ns", "timer_rego_query_eval_ns"]
+            .iter()
+            .find_map(|name| json::as_u64(json::get(metrics, name)?))
     }
 }
 

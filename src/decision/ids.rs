@@ -66,7 +66,13 @@ mod tests {
     fn ids_are_exact_hex_and_never_zero() {
         assert!(trace_id("4bf92f3577b34da6a3ce929d0e0e4736").is_some());
         assert!(trace_id("4BF92F3577B34DA6A3CE929D0E0E4736").is_some());
-        for bad in ["", "4bf9", "00000000000000000000000000000000", "4bf92f3577b34da6a3ce929d0e0e473g", "+bf92f3577b34da6a3ce929d0e0e4736"] {
+        for bad in [
+            "",
+            "4bf9",
+            "00000000000000000000000000000000",
+            "4bf92f3577b34da6a3ce929d0e0e473g",
+            "+bf92f3577b34da6a3ce929d0e0e4736",
+        ] {
             assert_eq!(trace_id(bad), None, "{bad}");
         }
         assert_eq!(span_id("0000000000000000"), None);
@@ -80,6 +86,9 @@ mod tests {
         let mut hex = Vec::new();
         push_hex(&mut hex, &derived.span.to_bytes());
         push_hex(&mut hex, &derived.trace.to_bytes());
-        assert_eq!(String::from_utf8(hex).unwrap(), "5a73b3d0f4af5933180816474d10c46604bacecc9bd2e7d7");
+        assert_eq!(
+            String::from_utf8(hex).unwrap(),
+            "5a73b3d0f4af5933180816474d10c46604bacecc9bd2e7d7"
+        );
     }
 }

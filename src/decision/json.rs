@@ -41,7 +41,13 @@ impl<'a> Member<'a> {
 /// Checks a whole document, and returns the members of the object that it is.
 pub fn parse_object(doc: &[u8]) -> Result<Vec<Member<'_>>, JsonError> {
     let text = std::str::from_utf8(doc).map_err(|e| JsonError::Utf8(e.valid_up_to()))?;
-    let mut scan = Scan { text, bytes: doc, at: 0, names: Vec::with_capacity(32), top: Vec::with_capacity(24) };
+    let mut scan = Scan {
+        text,
+        bytes: doc,
+        at: 0,
+        names: Vec::with_capacity(32),
+        top: Vec::with_capacity(24),
+    };
     scan.document()?;
     if !matches!(text.trim_start_matches(is_space).as_bytes().first(), Some(b'{')) {
         return Err(JsonError::Syntax { what: "expected an object", at: 0 });
@@ -263,11 +269,21 @@ impl<'a> Scan<'a> {
                     match self.bytes.get(i + 1) {
                         Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => i += 2,
                         Some(b'u') => i = self.unicode_escape(i)?,
-                        Some(_) => return Err(JsonError::Syntax { what: "an escape that JSON does not have", at: i }),
+                        Some(_) => {
+                            return Err(JsonError::Syntax {
+                                what: "an escape that JSON does not have",
+                                at: i,
+                            });
+                        }
                         None => return Err(JsonError::Truncated(i + 1)),
                     }
                 }
-                Some(_) => return Err(JsonError::Syntax { what: "a control character in a string", at: i }),
+                Some(_) => {
+                    return Err(JsonError::Syntax {
+                        what: "a control character in a string",
+                        at: i,
+                    });
+                }
             }
         }
     }
@@ -357,7 +373,9 @@ fn plain_run(bytes: &[u8]) -> usize {
     let mut n = 0;
     for chunk in bytes.chunks_exact(8) {
         let v = u64::from_le_bytes(chunk.try_into().expect("chunks_exact gives eight bytes"));
-        let stop = zero_byte(v ^ (ONES * b'"' as u64)) | zero_byte(v ^ (ONES * b'\\' as u64)) | (v.wrapping_sub(ONES * 0x20) & !v & HIGH);
+        let stop = zero_byte(v ^ (ONES * b'"' as u64))
+            | zero_byte(v ^ (ONES * b'\\' as u64))
+            | (v.wrapping_sub(ONES * 0x20) & !v & HIGH);
         if stop != 0 {
             return n + (stop.trailing_zeros() / 8) as usize;
         }
@@ -370,7 +388,11 @@ fn plain_run(bytes: &[u8]) -> usize {
 pub fn unescape(inner: &str) -> Cow<'_, str> {
     // Most names and values are short, and for these a call costs more than a look at each byte.
     let bytes = inner.as_bytes();
-    let escaped = if bytes.len() < 32 { bytes.contains(&b'\\') } else { memchr::memchr(b'\\', bytes).is_some() };
+    let escaped = if bytes.len() < 32 {
+        bytes.contains(&b'\\')
+    } else {
+        memchr::memchr(b'\\', bytes).is_some()
+    };
     if !escaped {
         return Cow::Borrowed(inner);
     }
@@ -386,7 +408,12 @@ pub fn as_str(raw: &str) -> Option<Cow<'_, str>> {
 
 /// The value of a raw value, if it is a whole number that fits.
 pub fn as_u64(raw: &str) -> Option<u64> {
-    raw.parse().ok().or_else(|| raw.parse::<f64>().ok().filter(|f| f.fract() == 0.0 && (0.0..=1.8e19).contains(f)).map(|f| f as u64))
+    raw.parse().ok().or_else(|| {
+        raw.parse::<f64>()
+            .ok()
+            .filter(|f| f.fract() == 0.0 && (0.0..=1.8e19).contains(f))
+            .map(|f| f as u64)
+    })
 }
 
 /// What kind of value a raw value is, for messages.
@@ -468,7 +495,9 @@ impl<'a> Iterator for Elements<'a> {
 
 /// The value of the member `name` of a valid object.
 pub fn get<'a>(raw: &'a str, name: &str) -> Option<&'a str> {
-    members(raw).find(|m| m.name == name || (m.name.contains('\\') && m.key() == name)).map(|m| m.value)
+    members(raw)
+        .find(|m| m.name == name || (m.name.contains('\\') && m.key() == name))
+        .map(|m| m.value)
 }
 
 /// A JSON pointer (RFC 6901), split once.
@@ -481,7 +510,9 @@ impl Pointer {
             return Some(Pointer(Vec::new()));
         }
         let rest = text.strip_prefix('/')?;
-        Some(Pointer(rest.split('/').map(|token| token.replace("~1", "/").replace("~0", "~")).collect()))
+        Some(Pointer(
+            rest.split('/').map(|token| token.replace("~1", "/").replace("~0", "~")).collect(),
+        ))
     }
 
     /// What it is made of.
@@ -572,7 +603,10 @@ pub fn end_of_value(bytes: &[u8], at: usize) -> usize {
         }
         _ => {
             let rest = bytes.get(at..).unwrap_or_default();
-            at + rest.iter().take_while(|b| !matches!(b, b',' | b'}' | b']' | b' ' | b'\n' | b'\t' | b'\r')).count()
+            at + rest
+                .iter()
+                .take_while(|b| !matches!(b, b',' | b'}' | b']' | b' ' | b'\n' | b'\t' | b'\r'))
+                .count()
         }
     }
 }

@@ -54,7 +54,10 @@ fn own_members(raw: &str) -> Option<(usize, &str, &str)> {
         let from = at + START.len();
         let Some(len) = raw[from..].find('"') else { continue };
         let Some(docket) = raw[from + len..].strip_prefix(BETWEEN) else { continue };
-        if docket.starts_with('{') && json::end_of_value(docket.as_bytes(), 0) + 1 == docket.len() && docket.ends_with('}') {
+        if docket.starts_with('{')
+            && json::end_of_value(docket.as_bytes(), 0) + 1 == docket.len()
+            && docket.ends_with('}')
+        {
             return Some((at, &raw[from..from + len], &docket[..docket.len() - 1]));
         }
     }
@@ -64,9 +67,12 @@ fn own_members(raw: &str) -> Option<(usize, &str, &str)> {
 impl<'a> Record<'a> {
     pub fn parse(bytes: &'a [u8]) -> Result<Record<'a>, NotARecord> {
         let raw = std::str::from_utf8(bytes).map_err(|_| NotARecord("it is not UTF-8"))?;
-        let (original, timestamp, docket) = own_members(raw).ok_or(NotARecord("it does not end with @timestamp and docket"))?;
+        let (original, timestamp, docket) =
+            own_members(raw).ok_or(NotARecord("it does not end with @timestamp and docket"))?;
         let timestamp = time::parse(timestamp).ok_or(NotARecord("@timestamp is no time"))?;
-        let decision_id = json::get(raw, "decision_id").and_then(json::as_str).ok_or(NotARecord("it has no decision_id"))?;
+        let decision_id = json::get(raw, "decision_id")
+            .and_then(json::as_str)
+            .ok_or(NotARecord("it has no decision_id"))?;
         let mut record = Record {
             raw,
             original,
@@ -95,14 +101,22 @@ impl<'a> Record<'a> {
         for member in json::members(docket) {
             let text = || json::as_str(member.value);
             match member.name {
-                "v" if member.value != "1" => return Err(NotARecord("docket.v is not 1; a newer docket wrote it")),
+                "v" if member.value != "1" => {
+                    return Err(NotARecord("docket.v is not 1; a newer docket wrote it"));
+                }
                 "verdict" => verdict = text().and_then(|t| Verdict::parse(&t)),
                 "verdict_from" => record.verdict_from = text().unwrap_or_default(),
                 "reasons" => record.reasons = member.value,
                 "engine" => record.engine = text().unwrap_or_default(),
                 "policy" => record.policy = text().unwrap_or_default(),
-                "trace_id" => record.trace_id = text().and_then(|t| ids::trace_id(&t)).unwrap_or(TraceId::INVALID),
-                "span_id" => record.span_id = text().and_then(|t| ids::span_id(&t)).unwrap_or(SpanId::INVALID),
+                "trace_id" => {
+                    record.trace_id =
+                        text().and_then(|t| ids::trace_id(&t)).unwrap_or(TraceId::INVALID)
+                }
+                "span_id" => {
+                    record.span_id =
+                        text().and_then(|t| ids::span_id(&t)).unwrap_or(SpanId::INVALID)
+                }
                 "parent_span_id" => record.parent_span_id = text().and_then(|t| ids::span_id(&t)),
                 "trace_from" => record.trace_from = text().unwrap_or_default(),
                 "links" => record.links = Some(member.value),
@@ -111,7 +125,8 @@ impl<'a> Record<'a> {
                 "action" => record.action = text().unwrap_or_default(),
                 "resource" => record.resource = text().unwrap_or_default(),
                 "service" => {
-                    record.service = json::get(member.value, "name").and_then(json::as_str).unwrap_or_default();
+                    record.service =
+                        json::get(member.value, "name").and_then(json::as_str).unwrap_or_default();
                     record.instance = json::get(member.value, "instance_id").and_then(json::as_str);
                 }
                 _ => {}
@@ -140,7 +155,10 @@ impl<'a> Record<'a> {
 
     /// A member of the original decision.
     pub fn get(&self, name: &str) -> Option<&'a str> {
-        self.members().iter().find(|m| m.name == name || (m.name.contains('\\') && m.key() == name)).map(|m| m.value)
+        self.members()
+            .iter()
+            .find(|m| m.name == name || (m.name.contains('\\') && m.key() == name))
+            .map(|m| m.value)
     }
 
     /// Name and revision of each bundle that decided. An old OPA writes one `revision` without a name.
@@ -164,7 +182,8 @@ impl<'a> Record<'a> {
             [] => String::new(),
             [(_, revision)] => revision.to_string(),
             several => {
-                let mut pairs: Vec<String> = several.iter().map(|(name, revision)| format!("{name}@{revision}")).collect();
+                let mut pairs: Vec<String> =
+                    several.iter().map(|(name, revision)| format!("{name}@{revision}")).collect();
                 pairs.sort_unstable();
                 pairs.join(",")
             }
@@ -186,9 +205,18 @@ mod tests {
     fn what_intake_writes_the_sinks_read() {
         let doc = r#"{"labels":{"app":"orders","id":"i-1","version":"1.22.2"},"decision_id":"d1","bundles":{"authz":{"revision":"r7"}},"path":"a/allow","result":true,"timestamp":"2026-11-24T12:48:50Z"}"#;
         let mut out = Vec::new();
-        docket::write(&Event::parse(doc.as_bytes()).unwrap(), &[], None, &Rules::default(), &mut out);
+        docket::write(
+            &Event::parse(doc.as_bytes()).unwrap(),
+            &[],
+            None,
+            &Rules::default(),
+            &mut out,
+        );
         let record = Record::parse(&out).unwrap();
-        assert_eq!((record.verdict, &*record.policy, &*record.service), (Verdict::Allow, "a/allow", "orders"));
+        assert_eq!(
+            (record.verdict, &*record.policy, &*record.service),
+            (Verdict::Allow, "a/allow", "orders")
+        );
         assert_eq!(record.revisions(), [("authz".into(), "r7".into())]);
         assert_eq!(record.instance.as_deref(), Some("i-1"));
         assert_eq!(record.get("docket"), None);
@@ -198,16 +226,32 @@ mod tests {
     fn what_looks_like_dockets_members_inside_them_is_passed_over() {
         let doc = r#"{"decision_id":"d1","timestamp":"2026-11-24T12:48:50Z","docket":{"a":[{"x":1,"@timestamp":"y","docket":{"v":1,"verdict":"allow"}}]},"@timestamp":"z"}"#;
         let mut out = Vec::new();
-        docket::write(&Event::parse(doc.as_bytes()).unwrap(), &[], None, &Rules::default(), &mut out);
+        docket::write(
+            &Event::parse(doc.as_bytes()).unwrap(),
+            &[],
+            None,
+            &Rules::default(),
+            &mut out,
+        );
         let record = Record::parse(&out).unwrap();
-        assert_eq!((record.verdict, record.timestamp), (Verdict::Undefined, 1_795_524_530_000_000_000));
+        assert_eq!(
+            (record.verdict, record.timestamp),
+            (Verdict::Undefined, 1_795_524_530_000_000_000)
+        );
         assert_eq!(record.members().len(), 2);
     }
 
     #[test]
     fn what_docket_did_not_write_is_no_record() {
-        for doc in ["", "{}", "{}}", r#"{"a":{}}"#, r#"{"@timestamp":"x","docket":{}}"#, "\u{0}}}", r#"{"@timestamp":"2026-11-24T12:48:50Z","docket":{"v":1}}"#]
-        {
+        for doc in [
+            "",
+            "{}",
+            "{}}",
+            r#"{"a":{}}"#,
+            r#"{"@timestamp":"x","docket":{}}"#,
+            "\u{0}}}",
+            r#"{"@timestamp":"2026-11-24T12:48:50Z","docket":{"v":1}}"#,
+        ] {
             assert!(Record::parse(doc.as_bytes()).is_err(), "{doc}");
         }
     }

@@ -25,8 +25,11 @@ fn fast(b: &[u8]) -> Option<Nanos> {
     if b.len() < 20 || b.len() > 30 || b[b.len() - 1] != b'Z' {
         return None;
     }
-    let number =
-        |range: std::ops::Range<usize>| -> Option<i64> { b[range].iter().try_fold(0i64, |n, c| c.is_ascii_digit().then(|| n * 10 + i64::from(c - b'0'))) };
+    let number = |range: std::ops::Range<usize>| -> Option<i64> {
+        b[range]
+            .iter()
+            .try_fold(0i64, |n, c| c.is_ascii_digit().then(|| n * 10 + i64::from(c - b'0')))
+    };
     if [b[4], b[7], b[10], b[13], b[16]] != *b"--T::" {
         return None;
     }
@@ -34,13 +37,21 @@ fn fast(b: &[u8]) -> Option<Nanos> {
     let (hour, minute, second) = (number(11..13)?, number(14..16)?, number(17..19)?);
     let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
     let month_days = [31, if leap { 29 } else { 28 }, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
-    if !(1..=12).contains(&month) || day < 1 || day > month_days[month as usize - 1] || hour > 23 || minute > 59 || second > 59 {
+    if !(1..=12).contains(&month)
+        || day < 1
+        || day > month_days[month as usize - 1]
+        || hour > 23
+        || minute > 59
+        || second > 59
+    {
         return None;
     }
     let fraction = &b[19..b.len() - 1];
     let nanos = match fraction {
         [] => 0,
-        [b'.', digits @ ..] if !digits.is_empty() => number(20..20 + digits.len())? * 10i64.pow(9 - digits.len() as u32),
+        [b'.', digits @ ..] if !digits.is_empty() => {
+            number(20..20 + digits.len())? * 10i64.pow(9 - digits.len() as u32)
+        }
         _ => return None,
     };
     let seconds = days_from_civil(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second;
@@ -66,7 +77,8 @@ pub fn push(out: &mut Vec<u8>, nanos: Nanos) {
     let z = days + 719_468;
     let era = z.div_euclid(146_097);
     let day_of_era = z.rem_euclid(146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let mp = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * mp + 2) / 5 + 1;
@@ -108,7 +120,15 @@ mod tests {
         assert_eq!(parse("2026-11-24T12:48:50.16342407Z"), Some(1_795_524_530_163_424_070));
         assert_eq!(parse("2026-11-24T12:48:50Z"), Some(1_795_524_530_000_000_000));
         assert_eq!(parse("2026-11-24T14:48:50+02:00"), Some(1_795_524_530_000_000_000));
-        for bad in ["", "yesterday", "2026-11-24", "2026-11-24T12:48:50", "2026-02-30T00:00:00Z", "2026-11-24T25:00:00Z", "2026-11-24T12:48:50.Z"] {
+        for bad in [
+            "",
+            "yesterday",
+            "2026-11-24",
+            "2026-11-24T12:48:50",
+            "2026-02-30T00:00:00Z",
+            "2026-11-24T25:00:00Z",
+            "2026-11-24T12:48:50.Z",
+        ] {
             assert_eq!(parse(bad), None, "{bad}");
         }
     }

@@ -56,7 +56,13 @@ pub struct Rules {
 
 impl Default for Rules {
     fn default() -> Rules {
-        let pointers = ["/attributes/request/http/headers", "/request/http/headers", "/request/headers", "/http/headers", "/headers"];
+        let pointers = [
+            "/attributes/request/http/headers",
+            "/request/http/headers",
+            "/request/headers",
+            "/http/headers",
+            "/headers",
+        ];
         Rules {
             order: vec![Source::Decision, Source::RequestContext, Source::Input],
             input_headers: pointers.iter().filter_map(|p| Pointer::parse(p)).collect(),
@@ -94,16 +100,25 @@ pub fn find(event: &Event<'_>, record_headers: &[(&str, &[u8])], rules: &Rules) 
         match source {
             Source::Decision => own(event, &mut found.malformed, &mut |c| all.push((c, *source))),
             Source::RequestContext => {
-                let headers = event.request_context.and_then(|rc| json::get(json::get(rc, "http")?, "headers"));
+                let headers = event
+                    .request_context
+                    .and_then(|rc| json::get(json::get(rc, "http")?, "headers"));
                 if let Some(headers) = headers {
-                    in_headers(&json_headers(headers), &mut found.malformed, &mut |c| all.push((c, *source)));
+                    in_headers(&json_headers(headers), &mut found.malformed, &mut |c| {
+                        all.push((c, *source))
+                    });
                 }
             }
             Source::Input => {
                 for pointer in &rules.input_headers {
-                    let found_at = event.input.filter(|input| pointer.may_be_in(input)).and_then(|input| pointer.find(input));
+                    let found_at = event
+                        .input
+                        .filter(|input| pointer.may_be_in(input))
+                        .and_then(|input| pointer.find(input));
                     if let Some(headers) = found_at {
-                        in_headers(&json_headers(headers), &mut found.malformed, &mut |c| all.push((c, *source)));
+                        in_headers(&json_headers(headers), &mut found.malformed, &mut |c| {
+                            all.push((c, *source))
+                        });
                     }
                     if all.len() > before {
                         break;
@@ -111,21 +126,30 @@ pub fn find(event: &Event<'_>, record_headers: &[(&str, &[u8])], rules: &Rules) 
                 }
             }
             Source::Record => {
-                let headers: Headers =
-                    record_headers.iter().filter_map(|(name, value)| Some((known(name)?, std::str::from_utf8(value).ok()?.into()))).collect();
+                let headers: Headers = record_headers
+                    .iter()
+                    .filter_map(|(name, value)| {
+                        Some((known(name)?, std::str::from_utf8(value).ok()?.into()))
+                    })
+                    .collect();
                 in_headers(&headers, &mut found.malformed, &mut |c| all.push((c, *source)));
             }
             Source::Join | Source::None => {}
         }
     }
-    let of = |wanted: fn(Source) -> bool| all.iter().find(|(_, source)| wanted(*source)).map(|(context, _)| context.trace);
-    if let (Some(own), Some(callers)) = (of(|s| s == Source::Decision), of(|s| s == Source::RequestContext || s == Source::Input)) {
+    let of = |wanted: fn(Source) -> bool| {
+        all.iter().find(|(_, source)| wanted(*source)).map(|(context, _)| context.trace)
+    };
+    if let (Some(own), Some(callers)) =
+        (of(|s| s == Source::Decision), of(|s| s == Source::RequestContext || s == Source::Input))
+    {
         found.mismatch = own != callers;
     }
     found.parent = all.first().copied();
     if let Some((parent, _)) = found.parent {
         for (context, _) in &all[1..] {
-            let seen = context.trace == parent.trace || found.links.iter().any(|link| link.trace == context.trace);
+            let seen = context.trace == parent.trace
+                || found.links.iter().any(|link| link.trace == context.trace);
             if !seen && found.links.len() < MAX_LINKS {
                 found.links.push(*context);
             }
@@ -182,7 +206,11 @@ fn json_headers(raw: &str) -> Headers<'_> {
     json::members(raw)
         .filter_map(|member| {
             let header = known(&member.key())?;
-            let value = if member.value.starts_with('[') { json::elements(member.value).next()? } else { member.value };
+            let value = if member.value.starts_with('[') {
+                json::elements(member.value).next()?
+            } else {
+                member.value
+            };
             Some((header, json::as_str(value)?))
         })
         .collect()
@@ -192,7 +220,9 @@ fn in_headers(headers: &Headers<'_>, malformed: &mut u32, add: &mut impl FnMut(C
     if headers.is_empty() {
         return;
     }
-    let value = |wanted: Header| headers.iter().find(|(header, _)| *header == wanted).map(|(_, value)| value.trim());
+    let value = |wanted: Header| {
+        headers.iter().find(|(header, _)| *header == wanted).map(|(_, value)| value.trim())
+    };
     let mut read = |parsed: Parsed| match parsed {
         Parsed::Context(context) => add(context),
         Parsed::Absent => {}
@@ -200,7 +230,10 @@ fn in_headers(headers: &Headers<'_>, malformed: &mut u32, add: &mut impl FnMut(C
     };
     read(value(Header::Traceparent).map_or(Parsed::Absent, traceparent));
     read(value(Header::B3).map_or(Parsed::Absent, b3_single));
-    read(value(Header::B3TraceId).map_or(Parsed::Absent, |trace| b3_multi(trace, value(Header::B3SpanId))));
+    read(
+        value(Header::B3TraceId)
+            .map_or(Parsed::Absent, |trace| b3_multi(trace, value(Header::B3SpanId))),
+    );
     read(value(Header::Amzn).map_or(Parsed::Absent, amzn));
     read(value(Header::Uber).map_or(Parsed::Absent, uber));
 }
@@ -223,12 +256,22 @@ fn parsed(trace: Option<TraceId>, span: Option<SpanId>) -> Parsed {
 /// hex. A later version may have more after the flags.
 fn traceparent(value: &str) -> Parsed {
     let mut parts = value.split('-');
-    let (Some(version), Some(trace), Some(span), Some(flags)) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
+    let (Some(version), Some(trace), Some(span), Some(flags)) =
+        (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
         return Parsed::Malformed;
     };
-    let hex = |s: &str, len: usize| s.len() == len && s.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    let hex = |s: &str, len: usize| {
+        s.len() == len && s.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+    };
     let rest = parts.next();
-    if !hex(version, 2) || version == "ff" || !hex(flags, 2) || (version == "00" && rest.is_some()) || !hex(trace, 32) || !hex(span, 16) {
+    if !hex(version, 2)
+        || version == "ff"
+        || !hex(flags, 2)
+        || (version == "00" && rest.is_some())
+        || !hex(trace, 32)
+        || !hex(span, 16)
+    {
         return Parsed::Malformed;
     }
     parsed(ids::trace_id(trace), ids::span_id(span))
@@ -249,7 +292,9 @@ fn b3_single(value: &str) -> Parsed {
     }
     let mut parts = value.split('-');
     match (parts.next(), parts.next()) {
-        (Some(trace), Some(span)) if matches!(trace.len(), 16 | 32) => parsed(padded(trace), ids::span_id(span)),
+        (Some(trace), Some(span)) if matches!(trace.len(), 16 | 32) => {
+            parsed(padded(trace), ids::span_id(span))
+        }
         _ => Parsed::Malformed,
     }
 }
@@ -275,7 +320,9 @@ fn amzn(value: &str) -> Parsed {
     let Some(root) = root else { return Parsed::Malformed };
     let mut parts = root.split('-');
     let trace = match (parts.next(), parts.next(), parts.next(), parts.next()) {
-        (Some("1"), Some(time), Some(unique), None) if time.len() == 8 && unique.len() == 24 => ids::trace_id(&format!("{time}{unique}")),
+        (Some("1"), Some(time), Some(unique), None) if time.len() == 8 && unique.len() == 24 => {
+            ids::trace_id(&format!("{time}{unique}"))
+        }
         _ => None,
     };
     match (trace, parent) {
@@ -290,7 +337,9 @@ fn uber(value: &str) -> Parsed {
     let value = value.replace("%3A", ":").replace("%3a", ":");
     let mut parts = value.split(':');
     match (parts.next(), parts.next(), parts.next(), parts.next(), parts.next()) {
-        (Some(trace), Some(span), Some(_), Some(_), None) if !span.is_empty() && span.len() <= 16 => {
+        (Some(trace), Some(span), Some(_), Some(_), None)
+            if !span.is_empty() && span.len() <= 16 =>
+        {
             parsed(padded(trace), ids::span_id(&format!("{span:0>16}")))
         }
         _ => Parsed::Malformed,
@@ -310,7 +359,9 @@ mod tests {
     }
 
     fn in_input(name: &str, value: &str) -> Found {
-        found(&format!(r#""input":{{"attributes":{{"request":{{"http":{{"headers":{{"{name}":"{value}"}}}}}}}}}}"#))
+        found(&format!(
+            r#""input":{{"attributes":{{"request":{{"http":{{"headers":{{"{name}":"{value}"}}}}}}}}}}"#
+        ))
     }
 
     #[test]
@@ -320,14 +371,26 @@ mod tests {
             ("TraceParent", format!("cc-{T}-{S}-01-what-the-future-brings"), T, S),
             ("b3", format!("{T}-{S}-1-05e3ac9a4f6e3b90"), T, S),
             ("B3", format!("a3ce929d0e0e4736-{S}"), "0000000000000000a3ce929d0e0e4736", S),
-            ("X-Amzn-Trace-Id", format!("Self=1-1-1;Root=1-{}-{};Parent={S};Sampled=1", &T[..8], &T[8..]), T, S),
+            (
+                "X-Amzn-Trace-Id",
+                format!("Self=1-1-1;Root=1-{}-{};Parent={S};Sampled=1", &T[..8], &T[8..]),
+                T,
+                S,
+            ),
             ("uber-trace-id", format!("{T}:f067aa0ba902b7:0:1"), T, S),
             ("Uber-Trace-Id", format!("{T}%3A{S}%3A0%3A1"), T, S),
         ] {
-            let context = Context { trace: ids::trace_id(trace).unwrap(), span: ids::span_id(span) };
-            assert_eq!(in_input(name, &value).parent, Some((context, Source::Input)), "{name}: {value}");
+            let context =
+                Context { trace: ids::trace_id(trace).unwrap(), span: ids::span_id(span) };
+            assert_eq!(
+                in_input(name, &value).parent,
+                Some((context, Source::Input)),
+                "{name}: {value}"
+            );
         }
-        let b3 = found(&format!(r#""request_context":{{"http":{{"headers":{{"X-B3-TraceId":["{T}"],"x-b3-spanid":["{S}"]}}}}}}"#));
+        let b3 = found(&format!(
+            r#""request_context":{{"http":{{"headers":{{"X-B3-TraceId":["{T}"],"x-b3-spanid":["{S}"]}}}}}}"#
+        ));
         assert_eq!(b3.source(), Source::RequestContext);
         let alb = in_input("x-amzn-trace-id", &format!("Root=1-{}-{}", &T[..8], &T[8..]));
         assert_eq!(alb.parent.unwrap().0.span, None);
@@ -347,7 +410,8 @@ mod tests {
             let found = in_input("traceparent", &value);
             assert_eq!((found.parent, found.malformed), (None, 1), "{value}");
         }
-        let zero = found(r#""trace_id":"00000000000000000000000000000000","span_id":"0000000000000000""#);
+        let zero =
+            found(r#""trace_id":"00000000000000000000000000000000","span_id":"0000000000000000""#);
         assert_eq!((zero.parent, zero.malformed), (None, 1));
         let half = found(&format!(r#""trace_id":"{T}","span_id":"xyz""#));
         assert_eq!((half.parent.unwrap().0.span, half.malformed), (None, 1));
@@ -358,20 +422,28 @@ mod tests {
     fn the_first_is_the_parent_and_other_traces_are_links() {
         let other = "ffffffffffffffffffffffffffffff01";
         let own = format!(r#""trace_id":"{T}","span_id":"{S}","#);
-        let same = found(&format!(r#"{own}"request_context":{{"http":{{"headers":{{"traceparent":["00-{T}-73ab48767734d7c1-01"]}}}}}}"#));
+        let same = found(&format!(
+            r#"{own}"request_context":{{"http":{{"headers":{{"traceparent":["00-{T}-73ab48767734d7c1-01"]}}}}}}"#
+        ));
         assert_eq!((same.source(), same.links.len(), same.mismatch), (Source::Decision, 0, false));
 
-        let doc = format!(r#"{{"decision_id":"d","timestamp":"2026-11-24T12:48:50Z",{own}"input":{{"headers":{{"traceparent":"00-{other}-{S}-01"}}}}}}"#);
+        let doc = format!(
+            r#"{{"decision_id":"d","timestamp":"2026-11-24T12:48:50Z",{own}"input":{{"headers":{{"traceparent":"00-{other}-{S}-01"}}}}}}"#
+        );
         let event = Event::parse(doc.as_bytes()).unwrap();
         let opa_wins = find(&event, &[], &Rules::default());
         assert!(opa_wins.mismatch);
         assert_eq!(opa_wins.parent.unwrap().0.trace, ids::trace_id(T).unwrap());
         assert_eq!(opa_wins.links[0].trace, ids::trace_id(other).unwrap());
 
-        let caller_first = Rules { order: vec![Source::Input, Source::Decision], ..Rules::default() };
+        let caller_first =
+            Rules { order: vec![Source::Input, Source::Decision], ..Rules::default() };
         let caller_wins = find(&event, &[], &caller_first);
         assert!(caller_wins.mismatch);
-        assert_eq!((caller_wins.parent.unwrap().0.trace, caller_wins.source()), (ids::trace_id(other).unwrap(), Source::Input));
+        assert_eq!(
+            (caller_wins.parent.unwrap().0.trace, caller_wins.source()),
+            (ids::trace_id(other).unwrap(), Source::Input)
+        );
     }
 
     #[test]

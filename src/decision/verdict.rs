@@ -26,7 +26,8 @@ pub enum Verdict {
 
 impl Verdict {
     /// Of decisions.
-    pub const ALL: [Verdict; 4] = [Verdict::Allow, Verdict::Deny, Verdict::Undefined, Verdict::Error];
+    pub const ALL: [Verdict; 4] =
+        [Verdict::Allow, Verdict::Deny, Verdict::Undefined, Verdict::Error];
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -122,7 +123,10 @@ pub fn judge<'a>(event: &Event<'a>, rules: &Rules) -> Judgement<'a> {
         return Judgement { verdict: Verdict::Undefined, from: From::NoResult, reasons };
     };
     if let Some(policy) = &rules.policy {
-        match rego::Input::new(event.raw).and_then(|input| policy.ask(&input)).map(|said| said.as_ref().and_then(said_by_policy)) {
+        match rego::Input::new(event.raw)
+            .and_then(|input| policy.ask(&input))
+            .map(|said| said.as_ref().and_then(said_by_policy))
+        {
             Ok(Some((verdict, mut reasons))) => {
                 if reasons.is_empty() {
                     usual_reasons(result, &mut reasons);
@@ -132,7 +136,9 @@ pub fn judge<'a>(event: &Event<'a>, rules: &Rules) -> Judgement<'a> {
             // It says nothing of this one.
             Ok(None) => {}
             // Never guessed.
-            Err(_) => return Judgement { verdict: Verdict::Undefined, from: From::Nothing, reasons },
+            Err(_) => {
+                return Judgement { verdict: Verdict::Undefined, from: From::Nothing, reasons };
+            }
         }
     }
     let by_rule = rules.rules.iter().enumerate().find(|(_, rule)| rule.path.is_match(&*event.path));
@@ -159,10 +165,19 @@ fn said_by_policy(said: &Value) -> Option<(Verdict, Vec<Cow<'static, str>>)> {
         Value::String(word) => Verdict::ALL.into_iter().find(|v| v.as_str() == word),
         _ => None,
     };
-    let Value::Object(said) = said else { return Some((word(said).unwrap_or(Verdict::Undefined), Vec::new())) };
-    let verdict = said.get("verdict").map_or(Verdict::Undefined, |v| word(v).unwrap_or(Verdict::Undefined));
+    let Value::Object(said) = said else {
+        return Some((word(said).unwrap_or(Verdict::Undefined), Vec::new()));
+    };
+    let verdict =
+        said.get("verdict").map_or(Verdict::Undefined, |v| word(v).unwrap_or(Verdict::Undefined));
     let text = |value: &Value| value.as_str().map(|text| shorten(text.to_owned().into()));
-    let reasons = said.get("reasons").and_then(Value::as_array).into_iter().flatten().filter_map(text).take(MAX_REASONS);
+    let reasons = said
+        .get("reasons")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter_map(text)
+        .take(MAX_REASONS);
     Some((verdict, reasons.collect()))
 }
 
@@ -191,8 +206,13 @@ fn denies_by_presence(path: &str) -> bool {
 fn by_shape(path: &str, result: &str) -> (Verdict, From) {
     let negative = denies_by_presence(path);
     match result.as_bytes().first() {
-        Some(b't' | b'f') => (if (result == "true") != negative { Verdict::Allow } else { Verdict::Deny }, From::Boolean),
-        Some(b'[') if negative => (empty_is_allow(json::elements(result).next().is_none()), From::Set),
+        Some(b't' | b'f') => (
+            if (result == "true") != negative { Verdict::Allow } else { Verdict::Deny },
+            From::Boolean,
+        ),
+        Some(b'[') if negative => {
+            (empty_is_allow(json::elements(result).next().is_none()), From::Set)
+        }
         Some(b'{') => {
             if let Some(verdict) = in_object(result) {
                 (verdict, From::Object)
@@ -264,12 +284,23 @@ fn usual_reasons<'a>(result: &'a str, out: &mut Vec<Cow<'a, str>>) {
     match result.as_bytes().first() {
         Some(b'[') => collect(result, out),
         Some(b'{') => {
-            for name in ["reason", "reasons", "message", "messages", "msg", "deny", "violation", "violations"] {
+            for name in [
+                "reason",
+                "reasons",
+                "message",
+                "messages",
+                "msg",
+                "deny",
+                "violation",
+                "violations",
+            ] {
                 if let Some(raw) = json::get(result, name) {
                     collect(raw, out);
                 }
             }
-            if let Some(status) = json::get(result, "response").and_then(|response| json::get(response, "status")) {
+            if let Some(status) =
+                json::get(result, "response").and_then(|response| json::get(response, "status"))
+            {
                 collect(status, out);
             }
         }
@@ -304,7 +335,9 @@ fn collect<'a>(raw: &'a str, out: &mut Vec<Cow<'a, str>>) {
 }
 
 fn message_of<'a>(object: &'a str, out: &mut Vec<Cow<'a, str>>) {
-    let text = ["message", "msg", "reason", "code"].iter().find_map(|name| json::get(object, name).filter(|raw| raw.starts_with('"')));
+    let text = ["message", "msg", "reason", "code"]
+        .iter()
+        .find_map(|name| json::get(object, name).filter(|raw| raw.starts_with('"')));
     if let Some(raw) = text {
         collect(raw, out);
     }
@@ -323,10 +356,16 @@ mod tests {
     use super::*;
 
     fn judged(path: &str, result: &str, rules: &[Rule]) -> (Verdict, String, Vec<String>) {
-        let doc = format!(r#"{{"decision_id":"d","timestamp":"2026-11-24T12:48:50Z","path":"{path}","result":{result}}}"#);
+        let doc = format!(
+            r#"{{"decision_id":"d","timestamp":"2026-11-24T12:48:50Z","path":"{path}","result":{result}}}"#
+        );
         let event = Event::parse(doc.as_bytes()).unwrap();
         let judgement = judge(&event, &Rules { policy: None, rules: rules.to_vec() });
-        (judgement.verdict, judgement.from.name().into_owned(), judgement.reasons.iter().map(ToString::to_string).collect())
+        (
+            judgement.verdict,
+            judgement.from.name().into_owned(),
+            judgement.reasons.iter().map(ToString::to_string).collect(),
+        )
     }
 
     #[test]
@@ -340,7 +379,13 @@ mod tests {
             ("a/decision", r#"{"allowed":true,"headers":{}}"#, Allow, "object", vec![]),
             ("a", r#"{"decision":"DENY","reasons":["a","b"]}"#, Deny, "object", vec!["a", "b"]),
             ("a", r#"{"permit":"EFFECT_ALLOW"}"#, Allow, "object", vec![]),
-            ("system/main", r#"{"response":{"allowed":false,"status":{"message":"no"}}}"#, Deny, "object", vec!["no"]),
+            (
+                "system/main",
+                r#"{"response":{"allowed":false,"status":{"message":"no"}}}"#,
+                Deny,
+                "object",
+                vec!["no"],
+            ),
             ("k8s/deny", "[]", Allow, "set", vec![]),
             ("k8s/deny", r#"["x",{"msg":"y"}]"#, Deny, "set", vec!["x", "y"]),
             ("k8s/violation", r#"[{"msg":"y","details":{}}]"#, Deny, "set", vec!["y"]),
@@ -353,14 +398,20 @@ mod tests {
             ("a", "42", Undefined, "nothing", vec![]),
         ] {
             let reasons: Vec<String> = reasons.into_iter().map(String::from).collect();
-            assert_eq!(judged(path, result, &[]), (verdict, from.to_string(), reasons), "{path} {result}");
+            assert_eq!(
+                judged(path, result, &[]),
+                (verdict, from.to_string(), reasons),
+                "{path} {result}"
+            );
         }
     }
 
     #[test]
     fn an_error_and_no_result_are_verdicts_of_their_own() {
         let event = |doc: &'static str| Event::parse(doc.as_bytes()).unwrap();
-        let error = event(r#"{"decision_id":"d","timestamp":"2026-11-24T12:48:50Z","error":{"code":"internal_error","message":"boom"}}"#);
+        let error = event(
+            r#"{"decision_id":"d","timestamp":"2026-11-24T12:48:50Z","error":{"code":"internal_error","message":"boom"}}"#,
+        );
         let judgement = judge(&error, &Rules::default());
         assert_eq!((judgement.verdict, judgement.reasons), (Verdict::Error, vec!["boom".into()]));
         let none = event(r#"{"decision_id":"d","timestamp":"2026-11-24T12:48:50Z"}"#);
@@ -370,14 +421,24 @@ mod tests {
     #[test]
     fn the_pipeline_files_rule_wins_and_does_not_guess() {
         let rules = [Rule {
-            path: globset::GlobBuilder::new("gateway/**").literal_separator(true).build().unwrap().compile_matcher(),
+            path: globset::GlobBuilder::new("gateway/**")
+                .literal_separator(true)
+                .build()
+                .unwrap()
+                .compile_matcher(),
             pointer: Pointer::parse("/status").unwrap(),
             allow: vec![200.into()],
             deny: vec![401.into(), 403.into()],
             reasons: Some(Pointer::parse("/why").unwrap()),
         }];
-        assert_eq!(judged("gateway/x/y", r#"{"status":403,"why":"role","reason":"not this"}"#, &rules), (Verdict::Deny, "rule:0".into(), vec!["role".into()]));
-        assert_eq!(judged("gateway/x", r#"{"status":200.0,"allow":false}"#, &rules).0, Verdict::Allow);
+        assert_eq!(
+            judged("gateway/x/y", r#"{"status":403,"why":"role","reason":"not this"}"#, &rules),
+            (Verdict::Deny, "rule:0".into(), vec!["role".into()])
+        );
+        assert_eq!(
+            judged("gateway/x", r#"{"status":200.0,"allow":false}"#, &rules).0,
+            Verdict::Allow
+        );
         assert_eq!(judged("gateway/x", r#"{"status":500}"#, &rules).0, Verdict::Undefined);
         assert_eq!(judged("other", r#"{"allow":true}"#, &rules).0, Verdict::Allow);
     }
@@ -399,7 +460,11 @@ verdict := {\"verdict\": \"allow\", \"reasons\": [sprintf(\"score %v\", [input.r
 verdict := \"allow\" if input.result.broken
 verdict := \"deny\" if input.result.broken";
         let source = rego::Source { name: "verdict.rego".into(), text: text.into() };
-        let rule = rego::Policies::new(&[source], &[]).unwrap().rule("data.docket.verdict").unwrap().unwrap();
+        let rule = rego::Policies::new(&[source], &[])
+            .unwrap()
+            .rule("data.docket.verdict")
+            .unwrap()
+            .unwrap();
         let rules = Rules { policy: Some(Arc::new(rule)), rules: Vec::new() };
         for (result, expected) in [
             (r#"{"score":3,"reason":"low"}"#, (Verdict::Deny, From::Policy, vec!["low"])),
@@ -410,10 +475,20 @@ verdict := \"deny\" if input.result.broken";
             // It contradicts itself.
             (r#"{"broken":true,"allow":true}"#, (Verdict::Undefined, From::Nothing, vec![])),
         ] {
-            let text = format!(r#"{{"decision_id":"d","timestamp":"2026-11-24T12:00:00Z","result":{result}}}"#);
+            let text = format!(
+                r#"{{"decision_id":"d","timestamp":"2026-11-24T12:00:00Z","result":{result}}}"#
+            );
             let event = Event::parse(text.as_bytes()).unwrap();
             let judgement = judge(&event, &rules);
-            assert_eq!((judgement.verdict, judgement.from, judgement.reasons.iter().map(|r| &**r).collect::<Vec<_>>()), expected, "{result}");
+            assert_eq!(
+                (
+                    judgement.verdict,
+                    judgement.from,
+                    judgement.reasons.iter().map(|r| &**r).collect::<Vec<_>>()
+                ),
+                expected,
+                "{result}"
+            );
         }
     }
 }

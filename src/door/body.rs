@@ -46,8 +46,15 @@ impl Budget {
         let units = u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX);
         match self.free.clone().try_acquire_many_owned(units) {
             Ok(permit) => Ok(Held(permit)),
-            Err(_) if units as usize > self.all => Err(Refused::new(StatusCode::PAYLOAD_TOO_LARGE, "more than door.limits.bytes_in_flight takes at all")),
-            Err(_) => Err(Refused::later(StatusCode::SERVICE_UNAVAILABLE, "too much is being taken in at once (door.limits.bytes_in_flight)", 1)),
+            Err(_) if units as usize > self.all => Err(Refused::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "more than door.limits.bytes_in_flight takes at all",
+            )),
+            Err(_) => Err(Refused::later(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "too much is being taken in at once (door.limits.bytes_in_flight)",
+                1,
+            )),
         }
     }
 
@@ -91,13 +98,22 @@ struct Bounded {
 
 impl Bounded {
     fn new(bound: usize, budget: &Budget) -> Result<Bounded, Refused> {
-        Ok(Bounded { bytes: Vec::new(), bound, budget: budget.clone(), held: budget.take(0)?, refused: None })
+        Ok(Bounded {
+            bytes: Vec::new(),
+            bound,
+            budget: budget.clone(),
+            held: budget.take(0)?,
+            refused: None,
+        })
     }
 
     fn push(&mut self, more: &[u8]) -> Result<(), Refused> {
         let length = self.bytes.len() + more.len();
         if length > self.bound {
-            return Err(Refused::new(StatusCode::PAYLOAD_TOO_LARGE, format!("more than {} bytes", self.bound)));
+            return Err(Refused::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                format!("more than {} bytes", self.bound),
+            ));
         }
         if length > self.bytes.capacity() {
             let capacity = length.max(self.bytes.capacity() * 2).max(4 * UNIT).min(self.bound);
@@ -126,7 +142,12 @@ impl Write for Bounded {
 }
 
 /// Reads a body, plain or gzipped (Content-Encoding). The inner error is one of what is in it.
-pub async fn read(headers: &HeaderMap, mut body: Body, bounds: &Bounds, budget: &Budget) -> Result<Result<Content, Unread>, Refused> {
+pub async fn read(
+    headers: &HeaderMap,
+    mut body: Body,
+    bounds: &Bounds,
+    budget: &Budget,
+) -> Result<Result<Content, Unread>, Refused> {
     let read = taken(headers, &mut body, bounds, budget).await;
     if read.is_err() {
         discard(&mut body).await;
@@ -134,20 +155,41 @@ pub async fn read(headers: &HeaderMap, mut body: Body, bounds: &Bounds, budget: 
     read
 }
 
-async fn taken(headers: &HeaderMap, body: &mut Body, bounds: &Bounds, budget: &Budget) -> Result<Result<Content, Unread>, Refused> {
-    let gzip = match headers.get(header::CONTENT_ENCODING).map(|value| value.as_bytes().trim_ascii()) {
-        None | Some(b"" | b"identity") => false,
-        Some(encoding) if encoding.eq_ignore_ascii_case(b"gzip") => true,
-        Some(_) => return Err(Refused::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "Content-Encoding is gzip or none")),
-    };
-    let told = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+async fn taken(
+    headers: &HeaderMap,
+    body: &mut Body,
+    bounds: &Bounds,
+    budget: &Budget,
+) -> Result<Result<Content, Unread>, Refused> {
+    let gzip =
+        match headers.get(header::CONTENT_ENCODING).map(|value| value.as_bytes().trim_ascii()) {
+            None | Some(b"" | b"identity") => false,
+            Some(encoding) if encoding.eq_ignore_ascii_case(b"gzip") => true,
+            Some(_) => {
+                return Err(Refused::new(
+                    StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                    "Content-Encoding is gzip or none",
+                ));
+            }
+        };
+    let told = headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     if told.is_some_and(|length| length > bounds.wire) {
-        return Err(Refused::new(StatusCode::PAYLOAD_TOO_LARGE, format!("more than {} bytes (door.limits.body_bytes)", bounds.wire)));
+        return Err(Refused::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!("more than {} bytes (door.limits.body_bytes)", bounds.wire),
+        ));
     }
-    let reading = async { if gzip { inflated(body, bounds, budget).await } else { plain(body, bounds, budget).await } };
+    let reading = async {
+        if gzip { inflated(body, bounds, budget).await } else { plain(body, bounds, budget).await }
+    };
     match tokio::time::timeout(bounds.time, reading).await {
         Ok(result) => result,
-        Err(_) => Err(Refused::new(StatusCode::REQUEST_TIMEOUT, format!("the body took more than {:?} (door.limits.body)", bounds.time))),
+        Err(_) => Err(Refused::new(
+            StatusCode::REQUEST_TIMEOUT,
+            format!("the body took more than {:?} (door.limits.body)", bounds.time),
+        )),
     }
 }
 
@@ -177,7 +219,11 @@ async fn next(body: &mut Body) -> Result<Option<bytes::Bytes>, Refused> {
     }
 }
 
-async fn plain(body: &mut Body, bounds: &Bounds, budget: &Budget) -> Result<Result<Content, Unread>, Refused> {
+async fn plain(
+    body: &mut Body,
+    bounds: &Bounds,
+    budget: &Budget,
+) -> Result<Result<Content, Unread>, Refused> {
     let mut text = Bounded::new(bounds.wire, budget)?;
     while let Some(data) = next(body).await? {
         text.push(&data)?;
@@ -185,7 +231,11 @@ async fn plain(body: &mut Body, bounds: &Bounds, budget: &Budget) -> Result<Resu
     Ok(Ok(Content { wire: text.bytes.len(), text: text.bytes, _held: text.held }))
 }
 
-async fn inflated(body: &mut Body, bounds: &Bounds, budget: &Budget) -> Result<Result<Content, Unread>, Refused> {
+async fn inflated(
+    body: &mut Body,
+    bounds: &Bounds,
+    budget: &Budget,
+) -> Result<Result<Content, Unread>, Refused> {
     // What came in is kept until it is known to be gzip: if it is not, it is what goes to rejects.
     let mut wire = Bounded::new(bounds.wire, budget)?;
     let mut decoder = MultiGzDecoder::new(Bounded::new(bounds.plain, budget)?);
@@ -206,7 +256,8 @@ async fn inflated(body: &mut Body, bounds: &Bounds, budget: &Budget) -> Result<R
         return Err(refused);
     }
     if broken.is_some() || wire.bytes.is_empty() {
-        let reject = Reject::new(Reason::BadGzip, "the body is not gzip, or ends in the middle of it");
+        let reject =
+            Reject::new(Reason::BadGzip, "the body is not gzip, or ends in the middle of it");
         return Ok(Err(Unread { reject, bytes: wire.bytes, _held: wire.held }));
     }
     let length = wire.bytes.len();
@@ -222,9 +273,14 @@ mod tests {
     use super::*;
     use crate::sink::http::gzip;
 
-    const BOUNDS: Bounds = Bounds { wire: 64 << 10, plain: 1 << 20, time: Duration::from_millis(200) };
+    const BOUNDS: Bounds =
+        Bounds { wire: 64 << 10, plain: 1 << 20, time: Duration::from_millis(200) };
 
-    async fn sent(encoding: &str, body: impl Into<Body>, budget: &Budget) -> Result<Result<Content, Unread>, Refused> {
+    async fn sent(
+        encoding: &str,
+        body: impl Into<Body>,
+        budget: &Budget,
+    ) -> Result<Result<Content, Unread>, Refused> {
         let mut headers = HeaderMap::new();
         headers.insert(header::CONTENT_ENCODING, encoding.parse().unwrap());
         read(&headers, body.into(), &BOUNDS, budget).await
@@ -241,7 +297,14 @@ mod tests {
         assert_eq!(budget.in_use(), 0);
         assert_eq!(sent("", text.clone(), &budget).await.unwrap().unwrap().text(), text);
         // Two members, one after the other.
-        assert_eq!(sent("GZIP", [gzip(b"[1,"), gzip(b"2]")].concat(), &budget).await.unwrap().unwrap().text(), b"[1,2]");
+        assert_eq!(
+            sent("GZIP", [gzip(b"[1,"), gzip(b"2]")].concat(), &budget)
+                .await
+                .unwrap()
+                .unwrap()
+                .text(),
+            b"[1,2]"
+        );
     }
 
     #[tokio::test]
@@ -263,13 +326,24 @@ mod tests {
         headers.insert(header::CONTENT_ENCODING, "gzip".parse().unwrap());
         let refused = read(&headers, Body::from(bomb), &bounds, &budget).await.unwrap_err();
         assert_eq!(refused.status, StatusCode::PAYLOAD_TOO_LARGE);
-        assert_eq!(sent("", vec![b' '; BOUNDS.wire + 1], &budget).await.unwrap_err().status, StatusCode::PAYLOAD_TOO_LARGE);
-        assert_eq!(sent("br", "x", &budget).await.unwrap_err().status, StatusCode::UNSUPPORTED_MEDIA_TYPE);
-        let never = Body::from_stream(futures_lite::stream::pending::<Result<bytes::Bytes, std::io::Error>>());
+        assert_eq!(
+            sent("", vec![b' '; BOUNDS.wire + 1], &budget).await.unwrap_err().status,
+            StatusCode::PAYLOAD_TOO_LARGE
+        );
+        assert_eq!(
+            sent("br", "x", &budget).await.unwrap_err().status,
+            StatusCode::UNSUPPORTED_MEDIA_TYPE
+        );
+        let never = Body::from_stream(futures_lite::stream::pending::<
+            Result<bytes::Bytes, std::io::Error>,
+        >());
         assert_eq!(sent("", never, &budget).await.unwrap_err().status, StatusCode::REQUEST_TIMEOUT);
         let _held = budget.take((4 << 20) - 1024).unwrap();
         let refused = sent("", vec![b' '; 8000], &budget).await.unwrap_err();
-        assert_eq!((refused.status, refused.retry_after), (StatusCode::SERVICE_UNAVAILABLE, Some(1)));
+        assert_eq!(
+            (refused.status, refused.retry_after),
+            (StatusCode::SERVICE_UNAVAILABLE, Some(1))
+        );
         assert_eq!(budget.take(5 << 20).unwrap_err().status, StatusCode::PAYLOAD_TOO_LARGE);
     }
 }

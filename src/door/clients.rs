@@ -43,7 +43,9 @@ impl Limiter {
 
     /// More than a second's worth is one second's worth.
     fn take(&self, client: &Arc<str>, n: usize) -> Result<(), Refused> {
-        let Some(n) = NonZeroU32::new(u32::try_from(n).unwrap_or(u32::MAX).min(self.most)) else { return Ok(()) };
+        let Some(n) = NonZeroU32::new(u32::try_from(n).unwrap_or(u32::MAX).min(self.most)) else {
+            return Ok(());
+        };
         // Who has not come for a while is forgotten.
         if self.limiter.len() > MANY {
             self.limiter.retain_recent();
@@ -52,7 +54,11 @@ impl Limiter {
             Ok(Ok(())) => Ok(()),
             Ok(Err(not_until)) => {
                 let wait: Duration = not_until.wait_time_from(DefaultClock::default().now());
-                Err(Refused::later(StatusCode::TOO_MANY_REQUESTS, "more than this client may send (door.limits)", wait.as_secs() + 1))
+                Err(Refused::later(
+                    StatusCode::TOO_MANY_REQUESTS,
+                    "more than this client may send (door.limits)",
+                    wait.as_secs() + 1,
+                ))
             }
             Err(_) => Ok(()),
         }
@@ -63,12 +69,15 @@ const MANY: usize = 10_000;
 
 impl Clients {
     pub fn new(tokens: &BTreeMap<String, Secret>, limits: &DoorLimits) -> Clients {
-        let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new()).expect("the system has random numbers");
+        let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new())
+            .expect("the system has random numbers");
         let clients = Clients {
             key,
             tokens: RwLock::default(),
             requests: limits.requests_per_second.and_then(Limiter::new),
-            bytes: limits.bytes_per_second.and_then(|b| Limiter::new(u32::try_from(b.0).unwrap_or(u32::MAX))),
+            bytes: limits
+                .bytes_per_second
+                .and_then(|b| Limiter::new(u32::try_from(b.0).unwrap_or(u32::MAX))),
         };
         clients.set(tokens);
         clients
@@ -76,7 +85,10 @@ impl Clients {
 
     /// From now on these are the tokens.
     pub fn set(&self, tokens: &BTreeMap<String, Secret>) {
-        let all = tokens.iter().map(|(name, token)| Token { name: name.as_str().into(), tag: hmac::sign(&self.key, token.expose().as_bytes()) });
+        let all = tokens.iter().map(|(name, token)| Token {
+            name: name.as_str().into(),
+            tag: hmac::sign(&self.key, token.expose().as_bytes()),
+        });
         *self.tokens.write().unwrap_or_else(PoisonError::into_inner) = all.collect();
     }
 
@@ -99,8 +111,12 @@ impl Clients {
         if tokens.is_empty() {
             return Ok(peer.to_canonical().to_string().into());
         }
-        let given = headers.get(header::AUTHORIZATION).map(axum::http::HeaderValue::as_bytes).unwrap_or_default();
-        let scheme = given.split_at_checked(7).filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"bearer "));
+        let given = headers
+            .get(header::AUTHORIZATION)
+            .map(axum::http::HeaderValue::as_bytes)
+            .unwrap_or_default();
+        let scheme =
+            given.split_at_checked(7).filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"bearer "));
         let token = scheme.map_or(&b""[..], |(_, token)| token.trim_ascii());
         let mut found = None;
         // All of them, whichever it is.
@@ -109,7 +125,12 @@ impl Clients {
                 found = Some(&known.name);
             }
         }
-        found.cloned().ok_or_else(|| Refused::new(StatusCode::UNAUTHORIZED, "a bearer token is needed, and one that is known"))
+        found.cloned().ok_or_else(|| {
+            Refused::new(
+                StatusCode::UNAUTHORIZED,
+                "a bearer token is needed, and one that is known",
+            )
+        })
     }
 }
 
@@ -127,25 +148,40 @@ mod tests {
 
     #[test]
     fn tokens_let_in_and_change() {
-        let tokens = BTreeMap::from([("a".to_owned(), Secret::new("one")), ("b".to_owned(), Secret::new("two"))]);
+        let tokens = BTreeMap::from([
+            ("a".to_owned(), Secret::new("one")),
+            ("b".to_owned(), Secret::new("two")),
+        ]);
         let clients = Clients::new(&tokens, &DoorLimits::default());
         assert_eq!(&*clients.admit(&with("Bearer two"), HERE).unwrap(), "b");
         assert_eq!(&*clients.admit(&with("bearer one"), HERE).unwrap(), "a");
         for wrong in ["Bearer on", "Bearer onee", "Basic one", "one", "", "Bearer "] {
-            assert_eq!(clients.admit(&with(wrong), HERE).unwrap_err().status, StatusCode::UNAUTHORIZED, "{wrong}");
+            assert_eq!(
+                clients.admit(&with(wrong), HERE).unwrap_err().status,
+                StatusCode::UNAUTHORIZED,
+                "{wrong}"
+            );
         }
         clients.set(&BTreeMap::from([("a".to_owned(), Secret::new("three"))]));
-        assert!(clients.admit(&with("Bearer one"), HERE).is_err() && clients.admit(&with("Bearer three"), HERE).is_ok());
+        assert!(
+            clients.admit(&with("Bearer one"), HERE).is_err()
+                && clients.admit(&with("Bearer three"), HERE).is_ok()
+        );
         clients.set(&BTreeMap::new());
         assert_eq!(&*clients.admit(&HeaderMap::new(), HERE).unwrap(), "127.0.0.1");
     }
 
     #[test]
     fn each_client_has_its_own_rate() {
-        let limits = DoorLimits { requests_per_second: Some(2), bytes_per_second: Some(crate::pipeline::units::Bytes(1000)), ..DoorLimits::default() };
+        let limits = DoorLimits {
+            requests_per_second: Some(2),
+            bytes_per_second: Some(crate::pipeline::units::Bytes(1000)),
+            ..DoorLimits::default()
+        };
         let clients = Clients::new(&BTreeMap::new(), &limits);
         let other = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 2));
-        let results = [HERE, HERE, HERE, other].map(|ip| clients.admit(&HeaderMap::new(), ip).map_err(|r| (r.status, r.retry_after)));
+        let results = [HERE, HERE, HERE, other]
+            .map(|ip| clients.admit(&HeaderMap::new(), ip).map_err(|r| (r.status, r.retry_after)));
         assert!(results[0].is_ok() && results[1].is_ok() && results[3].is_ok());
         assert_eq!(results[2], Err((StatusCode::TOO_MANY_REQUESTS, Some(1))));
         let client: Arc<str> = "x".into();

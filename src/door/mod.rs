@@ -82,8 +82,19 @@ impl Door {
             door: self.clone(),
             topic: self.pipeline.door_topic().unwrap_or_default().to_owned(),
             rejects_topic: self.pipeline.rejects_topic(),
-            producer: Acknowledged::new(&file.kafka, &name, file.docket.compression, self.topic_limit, limits.kafka.0, limits.queue_bytes.0)?,
-            rejects: producer::single(&file.kafka, &format!("{name}-rejects"), file.docket.compression)?,
+            producer: Acknowledged::new(
+                &file.kafka,
+                &name,
+                file.docket.compression,
+                self.topic_limit,
+                limits.kafka.0,
+                limits.queue_bytes.0,
+            )?,
+            rejects: producer::single(
+                &file.kafka,
+                &format!("{name}-rejects"),
+                file.docket.compression,
+            )?,
             requests: Arc::new(Semaphore::new(limits.requests)),
             budget: Budget::new(limits.bytes_in_flight.0),
             probe: Arc::new(Semaphore::new(1)),
@@ -94,11 +105,18 @@ impl Door {
         let listener = TcpListener::bind(listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         tracing::info!(pipeline = file.name, %address, topic = at.topic, "the door is open");
-        if self.section.tokens.is_empty() && !address.ip().is_loopback() && self.section.tls.as_ref().is_none_or(|tls| tls.client_ca_file.is_none()) {
+        if self.section.tokens.is_empty()
+            && !address.ip().is_loopback()
+            && self.section.tls.as_ref().is_none_or(|tls| tls.client_ca_file.is_none())
+        {
             tracing::warn!(%address, "the door lets in anybody who can reach it; see door.tokens and door.tls.client_ca_file");
         }
         at.ready(Ok(()));
-        let served = serve::Limits { connections: limits.connections, headers: limits.headers.0, drain: limits.kafka.0 };
+        let served = serve::Limits {
+            connections: limits.connections,
+            headers: limits.headers.0,
+            drain: limits.kafka.0,
+        };
         serve::serve(listener, tls.map(Arc::new), served, at.router(), broken.clone()).await;
         if broken.is_cancelled() && !stop.is_cancelled() { Err(DoorError::Broken) } else { Ok(()) }
     }
@@ -140,7 +158,9 @@ impl Refused {
 
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
-        let mut response = (self.status, Json(json!({ "code": self.status.as_u16(), "message": self.why }))).into_response();
+        let mut response =
+            (self.status, Json(json!({ "code": self.status.as_u16(), "message": self.why })))
+                .into_response();
         let headers = response.headers_mut();
         if let Some(seconds) = self.retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
@@ -163,10 +183,17 @@ impl At {
     fn router(self: &Arc<At>) -> Router {
         let mut inside = Router::new();
         for path in &self.door.section.paths {
-            inside = inside.route(path, post(logs)).route(&format!("{path}/{{*partition}}"), post(logs));
+            inside =
+                inside.route(path, post(logs)).route(&format!("{path}/{{*partition}}"), post(logs));
         }
-        inside = inside.route("/v1/logs", post(otlp)).route("/status", post(opa_status)).route("/status/{*partition}", post(opa_status));
-        inside.layer(middleware::from_fn_with_state(self.clone(), guard)).route("/healthz", get(|| async { "ok\n" })).with_state(self.clone())
+        inside = inside
+            .route("/v1/logs", post(otlp))
+            .route("/status", post(opa_status))
+            .route("/status/{*partition}", post(opa_status));
+        inside
+            .layer(middleware::from_fn_with_state(self.clone(), guard))
+            .route("/healthz", get(|| async { "ok\n" }))
+            .with_state(self.clone())
     }
 
     fn ready(&self, state: Result<(), String>) {
@@ -175,23 +202,40 @@ impl At {
 
     fn bounds(&self) -> Bounds {
         let limits = &self.door.section.limits;
-        Bounds { wire: limits.body_bytes.0, plain: self.door.pipeline.limits.record, time: limits.body.0 }
+        Bounds {
+            wire: limits.body_bytes.0,
+            plain: self.door.pipeline.limits.record,
+            time: limits.body.0,
+        }
     }
 
     /// Lets a request go on, if there is room for it and what it needs is there.
     fn admit(&self, for_kafka: bool) -> Result<Admitted, Refused> {
-        let busy = |_| Refused::later(StatusCode::SERVICE_UNAVAILABLE, "too many requests at once (door.limits.requests)", 1);
-        let request = self.requests.clone().try_acquire_owned().map_err(busy)?;
-        let probe = if for_kafka && self.producer.is_failing() {
-            Some(self.probe.clone().try_acquire_owned().map_err(|_| Refused::later(StatusCode::SERVICE_UNAVAILABLE, "Kafka is away", 2))?)
-        } else {
-            None
+        let busy = |_| {
+            Refused::later(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "too many requests at once (door.limits.requests)",
+                1,
+            )
         };
+        let request = self.requests.clone().try_acquire_owned().map_err(busy)?;
+        let probe =
+            if for_kafka && self.producer.is_failing() {
+                Some(self.probe.clone().try_acquire_owned().map_err(|_| {
+                    Refused::later(StatusCode::SERVICE_UNAVAILABLE, "Kafka is away", 2)
+                })?)
+            } else {
+                None
+            };
         Ok(Admitted { _request: request, _probe: probe })
     }
 
     /// Reads a body; from then on its connection is busy. The inner error is one of what is in it.
-    async fn read(&self, from: &From, request: Request) -> Result<(Result<Content, Unread>, Busy), Refused> {
+    async fn read(
+        &self,
+        from: &From,
+        request: Request,
+    ) -> Result<(Result<Content, Unread>, Busy), Refused> {
         let (parts, body) = request.into_parts();
         let read = body::read(&parts.headers, body, &self.bounds(), &self.budget).await;
         let busy = from.line.busy();
@@ -222,12 +266,22 @@ impl At {
     async fn write(&self, client: &str, records: &[Record<'_>]) -> Result<(), Refused> {
         let each = records.iter().map(|record| (record.key.clone(), record.bytes.as_ref()));
         let too_large = self.kafka(self.producer.write(&self.topic, each, WINDOW).await)?;
-        let limit = self.door.topic_limit.map_or_else(String::new, |n| format!(", which takes {n} bytes (max.message.bytes)"));
+        let limit = self
+            .door
+            .topic_limit
+            .map_or_else(String::new, |n| format!(", which takes {n} bytes (max.message.bytes)"));
         for number in &too_large {
-            let reject = Reject::new(Reason::TooLarge, format!("a decision of {client} outgrows the topic {}{limit}", self.topic));
+            let reject = Reject::new(
+                Reason::TooLarge,
+                format!("a decision of {client} outgrows the topic {}{limit}", self.topic),
+            );
             self.reject(&reject, &records[*number].bytes, *number).await?;
         }
-        self.door.counts.decisions.with_label_values(&[client]).inc_by((records.len() - too_large.len()) as u64);
+        self.door
+            .counts
+            .decisions
+            .with_label_values(&[client])
+            .inc_by((records.len() - too_large.len()) as u64);
         Ok(())
     }
 
@@ -235,9 +289,18 @@ impl At {
         // It has no place in Kafka.
         let origin = Origin { topic: &self.topic, partition: -1, offset: -1, element };
         // What is protected does not get out by the back door.
-        let cut = if self.door.pipeline.rules.shield.is_some() { Some(0) } else { cut_to_fit(bytes.len(), self.door.rejects_limit) };
+        let cut = if self.door.pipeline.rules.shield.is_some() {
+            Some(0)
+        } else {
+            cut_to_fit(bytes.len(), self.door.rejects_limit)
+        };
         let letter = dead_letter("door", bytes, reject, &origin, &time::format(now()), cut);
-        let record = Outgoing { topic: &self.rejects_topic, key: None, payload: &letter.value, headers: letter.headers };
+        let record = Outgoing {
+            topic: &self.rejects_topic,
+            key: None,
+            payload: &letter.value,
+            headers: letter.headers,
+        };
         self.kafka(self.rejects.write(record).await)?;
         self.door.meters.rejects.with_label_values(&["door", reject.reason.as_str()]).inc();
         Ok(())
@@ -255,7 +318,11 @@ impl At {
                 if self.producer.is_broken() {
                     self.broken.cancel();
                 }
-                Err(Refused::later(StatusCode::SERVICE_UNAVAILABLE, "Kafka did not acknowledge it", 2))
+                Err(Refused::later(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "Kafka did not acknowledge it",
+                    2,
+                ))
             }
         }
     }
@@ -267,14 +334,23 @@ struct Admitted {
 }
 
 /// Who is it, and may they? Counts what becomes of each request.
-async fn guard(State(at): State<Arc<At>>, Extension(line): Extension<Line>, mut request: Request, next: Next) -> Response {
+async fn guard(
+    State(at): State<Arc<At>>,
+    Extension(line): Extension<Line>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let kind = match request.uri().path() {
         "/v1/logs" => "otlp",
         path if path == "/status" || path.starts_with("/status/") => "status",
         _ => "logs",
     };
     let began = std::time::Instant::now();
-    let admitted = at.door.clients.admit(request.headers(), line.peer.ip()).and_then(|client| Ok((client, at.admit(kind != "status")?)));
+    let admitted = at
+        .door
+        .clients
+        .admit(request.headers(), line.peer.ip())
+        .and_then(|client| Ok((client, at.admit(kind != "status")?)));
     let response = match admitted {
         Ok((client, _admitted)) => {
             request.extensions_mut().insert(From { client, line });
@@ -292,7 +368,11 @@ async fn guard(State(at): State<Arc<At>>, Extension(line): Extension<Line>, mut 
 }
 
 /// POST /logs: what OPA uploads.
-async fn logs(State(at): State<Arc<At>>, Extension(from): Extension<From>, request: Request) -> Result<Response, Refused> {
+async fn logs(
+    State(at): State<Arc<At>>,
+    Extension(from): Extension<From>,
+    request: Request,
+) -> Result<Response, Refused> {
     let (content, _busy) = at.content(&from, request).await?;
     let records = match upload::decisions(content.text(), &at.door.pipeline.rules.trace) {
         Ok(records) => records,
@@ -303,15 +383,31 @@ async fn logs(State(at): State<Arc<At>>, Extension(from): Extension<From>, reque
 }
 
 /// POST /v1/logs: OTLP/HTTP (<https://opentelemetry.io/docs/specs/otlp/#otlphttp>), a decision in the body of each log record.
-async fn otlp(State(at): State<Arc<At>>, Extension(from): Extension<From>, request: Request) -> Result<Response, Refused> {
-    let kind = request.headers().get(header::CONTENT_TYPE).map(|value| value.as_bytes().split(|b| *b == b';').next().unwrap_or_default().trim_ascii());
+async fn otlp(
+    State(at): State<Arc<At>>,
+    Extension(from): Extension<From>,
+    request: Request,
+) -> Result<Response, Refused> {
+    let kind = request.headers().get(header::CONTENT_TYPE).map(|value| {
+        value.as_bytes().split(|b| *b == b';').next().unwrap_or_default().trim_ascii()
+    });
     let json = match kind {
         Some(b"application/json") => true,
         Some(b"application/x-protobuf") => false,
-        _ => return Err(Refused::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "OTLP is application/x-protobuf or application/json")),
+        _ => {
+            return Err(Refused::new(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "OTLP is application/x-protobuf or application/json",
+            ));
+        }
     };
     let (content, _busy) = at.content(&from, request).await?;
-    let records = match upload::otlp(content.text(), json, &at.door.pipeline.rules.trace, &at.door.pipeline.limits) {
+    let records = match upload::otlp(
+        content.text(),
+        json,
+        &at.door.pipeline.rules.trace,
+        &at.door.pipeline.limits,
+    ) {
         Ok(records) => records,
         Err(reject) => return Err(at.malformed(&reject, content.text()).await),
     };
@@ -320,16 +416,26 @@ async fn otlp(State(at): State<Arc<At>>, Extension(from): Extension<From>, reque
     drop(content);
     at.write(&from.client, &records).await?;
     // An ExportLogsServiceResponse without a partial success.
-    Ok(if json { Json(json!({})).into_response() } else { ([(header::CONTENT_TYPE, "application/x-protobuf")], Body::empty()).into_response() })
+    Ok(if json {
+        Json(json!({})).into_response()
+    } else {
+        ([(header::CONTENT_TYPE, "application/x-protobuf")], Body::empty()).into_response()
+    })
 }
 
 /// POST /status: what OPA says of itself.
-async fn opa_status(State(at): State<Arc<At>>, Extension(from): Extension<From>, request: Request) -> Result<Response, Refused> {
+async fn opa_status(
+    State(at): State<Arc<At>>,
+    Extension(from): Extension<From>,
+    request: Request,
+) -> Result<Response, Refused> {
     let wrong = |detail: String| Refused::new(StatusCode::BAD_REQUEST, detail);
     let (read, _busy) = at.read(&from, request).await?;
     let content = read.map_err(|unread| wrong(unread.reject.to_string()))?;
     let service = &at.door.pipeline.rules.service;
-    let status = status::Status::parse(content.text(), &service.name_label, &service.instance_label).map_err(wrong)?;
+    let status =
+        status::Status::parse(content.text(), &service.name_label, &service.instance_label)
+            .map_err(wrong)?;
     at.door.counts.status.tell(status, std::time::Instant::now());
     Ok(Json(json!({})).into_response())
 }

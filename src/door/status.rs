@@ -63,7 +63,8 @@ const PREFIX: &str = "counter_decision_logs_";
 impl Status {
     /// Reads a status; `name` and `instance` are labels of OPA.
     pub fn parse(text: &[u8], name: &str, instance: &str) -> Result<Status, String> {
-        let body: Body = serde_json::from_slice(text).map_err(|e| format!("not OPA's status: {e}"))?;
+        let body: Body =
+            serde_json::from_slice(text).map_err(|e| format!("not OPA's status: {e}"))?;
         let label = |name: &str| body.labels.get(name).cloned().unwrap_or_default();
         let opa = label(instance);
         if opa.is_empty() {
@@ -72,7 +73,8 @@ impl Status {
         let logs = body.decision_logs.unwrap_or_default();
         let mut counts = BTreeMap::new();
         // OPA has its counters among those of Prometheus, which are a level deeper.
-        let deeper = body.metrics.iter().flatten().filter_map(|(_, value)| value.as_object()).flatten();
+        let deeper =
+            body.metrics.iter().flatten().filter_map(|(_, value)| value.as_object()).flatten();
         for (name, value) in logs.metrics.iter().flatten().chain(deeper) {
             if let (Some(name), Some(n)) = (name.strip_prefix(PREFIX), value.as_u64()) {
                 counts.insert(name.to_owned(), n);
@@ -82,15 +84,29 @@ impl Status {
         let seconds = |text: &str| time::parse(text).filter(|t| *t > 0).map(|t| t as f64 / 1e9);
         let bundle = |bundle: Option<Bundle>| {
             let bundle = bundle.unwrap_or_default();
-            (bundle.active_revision, bundle.code.is_empty(), seconds(&bundle.last_successful_activation))
+            (
+                bundle.active_revision,
+                bundle.code.is_empty(),
+                seconds(&bundle.last_successful_activation),
+            )
         };
         Ok(Status {
             service: label(name),
             opa,
             counts,
             uploads: made_some.then_some(logs.code.is_empty()),
-            bundles: body.bundles.unwrap_or_default().into_iter().map(|(name, b)| (name, bundle(b))).collect(),
-            plugins: body.plugins.unwrap_or_default().into_iter().map(|(name, p)| (name, p.is_some_and(|p| p.state == "OK"))).collect(),
+            bundles: body
+                .bundles
+                .unwrap_or_default()
+                .into_iter()
+                .map(|(name, b)| (name, bundle(b)))
+                .collect(),
+            plugins: body
+                .plugins
+                .unwrap_or_default()
+                .into_iter()
+                .map(|(name, p)| (name, p.is_some_and(|p| p.state == "OK")))
+                .collect(),
         })
     }
 }
@@ -233,7 +249,10 @@ mod tests {
         told.tell(status, Instant::now());
         let text = |registry: &Registry| {
             let text = prometheus::TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
-            text.lines().filter(|line| !line.starts_with('#') && !line.contains("status_timestamp")).map(|line| format!("{line}\n")).collect::<String>()
+            text.lines()
+                .filter(|line| !line.starts_with('#') && !line.contains("status_timestamp"))
+                .map(|line| format!("{line}\n"))
+                .collect::<String>()
         };
         insta::assert_snapshot!(text(&registry), @r#"
         docket_opa_bundle_activated_timestamp_seconds{bundle="authz",opa="b774720c",pipeline="p",service="orders"} 1795625386.5
@@ -250,7 +269,10 @@ mod tests {
         let newer = TOLD.replace("r7", "r8").replace("b774720c", "other");
         told.tell(Status::parse(newer.as_bytes(), "app", "id").unwrap(), Instant::now() + GONE);
         let after = text(&registry);
-        assert!(after.contains("r8") && !after.contains("r7") && !after.contains("b774720c"), "{after}");
+        assert!(
+            after.contains("r8") && !after.contains("r7") && !after.contains("b774720c"),
+            "{after}"
+        );
         assert!(Status::parse(b"{}", "app", "id").unwrap_err().contains("whose"));
         assert!(Status::parse(b"[", "app", "id").is_err());
     }

@@ -37,8 +37,12 @@ pub fn decisions<'a>(text: &'a [u8], rules: &trace::Rules) -> Result<Vec<Record<
         Some(b'[') => {
             let mut records = Vec::new();
             for element in Elements::of(text) {
-                let (at, element) = element.map_err(|broken| Reject::new(Reason::NotJson, broken.detail))?;
-                records.push(decision(element, rules).map_err(|e| Reject { detail: format!("in the element at byte {at}: {}", e.detail), ..e })?);
+                let (at, element) =
+                    element.map_err(|broken| Reject::new(Reason::NotJson, broken.detail))?;
+                records.push(decision(element, rules).map_err(|e| Reject {
+                    detail: format!("in the element at byte {at}: {}", e.detail),
+                    ..e
+                })?);
             }
             Ok(records)
         }
@@ -48,7 +52,11 @@ pub fn decisions<'a>(text: &'a [u8], rules: &trace::Rules) -> Result<Vec<Record<
 }
 
 fn decision<'a>(text: &'a [u8], rules: &trace::Rules) -> Result<Record<'a>, Reject> {
-    let members = if text.starts_with(b"{") { json::parse_object(text) } else { json::check(text).map(|()| Vec::new()) };
+    let members = if text.starts_with(b"{") {
+        json::parse_object(text)
+    } else {
+        json::check(text).map(|()| Vec::new())
+    };
     let key = match members {
         Ok(members) => {
             let raw = std::str::from_utf8(text).unwrap_or_default();
@@ -62,8 +70,15 @@ fn decision<'a>(text: &'a [u8], rules: &trace::Rules) -> Result<Record<'a>, Reje
 }
 
 /// The log records of an OTLP request, each a request of its own with its resource and scope.
-pub fn otlp(body: &[u8], json: bool, rules: &trace::Rules, limits: &Limits) -> Result<Vec<Record<'static>>, Reject> {
-    let wrong = |detail: String| Reject::new(Reason::BadOtlp, format!("not an OTLP logs request: {detail}"));
+pub fn otlp(
+    body: &[u8],
+    json: bool,
+    rules: &trace::Rules,
+    limits: &Limits,
+) -> Result<Vec<Record<'static>>, Reject> {
+    let wrong = |detail: String| {
+        Reject::new(Reason::BadOtlp, format!("not an OTLP logs request: {detail}"))
+    };
     let request: ExportLogsServiceRequest = if json {
         // serde_json does not mind repeated names, so this goes first.
         json::check(body)?;
@@ -75,9 +90,18 @@ pub fn otlp(body: &[u8], json: bool, rules: &trace::Rules, limits: &Limits) -> R
     for resource in request.resource_logs {
         for scope in resource.scope_logs {
             for record in scope.log_records {
-                let scope = ScopeLogs { scope: scope.scope.clone(), log_records: vec![record], schema_url: scope.schema_url.clone() };
-                let resource = ResourceLogs { resource: resource.resource.clone(), scope_logs: vec![scope], schema_url: resource.schema_url.clone() };
-                let bytes = ExportLogsServiceRequest { resource_logs: vec![resource] }.encode_to_vec();
+                let scope = ScopeLogs {
+                    scope: scope.scope.clone(),
+                    log_records: vec![record],
+                    schema_url: scope.schema_url.clone(),
+                };
+                let resource = ResourceLogs {
+                    resource: resource.resource.clone(),
+                    scope_logs: vec![scope],
+                    schema_url: resource.schema_url.clone(),
+                };
+                let bytes =
+                    ExportLogsServiceRequest { resource_logs: vec![resource] }.encode_to_vec();
                 let mut found = None;
                 formats::split(&bytes, Format::OtlpProto, limits, &mut |piece| {
                     if let Piece::Decision { event, .. } = piece {
@@ -96,8 +120,12 @@ mod tests {
     use super::*;
 
     fn taken(text: &str) -> Result<Vec<(Option<String>, String)>, String> {
-        let records = decisions(text.as_bytes(), &trace::Rules::default()).map_err(|e| e.to_string())?;
-        Ok(records.into_iter().map(|r| (r.key, String::from_utf8_lossy(&r.bytes).into_owned())).collect())
+        let records =
+            decisions(text.as_bytes(), &trace::Rules::default()).map_err(|e| e.to_string())?;
+        Ok(records
+            .into_iter()
+            .map(|r| (r.key, String::from_utf8_lossy(&r.bytes).into_owned()))
+            .collect())
     }
 
     #[test]

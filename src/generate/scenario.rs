@@ -76,7 +76,13 @@ const SERVICES: [Service; 6] = [
     Service { name: "search", policy: "app/rbac/allow", weight: 0.18, opas: 3, deny: 0.03 },
     Service { name: "ledger", policy: "http/authz/decision", weight: 0.12, opas: 2, deny: 0.12 },
     Service { name: "profile", policy: "app/rbac/allow", weight: 0.08, opas: 2, deny: 0.06 },
-    Service { name: "admission", policy: "kubernetes/admission/deny", weight: 0.04, opas: 2, deny: 0.10 },
+    Service {
+        name: "admission",
+        policy: "kubernetes/admission/deny",
+        weight: 0.04,
+        opas: 2,
+        deny: 0.10,
+    },
 ];
 const ACTIONS: [&str; 4] = ["GET", "POST", "PUT", "DELETE"];
 const USERS: usize = 400;
@@ -171,20 +177,43 @@ impl Day {
         let service = SERVICES[self.victim].name.to_owned();
         let at = |seconds: i64| self.start + seconds * SECOND;
         let event = |kinds: &'static [Kind], cause: Option<(Dimension, String)>| {
-            vec![Event { kinds, service: service.clone(), from: at(self.from), to: at(self.to), cause, may: false }]
+            vec![Event {
+                kinds,
+                service: service.clone(),
+                from: at(self.from),
+                to: at(self.to),
+                cause,
+                may: false,
+            }]
         };
         const SPIKE: &[Kind] = &[Kind::DenialSpike];
         match self.scenario {
             Scenario::Calm | Scenario::WeeklyRhythm | Scenario::Launch => Vec::new(),
-            Scenario::Attack | Scenario::LowTraffic => event(SPIKE, Some((Dimension::Subject, self.stranger(0)))),
+            Scenario::Attack | Scenario::LowTraffic => {
+                event(SPIKE, Some((Dimension::Subject, self.stranger(0))))
+            }
             Scenario::Stuffing => event(SPIKE, Some((Dimension::Resource, "/login".into()))),
-            Scenario::MisconfiguredClient | Scenario::ExpiredCredential => event(SPIKE, Some((Dimension::Subject, client(self.the_client())))),
-            Scenario::BadBundle => event(&[Kind::DenialSpike, Kind::RevisionShift], Some((Dimension::Revision, self.revision(1)))),
-            Scenario::PermissiveBundle => event(&[Kind::DenialsVanished, Kind::RevisionShift], Some((Dimension::Revision, self.revision(1)))),
-            Scenario::SlowLeak => event(SPIKE, Some((Dimension::Resource, resource(self.victim, 0)))),
-            Scenario::DeadOpa => event(&[Kind::InstanceQuiet], Some((Dimension::Instance, self.opa(self.victim, 0)))),
+            Scenario::MisconfiguredClient | Scenario::ExpiredCredential => {
+                event(SPIKE, Some((Dimension::Subject, client(self.the_client()))))
+            }
+            Scenario::BadBundle => event(
+                &[Kind::DenialSpike, Kind::RevisionShift],
+                Some((Dimension::Revision, self.revision(1))),
+            ),
+            Scenario::PermissiveBundle => event(
+                &[Kind::DenialsVanished, Kind::RevisionShift],
+                Some((Dimension::Revision, self.revision(1))),
+            ),
+            Scenario::SlowLeak => {
+                event(SPIKE, Some((Dimension::Resource, resource(self.victim, 0))))
+            }
+            Scenario::DeadOpa => {
+                event(&[Kind::InstanceQuiet], Some((Dimension::Instance, self.opa(self.victim, 0))))
+            }
             Scenario::Silence => event(&[Kind::PolicyQuiet], None),
-            Scenario::MissingData => event(&[Kind::FailureSpike], Some((Dimension::Instance, self.opa(self.victim, 0)))),
+            Scenario::MissingData => {
+                event(&[Kind::FailureSpike], Some((Dimension::Instance, self.opa(self.victim, 0))))
+            }
             Scenario::DailyRhythm => {
                 let night = |day: i64| Event {
                     kinds: SPIKE,
@@ -262,7 +291,8 @@ impl Day {
             let mut rate = self.rate * self.rhythm(self.now) * of.weight;
             if service == self.victim && self.now >= self.from {
                 if self.scenario == Scenario::Launch && self.active() {
-                    let ramp = ((self.now - self.from) as f64 / (60.0 + 120.0 * self.strength)).min(1.0);
+                    let ramp =
+                        ((self.now - self.from) as f64 / (60.0 + 120.0 * self.strength)).min(1.0);
                     rate *= 1.0 + (4.0 + 5.0 * self.strength) * ramp;
                 }
                 if self.scenario == Scenario::Silence && self.active() {
@@ -285,7 +315,14 @@ impl Day {
         self.now += 1;
     }
 
-    fn made(&mut self, service: usize, subject: String, resource: String, action: &'static str, deny: f64) -> Made {
+    fn made(
+        &mut self,
+        service: usize,
+        subject: String,
+        resource: String,
+        action: &'static str,
+        deny: f64,
+    ) -> Made {
         let at = self.start + self.now * SECOND + self.rng.random_range(0..SECOND);
         let opa = self.rng.random_range(0..SERVICES[service].opas);
         let kind: f64 = self.rng.random();
@@ -294,7 +331,18 @@ impl Day {
             k if k > 0.998 => Verdict::Undefined,
             _ => Verdict::Allow,
         };
-        Made { at, service, opa, verdict, revision: 0, subject, resource, action, trace: self.rng.random(), id: self.rng.random() }
+        Made {
+            at,
+            service,
+            opa,
+            verdict,
+            revision: 0,
+            subject,
+            resource,
+            action,
+            trace: self.rng.random(),
+            id: self.rng.random(),
+        }
     }
 
     /// A decision as every day.
@@ -317,13 +365,23 @@ impl Day {
             // A bundle reaches one OPA after the other.
             let rolled = self.now >= self.from + 8 * opa as i64;
             match self.scenario {
-                Scenario::BadBundle if rolled && self.active() => (deny, revision) = (0.55 + 0.4 * self.strength, 1),
-                Scenario::PermissiveBundle if rolled && self.active() => (deny, revision) = (0.0, 1),
+                Scenario::BadBundle if rolled && self.active() => {
+                    (deny, revision) = (0.55 + 0.4 * self.strength, 1)
+                }
+                Scenario::PermissiveBundle if rolled && self.active() => {
+                    (deny, revision) = (0.0, 1)
+                }
                 Scenario::BadBundle | Scenario::PermissiveBundle if !self.active() => revision = 2,
-                Scenario::ExpiredCredential if self.active() && who == USERS + self.the_client() => deny = 1.0,
+                Scenario::ExpiredCredential
+                    if self.active() && who == USERS + self.the_client() =>
+                {
+                    deny = 1.0
+                }
                 Scenario::SlowLeak if self.active() && what == 0 => deny = deny.max(progress),
                 Scenario::Launch if self.active() => deny *= 1.0 + 0.3 * self.strength,
-                Scenario::MissingData if self.active() && opa == 0 => verdict = Some(Verdict::Undefined),
+                Scenario::MissingData if self.active() && opa == 0 => {
+                    verdict = Some(Verdict::Undefined)
+                }
                 _ => {}
             }
         }
@@ -338,7 +396,8 @@ impl Day {
     /// What comes on top during the event.
     fn more(&mut self, out: &mut Vec<Made>) {
         let usual = self.rate * SERVICES[self.victim].weight;
-        let night = self.scenario == Scenario::DailyRhythm && (2 * HOUR..2 * HOUR + 900).contains(&(self.now % DAY));
+        let night = self.scenario == Scenario::DailyRhythm
+            && (2 * HOUR..2 * HOUR + 900).contains(&(self.now % DAY));
         if night {
             for _ in 0..poisson(&mut self.rng, self.rate / 4.0) {
                 let made = self.made(3, "batch".into(), resource(3, 3), "GET", 0.4);
@@ -352,7 +411,13 @@ impl Day {
             Scenario::Attack => (usual * (0.5 + 2.5 * self.strength), |day| {
                 let item: u32 = day.rng.random_range(0..100_000);
                 let (service, who) = (day.victim, day.stranger(0));
-                day.made(service, who, format!("/v1/{}/items/{item}", SERVICES[service].name), "GET", 0.97)
+                day.made(
+                    service,
+                    who,
+                    format!("/v1/{}/items/{item}", SERVICES[service].name),
+                    "GET",
+                    0.97,
+                )
             }),
             Scenario::LowTraffic => (0.15 + 0.35 * self.strength, |day| {
                 let (service, who) = (day.victim, day.stranger(0));
@@ -384,16 +449,25 @@ impl Day {
     /// Users who try again: a few denials at once, several times an hour.
     fn background(&mut self, out: &mut Vec<Made>) {
         if self.rng.random_bool((self.rate / 24.0 * 12.0 / HOUR as f64).min(1.0)) {
-            let (service, user) = (self.rng.random_range(0..SERVICES.len()), self.rng.random_range(0..USERS));
+            let (service, user) =
+                (self.rng.random_range(0..SERVICES.len()), self.rng.random_range(0..USERS));
             let (seconds, left) = (self.rng.random_range(3..40), self.rng.random_range(3..10));
             self.bursts.push(Burst { from: self.now, seconds, left, service, user });
         }
         let mut bursts = std::mem::take(&mut self.bursts);
         for burst in &mut bursts {
             let rest = (burst.from + burst.seconds - self.now).max(1);
-            if self.rng.random_bool((f64::from(burst.left) / rest as f64).min(1.0)) && burst.left > 0 {
+            if self.rng.random_bool((f64::from(burst.left) / rest as f64).min(1.0))
+                && burst.left > 0
+            {
                 burst.left -= 1;
-                let made = self.made(burst.service, format!("user-{:04}", burst.user), resource(burst.service, 5), "POST", 1.0);
+                let made = self.made(
+                    burst.service,
+                    format!("user-{:04}", burst.user),
+                    resource(burst.service, 5),
+                    "POST",
+                    1.0,
+                );
                 out.push(made);
             }
         }
@@ -406,7 +480,8 @@ impl Day {
 
     /// A decision as the detector sees it.
     pub fn observe<T>(&self, made: &Made, take: impl FnOnce(&Observation<'_>) -> T) -> T {
-        let (revision, opa) = (self.revision(made.revision as u64 % 2), self.opa(made.service, made.opa));
+        let (revision, opa) =
+            (self.revision(made.revision as u64 % 2), self.opa(made.service, made.opa));
         let id = if made.verdict == Verdict::Allow { String::new() } else { uuid(made.id) };
         take(&Observation {
             at: made.at,
@@ -429,10 +504,12 @@ impl Day {
                 "request": { "http": { "method": made.action, "path": made.resource, "headers": {} } },
                 "source": { "principal": made.subject },
             } }),
-            "kubernetes/admission/deny" => json!({ "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {
+            "kubernetes/admission/deny" => {
+                json!({ "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {
                 "operation": made.action, "resource": { "group": "", "version": "v1", "resource": made.resource },
                 "userInfo": { "username": made.subject },
-            } }),
+            } })
+            }
             _ => json!({ "user": made.subject, "method": made.action, "path": path }),
         };
         let mut decision = json!({
@@ -448,7 +525,9 @@ impl Day {
         });
         if matches!(made.verdict, Verdict::Allow | Verdict::Deny) {
             decision["result"] = match of.policy {
-                "http/authz/decision" => json!({ "allow": !deny, "reason": if deny { "no rule matched" } else { "owner" } }),
+                "http/authz/decision" => {
+                    json!({ "allow": !deny, "reason": if deny { "no rule matched" } else { "owner" } })
+                }
                 "kubernetes/admission/deny" if deny => json!(["not allowed here"]),
                 "kubernetes/admission/deny" => json!([]),
                 _ => (!deny).into(),
@@ -510,11 +589,18 @@ mod tests {
             for made in &second {
                 let json = day.json(made).to_string();
                 let mut out = Vec::new();
-                docket::write(&Decision::parse(json.as_bytes()).unwrap(), &[], None, &Rules::default(), &mut out);
+                docket::write(
+                    &Decision::parse(json.as_bytes()).unwrap(),
+                    &[],
+                    None,
+                    &Rules::default(),
+                    &mut out,
+                );
                 let record = Record::parse(&out).unwrap();
                 let read = Observation::with(&record, |o| format!("{o:?}")).unwrap();
                 let id = uuid(made.id);
-                let made = day.observe(made, |o| format!("{:?}", Observation { decision_id: &id, ..*o }));
+                let made =
+                    day.observe(made, |o| format!("{:?}", Observation { decision_id: &id, ..*o }));
                 assert_eq!(read, made);
             }
         }

@@ -45,11 +45,17 @@ impl Brokers {
 
     pub fn note(&self, statistics: &Statistics) {
         // A coordinator is called logical: where it is, a broker has to say.
-        let known = statistics.brokers.values().any(|broker| matches!(broker.source.as_str(), "learned" | "configured"));
+        let known = statistics
+            .brokers
+            .values()
+            .any(|broker| matches!(broker.source.as_str(), "learned" | "configured"));
         if known {
             self.without.store(0, Ordering::Relaxed);
         } else if self.without.fetch_add(1, Ordering::Relaxed) + 1 == Self::LOST {
-            tracing::warn!(client = statistics.name, "Kafka said that it has no brokers; this client is made anew");
+            tracing::warn!(
+                client = statistics.name,
+                "Kafka said that it has no brokers; this client is made anew"
+            );
         }
     }
 
@@ -102,17 +108,22 @@ pub fn check_property(name: &str, value: &str) -> Result<(), String> {
     config.set(name, value);
     match config.create_native_config() {
         Ok(_) => Ok(()),
-        Err(KafkaError::ClientConfig(rdkafka::types::RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN, ..)) => {
-            Err(format!("librdkafka has no property {name:?}; see its CONFIGURATION.md"))
-        }
-        Err(_) => Err(format!("librdkafka does not take this value for {name:?}; see its CONFIGURATION.md")),
+        Err(KafkaError::ClientConfig(
+            rdkafka::types::RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN,
+            ..,
+        )) => Err(format!("librdkafka has no property {name:?}; see its CONFIGURATION.md")),
+        Err(_) => Err(format!(
+            "librdkafka does not take this value for {name:?}; see its CONFIGURATION.md"
+        )),
     }
 }
 
 /// librdkafka's log goes to docket's log, quieter by one level: it reports each lost connection as an error.
 pub fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     match level {
-        RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => tracing::error!(facility, "{message}"),
+        RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
+            tracing::error!(facility, "{message}")
+        }
         RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning => tracing::warn!(facility, "{message}"),
         RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => tracing::info!(facility, "{message}"),
         RDKafkaLogLevel::Debug => tracing::debug!(facility, "{message}"),
@@ -152,7 +163,12 @@ mod tests {
     use super::*;
 
     fn report(sources: &[&str]) -> Statistics {
-        let broker = |source: &&str| ((*source).to_owned(), rdkafka::statistics::Broker { source: (*source).to_owned(), ..Default::default() });
+        let broker = |source: &&str| {
+            (
+                (*source).to_owned(),
+                rdkafka::statistics::Broker { source: (*source).to_owned(), ..Default::default() },
+            )
+        };
         Statistics { brokers: sources.iter().map(broker).collect(), ..Default::default() }
     }
 

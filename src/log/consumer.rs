@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, ConsumerGroupMetadata, Rebalance};
+use rdkafka::consumer::{
+    BaseConsumer, CommitMode, Consumer, ConsumerContext, ConsumerGroupMetadata, Rebalance,
+};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::{ClientContext, Offset, Statistics, TopicPartitionList};
@@ -98,7 +100,10 @@ impl<A: Assignments> ConsumerContext for Context<A> {
                 let partitions = names(list);
                 let lost = consumer.assignment_lost();
                 tracing::info!(part = self.part, partitions = ?ids(&partitions), lost, "partitions revoked");
-                self.meters.rebalances.with_label_values(&[self.part.as_str(), if lost { "lost" } else { "revoked" }]).inc();
+                self.meters
+                    .rebalances
+                    .with_label_values(&[self.part.as_str(), if lost { "lost" } else { "revoked" }])
+                    .inc();
                 self.assignments.revoked(consumer, &partitions, lost);
                 for (topic, partition) in &partitions {
                     self.progress.revoked(&self.place(topic, *partition));
@@ -132,7 +137,12 @@ pub struct Reading<'a> {
 }
 
 /// Joins the group.
-pub fn join<A: Assignments>(reading: &Reading<'_>, assignments: A, meters: Arc<Meters>, progress: Arc<Progress>) -> KafkaResult<Group<A>> {
+pub fn join<A: Assignments>(
+    reading: &Reading<'_>,
+    assignments: A,
+    meters: Arc<Meters>,
+    progress: Arc<Progress>,
+) -> KafkaResult<Group<A>> {
     let mut config = client::lasting(reading.kafka, reading.part);
     config
         .set("group.id", reading.group)
@@ -171,7 +181,8 @@ pub fn join<A: Assignments>(reading: &Reading<'_>, assignments: A, meters: Arc<M
         ends: Mutex::default(),
         brokers: client::Brokers::default(),
     };
-    let consumer: Group<A> = client::with_properties(config, reading.kafka).create_with_context(context)?;
+    let consumer: Group<A> =
+        client::with_properties(config, reading.kafka).create_with_context(context)?;
     consumer.subscribe(reading.topics)?;
     Ok(consumer)
 }
@@ -196,7 +207,11 @@ impl Headers for BorrowedMessage<'_> {
 impl<A: Assignments> Reader for Group<A> {
     type Membership = ConsumerGroupMetadata;
 
-    async fn poll(&self, wait: Duration, take: &mut dyn FnMut(&Message<'_>)) -> KafkaResult<Polled> {
+    async fn poll(
+        &self,
+        wait: Duration,
+        take: &mut dyn FnMut(&Message<'_>),
+    ) -> KafkaResult<Polled> {
         self.context().brokers.check()?;
         match BaseConsumer::poll(self, wait) {
             None => Ok(Polled::Nothing),
@@ -241,7 +256,14 @@ impl<A: Assignments> Reader for Group<A> {
         Ok(())
     }
 
-    fn read_back(&self, topic: &str, partition: i32, before: i64, count: usize, take: &mut dyn FnMut(&[u8])) -> KafkaResult<()> {
+    fn read_back(
+        &self,
+        topic: &str,
+        partition: i32,
+        before: i64,
+        count: usize,
+        take: &mut dyn FnMut(&[u8]),
+    ) -> KafkaResult<()> {
         let Context { kafka, group, .. } = &**self.context();
         past::before(kafka, group, topic, partition, before, count, take)
     }

@@ -42,7 +42,11 @@ pub fn add(headers: OwnedHeaders, key: &str, value: &str) -> OwnedHeaders {
 /// The headers of a docket record.
 pub fn docket(origin: &Origin<'_>, received: &str) -> OwnedHeaders {
     let Origin { topic, partition, offset, element } = origin;
-    let headers = add(OwnedHeaders::new_with_capacity(2), SOURCE, &format!("{topic}/{partition}/{offset}/{element}"));
+    let headers = add(
+        OwnedHeaders::new_with_capacity(2),
+        SOURCE,
+        &format!("{topic}/{partition}/{offset}/{element}"),
+    );
     add(headers, RECEIVED, received)
 }
 

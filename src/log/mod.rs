@@ -53,7 +53,11 @@ pub trait Reader: Commits {
     type Membership;
 
     /// Hands the next record to `take`, if one comes in time. Errors that pass by themselves are nothing here.
-    fn poll(&self, wait: Duration, take: &mut dyn FnMut(&Message<'_>)) -> impl Future<Output = KafkaResult<Polled>>;
+    fn poll(
+        &self,
+        wait: Duration,
+        take: &mut dyn FnMut(&Message<'_>),
+    ) -> impl Future<Output = KafkaResult<Polled>>;
 
     /// Pauses or resumes all partitions that are assigned now.
     fn pause(&self) -> KafkaResult<()>;
@@ -63,7 +67,14 @@ pub trait Reader: Commits {
     fn seek(&self, places: &[(&str, i32, i64)]) -> KafkaResult<()>;
 
     /// Reads up to `count` records of a partition that stand before an offset, in their order.
-    fn read_back(&self, topic: &str, partition: i32, before: i64, count: usize, take: &mut dyn FnMut(&[u8])) -> KafkaResult<()>;
+    fn read_back(
+        &self,
+        topic: &str,
+        partition: i32,
+        before: i64,
+        count: usize,
+        take: &mut dyn FnMut(&[u8]),
+    ) -> KafkaResult<()>;
 
     /// The end of a partition, as far as it is known.
     fn end(&self, topic: &str, partition: i32) -> Option<i64>;

@@ -68,7 +68,12 @@ impl Offsets {
             return;
         }
         debug_assert!(partition.open.back().is_none_or(|open| open.last < segment.first));
-        partition.open.push_back(Open { first: segment.first, last: segment.last, oldest, finished: false });
+        partition.open.push_back(Open {
+            first: segment.first,
+            last: segment.last,
+            oldest,
+            finished: false,
+        });
     }
 
     /// Every record of a segment was delivered or is in rejects.
@@ -105,7 +110,13 @@ impl Offsets {
     /// For each partition the offset below which all is finished (none before the first), and the time of its
     /// oldest decision that is in flight.
     pub fn progress(&self) -> Vec<(i32, Option<i64>, Option<i64>)> {
-        let mut all: Vec<_> = self.partitions.iter().map(|(id, p)| (*id, p.done, p.open.iter().filter(|o| !o.finished).map(|o| o.oldest).min())).collect();
+        let mut all: Vec<_> = self
+            .partitions
+            .iter()
+            .map(|(id, p)| {
+                (*id, p.done, p.open.iter().filter(|o| !o.finished).map(|o| o.oldest).min())
+            })
+            .collect();
         all.sort_unstable();
         all
     }

@@ -19,7 +19,11 @@ const TIMEOUT: Duration = Duration::from_secs(15);
 pub const READER: &str = "reader";
 
 /// A client that joins no group and commits nothing.
-pub fn reader(kafka: &Kafka, part: &str, group: &str) -> KafkaResult<BaseConsumer<client::Context>> {
+pub fn reader(
+    kafka: &Kafka,
+    part: &str,
+    group: &str,
+) -> KafkaResult<BaseConsumer<client::Context>> {
     let mut config = client::lasting(kafka, part);
     config
         // librdkafka wants one all the same, and asks for its coordinator; the pipeline has rights to its own groups only.
@@ -34,11 +38,20 @@ pub fn reader(kafka: &Kafka, part: &str, group: &str) -> KafkaResult<BaseConsume
 }
 
 /// Up to `count` records of a partition that stand before an offset.
-pub fn before(kafka: &Kafka, group: &str, topic: &str, partition: i32, before: i64, count: usize, take: &mut dyn FnMut(&[u8])) -> KafkaResult<()> {
+pub fn before(
+    kafka: &Kafka,
+    group: &str,
+    topic: &str,
+    partition: i32,
+    before: i64,
+    count: usize,
+    take: &mut dyn FnMut(&[u8]),
+) -> KafkaResult<()> {
     let reader = reader(kafka, "read-back", group)?;
     let (low, _) = reader.fetch_watermarks(topic, partition, TIMEOUT)?;
     // Transaction markers take offsets, too; what they cost is read again from a little further back.
-    let start = low.max(before - i64::try_from(count).unwrap_or(i64::MAX).saturating_add(count as i64 / 8));
+    let start =
+        low.max(before - i64::try_from(count).unwrap_or(i64::MAX).saturating_add(count as i64 / 8));
     if start >= before {
         return Ok(());
     }
@@ -58,7 +71,9 @@ pub fn before(kafka: &Kafka, group: &str, topic: &str, partition: i32, before: i
             Some(Err(KafkaError::PartitionEOF(_))) => return Ok(()),
             Some(Err(error)) if !client::is_outage(&error) => return Err(error),
             None | Some(Err(_)) if Instant::now() > deadline => {
-                return Err(KafkaError::MessageConsumption(rdkafka::types::RDKafkaErrorCode::OperationTimedOut));
+                return Err(KafkaError::MessageConsumption(
+                    rdkafka::types::RDKafkaErrorCode::OperationTimedOut,
+                ));
             }
             None | Some(Err(_)) => {}
         }
@@ -112,14 +127,24 @@ pub enum PastError {
 }
 
 impl Past {
-    pub fn open(pipeline: &Pipeline, part: &str, topic: &str, from: Edge, to: Edge) -> Result<Past, PastError> {
+    pub fn open(
+        pipeline: &Pipeline,
+        part: &str,
+        topic: &str,
+        from: Edge,
+        to: Edge,
+    ) -> Result<Past, PastError> {
         let kafka = &pipeline.file.kafka;
         let wrong = |error| PastError::Kafka { topic: topic.to_owned(), error };
         let reader = reader(kafka, part, &pipeline.group(READER)).map_err(wrong)?;
         let unreachable = |error| PastError::Unreachable { brokers: kafka.brokers.clone(), error };
         let metadata = reader.fetch_metadata(Some(topic), TIMEOUT).map_err(unreachable)?;
-        let partitions: Vec<i32> =
-            metadata.topics().iter().flat_map(rdkafka::metadata::MetadataTopic::partitions).map(rdkafka::metadata::MetadataPartition::id).collect();
+        let partitions: Vec<i32> = metadata
+            .topics()
+            .iter()
+            .flat_map(rdkafka::metadata::MetadataTopic::partitions)
+            .map(rdkafka::metadata::MetadataPartition::id)
+            .collect();
         if partitions.is_empty() {
             return Err(PastError::NoTopic(topic.to_owned()));
         }
@@ -136,17 +161,25 @@ impl Past {
             };
             let mut list = TopicPartitionList::new();
             for partition in &partitions {
-                list.add_partition_offset(topic, *partition, Offset::Offset(time / 1_000_000)).map_err(wrong)?;
+                list.add_partition_offset(topic, *partition, Offset::Offset(time / 1_000_000))
+                    .map_err(wrong)?;
             }
             let found = reader.offsets_for_times(list, TIMEOUT).map_err(wrong)?;
-            let offset = |(partition, low, high): &(i32, i64, i64)| match found.find_partition(topic, *partition).map(|e| e.offset()) {
+            let offset = |(partition, low, high): &(i32, i64, i64)| match found
+                .find_partition(topic, *partition)
+                .map(|e| e.offset())
+            {
                 Some(Offset::Offset(offset)) => offset.clamp(*low, *high),
                 _ => *high,
             };
             Ok(ends.iter().map(offset).collect())
         };
         let (from, to) = (at(from)?, at(to)?);
-        let stretch = |(partition, (from, to)): (&i32, (&i64, &i64))| Stretch { partition: *partition, from: *from, to: (*to).max(*from) };
+        let stretch = |(partition, (from, to)): (&i32, (&i64, &i64))| Stretch {
+            partition: *partition,
+            from: *from,
+            to: (*to).max(*from),
+        };
         let stretches = partitions.iter().zip(from.iter().zip(&to)).map(stretch).collect();
         Ok(Past { reader, topic: topic.to_owned(), stretches })
     }
@@ -161,21 +194,33 @@ impl Past {
     }
 
     /// Hands every record to `take`, which says whether to go on; `step` is told of progress in offsets.
-    pub fn read(&self, step: &mut dyn FnMut(u64), take: &mut dyn FnMut(&BorrowedMessage<'_>) -> bool) -> Result<(), PastError> {
+    pub fn read(
+        &self,
+        step: &mut dyn FnMut(u64),
+        take: &mut dyn FnMut(&BorrowedMessage<'_>) -> bool,
+    ) -> Result<(), PastError> {
         self.read_ends(step, &mut |_, message| message.is_none_or(&mut *take))
     }
 
     /// As `read`, and hands on a partition without a record when it was read to its end.
-    pub fn read_ends(&self, step: &mut dyn FnMut(u64), take: &mut dyn FnMut(i32, Option<&BorrowedMessage<'_>>) -> bool) -> Result<(), PastError> {
+    pub fn read_ends(
+        &self,
+        step: &mut dyn FnMut(u64),
+        take: &mut dyn FnMut(i32, Option<&BorrowedMessage<'_>>) -> bool,
+    ) -> Result<(), PastError> {
         let wrong = |error| PastError::Kafka { topic: self.topic.clone(), error };
-        let mut left: Vec<Stretch> = self.stretches.iter().copied().filter(|s| s.from < s.to).collect();
+        let mut left: Vec<Stretch> =
+            self.stretches.iter().copied().filter(|s| s.from < s.to).collect();
         self.assign(&left)?;
         let mut last = Instant::now();
         while !left.is_empty() {
             match self.reader.poll(Duration::from_millis(100)) {
                 Some(Ok(message)) => {
                     last = Instant::now();
-                    let Some(at) = left.iter().position(|s| s.partition == message.partition()) else { continue };
+                    let Some(at) = left.iter().position(|s| s.partition == message.partition())
+                    else {
+                        continue;
+                    };
                     let s = &mut left[at];
                     let next = (message.offset() + 1).min(s.to);
                     step(u64::try_from(next - s.from).unwrap_or_default());
@@ -199,7 +244,9 @@ impl Past {
                     }
                 }
                 Some(Err(error)) if !client::is_outage(&error) => return Err(wrong(error)),
-                None | Some(Err(_)) if last.elapsed() > TIMEOUT * 2 => return Err(PastError::Silent(TIMEOUT * 2, self.topic.clone())),
+                None | Some(Err(_)) if last.elapsed() > TIMEOUT * 2 => {
+                    return Err(PastError::Silent(TIMEOUT * 2, self.topic.clone()));
+                }
                 None | Some(Err(_)) => {}
             }
         }
@@ -208,7 +255,10 @@ impl Past {
 
     /// Hands every record from the beginning on to `take`, and goes on with what comes, until it says to stop. It
     /// is called with nothing while nothing comes.
-    pub fn follow(&self, take: &mut dyn FnMut(Option<&BorrowedMessage<'_>>) -> bool) -> Result<(), PastError> {
+    pub fn follow(
+        &self,
+        take: &mut dyn FnMut(Option<&BorrowedMessage<'_>>) -> bool,
+    ) -> Result<(), PastError> {
         self.watch(&mut |seen| match seen {
             Seen::Message(message) => take(Some(message)),
             Seen::End(_) => true,
@@ -238,7 +288,8 @@ impl Past {
         let wrong = |error| PastError::Kafka { topic: self.topic.clone(), error };
         let mut list = TopicPartitionList::new();
         for s in stretches {
-            list.add_partition_offset(&self.topic, s.partition, Offset::Offset(s.from)).map_err(wrong)?;
+            list.add_partition_offset(&self.topic, s.partition, Offset::Offset(s.from))
+                .map_err(wrong)?;
         }
         self.reader.assign(&list).map_err(wrong)
     }

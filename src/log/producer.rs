@@ -6,7 +6,10 @@ use std::time::{Duration, Instant};
 
 use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
-use rdkafka::producer::{BaseRecord, DeliveryResult, FutureProducer, FutureRecord, Producer, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{
+    BaseRecord, DeliveryResult, FutureProducer, FutureRecord, Producer, ProducerContext,
+    ThreadedProducer,
+};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use tokio::sync::Notify;
 
@@ -70,7 +73,13 @@ pub type Transactional = ThreadedProducer<Context<Deliveries>>;
 const BATCH: usize = 1_000_000;
 
 /// A producer whose transactions are its own: an open transaction of an earlier producer with the same id is aborted.
-pub fn transactional(kafka: &Kafka, part: &str, id: &str, compression: Compression, topic_limit: Option<usize>) -> KafkaResult<Transactional> {
+pub fn transactional(
+    kafka: &Kafka,
+    part: &str,
+    id: &str,
+    compression: Compression,
+    topic_limit: Option<usize>,
+) -> KafkaResult<Transactional> {
     let mut config = client::lasting(kafka, part);
     config
         .set("transactional.id", id)
@@ -87,7 +96,8 @@ pub fn transactional(kafka: &Kafka, part: &str, id: &str, compression: Compressi
         .set("queue.buffering.max.messages", "1000000")
         .set("queue.buffering.max.kbytes", "1048576")
         .set("message.max.bytes", MAX_MESSAGE);
-    let producer: Transactional = client::with_properties(config, kafka).create_with_context(Context::<Deliveries>::default())?;
+    let producer: Transactional = client::with_properties(config, kafka)
+        .create_with_context(Context::<Deliveries>::default())?;
     producer.init_transactions(Duration::from_secs(30))?;
     Ok(producer)
 }
@@ -100,7 +110,12 @@ fn retried(brokers: &Brokers, mut call: impl FnMut() -> KafkaResult<()>) -> Kafk
     let deadline = Instant::now() + Duration::from_secs(120);
     loop {
         match call() {
-            Err(KafkaError::Transaction(e)) if e.is_retriable() && !e.txn_requires_abort() && !brokers.lost() && Instant::now() < deadline => {
+            Err(KafkaError::Transaction(e))
+                if e.is_retriable()
+                    && !e.txn_requires_abort()
+                    && !brokers.lost()
+                    && Instant::now() < deadline =>
+            {
                 tracing::warn!(error = %e, "a transaction waits for Kafka");
                 std::thread::sleep(Duration::from_millis(200));
             }
@@ -147,7 +162,11 @@ impl Transactions for Transactional {
         self.context().own.any_failed()
     }
 
-    fn commit(&self, offsets: &[(&str, i32, i64)], member: &ConsumerGroupMetadata) -> KafkaResult<()> {
+    fn commit(
+        &self,
+        offsets: &[(&str, i32, i64)],
+        member: &ConsumerGroupMetadata,
+    ) -> KafkaResult<()> {
         self.flush(WAIT)?;
         if let Some(error) = self.context().own.error() {
             return Err(error);
@@ -180,7 +199,10 @@ struct Made {
 impl Single {
     fn make(config: &ClientConfig) -> KafkaResult<Made> {
         let brokers = Arc::new(Brokers::default());
-        Ok(Made { producer: config.create_with_context(Context { own: (), brokers: brokers.clone() })?, brokers })
+        Ok(Made {
+            producer: config.create_with_context(Context { own: (), brokers: brokers.clone() })?,
+            brokers,
+        })
     }
 
     /// Made anew if it can't do anything any more.
@@ -195,7 +217,9 @@ impl Single {
 
 impl Letters for Single {
     async fn write(&self, record: Outgoing<'_>) -> KafkaResult<()> {
-        let mut out = FutureRecord::<str, [u8]>::to(record.topic).payload(record.payload).headers(record.headers);
+        let mut out = FutureRecord::<str, [u8]>::to(record.topic)
+            .payload(record.payload)
+            .headers(record.headers);
         if let Some(key) = record.key {
             out = out.key(key);
         }
@@ -241,7 +265,8 @@ impl ProducerContext for Context<Acks> {
     fn delivery(&self, result: &DeliveryResult<'_>, tag: Box<Tag>) {
         let Tag(sent, number) = *tag;
         let failed = result.as_ref().err().map(|(error, _)| error);
-        let failing = failed.is_some_and(|e| e.rdkafka_error_code() != Some(RDKafkaErrorCode::MessageSizeTooLarge));
+        let failing = failed
+            .is_some_and(|e| e.rdkafka_error_code() != Some(RDKafkaErrorCode::MessageSizeTooLarge));
         if failing != self.own.failing.swap(failing, Ordering::Relaxed) {
             match failed.filter(|_| failing) {
                 Some(error) => tracing::warn!(%error, "Kafka does not acknowledge what is written"),
@@ -249,7 +274,10 @@ impl ProducerContext for Context<Acks> {
             }
         }
         if let Some(error) = failed {
-            sent.failed.lock().unwrap_or_else(PoisonError::into_inner).push((number, error.clone()));
+            sent.failed
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push((number, error.clone()));
         }
         sent.open.fetch_sub(1, Ordering::AcqRel);
         sent.some_done.notify_one();
@@ -261,7 +289,14 @@ pub struct Acknowledged(ThreadedProducer<Context<Acks>>);
 
 impl Acknowledged {
     /// `timeout` is how long a record may wait for its acknowledgement, `queue` how many bytes may do so.
-    pub fn new(kafka: &Kafka, part: &str, compression: Compression, topic_limit: Option<usize>, timeout: Duration, queue: usize) -> KafkaResult<Acknowledged> {
+    pub fn new(
+        kafka: &Kafka,
+        part: &str,
+        compression: Compression,
+        topic_limit: Option<usize>,
+        timeout: Duration,
+        queue: usize,
+    ) -> KafkaResult<Acknowledged> {
         let mut config = client::lasting(kafka, part);
         config
             .set("enable.idempotence", "true")
@@ -274,12 +309,19 @@ impl Acknowledged {
             .set("queue.buffering.max.messages", "1000000")
             .set("queue.buffering.max.kbytes", (queue >> 10).clamp(1024, 2_097_151).to_string())
             .set("message.max.bytes", MAX_MESSAGE);
-        client::with_properties(config, kafka).create_with_context(Context::<Acks>::default()).map(Acknowledged)
+        client::with_properties(config, kafka)
+            .create_with_context(Context::<Acks>::default())
+            .map(Acknowledged)
     }
 
     /// Writes records, and waits until each is acknowledged. At most `window` bytes wait at once. Returns the numbers of those that are too
     /// large for the topic; any other error is one of the whole.
-    pub async fn write<'r>(&self, topic: &str, records: impl Iterator<Item = (Option<String>, &'r [u8])>, window: usize) -> KafkaResult<Vec<usize>> {
+    pub async fn write<'r>(
+        &self,
+        topic: &str,
+        records: impl Iterator<Item = (Option<String>, &'r [u8])>,
+        window: usize,
+    ) -> KafkaResult<Vec<usize>> {
         let sent = Arc::new(Sent::default());
         let mut waiting = 0;
         for (number, (key, payload)) in records.enumerate() {
@@ -310,7 +352,8 @@ impl Acknowledged {
         }
         sent.all_done().await;
         let mut too_large = Vec::new();
-        for (number, error) in sent.failed.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+        for (number, error) in sent.failed.lock().unwrap_or_else(PoisonError::into_inner).drain(..)
+        {
             if error.rdkafka_error_code() != Some(RDKafkaErrorCode::MessageSizeTooLarge) {
                 return Err(error);
             }

@@ -3,7 +3,10 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, OwnedResourceSpecifier, ResourceSpecifier, TopicReplication};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, NewTopic, OwnedResourceSpecifier, ResourceSpecifier,
+    TopicReplication,
+};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -38,20 +41,35 @@ struct Wanted {
 fn wanted(pipeline: &Pipeline, with_sources: bool) -> Vec<Wanted> {
     let docket = &pipeline.file.docket;
     let retention = docket.retention.0.as_millis().to_string();
-    let settings =
-        |max_message: usize| vec![("retention.ms", retention.clone()), ("max.message.bytes", max_message.to_string()), ("cleanup.policy", "delete".to_owned())];
+    let settings = |max_message: usize| {
+        vec![
+            ("retention.ms", retention.clone()),
+            ("max.message.bytes", max_message.to_string()),
+            ("cleanup.policy", "delete".to_owned()),
+        ]
+    };
     let mut all = vec![
         Wanted { name: pipeline.docket_topic(), settings: settings(docket.max_message.0) },
-        Wanted { name: pipeline.rejects_topic(), settings: settings(pipeline.limits.record.max(docket.max_message.0) + REJECT_ROOM) },
+        Wanted {
+            name: pipeline.rejects_topic(),
+            settings: settings(pipeline.limits.record.max(docket.max_message.0) + REJECT_ROOM),
+        },
     ];
     if with_sources {
-        all.extend(pipeline.file.sources.iter().map(|source| Wanted { name: source.topic.clone(), settings: Vec::new() }));
+        all.extend(
+            pipeline
+                .file
+                .sources
+                .iter()
+                .map(|source| Wanted { name: source.topic.clone(), settings: Vec::new() }),
+        );
     }
     all
 }
 
 fn admin(pipeline: &Pipeline) -> Result<AdminClient<DefaultClientContext>, KafkaError> {
-    client::with_properties(client::config(&pipeline.file.kafka, "admin"), &pipeline.file.kafka).create()
+    client::with_properties(client::config(&pipeline.file.kafka, "admin"), &pipeline.file.kafka)
+        .create()
 }
 
 /// Keeps the last thing that librdkafka says of a connection that fails.
@@ -90,12 +108,17 @@ pub async fn ensure(pipeline: &Pipeline, with_sources: bool) -> Result<Vec<Strin
     let metadata = tokio::task::block_in_place(|| {
         let unreachable = |error: KafkaError| {
             let kafka = &pipeline.file.kafka;
-            TopicError::Unreachable { brokers: kafka.brokers.clone(), why: why(kafka).map_or_else(|| error.to_string(), |why| format!("{error}: {why}")) }
+            TopicError::Unreachable {
+                brokers: kafka.brokers.clone(),
+                why: why(kafka).map_or_else(|| error.to_string(), |why| format!("{error}: {why}")),
+            }
         };
         admin.inner().fetch_metadata(None, TIMEOUT).map_err(unreachable)
     })?;
-    let exists = |name: &str| metadata.topics().iter().any(|t| t.name() == name && t.error().is_none());
-    let missing: Vec<Wanted> = wanted(pipeline, with_sources).into_iter().filter(|w| !exists(&w.name)).collect();
+    let exists =
+        |name: &str| metadata.topics().iter().any(|t| t.name() == name && t.error().is_none());
+    let missing: Vec<Wanted> =
+        wanted(pipeline, with_sources).into_iter().filter(|w| !exists(&w.name)).collect();
     if missing.is_empty() {
         return Ok(Vec::new());
     }
@@ -107,17 +130,28 @@ pub async fn ensure(pipeline: &Pipeline, with_sources: bool) -> Result<Vec<Strin
     let topics: Vec<NewTopic<'_>> = missing
         .iter()
         .map(|w| {
-            let topic = NewTopic::new(&w.name, docket.partitions as i32, TopicReplication::Fixed(replication));
+            let topic = NewTopic::new(
+                &w.name,
+                docket.partitions as i32,
+                TopicReplication::Fixed(replication),
+            );
             w.settings.iter().fold(topic, |topic, (key, value)| topic.set(key, value))
         })
         .collect();
-    let options = AdminOptions::new().operation_timeout(Some(TIMEOUT)).request_timeout(Some(TIMEOUT));
+    let options =
+        AdminOptions::new().operation_timeout(Some(TIMEOUT)).request_timeout(Some(TIMEOUT));
     let mut made = Vec::new();
     for result in admin.create_topics(&topics, &options).await? {
         match result {
             Ok(name) => made.push(name),
             Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
-            Err((name, code)) => return Err(not_made(pipeline, &missing, format!("{name} can't be created: {code}"))),
+            Err((name, code)) => {
+                return Err(not_made(
+                    pipeline,
+                    &missing,
+                    format!("{name} can't be created: {code}"),
+                ));
+            }
         }
     }
     Ok(made)
@@ -126,14 +160,20 @@ pub async fn ensure(pipeline: &Pipeline, with_sources: bool) -> Result<Vec<Strin
 fn not_made(pipeline: &Pipeline, missing: &[Wanted], why: String) -> TopicError {
     let docket = &pipeline.file.docket;
     let command = |w: &Wanted| {
-        let settings: String = w.settings.iter().map(|(key, value)| format!(" --config {key}={value}")).collect();
-        let replication = docket.replication.map_or_else(String::new, |n| format!(" --replication-factor {n}"));
+        let settings: String =
+            w.settings.iter().map(|(key, value)| format!(" --config {key}={value}")).collect();
+        let replication =
+            docket.replication.map_or_else(String::new, |n| format!(" --replication-factor {n}"));
         format!(
             "  kafka-topics.sh --bootstrap-server {} --create --topic {} --partitions {}{replication}{settings}",
             pipeline.file.kafka.brokers, w.name, docket.partitions
         )
     };
-    TopicError::Missing { missing: missing.iter().map(|w| w.name.clone()).collect(), why, commands: missing.iter().map(command).collect() }
+    TopicError::Missing {
+        missing: missing.iter().map(|w| w.name.clone()).collect(),
+        why,
+        commands: missing.iter().map(command).collect(),
+    }
 }
 
 /// The largest record batch that topics take (max.message.bytes), where the broker tells.
@@ -146,11 +186,13 @@ pub struct Limits {
 }
 
 pub async fn max_messages(pipeline: &Pipeline) -> Limits {
-    let (docket, rejects, door) = (pipeline.docket_topic(), pipeline.rejects_topic(), pipeline.door_topic());
+    let (docket, rejects, door) =
+        (pipeline.docket_topic(), pipeline.rejects_topic(), pipeline.door_topic());
     let Ok(admin) = admin(pipeline) else { return Limits::default() };
     let options = AdminOptions::new().request_timeout(Some(TIMEOUT));
     let asked = [Some(docket.as_str()), Some(&rejects), door];
-    let asked: Vec<ResourceSpecifier<'_>> = asked.into_iter().flatten().map(ResourceSpecifier::Topic).collect();
+    let asked: Vec<ResourceSpecifier<'_>> =
+        asked.into_iter().flatten().map(ResourceSpecifier::Topic).collect();
     let told = admin.describe_configs(&asked, &options).await.unwrap_or_default();
     let of = |topic: &str| {
         let config = told.iter().flatten().find(|config| matches!(&config.specifier, OwnedResourceSpecifier::Topic(name) if name == topic))?;

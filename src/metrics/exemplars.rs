@@ -23,7 +23,14 @@ pub struct Exemplars(Mutex<HashMap<String, Of>>);
 type Of = Vec<(Option<usize>, Exemplar)>;
 
 impl Exemplars {
-    pub fn set(&self, family: &str, pipeline: &str, labels: &[String], bucket: Option<usize>, exemplar: &Exemplar) {
+    pub fn set(
+        &self,
+        family: &str,
+        pipeline: &str,
+        labels: &[String],
+        bucket: Option<usize>,
+        exemplar: &Exemplar,
+    ) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let of = all.entry(key(family, pipeline, labels.iter().map(String::as_str))).or_default();
         match of.iter_mut().find(|(b, _)| *b == bucket) {
@@ -38,9 +45,18 @@ impl Exemplars {
     }
 
     /// Of a series.
-    pub fn get(&self, family: &str, pipeline: &str, labels: &[&str], bucket: Option<usize>) -> Option<Exemplar> {
+    pub fn get(
+        &self,
+        family: &str,
+        pipeline: &str,
+        labels: &[&str],
+        bucket: Option<usize>,
+    ) -> Option<Exemplar> {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.get(&key(family, pipeline, labels.iter().copied()))?.iter().find(|(b, _)| *b == bucket).map(|(_, exemplar)| *exemplar)
+        all.get(&key(family, pipeline, labels.iter().copied()))?
+            .iter()
+            .find(|(b, _)| *b == bucket)
+            .map(|(_, exemplar)| *exemplar)
     }
 }
 

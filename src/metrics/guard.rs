@@ -29,7 +29,13 @@ const WAITING: usize = 256;
 
 impl<const N: usize> Guard<N> {
     pub fn new(most: usize) -> Guard<N> {
-        Guard { most, admitted: HashMap::new(), waiting: Heavy::new(WAITING), ticked: i64::MIN, now: 0 }
+        Guard {
+            most,
+            admitted: HashMap::new(),
+            waiting: Heavy::new(WAITING),
+            ticked: i64::MIN,
+            now: 0,
+        }
     }
 
     /// Whether a series has its own place. Counts the others.
@@ -62,16 +68,26 @@ impl<const N: usize> Guard<N> {
         self.ticked = now;
         self.admitted.values_mut().for_each(|seen| seen.weight *= fade);
         self.waiting.fade(fade);
-        let mut gone: Vec<[String; N]> = self.admitted.iter().filter(|(_, seen)| now - seen.at > IDLE).map(|(labels, _)| labels.clone()).collect();
+        let mut gone: Vec<[String; N]> = self
+            .admitted
+            .iter()
+            .filter(|(_, seen)| now - seen.at > IDLE)
+            .map(|(labels, _)| labels.clone())
+            .collect();
         for labels in &gone {
             self.admitted.remove(labels);
         }
         // The heaviest that wait take the places of the lightest, where they are clearly heavier.
-        let mut light: Vec<([String; N], f64)> = self.admitted.iter().map(|(l, s)| (l.clone(), s.weight)).collect();
+        let mut light: Vec<([String; N], f64)> =
+            self.admitted.iter().map(|(l, s)| (l.clone(), s.weight)).collect();
         light.sort_unstable_by(|a, b| b.1.total_cmp(&a.1));
         for (labels, weight) in self.waiting.top() {
             if self.admitted.len() >= self.most {
-                let Some((lightest, _)) = light.pop().filter(|(_, lightest)| weight > 2.0 * lightest) else { break };
+                let Some((lightest, _)) =
+                    light.pop().filter(|(_, lightest)| weight > 2.0 * lightest)
+                else {
+                    break;
+                };
                 self.admitted.remove(&lightest);
                 gone.push(lightest);
             }

@@ -14,7 +14,9 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry};
+use prometheus::{
+    HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry,
+};
 
 use crate::decision::verdict::Verdict;
 use exemplars::{Exemplar, Exemplars};
@@ -56,7 +58,10 @@ pub struct Tally {
     pub bundles: BTreeSet<[String; 3]>,
 }
 
-const BUCKETS: [f64; 15] = [25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 250e-3, 1.0, 5.0];
+const BUCKETS: [f64; 15] = [
+    25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 250e-3,
+    1.0, 5.0,
+];
 
 /// How many combinations of service, policy, verdict and revision have a series of their own, unless the pipeline file says otherwise.
 pub const MAX_SERIES: usize = 10_000;
@@ -81,18 +86,31 @@ struct Guards {
 }
 
 impl Decisions {
-    pub fn new(pipeline: &str, max_series: usize, registry: &Registry, exemplars: Arc<Exemplars>) -> Result<Decisions, prometheus::Error> {
+    pub fn new(
+        pipeline: &str,
+        max_series: usize,
+        registry: &Registry,
+        exemplars: Arc<Exemplars>,
+    ) -> Result<Decisions, prometheus::Error> {
         let constant = |opts: Opts| opts.const_label("pipeline", pipeline);
         let total = IntCounterVec::new(
-            constant(Opts::new(TOTAL, "Policy decisions, by service, policy, verdict and bundle revision.")),
+            constant(Opts::new(
+                TOTAL,
+                "Policy decisions, by service, policy, verdict and bundle revision.",
+            )),
             &["service", "policy", "verdict", "revision"],
         )?;
         let duration = HistogramVec::new(
-            HistogramOpts::new(DURATION, "Time that OPA took for a decision.").const_label("pipeline", pipeline).buckets(BUCKETS.to_vec()),
+            HistogramOpts::new(DURATION, "Time that OPA took for a decision.")
+                .const_label("pipeline", pipeline)
+                .buckets(BUCKETS.to_vec()),
             &["service", "policy"],
         )?;
         let bundles = IntGaugeVec::new(
-            constant(Opts::new("docket_bundle_info", "Bundle revisions that decided in the last hour; always 1. A new one is a rollout.")),
+            constant(Opts::new(
+                "docket_bundle_info",
+                "Bundle revisions that decided in the last hour; always 1. A new one is a rollout.",
+            )),
             &["service", "bundle", "revision"],
         )?;
         let folded = IntCounter::with_opts(constant(Opts::new(
@@ -103,8 +121,21 @@ impl Decisions {
         registry.register(Box::new(duration.clone()))?;
         registry.register(Box::new(bundles.clone()))?;
         registry.register(Box::new(folded.clone()))?;
-        let guards = Guards { counts: Guard::new(max_series), durations: Guard::new(max_series.div_ceil(4)), bundles: Guard::new(MAX_BUNDLES) };
-        Ok(Decisions { total, duration, bundles, folded, by_verdict: Default::default(), guards: Mutex::new(guards), exemplars, pipeline: pipeline.to_owned() })
+        let guards = Guards {
+            counts: Guard::new(max_series),
+            durations: Guard::new(max_series.div_ceil(4)),
+            bundles: Guard::new(MAX_BUNDLES),
+        };
+        Ok(Decisions {
+            total,
+            duration,
+            bundles,
+            folded,
+            by_verdict: Default::default(),
+            guards: Mutex::new(guards),
+            exemplars,
+            pipeline: pipeline.to_owned(),
+        })
     }
 
     /// Adds a batch, at a time in seconds.
@@ -125,10 +156,19 @@ impl Decisions {
         let other = "other".to_owned();
         for (series, (count, exemplar)) in &tally.counts {
             let verdict = series.verdict.as_str();
-            if let Some(sum) = Verdict::ALL.iter().position(|v| *v == series.verdict).and_then(|i| self.by_verdict.get(i)) {
+            if let Some(sum) = Verdict::ALL
+                .iter()
+                .position(|v| *v == series.verdict)
+                .and_then(|i| self.by_verdict.get(i))
+            {
                 sum.fetch_add(*count, Ordering::Relaxed);
             }
-            let mut labels = [series.service.clone(), series.policy.clone(), verdict.to_owned(), series.revision.clone()];
+            let mut labels = [
+                series.service.clone(),
+                series.policy.clone(),
+                verdict.to_owned(),
+                series.revision.clone(),
+            ];
             if !counts.admits(&labels, *count) {
                 self.folded.inc_by(*count);
                 labels = [other.clone(), other.clone(), verdict.to_owned(), other.clone()];
@@ -162,7 +202,11 @@ impl Decisions {
 
     /// Decisions counted so far, by verdict.
     pub fn by_verdict(&self) -> Vec<(Verdict, u64)> {
-        Verdict::ALL.iter().zip(&self.by_verdict).map(|(verdict, sum)| (*verdict, sum.load(Ordering::Relaxed))).collect()
+        Verdict::ALL
+            .iter()
+            .zip(&self.by_verdict)
+            .map(|(verdict, sum)| (*verdict, sum.load(Ordering::Relaxed)))
+            .collect()
     }
 }
 
@@ -180,10 +224,17 @@ mod tests {
         let decisions = Decisions::new("p", 100, &registry, Arc::default()).unwrap();
         let mut tally = Tally::default();
         for i in 0..150 {
-            let series = Series { service: "s".into(), policy: format!("p{i}"), verdict: Verdict::Deny, revision: "r".into() };
+            let series = Series {
+                service: "s".into(),
+                policy: format!("p{i}"),
+                verdict: Verdict::Deny,
+                revision: "r".into(),
+            };
             tally.counts.insert(series, (2, None));
         }
-        let series = || registry.gather().into_iter().find(|f| f.name() == "docket_decisions_total").unwrap();
+        let series = || {
+            registry.gather().into_iter().find(|f| f.name() == "docket_decisions_total").unwrap()
+        };
         decisions.add(&tally, 0);
         decisions.add(&tally, 1);
         assert_eq!(series().get_metric().len(), 101);
@@ -192,12 +243,26 @@ mod tests {
 
         // What became heavy gets a series of its own; what became light goes.
         let mut heavy = Tally::default();
-        heavy.counts.insert(Series { service: "s".into(), policy: "heavy".into(), verdict: Verdict::Deny, revision: "r".into() }, (1000, None));
+        heavy.counts.insert(
+            Series {
+                service: "s".into(),
+                policy: "heavy".into(),
+                verdict: Verdict::Deny,
+                revision: "r".into(),
+            },
+            (1000, None),
+        );
         decisions.add(&heavy, 2);
         decisions.add(&heavy, 120);
-        let has = |policy: &str| series().get_metric().iter().any(|m| m.get_label().iter().any(|l| l.value() == policy));
+        let has = |policy: &str| {
+            series().get_metric().iter().any(|m| m.get_label().iter().any(|l| l.value() == policy))
+        };
         assert!(has("heavy") && series().get_metric().len() <= 101);
         decisions.add(&heavy, 8000);
-        assert_eq!(series().get_metric().len(), 2, "what was idle for an hour is gone; `other` and the heavy one are left");
+        assert_eq!(
+            series().get_metric().len(),
+            2,
+            "what was idle for an hour is gone; `other` and the heavy one are left"
+        );
     }
 }

@@ -14,8 +14,11 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 pub fn is_accepted(accept: &str) -> bool {
     accept.split(',').any(|part| {
         let mut parameters = part.split(';').map(str::trim);
-        let named = parameters.next().is_some_and(|name| name.eq_ignore_ascii_case("application/openmetrics-text"));
-        let refused = parameters.any(|p| p.strip_prefix("q=").and_then(|q| q.trim().parse::<f64>().ok()) == Some(0.0));
+        let named = parameters
+            .next()
+            .is_some_and(|name| name.eq_ignore_ascii_case("application/openmetrics-text"));
+        let refused = parameters
+            .any(|p| p.strip_prefix("q=").and_then(|q| q.trim().parse::<f64>().ok()) == Some(0.0));
         named && !refused
     })
 }
@@ -60,7 +63,13 @@ fn write_sample(out: &mut String, sample: &Sample<'_>) {
     let _ = write!(out, " {}", number(sample.value));
     if let Some(exemplar) = sample.exemplar {
         let seconds = exemplar.at as f64 / 1e9;
-        let _ = write!(out, " # {{trace_id=\"{}\",span_id=\"{}\"}} {} {seconds:.3}", exemplar.trace_id, exemplar.span_id, number(exemplar.value));
+        let _ = write!(
+            out,
+            " # {{trace_id=\"{}\",span_id=\"{}\"}} {} {seconds:.3}",
+            exemplar.trace_id,
+            exemplar.span_id,
+            number(exemplar.value)
+        );
     }
     out.push('\n');
 }
@@ -93,15 +102,29 @@ mod tests {
         let registry = Registry::new();
         let exemplars: Arc<Exemplars> = Arc::default();
         let decisions = Decisions::new("p", 100, &registry, exemplars.clone()).unwrap();
-        let exemplar =
-            |value| Exemplar { trace_id: TraceId::from_bytes([0xab; 16]), span_id: SpanId::from_bytes([0xcd; 8]), at: 1_795_524_530_250_000_000, value };
+        let exemplar = |value| Exemplar {
+            trace_id: TraceId::from_bytes([0xab; 16]),
+            span_id: SpanId::from_bytes([0xcd; 8]),
+            at: 1_795_524_530_250_000_000,
+            value,
+        };
         let mut tally = Tally::default();
-        let series = |verdict| Series { service: "s\"1".into(), policy: "a/b".into(), verdict, revision: "r".into() };
+        let series = |verdict| Series {
+            service: "s\"1".into(),
+            policy: "a/b".into(),
+            verdict,
+            revision: "r".into(),
+        };
         tally.counts.insert(series(Verdict::Deny), (3, Some(exemplar(1.0))));
         tally.counts.insert(series(Verdict::Allow), (5, None));
-        tally.durations.entry(("s\"1".into(), "a/b".into())).or_default().add(0.0004, exemplar(0.0004));
+        tally
+            .durations
+            .entry(("s\"1".into(), "a/b".into()))
+            .or_default()
+            .add(0.0004, exemplar(0.0004));
         decisions.add(&tally, 0);
-        let families: Vec<_> = registry.gather().into_iter().filter(|f| f.name() != "docket_bundle_info").collect();
+        let families: Vec<_> =
+            registry.gather().into_iter().filter(|f| f.name() != "docket_bundle_info").collect();
         insta::assert_snapshot!(encode(&families, &exemplars));
     }
 
@@ -110,6 +133,10 @@ mod tests {
         assert!(is_accepted(
             "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
         ));
-        assert!(!is_accepted("text/plain, */*") && !is_accepted("application/openmetrics-text;q=0") && !is_accepted(""));
+        assert!(
+            !is_accepted("text/plain, */*")
+                && !is_accepted("application/openmetrics-text;q=0")
+                && !is_accepted("")
+        );
     }
 }

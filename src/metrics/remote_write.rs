@@ -45,14 +45,24 @@ struct Series {
 const REQUEST: usize = 2000;
 
 /// Requests of all samples at a time in milliseconds, compressed with snappy's block format; further labels are added to each series.
-pub fn requests(families: &[MetricFamily], exemplars: &Exemplars, more: &[(String, String)], millis: i64, version: Version) -> Vec<Vec<u8>> {
+pub fn requests(
+    families: &[MetricFamily],
+    exemplars: &Exemplars,
+    more: &[(String, String)],
+    millis: i64,
+    version: Version,
+) -> Vec<Vec<u8>> {
     let mut all = Vec::new();
     for (at, family) in families.iter().enumerate() {
         for sample in samples::of(family, exemplars) {
             let name = format!("{}{}", samples::base(family), sample.suffix);
             let mut labels = vec![("__name__".to_owned(), name)];
             labels.extend(sample.labels().map(|(name, value)| (name.to_owned(), value)));
-            labels.extend(more.iter().filter(|(name, _)| !sample.labels().any(|(known, _)| known == name)).cloned());
+            labels.extend(
+                more.iter()
+                    .filter(|(name, _)| !sample.labels().any(|(known, _)| known == name))
+                    .cloned(),
+            );
             // An empty label is none.
             labels.retain(|(_, value)| !value.is_empty());
             labels.sort_unstable();
@@ -91,7 +101,11 @@ fn v1(families: &[MetricFamily], series: &[Series], millis: i64) -> WriteRequest
         exemplars: s
             .exemplar
             .iter()
-            .map(|e| Exemplar { labels: traced(e).iter().map(|(name, value)| label(name, value)).collect(), value: e.value, timestamp: e.at / 1_000_000 })
+            .map(|e| Exemplar {
+                labels: traced(e).iter().map(|(name, value)| label(name, value)).collect(),
+                value: e.value,
+                timestamp: e.at / 1_000_000,
+            })
             .collect(),
     });
     let mut named: Vec<usize> = series.iter().map(|s| s.family).collect();
@@ -99,7 +113,12 @@ fn v1(families: &[MetricFamily], series: &[Series], millis: i64) -> WriteRequest
     let metadata = named.iter().map(|at| {
         let family = &families[*at];
         // Of a counter, the name with its suffix: as Prometheus has it.
-        MetricMetadata { r#type: kind(family), metric_family_name: family.name().to_owned(), help: family.help().to_owned(), unit: String::new() }
+        MetricMetadata {
+            r#type: kind(family),
+            metric_family_name: family.name().to_owned(),
+            help: family.help().to_owned(),
+            unit: String::new(),
+        }
     });
     WriteRequest { timeseries: timeseries.collect(), metadata: metadata.collect() }
 }
@@ -120,15 +139,25 @@ fn v2(families: &[MetricFamily], series: &[Series], millis: i64) -> Request {
     let mut timeseries = Vec::with_capacity(series.len());
     for s in series {
         let family = &families[s.family];
-        let labels_refs = s.labels.iter().flat_map(|(name, value)| [refer(name), refer(value)]).collect();
+        let labels_refs =
+            s.labels.iter().flat_map(|(name, value)| [refer(name), refer(value)]).collect();
         let exemplars = s.exemplar.iter().map(|e| ExemplarV2 {
-            labels_refs: traced(e).iter().flat_map(|(name, value)| [refer(name), refer(value)]).collect(),
+            labels_refs: traced(e)
+                .iter()
+                .flat_map(|(name, value)| [refer(name), refer(value)])
+                .collect(),
             value: e.value,
             timestamp: e.at / 1_000_000,
         });
         let exemplars = exemplars.collect();
-        let metadata = Some(Metadata { r#type: kind(family), help_ref: refer(family.help()), unit_ref: 0 });
-        timeseries.push(TimeSeriesV2 { labels_refs, samples: vec![Sample { value: s.value, timestamp: millis }], exemplars, metadata });
+        let metadata =
+            Some(Metadata { r#type: kind(family), help_ref: refer(family.help()), unit_ref: 0 });
+        timeseries.push(TimeSeriesV2 {
+            labels_refs,
+            samples: vec![Sample { value: s.value, timestamp: millis }],
+            exemplars,
+            metadata,
+        });
     }
     Request { symbols, timeseries }
 }
@@ -248,21 +277,36 @@ mod tests {
 
     #[test]
     fn symbols_stand_once_and_labels_are_sorted() {
-        let more = [("instance".to_owned(), "i-1".to_owned()), ("z".to_owned(), "not over one's own".to_owned())];
+        let more = [
+            ("instance".to_owned(), "i-1".to_owned()),
+            ("z".to_owned(), "not over one's own".to_owned()),
+        ];
         let requests = requests(&registry(2), &Exemplars::default(), &more, 7, Version::V2);
         let plain = snap::raw::Decoder::new().decompress_vec(&requests[0]).unwrap();
         let request = Request::decode(&*plain).unwrap();
-        assert_eq!(request.symbols, ["", "__name__", "a_total", "instance", "i-1", "z", "0", "All.", "1"]);
+        assert_eq!(
+            request.symbols,
+            ["", "__name__", "a_total", "instance", "i-1", "z", "0", "All.", "1"]
+        );
         assert_eq!(request.timeseries[1].labels_refs, [1, 2, 3, 4, 5, 8], "an empty label is none");
-        assert_eq!((request.timeseries[1].samples[0].value, request.timeseries[1].samples[0].timestamp), (1.0, 7));
+        assert_eq!(
+            (request.timeseries[1].samples[0].value, request.timeseries[1].samples[0].timestamp),
+            (1.0, 7)
+        );
     }
 
     #[test]
     fn many_series_are_several_requests() {
         let requests = requests(&registry(4001), &Exemplars::default(), &[], 7, Version::V1);
-        let decode = |r: &Vec<u8>| WriteRequest::decode(&*snap::raw::Decoder::new().decompress_vec(r).unwrap()).unwrap();
+        let decode = |r: &Vec<u8>| {
+            WriteRequest::decode(&*snap::raw::Decoder::new().decompress_vec(r).unwrap()).unwrap()
+        };
         let decoded: Vec<_> = requests.iter().map(decode).collect();
         assert_eq!(decoded.iter().map(|r| r.timeseries.len()).collect::<Vec<_>>(), [2000, 2000, 1]);
-        assert!(decoded.iter().all(|r| r.metadata.len() == 1 && r.metadata[0].metric_family_name == "a_total"));
+        assert!(
+            decoded
+                .iter()
+                .all(|r| r.metadata.len() == 1 && r.metadata[0].metric_family_name == "a_total")
+        );
     }
 }

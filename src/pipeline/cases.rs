@@ -26,7 +26,8 @@ pub fn run(pipeline: &Pipeline, case: &Case) -> Result<(), String> {
         Value::String(text) => text.clone().into_bytes(),
         other => other.to_string().into_bytes(),
     };
-    let headers: Vec<(&str, &[u8])> = case.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
+    let headers: Vec<(&str, &[u8])> =
+        case.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
     let mut actual = Actual::default();
     let format = pipeline.file.sources.first().map_or(Format::Auto, |s| s.format);
     formats::split(&bytes, format, &pipeline.limits, &mut |piece| match piece {
@@ -72,7 +73,11 @@ fn expected(expect: &Expect) -> Value {
 fn seen(pipeline: &Pipeline, expect: &Expect, actual: &Actual) -> Value {
     let mut out = Map::new();
     let record = actual.records.first().and_then(|bytes| Record::parse(bytes).ok());
-    let whole: Value = actual.records.first().and_then(|bytes| serde_json::from_slice(bytes).ok()).unwrap_or(Value::Null);
+    let whole: Value = actual
+        .records
+        .first()
+        .and_then(|bytes| serde_json::from_slice(bytes).ok())
+        .unwrap_or(Value::Null);
     let docket = &whole["docket"];
     let mut put = |name: &str, wanted: bool, value: Value| {
         if wanted {
@@ -98,8 +103,16 @@ fn seen(pipeline: &Pipeline, expect: &Expect, actual: &Actual) -> Value {
             put("document", true, only(&document, &json!(members)));
         }
     }
-    put("rejected", expect.rejected.is_some() || !actual.rejected.is_empty(), actual.rejected.first().cloned().into());
-    put("ignored", expect.ignored.is_some(), (actual.ignored > 0 && actual.records.is_empty()).into());
+    put(
+        "rejected",
+        expect.rejected.is_some() || !actual.rejected.is_empty(),
+        actual.rejected.first().cloned().into(),
+    );
+    put(
+        "ignored",
+        expect.ignored.is_some(),
+        (actual.ignored > 0 && actual.records.is_empty()).into(),
+    );
     put("decisions", expect.decisions.is_some(), actual.records.len().into());
     Value::Object(out)
 }
@@ -120,9 +133,14 @@ fn labels(pipeline: &Pipeline, record: &Record<'_>) -> Value {
 /// The part of `value` that `pattern` names, at every depth.
 fn only(value: &Value, pattern: &Value) -> Value {
     match (value, pattern) {
-        (Value::Object(value), Value::Object(pattern)) => {
-            Value::Object(pattern.iter().map(|(key, inner)| (key.clone(), value.get(key).map_or(Value::Null, |v| only(v, inner)))).collect())
-        }
+        (Value::Object(value), Value::Object(pattern)) => Value::Object(
+            pattern
+                .iter()
+                .map(|(key, inner)| {
+                    (key.clone(), value.get(key).map_or(Value::Null, |v| only(v, inner)))
+                })
+                .collect(),
+        ),
         (value, _) => value.clone(),
     }
 }
@@ -154,7 +172,12 @@ mod tests {
         let text = format!(
             "name: t\nkafka: {{brokers: x}}\nsources: [{{topic: t}}]\ntests:\n  - name: one\n    record: {{decision_id: d, labels: {{app: orders}}, path: a/allow, result: false, timestamp: \"2026-11-24T12:48:50Z\"}}\n    expect: {expect}\n"
         );
-        let pipeline = crate::pipeline::parse(std::path::Path::new("t.yaml"), &text, &crate::pipeline::secrets::Real).map_err(|e| e.to_string())?;
+        let pipeline = crate::pipeline::parse(
+            std::path::Path::new("t.yaml"),
+            &text,
+            &crate::pipeline::secrets::Real,
+        )
+        .map_err(|e| e.to_string())?;
         run(&pipeline, &pipeline.file.tests[0])
     }
 

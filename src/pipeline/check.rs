@@ -41,25 +41,40 @@ impl<'s> Checker<'s, '_> {
 
     fn value(&mut self, node: &Node, schema: &'s Value) -> Value {
         let schema = self.resolve(schema);
-        if let Some(options) = schema.get("anyOf").or_else(|| schema.get("oneOf")).and_then(Value::as_array) {
+        if let Some(options) =
+            schema.get("anyOf").or_else(|| schema.get("oneOf")).and_then(Value::as_array)
+        {
             return self.one_of(node, options);
         }
         match &node.tree {
             Tree::Scalar(scalar) => self.scalar(node.at, scalar, schema),
             Tree::Sequence(nodes) => {
                 if !accepts(schema, "array") {
-                    self.problem(node.at, format!("a list, where {} is expected", expected(schema)));
+                    self.problem(
+                        node.at,
+                        format!("a list, where {} is expected", expected(schema)),
+                    );
                     return Value::Null;
                 }
-                if schema.get("minItems").and_then(Value::as_u64).is_some_and(|least| (nodes.len() as u64) < least) {
-                    self.problem(node.at, "an empty list, where at least one entry is needed".into());
+                if schema
+                    .get("minItems")
+                    .and_then(Value::as_u64)
+                    .is_some_and(|least| (nodes.len() as u64) < least)
+                {
+                    self.problem(
+                        node.at,
+                        "an empty list, where at least one entry is needed".into(),
+                    );
                 }
                 let items = schema.get("items").unwrap_or(&Value::Bool(true));
                 nodes.iter().map(|n| self.value(n, items)).collect()
             }
             Tree::Mapping(pairs) => {
                 if !accepts(schema, "object") {
-                    self.problem(node.at, format!("a mapping, where {} is expected", expected(schema)));
+                    self.problem(
+                        node.at,
+                        format!("a mapping, where {} is expected", expected(schema)),
+                    );
                     return Value::Null;
                 }
                 self.mapping(node, pairs, schema)
@@ -67,7 +82,12 @@ impl<'s> Checker<'s, '_> {
         }
     }
 
-    fn mapping(&mut self, node: &Node, pairs: &[(super::yaml::Key, Node)], schema: &'s Value) -> Value {
+    fn mapping(
+        &mut self,
+        node: &Node,
+        pairs: &[(super::yaml::Key, Node)],
+        schema: &'s Value,
+    ) -> Value {
         let properties = schema.get("properties").and_then(Value::as_object);
         let rest = schema.get("additionalProperties");
         let mut out = Map::new();
@@ -78,9 +98,14 @@ impl<'s> Checker<'s, '_> {
                 (None, Some(Value::Bool(false))) => {
                     let names = properties.into_iter().flat_map(|p| p.keys().map(String::as_str));
                     // Its value may be a secret under a name that is misspelt.
-                    self.problems.push(Problem::hidden(key.at, format!("unknown key {:?}{}", key.name, did_you_mean(&key.name, names))));
+                    self.problems.push(Problem::hidden(
+                        key.at,
+                        format!("unknown key {:?}{}", key.name, did_you_mean(&key.name, names)),
+                    ));
                 }
-                (None, rest) => self.member(key, child, rest.unwrap_or(&Value::Bool(true)), &mut out),
+                (None, rest) => {
+                    self.member(key, child, rest.unwrap_or(&Value::Bool(true)), &mut out)
+                }
             }
         }
         let required = schema.get("required").and_then(Value::as_array);
@@ -91,7 +116,11 @@ impl<'s> Checker<'s, '_> {
             }
             whole &= out.contains_key(name);
         }
-        if schema.get("minProperties").and_then(Value::as_u64).is_some_and(|least| (pairs.len() as u64) < least) {
+        if schema
+            .get("minProperties")
+            .and_then(Value::as_u64)
+            .is_some_and(|least| (pairs.len() as u64) < least)
+        {
             self.problem(node.at, "an empty mapping, where at least one entry is needed".into());
         }
         // Without a member that it needs there is nothing more to say of it.
@@ -99,13 +128,22 @@ impl<'s> Checker<'s, '_> {
     }
 
     /// A member that can't be used is left out, so that the rest can still be looked at.
-    fn member(&mut self, key: &super::yaml::Key, child: &Node, schema: &'s Value, out: &mut Map<String, Value>) {
+    fn member(
+        &mut self,
+        key: &super::yaml::Key,
+        child: &Node,
+        schema: &'s Value,
+        out: &mut Map<String, Value>,
+    ) {
         if let Tree::Scalar(scalar) = &child.tree
             && !scalar.resolved
             && !is_null(child)
             && self.is_secret(&key.name, schema)
         {
-            let message = format!("{:?} is a secret, which does not stand in the file; write ${{env:NAME}} or ${{file:PATH}}", key.name);
+            let message = format!(
+                "{:?} is a secret, which does not stand in the file; write ${{env:NAME}} or ${{file:PATH}}",
+                key.name
+            );
             return self.problems.push(Problem::hidden(child.at, message));
         }
         let before = self.problems.len();
@@ -128,15 +166,22 @@ impl<'s> Checker<'s, '_> {
     /// Alternatives: by their tag, by the words they allow, or by the type of what is there.
     fn one_of(&mut self, node: &Node, options: &'s [Value]) -> Value {
         let options: Vec<&'s Value> = options.iter().map(|o| self.resolve(o)).collect();
-        let tag = |option: &'s Value| option.pointer("/properties/type/const").and_then(Value::as_str);
+        let tag =
+            |option: &'s Value| option.pointer("/properties/type/const").and_then(Value::as_str);
         if options.iter().any(|o| tag(o).is_some()) {
             let names: Vec<&str> = options.iter().filter_map(|o| tag(o)).collect();
             let Tree::Mapping(pairs) = &node.tree else {
-                self.problem(node.at, format!("expected a mapping with a type: {}", names.join(", ")));
+                self.problem(
+                    node.at,
+                    format!("expected a mapping with a type: {}", names.join(", ")),
+                );
                 return Value::Null;
             };
             let Some((_, kind)) = pairs.iter().find(|(key, _)| key.name == "type") else {
-                self.problem(node.at, format!("\"type\" is missing here; it is one of {}", names.join(", ")));
+                self.problem(
+                    node.at,
+                    format!("\"type\" is missing here; it is one of {}", names.join(", ")),
+                );
                 return Value::Null;
             };
             let Tree::Scalar(scalar) = &kind.tree else {
@@ -147,12 +192,20 @@ impl<'s> Checker<'s, '_> {
                 Some(option) => self.mapping(node, pairs, option),
                 None => {
                     let nearest = did_you_mean(&scalar.text, names.iter().copied());
-                    self.problem(kind.at, format!("unknown type {:?}{nearest}; there are {}", scalar.text, names.join(", ")));
+                    self.problem(
+                        kind.at,
+                        format!(
+                            "unknown type {:?}{nearest}; there are {}",
+                            scalar.text,
+                            names.join(", ")
+                        ),
+                    );
                     Value::Null
                 }
             };
         }
-        let words: Vec<&str> = options.iter().filter_map(|o| o.get("const").and_then(Value::as_str)).collect();
+        let words: Vec<&str> =
+            options.iter().filter_map(|o| o.get("const").and_then(Value::as_str)).collect();
         if !words.is_empty() {
             return self.word(node, &words);
         }
@@ -160,7 +213,10 @@ impl<'s> Checker<'s, '_> {
             return Value::Null;
         }
         // The first alternative of the right type; where there is only one besides null, its problems are the ones to report.
-        let real: Vec<&'s Value> = options.into_iter().filter(|o| o.get("type").and_then(Value::as_str) != Some("null")).collect();
+        let real: Vec<&'s Value> = options
+            .into_iter()
+            .filter(|o| o.get("type").and_then(Value::as_str) != Some("null"))
+            .collect();
         let fitting = real.iter().find_map(|option| {
             let mut problems = Vec::new();
             let value = Checker { root: self.root, problems: &mut problems }.value(node, option);
@@ -175,10 +231,15 @@ impl<'s> Checker<'s, '_> {
 
     fn word(&mut self, node: &Node, words: &[&str]) -> Value {
         match &node.tree {
-            Tree::Scalar(scalar) if words.contains(&scalar.value.as_str()) => Value::String(scalar.value.to_string()),
+            Tree::Scalar(scalar) if words.contains(&scalar.value.as_str()) => {
+                Value::String(scalar.value.to_string())
+            }
             Tree::Scalar(scalar) => {
                 let nearest = did_you_mean(&scalar.text, words.iter().copied());
-                self.problem(node.at, format!("{:?} is not one of {}{nearest}", scalar.text, words.join(", ")));
+                self.problem(
+                    node.at,
+                    format!("{:?} is not one of {}{nearest}", scalar.text, words.join(", ")),
+                );
                 Value::Null
             }
             _ => {
@@ -191,7 +252,8 @@ impl<'s> Checker<'s, '_> {
     fn scalar(&mut self, at: Place, scalar: &Scalar, schema: &'s Value) -> Value {
         if let Some(words) = schema.get("enum").and_then(Value::as_array) {
             let words: Vec<&str> = words.iter().filter_map(Value::as_str).collect();
-            let allows_null = accepts(schema, "null") && scalar.plain && is_null_word(&scalar.value);
+            let allows_null =
+                accepts(schema, "null") && scalar.plain && is_null_word(&scalar.value);
             let node = Node { at, tree: Tree::Scalar(scalar.clone()) };
             return if allows_null { Value::Null } else { self.word(&node, &words) };
         }
@@ -199,8 +261,20 @@ impl<'s> Checker<'s, '_> {
         let kind = kind(&value);
         let fits = accepts(schema, kind) || (kind == "integer" && accepts(schema, "number"));
         if !fits {
-            let hint = if kind != "string" && accepts(schema, "string") { "; put it in quotes" } else { "" };
-            self.problem(at, format!("{:?} is {}, where {} is expected{hint}", scalar.text, article(kind), expected(schema)));
+            let hint = if kind != "string" && accepts(schema, "string") {
+                "; put it in quotes"
+            } else {
+                ""
+            };
+            self.problem(
+                at,
+                format!(
+                    "{:?} is {}, where {} is expected{hint}",
+                    scalar.text,
+                    article(kind),
+                    expected(schema)
+                ),
+            );
             // It may be a secret that another alternative takes.
             if let Value::String(mut text) = value {
                 text.zeroize();
@@ -209,27 +283,42 @@ impl<'s> Checker<'s, '_> {
         }
         if let Some(number) = value.as_f64() {
             let bound = |name: &str| schema.get(name).and_then(Value::as_f64);
-            if bound("minimum").is_some_and(|least| number < least) || bound("maximum").is_some_and(|most| number > most) {
-                let (least, most) = (bound("minimum").unwrap_or(f64::MIN), bound("maximum").unwrap_or(f64::MAX));
+            if bound("minimum").is_some_and(|least| number < least)
+                || bound("maximum").is_some_and(|most| number > most)
+            {
+                let (least, most) =
+                    (bound("minimum").unwrap_or(f64::MIN), bound("maximum").unwrap_or(f64::MAX));
                 self.problem(at, format!("{:?} is out of range: {least} to {most}", scalar.text));
             }
         }
         if let Some(text) = value.as_str() {
-            if schema.get("minLength").and_then(Value::as_u64).is_some_and(|least| (text.chars().count() as u64) < least) {
+            if schema
+                .get("minLength")
+                .and_then(Value::as_u64)
+                .is_some_and(|least| (text.chars().count() as u64) < least)
+            {
                 // An unresolved reference has been reported already.
                 if !scalar.resolved {
                     self.problem(at, "empty text, where some is needed".into());
                 }
             }
             let pattern = schema.get("pattern").and_then(Value::as_str);
-            if pattern.is_some_and(|p| p.starts_with("^https?")) && !scalar.resolved && reqwest::Url::parse(text).is_ok_and(|url| url.password().is_some()) {
+            if pattern.is_some_and(|p| p.starts_with("^https?"))
+                && !scalar.resolved
+                && reqwest::Url::parse(text).is_ok_and(|url| url.password().is_some())
+            {
                 let message = "a password does not stand in the file; write auth, or ${env:NAME} or ${file:PATH} in its place";
                 self.problems.push(Problem::hidden(at, message.into()));
                 return Value::Null;
             }
             let pattern = pattern.and_then(|p| Regex::new(p).ok());
-            if let Some(pattern) = pattern.filter(|p| !(p.is_match(text) || scalar.resolved && text.is_empty())) {
-                let wanted = schema.get("x-expected").and_then(Value::as_str).map_or_else(|| format!("it must match {pattern}"), |e| format!("it must be {e}"));
+            if let Some(pattern) =
+                pattern.filter(|p| !(p.is_match(text) || scalar.resolved && text.is_empty()))
+            {
+                let wanted = schema.get("x-expected").and_then(Value::as_str).map_or_else(
+                    || format!("it must match {pattern}"),
+                    |e| format!("it must be {e}"),
+                );
                 self.problem(at, format!("{:?} can't be used here; {wanted}", scalar.text));
                 // What has a form of its own would not be read; other text would.
                 if schema.get("x-expected").is_some() {
@@ -244,7 +333,9 @@ impl<'s> Checker<'s, '_> {
 /// Whether a header or a property is called so that its value is a secret.
 fn tells(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
-    ["password", "secret", "token", "key", "authorization", "cookie", "ssl.key.pem"].into_iter().any(|end| name.ends_with(end))
+    ["password", "secret", "token", "key", "authorization", "cookie", "ssl.key.pem"]
+        .into_iter()
+        .any(|end| name.ends_with(end))
 }
 
 /// A scalar's value: by YAML's core schema when it is plain, by what is wanted when it came from outside.
@@ -262,8 +353,16 @@ fn typed(scalar: &Scalar, schema: &Value) -> Value {
         "false" | "False" | "FALSE" => Value::Bool(false),
         _ if is_null_word(text) => Value::Null,
         _ => {
-            let digits = text.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '-' | '+' | '.'));
-            let number = digits.then(|| text.parse::<i64>().ok().map(Number::from).or_else(|| text.parse::<f64>().ok().and_then(Number::from_f64))).flatten();
+            let digits =
+                text.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '-' | '+' | '.'));
+            let number = digits
+                .then(|| {
+                    text.parse::<i64>()
+                        .ok()
+                        .map(Number::from)
+                        .or_else(|| text.parse::<f64>().ok().and_then(Number::from_f64))
+                })
+                .flatten();
             number.map_or_else(|| Value::String(text.to_owned()), Value::Number)
         }
     }
@@ -317,7 +416,9 @@ fn expected(schema: &Value) -> String {
     }
     let kinds: Vec<&str> = match schema.get("type") {
         Some(Value::String(only)) => vec![article(only)],
-        Some(Value::Array(several)) => several.iter().filter_map(Value::as_str).filter(|k| *k != "null").map(article).collect(),
+        Some(Value::Array(several)) => {
+            several.iter().filter_map(Value::as_str).filter(|k| *k != "null").map(article).collect()
+        }
         _ => vec!["something else"],
     };
     kinds.join(" or ")
@@ -326,7 +427,9 @@ fn expected(schema: &Value) -> String {
 fn did_you_mean<'n>(name: &str, names: impl Iterator<Item = &'n str>) -> String {
     let nearest = names.map(|n| (strsim::damerau_levenshtein(name, n), n)).min();
     match nearest {
-        Some((distance, nearest)) if distance <= 1 + name.len() / 3 => format!("; did you mean {nearest:?}?"),
+        Some((distance, nearest)) if distance <= 1 + name.len() / 3 => {
+            format!("; did you mean {nearest:?}?")
+        }
         _ => String::new(),
     }
 }

@@ -89,28 +89,47 @@ impl Door {
     /// What the schema can't say. `problem` is told what is wrong, and where.
     pub fn check(&self, problem: &mut dyn FnMut(&[&str], String)) {
         for (i, path) in self.paths.iter().enumerate() {
-            let fits =
-                path.len() > 1 && path.starts_with('/') && !path.ends_with('/') && path.bytes().all(|b| b.is_ascii_alphanumeric() || b"/-_.~".contains(&b));
+            let fits = path.len() > 1
+                && path.starts_with('/')
+                && !path.ends_with('/')
+                && path.bytes().all(|b| b.is_ascii_alphanumeric() || b"/-_.~".contains(&b));
             if !fits || path.contains("//") {
-                problem(&["door", "paths", &i.to_string()], format!("{path:?} is no path that can be posted to; write it like /logs"));
+                problem(
+                    &["door", "paths", &i.to_string()],
+                    format!("{path:?} is no path that can be posted to; write it like /logs"),
+                );
             }
-            let taken = |other: &str| path == other || path.strip_prefix(other).is_some_and(|rest| rest.starts_with('/'));
-            if ["/status", "/v1/logs", "/healthz"].into_iter().any(taken) || self.paths[..i].iter().any(|other| taken(other)) {
+            let taken = |other: &str| {
+                path == other || path.strip_prefix(other).is_some_and(|rest| rest.starts_with('/'))
+            };
+            if ["/status", "/v1/logs", "/healthz"].into_iter().any(taken)
+                || self.paths[..i].iter().any(|other| taken(other))
+            {
                 problem(&["door", "paths", &i.to_string()], format!("{path:?} is taken already"));
             }
         }
         for (name, token) in &self.tokens {
             if token.expose().len() < 16 {
-                problem(&["door", "tokens", name], "a token of less than 16 bytes can be guessed".into());
+                problem(
+                    &["door", "tokens", name],
+                    "a token of less than 16 bytes can be guessed".into(),
+                );
             }
         }
-        for (key, bytes) in [("body_bytes", self.limits.body_bytes), ("bytes_in_flight", self.limits.bytes_in_flight), ("queue_bytes", self.limits.queue_bytes)]
-        {
+        for (key, bytes) in [
+            ("body_bytes", self.limits.body_bytes),
+            ("bytes_in_flight", self.limits.bytes_in_flight),
+            ("queue_bytes", self.limits.queue_bytes),
+        ] {
             if bytes.0 == 0 {
                 problem(&["door", "limits", key], "it must be more than nothing".into());
             }
         }
-        for (key, span) in [("headers", self.limits.headers), ("body", self.limits.body), ("kafka", self.limits.kafka)] {
+        for (key, span) in [
+            ("headers", self.limits.headers),
+            ("body", self.limits.body),
+            ("kafka", self.limits.kafka),
+        ] {
             if span.0.is_zero() {
                 problem(&["door", "limits", key], "it must be more than nothing".into());
             }

@@ -38,7 +38,11 @@ impl Pipeline {
     }
 
     pub fn rejects_topic(&self) -> String {
-        self.file.docket.rejects.clone().unwrap_or_else(|| format!("{}.rejects", self.docket_topic()))
+        self.file
+            .docket
+            .rejects
+            .clone()
+            .unwrap_or_else(|| format!("{}.rejects", self.docket_topic()))
     }
 
     /// The topic that the door writes to, if there is one.
@@ -138,21 +142,36 @@ pub fn parse(path: &Path, text: &str, outside: &dyn Outside) -> Result<Pipeline,
 }
 
 /// <https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_PutRetentionPolicy.html>
-const RETENTIONS: [u32; 22] = [1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653];
+const RETENTIONS: [u32; 22] = [
+    1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922,
+    3288, 3653,
+];
 
 /// Names of parts that are no sinks.
 const RESERVED: [&str; 6] = ["intake", "rejects", "watchdog", "kafka", "spikes", "door"];
 
 /// What the schema can't say.
-fn compile(file: &mut File, path: &Path, node: &Node, problems: &mut Vec<Problem>) -> (Rules, Limits) {
-    let mut problem = |path: &[&str], message: String| problems.push(Problem::new(place(node, path), message));
+fn compile(
+    file: &mut File,
+    path: &Path,
+    node: &Node,
+    problems: &mut Vec<Problem>,
+) -> (Rules, Limits) {
+    let mut problem =
+        |path: &[&str], message: String| problems.push(Problem::new(place(node, path), message));
 
     let folder = path.parent().unwrap_or(Path::new("."));
-    let shield = file.protect.as_mut().map(|protect| Arc::new(protect.compile(folder, &mut problem)));
-    let policy = file.verdict_policy.as_mut().and_then(|policy| verdict_policy(policy, folder, &mut problem));
+    let shield =
+        file.protect.as_mut().map(|protect| Arc::new(protect.compile(folder, &mut problem)));
+    let policy = file
+        .verdict_policy
+        .as_mut()
+        .and_then(|policy| verdict_policy(policy, folder, &mut problem));
     let mut verdict_rules = Vec::new();
     for (i, rule) in file.verdict.iter().enumerate() {
-        if let Some(rule) = verdict_rule(rule, |key, message| problem(&["verdict", &i.to_string(), key], message)) {
+        if let Some(rule) =
+            verdict_rule(rule, |key, message| problem(&["verdict", &i.to_string(), key], message))
+        {
             verdict_rules.push(rule);
         }
     }
@@ -172,14 +191,20 @@ fn compile(file: &mut File, path: &Path, node: &Node, problems: &mut Vec<Problem
     let mut topics = std::collections::HashSet::new();
     for (i, source) in file.sources.iter().enumerate() {
         if !topics.insert(&source.topic) {
-            problem(&["sources", &i.to_string(), "topic"], format!("the topic {:?} is a source already", source.topic));
+            problem(
+                &["sources", &i.to_string(), "topic"],
+                format!("the topic {:?} is a source already", source.topic),
+            );
         }
     }
     let docket = file.docket.topic.clone().unwrap_or_else(|| format!("docket.{}", file.name));
     let rejects = file.docket.rejects.clone().unwrap_or_else(|| format!("{docket}.rejects"));
     for (key, topic) in [("topic", &docket), ("rejects", &rejects)] {
         if topics.contains(topic) {
-            problem(&["docket", key], format!("{topic:?} is a source; docket would read what it writes"));
+            problem(
+                &["docket", key],
+                format!("{topic:?} is a source; docket would read what it writes"),
+            );
         }
     }
     if let Some(door) = &file.door {
@@ -197,9 +222,17 @@ fn compile(file: &mut File, path: &Path, node: &Node, problems: &mut Vec<Problem
         }
     }
     for (name, sink) in &file.sinks {
-        let name_fits = !name.is_empty() && !RESERVED.contains(&name.as_str()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
+        let name_fits = !name.is_empty()
+            && !RESERVED.contains(&name.as_str())
+            && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
         if !name_fits {
-            problem(&["sinks", name], format!("{name:?} can't name a sink; use letters, digits, _ and -, and none of {}", RESERVED.join(", ")));
+            problem(
+                &["sinks", name],
+                format!(
+                    "{name:?} can't name a sink; use letters, digits, _ and -, and none of {}",
+                    RESERVED.join(", ")
+                ),
+            );
         }
         if let Sink::Loki(loki) = sink {
             for (label, source) in &loki.labels {
@@ -213,18 +246,33 @@ fn compile(file: &mut File, path: &Path, node: &Node, problems: &mut Vec<Problem
                 problem(&["sinks", name, "stream"], message);
             }
             if let Some(days) = config.retention_days.filter(|days| !RETENTIONS.contains(days)) {
-                problem(&["sinks", name, "retention_days"], format!("CloudWatch has no retention of {days} days; it has {RETENTIONS:?}"));
+                problem(
+                    &["sinks", name, "retention_days"],
+                    format!("CloudWatch has no retention of {days} days; it has {RETENTIONS:?}"),
+                );
             }
         }
         let delivery = sink.delivery();
         if delivery.too_old != "rejects" {
             match file.sinks.get(&delivery.too_old) {
-                None => problem(&["sinks", name, "delivery", "too_old"], format!("there is no sink {:?}; it is rejects or a sink's name", delivery.too_old)),
-                Some(_) if delivery.too_old == *name => problem(&["sinks", name, "delivery", "too_old"], "a sink can't stand in for itself".into()),
+                None => problem(
+                    &["sinks", name, "delivery", "too_old"],
+                    format!(
+                        "there is no sink {:?}; it is rejects or a sink's name",
+                        delivery.too_old
+                    ),
+                ),
+                Some(_) if delivery.too_old == *name => problem(
+                    &["sinks", name, "delivery", "too_old"],
+                    "a sink can't stand in for itself".into(),
+                ),
                 Some(other) if other.max_age().is_some() => {
                     problem(
                         &["sinks", name, "delivery", "too_old"],
-                        format!("{:?} has a max_age of its own; name a sink that takes any age", delivery.too_old),
+                        format!(
+                            "{:?} has a max_age of its own; name a sink that takes any age",
+                            delivery.too_old
+                        ),
                     );
                 }
                 Some(_) => {}
@@ -233,12 +281,17 @@ fn compile(file: &mut File, path: &Path, node: &Node, problems: &mut Vec<Problem
         if let Err((i, message)) = Redaction::parse(&delivery.redact) {
             problem(&["sinks", name, "delivery", "redact", &i.to_string()], message);
         }
-        for (key, bytes) in [("batch_bytes", delivery.batch_bytes), ("prefetch", delivery.prefetch)] {
+        for (key, bytes) in [("batch_bytes", delivery.batch_bytes), ("prefetch", delivery.prefetch)]
+        {
             if bytes.0 == 0 {
                 problem(&["sinks", name, "delivery", key], "it must be more than nothing".into());
             }
         }
-        for (key, span) in [("timeout", delivery.timeout), ("retry_initial", delivery.retry_initial), ("retry_max", delivery.retry_max)] {
+        for (key, span) in [
+            ("timeout", delivery.timeout),
+            ("retry_initial", delivery.retry_initial),
+            ("retry_max", delivery.retry_max),
+        ] {
             if span.0.is_zero() {
                 problem(&["sinks", name, "delivery", key], "it must be more than nothing".into());
             }
@@ -251,8 +304,16 @@ fn compile(file: &mut File, path: &Path, node: &Node, problems: &mut Vec<Problem
             for (i, text) in given.iter().enumerate() {
                 match Pointer::parse(text) {
                     None => problem(&["request", key, &i.to_string()], not_a_pointer(text)),
-                    Some(pointer) if !pointer.names().first().is_some_and(|name| asked::PARTS.contains(&name.as_str())) => {
-                        problem(&["request", key, &i.to_string()], format!("it must begin with one of /{}", asked::PARTS.join(", /")));
+                    Some(pointer)
+                        if !pointer
+                            .names()
+                            .first()
+                            .is_some_and(|name| asked::PARTS.contains(&name.as_str())) =>
+                    {
+                        problem(
+                            &["request", key, &i.to_string()],
+                            format!("it must begin with one of /{}", asked::PARTS.join(", /")),
+                        );
                     }
                     Some(pointer) => all.push(pointer),
                 }
@@ -260,28 +321,46 @@ fn compile(file: &mut File, path: &Path, node: &Node, problems: &mut Vec<Problem
             Some(all)
         };
         let request = &file.request;
-        asked::Rules::new([pointers("subject", &request.subject), pointers("action", &request.action), pointers("resource", &request.resource)])
+        asked::Rules::new([
+            pointers("subject", &request.subject),
+            pointers("action", &request.action),
+            pointers("resource", &request.resource),
+        ])
     };
     let rules = Rules {
         asked,
         shield,
         verdict: verdict::Rules { policy, rules: verdict_rules },
         trace: trace_rules,
-        service: Service { name_label: file.service.name_label.clone(), instance_label: file.service.instance_label.clone() },
+        service: Service {
+            name_label: file.service.name_label.clone(),
+            instance_label: file.service.instance_label.clone(),
+        },
     };
     (rules, Limits { decision: file.limits.decision_bytes.0, record: file.limits.record_bytes.0 })
 }
 
-fn verdict_policy(policy: &mut VerdictPolicy, folder: &Path, problem: &mut dyn FnMut(&[&str], String)) -> Option<Arc<rego::Rule>> {
-    let mut wrong = |path: &[&str], message: String| problem(&[&["verdict_policy"], path].concat(), message);
-    let (policies, data) = super::protect::read_all(folder, &policy.policies, &policy.data, &mut wrong)?;
+fn verdict_policy(
+    policy: &mut VerdictPolicy,
+    folder: &Path,
+    problem: &mut dyn FnMut(&[&str], String),
+) -> Option<Arc<rego::Rule>> {
+    let mut wrong =
+        |path: &[&str], message: String| problem(&[&["verdict_policy"], path].concat(), message);
+    let (policies, data) =
+        super::protect::read_all(folder, &policy.policies, &policy.data, &mut wrong)?;
     let name = rego::rule_name(&policy.rule);
-    let rule = Policies::new(&policies, &data).and_then(|mut all| all.rule(&name)).and_then(|rule| rule.ok_or_else(|| format!("the policies have no {name}")));
+    let rule = Policies::new(&policies, &data)
+        .and_then(|mut all| all.rule(&name))
+        .and_then(|rule| rule.ok_or_else(|| format!("the policies have no {name}")));
     policy.loaded = policies.into_iter().chain(data).collect();
     rule.map(Arc::new).map_err(|e| wrong(&[], e)).ok()
 }
 
-fn verdict_rule(rule: &VerdictRule, mut problem: impl FnMut(&str, String)) -> Option<verdict::Rule> {
+fn verdict_rule(
+    rule: &VerdictRule,
+    mut problem: impl FnMut(&str, String),
+) -> Option<verdict::Rule> {
     let path = glob(&rule.path).map_err(|e| problem("path", e)).ok();
     let mut pointer = |key: &str, text: &str| {
         let pointer = Pointer::parse(text);
@@ -298,13 +377,22 @@ fn verdict_rule(rule: &VerdictRule, mut problem: impl FnMut(&str, String)) -> Op
     if let Some(both) = rule.allow.iter().find(|value| rule.deny.contains(value)) {
         problem("deny", format!("{both} means allow and deny"));
     }
-    Some(verdict::Rule { path: path?, pointer: answer?, allow: rule.allow.clone(), deny: rule.deny.clone(), reasons })
+    Some(verdict::Rule {
+        path: path?,
+        pointer: answer?,
+        allow: rule.allow.clone(),
+        deny: rule.deny.clone(),
+        reasons,
+    })
 }
 
 /// Policies by their path: `*` within a part, `**` across parts.
 pub(super) fn glob(text: &str) -> Result<GlobMatcher, String> {
     let text = text.trim_start_matches('/');
-    let glob = GlobBuilder::new(text).literal_separator(true).build().map_err(|e| format!("not a glob: {e}"))?;
+    let glob = GlobBuilder::new(text)
+        .literal_separator(true)
+        .build()
+        .map_err(|e| format!("not a glob: {e}"))?;
     Ok(glob.compile_matcher())
 }
 
@@ -325,7 +413,9 @@ fn trace_source(source: TraceSource) -> trace::Source {
 fn place(node: &Node, path: &[&str]) -> Place {
     let Some((head, rest)) = path.split_first() else { return node.at };
     let child = match &node.tree {
-        Tree::Mapping(pairs) => pairs.iter().find(|(key, _)| key.name == **head).map(|(_, node)| node),
+        Tree::Mapping(pairs) => {
+            pairs.iter().find(|(key, _)| key.name == **head).map(|(_, node)| node)
+        }
         Tree::Sequence(nodes) => head.parse::<usize>().ok().and_then(|i| nodes.get(i)),
         Tree::Scalar(_) => None,
     };
@@ -384,7 +474,10 @@ protect:
 
     #[test]
     fn a_small_file_is_enough() {
-        let pipeline = parsed("name: opa\nkafka: {brokers: localhost:9092}\nsources: [{topic: decisions}]\n").map_err(|e| e.to_string()).unwrap();
+        let pipeline =
+            parsed("name: opa\nkafka: {brokers: localhost:9092}\nsources: [{topic: decisions}]\n")
+                .map_err(|e| e.to_string())
+                .unwrap();
         assert_eq!(pipeline.docket_topic(), "docket.opa");
         assert_eq!(pipeline.rejects_topic(), "docket.opa.rejects");
         assert_eq!(pipeline.group("loki"), "docket.opa.loki");
@@ -459,7 +552,10 @@ spikes: {notify: {chat: {type: slack, url: https://hooks/canary}}}
         .unwrap_err();
         let error = error.to_string();
         assert!(!error.contains("canary") && !error.contains("123456"), "{error}");
-        let lines: Vec<usize> = error.lines().filter_map(|l| l.strip_prefix("p.yaml:")?.split(':').next()?.parse().ok()).collect();
+        let lines: Vec<usize> = error
+            .lines()
+            .filter_map(|l| l.strip_prefix("p.yaml:")?.split(':').next()?.parse().ok())
+            .collect();
         assert_eq!(lines, [2, 4, 6, 7, 9, 10, 11, 11, 12, 13, 13, 14], "{error}");
         assert!(error.contains("p.yaml:2:130: \"sasl.password\" is a secret, which does not stand in the file; write ${env:NAME} or ${file:PATH}"), "{error}");
         let broken = parsed("name: opa\nsinks: {a: {token: [canary}\n").unwrap_err().to_string();
@@ -468,9 +564,18 @@ spikes: {notify: {chat: {type: slack, url: https://hooks/canary}}}
 
     #[test]
     fn librdkafka_properties_are_checked_without_showing_their_values() {
-        let file = |property: &str| parsed(&format!("name: opa\nkafka: {{brokers: x, properties: {{{property}}}}}\nsources: [{{topic: t}}]\n"));
+        let file = |property: &str| {
+            parsed(&format!(
+                "name: opa\nkafka: {{brokers: x, properties: {{{property}}}}}\nsources: [{{topic: t}}]\n"
+            ))
+        };
         file("security.protocol: ssl, session.timeout.ms: 6000, enable.ssl.certificate.verification: true").map_err(|e| e.to_string()).unwrap();
-        assert!(file("sasl.pasword: canary").unwrap_err().to_string().contains("librdkafka has no property \"sasl.pasword\""));
+        assert!(
+            file("sasl.pasword: canary")
+                .unwrap_err()
+                .to_string()
+                .contains("librdkafka has no property \"sasl.pasword\"")
+        );
         let error = file("security.protocol: \"${env:PASSWORD}\"").unwrap_err().to_string();
         assert!(error.contains("does not take this value") && !error.contains("canary"), "{error}");
     }
@@ -479,7 +584,9 @@ spikes: {notify: {chat: {type: slack, url: https://hooks/canary}}}
     fn broken_yaml_and_repeated_keys_have_places() {
         assert!(parsed("name: [\n").unwrap_err().to_string().contains("not YAML"));
         assert!(parsed("").unwrap_err().to_string().contains("empty"));
-        let twice = parsed("name: a\nname: b\nkafka: {brokers: x}\nsources: [{topic: t}]\n").unwrap_err().to_string();
+        let twice = parsed("name: a\nname: b\nkafka: {brokers: x}\nsources: [{topic: t}]\n")
+            .unwrap_err()
+            .to_string();
         assert!(twice.starts_with("p.yaml:2:1: \"name\" stands here a second time"), "{twice}");
     }
 }

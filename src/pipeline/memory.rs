@@ -50,7 +50,8 @@ pub fn need(file: &mut File) -> usize {
 /// Makes the sizes smaller, all by the same factor, until they fit; or says what budget is needed.
 pub fn fit(file: &mut File) -> Result<(), String> {
     let budget = file.memory.budget.0;
-    let least = fixed(file) + sizes(file).into_iter().map(|(size, times)| size.0.min(LEAST) * times).sum::<usize>();
+    let least = fixed(file)
+        + sizes(file).into_iter().map(|(size, times)| size.0.min(LEAST) * times).sum::<usize>();
     if least > budget {
         return Err(format!(
             "these sources and sinks need {} MiB at least; give them more, or fewer batches in flight (delivery.concurrency), or smaller windows (delivery.repeat_window)",
@@ -96,13 +97,22 @@ mod tests {
     #[test]
     fn a_budget_that_is_too_small_is_told_what_it_takes() {
         let error = file("32MiB").unwrap_err().to_string();
-        assert!(error.contains("m.yaml:4:18: these sources and sinks need 80 MiB at least"), "{error}");
+        assert!(
+            error.contains("m.yaml:4:18: these sources and sinks need 80 MiB at least"),
+            "{error}"
+        );
     }
     #[test]
     fn one_batch_at_a_time_goes_to_loki_unless_the_file_says_otherwise() {
         let concurrency = |sink: &str| {
-            let text = format!("name: m\nkafka: {{brokers: x}}\nsources: [{{topic: t}}]\nsinks: {{a: {{{sink}}}}}\n");
-            let loaded = super::super::parse(std::path::Path::new("m.yaml"), &text, &super::super::secrets::Real);
+            let text = format!(
+                "name: m\nkafka: {{brokers: x}}\nsources: [{{topic: t}}]\nsinks: {{a: {{{sink}}}}}\n"
+            );
+            let loaded = super::super::parse(
+                std::path::Path::new("m.yaml"),
+                &text,
+                &super::super::secrets::Real,
+            );
             loaded.map_err(|e| e.to_string()).unwrap().file.sinks["a"].concurrency()
         };
         assert_eq!(concurrency("type: loki, url: 'http://l'"), 1);

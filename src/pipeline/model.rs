@@ -439,7 +439,11 @@ impl Sink {
     pub fn repeat_window(&self) -> usize {
         self.delivery().repeat_window.unwrap_or(match self {
             Sink::Elasticsearch(_) => 0,
-            Sink::Loki(_) | Sink::Otlp(_) | Sink::Cloudwatch(_) | Sink::File(_) | Sink::Metrics(_) => 10_000,
+            Sink::Loki(_)
+            | Sink::Otlp(_)
+            | Sink::Cloudwatch(_)
+            | Sink::File(_)
+            | Sink::Metrics(_) => 10_000,
         })
     }
 
@@ -673,7 +677,10 @@ pub struct Loki {
 }
 
 fn loki_labels() -> BTreeMap<String, String> {
-    ["service", "verdict", "engine"].iter().map(|name| (name.to_string(), name.to_string())).collect()
+    ["service", "verdict", "engine"]
+        .iter()
+        .map(|name| (name.to_string(), name.to_string()))
+        .collect()
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
@@ -773,7 +780,11 @@ pub struct Metrics {
 
 impl Default for Metrics {
     fn default() -> Metrics {
-        Metrics { query: None, max_series: crate::metrics::MAX_SERIES, delivery: Delivery::default() }
+        Metrics {
+            query: None,
+            max_series: crate::metrics::MAX_SERIES,
+            delivery: Delivery::default(),
+        }
     }
 }
 

@@ -198,21 +198,34 @@ impl Protect {
     pub fn compile(&mut self, folder: &Path, problem: &mut dyn FnMut(&[&str], String)) -> Shield {
         let mut shield = Shield::default();
         if let Some(opa) = &mut self.opa {
-            let mut wrong = |path: &[&str], message: String| problem(&[&["protect", "opa"], path].concat(), message);
+            let mut wrong = |path: &[&str], message: String| {
+                problem(&[&["protect", "opa"], path].concat(), message)
+            };
             if let Some((policies, data)) = read_all(folder, &opa.policies, &opa.data, &mut wrong) {
-                match Policy::new(&policies, &data, &rule_name(&opa.mask_decision), &rule_name(&opa.drop_decision)) {
+                match Policy::new(
+                    &policies,
+                    &data,
+                    &rule_name(&opa.mask_decision),
+                    &rule_name(&opa.drop_decision),
+                ) {
                     Ok(policy) => shield.policy = Some(policy),
                     Err(message) => wrong(&[], message),
                 }
                 opa.loaded = policies.into_iter().chain(data).collect();
             }
         }
-        let hash_key = self.hash_key.as_ref().filter(|key| key.expose().len() >= 16).map(|key| hmac::Key::new(hmac::HMAC_SHA256, key.expose().as_bytes()));
-        let sealing = self.encryption_key.as_ref().and_then(|key| match Key::new(&key.id, key.key.expose()) {
-            Ok(key) => Some(Arc::new(key)),
-            Err(message) => {
-                problem(&["protect", "encryption_key"], message);
-                None
+        let hash_key = self
+            .hash_key
+            .as_ref()
+            .filter(|key| key.expose().len() >= 16)
+            .map(|key| hmac::Key::new(hmac::HMAC_SHA256, key.expose().as_bytes()));
+        let sealing = self.encryption_key.as_ref().and_then(|key| {
+            match Key::new(&key.id, key.key.expose()) {
+                Ok(key) => Some(Arc::new(key)),
+                Err(message) => {
+                    problem(&["protect", "encryption_key"], message);
+                    None
+                }
             }
         });
         let acts = self.detect.all().map(|detected| match detected {
@@ -223,20 +236,29 @@ impl Protect {
         });
         for (detector, act) in detect::ALL.into_iter().zip(&acts) {
             if act.is_err() {
-                problem(&["protect", "detect", detector.name()], "hash needs protect.hash_key, of 16 bytes at least".into());
+                problem(
+                    &["protect", "detect", detector.name()],
+                    "hash needs protect.hash_key, of 16 bytes at least".into(),
+                );
             }
         }
         let acts = acts.map(Result::unwrap_or_default);
         if acts.iter().any(Option::is_some) {
             shield.detect = Some(Detect::new(acts));
         }
-        let sizes = [("input", self.sizes.input), ("result", self.sizes.result), ("nd_builtin_cache", self.sizes.nd_builtin_cache)];
+        let sizes = [
+            ("input", self.sizes.input),
+            ("result", self.sizes.result),
+            ("nd_builtin_cache", self.sizes.nd_builtin_cache),
+        ];
         shield.sizes = sizes.into_iter().filter_map(|(name, most)| Some((name, most?.0))).collect();
         for (i, rule) in self.rules.iter().enumerate() {
             let i = i.to_string();
-            let mut wrong = |key: &str, message: String| problem(&["protect", "rules", &i, key], message);
+            let mut wrong =
+                |key: &str, message: String| problem(&["protect", "rules", &i, key], message);
             let path = Pattern::parse(&rule.path).map_err(|e| wrong("path", e)).ok();
-            let policy = rule.policy.as_deref().map(glob).transpose().map_err(|e| wrong("policy", e)).ok();
+            let policy =
+                rule.policy.as_deref().map(glob).transpose().map_err(|e| wrong("policy", e)).ok();
             if rule.value.is_some() && rule.action != Action::Replace {
                 wrong("value", "only replace has a value".into());
             }
@@ -245,7 +267,9 @@ impl Protect {
             }
             let action = match rule.action {
                 Action::Erase => rules::Action::Erase,
-                Action::Replace => rules::Action::Replace(rule.value.clone().unwrap_or_default().to_string()),
+                Action::Replace => {
+                    rules::Action::Replace(rule.value.clone().unwrap_or_default().to_string())
+                }
                 Action::Truncate => rules::Action::Truncate(rule.length.unwrap_or_default()),
                 Action::Hash => match &hash_key {
                     Some(key) => rules::Action::Hash(key.clone()),
@@ -271,14 +295,24 @@ impl Protect {
 }
 
 /// Reads policies and data, relative to the pipeline file's folder. `problem` is told what can't be read.
-pub fn read_all(folder: &Path, policies: &[PathBuf], data: &[PathBuf], problem: &mut dyn FnMut(&[&str], String)) -> Option<(Vec<Source>, Vec<Source>)> {
+pub fn read_all(
+    folder: &Path,
+    policies: &[PathBuf],
+    data: &[PathBuf],
+    problem: &mut dyn FnMut(&[&str], String),
+) -> Option<(Vec<Source>, Vec<Source>)> {
     let mut read = |key: &str, paths: &[PathBuf]| {
         let mut sources = Some(Vec::new());
         for (i, path) in paths.iter().enumerate() {
             match std::fs::read_to_string(folder.join(path)) {
-                Ok(text) => sources.iter_mut().for_each(|all| all.push(Source { name: path.display().to_string(), text: text.clone() })),
+                Ok(text) => sources.iter_mut().for_each(|all| {
+                    all.push(Source { name: path.display().to_string(), text: text.clone() })
+                }),
                 Err(e) => {
-                    problem(&[key, &i.to_string()], format!("{} can't be read: {e}", folder.join(path).display()));
+                    problem(
+                        &[key, &i.to_string()],
+                        format!("{} can't be read: {e}", folder.join(path).display()),
+                    );
                     sources = None;
                 }
             }

@@ -106,14 +106,19 @@ fn one(reference: &str, outside: &dyn Outside) -> Result<Zeroizing<String>, Stri
             match (outside.env(name).filter(|v| !v.is_empty()), default) {
                 (Some(value), _) => Ok(Zeroizing::new(value)),
                 (None, Some(default)) => Ok(Zeroizing::new(default.to_owned())),
-                (None, None) => Err(format!("the environment variable {name} is not set; set it, or write ${{env:{name}:-default}}")),
+                (None, None) => Err(format!(
+                    "the environment variable {name} is not set; set it, or write ${{env:{name}:-default}}"
+                )),
             }
         }
         Some(("file", path)) => {
-            let content = outside.file(path).map_err(|e| format!("the file {path} can't be read: {e}"))?;
+            let content =
+                outside.file(path).map_err(|e| format!("the file {path} can't be read: {e}"))?;
             Ok(Zeroizing::new(content.trim_end_matches(['\n', '\r']).to_owned()))
         }
-        _ => Err(format!("${{{reference}}} is not known; there are ${{env:NAME}} and ${{file:PATH}}")),
+        _ => Err(format!(
+            "${{{reference}}} is not known; there are ${{env:NAME}} and ${{file:PATH}}"
+        )),
     }
 }
 
@@ -129,7 +134,11 @@ mod tests {
         }
 
         fn file(&self, path: &str) -> Result<Zeroizing<String>, String> {
-            if path == "/key" { Ok(Zeroizing::new("s3cret\n".into())) } else { Err("no such file".into()) }
+            if path == "/key" {
+                Ok(Zeroizing::new("s3cret\n".into()))
+            } else {
+                Err("no such file".into())
+            }
         }
     }
 

@@ -80,7 +80,9 @@ pub struct Ignore {
 impl Ignore {
     /// By when it was certain: what begins to be ignored is ignored to its end.
     fn applies(&self, at: Nanos) -> bool {
-        self.from.is_none_or(|from| from.0 <= at) && self.until.is_none_or(|until| at < until.0) && self.daily.is_none_or(|daily| daily.has(at))
+        self.from.is_none_or(|from| from.0 <= at)
+            && self.until.is_none_or(|until| at < until.0)
+            && self.daily.is_none_or(|daily| daily.has(at))
     }
 }
 
@@ -173,14 +175,23 @@ impl Default for Say {
 
 impl Spikes {
     pub fn config(&self) -> Config {
-        Config { floor: self.floor, certainty: self.certainty, learn: nanos(self.learn.0), ..Config::default() }
+        Config {
+            floor: self.floor,
+            certainty: self.certainty,
+            learn: nanos(self.learn.0),
+            ..Config::default()
+        }
     }
 
     /// Whether it is of a policy that is known to be noisy.
     pub fn ignores(&self, finding: &Finding) -> bool {
         self.ignore.iter().any(|i| {
-            let fits =
-                |glob: &str, text: &str| globset::GlobBuilder::new(glob).literal_separator(true).build().is_ok_and(|g| g.compile_matcher().is_match(text));
+            let fits = |glob: &str, text: &str| {
+                globset::GlobBuilder::new(glob)
+                    .literal_separator(true)
+                    .build()
+                    .is_ok_and(|g| g.compile_matcher().is_match(text))
+            };
             fits(&i.service, &finding.service)
                 && fits(&i.policy, &finding.policy)
                 && (i.kinds.is_empty() || i.kinds.contains(&finding.kind))
@@ -211,6 +222,9 @@ mod tests {
         assert!(ignored("batch", Kind::DenialSpike, "2026-11-30T03:00:00Z"));
         assert!(!ignored("batch", Kind::DenialSpike, "2026-11-30T05:00:00Z"), "not at night");
         assert!(!ignored("batch", Kind::DenialSpike, "2026-12-01T03:00:00Z"), "over");
-        assert!(!ignored("batch", Kind::FailureSpike, "2026-11-30T03:00:00Z") && !ignored("orders", Kind::DenialSpike, "2026-11-30T03:00:00Z"));
+        assert!(
+            !ignored("batch", Kind::FailureSpike, "2026-11-30T03:00:00Z")
+                && !ignored("orders", Kind::DenialSpike, "2026-11-30T03:00:00Z")
+        );
     }
 }

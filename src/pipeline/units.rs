@@ -89,7 +89,9 @@ impl std::str::FromStr for Moment {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Moment, String> {
-        crate::decision::time::parse(text).map(Moment).ok_or_else(|| format!("{text:?} is not a time such as 2026-12-01T00:00:00Z (RFC 3339)"))
+        crate::decision::time::parse(text).map(Moment).ok_or_else(|| {
+            format!("{text:?} is not a time such as 2026-12-01T00:00:00Z (RFC 3339)")
+        })
     }
 }
 
@@ -104,7 +106,11 @@ pub struct Daily {
 impl Daily {
     pub fn has(self, at: Nanos) -> bool {
         let minute = at.div_euclid(60_000_000_000).rem_euclid(24 * 60);
-        if self.from <= self.to { (self.from..self.to).contains(&minute) } else { minute >= self.from || minute < self.to }
+        if self.from <= self.to {
+            (self.from..self.to).contains(&minute)
+        } else {
+            minute >= self.from || minute < self.to
+        }
     }
 }
 
@@ -115,18 +121,42 @@ impl std::str::FromStr for Daily {
         let minute = |text: &str| -> Option<i64> {
             let (hour, minute) = text.trim().split_once(':')?;
             let (hour, minute): (i64, i64) = (hour.parse().ok()?, minute.parse().ok()?);
-            let fits = (0..60).contains(&minute) && ((0..24).contains(&hour) || (hour, minute) == (24, 0));
+            let fits =
+                (0..60).contains(&minute) && ((0..24).contains(&hour) || (hour, minute) == (24, 0));
             fits.then_some(60 * hour + minute)
         };
-        let both = text.split_once('-').and_then(|(from, to)| Some(Daily { from: minute(from)?, to: minute(to)? }));
-        both.filter(|d| d.from != d.to).ok_or_else(|| format!("{text:?} is not a stretch of the day such as 22:00-06:00"))
+        let both = text
+            .split_once('-')
+            .and_then(|(from, to)| Some(Daily { from: minute(from)?, to: minute(to)? }));
+        both.filter(|d| d.from != d.to)
+            .ok_or_else(|| format!("{text:?} is not a stretch of the day such as 22:00-06:00"))
     }
 }
 
-from_text!(Moment, "Moment", "a time such as 2026-12-01T00:00:00Z", r"^\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}:\d{2}(\.\d+)?([Zz]|[+-]\d{2}:\d{2})$");
-from_text!(Daily, "Daily", "a stretch of the day in UTC such as 22:00-06:00", r"^\d{1,2}:\d{2}\s*-\s*\d{1,2}:\d{2}$");
-from_text!(Span, "Duration", "a duration such as 200ms, 5s, 10m, 2h or 7d", r"^\d+(\.\d+)?\s*(ms|s|m|h|d)$");
-from_text!(Bytes, "Size", "a size such as 512KiB, 4MiB or 1GB", r"^\d+(\.\d+)?\s*(B|kB|KB|MB|GB|KiB|MiB|GiB)?$");
+from_text!(
+    Moment,
+    "Moment",
+    "a time such as 2026-12-01T00:00:00Z",
+    r"^\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}:\d{2}(\.\d+)?([Zz]|[+-]\d{2}:\d{2})$"
+);
+from_text!(
+    Daily,
+    "Daily",
+    "a stretch of the day in UTC such as 22:00-06:00",
+    r"^\d{1,2}:\d{2}\s*-\s*\d{1,2}:\d{2}$"
+);
+from_text!(
+    Span,
+    "Duration",
+    "a duration such as 200ms, 5s, 10m, 2h or 7d",
+    r"^\d+(\.\d+)?\s*(ms|s|m|h|d)$"
+);
+from_text!(
+    Bytes,
+    "Size",
+    "a size such as 512KiB, 4MiB or 1GB",
+    r"^\d+(\.\d+)?\s*(B|kB|KB|MB|GB|KiB|MiB|GiB)?$"
+);
 
 #[cfg(test)]
 mod tests {
@@ -148,8 +178,12 @@ mod tests {
     fn a_stretch_of_the_day_may_go_past_midnight() {
         let at = |text: &str| text.parse::<Moment>().unwrap().0;
         let night: Daily = "22:00-06:00".parse().unwrap();
-        for (time, inside) in [("2026-11-24T21:59:59Z", false), ("2026-11-24T22:00:00Z", true), ("2026-11-25T05:59:59Z", true), ("2026-11-25T06:00:00Z", false)]
-        {
+        for (time, inside) in [
+            ("2026-11-24T21:59:59Z", false),
+            ("2026-11-24T22:00:00Z", true),
+            ("2026-11-25T05:59:59Z", true),
+            ("2026-11-25T06:00:00Z", false),
+        ] {
             assert_eq!(night.has(at(time)), inside, "{time}");
         }
         assert!("02:00-24:00".parse::<Daily>().unwrap().has(at("2026-11-24T23:59:00Z")));

@@ -29,7 +29,8 @@ impl<'de> Deserialize<'de> for Watched {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Watched, D::Error> {
         let path = PathBuf::deserialize(deserializer)?;
         let content = std::fs::read(&path).ok().map(Zeroizing::new);
-        let content = content.map(|bytes| digest::digest(&digest::SHA256, &bytes).as_ref().to_vec());
+        let content =
+            content.map(|bytes| digest::digest(&digest::SHA256, &bytes).as_ref().to_vec());
         Ok(Watched { path, content })
     }
 }

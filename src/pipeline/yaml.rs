@@ -70,7 +70,8 @@ impl Problem {
 
 /// Reads one YAML document. Problems with references and repeated keys are collected; a syntax error ends the reading.
 pub fn read(text: &str, outside: &dyn Outside, problems: &mut Vec<Problem>) -> Option<Node> {
-    let mut reader = Reader { parser: Parser::new_from_str(text), outside, problems, anchors: Vec::new() };
+    let mut reader =
+        Reader { parser: Parser::new_from_str(text), outside, problems, anchors: Vec::new() };
     match reader.document() {
         Ok(node) => node,
         Err(problem) => {
@@ -106,7 +107,10 @@ impl<'i, T: Input> Reader<'i, '_, T> {
             match event {
                 Event::StreamEnd => return Ok(document),
                 Event::DocumentStart(_) if document.is_some() => {
-                    return Err(Problem::new(Place::of(&span), "a second YAML document; a pipeline file holds one".into()));
+                    return Err(Problem::new(
+                        Place::of(&span),
+                        "a second YAML document; a pipeline file holds one".into(),
+                    ));
                 }
                 Event::DocumentStart(_) => {
                     let (event, span) = self.next()?;
@@ -120,7 +124,9 @@ impl<'i, T: Input> Reader<'i, '_, T> {
     fn node(&mut self, event: Event<'i>, span: Span) -> Result<Node, Problem> {
         let at = Place::of(&span);
         let (anchor, tree) = match event {
-            Event::Scalar(value, style, anchor, _) => (anchor, Tree::Scalar(self.scalar(&value, style, at))),
+            Event::Scalar(value, style, anchor, _) => {
+                (anchor, Tree::Scalar(self.scalar(&value, style, at)))
+            }
             Event::SequenceStart(anchor, _) => (anchor, Tree::Sequence(self.sequence()?)),
             Event::MappingStart(anchor, _) => (anchor, Tree::Mapping(self.mapping()?)),
             Event::Alias(id) => {
@@ -174,7 +180,10 @@ impl<'i, T: Input> Reader<'i, '_, T> {
                 _ => return Err(Problem::new(at, "a key must be text".into())),
             };
             if let Some((first, _)) = pairs.iter().find(|(key, _)| key.name == name) {
-                let message = format!("{name:?} stands here a second time; the first is on line {}", first.at.line);
+                let message = format!(
+                    "{name:?} stands here a second time; the first is on line {}",
+                    first.at.line
+                );
                 self.problems.push(Problem::new(at, message));
             }
             let (event, span) = self.next()?;

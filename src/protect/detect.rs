@@ -178,9 +178,13 @@ impl Detect {
     pub fn new(acts: [Option<Act>; ALL.len()]) -> Detect {
         let regex = |pattern: &str| Regex::new(pattern).expect("the pattern is right");
         let patterns = Patterns {
-            authorization: regex(r"(?i)\b(?:bearer|basic|negotiate)[ \t]+([A-Za-z0-9._~+/=:-]{8,})"),
+            authorization: regex(
+                r"(?i)\b(?:bearer|basic|negotiate)[ \t]+([A-Za-z0-9._~+/=:-]{8,})",
+            ),
             jwt: regex(r"\beyJ[A-Za-z0-9_-]{4,}(?:\.[A-Za-z0-9_-]*){1,4}"),
-            private_key: regex(r"(?is)-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----.*?(?:-----END [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----|\z)"),
+            private_key: regex(
+                r"(?is)-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----.*?(?:-----END [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----|\z)",
+            ),
             aws_key: regex(r"\b(?:AKIA|ASIA|ABIA|ACCA)[A-Z0-9]{16}\b"),
             api_token: regex(&format!(r"(?:\b|_)({TOKEN})")),
             url_password: regex(r"[A-Za-z][A-Za-z0-9+.-]*://[^/\s:@?#]*:([^/\s@?#]+)@"),
@@ -201,12 +205,14 @@ impl Detect {
     pub fn apply(&self, raw: &str, event: &mut Node<'_>, hits: &mut Vec<Hit>) -> Done {
         let mut done = Done::default();
         let lower = raw.to_ascii_lowercase();
-        let suspect = |part: Range<usize>| self.suspects.within(&raw[part.clone()], &lower[part]) != 0;
+        let suspect =
+            |part: Range<usize>| self.suspects.within(&raw[part.clone()], &lower[part]) != 0;
         if !json::members(raw).any(|m| !is_left(&m.key()) && suspect(with_name(raw, &m))) {
             return done;
         }
         let Node::Object(members) = event.open() else { return done };
-        let mut walk = Walk { detect: self, done: &mut done, hits, at: String::new(), place: String::new() };
+        let mut walk =
+            Walk { detect: self, done: &mut done, hits, at: String::new(), place: String::new() };
         for (name, node) in members {
             let name = json::unescape(name);
             if !is_left(&name) {
@@ -224,7 +230,14 @@ impl Detect {
         }
         let mut done = Done::default();
         let mut node = Node::Raw(text);
-        Walk { detect: self, done: &mut done, hits, at: "/docket/agent".into(), place: "/docket/agent".into() }.value(&mut node);
+        Walk {
+            detect: self,
+            done: &mut done,
+            hits,
+            at: "/docket/agent".into(),
+            place: "/docket/agent".into(),
+        }
+        .value(&mut node);
         (!done.is_nothing()).then(|| node.to_text())
     }
 
@@ -233,13 +246,21 @@ impl Detect {
         let p = &self.patterns;
         let mut out: Option<String> = None;
         let mut pass = |detector: Detector, regex: &Regex, is: &dyn Fn(&str) -> bool| {
-            let Some(act) = self.acts[detector as usize].as_ref().filter(|_| suspects & detector.bit() != 0) else { return };
+            let Some(act) =
+                self.acts[detector as usize].as_ref().filter(|_| suspects & detector.bit() != 0)
+            else {
+                return;
+            };
             let now = out.as_deref().unwrap_or(text);
             let mut cleaned = String::new();
             let mut end = 0;
             let mut any = false;
             for captures in regex.captures_iter(now) {
-                let Some(hit) = captures.get(1).or_else(|| captures.get(0)).filter(|m| is(m.as_str())) else { continue };
+                let Some(hit) =
+                    captures.get(1).or_else(|| captures.get(0)).filter(|m| is(m.as_str()))
+                else {
+                    continue;
+                };
                 any = true;
                 if let Some(instead) = act.instead(detector, hit.as_str()) {
                     cleaned.push_str(&now[end..hit.start()]);
@@ -344,7 +365,11 @@ impl Walk<'_> {
                     let plain = json::unescape(name).into_owned();
                     let mut found = Vec::new();
                     let suspects = self.detect.suspects.of(&plain);
-                    let clean = if suspects == 0 { None } else { self.detect.clean(&plain, suspects, &mut found) };
+                    let clean = if suspects == 0 {
+                        None
+                    } else {
+                        self.detect.clean(&plain, suspects, &mut found)
+                    };
                     for detector in found {
                         self.hit(detector);
                     }
@@ -384,7 +409,11 @@ impl Walk<'_> {
             Some(b'"') => {
                 let value = json::as_str(&text).unwrap_or_default();
                 let act = self.detect.acts[Detector::Named as usize].as_ref();
-                if value.is_empty() || value.starts_with("[erased:") || value.starts_with("hmac:") || value.starts_with("enc:") {
+                if value.is_empty()
+                    || value.starts_with("[erased:")
+                    || value.starts_with("hmac:")
+                    || value.starts_with("enc:")
+                {
                     return;
                 }
                 self.hit(Detector::Named);
@@ -427,7 +456,9 @@ pub(super) fn is_telling(name: &str) -> bool {
 
 /// A name that is more than a name: an id, an address, a token.
 fn looks_like_data(name: &str) -> bool {
-    name.len() > 40 || name.bytes().filter(u8::is_ascii_digit).count() > 4 || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b))
+    name.len() > 40
+        || name.bytes().filter(u8::is_ascii_digit).count() > 4
+        || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b))
 }
 
 /// Words follow `Bearer`, too.
@@ -444,11 +475,21 @@ fn is_card(text: &str) -> bool {
         13 => digits[0] == 4,
         14 => matches!(three, 300..=305) || matches!(two, 36 | 38 | 39),
         15 => matches!(two, 34 | 37),
-        16 => digits[0] == 4 || matches!(two, 51..=55 | 35 | 65 | 60 | 62) || matches!(four, 2221..=2720) || matches!(three, 644..=649),
+        16 => {
+            digits[0] == 4
+                || matches!(two, 51..=55 | 35 | 65 | 60 | 62)
+                || matches!(four, 2221..=2720)
+                || matches!(three, 644..=649)
+        }
         19 => digits[0] == 4 || matches!(two, 62 | 65 | 60),
         _ => false,
     };
-    let luhn = digits.iter().rev().enumerate().map(|(i, d)| if i % 2 == 1 { d * 2 % 10 + d * 2 / 10 } else { *d }).sum::<u32>();
+    let luhn = digits
+        .iter()
+        .rev()
+        .enumerate()
+        .map(|(i, d)| if i % 2 == 1 { d * 2 % 10 + d * 2 / 10 } else { *d })
+        .sum::<u32>();
     known && luhn % 10 == 0
 }
 
@@ -457,12 +498,21 @@ fn is_iban(text: &str) -> bool {
     if !(15..=34).contains(&bare.len()) {
         return false;
     }
-    let value = |b: &u8| if b.is_ascii_digit() { u32::from(b - b'0') } else { u32::from(b - b'A') + 10 };
-    bare[4..].iter().chain(&bare[..4]).map(value).fold(0, |rest, v| if v < 10 { rest * 10 + v } else { rest * 100 + v } % 97) == 1
+    let value =
+        |b: &u8| if b.is_ascii_digit() { u32::from(b - b'0') } else { u32::from(b - b'A') + 10 };
+    bare[4..]
+        .iter()
+        .chain(&bare[..4])
+        .map(value)
+        .fold(0, |rest, v| if v < 10 { rest * 10 + v } else { rest * 100 + v } % 97)
+        == 1
 }
 
 fn is_ssn(text: &str) -> bool {
-    !(text.starts_with("000") || text.starts_with("666") || &text[4..6] == "00" || text.ends_with("0000"))
+    !(text.starts_with("000")
+        || text.starts_with("666")
+        || &text[4..6] == "00"
+        || text.ends_with("0000"))
 }
 
 #[cfg(test)]
@@ -485,7 +535,11 @@ mod tests {
     #[test]
     fn each_finds_its_own() {
         for (detector, secret, left) in [
-            ("jwt", "x eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk y", "x [erased:jwt] y"),
+            (
+                "jwt",
+                "x eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk y",
+                "x [erased:jwt] y",
+            ),
             (
                 "jwt",
                 "eyJhbGciOiJSU0EtT0FFUCJ9.OKOawDo13gRp2ojaHV7LFpZcgV7T6DVZKTyKOMTYUmKoTCVJRgckCL9kiMT03JGe.48V1_ALb6US04U3b.5eym8TW_c8SuK0lt.XFBoMYUZ",
@@ -493,12 +547,24 @@ mod tests {
             ),
             ("authorization", "Basic dXNlcjpwYXNzd29yZA==", "Basic [erased:authorization]"),
             ("authorization", "bearer 2YotnFZFEjr1zCsicMWpAA", "bearer [erased:authorization]"),
-            ("private_key", "-----BEGIN EC PRIVATE KEY-----\\nMHcCAQEE\\n-----END EC PRIVATE KEY-----\\n", "[erased:private_key]\\n"),
-            ("private_key", "-----BEGIN OPENSSH PRIVATE KEY-----\\nb3Blbn cut", "[erased:private_key]"),
+            (
+                "private_key",
+                "-----BEGIN EC PRIVATE KEY-----\\nMHcCAQEE\\n-----END EC PRIVATE KEY-----\\n",
+                "[erased:private_key]\\n",
+            ),
+            (
+                "private_key",
+                "-----BEGIN OPENSSH PRIVATE KEY-----\\nb3Blbn cut",
+                "[erased:private_key]",
+            ),
             ("aws_key", "id=AKIAIOSFODNN7EXAMPLE;", "id=[erased:aws_key];"),
             ("api_token", "ghp_16C7e42F292c6912E7710c838347Ae178B4a", "[erased:api_token]"),
             ("api_token", "xoxb-123456789012-abcdefghijkl", "[erased:api_token]"),
-            ("url_password", "postgres://app:hunter2@db:5432/x", "postgres://app:[erased:url_password]@db:5432/x"),
+            (
+                "url_password",
+                "postgres://app:hunter2@db:5432/x",
+                "postgres://app:[erased:url_password]@db:5432/x",
+            ),
             ("card", "4111 1111 1111 1111", "[erased:card]"),
             ("card", "card 378282246310005.", "card [erased:card]."),
             ("email", "mail bob.smith+x@mail.example.co.uk now", "mail [erased:email] now"),
@@ -506,8 +572,15 @@ mod tests {
             ("iban", "DE89370400440532013000", "[erased:iban]"),
             ("ssn", "ssn 219-09-9999", "ssn [erased:ssn]"),
         ] {
-            let (text, hits) = cleaned(&format!(r#"{{"decision_id":"d","input":{{"a":["{secret}"]}}}}"#));
-            assert_eq!(text, format!(r#"{{"decision_id":"d","input":{{"a":["{left}"]}},"masked":["/input/a/0"]}}"#), "{secret}");
+            let (text, hits) =
+                cleaned(&format!(r#"{{"decision_id":"d","input":{{"a":["{secret}"]}}}}"#));
+            assert_eq!(
+                text,
+                format!(
+                    r#"{{"decision_id":"d","input":{{"a":["{left}"]}},"masked":["/input/a/0"]}}"#
+                ),
+                "{secret}"
+            );
             assert_eq!(hits, [(detector, "/input/a/*".to_owned())], "{secret}");
         }
     }
@@ -521,13 +594,24 @@ mod tests {
             text,
             r#"{"input":{"Client-Secret":"[erased:named]","headers":{"cookie":["[erased:named]","[erased:named]"],"authorization":"[erased:named]"},"token":{"valid":true},"password":null,"[erased:email]":1,"n":"[erased:card]"},"masked":["/input/Client-Secret","/input/headers/cookie/0","/input/headers/cookie/1","/input/headers/authorization","/input","/input/n"]}"#
         );
-        assert!(hits.contains(&("email", "/input".into())) && hits.contains(&("named", "/input/headers/cookie/*".into())), "{hits:?}");
+        assert!(
+            hits.contains(&("email", "/input".into()))
+                && hits.contains(&("named", "/input/headers/cookie/*".into())),
+            "{hits:?}"
+        );
     }
 
     #[test]
     fn escapes_hide_nothing() {
-        let (text, _) = cleaned(r#"{"input":{"a":"bob\u0040example.com","b":"\u0041KIAIOSFODNN7EXAMPLE","p\u0061ssword":"x"}}"#);
-        assert!(text.contains(r#""a":"[erased:email]","b":"[erased:aws_key]","p\u0061ssword":"[erased:named]""#), "{text}");
+        let (text, _) = cleaned(
+            r#"{"input":{"a":"bob\u0040example.com","b":"\u0041KIAIOSFODNN7EXAMPLE","p\u0061ssword":"x"}}"#,
+        );
+        assert!(
+            text.contains(
+                r#""a":"[erased:email]","b":"[erased:aws_key]","p\u0061ssword":"[erased:named]""#
+            ),
+            "{text}"
+        );
     }
 
     #[test]
@@ -554,8 +638,15 @@ mod tests {
         let mut hits = Vec::new();
         detect.apply(event, &mut node, &mut hits);
         let value: serde_json::Value = serde_json::from_str(&node.to_text()).unwrap();
-        assert!(value["input"]["a"] == value["input"]["b"] && value["input"]["a"].as_str().unwrap().starts_with("hmac:"), "{value}");
-        assert!(value["input"]["c"].as_str().unwrap().starts_with("eyJ") && value["input"]["password"] == "stays");
+        assert!(
+            value["input"]["a"] == value["input"]["b"]
+                && value["input"]["a"].as_str().unwrap().starts_with("hmac:"),
+            "{value}"
+        );
+        assert!(
+            value["input"]["c"].as_str().unwrap().starts_with("eyJ")
+                && value["input"]["password"] == "stays"
+        );
         assert_eq!(hits.len(), 3);
     }
 
@@ -565,7 +656,10 @@ mod tests {
         detect.clean(text, u16::MAX, &mut found);
         let plain = serde_json::to_string(text).unwrap();
         let go = plain.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026");
-        let ascii: String = plain.chars().map(|c| if c.is_ascii() { c.to_string() } else { format!("\\u{:04x}", c as u32) }).collect();
+        let ascii: String = plain
+            .chars()
+            .map(|c| if c.is_ascii() { c.to_string() } else { format!("\\u{:04x}", c as u32) })
+            .collect();
         for written in [text, &plain, &go, &ascii, &format!("{{\"n\":{plain}}}")] {
             let suspects = detect.suspects.of(written);
             if let Some(missed) = found.iter().find(|d| suspects & d.bit() == 0) {
@@ -632,14 +726,30 @@ mod tests {
         let joints = [("key", 3), ("token", 5), ("secret", 6), ("password", 8)];
         let detect = all();
         for name in NAMES {
-            let joint = joints.iter().find(|(end, _)| name.ends_with(end) && name != *end).map(|(_, length)| name.len() - length);
-            let written = |by: &str| joint.map_or_else(|| name.to_owned(), |at| format!("{}{by}{}", &name[..at], &name[at..]));
-            for name in [name.to_owned(), written("_"), written("-").to_ascii_uppercase(), written(".")] {
-                for text in [format!("{{\"{name}\":\"x\"}}"), format!("{{\"a\":1,\"{name}\" : [\"x\"]}}")] {
+            let joint = joints
+                .iter()
+                .find(|(end, _)| name.ends_with(end) && name != *end)
+                .map(|(_, length)| name.len() - length);
+            let written = |by: &str| {
+                joint.map_or_else(
+                    || name.to_owned(),
+                    |at| format!("{}{by}{}", &name[..at], &name[at..]),
+                )
+            };
+            for name in
+                [name.to_owned(), written("_"), written("-").to_ascii_uppercase(), written(".")]
+            {
+                for text in
+                    [format!("{{\"{name}\":\"x\"}}"), format!("{{\"a\":1,\"{name}\" : [\"x\"]}}")]
+                {
                     assert_ne!(detect.suspects.of(&text) & Detector::Named.bit(), 0, "{text}");
                 }
             }
-            assert_eq!(detect.suspects.of(&format!("{{\"{name}\":{{\"x\":\"{name}\"}}}}")), 0, "{name}");
+            assert_eq!(
+                detect.suspects.of(&format!("{{\"{name}\":{{\"x\":\"{name}\"}}}}")),
+                0,
+                "{name}"
+            );
         }
     }
 

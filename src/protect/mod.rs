@@ -63,7 +63,12 @@ impl Shield {
 
     /// OPA's policies first, as if OPA had masked the decision itself; then the rules, the detectors, and what is still too long is cut. `tell`
     /// hears what each of them did, `hits` gets what detectors found.
-    pub fn explain(&self, event: &Event<'_>, hits: &mut Vec<Hit>, tell: &mut dyn FnMut(By, &Done)) -> Result<Protected, Reject> {
+    pub fn explain(
+        &self,
+        event: &Event<'_>,
+        hits: &mut Vec<Hit>,
+        tell: &mut dyn FnMut(By, &Done),
+    ) -> Result<Protected, Reject> {
         let mut node = Node::Raw(event.raw);
         let mut changed = false;
         let mut heard = |by: By, done: &Done| {
@@ -74,7 +79,12 @@ impl Shield {
         };
         if let Some(policy) = &self.policy {
             // What the policy says of itself may quote the decision.
-            let answer = policy.ask(event.raw).map_err(|_| Reject::new(Reason::MaskFailed, "the mask policy can't be evaluated for it; it is withheld"))?;
+            let answer = policy.ask(event.raw).map_err(|_| {
+                Reject::new(
+                    Reason::MaskFailed,
+                    "the mask policy can't be evaluated for it; it is withheld",
+                )
+            })?;
             match &*answer {
                 Answer::Drop => return Ok(Protected::Dropped),
                 Answer::Mask(masks) => heard(By::Opa, &opa::apply(masks, &mut node)),
@@ -106,7 +116,11 @@ impl Shield {
             let text = member.to_text();
             if text.len() > *most {
                 let begin = (0..=most / 2).rev().find(|i| text.is_char_boundary(*i)).unwrap_or(0);
-                let mut marker = format!("{{\"truncated\":true,\"bytes\":{},\"sha256\":\"{}\",\"begins\":", text.len(), hex(&Sha256::digest(&text)));
+                let mut marker = format!(
+                    "{{\"truncated\":true,\"bytes\":{},\"sha256\":\"{}\",\"begins\":",
+                    text.len(),
+                    hex(&Sha256::digest(&text))
+                );
                 let mut quoted = Vec::new();
                 json::push_string(&mut quoted, &text[..begin]);
                 marker.push_str(&String::from_utf8(quoted).expect("a JSON string is text"));
@@ -127,15 +141,23 @@ mod tests {
     #[test]
     fn what_is_too_long_says_what_it_was() {
         let shield = Shield { sizes: vec![("input", 40), ("result", 40)], ..Shield::default() };
-        let event =
-            format!(r#"{{"decision_id":"d","timestamp":"2026-11-24T12:00:00Z","input":{{"a":"{}"}},"result":true}}"#, "ä\"".replace('"', "\\\"").repeat(30));
+        let event = format!(
+            r#"{{"decision_id":"d","timestamp":"2026-11-24T12:00:00Z","input":{{"a":"{}"}},"result":true}}"#,
+            "ä\"".replace('"', "\\\"").repeat(30)
+        );
         let parsed = Event::parse(event.as_bytes()).unwrap();
-        let Protected::Changed(text) = shield.protect(&parsed, &mut Vec::new()).unwrap() else { panic!("nothing was cut") };
+        let Protected::Changed(text) = shield.protect(&parsed, &mut Vec::new()).unwrap() else {
+            panic!("nothing was cut")
+        };
         let value: serde_json::Value = serde_json::from_str(&text).unwrap();
         let input = parsed.input.unwrap();
         assert_eq!(value["input"]["bytes"], input.len());
         assert_eq!(value["input"]["sha256"], hex(&Sha256::digest(input)));
-        assert!(input.starts_with(value["input"]["begins"].as_str().unwrap()) && value["result"] == true, "{text}");
+        assert!(
+            input.starts_with(value["input"]["begins"].as_str().unwrap())
+                && value["result"] == true,
+            "{text}"
+        );
         assert_eq!(value["masked"], serde_json::json!(["/input"]));
     }
 }

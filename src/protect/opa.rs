@@ -32,7 +32,9 @@ pub enum MaskError {
     Rule(&'static str),
     #[error("the op of a mask rule is {0:?}; it must be remove or upsert")]
     Op(String),
-    #[error("the path of a mask rule is {0:?}; it must begin with /input, /result or /nd_builtin_cache")]
+    #[error(
+        "the path of a mask rule is {0:?}; it must begin with /input, /result or /nd_builtin_cache"
+    )]
     Path(String),
 }
 
@@ -96,7 +98,9 @@ impl Mask {
                 *root = Node::New(value.clone());
                 true
             }
-            Op::Upsert(value) => matches!(root.open(), Node::Object(_) | Node::Array(_)) && upsert(root, path, value),
+            Op::Upsert(value) => {
+                matches!(root.open(), Node::Object(_) | Node::Array(_)) && upsert(root, path, value)
+            }
         }
     }
 }
@@ -154,7 +158,9 @@ fn note(event: &mut Node<'_>, list: &str, paths: &[String]) {
 /// An index as Go's strconv.Atoi reads it, which takes a sign and leading zeros.
 fn index(part: &str) -> Option<usize> {
     let digits = part.strip_prefix('+').unwrap_or(part);
-    let zero = part.strip_prefix('-').is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|b| b == b'0'));
+    let zero = part
+        .strip_prefix('-')
+        .is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|b| b == b'0'));
     if zero {
         return Some(0);
     }
@@ -212,7 +218,19 @@ fn escape(part: &str) -> String {
     let mut out = String::with_capacity(part.len());
     for b in part.bytes() {
         match b {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' | b'$' | b'&' | b'+' | b':' | b'=' | b'@' => out.push(char::from(b)),
+            b'A'..=b'Z'
+            | b'a'..=b'z'
+            | b'0'..=b'9'
+            | b'-'
+            | b'_'
+            | b'.'
+            | b'~'
+            | b'$'
+            | b'&'
+            | b'+'
+            | b':'
+            | b'='
+            | b'@' => out.push(char::from(b)),
             b => out.push_str(&format!("%{b:02X}")),
         }
     }
@@ -222,7 +240,9 @@ fn escape(part: &str) -> String {
 /// Whether Go's url.PathUnescape takes it: each `%` is followed by two hex digits.
 fn unescapes(part: &str) -> bool {
     let bytes = part.as_bytes();
-    (0..bytes.len()).filter(|i| bytes[*i] == b'%').all(|i| bytes.get(i + 1..i + 3).is_some_and(|hex| hex.iter().all(u8::is_ascii_hexdigit)))
+    (0..bytes.len())
+        .filter(|i| bytes[*i] == b'%')
+        .all(|i| bytes.get(i + 1..i + 3).is_some_and(|hex| hex.iter().all(u8::is_ascii_hexdigit)))
 }
 
 #[cfg(test)]
@@ -249,7 +269,10 @@ mod tests {
                 json!(["/input/list/1/a"]),
                 r#"{"input":{"password":"x","list":[1,{},3],"keep":1.50},"result":{"allow":true},"erased":["/input/old","/input/list/1/a"]}"#,
             ),
-            (json!(["/input/list/7"]), r#"{"input":{"password":"x","list":[1,{"a":2},3],"keep":1.50},"result":{"allow":true},"erased":["/input/old"]}"#),
+            (
+                json!(["/input/list/7"]),
+                r#"{"input":{"password":"x","list":[1,{"a":2},3],"keep":1.50},"result":{"allow":true},"erased":["/input/old"]}"#,
+            ),
             (json!(["/input"]), r#"{"result":{"allow":true},"erased":["/input/old","/input"]}"#),
             (
                 json!([{"op": "upsert", "path": "/input/a/b", "value": {"c": [1]}}]),

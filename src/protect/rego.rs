@@ -49,7 +49,11 @@ fn changes(text: &str) -> bool {
                 at += 1;
             }
             b if b.is_ascii_alphabetic() || b == b'_' => {
-                let end = at + bytes[at..].iter().position(|b| !b.is_ascii_alphanumeric() && *b != b'_').unwrap_or(bytes.len() - at);
+                let end = at
+                    + bytes[at..]
+                        .iter()
+                        .position(|b| !b.is_ascii_alphanumeric() && *b != b'_')
+                        .unwrap_or(bytes.len() - at);
                 if CHANGING.contains(&&text[at..end]) {
                     return true;
                 }
@@ -63,7 +67,12 @@ fn changes(text: &str) -> bool {
 
 impl Policy {
     /// Compiles policies; `mask` and `drop` are where the rules are, such as data.system.log.mask. One of them has to be there.
-    pub fn new(policies: &[Source], data: &[Source], mask: &str, drop: &str) -> Result<Policy, String> {
+    pub fn new(
+        policies: &[Source],
+        data: &[Source],
+        mask: &str,
+        drop: &str,
+    ) -> Result<Policy, String> {
         let mut all = Policies::new(policies, data)?;
         let (mask_rule, drop_rule) = (all.rule(mask)?, all.rule(drop)?);
         if mask_rule.is_none() && drop_rule.is_none() {
@@ -106,23 +115,31 @@ mod tests {
     use super::*;
 
     fn policy(text: &str) -> Policy {
-        let source = Source { name: "mask.rego".into(), text: format!("package system.log\nimport rego.v1\n{text}") };
+        let source = Source {
+            name: "mask.rego".into(),
+            text: format!("package system.log\nimport rego.v1\n{text}"),
+        };
         Policy::new(&[source], &[], "data.system.log.mask", "data.system.log.drop").unwrap()
     }
 
     #[test]
     fn what_does_not_ask_is_asked_once() {
-        let constant =
-            policy("# input is not asked\nmask contains \"/input/password\"\nmask contains {\"op\": \"upsert\", \"path\": \"/input/a\", \"value\": `input`}");
+        let constant = policy(
+            "# input is not asked\nmask contains \"/input/password\"\nmask contains {\"op\": \"upsert\", \"path\": \"/input/a\", \"value\": `input`}",
+        );
         assert!(constant.is_constant());
         assert!(matches!(&*constant.ask("{}").unwrap(), Answer::Mask(masks) if masks.len() == 2));
-        assert!(!policy("mask contains \"/input/x\" if input.input.method == \"POST\"").is_constant());
+        assert!(
+            !policy("mask contains \"/input/x\" if input.input.method == \"POST\"").is_constant()
+        );
         assert!(!policy("mask contains \"/input/x\" if time.now_ns() > 0").is_constant());
     }
 
     #[test]
     fn answers_depend_on_the_event() {
-        let policy = policy("mask contains \"/input/x\" if input.input.method == \"POST\"\ndrop if input.path == \"healthz\"");
+        let policy = policy(
+            "mask contains \"/input/x\" if input.input.method == \"POST\"\ndrop if input.path == \"healthz\"",
+        );
         let ask = |event: &str| match &*policy.ask(event).unwrap() {
             Answer::Mask(masks) => Some(masks.len()),
             Answer::Drop => None,
@@ -148,7 +165,12 @@ mod tests {
         let conflict = policy("drop := true if input.a\ndrop := false if input.b");
         assert!(conflict.ask(r#"{"a":1,"b":1}"#).is_err());
         assert!(policy("mask contains \"labels\" if input.a").ask(r#"{"a":1}"#).is_err());
-        let source = Source { name: "x.rego".into(), text: "package x\nimport rego.v1\na := 1".into() };
-        assert!(Policy::new(&[source], &[], "data.system.log.mask", "data.system.log.drop").unwrap_err().contains("neither"));
+        let source =
+            Source { name: "x.rego".into(), text: "package x\nimport rego.v1\na := 1".into() };
+        assert!(
+            Policy::new(&[source], &[], "data.system.log.mask", "data.system.log.drop")
+                .unwrap_err()
+                .contains("neither")
+        );
     }
 }

@@ -15,8 +15,17 @@ use crate::decision::event::Event;
 use crate::decision::json;
 
 /// Members of a decision that rules may touch. Others say what was decided when, by which rules.
-pub const PARTS: [&str; 9] =
-    ["input", "result", "nd_builtin_cache", "request_context", "requested_by", "intermediate_results", "mapped_result", "custom", "query"];
+pub const PARTS: [&str; 9] = [
+    "input",
+    "result",
+    "nd_builtin_cache",
+    "request_context",
+    "requested_by",
+    "intermediate_results",
+    "mapped_result",
+    "custom",
+    "query",
+];
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Part {
@@ -31,7 +40,12 @@ pub struct Pattern(Vec<Part>);
 
 impl Pattern {
     pub fn parse(text: &str) -> Result<Pattern, String> {
-        let not = || format!("{text:?} is not a JSON pointer to a part of a decision; it begins with one of /{}", PARTS.join(", /"));
+        let not = || {
+            format!(
+                "{text:?} is not a JSON pointer to a part of a decision; it begins with one of /{}",
+                PARTS.join(", /")
+            )
+        };
         let rest = text.strip_prefix('/').ok_or_else(not)?;
         let part = |part: &str| match part {
             "*" => Part::Any,
@@ -44,7 +58,9 @@ impl Pattern {
             _ => return Err(not()),
         }
         if parts.last() == Some(&Part::Deep) {
-            return Err(format!("{text:?} ends with **, which stands for the parts between two names; end it with * or a name"));
+            return Err(format!(
+                "{text:?} ends with **, which stands for the parts between two names; end it with * or a name"
+            ));
         }
         Ok(Pattern(parts))
     }
@@ -76,7 +92,11 @@ impl Rule {
     pub fn apply(&self, decision: &Event<'_>, event: &mut Node<'_>) -> Done {
         let mut done = Done::default();
         if self.policy.as_ref().is_none_or(|p| p.is_match(&*decision.path)) {
-            let list = if matches!(self.action, Action::Erase) { &mut done.erased } else { &mut done.masked };
+            let list = if matches!(self.action, Action::Erase) {
+                &mut done.erased
+            } else {
+                &mut done.masked
+            };
             let act = Acting { action: &self.action, decision_id: &decision.decision_id };
             visit(event, &self.path.0, &act, &mut String::new(), list);
             done.note(event);
@@ -96,8 +116,16 @@ impl Redaction {
     /// An error says which of the pointers is wrong, too.
     pub fn parse(pointers: &[String]) -> Result<Redaction, (usize, String)> {
         let one = |(i, text): (usize, &String)| match text.strip_prefix("/docket/") {
-            Some(member) if OF_DOCKET.contains(&member) => Ok(Pattern(vec![Part::Name("docket".into()), Part::Name(member.into())])),
-            Some(_) => Err((i, format!("{text:?} is needed; of docket's own there may go {}", OF_DOCKET.join(", ")))),
+            Some(member) if OF_DOCKET.contains(&member) => {
+                Ok(Pattern(vec![Part::Name("docket".into()), Part::Name(member.into())]))
+            }
+            Some(_) => Err((
+                i,
+                format!(
+                    "{text:?} is needed; of docket's own there may go {}",
+                    OF_DOCKET.join(", ")
+                ),
+            )),
             None => Pattern::parse(text).map_err(|e| (i, e)),
         };
         pointers.iter().enumerate().map(one).collect::<Result<_, _>>().map(Redaction)
@@ -112,9 +140,19 @@ impl Redaction {
         let mut node = Node::Raw(text);
         let mut erased = Vec::new();
         for pattern in &self.0 {
-            visit(&mut node, &pattern.0, &Acting { action: &Action::Erase, decision_id: "" }, &mut String::new(), &mut erased);
+            visit(
+                &mut node,
+                &pattern.0,
+                &Acting { action: &Action::Erase, decision_id: "" },
+                &mut String::new(),
+                &mut erased,
+            );
         }
-        if erased.is_empty() { Cow::Borrowed(record) } else { Cow::Owned(node.to_text().into_bytes()) }
+        if erased.is_empty() {
+            Cow::Borrowed(record)
+        } else {
+            Cow::Owned(node.to_text().into_bytes())
+        }
     }
 }
 
@@ -124,7 +162,13 @@ struct Acting<'a> {
     decision_id: &'a str,
 }
 
-fn visit(node: &mut Node<'_>, parts: &[Part], act: &Acting<'_>, at: &mut String, done: &mut Vec<String>) {
+fn visit(
+    node: &mut Node<'_>,
+    parts: &[Part],
+    act: &Acting<'_>,
+    at: &mut String,
+    done: &mut Vec<String>,
+) {
     let Some((part, rest)) = parts.split_first() else { return };
     if !may_lead_on(node, parts) {
         return;
@@ -175,10 +219,16 @@ fn visit(node: &mut Node<'_>, parts: &[Part], act: &Acting<'_>, at: &mut String,
 
 /// Whether the last name of a pattern may stand in a text that was not opened yet. A name may be written with escapes.
 fn may_lead_on(node: &Node<'_>, parts: &[Part]) -> bool {
-    let (Node::Raw(text), Some(Part::Name(name))) = (node, parts.iter().rev().find(|p| matches!(p, Part::Name(_)))) else { return true };
+    let (Node::Raw(text), Some(Part::Name(name))) =
+        (node, parts.iter().rev().find(|p| matches!(p, Part::Name(_))))
+    else {
+        return true;
+    };
     // An index is no name in the text.
     let index = name.bytes().all(|b| b.is_ascii_digit());
-    index || memchr::memmem::find(text.as_bytes(), name.as_bytes()).is_some() || memchr::memchr(b'\\', text.as_bytes()).is_some()
+    index
+        || memchr::memmem::find(text.as_bytes(), name.as_bytes()).is_some()
+        || memchr::memchr(b'\\', text.as_bytes()).is_some()
 }
 
 pub(super) fn push(at: &mut String, name: &str) {
@@ -190,7 +240,11 @@ fn index(name: &str) -> Option<usize> {
     name.parse().ok()
 }
 
-pub(super) fn each<'a>(node: &mut Node<'a>, at: &mut String, take: &mut dyn FnMut(&mut Node<'a>, &mut String)) {
+pub(super) fn each<'a>(
+    node: &mut Node<'a>,
+    at: &mut String,
+    take: &mut dyn FnMut(&mut Node<'a>, &mut String),
+) {
     let length = at.len();
     match node.open() {
         Node::Object(members) => {
@@ -267,7 +321,10 @@ impl Acting<'_> {
             Action::Encrypt(key) => quoted(&key.seal(self.decision_id, at, &node.to_text())),
             Action::Truncate(length) => {
                 let text = node.to_text();
-                let Some(text) = json::as_str(&text).filter(|text| text.chars().count() > *length) else { return false };
+                let Some(text) = json::as_str(&text).filter(|text| text.chars().count() > *length)
+                else {
+                    return false;
+                };
                 let kept: String = text.chars().take(*length).collect();
                 quoted(&format!("{kept}… ({} bytes)", text.len()))
             }
@@ -283,8 +340,10 @@ mod tests {
 
     fn done(event: &str, path: &str, action: Action) -> String {
         let mut node = Node::Raw(event);
-        let decision = Event { raw: event, decision_id: "d1".into(), path: "a/b".into(), ..Event::default() };
-        Rule { path: Pattern::parse(path).unwrap(), policy: None, action }.apply(&decision, &mut node);
+        let decision =
+            Event { raw: event, decision_id: "d1".into(), path: "a/b".into(), ..Event::default() };
+        Rule { path: Pattern::parse(path).unwrap(), policy: None, action }
+            .apply(&decision, &mut node);
         node.to_text()
     }
 
@@ -299,16 +358,31 @@ mod tests {
             done(event, "/input/list/*", Action::Replace("null".into())),
             r#"{"input":{"a":{"token":"x"},"list":[null,null],"t\u006fken":"y"},"result":{"token":"z"},"masked":["/input/list/0","/input/list/1"]}"#
         );
-        assert_eq!(done(event, "/input/none/x", Action::Erase), event, "what leads nowhere changes nothing");
-        assert_eq!(done(r#"{"input":{"a/b":{"c~d":1}}}"#, "/input/a~1b/c~0d", Action::Erase), r#"{"input":{"a/b":{}},"erased":["/input/a~1b/c~0d"]}"#);
+        assert_eq!(
+            done(event, "/input/none/x", Action::Erase),
+            event,
+            "what leads nowhere changes nothing"
+        );
+        assert_eq!(
+            done(r#"{"input":{"a/b":{"c~d":1}}}"#, "/input/a~1b/c~0d", Action::Erase),
+            r#"{"input":{"a/b":{}},"erased":["/input/a~1b/c~0d"]}"#
+        );
     }
 
     #[test]
     fn pseudonyms_join_and_text_is_cut() {
         let key = hmac::Key::new(hmac::HMAC_SHA256, b"key");
-        let hashed = done(r#"{"input":{"a":"bob","b":"b\u006fb","c":"eve"}}"#, "/input/*", Action::Hash(key));
+        let hashed = done(
+            r#"{"input":{"a":"bob","b":"b\u006fb","c":"eve"}}"#,
+            "/input/*",
+            Action::Hash(key),
+        );
         let value: serde_json::Value = serde_json::from_str(&hashed).unwrap();
-        assert!(value["input"]["a"] == value["input"]["b"] && value["input"]["a"] != value["input"]["c"], "{hashed}");
+        assert!(
+            value["input"]["a"] == value["input"]["b"]
+                && value["input"]["a"] != value["input"]["c"],
+            "{hashed}"
+        );
         assert_eq!(value["input"]["a"].as_str().unwrap().len(), "hmac:".len() + 32);
         assert_eq!(
             done(r#"{"input":{"a":"äöü and more","b":7}}"#, "/input/*", Action::Truncate(3)),
@@ -318,7 +392,16 @@ mod tests {
 
     #[test]
     fn what_says_what_was_decided_is_not_touched() {
-        for path in ["", "/", "/decision_id", "/timestamp", "/bundles/x", "/**/token", "input/x", "/input/**"] {
+        for path in [
+            "",
+            "/",
+            "/decision_id",
+            "/timestamp",
+            "/bundles/x",
+            "/**/token",
+            "input/x",
+            "/input/**",
+        ] {
             assert!(Pattern::parse(path).is_err(), "{path}");
         }
     }
@@ -326,14 +409,22 @@ mod tests {
     #[test]
     fn one_sink_gets_less_and_still_a_docket_record() {
         let record = br#"{"decision_id":"d","input":{"a":1},"result":{"token":"t","allow":true},"@timestamp":"2026-11-24T12:00:00.000000000Z","docket":{"v":1,"verdict":"allow","reasons":[],"trace_id":"0af7651916cd43dd8448eb211c80319c","span_id":"b7ad6b7169203331","subject":"bob"}}"#;
-        let redaction = Redaction::parse(&["/input".into(), "/result/token".into(), "/docket/subject".into()]).unwrap();
+        let redaction =
+            Redaction::parse(&["/input".into(), "/result/token".into(), "/docket/subject".into()])
+                .unwrap();
         let less = redaction.apply(record);
         assert_eq!(
             std::str::from_utf8(&less).unwrap(),
             r#"{"decision_id":"d","result":{"allow":true},"@timestamp":"2026-11-24T12:00:00.000000000Z","docket":{"v":1,"verdict":"allow","reasons":[],"trace_id":"0af7651916cd43dd8448eb211c80319c","span_id":"b7ad6b7169203331"}}"#
         );
         crate::decision::record::Record::parse(&less).unwrap();
-        assert!(matches!(Redaction::parse(&["/nd_builtin_cache".into()]).unwrap().apply(record), Cow::Borrowed(_)));
-        assert_eq!(Redaction::parse(&["/input".into(), "/docket/trace_id".into()]).unwrap_err().0, 1);
+        assert!(matches!(
+            Redaction::parse(&["/nd_builtin_cache".into()]).unwrap().apply(record),
+            Cow::Borrowed(_)
+        ));
+        assert_eq!(
+            Redaction::parse(&["/input".into(), "/docket/trace_id".into()]).unwrap_err().0,
+            1
+        );
     }
 }

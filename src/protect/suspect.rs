@@ -74,7 +74,11 @@ impl Suspects {
                 Detector::PrivateKey => &["private key"],
                 Detector::AwsKey => &["AKIA", "ASIA", "ABIA", "ACCA"],
                 Detector::ApiToken => &TOKENS,
-                Detector::UrlPassword | Detector::Card | Detector::Email | Detector::Iban | Detector::Ssn => &[],
+                Detector::UrlPassword
+                | Detector::Card
+                | Detector::Email
+                | Detector::Iban
+                | Detector::Ssn => &[],
             };
             words.extend(its.iter().map(|word| (*word, Some(detector))));
         }
@@ -98,7 +102,10 @@ impl Suspects {
                 _ if bits & bit == bit => false,
                 None => hides(bytes, end),
                 Some(Detector::Named) => is_in_telling_name(text, start, end),
-                Some(Detector::Authorization) => begins(bytes, start) && bytes.get(end).is_some_and(|b| matches!(b, b' ' | b'\t' | b'\\')),
+                Some(Detector::Authorization) => {
+                    begins(bytes, start)
+                        && bytes.get(end).is_some_and(|b| matches!(b, b' ' | b'\t' | b'\\'))
+                }
                 Some(Detector::PrivateKey) => true,
                 Some(_) => begins(bytes, start) && &bytes[start..end] == word.as_bytes(),
             };
@@ -117,7 +124,8 @@ impl Suspects {
 impl Search {
     fn packed(words: &[(&str, Option<Detector>)]) -> Option<Search> {
         let mut config = packed::Config::new();
-        let mut builder = config.match_kind(MatchKind::LeftmostFirst).heuristic_pattern_limits(false).builder();
+        let mut builder =
+            config.match_kind(MatchKind::LeftmostFirst).heuristic_pattern_limits(false).builder();
         builder.extend(words.iter().map(|(word, _)| word.to_ascii_lowercase()));
         builder.build().map(Search::Packed)
     }
@@ -125,8 +133,12 @@ impl Search {
     /// Each word that is found, and where it begins and ends.
     fn each(&self, lower: &str, mut found: impl FnMut(usize, usize, usize)) {
         match self {
-            Search::Packed(search) => search.find_iter(lower).for_each(|m| found(m.pattern().as_usize(), m.start(), m.end())),
-            Search::Automaton(search) => search.find_iter(lower).for_each(|m| found(m.pattern().as_usize(), m.start(), m.end())),
+            Search::Packed(search) => search
+                .find_iter(lower)
+                .for_each(|m| found(m.pattern().as_usize(), m.start(), m.end())),
+            Search::Automaton(search) => search
+                .find_iter(lower)
+                .for_each(|m| found(m.pattern().as_usize(), m.start(), m.end())),
         }
     }
 
@@ -146,7 +158,9 @@ impl Search {
 /// Whether the escape that begins before a place stands for a character that any find may have. Go's encoder writes `<`, `>` and `&` so.
 fn hides(bytes: &[u8], at: usize) -> bool {
     let digits = bytes.get(at..at + 2).and_then(|digits| std::str::from_utf8(digits).ok());
-    let Some(code) = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) else { return true };
+    let Some(code) = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) else {
+        return true;
+    };
     !(code.is_ascii_control() || matches!(code, b'<' | b'>' | b'&' | b'\''))
 }
 
@@ -158,7 +172,9 @@ fn begins(bytes: &[u8], at: usize) -> bool {
 
 /// Where the escape ends (`\uXXXX`) that one of whose digits stands at a place.
 fn end_of_escape(bytes: &[u8], at: usize) -> Option<usize> {
-    let start = (2..6).filter_map(|back| at.checked_sub(back)).find(|start| bytes[*start..].starts_with(b"\\u"))?;
+    let start = (2..6)
+        .filter_map(|back| at.checked_sub(back))
+        .find(|start| bytes[*start..].starts_with(b"\\u"))?;
     // After an even number of them it is a backslash that is meant.
     let before = bytes[..start].iter().rev().take_while(|b| **b == b'\\').count();
     (before % 2 == 0).then_some(start + 6)
@@ -168,13 +184,17 @@ fn end_of_escape(bytes: &[u8], at: usize) -> Option<usize> {
 fn is_in_telling_name(text: &str, start: usize, end: usize) -> bool {
     let bytes = text.as_bytes();
     let far = end + 40;
-    let Some(close) = memchr::memchr(b'"', &bytes[end..bytes.len().min(far)]).map(|at| end + at) else { return false };
+    let Some(close) = memchr::memchr(b'"', &bytes[end..bytes.len().min(far)]).map(|at| end + at)
+    else {
+        return false;
+    };
     let mut after = bytes[close + 1..].iter().filter(|b| !b.is_ascii_whitespace());
     if !matches!((after.next(), after.next()), (Some(b':'), Some(b'"' | b'['))) {
         return false;
     }
     let near = start.saturating_sub(40);
-    memchr::memrchr(b'"', &bytes[near..start]).is_some_and(|at| is_telling(&text[near + at + 1..close]))
+    memchr::memrchr(b'"', &bytes[near..start])
+        .is_some_and(|at| is_telling(&text[near + at + 1..close]))
 }
 
 /// The shortest number that is looked for: that of social security.
@@ -220,7 +240,8 @@ fn numbers_between(bytes: &[u8], start: usize, end: usize) -> u16 {
                 bits |= Detector::Ssn.bit();
             }
         }
-        if at >= 2 && bytes[at - 2..at].iter().all(u8::is_ascii_uppercase) && begins(bytes, at - 2) {
+        if at >= 2 && bytes[at - 2..at].iter().all(u8::is_ascii_uppercase) && begins(bytes, at - 2)
+        {
             bits |= Detector::Iban.bit();
         }
         at = end;
@@ -256,19 +277,30 @@ fn is_word(b: u8) -> bool {
 
 impl Groups {
     fn of(bytes: &[u8], start: usize, end: usize) -> Groups {
-        let groups = bytes[start..end].split(|b| !b.is_ascii_digit()).map(|group| (group.len(), group[0])).collect();
-        Groups { groups, begins: start == 0 || bytes[start - 1] != b'_' && begins(bytes, start), ends: !bytes.get(end).is_some_and(|b| is_word(*b)) }
+        let groups = bytes[start..end]
+            .split(|b| !b.is_ascii_digit())
+            .map(|group| (group.len(), group[0]))
+            .collect();
+        Groups {
+            groups,
+            begins: start == 0 || bytes[start - 1] != b'_' && begins(bytes, start),
+            ends: !bytes.get(end).is_some_and(|b| is_word(*b)),
+        }
     }
 
     /// Whether groups that follow each other, and stand apart from words, fit.
     fn some(&self, fits: impl Fn(&[(usize, u8)]) -> bool) -> bool {
-        let (first, last) = (usize::from(!self.begins), self.groups.len() - usize::from(!self.ends));
+        let (first, last) =
+            (usize::from(!self.begins), self.groups.len() - usize::from(!self.ends));
         // No number of any kind has more groups than digits.
         (first..last).any(|i| (i + 1..=last.min(i + 19)).any(|j| fits(&self.groups[i..j])))
     }
 
     fn may_be_card(&self) -> bool {
-        self.some(|groups| (b'2'..=b'6').contains(&groups[0].1) && (12..=19).contains(&groups.iter().map(|g| g.0).sum::<usize>()))
+        self.some(|groups| {
+            (b'2'..=b'6').contains(&groups[0].1)
+                && (12..=19).contains(&groups.iter().map(|g| g.0).sum::<usize>())
+        })
     }
 
     fn may_be_ssn(&self) -> bool {
@@ -282,17 +314,30 @@ mod tests {
 
     #[test]
     fn both_searches_find_the_same() {
-        let words: Vec<_> = TOKENS.into_iter().chain(TELLING).chain([ESCAPE, "bearer", "eyJ", "private key"]).map(|word| (word, None)).collect();
+        let words: Vec<_> = TOKENS
+            .into_iter()
+            .chain(TELLING)
+            .chain([ESCAPE, "bearer", "eyJ", "private key"])
+            .map(|word| (word, None))
+            .collect();
         let suspects = |search| Suspects { words: words.clone(), search, on: u16::MAX };
-        let (Some(packed), automaton) = (Search::packed(&words), Search::automaton(&words)) else { return };
+        let (Some(packed), automaton) = (Search::packed(&words), Search::automaton(&words)) else {
+            return;
+        };
         let (packed, automaton) = (suspects(packed), suspects(automaton));
         let places = |suspects: &Suspects, text: &str| {
             let mut all = Vec::new();
-            suspects.search.each(&text.to_ascii_lowercase(), |word, start, end| all.push((word, start, end)));
+            suspects
+                .search
+                .each(&text.to_ascii_lowercase(), |word, start, end| all.push((word, start, end)));
             all
         };
         for (i, (word, _)) in words.iter().enumerate() {
-            for text in [word.to_string(), format!("{}{word}{}", "ab".repeat(i), "-".repeat(i)), words[i..].iter().map(|w| w.0).collect()] {
+            for text in [
+                word.to_string(),
+                format!("{}{word}{}", "ab".repeat(i), "-".repeat(i)),
+                words[i..].iter().map(|w| w.0).collect(),
+            ] {
                 assert_eq!(places(&packed, &text), places(&automaton, &text), "{text}");
                 assert!(!places(&packed, &text).is_empty());
             }

@@ -21,13 +21,23 @@ impl<'a> Node<'a> {
     pub fn open(&mut self) -> &mut Node<'a> {
         let opened = match self {
             Node::Raw(raw) => match raw.as_bytes().first() {
-                Some(b'{') => Node::Object(json::members(raw).map(|m| (Name::Borrowed(m.name), Node::Raw(m.value))).collect()),
+                Some(b'{') => Node::Object(
+                    json::members(raw)
+                        .map(|m| (Name::Borrowed(m.name), Node::Raw(m.value)))
+                        .collect(),
+                ),
                 Some(b'[') => Node::Array(json::elements(raw).map(Node::Raw).collect()),
                 _ => return self,
             },
             Node::New(text) => match text.as_bytes().first() {
-                Some(b'{') => Node::Object(json::members(text).map(|m| (Name::Owned(m.name.to_owned()), Node::New(m.value.to_owned()))).collect()),
-                Some(b'[') => Node::Array(json::elements(text).map(|e| Node::New(e.to_owned())).collect()),
+                Some(b'{') => Node::Object(
+                    json::members(text)
+                        .map(|m| (Name::Owned(m.name.to_owned()), Node::New(m.value.to_owned())))
+                        .collect(),
+                ),
+                Some(b'[') => {
+                    Node::Array(json::elements(text).map(|e| Node::New(e.to_owned())).collect())
+                }
                 _ => return self,
             },
             Node::Object(_) | Node::Array(_) => return self,
@@ -42,9 +52,15 @@ impl<'a> Node<'a> {
     }
 
     /// The member of an object, or the element of an array by what `index` reads of the name.
-    pub fn child(&mut self, name: &str, index: impl Fn(&str) -> Option<usize>) -> Option<&mut Node<'a>> {
+    pub fn child(
+        &mut self,
+        name: &str,
+        index: impl Fn(&str) -> Option<usize>,
+    ) -> Option<&mut Node<'a>> {
         match self.open() {
-            Node::Object(members) => members.iter_mut().find(|(n, _)| is_named(n, name)).map(|(_, node)| node),
+            Node::Object(members) => {
+                members.iter_mut().find(|(n, _)| is_named(n, name)).map(|(_, node)| node)
+            }
             Node::Array(elements) => elements.get_mut(index(name)?),
             _ => None,
         }
@@ -123,7 +139,10 @@ mod tests {
         let mut node = Node::Raw(doc);
         node.member("a").unwrap().member("bA").unwrap().open();
         node.member("a").unwrap().set("new \"one\"", Node::New("true".into()));
-        assert_eq!(node.to_text(), r#"{"a":{"n":1.0e+2,"b\u0041":[1,2],"new \"one\"":true},"c":[{"x":12345678901234567890123}, null ]}"#);
+        assert_eq!(
+            node.to_text(),
+            r#"{"a":{"n":1.0e+2,"b\u0041":[1,2],"new \"one\"":true},"c":[{"x":12345678901234567890123}, null ]}"#
+        );
         assert!(node.remove("c") && !node.remove("c"));
         assert_eq!(node.member("a").unwrap().member("n"), Some(&mut Node::Raw("1.0e+2")));
     }

@@ -65,13 +65,20 @@ struct Event {
 impl Encoder {
     pub fn new(config: &model::Cloudwatch) -> Encoder {
         // The template was checked when the file was loaded.
-        Encoder { stream: source::template(&config.stream).unwrap_or_default(), namespace: config.emf_namespace.clone() }
+        Encoder {
+            stream: source::template(&config.stream).unwrap_or_default(),
+            namespace: config.emf_namespace.clone(),
+        }
     }
 
     fn stream(&self, record: &Record<'_>) -> String {
         let text: String = self.stream.iter().map(|part| part.value(record)).collect();
         // A stream's name has neither of these, 512 characters at most, and at least one.
-        let name: String = text.chars().map(|c| if matches!(c, ':' | '*') || c.is_control() { '_' } else { c }).take(512).collect();
+        let name: String = text
+            .chars()
+            .map(|c| if matches!(c, ':' | '*') || c.is_control() { '_' } else { c })
+            .take(512)
+            .collect();
         if name.is_empty() { "unknown".into() } else { name }
     }
 
@@ -92,11 +99,19 @@ impl Encoder {
         for (i, record) in batch.iter().enumerate() {
             let message = self.message(record);
             if message.len() + EVENT > REQUEST {
-                let reason = format!("an event of {} bytes is larger than CloudWatch takes ({} bytes)", message.len(), REQUEST - EVENT);
+                let reason = format!(
+                    "an event of {} bytes is larger than CloudWatch takes ({} bytes)",
+                    message.len(),
+                    REQUEST - EVENT
+                );
                 refused.push((i, Refusal { status: 413, reason }));
                 continue;
             }
-            streams.entry(self.stream(record)).or_default().push(Event { record: i, millis: record.timestamp.div_euclid(1_000_000), message });
+            streams.entry(self.stream(record)).or_default().push(Event {
+                record: i,
+                millis: record.timestamp.div_euclid(1_000_000),
+                message,
+            });
         }
         let mut puts = Vec::new();
         for (stream, mut events) in streams {
@@ -129,7 +144,11 @@ fn pack(stream: &str, events: &[Event], puts: &mut Vec<Put>) {
             out.push(b'}');
         }
         out.push(b']');
-        puts.push(Put { stream: stream.to_owned(), events: out.into(), records: now.iter().map(|e| e.record).collect() });
+        puts.push(Put {
+            stream: stream.to_owned(),
+            events: out.into(),
+            records: now.iter().map(|e| e.record).collect(),
+        });
         rest = later;
     }
 }
@@ -137,7 +156,10 @@ fn pack(stream: &str, events: &[Event], puts: &mut Vec<Put>) {
 /// Makes an event carry metrics (embedded metric format), unless the decision has members of these names.
 /// <https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html>
 fn embed(record: &Record<'_>, namespace: &str, out: &mut Vec<u8>) {
-    if ["_aws", "Service", "Policy", "Verdict", "Decisions", "Duration"].iter().any(|name| record.get(name).is_some()) {
+    if ["_aws", "Service", "Policy", "Verdict", "Decisions", "Duration"]
+        .iter()
+        .any(|name| record.get(name).is_some())
+    {
         return;
     }
     let mut metrics = vec![json!({ "Name": "Decisions", "Unit": "Count" })];
@@ -149,7 +171,11 @@ fn embed(record: &Record<'_>, namespace: &str, out: &mut Vec<u8>) {
         "CloudWatchMetrics": [{ "Namespace": namespace, "Dimensions": [["Service", "Verdict"], ["Service", "Policy", "Verdict"]], "Metrics": metrics }],
     });
     let mut text = format!(",\"_aws\":{about}");
-    for (name, value) in [("Service", &*record.service), ("Policy", &*record.policy), ("Verdict", record.verdict.as_str())] {
+    for (name, value) in [
+        ("Service", &*record.service),
+        ("Policy", &*record.policy),
+        ("Verdict", record.verdict.as_str()),
+    ] {
         let _ = write!(text, ",\"{name}\":{}", Value::from(value));
     }
     text.push_str(",\"Decisions\":1");
@@ -182,15 +208,23 @@ fn retry(cause: Cause, detail: impl Into<String>) -> Outcome {
 impl Api {
     pub fn new(config: &model::Cloudwatch) -> Result<Api, HttpError> {
         let client = Client::new(&config.tls, None, &BTreeMap::new(), config.delivery.timeout.0)?;
-        Ok(Api { client, config: config.clone(), resolved: OnceCell::new(), credentials: Mutex::default() })
+        Ok(Api {
+            client,
+            config: config.clone(),
+            resolved: OnceCell::new(),
+            credentials: Mutex::default(),
+        })
     }
 
     /// Region and source of credentials: asked for once they are needed, since an instance's metadata may be slow to come up.
     async fn resolved(&self) -> Result<&Resolved, Outcome> {
         let resolve = async || {
-            let provider = aws_smithy_http_client::tls::Provider::Rustls(aws_smithy_http_client::tls::rustls_provider::CryptoMode::Ring);
+            let provider = aws_smithy_http_client::tls::Provider::Rustls(
+                aws_smithy_http_client::tls::rustls_provider::CryptoMode::Ring,
+            );
             let http = aws_smithy_http_client::Builder::new().tls_provider(provider).build_https();
-            let mut loader = aws_config::defaults(aws_config::BehaviorVersion::latest()).http_client(http);
+            let mut loader =
+                aws_config::defaults(aws_config::BehaviorVersion::latest()).http_client(http);
             if let Some(profile) = &self.config.profile {
                 loader = loader.profile_name(profile);
             }
@@ -199,27 +233,42 @@ impl Api {
             }
             let config = loader.load().await;
             let Some(region) = config.region().map(ToString::to_string) else {
-                return Err(retry(Cause::Misconfigured, "no region is known; set region in the pipeline file, or AWS_REGION"));
+                return Err(retry(
+                    Cause::Misconfigured,
+                    "no region is known; set region in the pipeline file, or AWS_REGION",
+                ));
             };
             let Some(provider) = config.credentials_provider() else {
                 return Err(retry(Cause::Credentials, "no source of AWS credentials is known"));
             };
             let suffix = if region.starts_with("cn-") { ".cn" } else { "" };
-            let endpoint = self.config.endpoint.clone().unwrap_or_else(|| format!("https://logs.{region}.amazonaws.com{suffix}"));
-            Ok(Resolved { endpoint: format!("{}/", endpoint.trim_end_matches('/')), region, provider })
+            let endpoint = self
+                .config
+                .endpoint
+                .clone()
+                .unwrap_or_else(|| format!("https://logs.{region}.amazonaws.com{suffix}"));
+            Ok(Resolved {
+                endpoint: format!("{}/", endpoint.trim_end_matches('/')),
+                region,
+                provider,
+            })
         };
         self.resolved.get_or_try_init(resolve).await
     }
 
     async fn credentials(&self, resolved: &Resolved) -> Result<Credentials, Outcome> {
         let mut kept = self.credentials.lock().await;
-        let soon = SystemTime::UNIX_EPOCH + Duration::from_nanos(now() as u64) + Duration::from_secs(300);
-        if let Some(credentials) = kept.as_ref().filter(|c| c.expiry().is_none_or(|expiry| expiry > soon)) {
+        let soon =
+            SystemTime::UNIX_EPOCH + Duration::from_nanos(now() as u64) + Duration::from_secs(300);
+        if let Some(credentials) =
+            kept.as_ref().filter(|c| c.expiry().is_none_or(|expiry| expiry > soon))
+        {
             return Ok(credentials.clone());
         }
         // The error tells which sources were tried, and no secret.
         let got = resolved.provider.provide_credentials().await.map_err(|error| {
-            let source = std::error::Error::source(&error).map_or_else(String::new, |e| format!(": {e}"));
+            let source =
+                std::error::Error::source(&error).map_or_else(String::new, |e| format!(": {e}"));
             retry(Cause::Credentials, format!("no AWS credentials: {error}{source}"))
         })?;
         Ok(kept.insert(got).clone())
@@ -230,8 +279,11 @@ impl Api {
         let resolved = self.resolved().await?;
         let credentials = self.credentials(resolved).await?;
         let target = format!("Logs_20140328.{operation}");
-        let headers = [("content-type", "application/x-amz-json-1.1"), ("x-amz-target", target.as_str())];
-        let wrong = |error: &dyn std::fmt::Display| retry(Cause::Misconfigured, format!("the request can't be signed: {error}"));
+        let headers =
+            [("content-type", "application/x-amz-json-1.1"), ("x-amz-target", target.as_str())];
+        let wrong = |error: &dyn std::fmt::Display| {
+            retry(Cause::Misconfigured, format!("the request can't be signed: {error}"))
+        };
         let identity = credentials.into();
         let params = aws_sigv4::sign::v4::SigningParams::builder()
             .identity(&identity)
@@ -242,8 +294,15 @@ impl Api {
             .build()
             .map_err(|e| wrong(&e))?
             .into();
-        let signable = SignableRequest::new("POST", &resolved.endpoint, headers.iter().copied(), SignableBody::Bytes(&body)).map_err(|e| wrong(&e))?;
-        let (signed, _) = aws_sigv4::http_request::sign(signable, &params).map_err(|e| wrong(&e))?.into_parts();
+        let signable = SignableRequest::new(
+            "POST",
+            &resolved.endpoint,
+            headers.iter().copied(),
+            SignableBody::Bytes(&body),
+        )
+        .map_err(|e| wrong(&e))?;
+        let (signed, _) =
+            aws_sigv4::http_request::sign(signable, &params).map_err(|e| wrong(&e))?.into_parts();
         let mut request = self.client.request(reqwest::Method::POST, &resolved.endpoint);
         for (name, value) in headers.into_iter().chain(signed.headers()) {
             request = request.header(name, value);
@@ -264,9 +323,17 @@ impl Api {
         let group = &self.config.group;
         let made = self.unless_there("CreateLogGroup", json!({ "logGroupName": group })).await?;
         if let Some(days) = self.config.retention_days.filter(|_| made) {
-            self.call("PutRetentionPolicy", json!({ "logGroupName": group, "retentionInDays": days }).to_string().into()).await?;
+            self.call(
+                "PutRetentionPolicy",
+                json!({ "logGroupName": group, "retentionInDays": days }).to_string().into(),
+            )
+            .await?;
         }
-        self.unless_there("CreateLogStream", json!({ "logGroupName": group, "logStreamName": stream })).await?;
+        self.unless_there(
+            "CreateLogStream",
+            json!({ "logGroupName": group, "logStreamName": stream }),
+        )
+        .await?;
         tracing::info!(group, stream, "log stream created");
         Ok(())
     }
@@ -274,9 +341,15 @@ impl Api {
     async fn unless_there(&self, operation: &str, body: Value) -> Result<bool, Outcome> {
         match self.call(operation, body.to_string().into()).await {
             Ok(_) => Ok(true),
-            Err(Outcome::Refused(refusal)) if refusal.reason.starts_with("ResourceAlreadyExistsException") => Ok(false),
+            Err(Outcome::Refused(refusal))
+                if refusal.reason.starts_with("ResourceAlreadyExistsException") =>
+            {
+                Ok(false)
+            }
             // A name that CloudWatch does not take, say: the stream is missing for good, and so an outage.
-            Err(Outcome::Refused(refusal)) => Err(retry(Cause::Misconfigured, format!("{operation}: {}", refusal.reason))),
+            Err(Outcome::Refused(refusal)) => {
+                Err(retry(Cause::Misconfigured, format!("{operation}: {}", refusal.reason)))
+            }
             Err(outcome) => Err(outcome),
         }
     }
@@ -288,7 +361,11 @@ fn meaning(status: reqwest::StatusCode, after: Option<Duration>, answer: &[u8]) 
     let kind = content["__type"].as_str().unwrap_or_default();
     let kind = kind.rsplit('#').next().unwrap_or_default();
     let cause = match kind {
-        "ThrottlingException" | "Throttling" | "TooManyRequestsException" | "LimitExceededException" | "RequestLimitExceeded" => Cause::Throttled,
+        "ThrottlingException"
+        | "Throttling"
+        | "TooManyRequestsException"
+        | "LimitExceededException"
+        | "RequestLimitExceeded" => Cause::Throttled,
         "UnrecognizedClientException"
         | "InvalidSignatureException"
         | "ExpiredTokenException"
@@ -302,24 +379,39 @@ fn meaning(status: reqwest::StatusCode, after: Option<Duration>, answer: &[u8]) 
         | "SignatureDoesNotMatch"
         | "NotAuthorized"
         | "OptInRequired" => Cause::Credentials,
-        "ServiceUnavailableException" | "ServiceUnavailable" | "InternalFailure" | "InternalServerError" | "OperationAbortedException" => Cause::Server,
+        "ServiceUnavailableException"
+        | "ServiceUnavailable"
+        | "InternalFailure"
+        | "InternalServerError"
+        | "OperationAbortedException" => Cause::Server,
         "" => return super::http::meaning(status, after, answer),
         _ if status.is_server_error() => Cause::Server,
         kind => {
-            let message = content["message"].as_str().or(content["Message"].as_str()).unwrap_or_default();
+            let message =
+                content["message"].as_str().or(content["Message"].as_str()).unwrap_or_default();
             let reason = format!("{kind}: {message}").chars().take(1000).collect();
             return Outcome::Refused(Refusal { status: status.as_u16(), reason });
         }
     };
-    Outcome::Retry(Retry { cause, detail: format!("the service answered {} {kind}", status.as_u16()), after })
+    Outcome::Retry(Retry {
+        cause,
+        detail: format!("the service answered {} {kind}", status.as_u16()),
+        after,
+    })
 }
 
 /// What became of the records of a request that was answered with 200.
 fn accepted(answer: &Value, records: usize) -> Vec<One> {
     let info = &answer["rejectedLogEventsInfo"];
     let at = |name: &str| info[name].as_u64().and_then(|n| usize::try_from(n).ok());
-    let (too_old, expired, too_new) = (at("tooOldLogEventEndIndex"), at("expiredLogEventEndIndex"), at("tooNewLogEventStartIndex"));
-    let refused = |reason: &str| One::Refused(Refusal { status: 200, reason: format!("rejectedLogEventsInfo: {reason}") });
+    let (too_old, expired, too_new) = (
+        at("tooOldLogEventEndIndex"),
+        at("expiredLogEventEndIndex"),
+        at("tooNewLogEventStartIndex"),
+    );
+    let refused = |reason: &str| {
+        One::Refused(Refusal { status: 200, reason: format!("rejectedLogEventsInfo: {reason}") })
+    };
     // The ends are exclusive, the start is inclusive.
     let one = |i: usize| {
         if too_old.is_some_and(|end| i < end) {
@@ -346,18 +438,25 @@ impl Cloudwatch {
     }
 
     async fn put(&self, put: &Put) -> Result<Vec<One>, Outcome> {
-        let mut body = json!({ "logGroupName": self.api.config.group, "logStreamName": put.stream }).to_string().into_bytes();
+        let mut body =
+            json!({ "logGroupName": self.api.config.group, "logStreamName": put.stream })
+                .to_string()
+                .into_bytes();
         body.truncate(body.len() - 1);
         body.extend_from_slice(b",\"logEvents\":");
         body.extend_from_slice(&put.events);
         body.push(b'}');
         let body = Bytes::from(body);
         let mut answer = self.api.call("PutLogEvents", body.clone()).await;
-        if matches!(&answer, Err(Outcome::Refused(r)) if r.reason.starts_with("ResourceNotFoundException")) {
+        if matches!(&answer, Err(Outcome::Refused(r)) if r.reason.starts_with("ResourceNotFoundException"))
+        {
             if !self.api.config.create {
                 return Err(retry(
                     Cause::Misconfigured,
-                    format!("log group {} or stream {} is missing, and create is false", self.api.config.group, put.stream),
+                    format!(
+                        "log group {} or stream {} is missing, and create is false",
+                        self.api.config.group, put.stream
+                    ),
                 ));
             }
             self.api.create(&put.stream).await?;
@@ -365,7 +464,9 @@ impl Cloudwatch {
         }
         match answer {
             Ok(answer) => Ok(accepted(&answer, put.records.len())),
-            Err(Outcome::Refused(r)) if r.reason.starts_with("DataAlreadyAcceptedException") => Ok(vec![One::Delivered; put.records.len()]),
+            Err(Outcome::Refused(r)) if r.reason.starts_with("DataAlreadyAcceptedException") => {
+                Ok(vec![One::Delivered; put.records.len()])
+            }
             Err(outcome) => Err(outcome),
         }
     }
@@ -401,10 +502,16 @@ impl Sink for Cloudwatch {
                 }
                 // The request as a whole; if it is all there is, it is halved.
                 Err(outcome) if body.puts.len() == 1 && body.refused.is_empty() => return outcome,
-                Err(Outcome::Refused(refusal)) if put.records.len() == 1 => each[put.records[0]] = One::Refused(refusal),
+                Err(Outcome::Refused(refusal)) if put.records.len() == 1 => {
+                    each[put.records[0]] = One::Refused(refusal)
+                }
                 Err(_) => {
                     // Sent again by itself, it will be.
-                    let again = Retry { cause: Cause::Server, detail: "a request was refused as a whole".into(), after: None };
+                    let again = Retry {
+                        cause: Cause::Server,
+                        detail: "a request was refused as a whole".into(),
+                        after: None,
+                    };
                     put.records.iter().for_each(|i| each[*i] = One::Retry(again.clone()));
                 }
             }
@@ -413,7 +520,9 @@ impl Sink for Cloudwatch {
             return Outcome::Delivered;
         }
         match outage {
-            Some(retry) if each.iter().all(|one| matches!(one, One::Retry(_))) => Outcome::Retry(retry),
+            Some(retry) if each.iter().all(|one| matches!(one, One::Retry(_))) => {
+                Outcome::Retry(retry)
+            }
             _ => Outcome::Each(each),
         }
     }
@@ -429,7 +538,13 @@ mod tests {
         docs.iter()
             .map(|doc| {
                 let mut raw = Vec::new();
-                docket::write(&Decision::parse(doc.as_bytes()).unwrap(), &[], None, &Rules::default(), &mut raw);
+                docket::write(
+                    &Decision::parse(doc.as_bytes()).unwrap(),
+                    &[],
+                    None,
+                    &Rules::default(),
+                    &mut raw,
+                );
                 raw
             })
             .collect()
@@ -443,7 +558,10 @@ mod tests {
     }
 
     fn encoder(emf: Option<&str>) -> Encoder {
-        Encoder { stream: source::template("{service}").unwrap(), namespace: emf.map(str::to_owned) }
+        Encoder {
+            stream: source::template("{service}").unwrap(),
+            namespace: emf.map(str::to_owned),
+        }
     }
 
     fn encoded(docs: &[String], emf: Option<&str>) -> Body {
@@ -466,11 +584,14 @@ mod tests {
             decision(4, "a", "2026-11-25T12:00:00Z", 0),
         ];
         let body = encoded(&docs, None);
-        let shape: Vec<(&str, &[usize])> = body.puts.iter().map(|p| (p.stream.as_str(), p.records.as_slice())).collect();
+        let shape: Vec<(&str, &[usize])> =
+            body.puts.iter().map(|p| (p.stream.as_str(), p.records.as_slice())).collect();
         assert_eq!(shape, [("a", &[2, 0, 4][..]), ("a", &[3][..]), ("b", &[1][..])]);
-        let times: Vec<i64> = events(&body.puts[0]).iter().map(|e| e["timestamp"].as_i64().unwrap()).collect();
+        let times: Vec<i64> =
+            events(&body.puts[0]).iter().map(|e| e["timestamp"].as_i64().unwrap()).collect();
         assert!(times.is_sorted() && times[2] - times[0] < SPAN_MS);
-        let message: Value = serde_json::from_str(events(&body.puts[2])[0]["message"].as_str().unwrap()).unwrap();
+        let message: Value =
+            serde_json::from_str(events(&body.puts[2])[0]["message"].as_str().unwrap()).unwrap();
         assert_eq!(message["decision_id"], "d1");
     }
 
@@ -480,16 +601,29 @@ mod tests {
         let small = raw[0].len();
         // Two events that together fill a request exactly, and one byte more.
         for (more, requests) in [(0, 1), (1, 2)] {
-            let docs = [decision(0, "a", "2026-11-24T12:00:00Z", REQUEST - 2 * (small + EVENT) + more), decision(1, "a", "2026-11-24T12:00:00Z", 0)];
+            let docs = [
+                decision(0, "a", "2026-11-24T12:00:00Z", REQUEST - 2 * (small + EVENT) + more),
+                decision(1, "a", "2026-11-24T12:00:00Z", 0),
+            ];
             assert_eq!(encoded(&docs, None).puts.len(), requests, "{more}");
         }
         // Vector 2394: one event as large as it may be, and one byte more.
-        let fits = |more: usize| encoded(&[decision(0, "a", "2026-11-24T12:00:00Z", REQUEST - small - EVENT + more)], None);
+        let fits = |more: usize| {
+            encoded(
+                &[decision(0, "a", "2026-11-24T12:00:00Z", REQUEST - small - EVENT + more)],
+                None,
+            )
+        };
         assert_eq!((fits(0).puts.len(), fits(0).refused.len()), (1, 0));
         assert_eq!((fits(1).puts.len(), fits(1).refused[0].1.status), (0, 413));
-        let many: Vec<String> = (0..EVENTS + 1).map(|i| decision(i, "a", "2026-11-24T12:00:00Z", 0)).collect();
+        let many: Vec<String> =
+            (0..EVENTS + 1).map(|i| decision(i, "a", "2026-11-24T12:00:00Z", 0)).collect();
         let raw = records(&many);
-        let events: Vec<Event> = raw.iter().enumerate().map(|(i, _)| Event { record: i, millis: 0, message: b"{}".to_vec() }).collect();
+        let events: Vec<Event> = raw
+            .iter()
+            .enumerate()
+            .map(|(i, _)| Event { record: i, millis: 0, message: b"{}".to_vec() })
+            .collect();
         let mut puts = Vec::new();
         pack("a", &events, &mut puts);
         assert_eq!(puts.iter().map(|p| p.records.len()).collect::<Vec<_>>(), [EVENTS, 1]);
@@ -504,7 +638,10 @@ mod tests {
         };
         assert_eq!(kinds(json!(null), 3), "...");
         assert_eq!(kinds(json!({ "tooOldLogEventEndIndex": 2 }), 5), "xx...");
-        assert_eq!(kinds(json!({ "expiredLogEventEndIndex": 1, "tooNewLogEventStartIndex": 3 }), 5), "x..xx");
+        assert_eq!(
+            kinds(json!({ "expiredLogEventEndIndex": 1, "tooNewLogEventStartIndex": 3 }), 5),
+            "x..xx"
+        );
         assert_eq!(kinds(json!({ "tooNewLogEventStartIndex": 0 }), 2), "xx");
     }
 
@@ -526,19 +663,23 @@ mod tests {
         assert_eq!(cause(503, "ServiceUnavailableException"), "server");
         assert_eq!(cause(500, "SomethingNew"), "server");
         assert_eq!(cause(400, "InvalidParameterException"), "InvalidParameterException: why");
-        assert!(matches!(meaning(reqwest::StatusCode::UNAUTHORIZED, None, b"proxy"), Outcome::Retry(r) if r.cause == Cause::Credentials));
+        assert!(
+            matches!(meaning(reqwest::StatusCode::UNAUTHORIZED, None, b"proxy"), Outcome::Retry(r) if r.cause == Cause::Credentials)
+        );
     }
 
     #[test]
     fn events_carry_metrics_when_told_unless_the_decision_has_these_names() {
         let body = encoded(&[decision(0, "a", "2026-11-24T12:00:00Z", 0)], Some("docket"));
-        let message: Value = serde_json::from_str(events(&body.puts[0])[0]["message"].as_str().unwrap()).unwrap();
+        let message: Value =
+            serde_json::from_str(events(&body.puts[0])[0]["message"].as_str().unwrap()).unwrap();
         assert_eq!(message["_aws"]["CloudWatchMetrics"][0]["Namespace"], "docket");
         assert_eq!(
             (&message["Service"], &message["Verdict"], &message["Decisions"], &message["Duration"]),
             (&json!("a"), &json!("allow"), &json!(1), &json!(1.5))
         );
-        let own = r#"{"decision_id":"d","timestamp":"2026-11-24T12:00:00Z","Service":"mine"}"#.to_owned();
+        let own =
+            r#"{"decision_id":"d","timestamp":"2026-11-24T12:00:00Z","Service":"mine"}"#.to_owned();
         let body = encoded(&[own], Some("docket"));
         assert!(!String::from_utf8_lossy(&body.puts[0].events).contains("_aws"));
     }

@@ -23,7 +23,9 @@ pub fn document(record: &Record<'_>, out: &mut Vec<u8>) {
     let raw = record.raw;
     let mut copied = 0;
     for name in ["input", "result"] {
-        let Some(value) = record.get(name).filter(|v| !v.starts_with('{') && *v != "null") else { continue };
+        let Some(value) = record.get(name).filter(|v| !v.starts_with('{') && *v != "null") else {
+            continue;
+        };
         // Where the value stands in the record, of which it is a slice. `input` comes before `result` or
         // after it; a second pass handles the order.
         let at = value.as_ptr() as usize - raw.as_ptr() as usize;
@@ -54,7 +56,9 @@ fn document_by_member(record: &Record<'_>, out: &mut Vec<u8>) {
         out.push(b'"');
         out.extend_from_slice(member.name.as_bytes());
         out.extend_from_slice(b"\":");
-        let wrap = matches!(&*member.key(), "input" | "result") && !member.value.starts_with('{') && member.value != "null";
+        let wrap = matches!(&*member.key(), "input" | "result")
+            && !member.value.starts_with('{')
+            && member.value != "null";
         if wrap {
             wrapped(member.value, out);
         } else {
@@ -76,7 +80,11 @@ fn ecs(record: &Record<'_>, out: &mut Vec<u8>) {
             Verdict::Error => ("error", "failure"),
             Verdict::Undefined | Verdict::Finding => ("info", "unknown"),
         };
-        let (class, dataset) = if record.verdict == Verdict::Finding { ("alert", "docket.finding") } else { ("event", "opa.decision") };
+        let (class, dataset) = if record.verdict == Verdict::Finding {
+            ("alert", "docket.finding")
+        } else {
+            ("event", "opa.decision")
+        };
         out.extend_from_slice(b",\"event\":{\"kind\":\"");
         out.extend_from_slice(class.as_bytes());
         out.extend_from_slice(b"\",\"dataset\":\"");
@@ -154,8 +162,17 @@ pub struct Body {
 
 impl Elasticsearch {
     pub fn new(config: &model::Elasticsearch) -> Result<Elasticsearch, HttpError> {
-        let client = Client::new(&config.tls, config.auth.as_ref(), &config.headers, config.delivery.timeout.0)?;
-        Ok(Elasticsearch { client, url: format!("{}/{}/_bulk", config.url.trim_end_matches('/'), config.index), compression: config.compression })
+        let client = Client::new(
+            &config.tls,
+            config.auth.as_ref(),
+            &config.headers,
+            config.delivery.timeout.0,
+        )?;
+        Ok(Elasticsearch {
+            client,
+            url: format!("{}/{}/_bulk", config.url.trim_end_matches('/'), config.index),
+            compression: config.compression,
+        })
     }
 }
 
@@ -177,7 +194,11 @@ impl Sink for Elasticsearch {
 
     async fn send(&self, body: &Body) -> Outcome {
         let encoding = (self.compression == HttpCompression::Gzip).then_some("gzip");
-        match self.client.post(&self.url, "application/x-ndjson", encoding, body.bytes.clone()).await {
+        match self
+            .client
+            .post(&self.url, "application/x-ndjson", encoding, body.bytes.clone())
+            .await
+        {
             Ok(answer) => read_answer(&answer, body.records),
             Err(outcome) => outcome,
         }
@@ -214,7 +235,9 @@ pub fn read_answer(answer: &[u8], records: usize) -> Outcome {
     if !parsed.errors {
         return Outcome::Delivered;
     }
-    let Ok(items) = serde_json::from_str::<Vec<Item>>(parsed.items.get()) else { return unreadable() };
+    let Ok(items) = serde_json::from_str::<Vec<Item>>(parsed.items.get()) else {
+        return unreadable();
+    };
     if items.len() != records {
         return unreadable();
     }
@@ -222,8 +245,21 @@ pub fn read_answer(answer: &[u8], records: usize) -> Outcome {
 }
 
 fn one(item: &ItemResult) -> One {
-    let text = |name: &str| item.error.as_ref().and_then(|e| e.get(name)).and_then(|t| t.as_str()).unwrap_or_default().to_owned();
-    let retry = |cause: Cause| One::Retry(Retry { cause, detail: format!("{} {}", item.status, text("type")), after: None });
+    let text = |name: &str| {
+        item.error
+            .as_ref()
+            .and_then(|e| e.get(name))
+            .and_then(|t| t.as_str())
+            .unwrap_or_default()
+            .to_owned()
+    };
+    let retry = |cause: Cause| {
+        One::Retry(Retry {
+            cause,
+            detail: format!("{} {}", item.status, text("type")),
+            after: None,
+        })
+    };
     match item.status {
         200 | 201 | 409 => One::Delivered,
         401 | 403 => retry(Cause::Credentials),
@@ -231,7 +267,10 @@ fn one(item: &ItemResult) -> One {
         404 => retry(Cause::Misconfigured),
         408 | 429 => retry(Cause::Throttled),
         500.. => retry(Cause::Server),
-        status => One::Refused(Refusal { status, reason: format!("{}: {}", text("type"), text("reason")) }),
+        status => One::Refused(Refusal {
+            status,
+            reason: format!("{}: {}", text("type"), text("reason")),
+        }),
     }
 }
 
@@ -244,7 +283,13 @@ mod tests {
 
     fn documented(doc: &str) -> String {
         let mut raw = Vec::new();
-        docket::write(&Event::parse(doc.as_bytes()).unwrap(), &[], None, &Rules::default(), &mut raw);
+        docket::write(
+            &Event::parse(doc.as_bytes()).unwrap(),
+            &[],
+            None,
+            &Rules::default(),
+            &mut raw,
+        );
         let mut out = Vec::new();
         document(&Record::parse(&raw).unwrap(), &mut out);
         json::check(&out).unwrap();
@@ -264,9 +309,18 @@ mod tests {
     fn values_that_flattened_cannot_take_are_wrapped_whatever_their_order() {
         let base = r#""decision_id":"d1","timestamp":"2026-11-24T12:48:50Z""#;
         for (members, wanted) in [
-            (r#""result":"x","input":true"#, vec![r#""result":{"value":"x"}"#, r#""input":{"value":true}"#]),
-            (r#""input":7,"result":[]"#, vec![r#""input":{"value":7}"#, r#""result":{"value":[]}"#]),
-            (r#""input":{"a":1},"result":{"allow":true}"#, vec![r#""input":{"a":1}"#, r#""result":{"allow":true}"#]),
+            (
+                r#""result":"x","input":true"#,
+                vec![r#""result":{"value":"x"}"#, r#""input":{"value":true}"#],
+            ),
+            (
+                r#""input":7,"result":[]"#,
+                vec![r#""input":{"value":7}"#, r#""result":{"value":[]}"#],
+            ),
+            (
+                r#""input":{"a":1},"result":{"allow":true}"#,
+                vec![r#""input":{"a":1}"#, r#""result":{"allow":true}"#],
+            ),
             (r#""input":null"#, vec![r#""input":null"#]),
         ] {
             let doc = documented(&format!("{{{base},{members}}}"));
@@ -278,8 +332,14 @@ mod tests {
 
     #[test]
     fn names_of_the_original_win_over_ecs_names() {
-        let doc = documented(r#"{"decision_id":"d1","timestamp":"2026-11-24T12:48:50Z","event":"mine","service":1}"#);
-        assert!(doc.contains(r#""event":"mine""#) && !doc.contains(r#""event":{"#) && doc.contains(r#""service":1"#));
+        let doc = documented(
+            r#"{"decision_id":"d1","timestamp":"2026-11-24T12:48:50Z","event":"mine","service":1}"#,
+        );
+        assert!(
+            doc.contains(r#""event":"mine""#)
+                && !doc.contains(r#""event":{"#)
+                && doc.contains(r#""service":1"#)
+        );
     }
 
     #[test]
@@ -291,7 +351,13 @@ mod tests {
         let Outcome::Each(items) = read_answer(answer, 4) else { panic!() };
         assert_eq!(items[..2], [One::Delivered, One::Delivered]);
         assert!(matches!(&items[2], One::Retry(r) if r.cause == Cause::Throttled));
-        assert_eq!(items[3], One::Refused(Refusal { status: 400, reason: "mapper_parsing_exception: failed to parse".into() }));
+        assert_eq!(
+            items[3],
+            One::Refused(Refusal {
+                status: 400,
+                reason: "mapper_parsing_exception: failed to parse".into()
+            })
+        );
         assert_eq!(read_answer(br#"{"took":1,"errors":false,"items":[]}"#, 9), Outcome::Delivered);
         assert!(matches!(read_answer(b"<html>", 1), Outcome::Retry(_)));
         assert!(matches!(read_answer(br#"{"errors":true,"items":[]}"#, 1), Outcome::Retry(_)));

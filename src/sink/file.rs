@@ -31,7 +31,9 @@ impl File {
         }
         let file = match &mut *open {
             Some(file) => file,
-            None => open.insert(tokio::fs::OpenOptions::new().create(true).append(true).open(&self.path).await?),
+            None => open.insert(
+                tokio::fs::OpenOptions::new().create(true).append(true).open(&self.path).await?,
+            ),
         };
         let before = file.metadata().await?.len();
         let written = async {
@@ -69,7 +71,11 @@ impl Sink for File {
     async fn send(&self, body: &Vec<u8>) -> Outcome {
         match self.write(body).await {
             Ok(()) => Outcome::Delivered,
-            Err(e) => Outcome::Retry(Retry { cause: Cause::Server, detail: format!("{}: {e}", self.path.display()), after: None }),
+            Err(e) => Outcome::Retry(Retry {
+                cause: Cause::Server,
+                detail: format!("{}: {e}", self.path.display()),
+                after: None,
+            }),
         }
     }
 }

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
-use reqwest::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use reqwest::header::{
+    AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
+};
 use reqwest::{Certificate, Identity, Response, StatusCode};
 
 use super::{Cause, Outcome, Refusal, Retry};
@@ -42,10 +44,14 @@ pub fn read(path: &Path) -> Result<Vec<u8>, HttpError> {
 }
 
 /// Credentials and further headers, as header fields; secrets are marked sensitive, so that no debug output shows them.
-pub fn headers(auth: Option<&Auth>, extra: &BTreeMap<String, Secret>) -> Result<HeaderMap, HttpError> {
+pub fn headers(
+    auth: Option<&Auth>,
+    extra: &BTreeMap<String, Secret>,
+) -> Result<HeaderMap, HttpError> {
     let mut headers = HeaderMap::new();
     let secret = |name: &str, text: &str| {
-        let mut value = HeaderValue::from_str(text).map_err(|_| HttpError::Header { name: name.to_owned() })?;
+        let mut value =
+            HeaderValue::from_str(text).map_err(|_| HttpError::Header { name: name.to_owned() })?;
         value.set_sensitive(true);
         Ok::<_, HttpError>(value)
     };
@@ -53,17 +59,27 @@ pub fn headers(auth: Option<&Auth>, extra: &BTreeMap<String, Secret>) -> Result<
         None => {}
         Some(Auth::Basic(basic)) => {
             let pair = format!("{}:{}", basic.username.expose(), basic.password.expose());
-            headers.insert(AUTHORIZATION, secret("authorization", &format!("Basic {}", base64(pair.as_bytes())))?);
+            headers.insert(
+                AUTHORIZATION,
+                secret("authorization", &format!("Basic {}", base64(pair.as_bytes())))?,
+            );
         }
         Some(Auth::Bearer(bearer)) => {
-            headers.insert(AUTHORIZATION, secret("authorization", &format!("Bearer {}", bearer.token.expose()))?);
+            headers.insert(
+                AUTHORIZATION,
+                secret("authorization", &format!("Bearer {}", bearer.token.expose()))?,
+            );
         }
         Some(Auth::ApiKey(key)) => {
-            headers.insert(AUTHORIZATION, secret("authorization", &format!("ApiKey {}", key.key.expose()))?);
+            headers.insert(
+                AUTHORIZATION,
+                secret("authorization", &format!("ApiKey {}", key.key.expose()))?,
+            );
         }
     }
     for (name, value) in extra {
-        let field = HeaderName::from_bytes(name.as_bytes()).map_err(|_| HttpError::Header { name: name.clone() })?;
+        let field = HeaderName::from_bytes(name.as_bytes())
+            .map_err(|_| HttpError::Header { name: name.clone() })?;
         headers.insert(field, secret(name, value.expose())?);
     }
     Ok(headers)
@@ -75,7 +91,12 @@ fn base64(bytes: &[u8]) -> String {
 }
 
 impl Client {
-    pub fn new(tls: &Tls, auth: Option<&Auth>, extra: &BTreeMap<String, Secret>, timeout: Duration) -> Result<Client, HttpError> {
+    pub fn new(
+        tls: &Tls,
+        auth: Option<&Auth>,
+        extra: &BTreeMap<String, Secret>,
+        timeout: Duration,
+    ) -> Result<Client, HttpError> {
         let mut builder = reqwest::Client::builder()
             .user_agent(concat!("docket/", env!("CARGO_PKG_VERSION")))
             .default_headers(headers(auth, extra)?)
@@ -85,8 +106,11 @@ impl Client {
             .redirect(reqwest::redirect::Policy::none())
             .tcp_nodelay(true);
         if let Some(path) = &tls.ca_file {
-            let authorities = Certificate::from_pem_bundle(&read(path)?).ok().filter(|c| !c.is_empty());
-            builder = builder.tls_certs_only(authorities.ok_or_else(|| HttpError::Pem { path: path.to_path_buf() })?);
+            let authorities =
+                Certificate::from_pem_bundle(&read(path)?).ok().filter(|c| !c.is_empty());
+            builder = builder.tls_certs_only(
+                authorities.ok_or_else(|| HttpError::Pem { path: path.to_path_buf() })?,
+            );
         }
         match (&tls.cert_file, &tls.key_file) {
             (None, None) => {}
@@ -94,7 +118,10 @@ impl Client {
                 let mut pem = read(cert)?;
                 pem.push(b'\n');
                 pem.extend(read(key)?);
-                builder = builder.identity(Identity::from_pem(&pem).map_err(|_| HttpError::Pem { path: cert.to_path_buf() })?);
+                builder = builder.identity(
+                    Identity::from_pem(&pem)
+                        .map_err(|_| HttpError::Pem { path: cert.to_path_buf() })?,
+                );
             }
             _ => return Err(HttpError::HalfIdentity),
         }
@@ -105,7 +132,13 @@ impl Client {
     }
 
     /// Posts a body; the content of a 2xx answer, or what the answer means.
-    pub async fn post(&self, url: &str, content_type: &'static str, encoding: Option<&'static str>, body: Bytes) -> Result<Vec<u8>, Outcome> {
+    pub async fn post(
+        &self,
+        url: &str,
+        content_type: &'static str,
+        encoding: Option<&'static str>,
+        body: Bytes,
+    ) -> Result<Vec<u8>, Outcome> {
         let mut request = self.client.post(url).header(CONTENT_TYPE, content_type).body(body);
         if let Some(encoding) = encoding {
             request = request.header(CONTENT_ENCODING, encoding);
@@ -115,7 +148,10 @@ impl Client {
     }
 
     /// Sends a request of `request`: status, Retry-After, content. An error is an outage.
-    pub async fn send(&self, request: reqwest::RequestBuilder) -> Result<(StatusCode, Option<Duration>, Vec<u8>), Outcome> {
+    pub async fn send(
+        &self,
+        request: reqwest::RequestBuilder,
+    ) -> Result<(StatusCode, Option<Duration>, Vec<u8>), Outcome> {
         let response = request.send().await.map_err(|e| broken(&e))?;
         let status = response.status();
         let after = retry_after(&response);
@@ -182,7 +218,8 @@ pub fn meaning(status: StatusCode, after: Option<Duration>, answer: &[u8]) -> Ou
         500.. => Cause::Server,
         300..=399 | 404 | 405 => Cause::Misconfigured,
         status => {
-            let reason: String = String::from_utf8_lossy(answer).trim().chars().take(1000).collect();
+            let reason: String =
+                String::from_utf8_lossy(answer).trim().chars().take(1000).collect();
             return Outcome::Refused(Refusal { status, reason });
         }
     };
@@ -192,7 +229,10 @@ pub fn meaning(status: StatusCode, after: Option<Duration>, answer: &[u8]) -> Ou
 /// Gzip at level 1: at this data's size the CPU matters more than the last bytes.
 pub fn gzip(plain: &[u8]) -> Vec<u8> {
     use std::io::Write;
-    let mut encoder = flate2::write::GzEncoder::new(Vec::with_capacity(plain.len() / 4), flate2::Compression::fast());
+    let mut encoder = flate2::write::GzEncoder::new(
+        Vec::with_capacity(plain.len() / 4),
+        flate2::Compression::fast(),
+    );
     encoder.write_all(plain).expect("writing to memory does not fail");
     encoder.finish().expect("writing to memory does not fail")
 }
@@ -203,7 +243,8 @@ mod tests {
 
     #[test]
     fn statuses_say_outage_or_refusal() {
-        let cause = |status: u16| match meaning(StatusCode::from_u16(status).unwrap(), None, b"why") {
+        let cause = |status: u16| match meaning(StatusCode::from_u16(status).unwrap(), None, b"why")
+        {
             Outcome::Retry(retry) => retry.cause.as_str(),
             Outcome::Refused(refusal) => {
                 assert_eq!(refusal.reason, "why");
@@ -241,8 +282,13 @@ mod tests {
 
     #[test]
     fn credentials_are_sent_and_never_shown() {
-        let auth = Auth::Basic(crate::pipeline::model::Basic { username: Secret::new("u"), password: Secret::new("canary") });
-        let headers = headers(Some(&auth), &BTreeMap::from([("X-Key".to_owned(), Secret::new("canary"))])).unwrap();
+        let auth = Auth::Basic(crate::pipeline::model::Basic {
+            username: Secret::new("u"),
+            password: Secret::new("canary"),
+        });
+        let headers =
+            headers(Some(&auth), &BTreeMap::from([("X-Key".to_owned(), Secret::new("canary"))]))
+                .unwrap();
         assert_eq!(headers[AUTHORIZATION], "Basic dTpjYW5hcnk=");
         assert!(!format!("{headers:?}").contains("canary"));
     }

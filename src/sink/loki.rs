@@ -23,13 +23,19 @@ pub struct Encoder {
 impl Encoder {
     pub fn new(config: &model::Loki) -> Encoder {
         // Sources were checked when the file was loaded.
-        let labels = config.labels.iter().filter_map(|(name, source)| Some((name.clone(), source::label(name, source).ok()?)));
+        let labels = config
+            .labels
+            .iter()
+            .filter_map(|(name, source)| Some((name.clone(), source::label(name, source).ok()?)));
         Encoder { labels: labels.collect() }
     }
 
     /// The labels of a record's stream; an empty value is no label.
     pub fn labels(&self, record: &Record<'_>) -> Vec<(&str, String)> {
-        let values = self.labels.iter().map(|(name, source)| (name.as_str(), source.value(record).into_owned()));
+        let values = self
+            .labels
+            .iter()
+            .map(|(name, source)| (name.as_str(), source.value(record).into_owned()));
         values.filter(|(_, value)| !value.is_empty()).collect()
     }
 
@@ -95,7 +101,8 @@ impl Encoder {
 
 /// Appends an `EntryAdapter` as field 2 of its stream.
 fn entry(record: &Record<'_>, out: &mut Vec<u8>) {
-    let (seconds, nanos) = (record.timestamp.div_euclid(1_000_000_000), record.timestamp.rem_euclid(1_000_000_000));
+    let (seconds, nanos) =
+        (record.timestamp.div_euclid(1_000_000_000), record.timestamp.rem_euclid(1_000_000_000));
     let mut time = Vec::with_capacity(16);
     wire::number(&mut time, 1, seconds as u64);
     wire::number(&mut time, 2, nanos as u64);
@@ -103,11 +110,21 @@ fn entry(record: &Record<'_>, out: &mut Vec<u8>) {
     push_hex(&mut trace, &record.trace_id.to_bytes());
     let mut span = Vec::with_capacity(16);
     push_hex(&mut span, &record.span_id.to_bytes());
-    let metadata: [(&str, &[u8]); 4] =
-        [("decision_id", record.decision_id.as_bytes()), ("policy", record.policy.as_bytes()), ("span_id", &span), ("trace_id", &trace)];
-    let pair_len = |name: &str, value: &[u8]| wire::field_len(name.len()) + wire::field_len(value.len());
-    let metadata_len: usize = metadata.iter().map(|(name, value)| wire::field_len(pair_len(name, value))).sum();
-    wire::header(out, 2, wire::field_len(time.len()) + wire::field_len(record.raw.len()) + metadata_len);
+    let metadata: [(&str, &[u8]); 4] = [
+        ("decision_id", record.decision_id.as_bytes()),
+        ("policy", record.policy.as_bytes()),
+        ("span_id", &span),
+        ("trace_id", &trace),
+    ];
+    let pair_len =
+        |name: &str, value: &[u8]| wire::field_len(name.len()) + wire::field_len(value.len());
+    let metadata_len: usize =
+        metadata.iter().map(|(name, value)| wire::field_len(pair_len(name, value))).sum();
+    wire::header(
+        out,
+        2,
+        wire::field_len(time.len()) + wire::field_len(record.raw.len()) + metadata_len,
+    );
     wire::bytes(out, 1, &time);
     wire::bytes(out, 2, record.raw.as_bytes());
     for (name, value) in metadata {
@@ -127,10 +144,18 @@ impl Loki {
     pub fn new(config: &model::Loki) -> Result<Loki, HttpError> {
         let mut headers = config.headers.clone();
         if let Some(tenant) = &config.tenant {
-            headers.insert("X-Scope-OrgID".into(), crate::pipeline::secrets::Secret::new(tenant.as_str()));
+            headers.insert(
+                "X-Scope-OrgID".into(),
+                crate::pipeline::secrets::Secret::new(tenant.as_str()),
+            );
         }
-        let client = Client::new(&config.tls, config.auth.as_ref(), &headers, config.delivery.timeout.0)?;
-        Ok(Loki { encoder: Encoder::new(config), client, url: format!("{}/loki/api/v1/push", config.url.trim_end_matches('/')) })
+        let client =
+            Client::new(&config.tls, config.auth.as_ref(), &headers, config.delivery.timeout.0)?;
+        Ok(Loki {
+            encoder: Encoder::new(config),
+            client,
+            url: format!("{}/loki/api/v1/push", config.url.trim_end_matches('/')),
+        })
     }
 }
 
@@ -175,18 +200,34 @@ mod tests {
         });
         let records: Vec<Record> = docs.iter().map(|d| Record::parse(d).unwrap()).collect();
         let labels = [("service", "service"), ("verdict", "verdict"), ("env", "=prod")];
-        let encoder = Encoder { labels: labels.iter().map(|(n, s)| (n.to_string(), source::label(n, s).unwrap())).collect() };
+        let encoder = Encoder {
+            labels: labels
+                .iter()
+                .map(|(n, s)| (n.to_string(), source::label(n, s).unwrap()))
+                .collect(),
+        };
         let request = PushRequest::decode(&*encoder.push_request(&records)).unwrap();
 
-        let streams: Vec<_> = request.streams.iter().map(|s| (s.labels.as_str(), s.entries.len())).collect();
-        assert_eq!(streams, [(r#"{service="a\"\n", verdict="allow", env="prod"}"#, 2), (r#"{service="b\"\n", verdict="deny", env="prod"}"#, 1)]);
+        let streams: Vec<_> =
+            request.streams.iter().map(|s| (s.labels.as_str(), s.entries.len())).collect();
+        assert_eq!(
+            streams,
+            [
+                (r#"{service="a\"\n", verdict="allow", env="prod"}"#, 2),
+                (r#"{service="b\"\n", verdict="deny", env="prod"}"#, 1)
+            ]
+        );
         let entry = &request.streams[1].entries[0];
         assert_eq!(entry.line.as_bytes(), docs[1]);
         let time = entry.timestamp.as_ref().unwrap();
         assert_eq!((time.seconds, time.nanos), (1_795_524_530, 7));
-        let metadata: Vec<_> = entry.metadata.iter().map(|m| (m.name.as_str(), m.value.as_str())).collect();
+        let metadata: Vec<_> =
+            entry.metadata.iter().map(|m| (m.name.as_str(), m.value.as_str())).collect();
         assert_eq!(metadata[..2], [("decision_id", "d-b"), ("policy", "p/allow")]);
-        assert_eq!(metadata.iter().map(|m| m.0).collect::<Vec<_>>(), ["decision_id", "policy", "span_id", "trace_id"]);
+        assert_eq!(
+            metadata.iter().map(|m| m.0).collect::<Vec<_>>(),
+            ["decision_id", "policy", "span_id", "trace_id"]
+        );
     }
 
     #[test]

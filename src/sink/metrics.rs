@@ -22,11 +22,23 @@ impl Metrics {
 pub fn tally(batch: &[Record<'_>]) -> Tally {
     let mut tally = Tally::default();
     for record in batch.iter().filter(|r| r.verdict != Verdict::Finding) {
-        let exemplar = |value| Exemplar { trace_id: record.trace_id, span_id: record.span_id, at: record.timestamp, value };
-        let series = Series { service: record.service.to_string(), policy: record.policy.to_string(), verdict: record.verdict, revision: record.revision() };
+        let exemplar = |value| Exemplar {
+            trace_id: record.trace_id,
+            span_id: record.span_id,
+            at: record.timestamp,
+            value,
+        };
+        let series = Series {
+            service: record.service.to_string(),
+            policy: record.policy.to_string(),
+            verdict: record.verdict,
+            revision: record.revision(),
+        };
         let (count, denied) = tally.counts.entry(series).or_default();
         if *count == 0 {
-            let bundles = record.revisions().into_iter().map(|(bundle, revision)| [record.service.to_string(), bundle.into_owned(), revision.into_owned()]);
+            let bundles = record.revisions().into_iter().map(|(bundle, revision)| {
+                [record.service.to_string(), bundle.into_owned(), revision.into_owned()]
+            });
             tally.bundles.extend(bundles);
         }
         *count += 1;
@@ -35,7 +47,11 @@ pub fn tally(batch: &[Record<'_>]) -> Tally {
         }
         if let Some(duration) = record.duration {
             let seconds = duration as f64 / 1e9;
-            tally.durations.entry((record.service.to_string(), record.policy.to_string())).or_default().add(seconds, exemplar(seconds));
+            tally
+                .durations
+                .entry((record.service.to_string(), record.policy.to_string()))
+                .or_default()
+                .add(seconds, exemplar(seconds));
         }
     }
     tally

@@ -8,13 +8,21 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::{Buf, BufMut, Bytes};
-use opentelemetry_proto::tonic::collector::logs::v1::{ExportLogsServiceRequest, ExportLogsServiceResponse};
-use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
-use opentelemetry_proto::tonic::common::v1::{AnyValue, ArrayValue, InstrumentationScope, KeyValue, any_value::Value};
+use opentelemetry_proto::tonic::collector::logs::v1::{
+    ExportLogsServiceRequest, ExportLogsServiceResponse,
+};
+use opentelemetry_proto::tonic::collector::trace::v1::{
+    ExportTraceServiceRequest, ExportTraceServiceResponse,
+};
+use opentelemetry_proto::tonic::common::v1::{
+    AnyValue, ArrayValue, InstrumentationScope, KeyValue, any_value::Value,
+};
 use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs, SeverityNumber};
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::span::{Event, Link, SpanKind};
-use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Status, status::StatusCode};
+use opentelemetry_proto::tonic::trace::v1::{
+    ResourceSpans, ScopeSpans, Span, Status, status::StatusCode,
+};
 use prost::Message;
 use tonic::codec::{Codec, CompressionEncoding, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
@@ -55,17 +63,33 @@ pub mod names {
 const MAX_RULE_EVENTS: usize = 32;
 
 fn text(key: impl Into<String>, value: impl Into<String>) -> KeyValue {
-    KeyValue { key: key.into(), value: Some(AnyValue { value: Some(Value::StringValue(value.into())) }), ..Default::default() }
+    KeyValue {
+        key: key.into(),
+        value: Some(AnyValue { value: Some(Value::StringValue(value.into())) }),
+        ..Default::default()
+    }
 }
 
 fn integer(key: impl Into<String>, value: u64) -> KeyValue {
     let value = i64::try_from(value).unwrap_or(i64::MAX);
-    KeyValue { key: key.into(), value: Some(AnyValue { value: Some(Value::IntValue(value)) }), ..Default::default() }
+    KeyValue {
+        key: key.into(),
+        value: Some(AnyValue { value: Some(Value::IntValue(value)) }),
+        ..Default::default()
+    }
 }
 
 fn texts(key: &str, raw: &str) -> KeyValue {
-    let values = json::elements(raw).filter_map(json::as_str).map(|s| AnyValue { value: Some(Value::StringValue(s.into_owned())) });
-    KeyValue { key: key.into(), value: Some(AnyValue { value: Some(Value::ArrayValue(ArrayValue { values: values.collect() })) }), ..Default::default() }
+    let values = json::elements(raw)
+        .filter_map(json::as_str)
+        .map(|s| AnyValue { value: Some(Value::StringValue(s.into_owned())) });
+    KeyValue {
+        key: key.into(),
+        value: Some(AnyValue {
+            value: Some(Value::ArrayValue(ArrayValue { values: values.collect() })),
+        }),
+        ..Default::default()
+    }
 }
 
 fn attributes(record: &Record<'_>) -> Vec<KeyValue> {
@@ -79,7 +103,11 @@ fn attributes(record: &Record<'_>) -> Vec<KeyValue> {
     if record.reasons != "[]" {
         all.push(texts(names::REASONS, record.reasons));
     }
-    for (name, value) in [(names::SUBJECT, &record.subject), (names::ACTION, &record.action), (names::RESOURCE, &record.resource)] {
+    for (name, value) in [
+        (names::SUBJECT, &record.subject),
+        (names::ACTION, &record.action),
+        (names::RESOURCE, &record.resource),
+    ] {
         if !value.is_empty() {
             all.push(text(name, &**value));
         }
@@ -91,7 +119,9 @@ fn attributes(record: &Record<'_>) -> Vec<KeyValue> {
         all.push(text(format!("{}{bundle}.revision", names::BUNDLE), revision));
     }
     for metric in record.get("metrics").into_iter().flat_map(json::members) {
-        if let (Some(name), Some(value)) = (metric.name.strip_prefix("timer_"), json::as_u64(metric.value)) {
+        if let (Some(name), Some(value)) =
+            (metric.name.strip_prefix("timer_"), json::as_u64(metric.value))
+        {
             all.push(integer(format!("{}{name}", names::TIMER), value));
         }
     }
@@ -107,23 +137,44 @@ fn times(record: &Record<'_>) -> (u64, u64) {
 /// A decision as a span: a child of the span that asked.
 pub fn span(record: &Record<'_>) -> Span {
     let (start, end) = times(record);
-    let events = record.get("rule_labels").into_iter().flat_map(json::elements).take(MAX_RULE_EVENTS).map(|labels| {
-        let attributes = json::members(labels).map(|m| text(format!("{}{}", names::LABEL, m.key()), json::as_str(m.value).unwrap_or(m.value.into())));
-        Event { time_unix_nano: end, name: names::RULE.into(), attributes: attributes.collect(), dropped_attributes_count: 0 }
-    });
+    let events =
+        record.get("rule_labels").into_iter().flat_map(json::elements).take(MAX_RULE_EVENTS).map(
+            |labels| {
+                let attributes = json::members(labels).map(|m| {
+                    text(
+                        format!("{}{}", names::LABEL, m.key()),
+                        json::as_str(m.value).unwrap_or(m.value.into()),
+                    )
+                });
+                Event {
+                    time_unix_nano: end,
+                    name: names::RULE.into(),
+                    attributes: attributes.collect(),
+                    dropped_attributes_count: 0,
+                }
+            },
+        );
     let links = record.links.into_iter().flat_map(json::elements).filter_map(|link| {
         let id = |name: &str| json::get(link, name).and_then(json::as_str);
         Some(Link {
             trace_id: ids::trace_id(&id("trace_id")?)?.to_bytes().to_vec(),
-            span_id: id("span_id").and_then(|s| ids::span_id(&s)).map(|s| s.to_bytes().to_vec()).unwrap_or_default(),
+            span_id: id("span_id")
+                .and_then(|s| ids::span_id(&s))
+                .map(|s| s.to_bytes().to_vec())
+                .unwrap_or_default(),
             ..Default::default()
         })
     });
     // A denial is a correct answer; only an evaluation that failed is an error.
     let status = match record.verdict {
-        Verdict::Error => {
-            Status { code: StatusCode::Error as i32, message: json::elements(record.reasons).next().and_then(json::as_str).unwrap_or_default().into_owned() }
-        }
+        Verdict::Error => Status {
+            code: StatusCode::Error as i32,
+            message: json::elements(record.reasons)
+                .next()
+                .and_then(json::as_str)
+                .unwrap_or_default()
+                .into_owned(),
+        },
         _ => Status::default(),
     };
     Span {
@@ -165,7 +216,10 @@ pub fn log_record(record: &Record<'_>) -> LogRecord {
 }
 
 /// Groups records by the OPA that decided: service and instance.
-fn by_resource<'r, 'a, T>(batch: &'r [Record<'a>], make: impl Fn(&'r Record<'a>) -> T) -> Vec<(Resource, Vec<T>)> {
+fn by_resource<'r, 'a, T>(
+    batch: &'r [Record<'a>],
+    make: impl Fn(&'r Record<'a>) -> T,
+) -> Vec<(Resource, Vec<T>)> {
     let mut index: HashMap<(&str, Option<&str>), usize> = HashMap::new();
     let mut groups: Vec<(Resource, Vec<T>)> = Vec::new();
     for record in batch {
@@ -183,7 +237,11 @@ fn by_resource<'r, 'a, T>(batch: &'r [Record<'a>], make: impl Fn(&'r Record<'a>)
 }
 
 fn scope() -> Option<InstrumentationScope> {
-    Some(InstrumentationScope { name: names::SCOPE.into(), version: env!("CARGO_PKG_VERSION").into(), ..Default::default() })
+    Some(InstrumentationScope {
+        name: names::SCOPE.into(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        ..Default::default()
+    })
 }
 
 pub fn traces_request(batch: &[Record<'_>]) -> ExportTraceServiceRequest {
@@ -196,11 +254,12 @@ pub fn traces_request(batch: &[Record<'_>]) -> ExportTraceServiceRequest {
 }
 
 pub fn logs_request(batch: &[Record<'_>]) -> ExportLogsServiceRequest {
-    let groups = by_resource(batch, log_record).into_iter().map(|(resource, log_records)| ResourceLogs {
-        resource: Some(resource),
-        scope_logs: vec![ScopeLogs { scope: scope(), log_records, schema_url: String::new() }],
-        schema_url: String::new(),
-    });
+    let groups =
+        by_resource(batch, log_record).into_iter().map(|(resource, log_records)| ResourceLogs {
+            resource: Some(resource),
+            scope_logs: vec![ScopeLogs { scope: scope(), log_records, schema_url: String::new() }],
+            schema_url: String::new(),
+        });
     ExportLogsServiceRequest { resource_logs: groups.collect() }
 }
 
@@ -224,9 +283,17 @@ impl Otlp {
                 client: Client::new(&config.tls, config.auth.as_ref(), &config.headers, timeout)?,
                 base: config.endpoint.trim_end_matches('/').to_owned(),
             },
-            OtlpProtocol::Grpc => Transport::Grpc { channel: channel(config)?, headers: http::headers(config.auth.as_ref(), &config.headers)? },
+            OtlpProtocol::Grpc => Transport::Grpc {
+                channel: channel(config)?,
+                headers: http::headers(config.auth.as_ref(), &config.headers)?,
+            },
         };
-        Ok(Otlp { signals: config.signals.clone(), transport, compression: config.compression, timeout })
+        Ok(Otlp {
+            signals: config.signals.clone(),
+            transport,
+            compression: config.compression,
+            timeout,
+        })
     }
 
     async fn export(&self, signal: Signal, body: &Bytes) -> Outcome {
@@ -237,9 +304,18 @@ impl Otlp {
                     Signal::Logs => "/v1/logs",
                 };
                 let encoding = (self.compression == HttpCompression::Gzip).then_some("gzip");
-                client.post(&format!("{base}{path}"), "application/x-protobuf", encoding, body.clone()).await
+                client
+                    .post(
+                        &format!("{base}{path}"),
+                        "application/x-protobuf",
+                        encoding,
+                        body.clone(),
+                    )
+                    .await
             }
-            Transport::Grpc { channel, headers } => self.call(channel.clone(), headers, signal, body).await,
+            Transport::Grpc { channel, headers } => {
+                self.call(channel.clone(), headers, signal, body).await
+            }
         };
         match answer {
             Ok(answer) => partial_success(signal, &answer),
@@ -247,23 +323,41 @@ impl Otlp {
         }
     }
 
-    async fn call(&self, channel: Channel, headers: &reqwest::header::HeaderMap, signal: Signal, body: &Bytes) -> Result<Vec<u8>, Outcome> {
+    async fn call(
+        &self,
+        channel: Channel,
+        headers: &reqwest::header::HeaderMap,
+        signal: Signal,
+        body: &Bytes,
+    ) -> Result<Vec<u8>, Outcome> {
         let path = match signal {
             Signal::Traces => "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
             Signal::Logs => "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
         };
         let mut client = tonic::client::Grpc::new(channel);
         if self.compression == HttpCompression::Gzip {
-            client = client.send_compressed(CompressionEncoding::Gzip).accept_compressed(CompressionEncoding::Gzip);
+            client = client
+                .send_compressed(CompressionEncoding::Gzip)
+                .accept_compressed(CompressionEncoding::Gzip);
         }
-        let mut request = tonic::Request::from_parts(tonic::metadata::MetadataMap::from_headers(headers.clone()), tonic::Extensions::default(), body.clone());
+        let mut request = tonic::Request::from_parts(
+            tonic::metadata::MetadataMap::from_headers(headers.clone()),
+            tonic::Extensions::default(),
+            body.clone(),
+        );
         request.set_timeout(self.timeout);
         let call = async {
             client.ready().await.map_err(|e| tonic::Status::unavailable(innermost(&e)))?;
-            client.unary(request, tonic::codegen::http::uri::PathAndQuery::from_static(path), Raw).await
+            client
+                .unary(request, tonic::codegen::http::uri::PathAndQuery::from_static(path), Raw)
+                .await
         };
         match tokio::time::timeout(self.timeout, call).await {
-            Err(_) => Err(Outcome::Retry(Retry { cause: Cause::Timeout, detail: "no answer in time".into(), after: None })),
+            Err(_) => Err(Outcome::Retry(Retry {
+                cause: Cause::Timeout,
+                detail: "no answer in time".into(),
+                after: None,
+            })),
             Ok(Err(status)) => Err(meaning(&status)),
             Ok(Ok(response)) => Ok(response.into_inner().to_vec()),
         }
@@ -279,7 +373,9 @@ fn innermost(error: &dyn std::error::Error) -> String {
 }
 
 fn channel(config: &model::Otlp) -> Result<Channel, HttpError> {
-    let invalid = |e: tonic::transport::Error| HttpError::Other(format!("the endpoint or its TLS can't be used: {}", innermost(&e)));
+    let invalid = |e: tonic::transport::Error| {
+        HttpError::Other(format!("the endpoint or its TLS can't be used: {}", innermost(&e)))
+    };
     let mut endpoint = Endpoint::from_shared(config.endpoint.clone())
         .map_err(invalid)?
         .user_agent(concat!("docket/", env!("CARGO_PKG_VERSION")))
@@ -300,7 +396,9 @@ fn channel(config: &model::Otlp) -> Result<Channel, HttpError> {
         };
         tls = match (&config.tls.cert_file, &config.tls.key_file) {
             (None, None) => tls,
-            (Some(cert), Some(key)) => tls.identity(Identity::from_pem(http::read(cert)?, http::read(key)?)),
+            (Some(cert), Some(key)) => {
+                tls.identity(Identity::from_pem(http::read(cert)?, http::read(key)?))
+            }
             _ => return Err(HttpError::HalfIdentity),
         };
         endpoint = endpoint.tls_config(tls).map_err(invalid)?;
@@ -312,7 +410,8 @@ fn channel(config: &model::Otlp) -> Result<Channel, HttpError> {
 fn meaning(status: &tonic::Status) -> Outcome {
     use tonic::Code::*;
     // A message over the receiver's limit is a matter of size, not of load.
-    let too_large = matches!(status.code(), ResourceExhausted | OutOfRange) && status.message().contains("larger than max");
+    let too_large = matches!(status.code(), ResourceExhausted | OutOfRange)
+        && status.message().contains("larger than max");
     let cause = match status.code() {
         _ if too_large => None,
         InvalidArgument | FailedPrecondition | AlreadyExists | Ok => None,
@@ -324,8 +423,15 @@ fn meaning(status: &tonic::Status) -> Outcome {
         Aborted | OutOfRange | DataLoss | Internal | Unknown => Some(Cause::Server),
     };
     match cause {
-        None => Outcome::Refused(Refusal { status: status.code() as u16, reason: status.message().chars().take(1000).collect() }),
-        Some(cause) => Outcome::Retry(Retry { cause, detail: format!("{:?}: {}", status.code(), status.message()), after: retry_info(status) }),
+        None => Outcome::Refused(Refusal {
+            status: status.code() as u16,
+            reason: status.message().chars().take(1000).collect(),
+        }),
+        Some(cause) => Outcome::Retry(Retry {
+            cause,
+            detail: format!("{:?}: {}", status.code(), status.message()),
+            after: retry_info(status),
+        }),
     }
 }
 
@@ -350,11 +456,19 @@ fn retry_info(status: &tonic::Status) -> Option<std::time::Duration> {
 /// bisected as if it were refused; a span that was taken already keeps its id.
 fn partial_success(signal: Signal, answer: &[u8]) -> Outcome {
     let refused = match signal {
-        Signal::Traces => ExportTraceServiceResponse::decode(answer).ok().and_then(|r| r.partial_success).map(|p| (p.rejected_spans, p.error_message)),
-        Signal::Logs => ExportLogsServiceResponse::decode(answer).ok().and_then(|r| r.partial_success).map(|p| (p.rejected_log_records, p.error_message)),
+        Signal::Traces => ExportTraceServiceResponse::decode(answer)
+            .ok()
+            .and_then(|r| r.partial_success)
+            .map(|p| (p.rejected_spans, p.error_message)),
+        Signal::Logs => ExportLogsServiceResponse::decode(answer)
+            .ok()
+            .and_then(|r| r.partial_success)
+            .map(|p| (p.rejected_log_records, p.error_message)),
     };
     match refused {
-        Some((count, reason)) if count > 0 => Outcome::Refused(Refusal { status: 200, reason: format!("{count} refused: {reason}") }),
+        Some((count, reason)) if count > 0 => {
+            Outcome::Refused(Refusal { status: 200, reason: format!("{count} refused: {reason}") })
+        }
         _ => Outcome::Delivered,
     }
 }
@@ -376,8 +490,13 @@ impl Sink for Otlp {
                 Signal::Traces => traces_request(batch).encode_to_vec(),
                 Signal::Logs => logs_request(batch).encode_to_vec(),
             };
-            let by_us = matches!(self.transport, Transport::Http { .. }) && self.compression == HttpCompression::Gzip;
-            Request { signal: *signal, bytes: if by_us { http::gzip(&plain).into() } else { plain.into() }, taken: AtomicBool::new(false) }
+            let by_us = matches!(self.transport, Transport::Http { .. })
+                && self.compression == HttpCompression::Gzip;
+            Request {
+                signal: *signal,
+                bytes: if by_us { http::gzip(&plain).into() } else { plain.into() },
+                taken: AtomicBool::new(false),
+            }
         };
         self.signals.iter().map(encode).collect()
     }
@@ -445,7 +564,13 @@ mod tests {
 
     fn with_record(doc: &str, check: impl FnOnce(Record<'_>)) {
         let mut out = Vec::new();
-        docket::write(&crate::decision::event::Event::parse(doc.as_bytes()).unwrap(), &[], None, &Rules::default(), &mut out);
+        docket::write(
+            &crate::decision::event::Event::parse(doc.as_bytes()).unwrap(),
+            &[],
+            None,
+            &Rules::default(),
+            &mut out,
+        );
         check(Record::parse(&out).unwrap());
     }
 
@@ -460,15 +585,24 @@ mod tests {
             let resource = request.resource_spans[0].resource.as_ref().unwrap();
             insta::assert_debug_snapshot!(
                 "resource",
-                resource.attributes.iter().map(|kv| (kv.key.as_str(), kv.value.clone().unwrap().value.unwrap())).collect::<Vec<_>>()
+                resource
+                    .attributes
+                    .iter()
+                    .map(|kv| (kv.key.as_str(), kv.value.clone().unwrap().value.unwrap()))
+                    .collect::<Vec<_>>()
             );
-            insta::assert_debug_snapshot!("span", request.resource_spans[0].scope_spans[0].spans[0]);
+            insta::assert_debug_snapshot!(
+                "span",
+                request.resource_spans[0].scope_spans[0].spans[0]
+            );
         });
     }
 
     #[test]
     fn only_a_failed_evaluation_is_an_error() {
-        let doc = |tail: &str| format!(r#"{{"decision_id":"d1","timestamp":"2026-11-24T12:48:50Z",{tail}}}"#);
+        let doc = |tail: &str| {
+            format!(r#"{{"decision_id":"d1","timestamp":"2026-11-24T12:48:50Z",{tail}}}"#)
+        };
         let code = |tail: &str| {
             let mut code = 0;
             with_record(&doc(tail), |record| code = span(&record).status.unwrap().code);
@@ -487,7 +621,13 @@ mod tests {
         assert_eq!(cause(tonic::Code::Unavailable, ""), "connection");
         assert_eq!(cause(tonic::Code::Unauthenticated, ""), "credentials");
         assert_eq!(cause(tonic::Code::ResourceExhausted, "slow down"), "throttled");
-        assert_eq!(cause(tonic::Code::ResourceExhausted, "grpc: received message larger than max (5 vs. 4)"), "refused");
+        assert_eq!(
+            cause(
+                tonic::Code::ResourceExhausted,
+                "grpc: received message larger than max (5 vs. 4)"
+            ),
+            "refused"
+        );
         assert_eq!(cause(tonic::Code::InvalidArgument, ""), "refused");
     }
 
@@ -495,7 +635,13 @@ mod tests {
     fn a_partial_success_is_not_taken_for_success() {
         use opentelemetry_proto::tonic::collector::trace::v1::ExportTracePartialSuccess;
         let answer = |rejected_spans| {
-            ExportTraceServiceResponse { partial_success: Some(ExportTracePartialSuccess { rejected_spans, error_message: "x".into() }) }.encode_to_vec()
+            ExportTraceServiceResponse {
+                partial_success: Some(ExportTracePartialSuccess {
+                    rejected_spans,
+                    error_message: "x".into(),
+                }),
+            }
+            .encode_to_vec()
         };
         assert!(matches!(partial_success(Signal::Traces, &answer(2)), Outcome::Refused(_)));
         assert_eq!(partial_success(Signal::Traces, &answer(0)), Outcome::Delivered);

@@ -25,7 +25,9 @@ impl Source {
             "engine" => Source::Engine,
             "policy" => Source::Policy,
             "instance" => Source::Instance,
-            _ => Source::OpaLabel(name.strip_prefix("label.").filter(|label| !label.is_empty())?.to_owned()),
+            _ => Source::OpaLabel(
+                name.strip_prefix("label.").filter(|label| !label.is_empty())?.to_owned(),
+            ),
         })
     }
 
@@ -44,15 +46,19 @@ impl Source {
 
 /// A Loki label and its source.
 pub fn label(label: &str, source: &str) -> Result<Source, String> {
-    let name_fits = label.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    let name_fits = label.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
     if !name_fits {
-        return Err(format!("{label:?} is no Loki label; letters, digits and _, and no digit first"));
+        return Err(format!(
+            "{label:?} is no Loki label; letters, digits and _, and no digit first"
+        ));
     }
     if let Some(text) = source.strip_prefix('=') {
         return Ok(Source::Fixed(text.to_owned()));
     }
     Source::named(source).ok_or_else(|| {
-        let names = "service, verdict, engine, policy, instance, label.<OPA label> or =<fixed text>";
+        let names =
+            "service, verdict, engine, policy, instance, label.<OPA label> or =<fixed text>";
         format!("{source:?} is not where a label can come from: {names}")
     })
 }
@@ -65,7 +71,9 @@ pub fn template(text: &str) -> Result<Vec<Source>, String> {
         if open > 0 {
             parts.push(Source::Fixed(rest[..open].to_owned()));
         }
-        let Some(len) = rest[open..].find('}') else { return Err(format!("{text:?} has a {{ that is not closed")) };
+        let Some(len) = rest[open..].find('}') else {
+            return Err(format!("{text:?} has a {{ that is not closed"));
+        };
         let name = &rest[open + 1..open + len];
         parts.push(Source::named(name).ok_or_else(|| {
             format!("{{{name}}} stands for nothing; there are {{service}}, {{verdict}}, {{engine}}, {{policy}}, {{instance}} and {{label.<OPA label>}}")
@@ -85,7 +93,10 @@ mod tests {
     #[test]
     fn templates_are_read_or_told_what_is_wrong() {
         let fixed = |t: &str| Source::Fixed(t.to_owned());
-        assert_eq!(template("opa/{service}-{label.zone}"), Ok(vec![fixed("opa/"), Source::Service, fixed("-"), Source::OpaLabel("zone".into())]));
+        assert_eq!(
+            template("opa/{service}-{label.zone}"),
+            Ok(vec![fixed("opa/"), Source::Service, fixed("-"), Source::OpaLabel("zone".into())])
+        );
         assert_eq!(template("plain"), Ok(vec![fixed("plain")]));
         assert!(template("{servce}").unwrap_err().contains("{servce} stands for nothing"));
         assert!(template("{service").unwrap_err().contains("not closed"));

@@ -25,7 +25,8 @@ impl Counts {
 /// bound for a Poisson count, divided by its dispersion (the variance over the mean).
 pub fn improbable(seen: f64, expected: f64, dispersion: f64) -> f64 {
     let expected = expected.max(1e-9);
-    let divergence = if seen > 0.0 { seen * (seen / expected).ln() - seen + expected } else { expected };
+    let divergence =
+        if seen > 0.0 { seen * (seen / expected).ln() - seen + expected } else { expected };
     divergence / dispersion.max(1.0)
 }
 
@@ -46,7 +47,14 @@ pub struct Level {
 impl Level {
     pub fn new(half_life: Nanos) -> Level {
         let fade = (-std::f64::consts::LN_2 * BUCKET as f64 / half_life as f64).exp();
-        Level { fade, all: 0.0, good: 0.0, bad: [0.0; SIGNALS], buckets: [0.0; SIGNALS], good_with: [0.0; SIGNALS] }
+        Level {
+            fade,
+            all: 0.0,
+            good: 0.0,
+            bad: [0.0; SIGNALS],
+            buckets: [0.0; SIGNALS],
+            good_with: [0.0; SIGNALS],
+        }
     }
 
     /// Begins anew.
@@ -114,7 +122,13 @@ fn place(bucket: i64) -> (usize, i32) {
 }
 
 impl Days {
-    pub fn learn(&mut self, bucket: i64, counts: Counts, minute: [u32; SIGNALS], flagged: [bool; SIGNALS]) {
+    pub fn learn(
+        &mut self,
+        bucket: i64,
+        counts: Counts,
+        minute: [u32; SIGNALS],
+        flagged: [bool; SIGNALS],
+    ) {
         if self.slots.is_empty() {
             self.slots = vec![Vec::new(); SLOTS];
         }
@@ -139,8 +153,19 @@ impl Days {
 
     /// The usual value at this time, by `value`: the lower median of the last week, so that one bad day teaches
     /// nothing, and this weekday's. `None` where nothing is known.
-    fn usual(&self, slot: usize, day: i32, signal: usize, value: impl Fn(&Slot) -> f64) -> Option<f64> {
-        let days: Vec<&Slot> = self.slots.get(slot)?.iter().filter(|s| s.day < day && i64::from(s.buckets) > PER_SLOT / 2).collect();
+    fn usual(
+        &self,
+        slot: usize,
+        day: i32,
+        signal: usize,
+        value: impl Fn(&Slot) -> f64,
+    ) -> Option<f64> {
+        let days: Vec<&Slot> = self
+            .slots
+            .get(slot)?
+            .iter()
+            .filter(|s| s.day < day && i64::from(s.buckets) > PER_SLOT / 2)
+            .collect();
         let of = |days: &[&Slot]| {
             if let [one] = days {
                 return (!one.flagged[signal]).then(|| value(one));
@@ -187,7 +212,8 @@ impl Days {
     pub fn least(&self, bucket: i64, signal: usize, good: f64) -> Option<f64> {
         let at = |offset: i64| {
             let (slot, day) = place(bucket + offset * PER_SLOT);
-            self.usual(slot, day, signal, |s| -f64::from(s.bad[signal]) / f64::from(s.good + 5)).map(|v| -v * good)
+            self.usual(slot, day, signal, |s| -f64::from(s.bad[signal]) / f64::from(s.good + 5))
+                .map(|v| -v * good)
         };
         [-1, 0, 1].into_iter().filter_map(at).reduce(f64::min)
     }
@@ -245,7 +271,12 @@ mod tests {
             for bucket in 0..per_day {
                 let here = if bucket < PER_SLOT { bad } else { 1 };
                 let counts = Counts { all: 20, bad: [here, 0] };
-                days.learn(day * per_day + bucket, counts, [here * MINUTE as u32, 0], [flagged && bucket < PER_SLOT, false]);
+                days.learn(
+                    day * per_day + bucket,
+                    counts,
+                    [here * MINUTE as u32, 0],
+                    [flagged && bucket < PER_SLOT, false],
+                );
             }
             days.most((day + 1) * per_day, 0, 12.0, 200.0)
         };

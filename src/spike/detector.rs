@@ -143,7 +143,9 @@ impl Detector {
     /// What goes on.
     pub fn active(&self) -> Vec<Finding> {
         let mut all: Vec<Finding> = self.series.iter().flat_map(Series::active).cloned().collect();
-        all.extend(self.pulses.values().chain([&self.stream]).filter_map(|p| p.active.as_ref()).cloned());
+        all.extend(
+            self.pulses.values().chain([&self.stream]).filter_map(|p| p.active.as_ref()).cloned(),
+        );
         all.sort_by(|a, b| a.id.cmp(&b.id));
         all
     }
@@ -152,7 +154,9 @@ impl Detector {
         let config = &self.config;
         let stream_went = self.stream.close(at, None);
         let stream_gap = self.stream.gap;
-        if let Some(change) = self.stream.judge(at, config, None, STREAM, || Finding::new(Kind::StreamQuiet, "", "")) {
+        if let Some(change) =
+            self.stream.judge(at, config, None, STREAM, || Finding::new(Kind::StreamQuiet, "", ""))
+        {
             changes.push(change);
         }
         let all_quiet = self.stream.active.is_some() || (stream_gap > 0 && !stream_went);
@@ -172,14 +176,17 @@ impl Detector {
             let of = self.services.get(service);
             // What it would have got of its service's decisions: whatever happens to the service's traffic, the share stays.
             if pulse.gap == 0 {
-                pulse.share = of.map_or(1.0, |s| pulse.mean.get() / s.mean.get().max(1e-9)).min(0.98);
+                pulse.share =
+                    of.map_or(1.0, |s| pulse.mean.get() / s.mean.get().max(1e-9)).min(0.98);
             }
             let share = pulse.share;
             let due = of.map_or(0.0, |s| f64::from(s.now)) * share;
             pulse.close(at, Some((due, due / share.max(1e-9) * -(1.0 - share).ln())));
             let service_quiet = of.is_none_or(|s| s.gap > 0);
             // Another OPA of the service that came about when this one went takes its place.
-            let replaced = of.is_some_and(|s| s.newest > pulse.born && s.newest >= at - i64::from(pulse.gap) - DELAY);
+            let replaced = of.is_some_and(|s| {
+                s.newest > pulse.born && s.newest >= at - i64::from(pulse.gap) - DELAY
+            });
             let gone = pulse.gap > GONE;
             if (all_quiet || service_quiet || replaced) && pulse.active.is_none() {
                 return !(gone || (replaced && pulse.gap > 3));
@@ -243,17 +250,32 @@ mod tests {
         ] {
             let (day, changes) = lived(scenario, 5);
             let event = day.events().remove(0);
-            let [Change::Begins(begins), Change::Ends(ends)] = changes.as_slice() else { panic!("{scenario:?}: {changes:#?}") };
-            assert!(event.kinds.contains(&begins.kind) && begins.service == event.service, "{scenario:?}: {begins:#?}");
+            let [Change::Begins(begins), Change::Ends(ends)] = changes.as_slice() else {
+                panic!("{scenario:?}: {changes:#?}")
+            };
+            assert!(
+                event.kinds.contains(&begins.kind) && begins.service == event.service,
+                "{scenario:?}: {begins:#?}"
+            );
             let late = (begins.detected - event.from) / SECOND;
-            assert!((0..=if scenario == Scenario::PermissiveBundle { 300 } else { 40 }).contains(&late), "{scenario:?}: {late} s");
+            assert!(
+                (0..=if scenario == Scenario::PermissiveBundle { 300 } else { 40 }).contains(&late),
+                "{scenario:?}: {late} s"
+            );
             assert!((begins.onset - event.from).abs() <= 40 * SECOND, "{scenario:?}: {begins:#?}");
             let cause = begins.causes.first().map(|c| (c.dimension, c.value.clone()));
             assert_eq!(cause, event.cause, "{scenario:?}");
             assert_eq!((&ends.id, ends.ended.is_some()), (&begins.id, true));
-            assert!((ends.ended.unwrap() - event.to).abs() <= 180 * SECOND, "{scenario:?}: {ends:#?}");
+            assert!(
+                (ends.ended.unwrap() - event.to).abs() <= 180 * SECOND,
+                "{scenario:?}: {ends:#?}"
+            );
         }
-        assert_eq!(lived(Scenario::Attack, 5).1, lived(Scenario::Attack, 5).1, "a pure function of the stream");
+        assert_eq!(
+            lived(Scenario::Attack, 5).1,
+            lived(Scenario::Attack, 5).1,
+            "a pure function of the stream"
+        );
         assert_eq!(lived(Scenario::Launch, 5).1, [], "more traffic is no spike");
     }
 
@@ -262,10 +284,21 @@ mod tests {
         let mut detector = Detector::new(Config { max_series: 2, ..Config::default() });
         let mut see = |policy: &str, at: Nanos| {
             let trace_id = crate::decision::ids::TraceId::INVALID;
-            detector.observe(&Observation { at, service: "s", policy, verdict: Verdict::Deny, who: [""; 5], trace_id, decision_id: "" });
+            detector.observe(&Observation {
+                at,
+                service: "s",
+                policy,
+                verdict: Verdict::Deny,
+                who: [""; 5],
+                trace_id,
+                decision_id: "",
+            });
             detector.advance(at);
         };
-        ["a", "b", "c"].into_iter().enumerate().for_each(|(i, policy)| see(policy, 1000 * SECOND + i as i64));
+        ["a", "b", "c"]
+            .into_iter()
+            .enumerate()
+            .for_each(|(i, policy)| see(policy, 1000 * SECOND + i as i64));
         see("a", 2000 * SECOND);
         see("a", 1990 * SECOND);
         see("a", 1500 * SECOND);

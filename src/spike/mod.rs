@@ -49,7 +49,13 @@ impl Observation<'_> {
             return None;
         }
         let revision = record.revision();
-        let who = [&revision, record.instance.as_deref().unwrap_or_default(), &record.subject, &record.resource, &record.action];
+        let who = [
+            &revision,
+            record.instance.as_deref().unwrap_or_default(),
+            &record.subject,
+            &record.resource,
+            &record.action,
+        ];
         Some(take(&Observation {
             at: record.timestamp,
             service: &record.service,
@@ -74,7 +80,13 @@ pub enum Dimension {
 }
 
 impl Dimension {
-    pub const ALL: [Dimension; 5] = [Dimension::Revision, Dimension::Instance, Dimension::Subject, Dimension::Resource, Dimension::Action];
+    pub const ALL: [Dimension; 5] = [
+        Dimension::Revision,
+        Dimension::Instance,
+        Dimension::Subject,
+        Dimension::Resource,
+        Dimension::Action,
+    ];
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -88,7 +100,9 @@ impl Dimension {
 }
 
 /// What was found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
     /// More denials than the baseline explains.
@@ -212,10 +226,18 @@ impl Finding {
         self.detected = (detected + 1) * BUCKET;
         // What tells it from others of its kind at the same time.
         let which = match self.kind {
-            Kind::InstanceQuiet | Kind::RevisionShift => self.causes.first().map_or("", |c| &c.value),
+            Kind::InstanceQuiet | Kind::RevisionShift => {
+                self.causes.first().map_or("", |c| &c.value)
+            }
             _ => "",
         };
-        let named = format!("{}\0{}\0{}\0{which}\0{}", self.kind.as_str(), self.service, self.policy, self.onset);
+        let named = format!(
+            "{}\0{}\0{}\0{which}\0{}",
+            self.kind.as_str(),
+            self.service,
+            self.policy,
+            self.onset
+        );
         self.id = crate::decision::docket::hex(&Sha256::digest(named)[..8]);
     }
 
@@ -229,16 +251,39 @@ impl Finding {
         let ratio = |n: f64| 100.0 * n / (self.decisions.max(1) as f64);
         let (observed, expected) = (self.observed as f64, self.expected);
         let what = match self.kind {
-            Kind::DenialSpike => format!("{observed} denials of {} decisions ({:.0} %), {expected:.1} expected", self.decisions, ratio(observed)),
-            Kind::DenialsVanished => format!("{observed} denials of {} decisions, {expected:.0} expected", self.decisions),
-            Kind::FailureSpike => format!("{observed} errors and undefined of {} decisions ({:.0} %), {expected:.1} expected", self.decisions, ratio(observed)),
-            Kind::RevisionShift => format!("{:.1} % denied by the new revision, {:.1} % before", ratio(observed), ratio(expected)),
-            Kind::PolicyQuiet | Kind::StreamQuiet | Kind::InstanceQuiet => format!("no decisions, {expected:.0} expected"),
+            Kind::DenialSpike => format!(
+                "{observed} denials of {} decisions ({:.0} %), {expected:.1} expected",
+                self.decisions,
+                ratio(observed)
+            ),
+            Kind::DenialsVanished => format!(
+                "{observed} denials of {} decisions, {expected:.0} expected",
+                self.decisions
+            ),
+            Kind::FailureSpike => format!(
+                "{observed} errors and undefined of {} decisions ({:.0} %), {expected:.1} expected",
+                self.decisions,
+                ratio(observed)
+            ),
+            Kind::RevisionShift => format!(
+                "{:.1} % denied by the new revision, {:.1} % before",
+                ratio(observed),
+                ratio(expected)
+            ),
+            Kind::PolicyQuiet | Kind::StreamQuiet | Kind::InstanceQuiet => {
+                format!("no decisions, {expected:.0} expected")
+            }
         };
         let cause = self.causes.first().map(|c| match self.kind {
-            Kind::InstanceQuiet | Kind::RevisionShift => format!("; {} {}", c.dimension.as_str(), c.value),
+            Kind::InstanceQuiet | Kind::RevisionShift => {
+                format!("; {} {}", c.dimension.as_str(), c.value)
+            }
             _ => format!("; {:.0} % by {} {}", 100.0 * c.share, c.dimension.as_str(), c.value),
         });
-        format!("{} on {on}: {what}{}", self.kind.as_str().replace('_', " "), cause.unwrap_or_default())
+        format!(
+            "{} on {on}: {what}{}",
+            self.kind.as_str().replace('_', " "),
+            cause.unwrap_or_default()
+        )
     }
 }

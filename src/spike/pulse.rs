@@ -101,7 +101,8 @@ impl Pulse {
         if self.mean.buckets > 30.0 {
             self.dispersion.learn(f64::from(count), due);
             // What was quiet and is back was a gap like others to come; less so if it was a finding.
-            let gap = if self.active.is_some() { f64::from(self.gap) / 4.0 } else { f64::from(self.gap) };
+            let gap =
+                if self.active.is_some() { f64::from(self.gap) / 4.0 } else { f64::from(self.gap) };
             self.longest = self.longest.max(gap) * 0.99996;
         }
         // A gap that is no finding is a part of the rate.
@@ -115,7 +116,14 @@ impl Pulse {
         true
     }
 
-    pub fn judge(&mut self, at: i64, config: &Config, usual: Option<f64>, least: Nanos, finding: impl FnOnce() -> Finding) -> Option<Change> {
+    pub fn judge(
+        &mut self,
+        at: i64,
+        config: &Config,
+        usual: Option<f64>,
+        least: Nanos,
+        finding: impl FnOnce() -> Finding,
+    ) -> Option<Change> {
         if let Some(active) = &mut self.active {
             if self.back < 3 {
                 return None;
@@ -131,7 +139,11 @@ impl Pulse {
         let score = doubt / self.dispersion.get();
         let old = (at - self.born) * BUCKET > config.learn;
         // A gap is one event, not a scan of many counts: less is as sure.
-        if old && gap * BUCKET as f64 >= least as f64 && gap > 2.0 * self.longest && score >= config.certainty * 0.7 {
+        if old
+            && gap * BUCKET as f64 >= least as f64
+            && gap > 2.0 * self.longest
+            && score >= config.certainty * 0.7
+        {
             let mut new = finding();
             new.begin(at + 1 - i64::from(self.gap), at);
             (new.expected, new.score) = (due, score);

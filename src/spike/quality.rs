@@ -77,7 +77,13 @@ pub struct Judged {
 }
 
 /// Lives through a day, `lateness` behind the latest decision.
-pub fn judge(scenario: Scenario, seed: u64, start: Nanos, config: &Config, lateness: Nanos) -> Judged {
+pub fn judge(
+    scenario: Scenario,
+    seed: u64,
+    start: Nanos,
+    config: &Config,
+    lateness: Nanos,
+) -> Judged {
     let mut day = Day::new(scenario, seed, start, 1.0);
     let mut detector = Detector::new(config.clone());
     let (mut ratio, mut sigma) = (Rules::default(), Rules::default());
@@ -93,10 +99,12 @@ pub fn judge(scenario: Scenario, seed: u64, start: Nanos, config: &Config, laten
                 sigma.observe(seen);
             });
         }
-        findings.extend(detector.advance(now - lateness).into_iter().filter_map(|change| match change {
-            // What counts is when it is said.
-            Change::Begins(finding) => Some(Finding { detected: now, ..finding }),
-            Change::Ends(_) => None,
+        findings.extend(detector.advance(now - lateness).into_iter().filter_map(|change| {
+            match change {
+                // What counts is when it is said.
+                Change::Begins(finding) => Some(Finding { detected: now, ..finding }),
+                Change::Ends(_) => None,
+            }
         }));
         ratio.minute(now, |_, denied, all| all >= 10.0 && denied / all > 0.2);
         sigma.minute(now, |past, denied, _| {
@@ -108,14 +116,29 @@ pub fn judge(scenario: Scenario, seed: u64, start: Nanos, config: &Config, laten
     }
     let events = day.events();
     let (detector, wrong, missed, right) = score(&events, &findings);
-    Judged { scenario, seed, detector, ratio: score(&events, &ratio.said).0, sigma: score(&events, &sigma.said).0, wrong, missed, right }
+    Judged {
+        scenario,
+        seed,
+        detector,
+        ratio: score(&events, &ratio.said).0,
+        sigma: score(&events, &sigma.said).0,
+        wrong,
+        missed,
+        right,
+    }
 }
 
-fn score(events: &[Event], findings: &[Finding]) -> (Score, Vec<Finding>, Vec<Event>, Vec<Finding>) {
+fn score(
+    events: &[Event],
+    findings: &[Finding],
+) -> (Score, Vec<Finding>, Vec<Event>, Vec<Finding>) {
     let about = |event: &Event, finding: &Finding| {
-        event.kinds.contains(&finding.kind) && event.service == finding.service && (event.from..event.to + AFTER).contains(&finding.detected)
+        event.kinds.contains(&finding.kind)
+            && event.service == finding.service
+            && (event.from..event.to + AFTER).contains(&finding.detected)
     };
-    let mut score = Score { days: 1, events: events.iter().filter(|e| !e.may).count(), ..Score::default() };
+    let mut score =
+        Score { days: 1, events: events.iter().filter(|e| !e.may).count(), ..Score::default() };
     let (mut wrong, mut missed, mut good) = (Vec::new(), Vec::new(), Vec::new());
     for finding in findings {
         match events.iter().find(|e| about(e, finding)) {
@@ -126,7 +149,12 @@ fn score(events: &[Event], findings: &[Finding]) -> (Score, Vec<Finding>, Vec<Ev
                 good.push(finding.clone());
                 if let Some((dimension, value)) = &event.cause {
                     score.caused += 1;
-                    score.cause_right += usize::from(finding.causes.first().is_some_and(|c| c.dimension == *dimension && c.value == *value));
+                    score.cause_right += usize::from(
+                        finding
+                            .causes
+                            .first()
+                            .is_some_and(|c| c.dimension == *dimension && c.value == *value),
+                    );
                 }
             }
             None => {
@@ -165,7 +193,8 @@ struct Minutes {
 
 impl Rules {
     fn observe(&mut self, seen: &Observation<'_>) {
-        let series = self.series.entry((seen.service.to_owned(), seen.policy.to_owned())).or_default();
+        let series =
+            self.series.entry((seen.service.to_owned(), seen.policy.to_owned())).or_default();
         series.all += 1.0;
         series.denied += f64::from(u8::from(seen.verdict == Verdict::Deny));
     }

@@ -30,8 +30,19 @@ pub fn write(finding: &Finding) -> (String, Vec<u8>) {
     push_string(&mut out, &finding.sentence());
     out.extend_from_slice(b"],\"engine\":\"docket\",\"policy\":");
     push_string(&mut out, &finding.policy);
-    out.extend_from_slice(format!(",\"trace_id\":\"{}\",\"span_id\":\"{}\",\"trace_from\":\"none\"", derived.trace, derived.span).as_bytes());
-    let links: Vec<Value> = finding.examples.iter().filter(|e| !e.trace_id.is_empty()).map(|e| json!({ "trace_id": e.trace_id })).collect();
+    out.extend_from_slice(
+        format!(
+            ",\"trace_id\":\"{}\",\"span_id\":\"{}\",\"trace_from\":\"none\"",
+            derived.trace, derived.span
+        )
+        .as_bytes(),
+    );
+    let links: Vec<Value> = finding
+        .examples
+        .iter()
+        .filter(|e| !e.trace_id.is_empty())
+        .map(|e| json!({ "trace_id": e.trace_id }))
+        .collect();
     if !links.is_empty() {
         out.extend_from_slice(format!(",\"links\":{}", Value::from(links)).as_bytes());
     }
@@ -62,9 +73,18 @@ pub fn told(record: &Record<'_>) -> Option<(Key, String, Nanos, bool)> {
     let body: Value = serde_json::from_str(record.get("finding")?).ok()?;
     let text = |name: &str| body[name].as_str().unwrap_or_default().to_owned();
     let kind: Kind = serde_json::from_value(body["kind"].clone()).ok()?;
-    let instance = if kind == Kind::InstanceQuiet { body["causes"][0]["value"].as_str().unwrap_or_default().to_owned() } else { String::new() };
+    let instance = if kind == Kind::InstanceQuiet {
+        body["causes"][0]["value"].as_str().unwrap_or_default().to_owned()
+    } else {
+        String::new()
+    };
     let onset = time::parse(body["onset"].as_str()?)?;
-    Some(((kind, text("service"), text("policy"), instance), text("id"), onset, body["state"] == "ends"))
+    Some((
+        (kind, text("service"), text("policy"), instance),
+        text("id"),
+        onset,
+        body["state"] == "ends",
+    ))
 }
 
 #[cfg(test)]
@@ -86,17 +106,31 @@ mod tests {
             expected: 40.0,
             decisions: 0,
             score: 31.5,
-            causes: vec![Cause { dimension: Dimension::Instance, value: "opa-\"1".into(), share: 1.0, before: 0.0 }],
-            examples: vec![Example { trace_id: "4bf92f3577b34da6a3ce929d0e0e4736".into(), decision_id: "d".into() }],
+            causes: vec![Cause {
+                dimension: Dimension::Instance,
+                value: "opa-\"1".into(),
+                share: 1.0,
+                before: 0.0,
+            }],
+            examples: vec![Example {
+                trace_id: "4bf92f3577b34da6a3ce929d0e0e4736".into(),
+                decision_id: "d".into(),
+            }],
         };
         for ended in [None, Some(1_795_524_990_000_000_000)] {
             finding.ended = ended;
             let (id, bytes) = write(&finding);
             crate::decision::json::check(&bytes).unwrap();
             let record = Record::parse(&bytes).unwrap();
-            assert_eq!((&*record.decision_id, record.verdict, &*record.service), (id.as_str(), Verdict::Finding, "orders"));
+            assert_eq!(
+                (&*record.decision_id, record.verdict, &*record.service),
+                (id.as_str(), Verdict::Finding, "orders")
+            );
             let (key, id, onset, over) = told(&record).unwrap();
-            assert_eq!((key, id.as_str(), onset, over), (finding.key(), "0011223344556677", finding.onset, ended.is_some()));
+            assert_eq!(
+                (key, id.as_str(), onset, over),
+                (finding.key(), "0011223344556677", finding.onset, ended.is_some())
+            );
         }
     }
 }

@@ -33,14 +33,21 @@ pub struct Reorder {
 
 impl Reorder {
     pub fn push(&mut self, seen: &Observation<'_>) {
-        let texts = [seen.service, seen.policy].into_iter().chain(seen.who).chain([seen.decision_id]);
+        let texts =
+            [seen.service, seen.policy].into_iter().chain(seen.who).chain([seen.decision_id]);
         let mut text = String::with_capacity(160);
         for one in texts {
             text.push_str(one);
             text.push('\0');
         }
         self.count += 1;
-        let held = Held { at: seen.at, count: self.count, verdict: seen.verdict, trace_id: seen.trace_id.to_bytes(), text: text.into() };
+        let held = Held {
+            at: seen.at,
+            count: self.count,
+            verdict: seen.verdict,
+            trace_id: seen.trace_id.to_bytes(),
+            text: text.into(),
+        };
         self.heap.push(Reverse(held));
     }
 
@@ -58,7 +65,15 @@ impl Reorder {
             let mut next = || texts.next().unwrap_or_default();
             let (service, policy) = (next(), next());
             let who = [next(), next(), next(), next(), next()];
-            take(&Observation { at: held.at, service, policy, verdict: held.verdict, who, trace_id: TraceId::from_bytes(held.trace_id), decision_id: next() });
+            take(&Observation {
+                at: held.at,
+                service,
+                policy,
+                verdict: held.verdict,
+                who,
+                trace_id: TraceId::from_bytes(held.trace_id),
+                decision_id: next(),
+            });
         }
         to
     }

@@ -133,8 +133,14 @@ impl Series {
                     trial.counts.bad[signal] += 1;
                 }
             } else if !known && self.level.buckets[0] * BUCKET as f64 >= 300.0 * SECOND as f64 {
-                let before = (self.level.bad[0] + 0.5) / (self.level.bad[0] + self.level.good_with[0] + 1.0);
-                self.trial = Some(Trial { revision: revision.into(), since: at, counts: Counts::default(), before });
+                let before =
+                    (self.level.bad[0] + 0.5) / (self.level.bad[0] + self.level.good_with[0] + 1.0);
+                self.trial = Some(Trial {
+                    revision: revision.into(),
+                    since: at,
+                    counts: Counts::default(),
+                    before,
+                });
             }
         }
         let calm = self.spikes.iter().all(|w| w.active.is_none());
@@ -143,29 +149,50 @@ impl Series {
 
     fn span(&self, buckets: usize) -> Sum {
         let last = self.sums.back().copied().unwrap_or_default();
-        let before = self.sums.len().checked_sub(1 + buckets).and_then(|i| self.sums.get(i)).copied().unwrap_or_default();
-        let mut sum = Sum { all: last.all - before.all, good: last.good - before.good, bad: last.bad };
+        let before = self
+            .sums
+            .len()
+            .checked_sub(1 + buckets)
+            .and_then(|i| self.sums.get(i))
+            .copied()
+            .unwrap_or_default();
+        let mut sum =
+            Sum { all: last.all - before.all, good: last.good - before.good, bad: last.bad };
         (0..SIGNALS).for_each(|i| sum.bad[i] -= before.bad[i]);
         sum
     }
 
     /// The bucket that lies so far back.
     fn one(&self, back: usize) -> Counts {
-        let at = |back: usize| self.sums.len().checked_sub(1 + back).and_then(|i| self.sums.get(i)).copied();
-        let (Some(this), before) = (at(back), at(back + 1).unwrap_or_default()) else { return Counts::default() };
+        let at = |back: usize| {
+            self.sums.len().checked_sub(1 + back).and_then(|i| self.sums.get(i)).copied()
+        };
+        let (Some(this), before) = (at(back), at(back + 1).unwrap_or_default()) else {
+            return Counts::default();
+        };
         let mut counts = Counts { all: (this.all - before.all) as u32, bad: [0; SIGNALS] };
         (0..SIGNALS).for_each(|i| counts.bad[i] = (this.bad[i] - before.bad[i]) as u32);
         counts
     }
 
-    pub fn close(&mut self, at: i64, config: &Config, all_quiet: bool, changes: &mut Vec<Change>) -> Counts {
+    pub fn close(
+        &mut self,
+        at: i64,
+        config: &Config,
+        all_quiet: bool,
+        changes: &mut Vec<Change>,
+    ) -> Counts {
         let counts = self.open.pop_front().unwrap_or_default();
         if self.sums.is_empty() {
             // What was before the first bucket: nothing.
             self.sums.push_back(Sum::default());
         }
         let last = self.sums.back().copied().unwrap_or_default();
-        let mut sum = Sum { all: last.all + u64::from(counts.all), good: last.good + u64::from(counts.good()), bad: last.bad };
+        let mut sum = Sum {
+            all: last.all + u64::from(counts.all),
+            good: last.good + u64::from(counts.good()),
+            bad: last.bad,
+        };
         (0..SIGNALS).for_each(|i| sum.bad[i] += u64::from(counts.bad[i]));
         if self.sums.len() > LONGEST {
             self.sums.pop_front();
@@ -177,9 +204,12 @@ impl Series {
         if !all_quiet || self.pulse.active.is_some() {
             let usual = self.days.fewest(at);
             let (service, policy) = (&self.service, &self.policy);
-            changes.extend(self.pulse.judge(at, config, usual, ONE, || Finding::new(Kind::PolicyQuiet, service, policy)));
+            changes.extend(self.pulse.judge(at, config, usual, ONE, || {
+                Finding::new(Kind::PolicyQuiet, service, policy)
+            }));
         }
-        let old = (at - self.born) * BUCKET >= config.learn && self.level.buckets[0] * BUCKET as f64 >= config.learn as f64 * 0.8;
+        let old = (at - self.born) * BUCKET >= config.learn
+            && self.level.buckets[0] * BUCKET as f64 >= config.learn as f64 * 0.8;
         if old {
             for signal in 0..SIGNALS {
                 self.spike(signal, at, config, changes);
@@ -221,12 +251,24 @@ impl Series {
             let excess = seen - most;
             // Of a hundred decisions one that fails is worth a word, of a thousand not.
             let enough = signal == 0 || excess >= 0.01 * sum.all as f64;
-            let much = enough && (seen >= 2.0 * most || (excess >= 0.1 * sum.all as f64 && seen >= 1.5 * most));
+            let much = enough
+                && (seen >= 2.0 * most || (excess >= 0.1 * sum.all as f64 && seen >= 1.5 * most));
             // Not all of it at once: it lasts.
-            let one = (1..span.min(30)).map(|back| self.one(back - 1).bad[signal] + self.one(back).bad[signal]).max().unwrap_or(0);
+            let one = (1..span.min(30))
+                .map(|back| self.one(back - 1).bad[signal] + self.one(back).bad[signal])
+                .max()
+                .unwrap_or(0);
             let lasts = seen - f64::from(one) - most >= floor * 0.2;
-            let latest = span > 30 || f64::from(self.one(0).bad[signal] + self.one(1).bad[signal]) > 2.0 * most / span as f64;
-            if excess >= floor && much && lasts && latest && score >= config.certainty && best.is_none_or(|(_, s)| score > s) {
+            let latest = span > 30
+                || f64::from(self.one(0).bad[signal] + self.one(1).bad[signal])
+                    > 2.0 * most / span as f64;
+            if excess >= floor
+                && much
+                && lasts
+                && latest
+                && score >= config.certainty
+                && best.is_none_or(|(_, s)| score > s)
+            {
                 best = Some((span, score));
             }
         }
@@ -238,8 +280,10 @@ impl Series {
         let kind = if signal == 0 { Kind::DenialSpike } else { Kind::FailureSpike };
         let mut finding = Finding::new(kind, &self.service, &self.policy);
         finding.begin(onset, at);
-        (finding.observed, finding.expected, finding.decisions, finding.score) = (sum.bad[signal], expected, sum.all, score);
-        (finding.causes, finding.examples) = self.memory.causes(signal, finding.onset, finding.observed, expected);
+        (finding.observed, finding.expected, finding.decisions, finding.score) =
+            (sum.bad[signal], expected, sum.all, score);
+        (finding.causes, finding.examples) =
+            self.memory.causes(signal, finding.onset, finding.observed, expected);
         self.flagged_from[signal] = onset;
         self.flagged_to[signal] = i64::MAX;
         self.spikes[signal] = Watch { active: Some(finding.clone()), span, calm: 0, since: at };
@@ -257,8 +301,10 @@ impl Series {
         let seen = sum.bad[signal] as f64;
         let most = self.most(signal, at, span, sum.good as f64);
         // What may well be chance is usual again.
-        let dispersion = SPANS.iter().position(|s| *s >= span).map_or(1.0, |i| self.dispersion[signal][i].get());
-        let usual = seen <= 1.1 * most || improbable(seen, most, dispersion) < 0.15 * config.certainty;
+        let dispersion =
+            SPANS.iter().position(|s| *s >= span).map_or(1.0, |i| self.dispersion[signal][i].get());
+        let usual =
+            seen <= 1.1 * most || improbable(seen, most, dispersion) < 0.15 * config.certainty;
         let watch = &mut self.spikes[signal];
         watch.calm = if usual { watch.calm + 1 } else { 0 };
         let adapted = at - watch.since > ADAPT;
@@ -266,7 +312,8 @@ impl Series {
             return None;
         }
         if let Some(finding) = &mut watch.active {
-            finding.ended = Some(if adapted { at + 1 } else { at + 1 - i64::from(watch.calm) } * BUCKET);
+            finding.ended =
+                Some(if adapted { at + 1 } else { at + 1 - i64::from(watch.calm) } * BUCKET);
         }
         self.flagged_to[signal] = at - i64::from(watch.calm);
         self.said_to[signal] = at;
@@ -333,22 +380,34 @@ impl Series {
             }
             return;
         }
-        let busy = self.spikes.iter().any(|w| w.active.is_some()) || self.shift.is_some() || self.pulse.gap > 0;
+        let busy = self.spikes.iter().any(|w| w.active.is_some())
+            || self.shift.is_some()
+            || self.pulse.gap > 0;
         if busy {
             return;
         }
-        let found = SPANS.into_iter().enumerate().skip(2).take_while(|(_, span)| at - (*span as i64) >= self.said_to[0]).find_map(|(i, span)| {
-            let sum = self.span(span);
-            let (by_time, by_traffic) = self.level.expected(0, span as f64, sum.good as f64);
-            let mut least = by_time.min(by_traffic);
-            if let Some(usual) = self.days.least(at, 0, sum.good as f64) {
-                least = least.min(usual);
-            }
-            least /= self.level.doubt(0);
-            let seen = sum.bad[0] as f64;
-            let score = if seen < least { improbable(seen, least, self.dispersion[0][i].get()) } else { 0.0 };
-            (least >= 20.0 && seen <= 0.15 * least && score >= config.certainty).then_some((span, sum, least, score))
-        });
+        let found = SPANS
+            .into_iter()
+            .enumerate()
+            .skip(2)
+            .take_while(|(_, span)| at - (*span as i64) >= self.said_to[0])
+            .find_map(|(i, span)| {
+                let sum = self.span(span);
+                let (by_time, by_traffic) = self.level.expected(0, span as f64, sum.good as f64);
+                let mut least = by_time.min(by_traffic);
+                if let Some(usual) = self.days.least(at, 0, sum.good as f64) {
+                    least = least.min(usual);
+                }
+                least /= self.level.doubt(0);
+                let seen = sum.bad[0] as f64;
+                let score = if seen < least {
+                    improbable(seen, least, self.dispersion[0][i].get())
+                } else {
+                    0.0
+                };
+                (least >= 20.0 && seen <= 0.15 * least && score >= config.certainty)
+                    .then_some((span, sum, least, score))
+            });
         let Some((span, sum, least, score)) = found else { return };
         let mut quiet = 0;
         while quiet < self.sums.len() - 1 && self.one(quiet).bad[0] == 0 {
@@ -356,8 +415,11 @@ impl Series {
         }
         let mut finding = Finding::new(Kind::DenialsVanished, &self.service, &self.policy);
         finding.begin(at + 1 - (quiet.max(span.min(FIVE_MINUTES))) as i64, at);
-        (finding.observed, finding.expected, finding.decisions, finding.score) = (sum.bad[0], least, sum.all, score);
-        finding.causes.extend(self.trial.as_ref().map(|trial| Cause::whole(Dimension::Revision, &trial.revision)));
+        (finding.observed, finding.expected, finding.decisions, finding.score) =
+            (sum.bad[0], least, sum.all, score);
+        finding.causes.extend(
+            self.trial.as_ref().map(|trial| Cause::whole(Dimension::Revision, &trial.revision)),
+        );
         self.flagged_from[0] = bucket(finding.onset);
         self.flagged_to[0] = i64::MAX;
         self.vanished = Watch { active: Some(finding.clone()), span, calm: 0, since: at };
@@ -387,23 +449,28 @@ impl Series {
         let dispersion = self.dispersion[0][3].get();
         let score = all * (term(now, before) + term(1.0 - now, 1.0 - before)) / dispersion;
         let less = now <= before / 2.0 && (before - now) * all >= 2.0 * config.floor;
-        let more = now >= before + 0.05 && now >= 1.5 * before && (now - before) * all >= 2.0 * config.floor;
+        let more = now >= before + 0.05
+            && now >= 1.5 * before
+            && (now - before) * all >= 2.0 * config.floor;
         if score < config.certainty || !(less || more) {
             return;
         }
         let mut finding = Finding::new(Kind::RevisionShift, &self.service, &self.policy);
         finding.causes.push(Cause::whole(Dimension::Revision, &trial.revision));
         finding.begin(trial.since, at);
-        (finding.observed, finding.expected, finding.decisions, finding.score) = (denied as u64, before * all, all as u64, score);
+        (finding.observed, finding.expected, finding.decisions, finding.score) =
+            (denied as u64, before * all, all as u64, score);
         if more {
-            let (_, examples): (_, Vec<Example>) = self.memory.causes(0, finding.onset, finding.observed, finding.expected);
+            let (_, examples): (_, Vec<Example>) =
+                self.memory.causes(0, finding.onset, finding.observed, finding.expected);
             finding.examples = examples;
         }
         if less {
             // It is over when denials are back.
             self.flagged_from[0] = trial.since;
             self.flagged_to[0] = i64::MAX;
-            self.vanished = Watch { active: Some(finding.clone()), span: FIVE_MINUTES, calm: 0, since: at };
+            self.vanished =
+                Watch { active: Some(finding.clone()), span: FIVE_MINUTES, calm: 0, since: at };
         } else {
             self.shift = Some((finding.clone(), at));
         }
@@ -423,7 +490,8 @@ impl Series {
                 continue;
             }
             let counts = self.one(back);
-            let flagged: [bool; SIGNALS] = std::array::from_fn(|s| self.flagged_from[s] <= one && one <= self.flagged_to[s]);
+            let flagged: [bool; SIGNALS] =
+                std::array::from_fn(|s| self.flagged_from[s] <= one && one <= self.flagged_to[s]);
             let quiet = self.pulse.active.is_some() && counts.all == 0;
             if !quiet {
                 self.level.learn(counts, flagged.map(|f| !f));
@@ -446,10 +514,15 @@ impl Series {
             let sum = self.span(span);
             for signal in 0..SIGNALS {
                 if self.spikes[signal].active.is_none() && self.vanished.active.is_none() {
-                    let (by_time, by_traffic) = self.level.expected(signal, span as f64, sum.good as f64);
+                    let (by_time, by_traffic) =
+                        self.level.expected(signal, span as f64, sum.good as f64);
                     let seen = sum.bad[signal] as f64;
                     // The nearer of both models.
-                    let expected = if (seen - by_time).abs() < (seen - by_traffic).abs() { by_time } else { by_traffic };
+                    let expected = if (seen - by_time).abs() < (seen - by_traffic).abs() {
+                        by_time
+                    } else {
+                        by_traffic
+                    };
                     self.dispersion[signal][i].learn(seen, expected);
                 }
             }

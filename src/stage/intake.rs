@@ -63,7 +63,10 @@ impl Assignments for Arc<Seen> {
 
     fn revoked(&self, _: &dyn Commits, partitions: &[(String, i32)], _: bool) {
         if !partitions.is_empty() {
-            self.revoked.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(partitions);
+            self.revoked
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .extend_from_slice(partitions);
             self.disturbed.store(true, Ordering::Relaxed);
         }
     }
@@ -72,7 +75,9 @@ impl Assignments for Arc<Seen> {
 impl Seen {
     /// Forgets where to go back to in partitions that were taken away.
     fn settle(&self, topics: &[&str], open: &mut Open) {
-        for (topic, partition) in self.revoked.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+        for (topic, partition) in
+            self.revoked.lock().unwrap_or_else(PoisonError::into_inner).drain(..)
+        {
             if let Some(topic) = topics.iter().position(|t| *t == topic) {
                 open.offsets.remove(&(topic, partition));
             }
@@ -149,10 +154,20 @@ impl Intake {
     pub async fn run(&self, stop: &CancellationToken) -> Result<(), IntakeError> {
         let file = &self.pipeline.file;
         let instance = file.intake.instance_id.clone();
-        let transactional_id = format!("docket.{}.intake.{}", file.name, instance.clone().unwrap_or_else(|| uuid::Uuid::new_v4().to_string()));
+        let transactional_id = format!(
+            "docket.{}.intake.{}",
+            file.name,
+            instance.clone().unwrap_or_else(|| uuid::Uuid::new_v4().to_string())
+        );
         let producer = {
             let limit = self.docket_limit.into_iter().chain(self.rejects_limit).min();
-            producer::transactional(&file.kafka, &format!("{}-intake", file.name), &transactional_id, file.docket.compression, limit)?
+            producer::transactional(
+                &file.kafka,
+                &format!("{}-intake", file.name),
+                &transactional_id,
+                file.docket.compression,
+                limit,
+            )?
         };
         let topics = self.topics();
         let reading = Reading {
@@ -164,7 +179,12 @@ impl Intake {
             instance_id: instance.as_deref(),
             prefetch: file.intake.prefetch.0,
         };
-        self.over(|seen| consumer::join(&reading, seen, self.meters.clone(), self.progress.clone()), producer, stop).await
+        self.over(
+            |seen| consumer::join(&reading, seen, self.meters.clone(), self.progress.clone()),
+            producer,
+            stop,
+        )
+        .await
     }
 
     fn topics(&self) -> Vec<&str> {
@@ -172,14 +192,20 @@ impl Intake {
     }
 
     /// Reads from any log until told to stop.
-    pub async fn over<R, T>(&self, join: impl FnOnce(Arc<Seen>) -> KafkaResult<R>, transactions: T, stop: &CancellationToken) -> Result<(), IntakeError>
+    pub async fn over<R, T>(
+        &self,
+        join: impl FnOnce(Arc<Seen>) -> KafkaResult<R>,
+        transactions: T,
+        stop: &CancellationToken,
+    ) -> Result<(), IntakeError>
     where
         R: Reader,
         T: Transactions<Membership = R::Membership>,
     {
         let seen = Arc::new(Seen::default());
         let reader = join(seen.clone())?;
-        let (docket_topic, rejects_topic) = (self.pipeline.docket_topic(), self.pipeline.rejects_topic());
+        let (docket_topic, rejects_topic) =
+            (self.pipeline.docket_topic(), self.pipeline.rejects_topic());
         let run = Run {
             intake: self,
             reader,
@@ -276,7 +302,9 @@ where
                     let open = open.get_or_insert_default();
                     self.seen.settle(&self.topics, open);
                     if let Some(topic) = self.topics.iter().position(|t| *t == message.topic) {
-                        open.offsets.entry((topic, message.partition)).or_insert((message.offset, message.offset));
+                        open.offsets
+                            .entry((topic, message.partition))
+                            .or_insert((message.offset, message.offset));
                     }
                     return;
                 }
@@ -332,9 +360,19 @@ where
 
     /// Sees that everything was taken, and commits it with the offsets.
     fn commit(&self, open: &Open) -> Result<(), KafkaError> {
-        let _span = tracing::info_span!("transaction", pipeline = self.intake.pipeline.name(), records = open.produced.len(), bytes = open.bytes).entered();
+        let _span = tracing::info_span!(
+            "transaction",
+            pipeline = self.intake.pipeline.name(),
+            records = open.produced.len(),
+            bytes = open.bytes
+        )
+        .entered();
         let member = self.reader.membership().ok_or(KafkaError::Canceled)?;
-        let offsets: Vec<(&str, i32, i64)> = open.offsets.iter().map(|((topic, partition), (_, next))| (self.topics[*topic], *partition, *next)).collect();
+        let offsets: Vec<(&str, i32, i64)> = open
+            .offsets
+            .iter()
+            .map(|((topic, partition), (_, next))| (self.topics[*topic], *partition, *next))
+            .collect();
         // Something could not even be produced: then the transaction is over.
         if open.refused {
             return Err(KafkaError::Canceled);
@@ -346,7 +384,8 @@ where
         for ((topic, partition), (_, next)) in &open.offsets {
             self.next.insert((*topic, *partition), *next);
             self.finished(*topic, *partition, Some(*next), false);
-            self.suspects.retain(|place, _| (place.0, place.1) != (*topic, *partition) || place.2 >= *next);
+            self.suspects
+                .retain(|place, _| (place.0, place.1) != (*topic, *partition) || place.2 >= *next);
         }
         let meters = &self.intake.meters;
         meters.transactions.with_label_values(&["committed"]).inc();
@@ -383,7 +422,10 @@ where
         let too_large = self.transactions.abort().map_err(IntakeError::Fatal)?;
         for tag in &too_large {
             if let Some(produced) = open.produced.get(*tag) {
-                self.suspects.insert(produced.place, Suspect { product: produced.product, proven: produced.alone });
+                self.suspects.insert(
+                    produced.place,
+                    Suspect { product: produced.product, proven: produced.alone },
+                );
             }
         }
         if too_large.is_empty() && !matches!(error, KafkaError::Canceled) {
@@ -394,18 +436,27 @@ where
 
     /// Tells the watchdog.
     fn finished(&self, topic: usize, partition: i32, done: Option<i64>, open: bool) {
-        let place = Assigned { part: "intake".into(), topic: self.topics[topic].to_owned(), partition };
+        let place =
+            Assigned { part: "intake".into(), topic: self.topics[topic].to_owned(), partition };
         self.intake.progress.finished(&place, done, open, std::time::Instant::now());
     }
 
     fn rewind(&self, open: &Open) -> Result<(), IntakeError> {
-        let back: Vec<(&str, i32, i64)> = open.offsets.iter().map(|((topic, partition), (first, _))| (self.topics[*topic], *partition, *first)).collect();
+        let back: Vec<(&str, i32, i64)> = open
+            .offsets
+            .iter()
+            .map(|((topic, partition), (first, _))| (self.topics[*topic], *partition, *first))
+            .collect();
         Ok(self.reader.seek(&back)?)
     }
 
     /// Offsets, lag and health.
     fn report(&self) {
-        let ready = if self.seen.assigned.load(Ordering::Relaxed) { Ok(()) } else { Err("not in its consumer group yet".to_owned()) };
+        let ready = if self.seen.assigned.load(Ordering::Relaxed) {
+            Ok(())
+        } else {
+            Err("not in its consumer group yet".to_owned())
+        };
         self.intake.health.set(&format!("{}/intake", self.intake.pipeline.name()), ready);
         for ((topic, partition), next) in &self.next {
             let name = self.topics[*topic];
@@ -432,9 +483,16 @@ struct Target<'r, T> {
 
 impl<T: Transactions> Target<'_, T> {
     /// Turns one Kafka record into docket records and rejects, and produces them.
-    fn take(&self, message: &Message<'_>, out: &mut Vec<u8>, open: &mut Open) -> Result<(), IntakeError> {
+    fn take(
+        &self,
+        message: &Message<'_>,
+        out: &mut Vec<u8>,
+        open: &mut Open,
+    ) -> Result<(), IntakeError> {
         let pipeline = &self.intake.pipeline;
-        let Some(topic) = self.topics.iter().position(|t| *t == message.topic) else { return Ok(()) };
+        let Some(topic) = self.topics.iter().position(|t| *t == message.topic) else {
+            return Ok(());
+        };
         let (partition, offset) = (message.partition, message.offset);
         open.offsets.entry((topic, partition)).or_insert((offset, offset)).1 = offset + 1;
         let value = message.payload;
@@ -461,12 +519,21 @@ impl<T: Transactions> Target<'_, T> {
                     return;
                 }
                 Piece::Reject { bytes, reject } => Some((bytes, reject)),
-                Piece::Decision { event, .. } if proven.is_some() || suspect.is_some_and(|s| s.product == Product::Reject) => {
+                Piece::Decision { event, .. }
+                    if proven.is_some()
+                        || suspect.is_some_and(|s| s.product == Product::Reject) =>
+                {
                     Some((event.raw.as_bytes().into(), self.outgrown()))
                 }
                 Piece::Decision { event, agent } => {
                     out.clear();
-                    match docket::make(&event, &record_headers, agent.as_ref(), &pipeline.rules, out) {
+                    match docket::make(
+                        &event,
+                        &record_headers,
+                        agent.as_ref(),
+                        &pipeline.rules,
+                        out,
+                    ) {
                         Ok(Some(written)) => {
                             *open.tally.verdicts.entry(written.verdict).or_default() += 1;
                             for hit in written.hits {
@@ -482,7 +549,10 @@ impl<T: Transactions> Target<'_, T> {
                                 payload: out.as_slice(),
                                 headers: headers::docket(&origin, self.received),
                             };
-                            failure = self.transactions.send(record, open.produced.len() - 1, alone).err();
+                            failure = self
+                                .transactions
+                                .send(record, open.produced.len() - 1, alone)
+                                .err();
                             None
                         }
                         Ok(None) => {
@@ -504,7 +574,12 @@ impl<T: Transactions> Target<'_, T> {
                 };
                 let letter = dead_letter("intake", &bytes, &reject, &origin, self.received, cut);
                 open.produced.push(Produced { place, product: Product::Reject, alone });
-                let record = Outgoing { topic: self.rejects_topic, key: None, payload: &letter.value, headers: letter.headers };
+                let record = Outgoing {
+                    topic: self.rejects_topic,
+                    key: None,
+                    payload: &letter.value,
+                    headers: letter.headers,
+                };
                 failure = self.transactions.send(record, open.produced.len() - 1, alone).err();
             }
             element += 1;
@@ -520,7 +595,16 @@ impl<T: Transactions> Target<'_, T> {
 
     /// Why a decision that the broker would not take goes to rejects.
     fn outgrown(&self) -> Reject {
-        let limit = self.intake.docket_limit.map_or_else(String::new, |n| format!(", which takes {n} bytes (max.message.bytes)"));
-        Reject::new(Reason::TooLarge, format!("the decision outgrows the topic {}{limit} once docket's members are added", self.docket_topic))
+        let limit = self
+            .intake
+            .docket_limit
+            .map_or_else(String::new, |n| format!(", which takes {n} bytes (max.message.bytes)"));
+        Reject::new(
+            Reason::TooLarge,
+            format!(
+                "the decision outgrows the topic {}{limit} once docket's members are added",
+                self.docket_topic
+            ),
+        )
     }
 }

@@ -31,7 +31,9 @@ pub struct Letter {
 
 impl Letter {
     pub fn read(message: &BorrowedMessage<'_>) -> Letter {
-        let pairs = headers::pairs(message).into_iter().map(|(name, value)| (name.to_owned(), String::from_utf8_lossy(value).into_owned()));
+        let pairs = headers::pairs(message)
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), String::from_utf8_lossy(value).into_owned()));
         Letter {
             partition: message.partition(),
             offset: message.offset(),
@@ -77,7 +79,8 @@ const REPLAYED: &str = "replayed";
 
 /// A receipt for letters that were sent round again, for the rejects topic itself: it is what tells that they were.
 pub fn receipt(letters: &[(i32, i64)]) -> DeadLetter {
-    let lines: Vec<String> = letters.iter().map(|(partition, offset)| format!("{partition}/{offset}")).collect();
+    let lines: Vec<String> =
+        letters.iter().map(|(partition, offset)| format!("{partition}/{offset}")).collect();
     let all = headers::add(OwnedHeaders::new_with_capacity(1), headers::STAGE, REPLAYED);
     DeadLetter { value: lines.join("\n").into_bytes(), headers: all }
 }
@@ -102,7 +105,14 @@ pub struct DeadLetter {
 }
 
 /// Makes a dead letter. `cut` keeps only so much of the value, for a topic that does not take more.
-pub fn dead_letter(stage: &str, value: &[u8], reject: &Reject, origin: &Origin<'_>, received: &str, cut: Option<usize>) -> DeadLetter {
+pub fn dead_letter(
+    stage: &str,
+    value: &[u8],
+    reject: &Reject,
+    origin: &Origin<'_>,
+    received: &str,
+    cut: Option<usize>,
+) -> DeadLetter {
     let mut all = headers::origin(origin, received);
     all = headers::add(all, headers::STAGE, stage);
     all = headers::add(all, headers::REASON, reject.reason.as_str());

@@ -84,7 +84,9 @@ impl Roles {
             "door" => Ok(Role::Door),
             other => match other.strip_prefix("sink:") {
                 Some(sink) if !sink.is_empty() => Ok(Role::Sink(sink.to_owned())),
-                _ => Err(format!("{other:?} is no part; there are door, intake, sinks, spikes and sink:NAME")),
+                _ => Err(format!(
+                    "{other:?} is no part; there are door, intake, sinks, spikes and sink:NAME"
+                )),
             },
         };
         names.iter().map(role).collect::<Result<_, _>>().map(Roles)
@@ -103,7 +105,9 @@ impl Roles {
     }
 
     fn sink(&self, name: &str) -> bool {
-        self.0.is_empty() || self.0.contains(&Role::Sinks) || self.0.iter().any(|role| matches!(role, Role::Sink(sink) if sink == name))
+        self.0.is_empty()
+            || self.0.contains(&Role::Sinks)
+            || self.0.iter().any(|role| matches!(role, Role::Sink(sink) if sink == name))
     }
 
     /// A role that no part of the pipeline has.
@@ -174,14 +178,24 @@ type Parted = Result<(), String>;
 
 impl Parts {
     pub fn new(pipeline: Pipeline, process: &Process, limits: Limits) -> Result<Parts, RunError> {
-        let metrics_error = |error| RunError::Metrics { pipeline: pipeline.name().to_owned(), error };
-        let meters = Arc::new(Meters::new(pipeline.name(), &process.registry).map_err(metrics_error)?);
+        let metrics_error =
+            |error| RunError::Metrics { pipeline: pipeline.name().to_owned(), error };
+        let meters =
+            Arc::new(Meters::new(pipeline.name(), &process.registry).map_err(metrics_error)?);
         let max_series = pipeline.file.sinks.values().find_map(|sink| match sink {
             model::Sink::Metrics(config) => Some(config.max_series),
             _ => None,
         });
         let max_series = max_series.unwrap_or(crate::metrics::MAX_SERIES);
-        let decisions = Arc::new(Decisions::new(pipeline.name(), max_series, &process.registry, process.exemplars.clone()).map_err(metrics_error)?);
+        let decisions = Arc::new(
+            Decisions::new(
+                pipeline.name(),
+                max_series,
+                &process.registry,
+                process.exemplars.clone(),
+            )
+            .map_err(metrics_error)?,
+        );
         let progress = Arc::new(Progress::default());
         Ok(Parts {
             pipeline: Arc::new(pipeline),
@@ -217,12 +231,19 @@ impl Parts {
 
     /// Opens the door, if the pipeline file has one and this process is to do it.
     fn open_door(&mut self) -> Result<(), RunError> {
-        let Some(section) = self.pipeline.file.door.clone().filter(|_| self.process.roles.door()) else { return Ok(()) };
+        let Some(section) = self.pipeline.file.door.clone().filter(|_| self.process.roles.door())
+        else {
+            return Ok(());
+        };
         let counts = match &self.door {
             Some((counts, _)) => counts.clone(),
             None => {
-                let error = |error| RunError::Metrics { pipeline: self.pipeline.name().to_owned(), error };
-                Arc::new(door::meters::Meters::new(self.pipeline.name(), &self.process.registry).map_err(error)?)
+                let error =
+                    |error| RunError::Metrics { pipeline: self.pipeline.name().to_owned(), error };
+                Arc::new(
+                    door::meters::Meters::new(self.pipeline.name(), &self.process.registry)
+                        .map_err(error)?,
+                )
             }
         };
         let clients = Arc::new(Clients::new(&section.tokens, &section.limits));
@@ -251,21 +272,32 @@ impl Parts {
             rejects_limit: self.limits.rejects,
         };
         let runtime = self.process.runtime.clone();
-        self.spawn("intake", move |stop| runtime.block_on(intake.run(stop)).map_err(|e| e.to_string()))
+        self.spawn("intake", move |stop| {
+            runtime.block_on(intake.run(stop)).map_err(|e| e.to_string())
+        })
     }
 
     /// Looks for spikes, if the pipeline file says so and this process is to do it.
     fn spikes(&mut self) -> Result<(), RunError> {
-        let Some(section) = self.pipeline.file.spikes.clone().filter(|_| self.process.roles.spikes()) else { return Ok(()) };
+        let Some(section) =
+            self.pipeline.file.spikes.clone().filter(|_| self.process.roles.spikes())
+        else {
+            return Ok(());
+        };
         let meters = match &self.findings {
             Some(meters) => meters.clone(),
             None => {
-                let error = |error| RunError::Metrics { pipeline: self.pipeline.name().to_owned(), error };
-                let meters = Arc::new(spikes::Meters::new(self.pipeline.name(), &self.process.registry).map_err(error)?);
+                let error =
+                    |error| RunError::Metrics { pipeline: self.pipeline.name().to_owned(), error };
+                let meters = Arc::new(
+                    spikes::Meters::new(self.pipeline.name(), &self.process.registry)
+                        .map_err(error)?,
+                );
                 self.findings.insert(meters).clone()
             }
         };
-        let (pipeline, health, runtime) = (self.pipeline.clone(), self.process.health.clone(), self.process.runtime.clone());
+        let (pipeline, health, runtime) =
+            (self.pipeline.clone(), self.process.health.clone(), self.process.runtime.clone());
         let spikes = Spikes { pipeline, section, meters, health, runtime };
         self.spawn("spikes", move |stop| spikes.run(stop).map_err(|e| e.to_string()))
     }
@@ -288,11 +320,19 @@ impl Parts {
     /// A sink that takes what is too old for another.
     fn onward(&self, name: &str) -> Result<Arc<dyn Onward>, RunError> {
         let pipeline = self.pipeline.clone();
-        let Some(sink) = pipeline.file.sinks.get(name) else { return Err(RunError::Role(format!("there is no sink {name:?}"))) };
+        let Some(sink) = pipeline.file.sinks.get(name) else {
+            return Err(RunError::Role(format!("there is no sink {name:?}")));
+        };
         with_sink(name, sink, &self.decisions, Apart { parts: self, name, model: sink })?
     }
 
-    pub fn deliver<S: Sink>(&self, name: &str, model: &model::Sink, sink: S, too_old: Option<Arc<dyn Onward>>) -> Deliver<S> {
+    pub fn deliver<S: Sink>(
+        &self,
+        name: &str,
+        model: &model::Sink,
+        sink: S,
+        too_old: Option<Arc<dyn Onward>>,
+    ) -> Deliver<S> {
         Deliver {
             name: name.to_owned(),
             sink: Arc::new(sink),
@@ -317,12 +357,16 @@ impl Parts {
     pub fn sink<S: Sink>(&mut self, deliver: Deliver<S>) -> Result<(), RunError> {
         let name = deliver.name.clone();
         let (deliver, runtime) = (Arc::new(deliver), self.process.runtime.clone());
-        self.spawn(&name, move |stop| runtime.block_on(deliver.run(stop)).map_err(|e| e.to_string()))
+        self.spawn(&name, move |stop| {
+            runtime.block_on(deliver.run(stop)).map_err(|e| e.to_string())
+        })
     }
 
     fn watchdog(&mut self) -> Result<(), RunError> {
-        let (pipeline, progress, meters) = (self.pipeline.clone(), self.progress.clone(), self.meters.clone());
-        let (health, after) = (self.process.health.clone(), self.pipeline.file.watchdog.stalled_after.0);
+        let (pipeline, progress, meters) =
+            (self.pipeline.clone(), self.progress.clone(), self.meters.clone());
+        let (health, after) =
+            (self.process.health.clone(), self.pipeline.file.watchdog.stalled_after.0);
         self.spawn("watchdog", move |stop| {
             watchdog::watch(&pipeline, &progress, &meters, &health, after, stop);
             Ok(())
@@ -353,15 +397,40 @@ impl Parts {
         for (name, sink) in &is.sinks {
             with_sink(name, sink, &self.decisions, Tried)?;
         }
-        let intake = (&was.sources, &was.intake, &was.limits, &was.verdict, &was.verdict_policy, &was.trace, &was.service, &was.request, &was.protect)
-            != (&is.sources, &is.intake, &is.limits, &is.verdict, &is.verdict_policy, &is.trace, &is.service, &is.request, &is.protect);
+        let intake = (
+            &was.sources,
+            &was.intake,
+            &was.limits,
+            &was.verdict,
+            &was.verdict_policy,
+            &was.trace,
+            &was.service,
+            &was.request,
+            &was.protect,
+        ) != (
+            &is.sources,
+            &is.intake,
+            &is.limits,
+            &is.verdict,
+            &is.verdict_policy,
+            &is.trace,
+            &is.service,
+            &is.request,
+            &is.protect,
+        );
         // A sink changes with the one that it hands on to.
         let whole = |file: &model::File, name: &String| {
             let sink = file.sinks.get(name)?.clone();
             let onward = file.sinks.get(&sink.delivery().too_old).cloned();
             Some((sink, onward))
         };
-        let mut changed: Vec<String> = was.sinks.keys().chain(is.sinks.keys()).filter(|name| whole(was, name) != whole(is, name)).cloned().collect();
+        let mut changed: Vec<String> = was
+            .sinks
+            .keys()
+            .chain(is.sinks.keys())
+            .filter(|name| whole(was, name) != whole(is, name))
+            .cloned()
+            .collect();
         changed.sort();
         changed.dedup();
         if intake && self.process.roles.intake() {
@@ -372,8 +441,16 @@ impl Parts {
         }
         let (door_was, door_is) = (door_but_tokens(&was.door), door_but_tokens(&is.door));
         // With protect, what the door rejects is without its content, too.
-        let door_changes = (&door_was, &was.limits, &was.trace, &was.service, &was.sources, was.protect.is_some())
-            != (&door_is, &is.limits, &is.trace, &is.service, &is.sources, is.protect.is_some());
+        let door_changes =
+            (&door_was, &was.limits, &was.trace, &was.service, &was.sources, was.protect.is_some())
+                != (
+                    &door_is,
+                    &is.limits,
+                    &is.trace,
+                    &is.service,
+                    &is.sources,
+                    is.protect.is_some(),
+                );
         if door_changes {
             if self.process.roles.door() && (door_was.is_some() || door_is.is_some()) {
                 changed.push("door".into());
@@ -381,7 +458,8 @@ impl Parts {
         } else if let (Some((_, clients)), Some(section)) = (&self.door, &is.door) {
             clients.set(&section.tokens);
         }
-        let stopped: Vec<Part> = changed.iter().filter_map(|name| self.running.remove(name)).collect();
+        let stopped: Vec<Part> =
+            changed.iter().filter_map(|name| self.running.remove(name)).collect();
         stopped.iter().for_each(|part| part.stop.cancel());
         for part in stopped {
             let _ = part.thread.join();
@@ -398,7 +476,9 @@ impl Parts {
                     self.process.health.remove(&format!("{}/spikes", self.pipeline.name()));
                     self.spikes()?;
                 }
-                gone if !self.pipeline.file.sinks.contains_key(gone) => self.process.health.remove(&format!("{}/{gone}", self.pipeline.name())),
+                gone if !self.pipeline.file.sinks.contains_key(gone) => {
+                    self.process.health.remove(&format!("{}/{gone}", self.pipeline.name()))
+                }
                 name => self.start_sink(name)?,
             }
         }
@@ -406,9 +486,14 @@ impl Parts {
     }
 
     /// Runs a part on a thread of its own, again and again until it is stopped.
-    fn spawn(&mut self, name: &str, part: impl Fn(&CancellationToken) -> Parted + Send + 'static) -> Result<(), RunError> {
+    fn spawn(
+        &mut self,
+        name: &str,
+        part: impl Fn(&CancellationToken) -> Parted + Send + 'static,
+    ) -> Result<(), RunError> {
         let stop = self.process.stop.child_token();
-        let (token, meters, health) = (stop.clone(), self.meters.clone(), self.process.health.clone());
+        let (token, meters, health) =
+            (stop.clone(), self.meters.clone(), self.process.health.clone());
         let full = format!("{}/{name}", self.pipeline.name());
         if name != "watchdog" {
             health.set(&full, Err("starting".into()));
@@ -422,14 +507,21 @@ impl Parts {
                 health.set(&full, Err(error.clone()));
                 meters.restarts.with_label_values(&[&label]).inc();
                 tracing::error!(part = full, error, "a part failed and is started again");
-                pause = if started.elapsed() > Duration::from_secs(60) { Duration::from_millis(500) } else { (pause * 2).min(Duration::from_secs(15)) };
+                pause = if started.elapsed() > Duration::from_secs(60) {
+                    Duration::from_millis(500)
+                } else {
+                    (pause * 2).min(Duration::from_secs(15))
+                };
                 let until = std::time::Instant::now() + pause;
                 while !stop.is_cancelled() && std::time::Instant::now() < until {
                     std::thread::sleep(Duration::from_millis(50));
                 }
             }
         };
-        let thread = std::thread::Builder::new().name(format!("docket-{name}")).spawn(body).map_err(RunError::Thread)?;
+        let thread = std::thread::Builder::new()
+            .name(format!("docket-{name}"))
+            .spawn(body)
+            .map_err(RunError::Thread)?;
         self.running.insert(name.to_owned(), Part { stop: token, thread });
         Ok(())
     }
@@ -447,7 +539,12 @@ pub trait Then {
 }
 
 /// Makes a sink from the pipeline file: the one list of the types that there are.
-pub fn with_sink<T: Then>(name: &str, sink: &model::Sink, decisions: &Arc<Decisions>, then: T) -> Result<T::Output, RunError> {
+pub fn with_sink<T: Then>(
+    name: &str,
+    sink: &model::Sink,
+    decisions: &Arc<Decisions>,
+    then: T,
+) -> Result<T::Output, RunError> {
     let wrong = |error| RunError::Sink { sink: name.to_owned(), error };
     Ok(match sink {
         model::Sink::Otlp(config) => then.then(Otlp::new(config).map_err(wrong)?),
@@ -488,7 +585,9 @@ impl Then for Apart<'_> {
 
     fn then<S: Sink>(self, sink: S) -> Result<Arc<dyn Onward>, RunError> {
         let deliver = Arc::new(self.parts.deliver(self.name, self.model, sink, None));
-        let rejects = deliver.rejects().map_err(|error| RunError::Kafka { sink: self.name.to_owned(), error })?;
+        let rejects = deliver
+            .rejects()
+            .map_err(|error| RunError::Kafka { sink: self.name.to_owned(), error })?;
         Ok(Arc::new(Sending::apart(deliver, rejects, self.parts.process.stop.clone())))
     }
 }

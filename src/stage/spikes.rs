@@ -43,11 +43,26 @@ impl Meters {
     pub fn new(pipeline: &str, registry: &Registry) -> Result<Meters, prometheus::Error> {
         let all = Families { pipeline, registry };
         Ok(Meters {
-            found: all.counter("docket_findings_total", "Denial spikes and silent failures that were found.", &["kind", "service", "policy"])?,
-            active: all.gauge("docket_finding_active", "1 while a finding goes on.", &["kind", "service", "policy"])?,
-            late: all.count("docket_spikes_late_total", "Decisions that came later than spikes.lateness allows; they count when they come.")?,
+            found: all.counter(
+                "docket_findings_total",
+                "Denial spikes and silent failures that were found.",
+                &["kind", "service", "policy"],
+            )?,
+            active: all.gauge(
+                "docket_finding_active",
+                "1 while a finding goes on.",
+                &["kind", "service", "policy"],
+            )?,
+            late: all.count(
+                "docket_spikes_late_total",
+                "Decisions that came later than spikes.lateness allows; they count when they come.",
+            )?,
             leads: all.number("docket_spikes_leader", "1 in the process that looks for spikes.")?,
-            told: all.counter("docket_notifications_total", "Messages about findings: sent, retried, or given up.", &["notifier", "outcome"])?,
+            told: all.counter(
+                "docket_notifications_total",
+                "Messages about findings: sent, retried, or given up.",
+                &["notifier", "outcome"],
+            )?,
         })
     }
 }
@@ -78,9 +93,14 @@ const LOOK: Duration = Duration::from_millis(500);
 impl Spikes {
     pub fn run(&self, stop: &CancellationToken) -> Result<(), SpikesError> {
         let part = format!("{}/spikes", self.pipeline.name());
-        let notifiers = Notifiers::start(&self.section, self.pipeline.name(), &self.meters, &self.runtime)?;
+        let notifiers =
+            Notifiers::start(&self.section, self.pipeline.name(), &self.meters, &self.runtime)?;
         let member = self.member()?;
-        let producer = producer::single(&self.pipeline.file.kafka, "spikes", self.pipeline.file.docket.compression)?;
+        let producer = producer::single(
+            &self.pipeline.file.kafka,
+            "spikes",
+            self.pipeline.file.docket.compression,
+        )?;
         while !stop.is_cancelled() {
             member.context().brokers.check()?;
             if !leads(&member, LOOK) {
@@ -102,29 +122,54 @@ impl Spikes {
     fn member(&self) -> Result<Member, KafkaError> {
         let kafka = &self.pipeline.file.kafka;
         let mut config = client::lasting(kafka, "spikes");
-        config.set("group.id", self.pipeline.group("spikes")).set("enable.auto.commit", "false").set("auto.offset.reset", "latest");
+        config
+            .set("group.id", self.pipeline.group("spikes"))
+            .set("enable.auto.commit", "false")
+            .set("auto.offset.reset", "latest");
         // Who leads and dies is to be followed soon.
         config.set("session.timeout.ms", "10000").set("heartbeat.interval.ms", "3000");
         config.set("queued.max.messages.kbytes", "64").set("fetch.wait.max.ms", "500");
-        let member: Member = client::with_properties(config, kafka).create_with_context(client::Context::default())?;
+        let member: Member = client::with_properties(config, kafka)
+            .create_with_context(client::Context::default())?;
         member.subscribe(&[&self.pipeline.docket_topic()])?;
         Ok(member)
     }
 
-    fn lead(&self, member: &Member, producer: &Single, notifiers: &Notifiers, stop: &CancellationToken) -> Result<(), SpikesError> {
+    fn lead(
+        &self,
+        member: &Member,
+        producer: &Single,
+        notifiers: &Notifiers,
+        stop: &CancellationToken,
+    ) -> Result<(), SpikesError> {
         let part = format!("{}/spikes", self.pipeline.name());
         let history = nanos(self.section.history.0);
-        let past = Past::open(&self.pipeline, "spikes", &self.pipeline.docket_topic(), Edge::At(clock::now().saturating_sub(history)), Edge::End)?;
+        let past = Past::open(
+            &self.pipeline,
+            "spikes",
+            &self.pipeline.docket_topic(),
+            Edge::At(clock::now().saturating_sub(history)),
+            Edge::End,
+        )?;
         let mut watch = Watch::new(self, past.stretches().iter().map(|s| s.partition));
         let (mut looked, mut advanced) = (Instant::now(), Instant::now());
         past.watch(&mut |seen| {
             match seen {
-                Seen::Message(message) => watch.message(message.partition(), message.payload().unwrap_or_default()),
-                Seen::End(partition) => drop(watch.clocks.insert(partition, Clock { latest: Nanos::MIN, ended: true, reached: true })),
+                Seen::Message(message) => {
+                    watch.message(message.partition(), message.payload().unwrap_or_default())
+                }
+                Seen::End(partition) => {
+                    drop(watch.clocks.insert(
+                        partition,
+                        Clock { latest: Nanos::MIN, ended: true, reached: true },
+                    ))
+                }
                 Seen::Nothing => {}
             }
             // While there is much to read, now and then.
-            if advanced.elapsed() >= Duration::from_millis(if watch.live { 200 } else { 20 }) || matches!(seen, Seen::Nothing) {
+            if advanced.elapsed() >= Duration::from_millis(if watch.live { 200 } else { 20 })
+                || matches!(seen, Seen::Nothing)
+            {
                 advanced = Instant::now();
                 let notices = watch.advance(clock::now());
                 if watch.live {
@@ -155,12 +200,21 @@ impl Spikes {
         if begins && !notice.again {
             self.meters.found.with_label_values(&labels).inc();
         }
-        tracing::warn!(part = "spikes", id = finding.id, state = if begins { "begins" } else { "ends" }, "{}", finding.sentence());
+        tracing::warn!(
+            part = "spikes",
+            id = finding.id,
+            state = if begins { "begins" } else { "ends" },
+            "{}",
+            finding.sentence()
+        );
         if !notice.again {
             let (id, payload) = record::write(finding);
             let topic = self.pipeline.docket_topic();
             let headers = rdkafka::message::OwnedHeaders::new();
-            let written = self.runtime.block_on(Letters::write(producer, Outgoing { topic: &topic, key: Some(&id), payload: &payload, headers }));
+            let written = self.runtime.block_on(Letters::write(
+                producer,
+                Outgoing { topic: &topic, key: Some(&id), payload: &payload, headers },
+            ));
             if let Err(error) = written {
                 tracing::error!(part = "spikes", id = finding.id, %error, "a finding could not be written to the docket topic");
             }
@@ -214,7 +268,9 @@ impl<'s> Watch<'s> {
             meters: &of.meters,
             detector: Detector::new(of.section.config()),
             reorder: Reorder::default(),
-            clocks: partitions.map(|p| (p, Clock { latest: Nanos::MIN, ended: false, reached: false })).collect(),
+            clocks: partitions
+                .map(|p| (p, Clock { latest: Nanos::MIN, ended: false, reached: false }))
+                .collect(),
             lateness: nanos(of.section.lateness.0),
             live: false,
             late: 0,
@@ -226,10 +282,17 @@ impl<'s> Watch<'s> {
     fn message(&mut self, partition: i32, payload: &[u8]) {
         let Ok(record) = Record::parse(payload) else { return };
         let live = self.live;
-        let seen = Observation::with(&record, |seen| if live { self.detector.observe(seen) } else { self.reorder.push(seen) });
+        let seen = Observation::with(&record, |seen| {
+            if live { self.detector.observe(seen) } else { self.reorder.push(seen) }
+        });
         if seen.is_some() {
-            let clock = self.clocks.entry(partition).or_insert(Clock { latest: Nanos::MIN, ended: false, reached: false });
-            clock.latest = if clock.ended { record.timestamp } else { clock.latest.max(record.timestamp) };
+            let clock = self.clocks.entry(partition).or_insert(Clock {
+                latest: Nanos::MIN,
+                ended: false,
+                reached: false,
+            });
+            clock.latest =
+                if clock.ended { record.timestamp } else { clock.latest.max(record.timestamp) };
             clock.ended = false;
         } else if !self.live
             && let Some((key, id, onset, over)) = record::told(&record)
@@ -244,7 +307,12 @@ impl<'s> Watch<'s> {
 
     /// What is to be told now.
     fn advance(&mut self, now: Nanos) -> Vec<Notice> {
-        let slowest = self.clocks.values().map(|c| if c.ended { now } else { c.latest.min(now) }).min().unwrap_or(now);
+        let slowest = self
+            .clocks
+            .values()
+            .map(|c| if c.ended { now } else { c.latest.min(now) })
+            .min()
+            .unwrap_or(now);
         if slowest == Nanos::MIN {
             return Vec::new();
         }
@@ -284,7 +352,8 @@ impl<'s> Watch<'s> {
     /// Everything that stands in the docket is read: what goes on and was not told is told; what was told and is over, too.
     fn begin(&mut self, now: Nanos) -> Vec<Notice> {
         let mut notices = Vec::new();
-        let active: Vec<Finding> = self.detector.active().into_iter().filter(|f| !self.section.ignores(f)).collect();
+        let active: Vec<Finding> =
+            self.detector.active().into_iter().filter(|f| !self.section.ignores(f)).collect();
         for mut finding in active {
             let told = self.before.remove(&finding.key());
             let again = told.is_some();
@@ -295,7 +364,13 @@ impl<'s> Watch<'s> {
             notices.push(Notice { finding, again });
         }
         for ((kind, service, policy, instance), (id, onset)) in std::mem::take(&mut self.before) {
-            let mut finding = Finding { id, onset, detected: onset, ended: Some(now), ..Finding::new(kind, &service, &policy) };
+            let mut finding = Finding {
+                id,
+                onset,
+                detected: onset,
+                ended: Some(now),
+                ..Finding::new(kind, &service, &policy)
+            };
             if !instance.is_empty() {
                 finding.causes.push(Cause::whole(Dimension::Instance, &instance));
             }

@@ -49,7 +49,15 @@ impl Progress {
     }
 
     pub fn assigned(&self, place: Assigned, now: Instant) {
-        let seen = Seen { read: -1, moved: now, done: None, advanced: now, open: false, end: -1, behind: None };
+        let seen = Seen {
+            read: -1,
+            moved: now,
+            done: None,
+            advanced: now,
+            open: false,
+            end: -1,
+            behind: None,
+        };
         self.lock().insert(place, seen);
     }
 
@@ -103,11 +111,19 @@ impl Progress {
         let long = |since: Instant| now.saturating_duration_since(since) > after;
         let why = |seen: &Seen| {
             if seen.open && long(seen.advanced) {
-                return Some(format!("records were read and none was finished for {} s", now.saturating_duration_since(seen.advanced).as_secs()));
+                return Some(format!(
+                    "records were read and none was finished for {} s",
+                    now.saturating_duration_since(seen.advanced).as_secs()
+                ));
             }
             let since = seen.behind?.max(seen.moved);
-            (!seen.open && long(since))
-                .then(|| format!("{} records wait and none was read for {} s", seen.end - seen.read.max(0), now.saturating_duration_since(since).as_secs()))
+            (!seen.open && long(since)).then(|| {
+                format!(
+                    "{} records wait and none was read for {} s",
+                    seen.end - seen.read.max(0),
+                    now.saturating_duration_since(since).as_secs()
+                )
+            })
         };
         self.lock().iter().filter_map(|(place, seen)| Some((place.clone(), why(seen)?))).collect()
     }
@@ -116,7 +132,14 @@ impl Progress {
 const EVERY: Duration = Duration::from_secs(5);
 
 /// Watches the parts of a pipeline until told to stop. Runs on a thread of its own.
-pub fn watch(pipeline: &Pipeline, progress: &Arc<Progress>, meters: &Meters, health: &Health, after: Duration, stop: &CancellationToken) {
+pub fn watch(
+    pipeline: &Pipeline,
+    progress: &Arc<Progress>,
+    meters: &Meters,
+    health: &Health,
+    after: Duration,
+    stop: &CancellationToken,
+) {
     let mut client = None;
     let mut known: Vec<Assigned> = Vec::new();
     let mut watched: BTreeSet<String> = BTreeSet::new();
@@ -139,7 +162,11 @@ pub fn watch(pipeline: &Pipeline, progress: &Arc<Progress>, meters: &Meters, hea
         let mut answered = true;
         for place in &places {
             let end = *ends.entry((place.topic.clone(), place.partition)).or_insert_with(|| {
-                let told = client.as_ref()?.fetch_watermarks(&place.topic, place.partition, Duration::from_secs(5));
+                let told = client.as_ref()?.fetch_watermarks(
+                    &place.topic,
+                    place.partition,
+                    Duration::from_secs(5),
+                );
                 answered &= told.is_ok();
                 told.ok().map(|(_, end)| end)
             });
@@ -155,10 +182,16 @@ pub fn watch(pipeline: &Pipeline, progress: &Arc<Progress>, meters: &Meters, hea
         }
         let stalled = progress.stalled(after, Instant::now());
         for place in known.iter().filter(|k| !stalled.iter().any(|(place, _)| place == *k)) {
-            tracing::info!(part = place.part, topic = place.topic, partition = place.partition, "the partition makes progress again");
+            tracing::info!(
+                part = place.part,
+                topic = place.topic,
+                partition = place.partition,
+                "the partition makes progress again"
+            );
         }
         let mut parts: BTreeMap<&str, i64> = places.iter().map(|p| (p.part.as_str(), 0)).collect();
-        let gone: Vec<String> = watched.iter().filter(|part| !parts.contains_key(part.as_str())).cloned().collect();
+        let gone: Vec<String> =
+            watched.iter().filter(|part| !parts.contains_key(part.as_str())).cloned().collect();
         for part in gone {
             meters.stalled.with_label_values(&[&part]).set(0);
             health.remove(&format!("{}/{part} progress", pipeline.name()));
@@ -168,13 +201,21 @@ pub fn watch(pipeline: &Pipeline, progress: &Arc<Progress>, meters: &Meters, hea
         for (place, why) in &stalled {
             *parts.entry(&place.part).or_default() += 1;
             if !known.contains(place) {
-                tracing::error!(part = place.part, topic = place.topic, partition = place.partition, why, "an assigned partition is stalled");
+                tracing::error!(
+                    part = place.part,
+                    topic = place.topic,
+                    partition = place.partition,
+                    why,
+                    "an assigned partition is stalled"
+                );
             }
         }
         for (part, count) in parts {
             meters.stalled.with_label_values(&[part]).set(count);
             let first = stalled.iter().find(|(place, _)| place.part == part);
-            let state = first.map_or(Ok(()), |(place, why)| Err(format!("partition {} of {} is stalled: {why}", place.partition, place.topic)));
+            let state = first.map_or(Ok(()), |(place, why)| {
+                Err(format!("partition {} of {} is stalled: {why}", place.partition, place.topic))
+            });
             health.set(&format!("{}/{part} progress", pipeline.name()), state);
         }
         known = stalled.into_iter().map(|(place, _)| place).collect();

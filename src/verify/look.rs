@@ -68,7 +68,8 @@ impl Look {
         Ok(match sink {
             sink if sink.delivery().only_routed => Err("it gets only what others do not take"),
             Sink::Elasticsearch(c) => {
-                let client = Client::new(&c.tls, c.auth.as_ref(), &c.headers, timeout(&c.delivery))?;
+                let client =
+                    Client::new(&c.tls, c.auth.as_ref(), &c.headers, timeout(&c.delivery))?;
                 Ok(Look::Elasticsearch { client, url: base(&c.url), index: c.index.clone() })
             }
             Sink::Loki(c) => {
@@ -77,17 +78,32 @@ impl Look {
                     headers.insert("X-Scope-OrgID".into(), Secret::new(tenant.as_str()));
                 }
                 let client = Client::new(&c.tls, c.auth.as_ref(), &headers, timeout(&c.delivery))?;
-                Ok(Look::Loki { client, url: base(&c.url), encoder: loki::Encoder::new(c), streams: BTreeSet::new() })
+                Ok(Look::Loki {
+                    client,
+                    url: base(&c.url),
+                    encoder: loki::Encoder::new(c),
+                    streams: BTreeSet::new(),
+                })
             }
-            Sink::Cloudwatch(c) => Ok(Look::Cloudwatch { api: Box::new(Api::new(c)?), group: c.group.clone(), encoder: cloudwatch::Encoder::new(c) }),
-            Sink::File(c) if c.path.as_os_str() == "-" => Err("standard output can't be read again"),
+            Sink::Cloudwatch(c) => Ok(Look::Cloudwatch {
+                api: Box::new(Api::new(c)?),
+                group: c.group.clone(),
+                encoder: cloudwatch::Encoder::new(c),
+            }),
+            Sink::File(c) if c.path.as_os_str() == "-" => {
+                Err("standard output can't be read again")
+            }
             Sink::File(c) => Ok(Look::File(c.path.clone())),
             Sink::Otlp(c) => match &c.query {
                 None => Err("no query address is set for it"),
                 Some(_) if !c.signals.contains(&model::Signal::Traces) => Err("it gets no traces"),
                 Some(query) => {
                     // Credentials are for the host that they were given for.
-                    let host = |url: &str| reqwest::Url::parse(url).ok().and_then(|url| url.host_str().map(str::to_owned));
+                    let host = |url: &str| {
+                        reqwest::Url::parse(url)
+                            .ok()
+                            .and_then(|url| url.host_str().map(str::to_owned))
+                    };
                     let client = if host(query) == host(&c.endpoint) {
                         Client::new(&c.tls, c.auth.as_ref(), &c.headers, timeout(&c.delivery))?
                     } else {
@@ -99,7 +115,12 @@ impl Look {
             Sink::Metrics(c) => match &c.query {
                 None => Err("no query address is set for it"),
                 Some(query) => {
-                    let client = Client::new(&model::Tls::default(), None, &BTreeMap::new(), timeout(&c.delivery))?;
+                    let client = Client::new(
+                        &model::Tls::default(),
+                        None,
+                        &BTreeMap::new(),
+                        timeout(&c.delivery),
+                    )?;
                     Ok(Look::Counts { client, url: base(query), pipeline: pipeline.to_owned() })
                 }
             },
@@ -132,13 +153,25 @@ impl Look {
 
     /// What the sink holds of these decisions; `step` is told how many were asked for. A sink that is asked by
     /// sample answers for some only: then these are returned, too.
-    pub async fn look(&self, decisions: &[Decision], sample: usize, step: &(dyn Fn(u64) + Sync)) -> Result<(Found, Option<BTreeSet<String>>), LookError> {
+    pub async fn look(
+        &self,
+        decisions: &[Decision],
+        sample: usize,
+        step: &(dyn Fn(u64) + Sync),
+    ) -> Result<(Found, Option<BTreeSet<String>>), LookError> {
         match self {
-            Look::Elasticsearch { client, url, index } => Ok((elasticsearch_documents(client, url, index, decisions, step).await?, None)),
-            Look::Loki { client, url, streams, .. } => Ok((loki_lines(client, url, streams, decisions, step).await?, None)),
-            Look::Cloudwatch { api, group, .. } => Ok((cloudwatch_events(api, group, decisions, step).await?, None)),
+            Look::Elasticsearch { client, url, index } => {
+                Ok((elasticsearch_documents(client, url, index, decisions, step).await?, None))
+            }
+            Look::Loki { client, url, streams, .. } => {
+                Ok((loki_lines(client, url, streams, decisions, step).await?, None))
+            }
+            Look::Cloudwatch { api, group, .. } => {
+                Ok((cloudwatch_events(api, group, decisions, step).await?, None))
+            }
             Look::File(path) => {
-                let text = std::fs::read(path).map_err(|e| LookError::Answer(format!("{}: {e}", path.display())))?;
+                let text = std::fs::read(path)
+                    .map_err(|e| LookError::Answer(format!("{}: {e}", path.display())))?;
                 let mut found = Found::new();
                 text.split(|b| *b == b'\n').for_each(|line| note(&mut found, line));
                 step(decisions.len() as u64);
@@ -162,19 +195,39 @@ impl Look {
 
     /// What Prometheus counts since a time, by verdict. What a process counted after it was scraped last and before
     /// it died is not in there.
-    pub async fn counts(&self, from: Nanos, until: Nanos) -> Result<Option<BTreeMap<String, f64>>, LookError> {
+    pub async fn counts(
+        &self,
+        from: Nanos,
+        until: Nanos,
+    ) -> Result<Option<BTreeMap<String, f64>>, LookError> {
         let Look::Counts { client, url, pipeline } = self else { return Ok(None) };
         let (from, until) = (from / 1_000_000_000, until / 1_000_000_000 + 1);
         let step = ((until - from) / 5_000).max(2);
         let query = format!("docket_decisions_total{{pipeline=\"{pipeline}\"}}");
-        let range = [("query", query.as_str()), ("start", &from.to_string()), ("end", &until.to_string()), ("step", &step.to_string())];
-        let answer = ask(client, Method::GET, &with_query(&format!("{url}/api/v1/query_range"), &range)?, None).await?;
+        let range = [
+            ("query", query.as_str()),
+            ("start", &from.to_string()),
+            ("end", &until.to_string()),
+            ("step", &step.to_string()),
+        ];
+        let answer = ask(
+            client,
+            Method::GET,
+            &with_query(&format!("{url}/api/v1/query_range"), &range)?,
+            None,
+        )
+        .await?;
         let mut counts = BTreeMap::new();
         for series in answer["data"]["result"].as_array().into_iter().flatten() {
             let verdict = series["metric"]["verdict"].as_str().unwrap_or_default();
-            let values: Vec<(f64, f64)> =
-                series["values"].as_array().into_iter().flatten().filter_map(|v| Some((v[0].as_f64()?, v[1].as_str()?.parse().ok()?))).collect();
-            *counts.entry(verdict.to_owned()).or_default() += increase(&values, from as f64 + step as f64);
+            let values: Vec<(f64, f64)> = series["values"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(|v| Some((v[0].as_f64()?, v[1].as_str()?.parse().ok()?)))
+                .collect();
+            *counts.entry(verdict.to_owned()).or_default() +=
+                increase(&values, from as f64 + step as f64);
         }
         Ok(Some(counts))
     }
@@ -184,13 +237,18 @@ impl Look {
 fn increase(values: &[(f64, f64)], start: f64) -> f64 {
     let Some((at, first)) = values.first() else { return 0.0 };
     let born = if *at > start { *first } else { 0.0 };
-    born + values.windows(2).map(|pair| if pair[1].1 < pair[0].1 { pair[1].1 } else { pair[1].1 - pair[0].1 }).sum::<f64>()
+    born + values
+        .windows(2)
+        .map(|pair| if pair[1].1 < pair[0].1 { pair[1].1 } else { pair[1].1 - pair[0].1 })
+        .sum::<f64>()
 }
 
 /// Takes note of a docket record as it was found.
 fn note(found: &mut Found, line: &[u8]) {
     let Ok(text) = std::str::from_utf8(line) else { return };
-    if let Some(id) = crate::decision::json::get(text, "decision_id").and_then(crate::decision::json::as_str) {
+    if let Some(id) =
+        crate::decision::json::get(text, "decision_id").and_then(crate::decision::json::as_str)
+    {
         found.entry(id.into_owned()).or_default().push(hash(line));
     }
 }
@@ -201,15 +259,29 @@ fn with_query(url: &str, pairs: &[(&str, &str)]) -> Result<String, LookError> {
     Ok(url.into())
 }
 
-async fn ask(client: &Client, method: Method, url: &str, body: Option<Value>) -> Result<Value, LookError> {
+async fn ask(
+    client: &Client,
+    method: Method,
+    url: &str,
+    body: Option<Value>,
+) -> Result<Value, LookError> {
     let (status, text) = answer(client, method, url, body).await?;
     if !status.is_success() {
-        return Err(LookError::Answer(format!("the server answered {status}: {}", text.chars().take(300).collect::<String>())));
+        return Err(LookError::Answer(format!(
+            "the server answered {status}: {}",
+            text.chars().take(300).collect::<String>()
+        )));
     }
-    serde_json::from_str(&text).map_err(|e| LookError::Answer(format!("the answer is no JSON: {e}")))
+    serde_json::from_str(&text)
+        .map_err(|e| LookError::Answer(format!("the answer is no JSON: {e}")))
 }
 
-async fn answer(client: &Client, method: Method, url: &str, body: Option<Value>) -> Result<(reqwest::StatusCode, String), LookError> {
+async fn answer(
+    client: &Client,
+    method: Method,
+    url: &str,
+    body: Option<Value>,
+) -> Result<(reqwest::StatusCode, String), LookError> {
     let mut request = client.request(method, url);
     if let Some(body) = body {
         request = request.header("content-type", "application/json").body(body.to_string());
@@ -230,7 +302,13 @@ fn chain(error: &dyn std::error::Error) -> String {
 }
 
 /// By id, and by decision id for copies under another id.
-async fn elasticsearch_documents(client: &Client, url: &str, index: &str, decisions: &[Decision], step: &(dyn Fn(u64) + Sync)) -> Result<Found, LookError> {
+async fn elasticsearch_documents(
+    client: &Client,
+    url: &str,
+    index: &str,
+    decisions: &[Decision],
+    step: &(dyn Fn(u64) + Sync),
+) -> Result<Found, LookError> {
     const IDS: usize = 400;
     // What was written last can be searched after a refresh, which may not be allowed here.
     let _ = answer(client, Method::POST, &format!("{url}/{index}/_refresh"), None).await;
@@ -240,7 +318,13 @@ async fn elasticsearch_documents(client: &Client, url: &str, index: &str, decisi
     for ids in distinct.chunks(IDS) {
         let any = json!([{ "ids": { "values": ids } }, { "terms": { "decision_id": ids } }, { "terms": { "decision_id.keyword": ids } }]);
         let query = json!({ "size": 10_000, "query": { "bool": { "should": any, "minimum_should_match": 1 } } });
-        let page = ask(client, Method::POST, &format!("{url}/{index}/_search?ignore_unavailable=true"), Some(query)).await?;
+        let page = ask(
+            client,
+            Method::POST,
+            &format!("{url}/{index}/_search?ignore_unavailable=true"),
+            Some(query),
+        )
+        .await?;
         for hit in page["hits"]["hits"].as_array().into_iter().flatten() {
             let source = &hit["_source"];
             // An altered document may have lost its decision id; it stands under its own id still.
@@ -253,7 +337,13 @@ async fn elasticsearch_documents(client: &Client, url: &str, index: &str, decisi
 }
 
 /// Stream by stream, page by page, day by day.
-async fn loki_lines(client: &Client, url: &str, streams: &BTreeSet<String>, decisions: &[Decision], step: &(dyn Fn(u64) + Sync)) -> Result<Found, LookError> {
+async fn loki_lines(
+    client: &Client,
+    url: &str,
+    streams: &BTreeSet<String>,
+    decisions: &[Decision],
+    step: &(dyn Fn(u64) + Sync),
+) -> Result<Found, LookError> {
     // Loki gives 5000 lines at once and passes 4 MiB between its parts, unless it is told otherwise.
     const PAGE: usize = 2000;
     const LEAST: usize = 20;
@@ -263,7 +353,9 @@ async fn loki_lines(client: &Client, url: &str, streams: &BTreeSet<String>, deci
     // two entries with the same stream, time and line.
     let mut seen: HashSet<Hash> = HashSet::new();
     let days = days(decisions);
-    for (selector, (first, end)) in streams.iter().flat_map(|selector| days.iter().map(move |day| (selector, *day))) {
+    for (selector, (first, end)) in
+        streams.iter().flat_map(|selector| days.iter().map(move |day| (selector, *day)))
+    {
         let mut start = first;
         while start < end {
             let page = [
@@ -273,7 +365,14 @@ async fn loki_lines(client: &Client, url: &str, streams: &BTreeSet<String>, deci
                 ("limit", &size.to_string()),
                 ("direction", "forward"),
             ];
-            let answer = match ask(client, Method::GET, &with_query(&format!("{url}/loki/api/v1/query_range"), &page)?, None).await {
+            let answer = match ask(
+                client,
+                Method::GET,
+                &with_query(&format!("{url}/loki/api/v1/query_range"), &page)?,
+                None,
+            )
+            .await
+            {
                 Ok(answer) => answer,
                 // Large lines: fewer at once.
                 Err(_) if size > LEAST => {
@@ -286,7 +385,9 @@ async fn loki_lines(client: &Client, url: &str, streams: &BTreeSet<String>, deci
             for stream in answer["data"]["result"].as_array().into_iter().flatten() {
                 let labels = stream["stream"].to_string();
                 for value in stream["values"].as_array().into_iter().flatten() {
-                    let (Some(at), Some(line)) = (value[0].as_str(), value[1].as_str()) else { continue };
+                    let (Some(at), Some(line)) = (value[0].as_str(), value[1].as_str()) else {
+                        continue;
+                    };
                     count += 1;
                     last = last.max(at.parse().unwrap_or(last));
                     if seen.insert(hash(format!("{labels}\n{at}\n{line}").as_bytes())) {
@@ -299,7 +400,9 @@ async fn loki_lines(client: &Client, url: &str, streams: &BTreeSet<String>, deci
                 break;
             }
             if last == start {
-                return Err(LookError::Answer(format!("more than {size} lines of {selector} have the same time; they can't be read page by page")));
+                return Err(LookError::Answer(format!(
+                    "more than {size} lines of {selector} have the same time; they can't be read page by page"
+                )));
             }
             start = last;
         }
@@ -307,22 +410,30 @@ async fn loki_lines(client: &Client, url: &str, streams: &BTreeSet<String>, deci
     Ok(found)
 }
 
-async fn cloudwatch_events(api: &Api, group: &str, decisions: &[Decision], step: &(dyn Fn(u64) + Sync)) -> Result<Found, LookError> {
+async fn cloudwatch_events(
+    api: &Api,
+    group: &str,
+    decisions: &[Decision],
+    step: &(dyn Fn(u64) + Sync),
+) -> Result<Found, LookError> {
     let mut found = Found::new();
     let mut seen = BTreeSet::new();
     for (first, end) in days(decisions) {
         let mut token: Option<String> = None;
         let mut patience = 60;
         loop {
-            let mut request =
-                json!({ "logGroupName": group, "startTime": first.div_euclid(1_000_000), "endTime": end.div_euclid(1_000_000) + 1, "limit": 10_000 });
+            let mut request = json!({ "logGroupName": group, "startTime": first.div_euclid(1_000_000), "endTime": end.div_euclid(1_000_000) + 1, "limit": 10_000 });
             if let Some(token) = &token {
                 request["nextToken"] = token.as_str().into();
             }
             let page = match api.call("FilterLogEvents", request.to_string().into()).await {
                 Ok(page) => page,
                 // Nothing was ever written.
-                Err(Outcome::Refused(refusal)) if refusal.reason.starts_with("ResourceNotFoundException") => return Ok(found),
+                Err(Outcome::Refused(refusal))
+                    if refusal.reason.starts_with("ResourceNotFoundException") =>
+                {
+                    return Ok(found);
+                }
                 // Few requests a second are allowed.
                 Err(Outcome::Retry(retry)) if retry.cause == Cause::Throttled && patience > 0 => {
                     patience -= 1;
@@ -331,7 +442,9 @@ async fn cloudwatch_events(api: &Api, group: &str, decisions: &[Decision], step:
                 }
                 Err(Outcome::Retry(retry)) => return Err(LookError::Answer(retry.detail)),
                 Err(Outcome::Refused(refusal)) => return Err(LookError::Answer(refusal.reason)),
-                Err(Outcome::Delivered | Outcome::Each(_)) => return Err(LookError::Answer("an answer without sense".into())),
+                Err(Outcome::Delivered | Outcome::Each(_)) => {
+                    return Err(LookError::Answer("an answer without sense".into()));
+                }
             };
             for event in page["events"].as_array().into_iter().flatten() {
                 // Days share a millisecond at their borders.
@@ -366,7 +479,8 @@ async fn has_span(client: &Client, url: &str, decision: &Decision) -> Result<boo
     use base64::Engine;
     let hex = |bytes: &[u8]| crate::decision::docket::hex(bytes);
     let trace = hex(&decision.trace_id.to_bytes());
-    let (status, text) = answer(client, Method::GET, &format!("{url}/api/traces/{trace}"), None).await?;
+    let (status, text) =
+        answer(client, Method::GET, &format!("{url}/api/traces/{trace}"), None).await?;
     match status.as_u16() {
         404 => Ok(false),
         200 => {
@@ -395,7 +509,8 @@ mod tests {
             span_id: crate::decision::ids::SpanId::INVALID,
         };
         let day = 24 * 3600 * 1_000_000_000;
-        let all = [decision(5), decision(3), decision(day), decision(day - 1), decision(1000 * day + 7)];
+        let all =
+            [decision(5), decision(3), decision(day), decision(day - 1), decision(1000 * day + 7)];
         assert_eq!(days(&all), [(3, day), (day, day + 1), (1000 * day + 7, 1000 * day + 8)]);
         assert_eq!(days(&[]), []);
     }

@@ -178,7 +178,8 @@ pub fn overview(decisions: &[Decision]) -> Overview {
         let delay = decision.kafka * 1_000_000 - decision.timestamp;
         all.ahead += usize::from(delay < -SECOND);
         delays.push(delay);
-        let last = latest.entry((&decision.instance, decision.partition)).or_insert(decision.timestamp);
+        let last =
+            latest.entry((&decision.instance, decision.partition)).or_insert(decision.timestamp);
         if *last - decision.timestamp > LATE {
             all.out_of_order += 1;
         }
@@ -189,7 +190,9 @@ pub fn overview(decisions: &[Decision]) -> Overview {
     all.first = times().min().map(time::format);
     all.last = times().max().map(time::format);
     delays.sort_unstable();
-    let at = |part: f64| delays.get(((delays.len().max(1) - 1) as f64 * part) as usize).map(|d| *d as f64 / 1e9);
+    let at = |part: f64| {
+        delays.get(((delays.len().max(1) - 1) as f64 * part) as usize).map(|d| *d as f64 / 1e9)
+    };
     all.delay_seconds = at(0.5).zip(at(0.99)).zip(at(1.0)).map(|((a, b), c)| (a, b, c));
     let end = times().max().unwrap_or(0);
     for (instance, mut times) in instances {
@@ -215,10 +218,16 @@ mod tests {
 
     #[test]
     fn a_comparison_finds_what_is_missing_altered_and_repeated() {
-        let found: Found = [("a", vec![1]), ("b", vec![9]), ("c", vec![3, 3]), ("d", vec![4, 9]), ("foreign", vec![1])]
-            .into_iter()
-            .map(|(id, hashes)| (id.to_owned(), hashes))
-            .collect();
+        let found: Found = [
+            ("a", vec![1]),
+            ("b", vec![9]),
+            ("c", vec![3, 3]),
+            ("d", vec![4, 9]),
+            ("foreign", vec![1]),
+        ]
+        .into_iter()
+        .map(|(id, hashes)| (id.to_owned(), hashes))
+        .collect();
         let wanted = [
             want("a", 1),
             want("a", 7),
@@ -230,10 +239,21 @@ mod tests {
             Wanted { elsewhere: true, ..want("g", 7) },
         ];
         let compared = compare(wanted.into_iter(), &found);
-        assert_eq!((compared.expected, compared.present, compared.rejected, compared.elsewhere), (7, 4, 1, 1));
         assert_eq!(
-            (compared.missing.as_slice(), compared.altered.as_slice(), compared.repeated.as_slice()),
-            (&["e".to_owned()][..], &["b".to_owned(), "d".to_owned()][..], &["c".to_owned(), "d".to_owned()][..])
+            (compared.expected, compared.present, compared.rejected, compared.elsewhere),
+            (7, 4, 1, 1)
+        );
+        assert_eq!(
+            (
+                compared.missing.as_slice(),
+                compared.altered.as_slice(),
+                compared.repeated.as_slice()
+            ),
+            (
+                &["e".to_owned()][..],
+                &["b".to_owned(), "d".to_owned()][..],
+                &["c".to_owned(), "d".to_owned()][..]
+            )
         );
         assert_eq!(compared.gaps(), 5);
     }
@@ -241,7 +261,10 @@ mod tests {
     #[test]
     fn documents_are_the_same_whatever_the_order_of_members() {
         let hash = |text: &str| document_hash(&serde_json::from_str(text).unwrap());
-        assert_eq!(hash(r#"{"a":1,"b":[1,{"c":2,"d":3}]}"#), hash(r#"{"b": [1, {"d":3,"c":2}], "a":1}"#));
+        assert_eq!(
+            hash(r#"{"a":1,"b":[1,{"c":2,"d":3}]}"#),
+            hash(r#"{"b": [1, {"d":3,"c":2}], "a":1}"#)
+        );
         assert_ne!(hash(r#"{"a":[1,2]}"#), hash(r#"{"a":[2,1]}"#));
         assert_ne!(hash(r#"{"a":"1"}"#), hash(r#"{"a":1}"#));
         assert_ne!(hash(r#"{"a":[[1],2]}"#), hash(r#"{"a":[[1,2]]}"#));
@@ -260,7 +283,8 @@ mod tests {
             trace_id: TraceId::INVALID,
             span_id: SpanId::INVALID,
         };
-        let mut all: Vec<Decision> = (0..100).map(|i| decision(i, "steady", start + i * 10 * SECOND, 500)).collect();
+        let mut all: Vec<Decision> =
+            (0..100).map(|i| decision(i, "steady", start + i * 10 * SECOND, 500)).collect();
         all.extend((0..20).map(|i| decision(i, "gone", start + i * SECOND, 500)));
         all.push(decision(100, "steady", start, -5_000));
         all.push(all[0].clone());

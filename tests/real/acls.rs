@@ -41,10 +41,17 @@ sinks:
     let early = place.pipeline(&format!("name: $NAME\nsources: [{{topic: $NAME-source}}]\n{rest}"));
     let refused = docket().arg("setup").arg(&early).output().unwrap();
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
-    assert!(!refused.status.success() && said.contains("uthoriz") && !said.contains("docket-password"), "{said}");
+    assert!(
+        !refused.status.success() && said.contains("uthoriz") && !said.contains("docket-password"),
+        "{said}"
+    );
 
     let script = format!("{}/deploy/kafka/acls.sh", env!("CARGO_MANIFEST_DIR"));
-    let given = Command::new(script).args([&kafka, &name, &source]).env("KAFKA_ACLS", kafka_acls(&place)).output().unwrap();
+    let given = Command::new(script)
+        .args([&kafka, &name, &source])
+        .env("KAFKA_ACLS", kafka_acls(&place))
+        .output()
+        .unwrap();
     assert!(given.status.success(), "{given:?}");
 
     let path = pipeline(&place, 2, &rest).await;
@@ -65,13 +72,19 @@ sinks:
         (vec!["capacity", "--since", "start", "--out", &out], "review.html"),
     ] {
         let ran = docket().arg(args[0]).arg(&path).args(&args[1..]).output().unwrap();
-        let (text, errors) = (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
+        let (text, errors) =
+            (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
         assert!(ran.status.success() && text.contains(said), "{args:?}: {text}\n{errors}");
     }
 
     // Sending rejects of intake round again writes to the source, which is not docket's to do.
-    let refused = docket().arg("replay").arg(&path).args(["--sink", "intake", "--send"]).output().unwrap();
-    assert!(!refused.status.success() && String::from_utf8_lossy(&refused.stderr).contains("TopicAuthorizationFailed"), "{refused:?}");
+    let refused =
+        docket().arg("replay").arg(&path).args(["--sink", "intake", "--send"]).output().unwrap();
+    assert!(
+        !refused.status.success()
+            && String::from_utf8_lossy(&refused.stderr).contains("TopicAuthorizationFailed"),
+        "{refused:?}"
+    );
 
     // Another pipeline's topics are not docket's to read.
     let other = place.path("other.yaml");

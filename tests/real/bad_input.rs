@@ -10,7 +10,9 @@ use super::support::{Place, Running, create_topic, docket, generated, produce, r
 use super::{address, count, init};
 
 fn decision(id: &str, more: &str) -> String {
-    format!(r#"{{"decision_id":"{id}","path":"a/allow","result":true,"timestamp":"2026-11-24T12:48:50Z"{more}}}"#)
+    format!(
+        r#"{{"decision_id":"{id}","path":"a/allow","result":true,"timestamp":"2026-11-24T12:48:50Z"{more}}}"#
+    )
 }
 
 /// Text that LZ4 can't make smaller.
@@ -48,26 +50,55 @@ sinks:
         (b"not json".to_vec(), "not_json"),
         (b"".to_vec(), "empty"),
         (truncated[..truncated.len() / 2].to_vec(), "bad_gzip"),
-        (decision("huge", &format!(",\"input\":\"{}\"", noise(20 << 20))).into_bytes(), "too_large"),
+        (
+            decision("huge", &format!(",\"input\":\"{}\"", noise(20 << 20))).into_bytes(),
+            "too_large",
+        ),
         // Fits its own topic, and not the docket topic once docket's members are added.
-        (decision("outgrows", &format!(",\"input\":\"{}\"", noise(199_700))).into_bytes(), "too_large"),
-        (br#"{"path":"a/allow","result":true,"timestamp":"2026-11-24T12:48:50Z"}"#.to_vec(), "missing_decision_id"),
+        (
+            decision("outgrows", &format!(",\"input\":\"{}\"", noise(199_700))).into_bytes(),
+            "too_large",
+        ),
+        (
+            br#"{"path":"a/allow","result":true,"timestamp":"2026-11-24T12:48:50Z"}"#.to_vec(),
+            "missing_decision_id",
+        ),
         (br#"{"decision_id":"x","path":"a/allow","result":true}"#.to_vec(), "missing_timestamp"),
         (br#"{"decision_id":"x","timestamp":"tomorrow"}"#.to_vec(), "bad_timestamp"),
         (decision("x", r#","labels":["a"]"#).into_bytes(), "wrong_type"),
         (decision("x", r#","decision_id":"y""#).into_bytes(), "duplicate_key"),
         (decision("x", r#","input":{"a":{"b":1,"b":2}}"#).into_bytes(), "duplicate_key"),
-        ([b"{\"decision_id\":\"\xff\xfe\",".as_slice(), b"\"timestamp\":\"2026-11-24T12:48:50Z\"}"].concat(), "invalid_utf8"),
-        (decision("x", &format!(",\"input\":{}{}", "[".repeat(200), "]".repeat(200))).into_bytes(), "too_deep"),
+        (
+            [
+                b"{\"decision_id\":\"\xff\xfe\",".as_slice(),
+                b"\"timestamp\":\"2026-11-24T12:48:50Z\"}",
+            ]
+            .concat(),
+            "invalid_utf8",
+        ),
+        (
+            decision("x", &format!(",\"input\":{}{}", "[".repeat(200), "]".repeat(200)))
+                .into_bytes(),
+            "too_deep",
+        ),
         (decision("00000000-0000-0000-0000-000000000000", "").into_bytes(), "bad_decision_id"),
         (br#"{"decision_id":}"#.to_vec(), "not_json"),
     ];
     let mut input: Vec<Vec<u8>> = bad.iter().map(|(bytes, _)| bytes.clone()).collect();
     // The good elements of an array with one bad element still pass.
     input.pop();
-    input.push(format!("[{},{{\"decision_id\":}},{}]", decision("array-1", ""), decision("array-2", "")).into_bytes());
+    input.push(
+        format!("[{},{{\"decision_id\":}},{}]", decision("array-1", ""), decision("array-2", ""))
+            .into_bytes(),
+    );
     // Ids of zeros are no trace; the decision goes through.
-    input.push(decision("zero-trace", r#","trace_id":"00000000000000000000000000000000","span_id":"0000000000000000""#).into_bytes());
+    input.push(
+        decision(
+            "zero-trace",
+            r#","trace_id":"00000000000000000000000000000000","span_id":"0000000000000000""#,
+        )
+        .into_bytes(),
+    );
     input.push(br#"{"level":"info","msg":"Initializing server."}"#.to_vec());
     let good = generated(200, 11);
     let mut mixed: Vec<Vec<u8>> = good.iter().map(|g| g.clone().into_bytes()).collect();
@@ -78,8 +109,12 @@ sinks:
 
     let running = Running::start(&place, &pipeline);
     let through = 200 + 2 + 1;
-    let metrics =
-        running.until("all accounted for", 90, |m| m.written() + m.rejected() == through + bad.len() as u64 && m.delivered("search") == through).await;
+    let metrics = running
+        .until("all accounted for", 90, |m| {
+            m.written() + m.rejected() == through + bad.len() as u64
+                && m.delivered("search") == through
+        })
+        .await;
     assert_eq!(metrics.sum("docket_intake_records_total", &[]), mixed.len() as u64);
     assert_eq!(metrics.sum("docket_intake_ignored_total", &[]), 1);
     assert_eq!(metrics.sum("docket_trace_ids_malformed_total", &[]), 1);
@@ -89,15 +124,26 @@ sinks:
     for reject in &rejects {
         assert_eq!(reject.headers["docket-stage"], "intake");
         assert_eq!(reject.headers["docket-source-topic"], format!("{name}-source"));
-        for header in ["docket-source-partition", "docket-source-offset", "docket-source-element", "docket-received", "docket-detail"] {
+        for header in [
+            "docket-source-partition",
+            "docket-source-offset",
+            "docket-source-element",
+            "docket-received",
+            "docket-detail",
+        ] {
             assert!(reject.headers.contains_key(header), "{header}");
         }
         by_reason.entry(&reject.headers["docket-reason"]).or_default().push(&reject.value);
     }
     assert_eq!(rejects.len(), bad.len());
     for (bytes, reason) in &bad {
-        let of_reason = &by_reason.get(reason).unwrap_or_else(|| panic!("{reason}: {:?}", by_reason.keys()));
-        assert!(of_reason.iter().any(|kept| kept == bytes), "{reason}: its {} bytes are not in rejects", bytes.len());
+        let of_reason =
+            &by_reason.get(reason).unwrap_or_else(|| panic!("{reason}: {:?}", by_reason.keys()));
+        assert!(
+            of_reason.iter().any(|kept| kept == bytes),
+            "{reason}: its {} bytes are not in rejects",
+            bytes.len()
+        );
     }
     assert_eq!(count(&name, json!({ "match_all": {} })).await, through);
     assert_eq!(read_all(&kafka, &format!("docket.{name}")).len() as u64, through);
@@ -132,7 +178,8 @@ sinks:
     let running = Running::start(&place, &pipeline);
     let metrics = running
         .until("99 delivered, one refused", 60, |m| {
-            m.delivered("search") == 99 && m.sum("docket_rejects_total", &["part=\"search\"", "reason=\"refused\""]) == 1
+            m.delivered("search") == 99
+                && m.sum("docket_rejects_total", &["part=\"search\"", "reason=\"refused\""]) == 1
         })
         .await;
     assert_eq!(metrics.written(), 100);
@@ -140,7 +187,14 @@ sinks:
     assert_eq!(rejects.len(), 1);
     assert_eq!(rejects[0].json()["decision_id"], "conflict");
     let headers = &rejects[0].headers;
-    assert_eq!((headers["docket-stage"].as_str(), headers["docket-sink"].as_str(), headers["docket-status"].as_str()), ("deliver", "search", "400"));
+    assert_eq!(
+        (
+            headers["docket-stage"].as_str(),
+            headers["docket-sink"].as_str(),
+            headers["docket-status"].as_str()
+        ),
+        ("deliver", "search", "400")
+    );
     assert_eq!(count(&name, json!({ "match_all": {} })).await, 99);
     running.stop();
 }

@@ -15,7 +15,10 @@ use super::{address, documents, get, init, loki_lines};
 /// Random letters and digits, with at least one digit.
 fn noise(length: usize) -> String {
     let alphabet: Vec<char> = ('a'..='z').chain('A'..='Z').chain('0'..='9').collect();
-    (1..length).map(|_| alphabet[rand::random::<u32>() as usize % alphabet.len()]).chain(['7']).collect()
+    (1..length)
+        .map(|_| alphabet[rand::random::<u32>() as usize % alphabet.len()])
+        .chain(['7'])
+        .collect()
 }
 
 fn upper(length: usize) -> String {
@@ -28,7 +31,12 @@ fn card(prefix: &str, length: usize) -> String {
     while digits.len() < length - 1 {
         digits.push(rand::random::<u32>() % 10);
     }
-    let sum: u32 = digits.iter().rev().enumerate().map(|(i, d)| if i % 2 == 0 { d * 2 % 10 + d * 2 / 10 } else { *d }).sum();
+    let sum: u32 = digits
+        .iter()
+        .rev()
+        .enumerate()
+        .map(|(i, d)| if i % 2 == 0 { d * 2 % 10 + d * 2 / 10 } else { *d })
+        .sum();
     digits.push((10 - sum % 10) % 10);
     digits.iter().map(u32::to_string).collect()
 }
@@ -36,7 +44,9 @@ fn card(prefix: &str, length: usize) -> String {
 /// A German account with its check digits.
 fn iban() -> String {
     let account: String = (0..18).map(|_| (rand::random::<u32>() % 10).to_string()).collect();
-    let rest = format!("{account}131400").bytes().fold(0u64, |rest, b| (rest * 10 + u64::from(b - b'0')) % 97);
+    let rest = format!("{account}131400")
+        .bytes()
+        .fold(0u64, |rest, b| (rest * 10 + u64::from(b - b'0')) % 97);
     format!("DE{:02}{account}", 98 - rest)
 }
 
@@ -52,8 +62,18 @@ fn planted() -> Vec<(&'static str, String, String)> {
         ("negotiate", "Negotiate ", 40, ""),
         ("RSA key", "-----BEGIN RSA PRIVATE KEY-----\n", 64, "\n-----END RSA PRIVATE KEY-----\n"),
         ("EC key, cut", "-----BEGIN EC PRIVATE KEY-----\n", 64, ""),
-        ("OpenSSH key", "x -----BEGIN OPENSSH PRIVATE KEY-----\n", 64, "\n-----END OPENSSH PRIVATE KEY----- y"),
-        ("PGP key", "-----BEGIN PGP PRIVATE KEY BLOCK-----\n\n", 64, "\n-----END PGP PRIVATE KEY BLOCK-----"),
+        (
+            "OpenSSH key",
+            "x -----BEGIN OPENSSH PRIVATE KEY-----\n",
+            64,
+            "\n-----END OPENSSH PRIVATE KEY----- y",
+        ),
+        (
+            "PGP key",
+            "-----BEGIN PGP PRIVATE KEY BLOCK-----\n\n",
+            64,
+            "\n-----END PGP PRIVATE KEY BLOCK-----",
+        ),
         ("GitHub", "ghp_", 36, ""),
         ("GitHub, fine-grained", "token=github_pat_", 60, "&x=1"),
         ("GitLab", "glpat-", 20, ""),
@@ -80,14 +100,28 @@ fn planted() -> Vec<(&'static str, String, String)> {
         add("AWS", format!("id {secret}, region eu"), &secret);
     }
     let number = card("4", 16);
-    add("Visa with spaces", number.as_bytes().chunks(4).map(|c| std::str::from_utf8(c).unwrap()).collect::<Vec<_>>().join(" "), &number[4..12]);
+    add(
+        "Visa with spaces",
+        number
+            .as_bytes()
+            .chunks(4)
+            .map(|c| std::str::from_utf8(c).unwrap())
+            .collect::<Vec<_>>()
+            .join(" "),
+        &number[4..12],
+    );
     let number = card("37", 15);
     add("Amex", format!("paid with {number}."), &number);
     let email = format!("{}@mail.example.com", noise(12));
     add("e-mail", format!("write to {email}!"), &email);
     let account = iban();
     add("IBAN", account.clone(), &account);
-    let ssn = format!("{}-{}-{}", 100 + rand::random::<u32>() % 500, 10 + rand::random::<u32>() % 89, 1000 + rand::random::<u32>() % 8999);
+    let ssn = format!(
+        "{}-{}-{}",
+        100 + rand::random::<u32>() % 500,
+        10 + rand::random::<u32>() % 89,
+        1000 + rand::random::<u32>() % 8999
+    );
     add("SSN", format!("ssn {ssn}"), &ssn);
     all
 }
@@ -101,7 +135,11 @@ async fn keeper() -> (String, Arc<Mutex<Vec<u8>>>) {
     let router = Router::new().fallback(move |headers: axum::http::HeaderMap, body: Bytes| {
         let mut kept = keep.lock().unwrap();
         if headers.get("content-encoding").is_some_and(|e| e == "gzip") {
-            std::io::Read::read_to_end(&mut flate2::read::MultiGzDecoder::new(&body[..]), &mut kept).unwrap();
+            std::io::Read::read_to_end(
+                &mut flate2::read::MultiGzDecoder::new(&body[..]),
+                &mut kept,
+            )
+            .unwrap();
         } else {
             kept.extend_from_slice(&body);
         }
@@ -120,13 +158,23 @@ async fn no_canary_comes_out() {
     create_topic(&kafka, &format!("{name}-source"), 2, &[]).await;
     let planted = planted();
     // By the name of the member that holds them, whatever they look like.
-    let named: Vec<(&str, String)> = ["password", "Client-Secret", "apiKey", "refresh_token", "private_key", "secretAccessKey", "sessionToken", "X-Api-Key"]
-        .map(|n| (n, noise(18)))
-        .to_vec();
+    let named: Vec<(&str, String)> = [
+        "password",
+        "Client-Secret",
+        "apiKey",
+        "refresh_token",
+        "private_key",
+        "secretAccessKey",
+        "sessionToken",
+        "X-Api-Key",
+    ]
+    .map(|n| (n, noise(18)))
+    .to_vec();
     // Of the pipeline file.
     let config: Vec<String> = (0..7).map(|_| noise(32)).collect();
     std::fs::write(place.path("hash.key"), &config[0]).unwrap();
-    let encryption: String = (0..64).map(|_| char::from_digit(rand::random::<u32>() % 16, 16).unwrap()).collect();
+    let encryption: String =
+        (0..64).map(|_| char::from_digit(rand::random::<u32>() % 16, 16).unwrap()).collect();
     std::fs::write(place.path("encryption.key"), &encryption).unwrap();
     let (cloudwatch, kept) = keeper().await;
     let pipeline = place.pipeline(&format!(
@@ -187,13 +235,18 @@ telemetry: {{push: {{p: {{type: remote_write, url: \"{}/api/v1/write\", interval
         all.to_string()
     };
     for (_, text, _) in &planted {
-        records.push(decision(json!({ "input": { "user": "bob", "note": text, "list": [1, { "deep": text }] } })));
+        records.push(decision(
+            json!({ "input": { "user": "bob", "note": text, "list": [1, { "deep": text }] } }),
+        ));
         records.push(decision(json!({ "result": { "allow": false, "reasons": [text] } })));
-        records.push(decision(json!({ "error": { "code": "eval", "message": format!("can't read {text}") } })));
+        records.push(decision(
+            json!({ "error": { "code": "eval", "message": format!("can't read {text}") } }),
+        ));
         records.push(decision(json!({ "nd_builtin_cache": { "http.send": { "[{\"url\":\"x\"}]": { "body": text } } }, "input": { "user": text } })));
         records.push(decision(json!({ "input": { "sessions": { text.as_str(): { "n": 1 } } } })));
         let escaped: String = text.chars().map(|c| format!("\\u{:04x}", c as u32)).collect();
-        records.push(decision(json!({ "input": { "note": "ESCAPED" } })).replace("ESCAPED", &escaped));
+        records
+            .push(decision(json!({ "input": { "note": "ESCAPED" } })).replace("ESCAPED", &escaped));
         let line = decision(json!({ "input": { "a": 1 } }));
         records.push(json!({ "log": line, "stream": "stderr", "kubernetes": { "annotations": { "note": text } } }).to_string());
     }
@@ -212,36 +265,79 @@ telemetry: {{push: {{p: {{type: remote_write, url: \"{}/api/v1/write\", interval
     let broken: Vec<String> = (0..3).map(|_| noise(20)).collect();
     records.push(format!("{{\"decision_id\": \"x\", \"input\": {{\"password\": \"{}\"", broken[0]));
     records.push(decision(json!({ "timestamp": 5, "input": { "password": broken[1] } })));
-    records.push(decision(json!({ "input": 1 })).replacen('{', &format!("{{\"input\":\"{}\",", broken[2]), 1));
+    records.push(decision(json!({ "input": 1 })).replacen(
+        '{',
+        &format!("{{\"input\":\"{}\",", broken[2]),
+        1,
+    ));
 
-    let producer: BaseProducer = rdkafka::ClientConfig::new().set("bootstrap.servers", &kafka).create().unwrap();
+    let producer: BaseProducer =
+        rdkafka::ClientConfig::new().set("bootstrap.servers", &kafka).create().unwrap();
     let header = noise(20);
     for record in &records {
-        let headers = OwnedHeaders::new().insert(Header { key: "authorization", value: Some(&format!("Bearer {header}")) });
-        producer.send(BaseRecord::<(), [u8]>::to(&format!("{name}-source")).payload(record.as_bytes()).headers(headers)).map_err(|e| e.0).unwrap();
+        let headers = OwnedHeaders::new()
+            .insert(Header { key: "authorization", value: Some(&format!("Bearer {header}")) });
+        producer
+            .send(
+                BaseRecord::<(), [u8]>::to(&format!("{name}-source"))
+                    .payload(record.as_bytes())
+                    .headers(headers),
+            )
+            .map_err(|e| e.0)
+            .unwrap();
     }
     producer.flush(std::time::Duration::from_secs(30)).unwrap();
 
     let mut outputs: Vec<(String, String)> = Vec::new();
-    let mut output = |of: &str, text: Vec<u8>| outputs.push((of.to_owned(), String::from_utf8_lossy(&text).into_owned()));
+    let mut output = |of: &str, text: Vec<u8>| {
+        outputs.push((of.to_owned(), String::from_utf8_lossy(&text).into_owned()))
+    };
     let command = |args: &[&str]| {
-        let out = docket().env("CANARY_PASSWORD", "recorder-password").env("DOCKET_LOG", "debug").args(args).arg(&pipeline).output().unwrap();
+        let out = docket()
+            .env("CANARY_PASSWORD", "recorder-password")
+            .env("DOCKET_LOG", "debug")
+            .args(args)
+            .arg(&pipeline)
+            .output()
+            .unwrap();
         [out.stdout, out.stderr].concat()
     };
     output("check", command(&["check"]));
     output("setup", command(&["setup"]));
-    let running = Running::start_env(&place, &pipeline, &[], &[("CANARY_PASSWORD", "recorder-password"), ("DOCKET_LOG", "debug,rustls=info")]);
+    let running = Running::start_env(
+        &place,
+        &pipeline,
+        &[],
+        &[("CANARY_PASSWORD", "recorder-password"), ("DOCKET_LOG", "debug,rustls=info")],
+    );
     let sinks = ["loki", "search", "traces", "cloudwatch", "file"];
     let metrics = running
         .until("all are delivered", 90, |m| {
             sinks.iter().all(|s| m.delivered(s) == good as u64)
-                && m.sum("docket_sink_records_total", &["sink=\"refusing\"", "outcome=\"refused\""]) == good as u64
+                && m.sum("docket_sink_records_total", &["sink=\"refusing\"", "outcome=\"refused\""])
+                    == good as u64
                 && m.rejected() == 3
         })
         .await;
-    assert!(metrics.sum("docket_protect_detected_total", &["detector=\"named\"", "pointer=\"/input/password\""]) > 0, "{}", metrics.docket());
+    assert!(
+        metrics.sum(
+            "docket_protect_detected_total",
+            &["detector=\"named\"", "pointer=\"/input/password\""]
+        ) > 0,
+        "{}",
+        metrics.docket()
+    );
     output("/metrics", metrics.0.into_bytes());
-    output("/readyz", reqwest::get(format!("http://{}/readyz", running.admin)).await.unwrap().text().await.unwrap().into_bytes());
+    output(
+        "/readyz",
+        reqwest::get(format!("http://{}/readyz", running.admin))
+            .await
+            .unwrap()
+            .text()
+            .await
+            .unwrap()
+            .into_bytes(),
+    );
     for topic in [format!("docket.{name}"), format!("docket.{name}.rejects")] {
         for record in read_all(&kafka, &topic) {
             output(&topic, record.value);
@@ -250,41 +346,82 @@ telemetry: {{push: {{p: {{type: remote_write, url: \"{}/api/v1/write\", interval
     }
     output("Loki", loki_lines(&format!("{{run=\"{name}\"}}")).await.join("\n").into_bytes());
     output("OpenSearch", json!(documents(&name).await).to_string().into_bytes());
-    output("Jaeger", get(&format!("{}/api/traces?service={name}&limit=1000", address("JAEGER_URL"))).await.to_string().into_bytes());
+    output(
+        "Jaeger",
+        get(&format!("{}/api/traces?service={name}&limit=1000", address("JAEGER_URL")))
+            .await
+            .to_string()
+            .into_bytes(),
+    );
     output("CloudWatch", std::mem::take(&mut *kept.lock().unwrap()));
     output("file", std::fs::read(place.path("out.ndjson")).unwrap());
-    for args in
-        [vec!["rejects"], vec!["verify", "--from", "start"], vec!["replay", "--sink", "intake"], vec!["tail", "--from", "start", "--until-end", "--json"]]
-    {
+    for args in [
+        vec!["rejects"],
+        vec!["verify", "--from", "start"],
+        vec!["replay", "--sink", "intake"],
+        vec!["tail", "--from", "start", "--until-end", "--json"],
+    ] {
         output(&args.join(" "), command(&args));
     }
     output("log", running.stop().into_bytes());
-    output("help", docket().args(["run", "--help"]).env("CANARY_PASSWORD", "recorder-password").output().unwrap().stdout);
+    output(
+        "help",
+        docket()
+            .args(["run", "--help"])
+            .env("CANARY_PASSWORD", "recorder-password")
+            .output()
+            .unwrap()
+            .stdout,
+    );
 
-    let mut secrets: Vec<(String, String)> = planted.into_iter().map(|(kind, _, secret)| (kind.to_owned(), secret)).collect();
+    let mut secrets: Vec<(String, String)> =
+        planted.into_iter().map(|(kind, _, secret)| (kind.to_owned(), secret)).collect();
     secrets.extend(named.into_iter().map(|(kind, secret)| (kind.to_owned(), secret)));
-    secrets.extend(config.into_iter().map(|s| ("pipeline file".to_owned(), s)).chain(ruled.into_iter().map(|s| ("rule".to_owned(), s))));
+    secrets.extend(
+        config
+            .into_iter()
+            .map(|s| ("pipeline file".to_owned(), s))
+            .chain(ruled.into_iter().map(|s| ("rule".to_owned(), s))),
+    );
     secrets.extend(broken.into_iter().map(|s| ("broken record".to_owned(), s)));
-    secrets.extend([("encryption key".to_owned(), encryption.clone()), ("Kafka header".into(), header), ("Kafka password".into(), "recorder-password".into())]);
+    secrets.extend([
+        ("encryption key".to_owned(), encryption.clone()),
+        ("Kafka header".into(), header),
+        ("Kafka password".into(), "recorder-password".into()),
+    ]);
     println!("{} secrets, {} places", secrets.len(), outputs.len());
     assert!(secrets.len() >= 40);
     for (of, text) in &outputs {
-        let told: Vec<&str> = secrets.iter().filter(|(_, secret)| text.contains(secret.as_str())).map(|(kind, _)| kind.as_str()).collect();
-        assert!(told.is_empty(), "{of} tells {told:?}:\n{}", text.chars().take(3000).collect::<String>());
+        let told: Vec<&str> = secrets
+            .iter()
+            .filter(|(_, secret)| text.contains(secret.as_str()))
+            .map(|(kind, _)| kind.as_str())
+            .collect();
+        assert!(
+            told.is_empty(),
+            "{of} tells {told:?}:\n{}",
+            text.chars().take(3000).collect::<String>()
+        );
     }
     // What was looked through was no empty room.
     let of_sink = |of: &str| outputs.iter().find(|(o, _)| o == of).unwrap().1.as_str();
     assert!(of_sink("Jaeger").matches("[erased:").count() > 20);
     for of in ["Loki", "OpenSearch", "CloudWatch", "file"] {
         let text = of_sink(of);
-        assert!(text.matches("[erased:").count() > 100 && text.contains("hmac:") && text.contains("enc:v1:k1:"), "{of}");
+        assert!(
+            text.matches("[erased:").count() > 100
+                && text.contains("hmac:")
+                && text.contains("enc:v1:k1:"),
+            "{of}"
+        );
     }
     // Who holds the key reads what was sealed.
     let key = format!("k1={}", place.path("encryption.key").display());
-    let opened = docket().args(["decrypt", "--key", &key]).arg(place.path("out.ndjson")).output().unwrap();
+    let opened =
+        docket().args(["decrypt", "--key", &key]).arg(place.path("out.ndjson")).output().unwrap();
     assert!(opened.status.success(), "{}", String::from_utf8_lossy(&opened.stderr));
-    assert!(
-        String::from_utf8_lossy(&opened.stdout)
-            .contains(&format!("\"sealed\":{{\"deep\":[\"{}\"]}}", secrets.iter().filter(|(k, _)| k == "rule").nth(3).unwrap().1))
-    );
+    assert!(String::from_utf8_lossy(&opened.stdout).contains(&format!(
+        "\"sealed\":{{\"deep\":[\"{}\"]}}",
+        secrets.iter().filter(|(k, _)| k == "rule").nth(3).unwrap().1
+    )));
 }

@@ -37,7 +37,8 @@ sinks:
     let seed: u64 = rand::random();
     println!("seed {seed}");
     let producer = {
-        let (source, decisions) = (Source::new(&kafka, &format!("{name}-source")), decisions.clone());
+        let (source, decisions) =
+            (Source::new(&kafka, &format!("{name}-source")), decisions.clone());
         tokio::task::spawn_blocking(move || {
             for chunk in decisions.chunks(500) {
                 source.write(chunk);
@@ -48,7 +49,8 @@ sinks:
     let mut instances = vec![Running::start(&place, &pipeline), Running::start(&place, &pipeline)];
     let mut state = seed;
     for round in 0..20 {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         tokio::time::sleep(Duration::from_millis(300 + (state >> 33) % 3000)).await;
         instances.remove(round % 2).kill();
         instances.push(Running::start(&place, &pipeline));
@@ -57,16 +59,35 @@ sinks:
 
     let deadline = std::time::Instant::now() + Duration::from_secs(150);
     while count(&name, json!({ "match_all": {} })).await < total as u64 {
-        assert!(std::time::Instant::now() < deadline, "seed {seed}: {} documents\n{}", count(&name, json!({ "match_all": {} })).await, instances[0].log());
+        assert!(
+            std::time::Instant::now() < deadline,
+            "seed {seed}: {} documents\n{}",
+            count(&name, json!({ "match_all": {} })).await,
+            instances[0].log()
+        );
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
     // The file and Loki get what the killed instances had in flight once more.
-    let out = docket().args(["verify", "--from", "start", "--settle", "90s", "--json"]).arg(&pipeline).output().unwrap();
+    let out = docket()
+        .args(["verify", "--from", "start", "--settle", "90s", "--json"])
+        .arg(&pipeline)
+        .output()
+        .unwrap();
     let report: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
     for sink in report["sinks"].as_array().unwrap() {
         let n = |what: &str| sink[what].as_array().unwrap().len();
-        println!("seed {seed}: {}: {} of {total} present, {} more than once", sink["sink"], sink["present"], n("repeated"));
-        assert_eq!((sink["present"].as_u64().unwrap(), n("missing"), n("altered")), (total as u64, 0, 0), "seed {seed}: {}", sink["sink"]);
+        println!(
+            "seed {seed}: {}: {} of {total} present, {} more than once",
+            sink["sink"],
+            sink["present"],
+            n("repeated")
+        );
+        assert_eq!(
+            (sink["present"].as_u64().unwrap(), n("missing"), n("altered")),
+            (total as u64, 0, 0),
+            "seed {seed}: {}",
+            sink["sink"]
+        );
         assert!(sink["sink"] != "search" || n("repeated") == 0, "seed {seed}: {}", sink["sink"]);
     }
     for instance in instances {
@@ -77,7 +98,11 @@ sinks:
         *seen.entry(record.json()["decision_id"].as_str().unwrap().to_owned()).or_default() += 1;
     }
     let repeated = seen.values().filter(|n| **n > 1).count();
-    assert_eq!((seen.len(), repeated), (total, 0), "seed {seed}: distinct decisions in the docket, and repeated ones");
+    assert_eq!(
+        (seen.len(), repeated),
+        (total, 0),
+        "seed {seed}: distinct decisions in the docket, and repeated ones"
+    );
     assert_eq!(count(&name, json!({ "match_all": {} })).await, total as u64, "seed {seed}");
     assert!(read_all(&kafka, &format!("docket.{name}.rejects")).is_empty());
 }

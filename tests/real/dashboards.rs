@@ -20,7 +20,8 @@ pub fn dashboards() -> Vec<(String, Value)> {
 
 /// As Grafana would: variables are replaced. What is compared with a day or a week before is compared with ten seconds before.
 fn asked(expr: &str, pipeline: &str) -> String {
-    let mut expr = expr.replace("$pipeline", pipeline).replace("$service", ".*").replace("$policy", ".*");
+    let mut expr =
+        expr.replace("$pipeline", pipeline).replace("$service", ".*").replace("$policy", ".*");
     for (name, value) in [
         ("$__rate_interval", "20s"),
         ("$__range", "2m"),
@@ -42,12 +43,17 @@ async fn series(kind: &str, expr: &str, instant: bool) -> Vec<Value> {
         "prometheus" => format!("{}/api/v1", address("PROMETHEUS_URL")),
         _ => format!("{}/loki/api/v1", address("LOKI_URL")),
     };
-    let mut url = reqwest::Url::parse(&format!("{base}/{}", if instant { "query" } else { "query_range" })).unwrap();
+    let mut url =
+        reqwest::Url::parse(&format!("{base}/{}", if instant { "query" } else { "query_range" }))
+            .unwrap();
     {
         let mut pairs = url.query_pairs_mut();
         pairs.append_pair("query", expr);
         if !instant {
-            pairs.append_pair("start", &(now - 120).to_string()).append_pair("end", &now.to_string()).append_pair("step", "5");
+            pairs
+                .append_pair("start", &(now - 120).to_string())
+                .append_pair("end", &now.to_string())
+                .append_pair("step", "5");
         }
     }
     let answer = get(url.as_str()).await;
@@ -57,7 +63,9 @@ async fn series(kind: &str, expr: &str, instant: bool) -> Vec<Value> {
 
 fn has_values(series: &[Value]) -> bool {
     let number = |v: &Value| v[1].as_str().is_some_and(|text| text != "NaN");
-    series.iter().any(|s| s["values"].as_array().is_some_and(|v| v.iter().any(number)) || number(&s["value"]))
+    series.iter().any(|s| {
+        s["values"].as_array().is_some_and(|v| v.iter().any(number)) || number(&s["value"])
+    })
 }
 
 /// How many buckets or documents a query of Grafana's Elasticsearch data source finds in the pipeline's index: the way in which Grafana
@@ -71,13 +79,18 @@ async fn found(target: &Value, index: &str) -> usize {
         { "query_string": { "analyze_wildcard": true, "query": query } },
     ]);
     let raw = target["metrics"][0]["type"] == "raw_data";
-    let mut search = json!({ "size": if raw { 100 } else { 0 }, "query": { "bool": { "filter": filter } } });
+    let mut search =
+        json!({ "size": if raw { 100 } else { 0 }, "query": { "bool": { "filter": filter } } });
     let aggregations = target["bucketAggs"].as_array().unwrap();
     let mut inner = Value::Null;
     for aggregation in aggregations.iter().rev() {
         let mut this = match aggregation["type"].as_str().unwrap() {
-            "terms" => json!({ "terms": { "field": aggregation["field"], "size": aggregation["settings"]["size"].as_str().unwrap().parse::<u64>().unwrap() } }),
-            "date_histogram" => json!({ "date_histogram": { "field": aggregation["field"], "fixed_interval": "30s" } }),
+            "terms" => {
+                json!({ "terms": { "field": aggregation["field"], "size": aggregation["settings"]["size"].as_str().unwrap().parse::<u64>().unwrap() } })
+            }
+            "date_histogram" => {
+                json!({ "date_histogram": { "field": aggregation["field"], "fixed_interval": "30s" } })
+            }
             other => panic!("{other}"),
         };
         if !inner.is_null() {
@@ -96,7 +109,10 @@ async fn found(target: &Value, index: &str) -> usize {
     let mut buckets = vec![answer["aggregations"].clone()];
     for aggregation in aggregations {
         let id = aggregation["id"].as_str().unwrap();
-        buckets = buckets.iter().flat_map(|b| b[id]["buckets"].as_array().cloned().unwrap_or_default()).collect();
+        buckets = buckets
+            .iter()
+            .flat_map(|b| b[id]["buckets"].as_array().cloned().unwrap_or_default())
+            .collect();
     }
     buckets.iter().filter(|b| b["doc_count"].as_u64() > Some(0)).count()
 }
@@ -124,12 +140,28 @@ pub async fn every_panel_has_data(pipeline: &str) {
             }
         }
         for annotation in dashboard["annotations"]["list"].as_array().unwrap() {
-            series("prometheus", &asked(annotation["expr"].as_str().unwrap(), pipeline), false).await;
+            series("prometheus", &asked(annotation["expr"].as_str().unwrap(), pipeline), false)
+                .await;
         }
-        for variable in dashboard["templating"]["list"].as_array().unwrap().iter().filter(|v| v["type"] == "query") {
+        for variable in dashboard["templating"]["list"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|v| v["type"] == "query")
+        {
             let query = asked(variable["query"]["query"].as_str().unwrap(), pipeline);
-            let (selector, label) = query.strip_prefix("label_values(").unwrap().strip_suffix(')').unwrap().rsplit_once(", ").unwrap();
-            let mut url = reqwest::Url::parse(&format!("{}/api/v1/label/{label}/values", address("PROMETHEUS_URL"))).unwrap();
+            let (selector, label) = query
+                .strip_prefix("label_values(")
+                .unwrap()
+                .strip_suffix(')')
+                .unwrap()
+                .rsplit_once(", ")
+                .unwrap();
+            let mut url = reqwest::Url::parse(&format!(
+                "{}/api/v1/label/{label}/values",
+                address("PROMETHEUS_URL")
+            ))
+            .unwrap();
             url.query_pairs_mut().append_pair("match[]", selector);
             let values = get(url.as_str()).await;
             assert!(!values["data"].as_array().unwrap().is_empty(), "{name}: {query}");

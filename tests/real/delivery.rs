@@ -23,7 +23,12 @@ fn times(kafka: &str, topic: &str) -> HashMap<String, u32> {
     seen
 }
 
-fn feed(kafka: &str, topic: &str, decisions: Vec<String>, over: Duration) -> std::thread::JoinHandle<()> {
+fn feed(
+    kafka: &str,
+    topic: &str,
+    decisions: Vec<String>,
+    over: Duration,
+) -> std::thread::JoinHandle<()> {
     let source = Source::new(kafka, topic);
     std::thread::spawn(move || {
         let started = Instant::now();
@@ -49,9 +54,15 @@ async fn documents(index: &str, total: u64, seconds: u64, log: impl Fn() -> Stri
 }
 
 fn verified(pipeline: &std::path::Path, more: &[&str]) -> (Value, bool) {
-    let out = docket().args(["verify", "--from", "start", "--json"]).args(more).arg(pipeline).output().unwrap();
+    let out = docket()
+        .args(["verify", "--from", "start", "--json"])
+        .args(more)
+        .arg(pipeline)
+        .output()
+        .unwrap();
     let told = String::from_utf8_lossy(&out.stdout).into_owned();
-    let report = serde_json::from_str(&told).unwrap_or_else(|_| panic!("{told}\n{}", String::from_utf8_lossy(&out.stderr)));
+    let report = serde_json::from_str(&told)
+        .unwrap_or_else(|_| panic!("{told}\n{}", String::from_utf8_lossy(&out.stderr)));
     (report, out.status.success())
 }
 
@@ -78,7 +89,8 @@ sinks:
     .await;
     let running = Running::start(&place, &pipeline);
     let total = 30_000;
-    let feeding = feed(&kafka, &format!("{name}-source"), generated(total, 77), Duration::from_secs(65));
+    let feeding =
+        feed(&kafka, &format!("{name}-source"), generated(total, 77), Duration::from_secs(65));
     tokio::time::sleep(Duration::from_secs(4)).await;
     for (hard, up) in [(true, 5), (false, 1), (false, 1), (false, 5)] {
         let stopped = if hard { Stopped::killed("kafka") } else { Stopped::in_order("kafka") };
@@ -94,7 +106,11 @@ sinks:
     tokio::task::spawn_blocking(move || feeding.join().unwrap()).await.unwrap();
     documents(&name, total as u64, 120, || running.log()).await;
     let seen = times(&kafka, &format!("docket.{name}"));
-    assert_eq!((seen.len(), seen.values().filter(|n| **n > 1).count()), (total, 0), "decisions in the docket, and repeated ones");
+    assert_eq!(
+        (seen.len(), seen.values().filter(|n| **n > 1).count()),
+        (total, 0),
+        "decisions in the docket, and repeated ones"
+    );
     assert!(read_all(&kafka, &format!("docket.{name}.rejects")).is_empty());
     running.stop();
 }
@@ -103,7 +119,8 @@ sinks:
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sink_is_away_for_long_and_memory_stays_within_the_budget() {
     let kafka = address("KAFKA_BOOTSTRAP");
-    let outage = Duration::from_secs(std::env::var("DOCKET_OUTAGE").map_or(60, |s| s.parse().unwrap()));
+    let outage =
+        Duration::from_secs(std::env::var("DOCKET_OUTAGE").map_or(60, |s| s.parse().unwrap()));
     let place = Place::new("outage");
     let name = place.name.clone();
     let proxy = Proxy::start(&address("LOKI_URL")).await;
@@ -125,7 +142,9 @@ sinks:
     )
     .await;
     let running = Running::start(&place, &pipeline);
-    running.until("it is ready", 30, |m| m.sum("docket_rebalances_total", &["assigned"]) >= 3).await;
+    running
+        .until("it is ready", 30, |m| m.sum("docket_rebalances_total", &["assigned"]) >= 3)
+        .await;
     proxy.set(Fault::Status(503, ""));
     let total = 200_000;
     let started = Instant::now();
@@ -136,17 +155,24 @@ sinks:
         most = most.max(metrics.sum("process_resident_memory_bytes", &[]));
         behind = behind.max(metrics.sum("docket_lag_records", &["part=\"search\""]));
         stalled |= metrics.sum("docket_stalled_partitions", &["part=\"loki\""]) > 0;
-        not_ready |= reqwest::get(format!("http://{}/readyz", running.admin)).await.unwrap().status() == 503;
+        not_ready |=
+            reqwest::get(format!("http://{}/readyz", running.admin)).await.unwrap().status() == 503;
         assert_eq!(metrics.delivered("loki"), 0);
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
     feeding.join().unwrap();
-    let metrics = running.until("the sink beside it is up to date", 30, |m| m.delivered("search") == total as u64).await;
+    let metrics = running
+        .until("the sink beside it is up to date", 30, |m| m.delivered("search") == total as u64)
+        .await;
     assert_eq!(metrics.sum("docket_sink_failing", &["sink=\"loki\"", "cause=\"server\""]), 1);
-    assert!(stalled && not_ready, "the watchdog said nothing: metric {stalled}, readiness {not_ready}");
+    assert!(
+        stalled && not_ready,
+        "the watchdog said nothing: metric {stalled}, readiness {not_ready}"
+    );
     proxy.set(Fault::None);
     let back = Instant::now();
-    let metrics = running.until("the sink caught up", 120, |m| m.delivered("loki") == total as u64).await;
+    let metrics =
+        running.until("the sink caught up", 120, |m| m.delivered("loki") == total as u64).await;
     let caught_up = back.elapsed();
     most = most.max(metrics.sum("process_resident_memory_bytes", &[]));
     println!(
@@ -184,16 +210,28 @@ sinks:
     let client = reqwest::Client::new();
     // Unknown members of `tier` are refused.
     let mapping = json!({ "mappings": { "properties": { "tier": { "dynamic": "strict", "properties": { "level": { "type": "keyword" } } } } } }).to_string();
-    let put = |index: String, body: String| client.put(format!("{url}/{index}")).header("content-type", "application/json").body(body).send();
+    let put = |index: String, body: String| {
+        client
+            .put(format!("{url}/{index}"))
+            .header("content-type", "application/json")
+            .body(body)
+            .send()
+    };
     assert!(put(name.clone(), mapping).await.unwrap().status().is_success());
     let running = Running::start(&place, &pipeline);
     let mut decisions = generated(500, 3);
     for decision in decisions.iter_mut().take(40) {
-        *decision = decision.replacen("{\"labels\"", "{\"tier\":{\"color\":\"gold\"},\"labels\"", 1);
+        *decision =
+            decision.replacen("{\"labels\"", "{\"tier\":{\"color\":\"gold\"},\"labels\"", 1);
     }
     decisions.push("not json".into());
     produce(&kafka, &format!("{name}-source"), &decisions);
-    running.until("460 delivered, 40 refused", 60, |m| m.delivered("search") == 460 && m.sum("docket_rejects_total", &["part=\"search\""]) == 40).await;
+    running
+        .until("460 delivered, 40 refused", 60, |m| {
+            m.delivered("search") == 460
+                && m.sum("docket_rejects_total", &["part=\"search\""]) == 40
+        })
+        .await;
     running.until("the other sink has all", 60, |m| m.delivered("loki") == 500).await;
 
     let run = |args: &[&str]| {
@@ -202,14 +240,20 @@ sinks:
         String::from_utf8(out.stdout).unwrap()
     };
     let shown = run(&["rejects"]);
-    assert!(shown.contains("41 in all") && shown.contains("strict_dynamic_mapping_exception") && shown.contains("not_json"), "{shown}");
+    assert!(
+        shown.contains("41 in all")
+            && shown.contains("strict_dynamic_mapping_exception")
+            && shown.contains("not_json"),
+        "{shown}"
+    );
     assert_eq!(run(&["rejects", "--sink", "search", "--list"]).lines().count(), 40);
     let (report, complete) = verified(&pipeline, &["--sink", "search"]);
     assert!(complete, "what is in rejects is accounted for: {report}");
     assert_eq!(report["sinks"][0]["rejected"], 40);
 
     // The mapping is repaired.
-    let more = json!({ "properties": { "tier": { "properties": { "color": { "type": "keyword" } } } } });
+    let more =
+        json!({ "properties": { "tier": { "properties": { "color": { "type": "keyword" } } } } });
     assert!(put(format!("{name}/_mapping"), more.to_string()).await.unwrap().status().is_success());
 
     let dry = run(&["replay", "--sink", "search"]);
@@ -218,7 +262,10 @@ sinks:
     let sent = run(&["replay", "--sink", "search", "--send"]);
     assert!(sent.contains("search: 40 delivered, 0 refused again"), "{sent}");
     documents(&name, 500, 10, String::new).await;
-    assert!(run(&["replay", "--sink", "search"]).contains("no rejects"), "what was sent is not sent again");
+    assert!(
+        run(&["replay", "--sink", "search"]).contains("no rejects"),
+        "what was sent is not sent again"
+    );
     assert!(run(&["rejects", "--sink", "search", "--again"]).contains("40 in all"));
     // What intake rejected goes to its source topic, and is rejected again.
     assert!(run(&["replay", "--send"]).contains("intake: 1 sent"));
@@ -226,8 +273,14 @@ sinks:
 
     // The past of a sink that lost its index.
     assert!(client.delete(format!("{url}/{name}")).send().await.unwrap().status().is_success());
-    assert!(run(&["replay", "--past", "--sink", "search", "--from", "1h"]).contains("500 decisions would be sent to search"));
-    assert!(run(&["replay", "--past", "--sink", "search", "--from", "1h", "--send"]).contains("search: 500 delivered"));
+    assert!(
+        run(&["replay", "--past", "--sink", "search", "--from", "1h"])
+            .contains("500 decisions would be sent to search")
+    );
+    assert!(
+        run(&["replay", "--past", "--sink", "search", "--from", "1h", "--send"])
+            .contains("search: 500 delivered")
+    );
     documents(&name, 500, 10, String::new).await;
     assert!(verified(&pipeline, &[]).1);
     running.stop();
@@ -267,12 +320,17 @@ sinks:
     for decision in decisions.iter_mut().skip(100).take(5) {
         *decision = decision.replacen("{\"labels\"", "{\"vanishes\":true,\"labels\"", 1);
     }
-    let id = |text: &str| serde_json::from_str::<Value>(text).unwrap()["decision_id"].as_str().unwrap().to_owned();
+    let id = |text: &str| {
+        serde_json::from_str::<Value>(text).unwrap()["decision_id"].as_str().unwrap().to_owned()
+    };
     let vanished: HashSet<String> = decisions[100..105].iter().map(|d| id(d)).collect();
     produce(&kafka, &format!("{name}-source"), &decisions);
     let sinks = ["search", "whole", "loki", "cloudwatch", "traces", "file"];
-    running.until("all delivered", 90, |m| sinks.iter().all(|sink| m.delivered(sink) == total as u64)).await;
-    let (report, complete) = verified(&pipeline, &["--sink", "search,whole,cloudwatch,traces,file"]);
+    running
+        .until("all delivered", 90, |m| sinks.iter().all(|sink| m.delivered(sink) == total as u64))
+        .await;
+    let (report, complete) =
+        verified(&pipeline, &["--sink", "search,whole,cloudwatch,traces,file"]);
     assert!(complete && report["complete"] == true && report["gaps"] == 0, "{report}");
     assert_eq!(report["docket"]["decisions"], total);
 
@@ -280,7 +338,15 @@ sinks:
     let ids: Vec<String> = decisions.iter().step_by(400).take(12).map(|d| id(d)).collect();
     let client = reqwest::Client::new();
     for id in &ids[..7] {
-        assert!(client.delete(format!("{url}/{name}/_doc/{id}")).send().await.unwrap().status().is_success());
+        assert!(
+            client
+                .delete(format!("{url}/{name}/_doc/{id}"))
+                .send()
+                .await
+                .unwrap()
+                .status()
+                .is_success()
+        );
     }
     for id in &ids[7..10] {
         post(&format!("{url}/{name}/_update/{id}"), json!({ "doc": { "path": "forged" } })).await;
@@ -289,7 +355,8 @@ sinks:
         let source = super::get(&format!("{url}/{name}/_source/{id}")).await;
         post(&format!("{url}/{name}/_doc"), source).await;
     }
-    let (report, complete) = verified(&pipeline, &["--settle", "0s", "--sink", "search,loki,whole"]);
+    let (report, complete) =
+        verified(&pipeline, &["--settle", "0s", "--sink", "search,loki,whole"]);
     assert!(!complete && report["gaps"] == 17, "{report}");
     let of = |sink: &str, what: &str| -> HashSet<String> {
         let found = report["sinks"].as_array().unwrap().iter().find(|s| s["sink"] == sink).unwrap();
@@ -315,7 +382,9 @@ async fn dropping_loki(target: String) -> String {
         let (client, target) = (client.clone(), target.clone());
         async move {
             let path = uri.path_and_query().unwrap().as_str();
-            let mut request = client.request(method, format!("{target}{path}")).header("content-type", "application/x-protobuf");
+            let mut request = client
+                .request(method, format!("{target}{path}"))
+                .header("content-type", "application/x-protobuf");
             if path.ends_with("/push") {
                 let plain = snap::raw::Decoder::new().decompress_vec(&body).unwrap();
                 let kept = without(&plain);
@@ -394,7 +463,8 @@ sinks:
     assert!(docket().arg("setup").arg(&pipeline).status().unwrap().success());
     let running = Running::start(&place, &pipeline);
     let total = 20_000;
-    let feeding = feed(&kafka, &format!("{name}-source"), generated(total, 8), Duration::from_secs(16));
+    let feeding =
+        feed(&kafka, &format!("{name}-source"), generated(total, 8), Duration::from_secs(16));
     tokio::time::sleep(Duration::from_secs(3)).await;
     // A second sink, by itself; it begins with what was there before.
     place.pipeline(&text("  file: {type: file, path: \"$DIR/out.ndjson\"}\n"));
@@ -402,15 +472,29 @@ sinks:
     // A broken file, on SIGHUP.
     std::fs::write(&pipeline, "name: [\n").unwrap();
     signal(running.pid(), "-HUP");
-    running.until("the broken file is refused", 10, |m| m.sum("docket_reloads_total", &["outcome=\"refused\""]) >= 1).await;
+    running
+        .until("the broken file is refused", 10, |m| {
+            m.sum("docket_reloads_total", &["outcome=\"refused\""]) >= 1
+        })
+        .await;
     assert!(running.log().contains("pipeline.yaml:"), "{}", running.log());
     // Another rule for verdicts, and other batches.
-    let changed = text("  file: {type: file, path: \"$DIR/out.ndjson\", delivery: {batch_records: 100}}\nverdict: [{path: \"nothing/**\", pointer: /x}]\n");
+    let changed = text(
+        "  file: {type: file, path: \"$DIR/out.ndjson\", delivery: {batch_records: 100}}\nverdict: [{path: \"nothing/**\", pointer: /x}]\n",
+    );
     place.pipeline(&changed);
-    running.until("the changed file is in force", 20, |m| m.sum("docket_reloads_total", &["outcome=\"applied\""]) >= 2).await;
+    running
+        .until("the changed file is in force", 20, |m| {
+            m.sum("docket_reloads_total", &["outcome=\"applied\""]) >= 2
+        })
+        .await;
     assert!(running.log().contains("intake, file"), "{}", running.log());
     feeding.join().unwrap();
-    running.until("all delivered", 60, |m| m.delivered("search") == total as u64 && m.delivered("file") == total as u64).await;
+    running
+        .until("all delivered", 60, |m| {
+            m.delivered("search") == total as u64 && m.delivered("file") == total as u64
+        })
+        .await;
     let seen = times(&kafka, &format!("docket.{name}"));
     assert_eq!((seen.len(), seen.values().filter(|n| **n > 1).count()), (total, 0));
     let lines = std::fs::read_to_string(place.path("out.ndjson")).unwrap();
@@ -452,19 +536,28 @@ sinks:
     file.stop();
     let file = start("sink:file");
     produce(&kafka, &format!("{name}-source"), &decisions);
-    file.until("repeats are told apart", 60, |m| m.sum("docket_sink_records_total", &["sink=\"file\"", "outcome=\"repeat\""]) == 2_001).await;
+    file.until("repeats are told apart", 60, |m| {
+        m.sum("docket_sink_records_total", &["sink=\"file\"", "outcome=\"repeat\""]) == 2_001
+    })
+    .await;
     search.until("all again", 60, |m| m.delivered("search") == 4_002).await;
     assert_eq!(count(&name, json!({ "match_all": {} })).await, 2_001);
     assert_eq!(std::fs::read_to_string(place.path("out.ndjson")).unwrap().lines().count(), 2_000);
     let archived = std::fs::read_to_string(place.path("old.ndjson")).unwrap();
-    assert!(archived.lines().count() == 1 && archived.contains("\"decision_id\":\"old\""), "{archived}");
+    assert!(
+        archived.lines().count() == 1 && archived.contains("\"decision_id\":\"old\""),
+        "{archived}"
+    );
     let (report, complete) = verified(&pipeline, &[]);
     assert!(complete, "{report}");
     for running in [intake, search, file] {
         running.stop();
     }
     let wrong = docket().args(["run", "--only", "sink:lokki"]).arg(&pipeline).output().unwrap();
-    assert!(String::from_utf8_lossy(&wrong.stderr).contains("there is no sink \"lokki\"; there are archive, file, search"));
+    assert!(
+        String::from_utf8_lossy(&wrong.stderr)
+            .contains("there is no sink \"lokki\"; there are archive, file, search")
+    );
 }
 
 /// A real OPA is asked, and its decisions are followed to every sink.
@@ -498,16 +591,28 @@ probes:
     let uploads = super::opa::uploads_to_kafka(kafka.clone(), format!("{name}-source")).await;
     let opa = super::opa::Opa::start(&place, &uploads).await;
     let running = Running::start(&place, &pipeline);
-    running.until("it is ready", 30, |m| m.sum("docket_rebalances_total", &["assigned"]) >= 5).await;
+    running
+        .until("it is ready", 30, |m| m.sum("docket_rebalances_total", &["assigned"]) >= 5)
+        .await;
     let run = || {
-        let out = docket().args(["verify", "--json", "--settle", "40s", "--probe", &opa.url]).arg(&pipeline).output().unwrap();
+        let out = docket()
+            .args(["verify", "--json", "--settle", "40s", "--probe", &opa.url])
+            .arg(&pipeline)
+            .output()
+            .unwrap();
         let told = String::from_utf8_lossy(&out.stdout).into_owned();
-        let report: Value = serde_json::from_str(&told).unwrap_or_else(|_| panic!("{told}\n{}", String::from_utf8_lossy(&out.stderr)));
+        let report: Value = serde_json::from_str(&told)
+            .unwrap_or_else(|_| panic!("{told}\n{}", String::from_utf8_lossy(&out.stderr)));
         (report, out.status.success())
     };
     let (report, ok) = tokio::task::block_in_place(run);
     assert!(ok, "{report}\n{}", running.log());
-    let verdicts: Vec<&str> = report["probes"].as_array().unwrap().iter().map(|p| p["verdict"].as_str().unwrap()).collect();
+    let verdicts: Vec<&str> = report["probes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|p| p["verdict"].as_str().unwrap())
+        .collect();
     assert_eq!(verdicts, ["allow", "deny"]);
     for probe in report["probes"].as_array().unwrap() {
         println!("{} {}: {}", probe["path"], probe["verdict"], probe["seconds"]);
@@ -517,7 +622,11 @@ probes:
     }
     // Without docket, nothing arrives, and the probe says so.
     running.stop();
-    let out = docket().args(["verify", "--settle", "3s", "--probe", &opa.url]).arg(&pipeline).output().unwrap();
+    let out = docket()
+        .args(["verify", "--settle", "3s", "--probe", &opa.url])
+        .arg(&pipeline)
+        .output()
+        .unwrap();
     assert!(!out.status.success());
     assert!(String::from_utf8_lossy(&out.stdout).contains("not there"));
 }

@@ -22,12 +22,19 @@ const TOKEN: &str = "correct-horse-battery-staple";
 /// Where the door is.
 fn door(running: &Running) -> String {
     let log = running.log();
-    let line = log.lines().rev().find(|line| line.contains("the door is open")).unwrap_or_else(|| panic!("no door:\n{log}"));
+    let line = log
+        .lines()
+        .rev()
+        .find(|line| line.contains("the door is open"))
+        .unwrap_or_else(|| panic!("no door:\n{log}"));
     line.split("address=").nth(1).unwrap().split_whitespace().next().unwrap().to_owned()
 }
 
 async fn opened(running: &Running) -> String {
-    until("the door is open", 60, async || if running.log().contains("the door is open") { Ok(()) } else { Err(running.log()) }).await;
+    until("the door is open", 60, async || {
+        if running.log().contains("the door is open") { Ok(()) } else { Err(running.log()) }
+    })
+    .await;
     door(running)
 }
 
@@ -43,7 +50,11 @@ fn id(decision: &str) -> String {
 
 async fn upload(client: &reqwest::Client, url: &str, decisions: &[String]) -> Result<u16, String> {
     let body = gzip(format!("[{}]", decisions.join(",")).as_bytes());
-    let request = client.post(url).bearer_auth(TOKEN).header("content-encoding", "gzip").header("content-type", "application/json");
+    let request = client
+        .post(url)
+        .bearer_auth(TOKEN)
+        .header("content-encoding", "gzip")
+        .header("content-type", "application/json");
     request.body(body).send().await.map(|r| r.status().as_u16()).map_err(|e| e.to_string())
 }
 
@@ -99,8 +110,11 @@ sinks:
             for i in 0..total {
                 let user = if i % 3 == 0 { "mallory" } else { "bob" };
                 let body = json!({ "input": { "method": "GET", "path": ["salary", "bob"], "user": user } });
-                let request = asker.post(format!("{url}/v1/data/http/authz/decision")).header("content-type", "application/json");
-                let answer = request.body(body.to_string()).send().await.unwrap().text().await.unwrap();
+                let request = asker
+                    .post(format!("{url}/v1/data/http/authz/decision"))
+                    .header("content-type", "application/json");
+                let answer =
+                    request.body(body.to_string()).send().await.unwrap().text().await.unwrap();
                 let answer: Value = serde_json::from_str(&answer).unwrap();
                 asked.lock().unwrap().insert(answer["decision_id"].as_str().unwrap().to_owned());
                 // Over some 75 seconds, before, while and after Kafka is away.
@@ -109,15 +123,23 @@ sinks:
         })
     };
     running.until("some are through", 60, |m| m.delivered("file") > 200).await;
-    let refused = |m: &Metrics| m.sum("docket_door_requests_total", &["kind=\"logs\"", "status=\"503\""]);
+    let refused =
+        |m: &Metrics| m.sum("docket_door_requests_total", &["kind=\"logs\"", "status=\"503\""]);
     let before = refused(&running.metrics().await);
     let stopped = tokio::task::spawn_blocking(|| Stopped::killed("kafka")).await.unwrap();
     let away = Instant::now();
     running.until("the door says 503", 60, |m| refused(m) > before).await;
     until("the door is not ready", 30, async || {
-        let ready = reqwest::get(format!("http://{}/readyz", running.admin)).await.map_err(|e| e.to_string())?;
-        let (status, text) = (ready.status().as_u16(), ready.text().await.map_err(|e| e.to_string())?);
-        if status == 503 && text.contains(&format!("{name}/door: Kafka")) { Ok(()) } else { Err(format!("{status} {text}")) }
+        let ready = reqwest::get(format!("http://{}/readyz", running.admin))
+            .await
+            .map_err(|e| e.to_string())?;
+        let (status, text) =
+            (ready.status().as_u16(), ready.text().await.map_err(|e| e.to_string())?);
+        if status == 503 && text.contains(&format!("{name}/door: Kafka")) {
+            Ok(())
+        } else {
+            Err(format!("{status} {text}"))
+        }
     })
     .await;
     tokio::time::sleep(Duration::from_secs(60).saturating_sub(away.elapsed())).await;
@@ -125,21 +147,48 @@ sinks:
     asking.await.unwrap();
     let asked = asked.lock().unwrap().clone();
     assert_eq!(asked.len(), total);
-    running.until("all are delivered", 120, |m| ["loki", "search", "file"].iter().all(|s| m.delivered(s) >= total as u64)).await;
-    let found: HashSet<String> = documents(&name).await.iter().map(|d| d["decision_id"].as_str().unwrap().to_owned()).collect();
+    running
+        .until("all are delivered", 120, |m| {
+            ["loki", "search", "file"].iter().all(|s| m.delivered(s) >= total as u64)
+        })
+        .await;
+    let found: HashSet<String> = documents(&name)
+        .await
+        .iter()
+        .map(|d| d["decision_id"].as_str().unwrap().to_owned())
+        .collect();
     assert_eq!(found, asked, "OpenSearch");
     // Loki answers with 4 MB at most.
     let mut lines = HashSet::new();
     for begins in ["[0-3]", "[4-7]", "[89ab]", "[c-f]"] {
-        lines.extend(loki_lines(&format!("{{run=\"{name}\"}} |~ `\"decision_id\":\"{begins}`")).await.iter().map(|line| id(line)));
+        lines.extend(
+            loki_lines(&format!("{{run=\"{name}\"}} |~ `\"decision_id\":\"{begins}`"))
+                .await
+                .iter()
+                .map(|line| id(line)),
+        );
     }
     assert_eq!(lines, asked, "Loki");
 
     // What OPA says of itself.
-    let metrics = running.until("OPA told its status", 60, |m| m.sum("docket_opa_decision_logs_total", &["event=\"chunks_uploaded\""]) > 0).await;
+    let metrics = running
+        .until("OPA told its status", 60, |m| {
+            m.sum("docket_opa_decision_logs_total", &["event=\"chunks_uploaded\""]) > 0
+        })
+        .await;
     let service = format!("service=\"{name}\"");
-    assert!(metrics.sum("docket_opa_decision_logs_total", &["event=\"chunks_upload_failed\"", &service]) > 0, "{}", metrics.docket());
-    running.until("OPA's uploads go well again", 60, |m| m.sum("docket_opa_decision_logs_up", &[&service]) == 1).await;
+    assert!(
+        metrics
+            .sum("docket_opa_decision_logs_total", &["event=\"chunks_upload_failed\"", &service])
+            > 0,
+        "{}",
+        metrics.docket()
+    );
+    running
+        .until("OPA's uploads go well again", 60, |m| {
+            m.sum("docket_opa_decision_logs_up", &[&service]) == 1
+        })
+        .await;
     assert!(metrics.sum("docket_door_decisions_total", &["client=\"opa\""]) >= total as u64);
     drop(opa);
     let log = running.stop();
@@ -159,7 +208,13 @@ async fn killed_doors_have_what_they_acknowledged() {
     let next = Arc::new(std::sync::atomic::AtomicUsize::new(0));
     let uploading: Vec<_> = (0..8)
         .map(|_| {
-            let (acknowledged, decisions, client, url, next) = (acknowledged.clone(), decisions.clone(), client.clone(), url.clone(), next.clone());
+            let (acknowledged, decisions, client, url, next) = (
+                acknowledged.clone(),
+                decisions.clone(),
+                client.clone(),
+                url.clone(),
+                next.clone(),
+            );
             tokio::spawn(async move {
                 loop {
                     let from = next.fetch_add(50, Ordering::SeqCst);
@@ -190,7 +245,8 @@ async fn killed_doors_have_what_they_acknowledged() {
     let acknowledged = acknowledged.lock().unwrap().clone();
     assert_eq!(acknowledged.len(), 20_000);
     let records = read_all(&address("KAFKA_BOOTSTRAP"), &format!("{}-source", place.name));
-    let there: HashSet<String> = records.iter().map(|r| id(std::str::from_utf8(&r.value).unwrap())).collect();
+    let there: HashSet<String> =
+        records.iter().map(|r| id(std::str::from_utf8(&r.value).unwrap())).collect();
     assert_eq!(acknowledged.difference(&there).count(), 0, "acknowledged and not in Kafka");
     assert!(records.iter().all(|r| r.key.is_some()));
     println!("{} records for 20000 decisions", records.len());
@@ -255,11 +311,13 @@ async fn slow_clients_and_bombs_harm_nobody_else() {
     let bomb = Arc::new(gzip(&vec![b' '; 200 << 20]));
     let bombs: Vec<_> = (0..8)
         .map(|_| {
-            let (stop, bomb, client, url) = (stop.clone(), bomb.clone(), client.clone(), url.clone());
+            let (stop, bomb, client, url) =
+                (stop.clone(), bomb.clone(), client.clone(), url.clone());
             tokio::spawn(async move {
                 let mut statuses = HashSet::new();
                 while !stop.load(Ordering::Relaxed) {
-                    let request = client.post(&url).header("content-encoding", "gzip").body(bomb.to_vec());
+                    let request =
+                        client.post(&url).header("content-encoding", "gzip").body(bomb.to_vec());
                     if let Ok(response) = request.send().await {
                         statuses.insert(response.status().as_u16());
                     }
@@ -273,9 +331,11 @@ async fn slow_clients_and_bombs_harm_nobody_else() {
     for chunk in decisions[10..].chunks(10) {
         let began = Instant::now();
         // In line with bombs a second try is fair.
-        until("an honest client is served", 20, async || match upload(&client, &url, chunk).await {
-            Ok(200) => Ok(()),
-            other => Err(format!("{other:?}")),
+        until("an honest client is served", 20, async || {
+            match upload(&client, &url, chunk).await {
+                Ok(200) => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
         })
         .await;
         worst = worst.max(began.elapsed());
@@ -287,11 +347,22 @@ async fn slow_clients_and_bombs_harm_nobody_else() {
         let statuses = bomb.await.unwrap();
         assert!(statuses.iter().all(|s| [413, 503].contains(s)), "{statuses:?}");
     }
-    println!("worst wait {worst:?}; {closed} slow connections closed; {} MiB resident, {} before", most >> 20, before >> 20);
+    println!(
+        "worst wait {worst:?}; {closed} slow connections closed; {} MiB resident, {} before",
+        most >> 20,
+        before >> 20
+    );
     assert!(closed > 100, "{closed} slow connections were closed");
     assert!(most < before + (96 << 20), "{} MiB resident, {} before", most >> 20, before >> 20);
     let there = read_all(&address("KAFKA_BOOTSTRAP"), &format!("{}-source", place.name));
-    assert_eq!(there.iter().map(|r| id(std::str::from_utf8(&r.value).unwrap())).collect::<HashSet<_>>().len(), 2000);
+    assert_eq!(
+        there
+            .iter()
+            .map(|r| id(std::str::from_utf8(&r.value).unwrap()))
+            .collect::<HashSet<_>>()
+            .len(),
+        2000
+    );
     running.stop();
 }
 
@@ -320,7 +391,11 @@ async fn the_door_says_what_is_wrong() {
     let base = format!("https://localhost:{}", at.rsplit(':').next().unwrap());
     let mutual = tls_client(true);
     let send = async |path: &str, token: &str, kind: &str, body: Vec<u8>| {
-        let request = mutual.post(format!("{base}{path}")).bearer_auth(token).header("content-type", kind).body(body);
+        let request = mutual
+            .post(format!("{base}{path}"))
+            .bearer_auth(token)
+            .header("content-type", kind)
+            .body(body);
         let response = request.send().await.unwrap();
         let status = response.status().as_u16();
         (status, response.text().await.unwrap())
@@ -337,31 +412,71 @@ async fn the_door_says_what_is_wrong() {
     assert_eq!(send("/logs/some/partition", TOKEN, json_type, one(1)).await.0, 200);
     assert_eq!(send("/custom/path", "another-token-entirely", json_type, one(2)).await.0, 200);
     assert_eq!(send("/elsewhere", TOKEN, json_type, one(2)).await.0, 404);
-    let (status, said) = send("/logs", TOKEN, json_type, b"[{\"decision_id\": \"cut\"".to_vec()).await;
+    let (status, said) =
+        send("/logs", TOKEN, json_type, b"[{\"decision_id\": \"cut\"".to_vec()).await;
     assert!(status == 400 && said.contains("not_json") && said.contains("byte"), "{status} {said}");
-    let response = mutual.post(format!("{base}/logs")).bearer_auth(TOKEN).header("content-encoding", "gzip").body(b"no gzip".to_vec()).send().await.unwrap();
+    let response = mutual
+        .post(format!("{base}/logs"))
+        .bearer_auth(TOKEN)
+        .header("content-encoding", "gzip")
+        .body(b"no gzip".to_vec())
+        .send()
+        .await
+        .unwrap();
     assert_eq!(response.status(), 400);
     assert_eq!(send("/logs", TOKEN, json_type, vec![b' '; 3 << 20]).await.0, 413);
     assert_eq!(send("/status", TOKEN, json_type, b"{}".to_vec()).await.0, 400);
 
     // A decision that the topic does not take goes to rejects, the others through.
-    let large = decisions[3].replacen('{', &format!("{{\"large\":\"{}\",", hex_noise(1_400_000)), 1);
-    assert_eq!(send("/logs", TOKEN, json_type, format!("[{},{large},{}]", decisions[4], decisions[5]).into_bytes()).await.0, 200);
+    let large =
+        decisions[3].replacen('{', &format!("{{\"large\":\"{}\",", hex_noise(1_400_000)), 1);
+    assert_eq!(
+        send(
+            "/logs",
+            TOKEN,
+            json_type,
+            format!("[{},{large},{}]", decisions[4], decisions[5]).into_bytes()
+        )
+        .await
+        .0,
+        200
+    );
 
     // OTLP, as protobuf and as JSON.
-    let record = |text: &str| LogRecord { body: Some(AnyValue { value: Some(Any::StringValue(text.to_owned())) }), ..Default::default() };
+    let record = |text: &str| LogRecord {
+        body: Some(AnyValue { value: Some(Any::StringValue(text.to_owned())) }),
+        ..Default::default()
+    };
     let request = |texts: &[&str]| ExportLogsServiceRequest {
         resource_logs: vec![ResourceLogs {
-            scope_logs: vec![ScopeLogs { log_records: texts.iter().map(|t| record(t)).collect(), ..Default::default() }],
+            scope_logs: vec![ScopeLogs {
+                log_records: texts.iter().map(|t| record(t)).collect(),
+                ..Default::default()
+            }],
             ..Default::default()
         }],
     };
-    let (status, body) = send("/v1/logs", TOKEN, "application/x-protobuf", request(&[&decisions[6], "some other line"]).encode_to_vec()).await;
+    let (status, body) = send(
+        "/v1/logs",
+        TOKEN,
+        "application/x-protobuf",
+        request(&[&decisions[6], "some other line"]).encode_to_vec(),
+    )
+    .await;
     assert_eq!((status, body.as_str()), (200, ""));
-    let (status, body) = send("/v1/logs", TOKEN, "application/json", serde_json::to_vec(&request(&[&decisions[7]])).unwrap()).await;
+    let (status, body) = send(
+        "/v1/logs",
+        TOKEN,
+        "application/json",
+        serde_json::to_vec(&request(&[&decisions[7]])).unwrap(),
+    )
+    .await;
     assert_eq!((status, body.as_str()), (200, "{}"));
     assert_eq!(send("/v1/logs", TOKEN, "text/plain", Vec::new()).await.0, 415);
-    assert_eq!(send("/v1/logs", TOKEN, "application/x-protobuf", b"no protobuf".to_vec()).await.0, 400);
+    assert_eq!(
+        send("/v1/logs", TOKEN, "application/x-protobuf", b"no protobuf".to_vec()).await.0,
+        400
+    );
 
     // More than fifty a second.
     let mut many = Vec::new();
@@ -373,9 +488,11 @@ async fn the_door_says_what_is_wrong() {
 
     // Tokens change without a restart,
     place.secret("token", "a-new-token-of-some-length");
-    until("the new token lets in", 20, async || match send("/logs", "a-new-token-of-some-length", json_type, one(0)).await {
-        (200, _) => Ok(()),
-        other => Err(format!("{other:?}")),
+    until("the new token lets in", 20, async || {
+        match send("/logs", "a-new-token-of-some-length", json_type, one(0)).await {
+            (200, _) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
     })
     .await;
     assert_eq!(send("/logs", TOKEN, json_type, one(0)).await.0, 401);
@@ -386,7 +503,12 @@ async fn the_door_says_what_is_wrong() {
         // A pooled connection keeps the old one.
         match tls_client(true).get(format!("{base}/healthz")).send().await {
             Ok(_) => Err("the old one is".to_owned()),
-            Err(e) if format!("{e:?}").contains("UnknownIssuer") || format!("{e:?}").contains("InvalidCertificate") => Ok(()),
+            Err(e)
+                if format!("{e:?}").contains("UnknownIssuer")
+                    || format!("{e:?}").contains("InvalidCertificate") =>
+            {
+                Ok(())
+            }
             Err(e) => Err(format!("{e:?}")),
         }
     })
@@ -399,7 +521,8 @@ async fn the_door_says_what_is_wrong() {
     assert!(!log.contains(TOKEN) && !log.contains("another-token-entirely"), "{log}");
     let kafka = address("KAFKA_BOOTSTRAP");
     let letters = read_all(&kafka, &format!("docket.{}.rejects", place.name));
-    let mut reasons: Vec<&str> = letters.iter().map(|l| l.headers["docket-reason"].as_str()).collect();
+    let mut reasons: Vec<&str> =
+        letters.iter().map(|l| l.headers["docket-reason"].as_str()).collect();
     reasons.sort_unstable();
     assert_eq!(reasons, ["bad_gzip", "bad_otlp", "not_json", "too_large"]);
     assert!(letters.iter().all(|l| l.headers["docket-stage"] == "door"));
@@ -407,7 +530,12 @@ async fn the_door_says_what_is_wrong() {
     // Intake reads what the door wrote: eight decisions but the large one, one of them twice, one line that is no decision.
     let running = Running::start_with(&place, &pipeline, &["--only", "intake"]);
     let metrics = running.until("all are in the docket", 30, |m| m.written() == 8).await;
-    assert_eq!((metrics.rejected(), metrics.sum("docket_intake_ignored_total", &[])), (0, 1), "{}", metrics.docket());
+    assert_eq!(
+        (metrics.rejected(), metrics.sum("docket_intake_ignored_total", &[])),
+        (0, 1),
+        "{}",
+        metrics.docket()
+    );
     running.stop();
 }
 
@@ -418,7 +546,19 @@ fn hex_noise(length: usize) -> String {
 /// A certificate of another authority, as if it had been renewed.
 fn renew(place: &Place) {
     let (key, pem) = (place.path("server.key"), place.path("server.pem"));
-    let args = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1", "-subj", "/CN=localhost"];
+    let args = [
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+        "-days",
+        "1",
+        "-subj",
+        "/CN=localhost",
+    ];
     let made = std::process::Command::new("openssl")
         .args(args)
         .args(["-addext", "subjectAltName=DNS:localhost"])
@@ -435,7 +575,8 @@ fn renew(place: &Place) {
 #[tokio::test(flavor = "multi_thread")]
 async fn headers_have_their_time() {
     let place = Place::new("door-headers");
-    let pipeline = pipeline(&place, 4, "door: {listen: \"127.0.0.1:0\", limits: {headers: 1s}}\n").await;
+    let pipeline =
+        pipeline(&place, 4, "door: {listen: \"127.0.0.1:0\", limits: {headers: 1s}}\n").await;
     let running = Running::start_with(&place, &pipeline, &["--only", "door"]);
     let at = opened(&running).await;
     let ended = tokio::task::spawn_blocking(move || {
@@ -456,19 +597,32 @@ async fn protecting_begins_while_the_door_is_open() {
     let pipeline = pipeline(&place, 4, "door: {listen: \"127.0.0.1:0\"}\n").await;
     let running = Running::start_with(&place, &pipeline, &["--only", "door"]);
     let client = reqwest::Client::new();
-    let broken = async |at: &str| client.post(format!("http://{at}/logs")).body("[{\"secret\": canary}]").send().await.map(|r| r.status().as_u16());
+    let broken = async |at: &str| {
+        client
+            .post(format!("http://{at}/logs"))
+            .body("[{\"secret\": canary}]")
+            .send()
+            .await
+            .map(|r| r.status().as_u16())
+    };
     assert_eq!(broken(&opened(&running).await).await.unwrap(), 400);
     let text = std::fs::read_to_string(&pipeline).unwrap();
     std::fs::write(&pipeline, text + "protect: {}\n").unwrap();
-    until("the door is opened anew", 20, async || match running.log().matches("the door is open").count() {
-        2 => Ok(()),
-        other => Err(format!("{other}: {}", running.log())),
+    until("the door is opened anew", 20, async || {
+        match running.log().matches("the door is open").count() {
+            2 => Ok(()),
+            other => Err(format!("{other}: {}", running.log())),
+        }
     })
     .await;
     assert_eq!(broken(&door(&running)).await.unwrap(), 400);
     running.stop();
     let letters = read_all(&address("KAFKA_BOOTSTRAP"), &format!("docket.{}.rejects", place.name));
-    let with_content = letters.iter().filter(|l| String::from_utf8_lossy(&l.value).contains("canary")).count();
+    let with_content =
+        letters.iter().filter(|l| String::from_utf8_lossy(&l.value).contains("canary")).count();
     assert_eq!((letters.len(), with_content), (2, 1), "{letters:?}");
-    assert!(letters.iter().all(|l| l.headers.values().all(|v| !v.contains("canary"))), "{letters:?}");
+    assert!(
+        letters.iter().all(|l| l.headers.values().all(|v| !v.contains("canary"))),
+        "{letters:?}"
+    );
 }

@@ -57,7 +57,15 @@ impl Rig {
     /// Produces decisions evenly over a time, in a thread of its own.
     fn feed(&mut self, seed: u64) -> (std::thread::JoinHandle<()>, HashSet<String>) {
         let decisions = generated(DECISIONS, seed);
-        let ids = decisions.iter().map(|d| serde_json::from_str::<Value>(d).unwrap()["decision_id"].as_str().unwrap().to_owned()).collect();
+        let ids = decisions
+            .iter()
+            .map(|d| {
+                serde_json::from_str::<Value>(d).unwrap()["decision_id"]
+                    .as_str()
+                    .unwrap()
+                    .to_owned()
+            })
+            .collect();
         let source = Source::new(&self.kafka, &format!("{}-source", self.name));
         self.total += DECISIONS as u64;
         let feeding = std::thread::spawn(move || {
@@ -71,7 +79,11 @@ impl Rig {
         (feeding, ids)
     }
 
-    async fn round(&mut self, seed: u64, faulty: Option<(usize, &Trouble)>) -> (Round, HashSet<String>) {
+    async fn round(
+        &mut self,
+        seed: u64,
+        faulty: Option<(usize, &Trouble)>,
+    ) -> (Round, HashSet<String>) {
         let (feeding, ids) = self.feed(seed);
         let started = Instant::now();
         let trouble = faulty.map(|(sink, trouble)| {
@@ -107,7 +119,12 @@ impl Rig {
                     seconds[i] = started.elapsed().as_secs_f64();
                 }
             }
-            assert!(Instant::now() < deadline, "not all was delivered: {seconds:?}\n{}\n{}", metrics.docket(), tail(&self.running.log()));
+            assert!(
+                Instant::now() < deadline,
+                "not all was delivered: {seconds:?}\n{}\n{}",
+                metrics.docket(),
+                tail(&self.running.log())
+            );
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         feeding.join().unwrap();
@@ -124,8 +141,11 @@ impl Rig {
         self.rejected = letters.len();
         for (i, sink) in SINKS.iter().enumerate() {
             let mut there = self.proxies[i].take_acknowledged();
-            let refused: HashSet<String> =
-                letters.iter().filter(|l| l.headers["docket-sink"] == *sink).map(|l| l.json()["decision_id"].as_str().unwrap().to_owned()).collect();
+            let refused: HashSet<String> = letters
+                .iter()
+                .filter(|l| l.headers["docket-sink"] == *sink)
+                .map(|l| l.json()["decision_id"].as_str().unwrap().to_owned())
+                .collect();
             there.extend(refused);
             let lost = ids.iter().filter(|id| !there.contains(*id)).count();
             assert_eq!(lost, 0, "{what}: {lost} decisions are neither in {sink} nor in rejects");
@@ -192,7 +212,12 @@ sinks:
             let met = rig.proxies[sink].faulted();
             let mut new = rig.account(&ids, &what).await;
             searched += DECISIONS as u64;
-            let others = |round: &Round, base: &Round| (0..SINKS.len()).filter(|i| *i != sink).map(|i| round.seconds[i] / base.seconds[i]).fold(0.0, f64::max);
+            let others = |round: &Round, base: &Round| {
+                (0..SINKS.len())
+                    .filter(|i| *i != sink)
+                    .map(|i| round.seconds[i] / base.seconds[i])
+                    .fold(0.0, f64::max)
+            };
             let mut slowest = others(&round, &base);
             // The machine does other things, too, and the indexes grow: what was slow is measured again, next to
             // a round without the fault.
@@ -203,31 +228,58 @@ sinks:
                 println!("{what}: the others took {slowest:.2} times as long; once more");
                 let (fresh, ids) = rig.round(seed + 1000 * again, None).await;
                 assert_eq!(rig.account(&ids, "no fault").await, 0);
-                let (faulty, ids) = rig.round(seed + 1000 * again + 500, Some((sink, &trouble))).await;
+                let (faulty, ids) =
+                    rig.round(seed + 1000 * again + 500, Some((sink, &trouble))).await;
                 new += rig.account(&ids, &what).await;
                 searched += 2 * DECISIONS as u64;
                 (slowest, round, base) = (others(&faulty, &fresh), faulty, fresh);
             }
-            println!("{what}: {met} requests met it, {:.1} s, the others {slowest:.2} of without, {new} to rejects", round.seconds[sink]);
-            assert!(matches!(trouble, Trouble::Kill) || met > 0, "{what}: no request met the fault");
-            assert!(slowest <= 1.3, "{what}: the others took {slowest:.2} times as long: {:?} s, without {:?} s", round.seconds, base.seconds);
+            println!(
+                "{what}: {met} requests met it, {:.1} s, the others {slowest:.2} of without, {new} to rejects",
+                round.seconds[sink]
+            );
+            assert!(
+                matches!(trouble, Trouble::Kill) || met > 0,
+                "{what}: no request met the fault"
+            );
+            assert!(
+                slowest <= 1.3,
+                "{what}: the others took {slowest:.2} times as long: {:?} s, without {:?} s",
+                round.seconds,
+                base.seconds
+            );
             let may_reject = fault == "partial" && *server == "cloudwatch";
             assert!(may_reject || new == 0, "{what}: {new} rejects");
             // By the server's own count, after kill -9, too.
-            assert_eq!(count(&name, json!({ "match_all": {} })).await, searched, "{what}: documents in OpenSearch");
+            assert_eq!(
+                count(&name, json!({ "match_all": {} })).await,
+                searched,
+                "{what}: documents in OpenSearch"
+            );
             forget_log_group(&name).await;
         }
     }
     let metrics = rig.running.metrics().await;
     assert_eq!(metrics.sum("docket_sink_failing", &[]), 0);
     // What Loki and OpenSearch themselves hold of the last fault's rounds, kill -9, line by line.
-    let out = docket().args(["verify", "--from", &last, "--sink", "loki,search", "--json"]).arg(&pipeline).output().unwrap();
+    let out = docket()
+        .args(["verify", "--from", &last, "--sink", "loki,search", "--json"])
+        .arg(&pipeline)
+        .output()
+        .unwrap();
     let told = String::from_utf8_lossy(&out.stdout).into_owned();
-    let report: Value = serde_json::from_str(&told).unwrap_or_else(|_| panic!("{told}\n{}", String::from_utf8_lossy(&out.stderr)));
+    let report: Value = serde_json::from_str(&told)
+        .unwrap_or_else(|_| panic!("{told}\n{}", String::from_utf8_lossy(&out.stderr)));
     let told = || told.chars().take(2000).collect::<String>();
     for sink in report["sinks"].as_array().unwrap() {
         let n = |what: &str| sink[what].as_array().unwrap().len();
-        println!("{}: {} of {} present, {} more than once", sink["sink"], sink["present"], sink["expected"], n("repeated"));
+        println!(
+            "{}: {} of {} present, {} more than once",
+            sink["sink"],
+            sink["present"],
+            sink["expected"],
+            n("repeated")
+        );
         assert_eq!((n("missing"), n("altered")), (0, 0), "{}", told());
         assert!(sink["sink"] == "loki" || n("repeated") == 0, "{}", told());
     }
@@ -236,7 +288,9 @@ sinks:
 
 /// moto keeps all it got in memory.
 async fn forget_log_group(group: &str) {
-    let request = reqwest::Client::new().post(address("CLOUDWATCH_URL")).header("x-amz-target", "Logs_20140328.DeleteLogGroup");
+    let request = reqwest::Client::new()
+        .post(address("CLOUDWATCH_URL"))
+        .header("x-amz-target", "Logs_20140328.DeleteLogGroup");
     let request = request
         .header("content-type", "application/x-amz-json-1.1")
         .header("authorization", "AWS4-HMAC-SHA256 Credential=t/20260101/eu-central-1/logs/aws4_request, SignedHeaders=host, Signature=x");

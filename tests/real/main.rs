@@ -58,7 +58,11 @@ async fn pipeline(place: &Place, partitions: i32, rest: &str) -> PathBuf {
     init();
     let kafka = address("KAFKA_BOOTSTRAP");
     let text = format!("name: $NAME\nsources: [{{topic: $NAME-source}}]\n{rest}");
-    let text = if rest.contains("\nkafka:") || rest.starts_with("kafka:") { text } else { format!("{text}\nkafka: {{brokers: \"{kafka}\"}}") };
+    let text = if rest.contains("\nkafka:") || rest.starts_with("kafka:") {
+        text
+    } else {
+        format!("{text}\nkafka: {{brokers: \"{kafka}\"}}")
+    };
     let path = place.pipeline(&text);
     create_topic(&kafka, &format!("{}-source", place.name), partitions, &[]).await;
     assert!(docket().arg("setup").arg(&path).status().unwrap().success());
@@ -67,7 +71,8 @@ async fn pipeline(place: &Place, partitions: i32, rest: &str) -> PathBuf {
 
 /// The address of a server that `deploy/local/up` started.
 fn address(name: &str) -> String {
-    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set; run this suite with tests/real/run"))
+    std::env::var(name)
+        .unwrap_or_else(|_| panic!("{name} is not set; run this suite with tests/real/run"))
 }
 
 /// A file of the local authority: ca.pem, server.pem, server.key, client.pem, client.key, client.both.pem.
@@ -78,10 +83,16 @@ fn certificate(file: &str) -> String {
 /// A client that trusts the local authority only, with a certificate of its own or without.
 fn tls_client(own: bool) -> reqwest::Client {
     init();
-    let authority = reqwest::Certificate::from_pem(&std::fs::read(certificate("ca.pem")).unwrap()).unwrap();
-    let mut builder = reqwest::Client::builder().tls_certs_only([authority]).timeout(std::time::Duration::from_secs(60));
+    let authority =
+        reqwest::Certificate::from_pem(&std::fs::read(certificate("ca.pem")).unwrap()).unwrap();
+    let mut builder = reqwest::Client::builder()
+        .tls_certs_only([authority])
+        .timeout(std::time::Duration::from_secs(60));
     if own {
-        builder = builder.identity(reqwest::Identity::from_pem(&std::fs::read(certificate("client.both.pem")).unwrap()).unwrap());
+        builder = builder.identity(
+            reqwest::Identity::from_pem(&std::fs::read(certificate("client.both.pem")).unwrap())
+                .unwrap(),
+        );
     }
     builder.build().unwrap()
 }
@@ -96,7 +107,13 @@ async fn get(url: &str) -> serde_json::Value {
 
 async fn post(url: &str, body: serde_json::Value) -> serde_json::Value {
     let client = reqwest::Client::new();
-    let response = client.post(url).header("content-type", "application/json").body(body.to_string()).send().await.unwrap();
+    let response = client
+        .post(url)
+        .header("content-type", "application/json")
+        .body(body.to_string())
+        .send()
+        .await
+        .unwrap();
     let status = response.status();
     let text = response.text().await.unwrap();
     assert!(status.is_success(), "{url}: {status} {text}");
@@ -112,26 +129,43 @@ fn init() {
 async fn documents(index: &str) -> Vec<serde_json::Value> {
     let base = address("OPENSEARCH_URL");
     post(&format!("{base}/{index}/_refresh"), serde_json::json!({})).await;
-    let found = post(&format!("{base}/{index}/_search"), serde_json::json!({ "size": 10000, "query": { "match_all": {} } })).await;
+    let found = post(
+        &format!("{base}/{index}/_search"),
+        serde_json::json!({ "size": 10000, "query": { "match_all": {} } }),
+    )
+    .await;
     found["hits"]["hits"].as_array().unwrap().iter().map(|hit| hit["_source"].clone()).collect()
 }
 
 async fn count(index: &str, query: serde_json::Value) -> u64 {
     let base = address("OPENSEARCH_URL");
     post(&format!("{base}/{index}/_refresh"), serde_json::json!({})).await;
-    post(&format!("{base}/{index}/_count"), serde_json::json!({ "query": query })).await["count"].as_u64().unwrap()
+    post(&format!("{base}/{index}/_count"), serde_json::json!({ "query": query })).await["count"]
+        .as_u64()
+        .unwrap()
 }
 
 /// Every line that Loki has for a selector.
 async fn loki_lines(selector: &str) -> Vec<String> {
     // Loki does not ask its ingesters for what is older than some hours; flushed chunks it finds.
     reqwest::Client::new().post(format!("{}/flush", address("LOKI_URL"))).send().await.unwrap();
-    let mut url = reqwest::Url::parse(&format!("{}/loki/api/v1/query_range", address("LOKI_URL"))).unwrap();
+    let mut url =
+        reqwest::Url::parse(&format!("{}/loki/api/v1/query_range", address("LOKI_URL"))).unwrap();
     let start = std::time::SystemTime::now() - std::time::Duration::from_secs(20 * 86_400);
-    let nanos = |t: std::time::SystemTime| t.duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos().to_string();
+    let nanos = |t: std::time::SystemTime| {
+        t.duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos().to_string()
+    };
     let end = nanos(std::time::SystemTime::now() + std::time::Duration::from_secs(60));
-    url.query_pairs_mut().append_pair("query", selector).append_pair("limit", "100000").append_pair("start", &nanos(start)).append_pair("end", &end);
+    url.query_pairs_mut()
+        .append_pair("query", selector)
+        .append_pair("limit", "100000")
+        .append_pair("start", &nanos(start))
+        .append_pair("end", &end);
     let found = get(url.as_str()).await;
     let streams = found["data"]["result"].as_array().unwrap();
-    streams.iter().flat_map(|s| s["values"].as_array().unwrap()).map(|v| v[1].as_str().unwrap().to_owned()).collect()
+    streams
+        .iter()
+        .flat_map(|s| s["values"].as_array().unwrap())
+        .map(|v| v[1].as_str().unwrap().to_owned())
+        .collect()
 }

@@ -22,7 +22,11 @@ fn read(name: &str) -> String {
 /// What masks may touch, and how they say so.
 fn touched(event: &Value) -> Value {
     let names = ["input", "result", "nd_builtin_cache", "erased", "masked"];
-    names.iter().filter_map(|name| Some(((*name).to_owned(), event.get(name)?.clone()))).collect::<Map<_, _>>().into()
+    names
+        .iter()
+        .filter_map(|name| Some(((*name).to_owned(), event.get(name)?.clone())))
+        .collect::<Map<_, _>>()
+        .into()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -34,24 +38,52 @@ async fn masks_as_opa_does() {
     let text = json!({ "cases": cases }).to_string();
     std::fs::write(&data, &text).unwrap();
     let config = place.path("opa.json");
-    std::fs::write(&config, json!({ "decision_logs": { "console": true }, "nd_builtin_cache": true }).to_string()).unwrap();
+    std::fs::write(
+        &config,
+        json!({ "decision_logs": { "console": true }, "nd_builtin_cache": true }).to_string(),
+    )
+    .unwrap();
     let log = place.path("opa.log");
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let url = format!("http://127.0.0.1:{port}");
     let mut opa = Command::new(address("OPA_BIN"))
-        .args(["run", "--server", "--skip-version-check", "--log-format", "json", "--addr", &format!("127.0.0.1:{port}"), "-c"])
+        .args([
+            "run",
+            "--server",
+            "--skip-version-check",
+            "--log-format",
+            "json",
+            "--addr",
+            &format!("127.0.0.1:{port}"),
+            "-c",
+        ])
         .arg(&config)
-        .args([&format!("{FOLDER}/policy.rego"), &format!("{FOLDER}/mask.rego"), &data.display().to_string()])
+        .args([
+            &format!("{FOLDER}/policy.rego"),
+            &format!("{FOLDER}/mask.rego"),
+            &data.display().to_string(),
+        ])
         .stdout(Stdio::null())
         .stderr(std::fs::File::create(&log).unwrap())
         .spawn()
         .unwrap();
-    until("OPA answers", 20, async || reqwest::get(format!("{url}/health")).await.map_err(|e| e.to_string())).await;
+    until("OPA answers", 20, async || {
+        reqwest::get(format!("{url}/health")).await.map_err(|e| e.to_string())
+    })
+    .await;
     let client = reqwest::Client::new();
     let mut answers = Vec::new();
     for case in &cases {
         let body = json!({ "input": case["input"] }).to_string();
-        let answer = client.post(format!("{url}/v1/data/t/answer")).body(body).send().await.unwrap().text().await.unwrap();
+        let answer = client
+            .post(format!("{url}/v1/data/t/answer"))
+            .body(body)
+            .send()
+            .await
+            .unwrap()
+            .text()
+            .await
+            .unwrap();
         answers.push(serde_json::from_str::<Value>(&answer).unwrap());
     }
     tokio::time::sleep(std::time::Duration::from_secs(2)).await;
@@ -66,7 +98,12 @@ async fn masks_as_opa_does() {
         .collect();
 
     let source = |name: &str, text: String| Source { name: name.into(), text };
-    let policy = Policy::new(&[source("mask.rego", read("mask.rego"))], &[source("data.json", text)], "data.system.log.mask", "data.system.log.drop");
+    let policy = Policy::new(
+        &[source("mask.rego", read("mask.rego"))],
+        &[source("data.json", text)],
+        "data.system.log.mask",
+        "data.system.log.drop",
+    );
     let shield = Shield { policy: Some(policy.unwrap()), ..Shield::default() };
     let mut wrong = Vec::new();
     let mut unlogged = 0;
@@ -90,9 +127,18 @@ async fn masks_as_opa_does() {
         let theirs = logged.get(id).map(touched);
         unlogged += usize::from(theirs.is_none());
         if ours != theirs {
-            wrong.push(format!("{}:\n  OPA    {}\n  docket {}", case["name"], json!(theirs), json!(ours)));
+            wrong.push(format!(
+                "{}:\n  OPA    {}\n  docket {}",
+                case["name"],
+                json!(theirs),
+                json!(ours)
+            ));
         }
     }
-    assert!(cases.len() >= 60 && (10..20).contains(&unlogged), "{} cases, {unlogged} not logged", cases.len());
+    assert!(
+        cases.len() >= 60 && (10..20).contains(&unlogged),
+        "{} cases, {unlogged} not logged",
+        cases.len()
+    );
     assert!(wrong.is_empty(), "{} of {} differ\n{}", wrong.len(), cases.len(), wrong.join("\n"));
 }

@@ -46,7 +46,14 @@ impl Opa {
         std::fs::write(&config, text.to_string()).unwrap();
         let url = format!("http://127.0.0.1:{}", free_port());
         let child = Command::new(address("OPA_BIN"))
-            .args(["run", "--server", "--skip-version-check", "--addr", url.trim_start_matches("http://"), "-c"])
+            .args([
+                "run",
+                "--server",
+                "--skip-version-check",
+                "--addr",
+                url.trim_start_matches("http://"),
+                "-c",
+            ])
             .arg(&config)
             .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/policies"))
             .stdout(Stdio::null())
@@ -54,7 +61,10 @@ impl Opa {
             .spawn()
             .unwrap();
         let opa = Opa { child, url };
-        until("OPA answers", 20, async || reqwest::get(format!("{}/health", opa.url)).await.map_err(|e| e.to_string())).await;
+        until("OPA answers", 20, async || {
+            reqwest::get(format!("{}/health", opa.url)).await.map_err(|e| e.to_string())
+        })
+        .await;
         opa
     }
 }
@@ -78,7 +88,9 @@ pub async fn uploads_to_kafka(kafka: String, topic: String) -> String {
     let router = Router::new().fallback(any(move |body: Bytes| {
         let target = target.clone();
         async move {
-            tokio::task::spawn_blocking(move || produce(&target.0, &target.1, [&body[..]])).await.unwrap();
+            tokio::task::spawn_blocking(move || produce(&target.0, &target.1, [&body[..]]))
+                .await
+                .unwrap();
         }
     }));
     tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
@@ -86,8 +98,14 @@ pub async fn uploads_to_kafka(kafka: String, topic: String) -> String {
 }
 
 fn caller_span(trace: &str, span: &str) -> Vec<u8> {
-    let bytes = |hex: &str| (0..hex.len()).step_by(2).map(|i| u8::from_str_radix(&hex[i..i + 2], 16).unwrap()).collect::<Vec<u8>>();
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64;
+    let bytes = |hex: &str| {
+        (0..hex.len())
+            .step_by(2)
+            .map(|i| u8::from_str_radix(&hex[i..i + 2], 16).unwrap())
+            .collect::<Vec<u8>>()
+    };
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos()
+        as u64;
     let name = AnyValue { value: Some(any_value::Value::StringValue("caller".into())) };
     let span = Span {
         trace_id: bytes(trace),
@@ -101,7 +119,11 @@ fn caller_span(trace: &str, span: &str) -> Vec<u8> {
     ExportTraceServiceRequest {
         resource_spans: vec![ResourceSpans {
             resource: Some(Resource {
-                attributes: vec![KeyValue { key: "service.name".into(), value: Some(name), ..Default::default() }],
+                attributes: vec![KeyValue {
+                    key: "service.name".into(),
+                    value: Some(name),
+                    ..Default::default()
+                }],
                 ..Default::default()
             }),
             scope_spans: vec![ScopeSpans { spans: vec![span], ..Default::default() }],
@@ -144,7 +166,10 @@ telemetry: {{otlp: \"{}\"}}
     let client = reqwest::Client::new();
     let mut traces = Vec::new();
     for i in 0..200 {
-        let (trace, span) = (format!("{:032x}", rand::random::<u128>() | 1), format!("{:016x}", rand::random::<u64>() | 1));
+        let (trace, span) = (
+            format!("{:032x}", rand::random::<u128>() | 1),
+            format!("{:016x}", rand::random::<u64>() | 1),
+        );
         let body = caller_span(&trace, &span);
         client
             .post(format!("{}/v1/traces", address("OTLP_HTTP_URL")))
@@ -156,26 +181,54 @@ telemetry: {{otlp: \"{}\"}}
             .error_for_status()
             .unwrap();
         let (path, input) = match i % 4 {
-            0 => ("http/authz/decision", json!({ "method": "GET", "path": ["salary", "bob"], "user": "bob" })),
-            1 => ("http/authz/decision", json!({ "method": "GET", "path": ["salary", "bob"], "user": "mallory" })),
-            2 => ("app/rbac/allow", json!({ "subject": { "roles": ["admin"] }, "action": "read", "object": { "type": "dog" } })),
+            0 => (
+                "http/authz/decision",
+                json!({ "method": "GET", "path": ["salary", "bob"], "user": "bob" }),
+            ),
+            1 => (
+                "http/authz/decision",
+                json!({ "method": "GET", "path": ["salary", "bob"], "user": "mallory" }),
+            ),
+            2 => (
+                "app/rbac/allow",
+                json!({ "subject": { "roles": ["admin"] }, "action": "read", "object": { "type": "dog" } }),
+            ),
             _ => (
                 "kubernetes/admission/deny",
                 json!({ "request": { "kind": { "kind": "Pod" }, "object": { "spec": { "containers": [{ "image": "docker.io/x" }] } } } }),
             ),
         };
-        let request = client.post(format!("{}/v1/data/{path}", opa.url)).header("traceparent", format!("00-{trace}-{span}-01"));
-        let answer = request.header("content-type", "application/json").body(json!({ "input": input }).to_string()).send().await.unwrap();
+        let request = client
+            .post(format!("{}/v1/data/{path}", opa.url))
+            .header("traceparent", format!("00-{trace}-{span}-01"));
+        let answer = request
+            .header("content-type", "application/json")
+            .body(json!({ "input": input }).to_string())
+            .send()
+            .await
+            .unwrap();
         let answer: Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap();
-        traces.push((trace, span, answer["decision_id"].as_str().unwrap().to_owned(), path, i % 4 == 1 || i % 4 == 3));
+        traces.push((
+            trace,
+            span,
+            answer["decision_id"].as_str().unwrap().to_owned(),
+            path,
+            i % 4 == 1 || i % 4 == 3,
+        ));
     }
-    running.until("200 decisions everywhere", 60, |m| ["traces", "loki", "search", "logs"].iter().all(|s| m.delivered(s) == 200)).await;
+    running
+        .until("200 decisions everywhere", 60, |m| {
+            ["traces", "loki", "search", "logs"].iter().all(|s| m.delivered(s) == 200)
+        })
+        .await;
     assert_eq!(count(&name, json!({ "match_all": {} })).await, 200);
     assert_eq!(count(&name, json!({ "term": { "docket.verdict": "deny" } })).await, 100);
-    let lines: HashSet<String> = loki_lines(&format!("{{run=\"{name}\"}}")).await.into_iter().collect();
+    let lines: HashSet<String> =
+        loki_lines(&format!("{{run=\"{name}\"}}")).await.into_iter().collect();
     assert_eq!(lines.len(), 200);
     // The same as OTLP log records, which Loki takes, too: a stream of their own, without our label.
-    let logs: HashSet<String> = loki_lines(&format!("{{service_name=\"{name}\",run=\"\"}}")).await.into_iter().collect();
+    let logs: HashSet<String> =
+        loki_lines(&format!("{{service_name=\"{name}\",run=\"\"}}")).await.into_iter().collect();
     assert_eq!(logs, lines);
 
     for (trace, caller, decision, path, _) in &traces {
@@ -183,18 +236,40 @@ telemetry: {{otlp: \"{}\"}}
             let found = get(&format!("{}/api/traces/{trace}", address("JAEGER_URL"))).await;
             let spans = found["data"][0]["spans"].as_array().cloned().unwrap_or_default();
             let parent = |span: &Value| span["references"][0]["spanID"].as_str().map(str::to_owned);
-            let ours = spans.iter().find(|s| s["operationName"] == format!("policy.decision {path}")).ok_or("no decision span")?;
-            let has_id = ours["tags"].as_array().unwrap().iter().any(|t| t["key"] == "policy.decision.id" && t["value"] == decision.as_str());
-            let opa = spans.iter().find(|s| s["spanID"] == parent(ours).unwrap_or_default()).ok_or("OPA's span is not there yet")?;
-            let callers = spans.iter().find(|s| s["spanID"] == caller.as_str()).ok_or("the caller's span is not there")?;
-            assert!(has_id && parent(opa).as_deref() == Some(caller.as_str()) && parent(callers).is_none(), "{found}");
+            let ours = spans
+                .iter()
+                .find(|s| s["operationName"] == format!("policy.decision {path}"))
+                .ok_or("no decision span")?;
+            let has_id = ours["tags"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .any(|t| t["key"] == "policy.decision.id" && t["value"] == decision.as_str());
+            let opa = spans
+                .iter()
+                .find(|s| s["spanID"] == parent(ours).unwrap_or_default())
+                .ok_or("OPA's span is not there yet")?;
+            let callers = spans
+                .iter()
+                .find(|s| s["spanID"] == caller.as_str())
+                .ok_or("the caller's span is not there")?;
+            assert!(
+                has_id
+                    && parent(opa).as_deref() == Some(caller.as_str())
+                    && parent(callers).is_none(),
+                "{found}"
+            );
             Ok::<(), String>(())
         };
         until("caller, OPA and decision are one tree", 30, tree).await;
     }
     // What an auditor would ask OpenSearch: which decision was made in this request, and why.
     let one = &traces[1];
-    let found = post(&format!("{}/{name}/_search", address("OPENSEARCH_URL")), json!({ "query": { "term": { "trace.id": one.0 } } })).await;
+    let found = post(
+        &format!("{}/{name}/_search", address("OPENSEARCH_URL")),
+        json!({ "query": { "term": { "trace.id": one.0 } } }),
+    )
+    .await;
     assert_eq!(found["hits"]["hits"][0]["_source"]["decision_id"], one.2.as_str());
     assert_eq!(found["hits"]["hits"][0]["_source"]["docket"]["reasons"][0], "frozen account");
     drop(opa);
@@ -202,8 +277,16 @@ telemetry: {{otlp: \"{}\"}}
 
     // docket's own spans.
     until("docket's own telemetry is in Jaeger", 20, async || {
-        let found = get(&format!("{}/api/traces?service=docket&operation=deliver&limit=5", address("JAEGER_URL"))).await;
-        if found["data"].as_array().is_some_and(|traces| !traces.is_empty()) { Ok(()) } else { Err(found.to_string()) }
+        let found = get(&format!(
+            "{}/api/traces?service=docket&operation=deliver&limit=5",
+            address("JAEGER_URL")
+        ))
+        .await;
+        if found["data"].as_array().is_some_and(|traces| !traces.is_empty()) {
+            Ok(())
+        } else {
+            Err(found.to_string())
+        }
     })
     .await;
 }

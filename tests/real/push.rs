@@ -38,7 +38,8 @@ telemetry:
     let path = pipeline(&place, 2, &rest).await;
     let running = Running::start(&place, &path);
     produce(&address("KAFKA_BOOTSTRAP"), &format!("{name}-source"), generated(700, 3));
-    let counted = running.until("all are counted", 30, |m| m.sum("docket_decisions_total", &[]) == 700).await;
+    let counted =
+        running.until("all are counted", 30, |m| m.sum("docket_decisions_total", &[]) == 700).await;
     let denied = counted.sum("docket_decisions_total", &["verdict=\"deny\""]) as f64;
 
     for (base, job) in [(&old, "old"), (&new, "new"), (&new, "docket")] {
@@ -51,11 +52,23 @@ telemetry:
         let of = async |expr: &str| query(base, &expr.replace("$$", &selector)).await;
         assert_eq!(value(&of("sum(docket_decisions_total$$)").await), 700.0);
         let deny = selector.replace('}', ", verdict=\"deny\"}");
-        assert_eq!(value(&query(base, &format!("sum(docket_decisions_total{deny})")).await), denied);
+        assert_eq!(
+            value(&query(base, &format!("sum(docket_decisions_total{deny})")).await),
+            denied
+        );
         assert_eq!(value(&of("sum(docket_decision_duration_seconds_count$$)").await), 700.0);
         let infinite = selector.replace('}', ", le=\"+Inf\"}");
-        assert_eq!(value(&query(base, &format!("sum(docket_decision_duration_seconds_bucket{infinite})")).await), 700.0);
-        let quantile = value(&of("histogram_quantile(0.5, sum by (le) (docket_decision_duration_seconds_bucket$$))").await);
+        assert_eq!(
+            value(
+                &query(base, &format!("sum(docket_decision_duration_seconds_bucket{infinite})"))
+                    .await
+            ),
+            700.0
+        );
+        let quantile = value(
+            &of("histogram_quantile(0.5, sum by (le) (docket_decision_duration_seconds_bucket$$))")
+                .await,
+        );
         assert!((50e-6..2e-3).contains(&quantile), "{job}: {quantile}");
         assert!(!of("docket_bundle_info$$").await.is_empty(), "{job}");
         // The trace of a denial is with it.
@@ -66,18 +79,32 @@ telemetry:
             .append_pair("start", &(now - 600).to_string())
             .append_pair("end", &(now + 60).to_string());
         let exemplars = get(url.as_str()).await;
-        let trace = exemplars["data"][0]["exemplars"][0]["labels"]["trace_id"].as_str().unwrap_or_default();
+        let trace =
+            exemplars["data"][0]["exemplars"][0]["labels"]["trace_id"].as_str().unwrap_or_default();
         assert_eq!(trace.len(), 32, "{job}: {exemplars}");
     }
     // Types came along.
     let metadata = get(&format!("{new}/api/v1/metadata?metric=docket_decisions_total")).await;
     tokio::time::sleep(Duration::from_secs(2)).await;
     let metrics = running.metrics().await;
-    let pushes = |to: &str, outcome: &str| metrics.sum("docket_metric_pushes_total", &[&format!("to=\"{to}\""), &format!("outcome=\"{outcome}\"")]);
+    let pushes = |to: &str, outcome: &str| {
+        metrics.sum(
+            "docket_metric_pushes_total",
+            &[&format!("to=\"{to}\""), &format!("outcome=\"{outcome}\"")],
+        )
+    };
     for to in ["old", "new", "otlp"] {
-        assert!(pushes(to, "sent") > 0 && pushes(to, "failed") == 0, "{to}: {}\n{metadata}", metrics.0);
+        assert!(
+            pushes(to, "sent") > 0 && pushes(to, "failed") == 0,
+            "{to}: {}\n{metadata}",
+            metrics.0
+        );
     }
     assert!(pushes("away", "failed") > 0 && pushes("away", "sent") == 0);
     let log = running.stop();
-    assert_eq!(log.matches("going on with 1.0").count(), 1, "only the old one does not take 2.0:\n{log}");
+    assert_eq!(
+        log.matches("going on with 1.0").count(),
+        1,
+        "only the old one does not take 2.0:\n{log}"
+    );
 }

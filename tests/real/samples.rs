@@ -12,9 +12,10 @@ fn expected(sample: &Value) -> (String, Option<String>) {
     if let (Some(trace), Some(span)) = (sample["trace_id"].as_str(), sample["span_id"].as_str()) {
         return (trace.to_owned(), Some(span.to_owned()));
     }
-    let header = sample["request_context"]["http"]["headers"]["traceparent"][0]
-        .as_str()
-        .or_else(|| sample["input"]["attributes"]["request"]["http"]["headers"]["traceparent"].as_str());
+    let header =
+        sample["request_context"]["http"]["headers"]["traceparent"][0].as_str().or_else(|| {
+            sample["input"]["attributes"]["request"]["http"]["headers"]["traceparent"].as_str()
+        });
     match header {
         Some(header) => {
             let parts: Vec<&str> = header.split('-').collect();
@@ -22,7 +23,8 @@ fn expected(sample: &Value) -> (String, Option<String>) {
         }
         None => {
             use sha2::Digest;
-            let digest = sha2::Sha256::digest(format!("docket{}", sample["decision_id"].as_str().unwrap()));
+            let digest =
+                sha2::Sha256::digest(format!("docket{}", sample["decision_id"].as_str().unwrap()));
             (digest[8..24].iter().map(|b| format!("{b:02x}")).collect(), None)
         }
     }
@@ -88,7 +90,9 @@ sinks:
 
     let running = Running::start(&place, &pipeline);
     let sinks = ["traces", "loki", "search", "metrics", "file"];
-    let all_there = |m: &super::support::Metrics, n| m.written() == n && sinks.iter().all(|s| m.delivered(s) == n);
+    let all_there = |m: &super::support::Metrics, n| {
+        m.written() == n && sinks.iter().all(|s| m.delivered(s) == n)
+    };
     let metrics = running.until("1,960 decisions in every sink", 90, |m| all_there(m, 1960)).await;
     assert_eq!(metrics.rejected(), 0);
     let parsed: Vec<Value> = samples.iter().map(|s| serde_json::from_str(s).unwrap()).collect();
@@ -97,27 +101,45 @@ sinks:
     // The docket topic: the original, byte for byte, with the two members; keyed by trace id.
     let records = read_all(&kafka, &format!("docket.{name}"));
     assert_eq!(records.len(), 1960);
-    let by_id: HashMap<&str, &String> = parsed.iter().zip(&samples).map(|(p, s)| (p["decision_id"].as_str().unwrap(), s)).collect();
+    let by_id: HashMap<&str, &String> =
+        parsed.iter().zip(&samples).map(|(p, s)| (p["decision_id"].as_str().unwrap(), s)).collect();
     for record in &records {
         let value = record.json();
         let original = by_id[value["decision_id"].as_str().unwrap()];
         assert!(record.value.starts_with(&original.as_bytes()[..original.len() - 1]));
-        assert_eq!(value["docket"]["trace_from"] == "none", record.key.as_deref() == value["decision_id"].as_str());
+        assert_eq!(
+            value["docket"]["trace_from"] == "none",
+            record.key.as_deref() == value["decision_id"].as_str()
+        );
         assert!(record.headers["docket-source"].starts_with(&format!("{name}-source/")));
     }
 
     // OpenSearch.
     let found = documents(&index).await;
     assert_eq!(found.len(), 1960);
-    assert_eq!(found.iter().map(|d| d["decision_id"].as_str().unwrap()).collect::<HashSet<_>>(), ids);
+    assert_eq!(
+        found.iter().map(|d| d["decision_id"].as_str().unwrap()).collect::<HashSet<_>>(),
+        ids
+    );
     let wanted = |verdict: &str| parsed.iter().filter(|s| verdict_of(s) == verdict).count() as u64;
     for verdict in ["allow", "deny", "undefined"] {
-        assert_eq!(count(&index, json!({ "term": { "docket.verdict": verdict } })).await, wanted(verdict), "{verdict}");
+        assert_eq!(
+            count(&index, json!({ "term": { "docket.verdict": verdict } })).await,
+            wanted(verdict),
+            "{verdict}"
+        );
     }
     let mallory = parsed.iter().filter(|s| s["input"]["user"] == "mallory").count() as u64;
     assert!(mallory > 0);
-    assert_eq!(count(&index, json!({ "term": { "input.user": "mallory" } })).await, mallory, "inputs can be searched");
-    assert_eq!(count(&index, json!({ "term": { "event.outcome": "failure" } })).await, wanted("deny"));
+    assert_eq!(
+        count(&index, json!({ "term": { "input.user": "mallory" } })).await,
+        mallory,
+        "inputs can be searched"
+    );
+    assert_eq!(
+        count(&index, json!({ "term": { "event.outcome": "failure" } })).await,
+        wanted("deny")
+    );
 
     // Loki.
     let loki = until("all lines in Loki", 30, async || {
@@ -125,11 +147,20 @@ sinks:
         if lines.len() == 1960 { Ok(lines) } else { Err(format!("{} lines", lines.len())) }
     })
     .await;
-    let in_loki: HashSet<String> = loki.iter().map(|l| serde_json::from_str::<Value>(l).unwrap()["decision_id"].as_str().unwrap().to_owned()).collect();
+    let in_loki: HashSet<String> = loki
+        .iter()
+        .map(|l| {
+            serde_json::from_str::<Value>(l).unwrap()["decision_id"].as_str().unwrap().to_owned()
+        })
+        .collect();
     assert_eq!(in_loki.len(), 1960);
     let one = &parsed[0];
-    let by_trace = loki_lines(&format!("{{run=\"{name}\"}} | trace_id=\"{}\"", expected(one).0)).await;
-    assert!(by_trace.iter().any(|line| line.contains(one["decision_id"].as_str().unwrap())), "a trace id finds its decisions");
+    let by_trace =
+        loki_lines(&format!("{{run=\"{name}\"}} | trace_id=\"{}\"", expected(one).0)).await;
+    assert!(
+        by_trace.iter().any(|line| line.contains(one["decision_id"].as_str().unwrap())),
+        "a trace id finds its decisions"
+    );
 
     // Jaeger: each decision's span under its right trace and parent.
     let jaeger = address("JAEGER_URL");
@@ -146,24 +177,38 @@ sinks:
             assert_eq!(of_it.len(), 1, "{trace} {id}");
             let parent = of_it[0]["references"]
                 .as_array()
-                .and_then(|r| r.iter().find(|r| r["refType"] == "CHILD_OF" && r["traceID"] == trace.as_str()))
+                .and_then(|r| {
+                    r.iter().find(|r| r["refType"] == "CHILD_OF" && r["traceID"] == trace.as_str())
+                })
                 .map(|r| r["spanID"].as_str().unwrap().to_owned());
             assert_eq!(parent, expected(sample).1, "{trace} {id}");
-            assert_eq!(of_it[0]["operationName"], format!("policy.decision {}", sample["path"].as_str().unwrap()));
+            assert_eq!(
+                of_it[0]["operationName"],
+                format!("policy.decision {}", sample["path"].as_str().unwrap())
+            );
         }
     }
 
     // Prometheus scrapes counts that add up.
-    std::fs::write(address("PROMETHEUS_TARGETS_FILE"), json!([{ "targets": [running.admin] }]).to_string()).unwrap();
+    std::fs::write(
+        address("PROMETHEUS_TARGETS_FILE"),
+        json!([{ "targets": [running.admin] }]).to_string(),
+    )
+    .unwrap();
     let prometheus = address("PROMETHEUS_URL");
     for verdict in ["allow", "deny", "undefined"] {
         until("Prometheus has the counts", 30, async || {
-            let query = format!("sum(docket_decisions_total{{pipeline=\"{name}\",verdict=\"{verdict}\"}})");
+            let query =
+                format!("sum(docket_decisions_total{{pipeline=\"{name}\",verdict=\"{verdict}\"}})");
             let mut url = reqwest::Url::parse(&format!("{prometheus}/api/v1/query")).unwrap();
             url.query_pairs_mut().append_pair("query", &query);
             let answer = get(url.as_str()).await;
             let value = answer["data"]["result"][0]["value"][1].as_str().map(str::to_owned);
-            if value == Some(wanted(verdict).to_string()) { Ok(()) } else { Err(format!("{verdict}: {value:?}")) }
+            if value == Some(wanted(verdict).to_string()) {
+                Ok(())
+            } else {
+                Err(format!("{verdict}: {value:?}"))
+            }
         })
         .await;
     }
@@ -171,7 +216,13 @@ sinks:
 
     // tail shows them.
     let tail = |args: &[&str]| {
-        let out = docket().arg("tail").arg(&pipeline).args(["--from", "start", "--until-end"]).args(args).output().unwrap();
+        let out = docket()
+            .arg("tail")
+            .arg(&pipeline)
+            .args(["--from", "start", "--until-end"])
+            .args(args)
+            .output()
+            .unwrap();
         assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
         String::from_utf8(out.stdout).unwrap().lines().count() as u64
     };
@@ -182,19 +233,26 @@ sinks:
     // The same input once more: nothing new.
     produce(&kafka, &format!("{name}-source"), &samples);
     let outcome = |m: &super::support::Metrics, sink: &str, outcome: &str| {
-        m.sum("docket_sink_records_total", &[&format!("sink=\"{sink}\""), &format!("outcome=\"{outcome}\"")])
+        m.sum(
+            "docket_sink_records_total",
+            &[&format!("sink=\"{sink}\""), &format!("outcome=\"{outcome}\"")],
+        )
     };
     running
         .until("3,920 decisions in every sink", 90, |m| {
             // OpenSearch knows a repeat by its id; from the others it is kept away.
-            let others = ["traces", "loki", "metrics", "file"].iter().all(|s| outcome(m, s, "delivered") == 1960 && outcome(m, s, "repeat") == 1960);
+            let others = ["traces", "loki", "metrics", "file"]
+                .iter()
+                .all(|s| outcome(m, s, "delivered") == 1960 && outcome(m, s, "repeat") == 1960);
             m.written() == 3920 && outcome(m, "search", "delivered") == 3920 && others
         })
         .await;
     assert_eq!(count(&index, json!({ "match_all": {} })).await, 1960);
-    let lines: HashSet<String> = loki_lines(&format!("{{run=\"{name}\"}}")).await.into_iter().collect();
+    let lines: HashSet<String> =
+        loki_lines(&format!("{{run=\"{name}\"}}")).await.into_iter().collect();
     assert_eq!(lines.len(), 1960);
-    let repeats: HashSet<Vec<u8>> = read_all(&kafka, &format!("docket.{name}")).into_iter().map(|r| r.value).collect();
+    let repeats: HashSet<Vec<u8>> =
+        read_all(&kafka, &format!("docket.{name}")).into_iter().map(|r| r.value).collect();
     assert_eq!(repeats.len(), 1960, "a repeat is byte-identical");
     let log = running.stop();
     assert!(!log.contains("ERROR"), "{log}");

@@ -79,13 +79,16 @@ spikes:
     }
     produce(&kafka, &topic, &before);
     let intake = Running::start_with(&place, &path, &["--only", "intake"]);
-    intake.until("what was before is in the docket", 60, |m| m.written() == before.len() as u64).await;
+    intake
+        .until("what was before is in the docket", 60, |m| m.written() == before.len() as u64)
+        .await;
     intake.stop();
 
     let over = Arc::new(AtomicBool::new(false));
     let done = Arc::new(AtomicBool::new(false));
     let feeding = {
-        let (source, attacker, over, done) = (Source::new(&kafka, &topic), attacker.clone(), over.clone(), done.clone());
+        let (source, attacker, over, done) =
+            (Source::new(&kafka, &topic), attacker.clone(), over.clone(), done.clone());
         std::thread::spawn(move || {
             let mut now = now;
             let mut second = Vec::new();
@@ -95,47 +98,84 @@ spikes:
                 }
                 day.second(&mut second);
                 now += SECOND;
-                let texts: Vec<String> = second.iter().map(|made| day.json(made).to_string()).collect();
-                let kept: Vec<String> = texts.into_iter().filter(|text| !over.load(Ordering::Relaxed) || !text.contains(&attacker)).collect();
+                let texts: Vec<String> =
+                    second.iter().map(|made| day.json(made).to_string()).collect();
+                let kept: Vec<String> = texts
+                    .into_iter()
+                    .filter(|text| !over.load(Ordering::Relaxed) || !text.contains(&attacker))
+                    .collect();
                 source.write(&kept);
             }
         })
     };
     let running = Running::start(&place, &path);
-    std::fs::write(address("PROMETHEUS_TARGETS_FILE"), json!([{ "targets": [running.admin] }]).to_string()).unwrap();
+    std::fs::write(
+        address("PROMETHEUS_TARGETS_FILE"),
+        json!([{ "targets": [running.admin] }]).to_string(),
+    )
+    .unwrap();
     running.until("it looks for spikes", 30, |m| m.sum("docket_spikes_leader", &[]) == 1).await;
 
     let findings = |state: &str| -> Vec<(Instant, Value)> {
         let got = got.lock().unwrap();
-        let all = got.iter().flat_map(|(at, body)| body["findings"].as_array().into_iter().flatten().map(|f| (*at, f.clone())));
+        let all = got.iter().flat_map(|(at, body)| {
+            body["findings"].as_array().into_iter().flatten().map(|f| (*at, f.clone()))
+        });
         all.filter(|(_, f)| f["state"] == state).collect()
     };
     let wait = Duration::from_nanos(u64::try_from(soon - clock::now()).unwrap_or(0));
     let begins = Instant::now() + wait;
-    let (at, finding) = until("the attack is told", 120, async || findings("firing").first().cloned().ok_or_else(|| running.log())).await;
+    let (at, finding) = until("the attack is told", 120, async || {
+        findings("firing").first().cloned().ok_or_else(|| running.log())
+    })
+    .await;
     let took = at.saturating_duration_since(begins);
     println!("told {:.1} s after it began: {}", took.as_secs_f64(), finding["sentence"]);
-    assert_eq!((&finding["kind"], &finding["service"]), (&json!("denial_spike"), &json!(event.service)), "{finding}");
-    assert_eq!((&finding["causes"][0]["dimension"], &finding["causes"][0]["value"]), (&json!("subject"), &json!(attacker)), "{finding}");
-    assert!(at >= begins && took <= Duration::from_secs(30 + 5), "{took:?}; group_wait is 5 s of it");
+    assert_eq!(
+        (&finding["kind"], &finding["service"]),
+        (&json!("denial_spike"), &json!(event.service)),
+        "{finding}"
+    );
+    assert_eq!(
+        (&finding["causes"][0]["dimension"], &finding["causes"][0]["value"]),
+        (&json!("subject"), &json!(attacker)),
+        "{finding}"
+    );
+    assert!(
+        at >= begins && took <= Duration::from_secs(30 + 5),
+        "{took:?}; group_wait is 5 s of it"
+    );
 
     let alerts = async || {
         let all = get(&format!("{alertmanager}/api/v2/alerts?filter=run%3D%22{name}%22")).await;
         all.as_array().unwrap().clone()
     };
-    let alert = until("Alertmanager has it", 20, async || alerts().await.first().cloned().ok_or_else(String::new)).await;
+    let alert = until("Alertmanager has it", 20, async || {
+        alerts().await.first().cloned().ok_or_else(String::new)
+    })
+    .await;
     assert_eq!(alert["labels"]["alertname"], "DocketDenialSpike", "{alert}");
     assert_eq!(alert["status"]["state"], "active");
     assert!(alert["annotations"]["causes"].as_str().unwrap().contains(&attacker), "{alert}");
-    let trace = alert["annotations"]["traces"].as_str().unwrap().split(' ').next().unwrap().to_owned();
+    let trace =
+        alert["annotations"]["traces"].as_str().unwrap().split(' ').next().unwrap().to_owned();
     until("the alert's trace is in Jaeger", 30, async || {
-        let found = reqwest::get(format!("{}/api/traces/{trace}", address("JAEGER_URL"))).await.unwrap();
+        let found =
+            reqwest::get(format!("{}/api/traces/{trace}", address("JAEGER_URL"))).await.unwrap();
         if found.status().is_success() { Ok(()) } else { Err(found.status().to_string()) }
     })
     .await;
     let written = json!({ "bool": { "filter": [{ "term": { "docket.verdict": "finding" } }, { "term": { "finding.id": finding["id"] } }, { "term": { "finding.state": "begins" } }] } });
-    until("the finding is in OpenSearch", 20, async || if count(&name, written.clone()).await == 1 { Ok(()) } else { Err(String::new()) }).await;
-    let text = got.lock().unwrap().iter().find_map(|(_, body)| body["text"].as_str().map(str::to_owned)).unwrap();
+    until("the finding is in OpenSearch", 20, async || {
+        if count(&name, written.clone()).await == 1 { Ok(()) } else { Err(String::new()) }
+    })
+    .await;
+    let text = got
+        .lock()
+        .unwrap()
+        .iter()
+        .find_map(|(_, body)| body["text"].as_str().map(str::to_owned))
+        .unwrap();
     assert!(text.contains("denial spike") && text.contains(&attacker), "{text}");
 
     // Exemplars, on the way.
@@ -177,7 +217,9 @@ spikes:
     // Who takes over knows what was told.
     running.kill();
     let running = Running::start(&place, &path);
-    running.until("it goes on", 60, |m| m.sum("docket_finding_active", &["denial_spike"]) == 1).await;
+    running
+        .until("it goes on", 60, |m| m.sum("docket_finding_active", &["denial_spike"]) == 1)
+        .await;
     tokio::time::sleep(Duration::from_secs(8)).await;
     assert_eq!(findings("firing").len(), 1, "{:?}", findings("firing"));
     let active = alerts().await;
@@ -185,15 +227,25 @@ spikes:
 
     over.store(true, Ordering::Relaxed);
     let ended = Instant::now();
-    let (at, end) = until("the end is told", 180, async || findings("ended").first().cloned().ok_or_else(|| running.log())).await;
+    let (at, end) = until("the end is told", 180, async || {
+        findings("ended").first().cloned().ok_or_else(|| running.log())
+    })
+    .await;
     println!("its end was told {:.0} s after it", at.duration_since(ended).as_secs_f64());
     assert_eq!((&end["id"], &end["kind"]), (&finding["id"], &json!("denial_spike")));
-    until("Alertmanager has its end", 20, async || if alerts().await.is_empty() { Ok(()) } else { Err(String::new()) }).await;
+    until("Alertmanager has its end", 20, async || {
+        if alerts().await.is_empty() { Ok(()) } else { Err(String::new()) }
+    })
+    .await;
     assert_eq!(findings("firing").len(), 1, "{:?}", findings("firing"));
     done.store(true, Ordering::Relaxed);
     feeding.join().unwrap();
     running
-        .until("all delivered", 60, |m| ["search", "traces", "metrics", "loki"].iter().all(|s| m.sum("docket_lag_records", &[&format!("part=\"{s}\"")]) == 0))
+        .until("all delivered", 60, |m| {
+            ["search", "traces", "metrics", "loki"]
+                .iter()
+                .all(|s| m.sum("docket_lag_records", &[&format!("part=\"{s}\"")]) == 0)
+        })
         .await;
     running.stop();
 
@@ -202,7 +254,10 @@ spikes:
     let told = String::from_utf8_lossy(&out.stdout).into_owned();
     let past: Vec<Value> = told.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
     assert_eq!(past.len(), 1, "{told}{}", String::from_utf8_lossy(&out.stderr));
-    assert_eq!((&past[0]["service"], &past[0]["causes"][0]["value"]), (&json!(event.service), &json!(attacker)));
+    assert_eq!(
+        (&past[0]["service"], &past[0]["causes"][0]["value"]),
+        (&json!(event.service), &json!(attacker))
+    );
     assert!(past[0]["ended"].is_string());
     let denied = count(&name, json!({ "term": { "docket.subject": attacker } })).await;
     assert!(denied > 20, "{denied}");

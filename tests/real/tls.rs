@@ -21,10 +21,16 @@ async fn in_front_of(server: &str, mutual: bool) -> u16 {
         roots.add(known.unwrap()).unwrap();
     }
     let verifier = rustls::server::WebPkiClientVerifier::builder(Arc::new(roots)).build().unwrap();
-    let chain: Vec<_> = CertificateDer::pem_file_iter(certificate("server.pem")).unwrap().map(Result::unwrap).collect();
+    let chain: Vec<_> = CertificateDer::pem_file_iter(certificate("server.pem"))
+        .unwrap()
+        .map(Result::unwrap)
+        .collect();
     let key = PrivateKeyDer::from_pem_file(certificate("server.key")).unwrap();
-    let config =
-        if mutual { rustls::ServerConfig::builder().with_client_cert_verifier(verifier) } else { rustls::ServerConfig::builder().with_no_client_auth() };
+    let config = if mutual {
+        rustls::ServerConfig::builder().with_client_cert_verifier(verifier)
+    } else {
+        rustls::ServerConfig::builder().with_no_client_auth()
+    };
     let mut config = config.with_single_cert(chain, key).unwrap();
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
@@ -53,11 +59,22 @@ async fn every_sink_and_port_with_certificates_both_ways() {
     let kafka = address("KAFKA_BOOTSTRAP");
     create_topic(&kafka, &format!("{name}-source"), 2, &[]).await;
     let mut at = Vec::new();
-    for server in ["LOKI_URL", "OPENSEARCH_URL", "OTLP_HTTP_URL", "OTLP_GRPC_URL", "CLOUDWATCH_URL", "RECEIVER_URL"] {
+    for server in [
+        "LOKI_URL",
+        "OPENSEARCH_URL",
+        "OTLP_HTTP_URL",
+        "OTLP_GRPC_URL",
+        "CLOUDWATCH_URL",
+        "RECEIVER_URL",
+    ] {
         at.push(format!("https://localhost:{}", in_front_of(&address(server), true).await));
     }
-    let mutual =
-        format!("tls: {{ca_file: \"{}\", cert_file: \"{}\", key_file: \"{}\"}}", certificate("ca.pem"), certificate("client.pem"), certificate("client.key"));
+    let mutual = format!(
+        "tls: {{ca_file: \"{}\", cert_file: \"{}\", key_file: \"{}\"}}",
+        certificate("ca.pem"),
+        certificate("client.pem"),
+        certificate("client.key")
+    );
     let text = format!(
         "name: $NAME
 kafka:
@@ -93,7 +110,11 @@ telemetry:
     produce(&kafka, &format!("{name}-source"), generated(300, 4));
     let running = Running::start(&place, &path);
     running.until("all is delivered", 60, |m| sinks.iter().all(|s| m.delivered(s) == 300)).await;
-    running.until("metrics are pushed", 30, |m| m.sum("docket_metric_pushes_total", &["outcome=\"sent\""]) > 0).await;
+    running
+        .until("metrics are pushed", 30, |m| {
+            m.sum("docket_metric_pushes_total", &["outcome=\"sent\""]) > 0
+        })
+        .await;
     assert_eq!(count(&name, serde_json::json!({ "match_all": {} })).await, 300);
     assert_eq!(loki_lines(&format!("{{run=\"{name}\"}}")).await.len(), 300);
     running.stop();
@@ -101,24 +122,49 @@ telemetry:
     // A certificate of another authority, then the right one: taken up without a restart.
     let known = place.path("authority.pem");
     std::fs::copy(certificate("ca.pem"), &known).unwrap();
-    let changed = text.replace(&format!("ca_file: \"{}\"", certificate("ca.pem")), &format!("ca_file: \"{}\"", known.display()));
-    let path = place.pipeline(&changed.replace("sinks:", "intake: {group: later-$NAME}\nsinks:").replace("name: $NAME", "name: $NAME-later"));
+    let changed = text.replace(
+        &format!("ca_file: \"{}\"", certificate("ca.pem")),
+        &format!("ca_file: \"{}\"", known.display()),
+    );
+    let path = place.pipeline(
+        &changed
+            .replace("sinks:", "intake: {group: later-$NAME}\nsinks:")
+            .replace("name: $NAME", "name: $NAME-later"),
+    );
     let set = docket().arg("setup").arg(&path).output().unwrap();
     assert!(set.status.success(), "{}", String::from_utf8_lossy(&set.stderr));
     std::fs::copy(certificate("client.pem"), &known).unwrap();
     let running = Running::start(&place, &path);
-    let failing = |m: &super::support::Metrics| sinks.iter().all(|s| m.sum("docket_sink_failing", &[&format!("sink=\"{s}\""), "cause=\"connection\""]) == 1);
+    let failing = |m: &super::support::Metrics| {
+        sinks.iter().all(|s| {
+            m.sum("docket_sink_failing", &[&format!("sink=\"{s}\""), "cause=\"connection\""]) == 1
+        })
+    };
     running.until("without the authority every sink fails", 60, failing).await;
     std::fs::copy(certificate("ca.pem"), &known).unwrap();
-    running.until("all is delivered after all", 60, |m| sinks.iter().all(|s| m.delivered(s) == 300)).await;
-    running.until("metrics are pushed after all", 30, |m| m.sum("docket_metric_pushes_total", &["outcome=\"sent\""]) > 0).await;
+    running
+        .until("all is delivered after all", 60, |m| sinks.iter().all(|s| m.delivered(s) == 300))
+        .await;
+    running
+        .until("metrics are pushed after all", 30, |m| {
+            m.sum("docket_metric_pushes_total", &["outcome=\"sent\""]) > 0
+        })
+        .await;
     running.stop();
 
     // Without the authority, or without a certificate of its own, docket delivers nothing, and says so.
     let authority = format!("ca_file: \"{}\", ", certificate("ca.pem"));
-    let own = format!(", cert_file: \"{}\", key_file: \"{}\"", certificate("client.pem"), certificate("client.key"));
-    for (what, changed) in [("authority", text.replace(&authority, "")), ("certificate", text.replace(&own, ""))] {
-        let text = changed.replace("sinks:", &format!("intake: {{group: again-{what}-$NAME}}\nsinks:")).replace("name: $NAME", &format!("name: $NAME-{what}"));
+    let own = format!(
+        ", cert_file: \"{}\", key_file: \"{}\"",
+        certificate("client.pem"),
+        certificate("client.key")
+    );
+    for (what, changed) in
+        [("authority", text.replace(&authority, "")), ("certificate", text.replace(&own, ""))]
+    {
+        let text = changed
+            .replace("sinks:", &format!("intake: {{group: again-{what}-$NAME}}\nsinks:"))
+            .replace("name: $NAME", &format!("name: $NAME-{what}"));
         let path = place.pipeline(&text);
         let running = Running::start(&place, &path);
         let metrics = running.until(&format!("without {what} every sink fails"), 60, failing).await;
@@ -130,7 +176,10 @@ telemetry:
 /// Issues tokens that Kafka's validator for tests takes, unsigned; over HTTPS.
 async fn issuer() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("https://localhost:{}/token", in_front_of(&format!("http://{}", listener.local_addr().unwrap()), false).await);
+    let url = format!(
+        "https://localhost:{}/token",
+        in_front_of(&format!("http://{}", listener.local_addr().unwrap()), false).await
+    );
     let router = Router::new().route(
         "/token",
         post(|| async {
@@ -151,16 +200,26 @@ async fn kafka_lets_in_by_every_mechanism_and_is_verified() {
     init();
     let kafka = address("KAFKA_BOOTSTRAP");
     let ca = certificate("ca.pem");
-    let sasl = |mechanism: &str, more: &str| format!("security.protocol: sasl_ssl, ssl.ca.location: \"{ca}\", sasl.mechanism: {mechanism}, {more}");
+    let sasl = |mechanism: &str, more: &str| {
+        format!(
+            "security.protocol: sasl_ssl, ssl.ca.location: \"{ca}\", sasl.mechanism: {mechanism}, {more}"
+        )
+    };
     let secrets = Place::new("sasl-secrets");
-    let user = |password: &str| format!("sasl.username: recorder, sasl.password: {}", secrets.secret(password, password));
+    let user = |password: &str| {
+        format!("sasl.username: recorder, sasl.password: {}", secrets.secret(password, password))
+    };
     let password = user("recorder-password");
     let token = format!(
         "sasl.oauthbearer.method: oidc, sasl.oauthbearer.client.id: docket, sasl.oauthbearer.client.secret: {}, https.ca.location: \"{ca}\", sasl.oauthbearer.token.endpoint.url: \"{}\"",
         secrets.secret("client", "none-needed"),
         issuer().await
     );
-    for (what, properties) in [("plain", sasl("PLAIN", &password)), ("scram", sasl("SCRAM-SHA-512", &password)), ("oauthbearer", sasl("OAUTHBEARER", &token))] {
+    for (what, properties) in [
+        ("plain", sasl("PLAIN", &password)),
+        ("scram", sasl("SCRAM-SHA-512", &password)),
+        ("oauthbearer", sasl("OAUTHBEARER", &token)),
+    ] {
         let place = Place::new(&format!("sasl-{what}"));
         create_topic(&kafka, &format!("{}-source", place.name), 1, &[]).await;
         let path = place.pipeline(&format!(
@@ -178,7 +237,10 @@ async fn kafka_lets_in_by_every_mechanism_and_is_verified() {
     // A broker whose certificate can't be verified, and a password that is wrong: no more than a message, which says why.
     let place = Place::new("sasl-wrong");
     for (properties, said) in [
-        (format!("security.protocol: sasl_ssl, sasl.mechanism: PLAIN, {password}"), "certificate verify failed"),
+        (
+            format!("security.protocol: sasl_ssl, sasl.mechanism: PLAIN, {password}"),
+            "certificate verify failed",
+        ),
         (sasl("PLAIN", &user("not-the-canary")), "uthentication failed"),
     ] {
         let path = place.pipeline(&format!(

@@ -36,7 +36,11 @@ pub const REJECTS: &str = "rejects";
 /// The decision id of a docket record.
 pub fn decision_id(value: &[u8]) -> String {
     let text = String::from_utf8_lossy(value);
-    text.split("\"decision_id\":\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap_or_default().to_owned()
+    text.split("\"decision_id\":\"")
+        .nth(1)
+        .and_then(|rest| rest.split('"').next())
+        .unwrap_or_default()
+        .to_owned()
 }
 
 const PIPELINE: &str = "
@@ -53,7 +57,9 @@ sinks:
 ";
 
 fn parsed() -> Pipeline {
-    pipeline::parse(Path::new("simulated.yaml"), PIPELINE, &pipeline::secrets::Real).map_err(|e| e.to_string()).unwrap()
+    pipeline::parse(Path::new("simulated.yaml"), PIPELINE, &pipeline::secrets::Real)
+        .map_err(|e| e.to_string())
+        .unwrap()
 }
 
 /// What was put into the source topic, and what must become of it.
@@ -75,7 +81,11 @@ fn input(rng: &mut SmallRng) -> Input {
     let mut decision = |rng: &mut SmallRng, input: &mut Input| {
         id += 1;
         // A few are refused by the sinks, a few outgrow the docket topic or even rejects.
-        let poison = if rng.random_bool(0.04) { ["whole", "items", "once"][rng.random_range(0..3)] } else { "" };
+        let poison = if rng.random_bool(0.04) {
+            ["whole", "items", "once"][rng.random_range(0..3)]
+        } else {
+            ""
+        };
         let old = rng.random_bool(0.05);
         let at = if old { today - jiff::SignedDuration::from_hours(24 * 30) } else { today };
         let pad = match rng.random_range(0..100) {
@@ -84,7 +94,10 @@ fn input(rng: &mut SmallRng) -> Input {
             _ => rng.random_range(0..300),
         };
         let name = format!("d{id}{}{poison}", if poison.is_empty() { "" } else { "-poison-" });
-        let text = format!(r#"{{"decision_id":"{name}","path":"a/allow","result":true,"timestamp":"{at}","pad":"{}"}}"#, "x".repeat(pad));
+        let text = format!(
+            r#"{{"decision_id":"{name}","path":"a/allow","result":true,"timestamp":"{at}","pad":"{}"}}"#,
+            "x".repeat(pad)
+        );
         if pad >= 2_900 {
             input.rejects += 1;
         } else {
@@ -103,7 +116,8 @@ fn input(rng: &mut SmallRng) -> Input {
                 "{\"broken\":".to_owned()
             }
             1 | 2 => {
-                let several: Vec<String> = (0..rng.random_range(1..6)).map(|_| decision(rng, &mut input)).collect();
+                let several: Vec<String> =
+                    (0..rng.random_range(1..6)).map(|_| decision(rng, &mut input)).collect();
                 format!("[{}]", several.join(","))
             }
             _ => decision(rng, &mut input),
@@ -151,7 +165,11 @@ impl Process {
                 }
             }
         })];
-        for (i, (name, manner)) in [("whole", Manner::Whole), ("items", Manner::Items), ("once", Manner::Items)].into_iter().enumerate() {
+        for (i, (name, manner)) in
+            [("whole", Manner::Whole), ("items", Manner::Items), ("once", Manner::Items)]
+                .into_iter()
+                .enumerate()
+        {
             let model = &pipeline.file.sinks[name];
             let deliver = Arc::new(Deliver {
                 name: name.to_owned(),
@@ -174,7 +192,14 @@ impl Process {
             let (w, s) = (world.clone(), stop.clone());
             tasks.push(spawn_local(async move {
                 while !s.is_cancelled() {
-                    let join = |watch| Ok(Member::join(&w, &format!("docket.sim.{}", deliver.name), &[DOCKET], watch));
+                    let join = |watch| {
+                        Ok(Member::join(
+                            &w,
+                            &format!("docket.sim.{}", deliver.name),
+                            &[DOCKET],
+                            watch,
+                        ))
+                    };
                     if let Err(error) = deliver.over(join, Dead(w.clone()), &s).await {
                         w.lock().note(format!("{} failed: {error}", deliver.name));
                         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -200,8 +225,10 @@ impl Process {
 /// One run. Returns what went wrong, and everything that happened.
 async fn simulate(seed: u64, sabotage: Sabotage) -> (Vec<String>, Vec<String>) {
     let mut rng = SmallRng::seed_from_u64(seed);
-    let mut likely = |most: f64| if rng.random_bool(0.5) { 0.0 } else { rng.random_range(0.0..most) };
-    let faults = Faults { commit_fails: likely(0.1), poll_stalls: likely(0.01), letter_fails: likely(0.3) };
+    let mut likely =
+        |most: f64| if rng.random_bool(0.5) { 0.0 } else { rng.random_range(0.0..most) };
+    let faults =
+        Faults { commit_fails: likely(0.1), poll_stalls: likely(0.01), letter_fails: likely(0.3) };
     let world = Shared::new(seed ^ 0x5eed, faults, sabotage);
     let partitions = rng.random_range(1..5);
     {
@@ -261,13 +288,20 @@ async fn simulate(seed: u64, sabotage: Sabotage) -> (Vec<String>, Vec<String>) {
     if running.is_empty() {
         running.push(Process::start(&world, &pipeline, seed + 1));
     }
-    let groups = [("docket.sim.intake", SOURCE), ("docket.sim.whole", DOCKET), ("docket.sim.items", DOCKET), ("docket.sim.once", DOCKET)];
+    let groups = [
+        ("docket.sim.intake", SOURCE),
+        ("docket.sim.whole", DOCKET),
+        ("docket.sim.items", DOCKET),
+        ("docket.sim.once", DOCKET),
+    ];
     let mut peace = 0;
     while groups.iter().any(|(group, topic)| world.lock().lag(group, topic) > 0) {
         tokio::time::sleep(Duration::from_secs(1)).await;
         peace += 1;
         if peace > 900 {
-            world.lock().violation("not everything was finished after 15 minutes without a fault".into());
+            world
+                .lock()
+                .violation("not everything was finished after 15 minutes without a fault".into());
             break;
         }
     }
@@ -297,7 +331,11 @@ fn check(world: &Shared, input: &Input) {
             "the docket holds {} decisions, not {}: {:?}",
             times.values().sum::<usize>(),
             input.times.values().sum::<usize>(),
-            input.times.keys().filter(|id| times.get(*id) != input.times.get(*id)).collect::<Vec<_>>()
+            input
+                .times
+                .keys()
+                .filter(|id| times.get(*id) != input.times.get(*id))
+                .collect::<Vec<_>>()
         ));
     }
     for (id, n) in &input.times {
@@ -307,7 +345,12 @@ fn check(world: &Shared, input: &Input) {
                 .committed(REJECTS)
                 .into_iter()
                 .filter(|(_, r)| String::from_utf8_lossy(&r.value).contains(&format!("{id}\"")))
-                .map(|(_, r)| r.headers.iter().map(|(n, v)| format!("{n}={}", String::from_utf8_lossy(v))).collect::<Vec<_>>())
+                .map(|(_, r)| {
+                    r.headers
+                        .iter()
+                        .map(|(n, v)| format!("{n}={}", String::from_utf8_lossy(v)))
+                        .collect::<Vec<_>>()
+                })
                 .collect();
             w.note(format!("{id}: {got} times, not {n}; in rejects {rejected:?}"));
         }
@@ -316,7 +359,9 @@ fn check(world: &Shared, input: &Input) {
     for (_, record) in w.committed(REJECTS) {
         if record.header("docket-stage") == Some("intake") {
             rejected += 1;
-            let place = ["topic", "partition", "offset", "element"].map(|part| record.header(&format!("docket-source-{part}")).unwrap_or_default()).join("/");
+            let place = ["topic", "partition", "offset", "element"]
+                .map(|part| record.header(&format!("docket-source-{part}")).unwrap_or_default())
+                .join("/");
             if !places.insert(place.clone()) {
                 wrong.push(format!("{place} is in rejects and elsewhere"));
             }
@@ -333,8 +378,12 @@ fn check(world: &Shared, input: &Input) {
             let poison = id.ends_with(sink) || sink == "once" && input.old.contains(id);
             match (copies.is_empty(), refused) {
                 (true, false) => wrong.push(format!("{sink} has no {id}, nor have rejects")),
-                (_, true) if !poison => wrong.push(format!("{id} was rejected for {sink} without a cause")),
-                (false, _) if poison && sink == "once" && input.old.contains(id) => wrong.push(format!("{id} is too old for {sink} and was sent")),
+                (_, true) if !poison => {
+                    wrong.push(format!("{id} was rejected for {sink} without a cause"))
+                }
+                (false, _) if poison && sink == "once" && input.old.contains(id) => {
+                    wrong.push(format!("{id} is too old for {sink} and was sent"))
+                }
                 _ => {}
             }
             if copies.windows(2).any(|pair| pair[0] != pair[1]) {
@@ -346,7 +395,11 @@ fn check(world: &Shared, input: &Input) {
 }
 
 fn run(seed: u64, sabotage: Sabotage) -> (Vec<String>, Vec<String>) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap();
     LocalSet::new().block_on(&runtime, simulate(seed, sabotage))
 }
 
@@ -378,7 +431,11 @@ fn whatever_happens_nothing_is_lost_and_no_offset_passes_what_is_not_finished() 
         }
     });
     let failed = failed.into_inner().unwrap();
-    assert!(failed.is_empty(), "{}\nDOCKET_SEED=<seed> cargo test --test simulation -- --nocapture shows what happened", failed.join("\n"));
+    assert!(
+        failed.is_empty(),
+        "{}\nDOCKET_SEED=<seed> cargo test --test simulation -- --nocapture shows what happened",
+        failed.join("\n")
+    );
 }
 
 #[test]
@@ -391,7 +448,12 @@ fn a_seed_replays() {
 /// A test that can't fail proves nothing: each of these mistakes is found within some seeds.
 #[test]
 fn what_is_done_wrong_is_noticed() {
-    for sabotage in [Sabotage::CommitsTooMuch, Sabotage::LosesARecord, Sabotage::NoFencing, Sabotage::ReadsUncommitted] {
+    for sabotage in [
+        Sabotage::CommitsTooMuch,
+        Sabotage::LosesARecord,
+        Sabotage::NoFencing,
+        Sabotage::ReadsUncommitted,
+    ] {
         let found = (0..300).find(|seed| !run(*seed, sabotage).0.is_empty());
         assert!(found.is_some(), "{sabotage:?} was not noticed");
         println!("{sabotage:?} was noticed with seed {}", found.unwrap());

@@ -44,7 +44,12 @@ impl SimSink {
     fn store(&self, records: &[&(String, Vec<u8>)], acknowledge: bool) {
         let mut w = self.world.lock();
         for (id, raw) in records {
-            w.stored.entry(self.name.clone()).or_default().entry(id.clone()).or_default().push(raw.clone());
+            w.stored
+                .entry(self.name.clone())
+                .or_default()
+                .entry(id.clone())
+                .or_default()
+                .push(raw.clone());
             if acknowledge {
                 w.acknowledged.entry(self.name.clone()).or_default().insert(id.clone());
             }
@@ -75,14 +80,20 @@ impl Sink for SimSink {
             return match dice {
                 0..30 => Outcome::Retry(retry(Cause::Credentials)),
                 30..60 => Outcome::Retry(retry(Cause::Server)),
-                60..80 => Outcome::Retry(Retry { after: Some(Duration::from_secs(1)), ..retry(Cause::Throttled) }),
+                60..80 => Outcome::Retry(Retry {
+                    after: Some(Duration::from_secs(1)),
+                    ..retry(Cause::Throttled)
+                }),
                 80..90 => {
                     tokio::time::sleep(Duration::from_secs(30)).await;
                     Outcome::Retry(retry(Cause::Timeout))
                 }
                 // Taken, and the answer lost.
                 _ => {
-                    self.store(&body.iter().filter(|(id, _)| !self.is_poison(id)).collect::<Vec<_>>(), false);
+                    self.store(
+                        &body.iter().filter(|(id, _)| !self.is_poison(id)).collect::<Vec<_>>(),
+                        false,
+                    );
                     Outcome::Retry(retry(Cause::Connection))
                 }
             };
@@ -93,7 +104,14 @@ impl Sink for SimSink {
             Manner::Whole if poisoned => {
                 // Some may have been stored.
                 if dice < 50 {
-                    self.store(&body.iter().filter(|(id, _)| !self.is_poison(id)).take(3).collect::<Vec<_>>(), false);
+                    self.store(
+                        &body
+                            .iter()
+                            .filter(|(id, _)| !self.is_poison(id))
+                            .take(3)
+                            .collect::<Vec<_>>(),
+                        false,
+                    );
                 }
                 Outcome::Refused(refusal)
             }
@@ -115,7 +133,11 @@ impl Sink for SimSink {
                         One::Delivered
                     })
                     .collect();
-                if each.iter().all(|one| *one == One::Delivered) { Outcome::Delivered } else { Outcome::Each(each) }
+                if each.iter().all(|one| *one == One::Delivered) {
+                    Outcome::Delivered
+                } else {
+                    Outcome::Each(each)
+                }
             }
         }
     }

@@ -168,17 +168,30 @@ impl World {
         self.logs.keys().filter(|(t, _)| t == topic).count() as i32
     }
 
-    fn append(&mut self, topic: &str, key: Option<&str>, value: &[u8], headers: Pairs, transaction: Option<usize>) {
+    fn append(
+        &mut self,
+        topic: &str,
+        key: Option<&str>,
+        value: &[u8],
+        headers: Pairs,
+        transaction: Option<usize>,
+    ) {
         let n = self.partitions(topic) as u64;
         let partition = match key {
-            Some(key) => key.bytes().fold(7u64, |h, b| h.wrapping_mul(31).wrapping_add(u64::from(b))) % n,
+            Some(key) => {
+                key.bytes().fold(7u64, |h, b| h.wrapping_mul(31).wrapping_add(u64::from(b))) % n
+            }
             None => self.below(n),
         };
         let place = (topic.to_owned(), partition as i32);
         if let Some(id) = transaction {
             self.transactions[id].touched.insert(place.clone());
         }
-        self.logs.get_mut(&place).unwrap().push(Entry::Record { value: value.to_vec(), headers, transaction });
+        self.logs.get_mut(&place).unwrap().push(Entry::Record {
+            value: value.to_vec(),
+            headers,
+            transaction,
+        });
     }
 
     /// A producer outside, which has no transactions.
@@ -209,7 +222,10 @@ impl World {
     fn read(&self, place: &Place, from: i64) -> Option<Record> {
         let (log, stable) = (&self.logs[place], self.stable(place));
         (from..stable).find_map(|offset| match &log[offset as usize] {
-            Entry::Record { value, headers, .. } if self.sabotage == Sabotage::ReadsUncommitted || self.state(&log[offset as usize]) == State::Committed => {
+            Entry::Record { value, headers, .. }
+                if self.sabotage == Sabotage::ReadsUncommitted
+                    || self.state(&log[offset as usize]) == State::Committed =>
+            {
                 Some(Record { offset, value: value.clone(), headers: headers.clone() })
             }
             _ => None,
@@ -234,7 +250,12 @@ impl World {
         let now = Instant::now();
         let mut moved = Vec::new();
         for (name, group) in &mut self.groups {
-            let dead: Vec<u64> = group.members.iter().filter(|(_, seen)| now - **seen > SESSION).map(|(id, _)| *id).collect();
+            let dead: Vec<u64> = group
+                .members
+                .iter()
+                .filter(|(_, seen)| now - **seen > SESSION)
+                .map(|(id, _)| *id)
+                .collect();
             for id in dead {
                 group.members.remove(&id);
                 group.owners.retain(|_, owner| *owner != id);
@@ -263,11 +284,17 @@ impl World {
     fn wanted(&self, group: &str, place: &Place) -> Option<u64> {
         let group = &self.groups[group];
         let members: Vec<u64> = group.members.keys().copied().collect();
-        let index = self.logs.keys().filter(|(t, _)| group.topics.contains(t)).position(|p| p == place)?;
+        let index =
+            self.logs.keys().filter(|(t, _)| group.topics.contains(t)).position(|p| p == place)?;
         members.get(index % members.len().max(1)).copied()
     }
 
-    fn take_offsets(&mut self, group: &str, member: u64, offsets: &[(Place, i64)]) -> Result<(), RDKafkaErrorCode> {
+    fn take_offsets(
+        &mut self,
+        group: &str,
+        member: u64,
+        offsets: &[(Place, i64)],
+    ) -> Result<(), RDKafkaErrorCode> {
         self.tick();
         let fenced = !self.groups.get(group).is_some_and(|g| g.members.contains_key(&member));
         if fenced {
@@ -290,21 +317,31 @@ impl World {
         while let Some(record) = self.read(place, from).filter(|r| r.offset < offset) {
             from = record.offset + 1;
             let id = super::decision_id(&record.value);
-            if !self.acknowledged.get(sink).is_some_and(|ids| ids.contains(&id)) && !self.is_rejected(sink, &id) {
+            if !self.acknowledged.get(sink).is_some_and(|ids| ids.contains(&id))
+                && !self.is_rejected(sink, &id)
+            {
                 missing.push(format!("{id} at {}", record.offset));
             }
         }
         if !missing.is_empty() {
-            self.violation(format!("{sink} committed {offset} of {place:?} without {}", missing.join(", ")));
+            self.violation(format!(
+                "{sink} committed {offset} of {place:?} without {}",
+                missing.join(", ")
+            ));
         }
     }
 
     /// Dead letters of sinks are written outside of transactions; that intake's open one hides them for a while is no matter.
     pub fn is_rejected(&self, sink: &str, id: &str) -> bool {
-        let rejects = self.logs.iter().filter(|((topic, _), _)| topic == super::REJECTS).flat_map(|(_, log)| log);
+        let rejects = self
+            .logs
+            .iter()
+            .filter(|((topic, _), _)| topic == super::REJECTS)
+            .flat_map(|(_, log)| log);
         rejects.into_iter().any(|entry| match entry {
             Entry::Record { value, headers, transaction: None } => {
-                headers.iter().any(|(n, v)| n == "docket-sink" && v == sink.as_bytes()) && super::decision_id(value) == id
+                headers.iter().any(|(n, v)| n == "docket-sink" && v == sink.as_bytes())
+                    && super::decision_id(value) == id
             }
             _ => false,
         })
@@ -316,7 +353,9 @@ impl World {
         let places = self.logs.keys().filter(|(t, _)| t == topic);
         places
             .filter(|place| {
-                self.read(place, committed.and_then(|c| c.get(*place)).copied().unwrap_or(0)).is_some() || self.stable(place) < self.logs[*place].len() as i64
+                self.read(place, committed.and_then(|c| c.get(*place)).copied().unwrap_or(0))
+                    .is_some()
+                    || self.stable(place) < self.logs[*place].len() as i64
             })
             .count()
     }
@@ -347,7 +386,8 @@ impl<A: Assignments> Member<A> {
             ended: RefCell::default(),
         };
         let mut w = world.lock();
-        w.groups.entry(group.to_owned()).or_default().topics = topics.iter().map(|t| (*t).to_owned()).collect();
+        w.groups.entry(group.to_owned()).or_default().topics =
+            topics.iter().map(|t| (*t).to_owned()).collect();
         drop(w);
         member.enter();
         member
@@ -375,10 +415,17 @@ impl<A: Assignments> Member<A> {
             w.tick();
             let alive = w.groups[&self.group].members.contains_key(&self.id.get());
             if alive {
-                w.groups.get_mut(&self.group).unwrap().members.insert(self.id.get(), Instant::now());
+                w.groups
+                    .get_mut(&self.group)
+                    .unwrap()
+                    .members
+                    .insert(self.id.get(), Instant::now());
             }
             let own: Vec<Place> = self.positions.borrow().keys().cloned().collect();
-            let out: Vec<Place> = own.into_iter().filter(|place| !alive || w.wanted(&self.group, place) != Some(self.id.get())).collect();
+            let out: Vec<Place> = own
+                .into_iter()
+                .filter(|place| !alive || w.wanted(&self.group, place) != Some(self.id.get()))
+                .collect();
             (out, !alive)
         };
         if !out.is_empty() {
@@ -394,15 +441,28 @@ impl<A: Assignments> Member<A> {
                     group.owners.remove(place);
                 }
             }
-            w.note(format!("{}: member {} gave up {out:?}{}", self.group, self.id.get(), if lost { " (lost)" } else { "" }));
+            w.note(format!(
+                "{}: member {} gave up {out:?}{}",
+                self.group,
+                self.id.get(),
+                if lost { " (lost)" } else { "" }
+            ));
         }
         if lost {
             self.enter();
         }
         let new: Vec<Place> = {
             let mut w = self.world.lock();
-            let places: Vec<Place> = w.logs.keys().filter(|(t, _)| w.groups[&self.group].topics.contains(t)).cloned().collect();
-            let free = |place: &Place| !w.groups[&self.group].owners.contains_key(place) && w.wanted(&self.group, place) == Some(self.id.get());
+            let places: Vec<Place> = w
+                .logs
+                .keys()
+                .filter(|(t, _)| w.groups[&self.group].topics.contains(t))
+                .cloned()
+                .collect();
+            let free = |place: &Place| {
+                !w.groups[&self.group].owners.contains_key(place)
+                    && w.wanted(&self.group, place) == Some(self.id.get())
+            };
             let new: Vec<Place> = places.into_iter().filter(free).collect();
             self.generation.set(w.groups[&self.group].generation);
             let group = w.groups.get_mut(&self.group).unwrap();
@@ -435,7 +495,8 @@ impl<A: Assignments> Commits for Member<A> {
             return Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::CoordinatorNotAvailable));
         }
         let more = i64::from(w.sabotage == Sabotage::CommitsTooMuch);
-        let offsets: Vec<(Place, i64)> = offsets.iter().map(|(p, o)| ((topic.to_owned(), *p), o + more)).collect();
+        let offsets: Vec<(Place, i64)> =
+            offsets.iter().map(|(p, o)| ((topic.to_owned(), *p), o + more)).collect();
         w.take_offsets(&self.group, self.id.get(), &offsets).map_err(KafkaError::ConsumerCommit)
     }
 }
@@ -443,7 +504,11 @@ impl<A: Assignments> Commits for Member<A> {
 impl<A: Assignments> Reader for Member<A> {
     type Membership = (String, u64, u64);
 
-    async fn poll(&self, wait: Duration, take: &mut dyn FnMut(&Message<'_>)) -> KafkaResult<Polled> {
+    async fn poll(
+        &self,
+        wait: Duration,
+        take: &mut dyn FnMut(&Message<'_>),
+    ) -> KafkaResult<Polled> {
         let stall = {
             let mut w = self.world.lock();
             let p = w.faults.poll_stalls;
@@ -461,8 +526,13 @@ impl<A: Assignments> Reader for Member<A> {
         self.rebalance();
         let next = |this: &Self| {
             let mut w = this.world.lock();
-            let mut places: Vec<(Place, i64)> =
-                this.positions.borrow().iter().filter(|(p, _)| !this.paused.borrow().contains(*p)).map(|(p, o)| (p.clone(), *o)).collect();
+            let mut places: Vec<(Place, i64)> = this
+                .positions
+                .borrow()
+                .iter()
+                .filter(|(p, _)| !this.paused.borrow().contains(*p))
+                .map(|(p, o)| (p.clone(), *o))
+                .collect();
             if !places.is_empty() {
                 let at = w.below(places.len() as u64) as usize;
                 places.rotate_left(at);
@@ -492,7 +562,13 @@ impl<A: Assignments> Reader for Member<A> {
             Some((place, Some(record))) => {
                 self.positions.borrow_mut().insert(place.clone(), record.offset + 1);
                 let headers = Owned(record.headers.clone());
-                take(&Message { topic: &place.0, partition: place.1, offset: record.offset, payload: &record.value, headers: &headers });
+                take(&Message {
+                    topic: &place.0,
+                    partition: place.1,
+                    offset: record.offset,
+                    payload: &record.value,
+                    headers: &headers,
+                });
                 // The process may be stopped right after, and go on when others have what it has.
                 let stall = {
                     let mut w = self.world.lock();
@@ -519,14 +595,23 @@ impl<A: Assignments> Reader for Member<A> {
 
     fn seek(&self, places: &[(&str, i32, i64)]) -> KafkaResult<()> {
         for (topic, partition, offset) in places {
-            if let Some(position) = self.positions.borrow_mut().get_mut(&((*topic).to_owned(), *partition)) {
+            if let Some(position) =
+                self.positions.borrow_mut().get_mut(&((*topic).to_owned(), *partition))
+            {
                 *position = *offset;
             }
         }
         Ok(())
     }
 
-    fn read_back(&self, topic: &str, partition: i32, before: i64, count: usize, take: &mut dyn FnMut(&[u8])) -> KafkaResult<()> {
+    fn read_back(
+        &self,
+        topic: &str,
+        partition: i32,
+        before: i64,
+        count: usize,
+        take: &mut dyn FnMut(&[u8]),
+    ) -> KafkaResult<()> {
         let w = self.world.lock();
         let place = (topic.to_owned(), partition);
         let mut from = (before - count as i64).max(0);
@@ -570,7 +655,12 @@ pub const REJECTS_TAKE: usize = 6_000;
 
 impl Producer {
     pub fn new(world: &Shared) -> Producer {
-        Producer { world: world.clone(), open: Cell::new(None), sent: RefCell::default(), too_large: RefCell::default() }
+        Producer {
+            world: world.clone(),
+            open: Cell::new(None),
+            sent: RefCell::default(),
+            too_large: RefCell::default(),
+        }
     }
 
     fn is_fenced(&self) -> bool {
@@ -585,7 +675,11 @@ impl Transactions for Producer {
 
     fn begin(&self) -> KafkaResult<()> {
         let mut w = self.world.lock();
-        w.transactions.push(Transaction { state: State::Open, begun: Instant::now(), touched: BTreeSet::new() });
+        w.transactions.push(Transaction {
+            state: State::Open,
+            begun: Instant::now(),
+            touched: BTreeSet::new(),
+        });
         let id = w.transactions.len() - 1;
         w.open.insert(id);
         self.open.set(Some(id));
@@ -618,7 +712,11 @@ impl Transactions for Producer {
         if w.sabotage == Sabotage::LosesARecord && w.chance(0.01) {
             return Ok(());
         }
-        let headers: Pairs = record.headers.iter().map(|h| (h.key.to_owned(), h.value.unwrap_or_default().to_vec())).collect();
+        let headers: Pairs = record
+            .headers
+            .iter()
+            .map(|h| (h.key.to_owned(), h.value.unwrap_or_default().to_vec()))
+            .collect();
         w.append(record.topic, record.key, record.payload, headers, self.open.get());
         Ok(())
     }
@@ -642,7 +740,8 @@ impl Transactions for Producer {
         if w.sabotage != Sabotage::NoFencing && *generation != current {
             return Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::IllegalGeneration));
         }
-        let offsets: Vec<(Place, i64)> = offsets.iter().map(|(t, p, o)| (((*t).to_owned(), *p), *o)).collect();
+        let offsets: Vec<(Place, i64)> =
+            offsets.iter().map(|(t, p, o)| (((*t).to_owned(), *p), *o)).collect();
         if w.sabotage == Sabotage::NoFencing {
             for (place, offset) in &offsets {
                 w.groups.get_mut(group).unwrap().committed.insert(place.clone(), *offset);
@@ -683,7 +782,11 @@ impl Letters for Dead {
         if record.payload.len() > REJECTS_TAKE {
             return Err(KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge));
         }
-        let headers: Pairs = record.headers.iter().map(|h| (h.key.to_owned(), h.value.unwrap_or_default().to_vec())).collect();
+        let headers: Pairs = record
+            .headers
+            .iter()
+            .map(|h| (h.key.to_owned(), h.value.unwrap_or_default().to_vec()))
+            .collect();
         w.append(record.topic, record.key, record.payload, headers, None);
         Ok(())
     }

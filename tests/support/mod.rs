@@ -23,7 +23,11 @@ use rdkafka::{Offset, TopicPartitionList};
 
 pub fn docket() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_docket"));
-    command.env_remove("DOCKET_LOG").env("AWS_ACCESS_KEY_ID", "test").env("AWS_SECRET_ACCESS_KEY", "test").env("AWS_EC2_METADATA_DISABLED", "true");
+    command
+        .env_remove("DOCKET_LOG")
+        .env("AWS_ACCESS_KEY_ID", "test")
+        .env("AWS_SECRET_ACCESS_KEY", "test")
+        .env("AWS_EC2_METADATA_DISABLED", "true");
     command
 }
 
@@ -53,7 +57,9 @@ impl Place {
 
     pub fn pipeline(&self, text: &str) -> PathBuf {
         let path = self.path("pipeline.yaml");
-        let text = text.replace("$NAME", &self.name).replace("$DIR", &self.dir.path().display().to_string());
+        let text = text
+            .replace("$NAME", &self.name)
+            .replace("$DIR", &self.dir.path().display().to_string());
         std::fs::write(&path, text + "\nadmin: {listen: \"127.0.0.1:0\"}\n").unwrap();
         path
     }
@@ -75,13 +81,26 @@ impl Running {
         Running::start_env(place, pipeline, args, &[])
     }
 
-    pub fn start_env(place: &Place, pipeline: &Path, args: &[&str], env: &[(&str, &str)]) -> Running {
+    pub fn start_env(
+        place: &Place,
+        pipeline: &Path,
+        args: &[&str],
+        env: &[(&str, &str)],
+    ) -> Running {
         // One TLS implementation for this process's clients, as in docket itself.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let log = place.path(&format!("run-{:08x}.log", rand::random::<u32>()));
         let file = std::fs::File::create(&log).unwrap();
-        let child =
-            docket().envs(env.iter().copied()).arg("run").args(args).arg(pipeline).stdin(Stdio::null()).stdout(Stdio::null()).stderr(file).spawn().unwrap();
+        let child = docket()
+            .envs(env.iter().copied())
+            .arg("run")
+            .args(args)
+            .arg(pipeline)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(file)
+            .spawn()
+            .unwrap();
         let mut running = Running { child, log, admin: String::new() };
         let deadline = Instant::now() + Duration::from_secs(30);
         while running.admin.is_empty() {
@@ -90,7 +109,10 @@ impl Running {
                 running.admin = text[at + 24..].split_whitespace().next().unwrap().to_owned();
                 break;
             }
-            assert!(Instant::now() < deadline && running.child.try_wait().unwrap().is_none(), "docket did not start:\n{text}");
+            assert!(
+                Instant::now() < deadline && running.child.try_wait().unwrap().is_none(),
+                "docket did not start:\n{text}"
+            );
             std::thread::sleep(Duration::from_millis(50));
         }
         running
@@ -109,14 +131,24 @@ impl Running {
     }
 
     /// Waits until what the metrics say is true.
-    pub async fn until(&self, what: &str, seconds: u64, holds: impl Fn(&Metrics) -> bool) -> Metrics {
+    pub async fn until(
+        &self,
+        what: &str,
+        seconds: u64,
+        holds: impl Fn(&Metrics) -> bool,
+    ) -> Metrics {
         let deadline = Instant::now() + Duration::from_secs(seconds);
         loop {
             let metrics = self.metrics().await;
             if holds(&metrics) {
                 return metrics;
             }
-            assert!(Instant::now() < deadline, "not after {seconds} s: {what}\n{}\n{}", metrics.docket(), self.log());
+            assert!(
+                Instant::now() < deadline,
+                "not after {seconds} s: {what}\n{}\n{}",
+                metrics.docket(),
+                self.log()
+            );
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
@@ -158,8 +190,15 @@ pub struct Metrics(pub String);
 impl Metrics {
     /// The sum of a family's series whose labels contain all of `labels`.
     pub fn sum(&self, family: &str, labels: &[&str]) -> u64 {
-        let fits = |line: &&str| line.strip_prefix(family).is_some_and(|rest| rest.starts_with(['{', ' '])) && labels.iter().all(|l| line.contains(l));
-        self.0.lines().filter(fits).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>() as u64
+        let fits = |line: &&str| {
+            line.strip_prefix(family).is_some_and(|rest| rest.starts_with(['{', ' ']))
+                && labels.iter().all(|l| line.contains(l))
+        };
+        self.0
+            .lines()
+            .filter(fits)
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+            .sum::<f64>() as u64
     }
 
     pub fn written(&self) -> u64 {
@@ -171,11 +210,18 @@ impl Metrics {
     }
 
     pub fn delivered(&self, sink: &str) -> u64 {
-        self.sum("docket_sink_records_total", &[&format!("sink=\"{sink}\""), "outcome=\"delivered\""])
+        self.sum(
+            "docket_sink_records_total",
+            &[&format!("sink=\"{sink}\""), "outcome=\"delivered\""],
+        )
     }
 
     pub fn docket(&self) -> String {
-        self.0.lines().filter(|l| l.starts_with("docket_") && !l.contains("_bucket")).collect::<Vec<_>>().join("\n")
+        self.0
+            .lines()
+            .filter(|l| l.starts_with("docket_") && !l.contains("_bucket"))
+            .collect::<Vec<_>>()
+            .join("\n")
     }
 }
 
@@ -185,9 +231,18 @@ fn client(bootstrap: &str) -> ClientConfig {
     config
 }
 
-pub async fn create_topic(bootstrap: &str, topic: &str, partitions: i32, settings: &[(&str, &str)]) {
+pub async fn create_topic(
+    bootstrap: &str,
+    topic: &str,
+    partitions: i32,
+    settings: &[(&str, &str)],
+) {
     let admin: AdminClient<DefaultClientContext> = client(bootstrap).create().unwrap();
-    let topic = settings.iter().fold(NewTopic::new(topic, partitions, TopicReplication::Fixed(1)), |t, (k, v)| t.set(k, v));
+    let topic = settings
+        .iter()
+        .fold(NewTopic::new(topic, partitions, TopicReplication::Fixed(1)), |t, (k, v)| {
+            t.set(k, v)
+        });
     admin.create_topics([&topic], &AdminOptions::new()).await.unwrap()[0].as_ref().unwrap();
 }
 
@@ -216,8 +271,15 @@ pub struct Source {
 impl Source {
     pub fn new(bootstrap: &str, topic: &str) -> Source {
         let mut config = client(bootstrap);
-        config.set("message.max.bytes", "100000000").set("linger.ms", "10").set("compression.type", "lz4").set("enable.idempotence", "true");
-        Source { producer: config.create_with_context(Failure::default()).unwrap(), topic: topic.to_owned() }
+        config
+            .set("message.max.bytes", "100000000")
+            .set("linger.ms", "10")
+            .set("compression.type", "lz4")
+            .set("enable.idempotence", "true");
+        Source {
+            producer: config.create_with_context(Failure::default()).unwrap(),
+            topic: topic.to_owned(),
+        }
     }
 
     /// Waits until Kafka has them.
@@ -265,7 +327,11 @@ pub fn read_all(bootstrap: &str, topic: &str) -> Vec<Read1> {
         .create()
         .unwrap();
     let metadata = consumer.fetch_metadata(Some(topic), Duration::from_secs(10)).unwrap();
-    let partitions: Vec<i32> = metadata.topics()[0].partitions().iter().map(rdkafka::metadata::MetadataPartition::id).collect();
+    let partitions: Vec<i32> = metadata.topics()[0]
+        .partitions()
+        .iter()
+        .map(rdkafka::metadata::MetadataPartition::id)
+        .collect();
     let mut list = TopicPartitionList::new();
     for partition in &partitions {
         list.add_partition_offset(topic, *partition, Offset::Beginning).unwrap();
@@ -284,7 +350,15 @@ pub fn read_all(bootstrap: &str, topic: &str) -> Vec<Read1> {
                 key: message.key().map(|k| String::from_utf8_lossy(k).into_owned()),
                 value: message.payload().unwrap_or_default().to_vec(),
                 headers: message.headers().map_or_else(HashMap::new, |headers| {
-                    headers.iter().map(|h| (h.key.to_owned(), String::from_utf8_lossy(h.value.unwrap_or_default()).into_owned())).collect()
+                    headers
+                        .iter()
+                        .map(|h| {
+                            (
+                                h.key.to_owned(),
+                                String::from_utf8_lossy(h.value.unwrap_or_default()).into_owned(),
+                            )
+                        })
+                        .collect()
                 }),
             }),
         }
@@ -294,7 +368,11 @@ pub fn read_all(bootstrap: &str, topic: &str) -> Vec<Read1> {
 
 /// The decisions that a real OPA 1.22.2 wrote, one a line.
 pub fn samples() -> Vec<String> {
-    let bytes = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/decisions-opa-1.22.2.ndjson.gz")).unwrap();
+    let bytes = std::fs::read(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/data/decisions-opa-1.22.2.ndjson.gz"
+    ))
+    .unwrap();
     let mut text = String::new();
     flate2::read::MultiGzDecoder::new(&bytes[..]).read_to_string(&mut text).unwrap();
     text.lines().map(str::to_owned).collect()
@@ -302,12 +380,20 @@ pub fn samples() -> Vec<String> {
 
 /// Made-up decisions, as `docket generate` writes them.
 pub fn generated(count: usize, seed: u64) -> Vec<String> {
-    let out = docket().args(["generate", "--count", &count.to_string(), "--seed", &seed.to_string()]).stderr(Stdio::null()).output().unwrap();
+    let out = docket()
+        .args(["generate", "--count", &count.to_string(), "--seed", &seed.to_string()])
+        .stderr(Stdio::null())
+        .output()
+        .unwrap();
     assert!(out.status.success());
     String::from_utf8(out.stdout).unwrap().lines().map(str::to_owned).collect()
 }
 
-pub async fn until<T, F: Future<Output = Result<T, String>>>(what: &str, seconds: u64, mut attempt: impl FnMut() -> F) -> T {
+pub async fn until<T, F: Future<Output = Result<T, String>>>(
+    what: &str,
+    seconds: u64,
+    mut attempt: impl FnMut() -> F,
+) -> T {
     let deadline = Instant::now() + Duration::from_secs(seconds);
     loop {
         match attempt().await {

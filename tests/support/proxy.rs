@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use opentelemetry_proto::tonic::collector::trace::v1::{ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse};
+use opentelemetry_proto::tonic::collector::trace::v1::{
+    ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse,
+};
 use prost::Message;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -59,7 +61,11 @@ struct Answer {
 
 impl Answer {
     fn json(value: &Value) -> Answer {
-        Answer { status: 200, headers: vec![("content-type".into(), "application/json".into())], body: value.to_string().into_bytes() }
+        Answer {
+            status: 200,
+            headers: vec![("content-type".into(), "application/json".into())],
+            body: value.to_string().into_bytes(),
+        }
     }
 }
 
@@ -117,7 +123,11 @@ async fn serve(mut stream: TcpStream, state: Arc<State>, client: reqwest::Client
         }
         let answer = match &fault {
             Fault::Status(status, retry_after) => {
-                let headers = if retry_after.is_empty() { Vec::new() } else { vec![("retry-after".to_owned(), (*retry_after).to_owned())] };
+                let headers = if retry_after.is_empty() {
+                    Vec::new()
+                } else {
+                    vec![("retry-after".to_owned(), (*retry_after).to_owned())]
+                };
                 Some(Answer { status: *status, headers, body: b"simulated".to_vec() })
             }
             Fault::Hang => {
@@ -127,16 +137,21 @@ async fn serve(mut stream: TcpStream, state: Arc<State>, client: reqwest::Client
                 None
             }
             Fault::Reset => None,
-            Fault::TooLarge(limit) if request.body.len() > *limit => Some(Answer { status: 413, headers: Vec::new(), body: Vec::new() }),
+            Fault::TooLarge(limit) if request.body.len() > *limit => {
+                Some(Answer { status: 413, headers: Vec::new(), body: Vec::new() })
+            }
             Fault::Partial => partial(&state, &client, request).await,
-            Fault::None | Fault::Slow | Fault::TooLarge(_) => forward(&state, &client, request).await,
+            Fault::None | Fault::Slow | Fault::TooLarge(_) => {
+                forward(&state, &client, request).await
+            }
         };
         let Some(answer) = answer else {
             // Closed without a word, and with a reset.
             let _ = stream.set_zero_linger();
             return;
         };
-        let mut head = format!("HTTP/1.1 {} x\r\ncontent-length: {}\r\n", answer.status, answer.body.len());
+        let mut head =
+            format!("HTTP/1.1 {} x\r\ncontent-length: {}\r\n", answer.status, answer.body.len());
         for (name, value) in &answer.headers {
             head.push_str(&format!("{name}: {value}\r\n"));
         }
@@ -169,8 +184,12 @@ async fn read(stream: &mut TcpStream) -> Option<Request> {
     let mut lines = head.lines();
     let mut first = lines.next()?.split(' ');
     let (method, path) = (first.next()?.to_owned(), first.next()?.to_owned());
-    let headers: Vec<(String, String)> = lines.filter_map(|l| l.split_once(": ")).map(|(n, v)| (n.to_ascii_lowercase(), v.to_owned())).collect();
-    let length: usize = headers.iter().find(|(n, _)| n == "content-length").map_or(0, |(_, v)| v.parse().unwrap());
+    let headers: Vec<(String, String)> = lines
+        .filter_map(|l| l.split_once(": "))
+        .map(|(n, v)| (n.to_ascii_lowercase(), v.to_owned()))
+        .collect();
+    let length: usize =
+        headers.iter().find(|(n, _)| n == "content-length").map_or(0, |(_, v)| v.parse().unwrap());
     let mut body = bytes[end + 4..].to_vec();
     while body.len() < length {
         if stream.read_buf(&mut body).await.ok()? == 0 {
@@ -182,7 +201,8 @@ async fn read(stream: &mut TcpStream) -> Option<Request> {
 
 /// Asks the real server; `None` if it can't be reached.
 async fn forward(state: &State, client: &reqwest::Client, request: Request) -> Option<Answer> {
-    let mut out = client.request(request.method.parse().unwrap(), format!("{}{}", state.target, request.path));
+    let mut out = client
+        .request(request.method.parse().unwrap(), format!("{}{}", state.target, request.path));
     for (name, value) in &request.headers {
         if !matches!(name.as_str(), "host" | "content-length" | "connection" | "accept-encoding") {
             out = out.header(name, value);
@@ -191,7 +211,12 @@ async fn forward(state: &State, client: &reqwest::Client, request: Request) -> O
     let response = out.body(request.body.clone()).send().await.ok()?;
     let status = response.status().as_u16();
     let kept = ["content-type", "retry-after"];
-    let headers = kept.iter().filter_map(|name| Some(((*name).to_owned(), response.headers().get(*name)?.to_str().ok()?.to_owned()))).collect();
+    let headers = kept
+        .iter()
+        .filter_map(|name| {
+            Some(((*name).to_owned(), response.headers().get(*name)?.to_str().ok()?.to_owned()))
+        })
+        .collect();
     let body = response.bytes().await.ok()?.to_vec();
     if (200..300).contains(&status) {
         state.acknowledged.lock().unwrap().extend(ids(&request));
@@ -215,7 +240,9 @@ fn plain(request: &Request) -> Vec<u8> {
 fn ids(request: &Request) -> Vec<String> {
     let plain = plain(request);
     if request.path.ends_with("/v1/traces") {
-        return ExportTraceServiceRequest::decode(&plain[..]).map(|r| spans(&r)).unwrap_or_default();
+        return ExportTraceServiceRequest::decode(&plain[..])
+            .map(|r| spans(&r))
+            .unwrap_or_default();
     }
     let text = String::from_utf8_lossy(&plain);
     // As it stands in JSON, and in JSON in JSON.
@@ -256,9 +283,14 @@ async fn partial(state: &State, client: &reqwest::Client, request: Request) -> O
         if spans(&decoded).len() <= 100 {
             return forward(state, client, request).await;
         }
-        let some = ExportTracePartialSuccess { rejected_spans: 1, error_message: "simulated".into() };
+        let some =
+            ExportTracePartialSuccess { rejected_spans: 1, error_message: "simulated".into() };
         let body = ExportTraceServiceResponse { partial_success: Some(some) }.encode_to_vec();
-        return Some(Answer { status: 200, headers: vec![("content-type".into(), "application/x-protobuf".into())], body });
+        return Some(Answer {
+            status: 200,
+            headers: vec![("content-type".into(), "application/x-protobuf".into())],
+            body,
+        });
     }
     if request.headers.iter().any(|(n, v)| n == "x-amz-target" && v.ends_with("PutLogEvents")) {
         let mut body: Value = serde_json::from_slice(&request.body).unwrap();
@@ -270,7 +302,9 @@ async fn partial(state: &State, client: &reqwest::Client, request: Request) -> O
         if answer.status != 200 {
             return Some(answer);
         }
-        return Some(Answer::json(&json!({ "nextSequenceToken": "x", "rejectedLogEventsInfo": { "tooNewLogEventStartIndex": half } })));
+        return Some(Answer::json(
+            &json!({ "nextSequenceToken": "x", "rejectedLogEventsInfo": { "tooNewLogEventStartIndex": half } }),
+        ));
     }
     forward(state, client, request).await
 }
@@ -296,6 +330,8 @@ async fn bulk(state: &State, client: &reqwest::Client, request: Request) -> Opti
     let mut told: Value = serde_json::from_slice(&answer.body).unwrap();
     let mut taken = told["items"].take().as_array().unwrap().clone().into_iter();
     let busy = json!({ "create": { "status": 429, "error": { "type": "es_rejected_execution_exception", "reason": "simulated" } } });
-    let items: Vec<Value> = (0..pairs.len()).map(|i| if is_kept(i) { taken.next().unwrap() } else { busy.clone() }).collect();
+    let items: Vec<Value> = (0..pairs.len())
+        .map(|i| if is_kept(i) { taken.next().unwrap() } else { busy.clone() })
+        .collect();
     Some(Answer::json(&json!({ "took": 1, "errors": true, "items": items })))
 }

@@ -9,13 +9,24 @@ use super::{Found, Opener, reject};
 /// Members that hold the line, in the order they are looked for.
 pub(super) const LINE_MEMBERS: [&str; 4] = ["log", "message", "MESSAGE", "event"];
 
-pub(super) fn open(open: &mut Opener<'_>, members: &[Member<'_>], line: usize, outer: Option<&Agent>, found: &mut Found<'_>) {
+pub(super) fn open(
+    open: &mut Opener<'_>,
+    members: &[Member<'_>],
+    line: usize,
+    outer: Option<&Agent>,
+    found: &mut Found<'_>,
+) {
     let agent = around(members, line, outer);
     let value = members[line].value;
     match json::as_str(value) {
         // Agents that parse JSON put the object there; others the line as text.
         None => open.bytes(value.as_bytes(), Some(&agent), found),
-        Some(text) if text.trim().is_empty() => reject(value.as_bytes(), Reason::Empty, "the agent's envelope holds an empty line", found),
+        Some(text) if text.trim().is_empty() => reject(
+            value.as_bytes(),
+            Reason::Empty,
+            "the agent's envelope holds an empty line",
+            found,
+        ),
         Some(text) => open.bytes(text.as_bytes(), Some(&agent), found),
     }
 }
@@ -39,7 +50,10 @@ fn around(members: &[Member<'_>], line: usize, outer: Option<&Agent>) -> Agent {
             out.push(b',');
         }
         // A name of docket's own, since the envelope's names are the agent's.
-        push_string(&mut out, if members.iter().any(|m| m.name == "outer") { "docket.outer" } else { "outer" });
+        push_string(
+            &mut out,
+            if members.iter().any(|m| m.name == "outer") { "docket.outer" } else { "outer" },
+        );
         out.push(b':');
         out.extend_from_slice(outer.json.as_bytes());
     }

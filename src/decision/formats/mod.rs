@@ -70,12 +70,24 @@ impl Default for Limits {
 const MAX_LAYERS: usize = 8;
 
 /// Calls `piece` for each piece of a Kafka record's value.
-pub fn split<'a>(value: &'a [u8], format: Format, limits: &Limits, piece: &mut dyn FnMut(Piece<'_>)) {
+pub fn split<'a>(
+    value: &'a [u8],
+    format: Format,
+    limits: &Limits,
+    piece: &mut dyn FnMut(Piece<'_>),
+) {
     let mut open = Opener { format, limits, layers: 0 };
     open.bytes(value, None, &mut |p| match p {
         Piece::Decision { event, .. } if event.raw.len() > limits.decision => {
-            let detail = format!("the decision has {} bytes; limits.decision_bytes is {}", event.raw.len(), limits.decision);
-            piece(Piece::Reject { bytes: event.raw.as_bytes().into(), reject: Reject::new(Reason::TooLarge, detail) });
+            let detail = format!(
+                "the decision has {} bytes; limits.decision_bytes is {}",
+                event.raw.len(),
+                limits.decision
+            );
+            piece(Piece::Reject {
+                bytes: event.raw.as_bytes().into(),
+                reject: Reject::new(Reason::TooLarge, detail),
+            });
         }
         p => piece(p),
     });
@@ -111,7 +123,9 @@ impl Opener<'_> {
         if self.format == Format::OtlpProto {
             return match otlp::protobuf(value) {
                 Ok(request) => otlp::open(self, request, found),
-                Err(e) => reject(value, Reason::BadOtlp, &format!("not an OTLP logs request: {e}"), found),
+                Err(e) => {
+                    reject(value, Reason::BadOtlp, &format!("not an OTLP logs request: {e}"), found)
+                }
             };
         }
         let text = json::trim(value);
@@ -141,7 +155,10 @@ pub fn gunzip(value: &[u8], limit: usize) -> Result<Vec<u8>, Reject> {
     let mut plain = Vec::with_capacity((value.len() * 4).min(limit));
     match MultiGzDecoder::new(value).take(limit as u64 + 1).read_to_end(&mut plain) {
         Err(e) => Err(Reject::new(Reason::BadGzip, format!("gzip data can't be read: {e}"))),
-        Ok(n) if n > limit => Err(Reject::new(Reason::TooLarge, format!("more than {limit} bytes when decompressed; limits.record_bytes is {limit}"))),
+        Ok(n) if n > limit => Err(Reject::new(
+            Reason::TooLarge,
+            format!("more than {limit} bytes when decompressed; limits.record_bytes is {limit}"),
+        )),
         Ok(_) => Ok(plain),
     }
 }

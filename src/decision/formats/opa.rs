@@ -7,11 +7,21 @@ use super::super::reject::Reason;
 use super::{Found, Opener, Piece, agent, otlp, reject};
 
 /// An array of decisions. Each element is judged alone, so that a bad one does not take the others along.
-pub(super) fn array(open: &mut Opener<'_>, text: &[u8], agent: Option<&Agent>, found: &mut Found<'_>) {
+pub(super) fn array(
+    open: &mut Opener<'_>,
+    text: &[u8],
+    agent: Option<&Agent>,
+    found: &mut Found<'_>,
+) {
     for element in Elements::of(text) {
         match element {
             Ok((_, element)) if element.starts_with(b"{") => object(open, element, agent, found),
-            Ok((at, element)) => reject(element, Reason::WrongType, &format!("the array's element at byte {at} is not an object"), found),
+            Ok((at, element)) => reject(
+                element,
+                Reason::WrongType,
+                &format!("the array's element at byte {at} is not an object"),
+                found,
+            ),
             Err(Broken { rest, detail }) => reject(rest, Reason::NotJson, &detail, found),
         }
     }
@@ -44,7 +54,11 @@ impl<'t> Elements<'t> {
         }
     }
 
-    fn broken(&mut self, rest: usize, detail: String) -> Option<Result<(usize, &'t [u8]), Broken<'t>>> {
+    fn broken(
+        &mut self,
+        rest: usize,
+        detail: String,
+    ) -> Option<Result<(usize, &'t [u8]), Broken<'t>>> {
         self.over = true;
         Some(Err(Broken { rest: &self.text[rest.min(self.text.len())..], detail }))
     }
@@ -66,13 +80,22 @@ impl<'t> Iterator for Elements<'t> {
                 self.at += 1;
                 self.space();
                 let rest = self.at;
-                return if rest == self.text.len() { None } else { self.broken(rest, format!("something follows the end of the array at byte {}", at + 1)) };
+                return if rest == self.text.len() {
+                    None
+                } else {
+                    self.broken(
+                        rest,
+                        format!("something follows the end of the array at byte {}", at + 1),
+                    )
+                };
             }
             Some(b',') if !self.first => {
                 self.at += 1;
                 self.space();
             }
-            Some(_) if !self.first => return self.broken(at, format!("expected , or ] in the array at byte {at}")),
+            Some(_) if !self.first => {
+                return self.broken(at, format!("expected , or ] in the array at byte {at}"));
+            }
             Some(_) => {}
         }
         self.first = false;
@@ -96,7 +119,12 @@ fn element_end(text: &[u8], start: usize) -> usize {
 }
 
 /// One JSON object: a decision, a line of OPA's log, or an agent's envelope.
-pub(super) fn object(open: &mut Opener<'_>, text: &[u8], agent: Option<&Agent>, found: &mut Found<'_>) {
+pub(super) fn object(
+    open: &mut Opener<'_>,
+    text: &[u8],
+    agent: Option<&Agent>,
+    found: &mut Found<'_>,
+) {
     let members = match json::parse_object(text) {
         Ok(members) => members,
         Err(e) => return found(Piece::Reject { bytes: text.into(), reject: e.into() }),
@@ -113,7 +141,9 @@ pub(super) fn object(open: &mut Opener<'_>, text: &[u8], agent: Option<&Agent>, 
         Kind::OpaLog => found(Piece::Ignored),
         Kind::Otlp => match otlp::json(text) {
             Ok(request) => otlp::open(open, request, found),
-            Err(e) => reject(text, Reason::BadOtlp, &format!("not an OTLP logs request: {e}"), found),
+            Err(e) => {
+                reject(text, Reason::BadOtlp, &format!("not an OTLP logs request: {e}"), found)
+            }
         },
         Kind::Envelope(line) => agent::open(open, &members, line, agent, found),
     }
@@ -140,7 +170,9 @@ fn classify(members: &[Member<'_>]) -> Kind {
     let decision = ["result", "labels", "input", "path"].iter().any(|name| find(name).is_some());
     if !decision {
         for name in agent::LINE_MEMBERS {
-            if let Some(at) = find(name).filter(|at| matches!(members[*at].value.as_bytes()[0], b'"' | b'{')) {
+            if let Some(at) =
+                find(name).filter(|at| matches!(members[*at].value.as_bytes()[0], b'"' | b'{'))
+            {
                 return Kind::Envelope(at);
             }
         }

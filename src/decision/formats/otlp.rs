@@ -23,18 +23,25 @@ pub(super) fn json(bytes: &[u8]) -> Result<ExportLogsServiceRequest, String> {
     serde_json::from_slice(bytes).map_err(|e| e.to_string())
 }
 
-pub(super) fn open(open: &mut Opener<'_>, request: ExportLogsServiceRequest, found: &mut Found<'_>) {
+pub(super) fn open(
+    open: &mut Opener<'_>,
+    request: ExportLogsServiceRequest,
+    found: &mut Found<'_>,
+) {
     // What stands in a body is text, whatever the record was.
     let outside = std::mem::replace(&mut open.format, Format::Json);
     for resource_logs in request.resource_logs {
         let resource = attributes(resource_logs.resource.map(|r| r.attributes).unwrap_or_default());
         for scope_logs in resource_logs.scope_logs {
             for record in scope_logs.log_records {
-                let agent = json!({ "resource": resource, "attributes": attributes(record.attributes) });
+                let agent =
+                    json!({ "resource": resource, "attributes": attributes(record.attributes) });
                 let agent = Agent { json: agent.to_string() };
                 match record.body.and_then(|body| body.value) {
                     None => reject(b"", Reason::Empty, "an OTLP log record without a body", found),
-                    Some(Any::StringValue(text)) => open.bytes(text.as_bytes(), Some(&agent), found),
+                    Some(Any::StringValue(text)) => {
+                        open.bytes(text.as_bytes(), Some(&agent), found)
+                    }
                     Some(Any::BytesValue(bytes)) => open.bytes(&bytes, Some(&agent), found),
                     Some(other) => {
                         let value = plain(AnyValue { value: Some(other) }).to_string();
@@ -62,7 +69,9 @@ fn plain(value: AnyValue) -> Value {
         Some(Any::DoubleValue(d)) => json!(d),
         Some(Any::ArrayValue(a)) => a.values.into_iter().map(plain).collect(),
         Some(Any::KvlistValue(l)) => attributes(l.values),
-        Some(Any::BytesValue(b)) => String::from_utf8(b).unwrap_or_else(|e| super::super::docket::hex(e.as_bytes())).into(),
+        Some(Any::BytesValue(b)) => {
+            String::from_utf8(b).unwrap_or_else(|e| super::super::docket::hex(e.as_bytes())).into()
+        }
         Some(_) => Value::Null,
     }
 }

@@ -8,8 +8,10 @@ use prost::Message;
 
 use super::*;
 
-const ONE: &str = r#"{"decision_id":"d1","path":"a/allow","result":true,"timestamp":"2026-11-24T12:48:50Z"}"#;
-const TWO: &str = r#"{"decision_id":"d2","path":"a/allow","result":true,"timestamp":"2026-11-24T12:48:50Z"}"#;
+const ONE: &str =
+    r#"{"decision_id":"d1","path":"a/allow","result":true,"timestamp":"2026-11-24T12:48:50Z"}"#;
+const TWO: &str =
+    r#"{"decision_id":"d2","path":"a/allow","result":true,"timestamp":"2026-11-24T12:48:50Z"}"#;
 const CONSOLE: &str = r#"{"level":"info","msg":"Decision Log","time":"2026-11-24T12:48:50Z","decision_id":"d1","path":"a/allow","result":true,"timestamp":"2026-11-24T12:48:50Z"}"#;
 
 /// Each piece in a word: the decision's id and what its agent said, or the reject's reason.
@@ -27,7 +29,11 @@ fn pieces_as(value: &[u8], format: Format) -> Vec<String> {
                 if let Some(agent) = &agent {
                     json::check(agent.json.as_bytes()).unwrap();
                 }
-                format!("{}{}", event.decision_id, agent.map(|a| format!(" {}", a.json)).unwrap_or_default())
+                format!(
+                    "{}{}",
+                    event.decision_id,
+                    agent.map(|a| format!(" {}", a.json)).unwrap_or_default()
+                )
             }
         });
     });
@@ -61,11 +67,20 @@ fn opa_and_eopa_write_one_an_array_or_lines_gzipped_or_not() {
 
 #[test]
 fn one_bad_element_does_not_take_the_others_along() {
-    assert_eq!(pieces(format!("[{ONE},{{\"decision_id\":}},{TWO}]").as_bytes()), ["d1", "reject not_json", "d2"]);
+    assert_eq!(
+        pieces(format!("[{ONE},{{\"decision_id\":}},{TWO}]").as_bytes()),
+        ["d1", "reject not_json", "d2"]
+    );
     assert_eq!(pieces(format!("[{ONE},17,{TWO}]").as_bytes()), ["d1", "reject wrong_type", "d2"]);
-    assert_eq!(pieces(format!("[{ONE},{{\"path\":\"x\"}},{TWO}]").as_bytes()), ["d1", "reject missing_decision_id", "d2"]);
+    assert_eq!(
+        pieces(format!("[{ONE},{{\"path\":\"x\"}},{TWO}]").as_bytes()),
+        ["d1", "reject missing_decision_id", "d2"]
+    );
     assert_eq!(pieces(format!("[{ONE},{TWO}").as_bytes()), ["d1", "d2", "reject not_json"]);
-    assert_eq!(pieces(format!("[{ONE},{}", &TWO[..30]).as_bytes()), ["d1", "reject not_json", "reject not_json"]);
+    assert_eq!(
+        pieces(format!("[{ONE},{}", &TWO[..30]).as_bytes()),
+        ["d1", "reject not_json", "reject not_json"]
+    );
     assert_eq!(pieces(format!("[{ONE}]x").as_bytes()), ["d1", "reject not_json"]);
     assert_eq!(pieces(format!("[{ONE} {TWO}]").as_bytes()).len(), 1);
     assert_eq!(pieces(format!("{ONE}\n{{bad\n{TWO}").as_bytes()), ["d1", "reject not_json", "d2"]);
@@ -75,33 +90,64 @@ fn one_bad_element_does_not_take_the_others_along() {
 fn opas_console_and_its_other_lines() {
     assert_eq!(pieces(CONSOLE.as_bytes()), ["d1"]);
     assert_eq!(pieces(br#"{"level":"info","msg":"Initializing server.","time":"2026-11-24T12:48:50Z","addrs":[":8181"]}"#), ["ignored"]);
-    assert_eq!(pieces(br#"{"client_addr":"1.2.3.4","level":"info","msg":"Received request.","req_id":1}"#), ["ignored"]);
-    assert_eq!(pieces(br#"time="2026-11-24T12:48:50Z" level=info msg="Initializing server.""#), ["ignored"]);
+    assert_eq!(
+        pieces(br#"{"client_addr":"1.2.3.4","level":"info","msg":"Received request.","req_id":1}"#),
+        ["ignored"]
+    );
+    assert_eq!(
+        pieces(br#"time="2026-11-24T12:48:50Z" level=info msg="Initializing server.""#),
+        ["ignored"]
+    );
 }
 
 #[test]
 fn node_agents_wrap_the_line_and_their_metadata_is_kept() {
     let line = serde_json::to_string(&format!("{CONSOLE}\n")).unwrap();
     let kubernetes = r#""kubernetes":{"pod_name":"opa-0"}"#;
-    assert_eq!(pieces(format!(r#"{{"log":{line},"stream":"stdout",{kubernetes}}}"#).as_bytes()), [format!(r#"d1 {{"stream":"stdout",{kubernetes}}}"#)]);
-    assert_eq!(pieces(format!(r#"{{"message":{line},{kubernetes}}}"#).as_bytes()), [format!("d1 {{{kubernetes}}}")]);
-    assert_eq!(pieces(format!(r#"{{"log":{CONSOLE},{kubernetes}}}"#).as_bytes()), [format!("d1 {{{kubernetes}}}")]);
+    assert_eq!(
+        pieces(format!(r#"{{"log":{line},"stream":"stdout",{kubernetes}}}"#).as_bytes()),
+        [format!(r#"d1 {{"stream":"stdout",{kubernetes}}}"#)]
+    );
+    assert_eq!(
+        pieces(format!(r#"{{"message":{line},{kubernetes}}}"#).as_bytes()),
+        [format!("d1 {{{kubernetes}}}")]
+    );
+    assert_eq!(
+        pieces(format!(r#"{{"log":{CONSOLE},{kubernetes}}}"#).as_bytes()),
+        [format!("d1 {{{kubernetes}}}")]
+    );
     // Fluent Bit with Merge_Log puts the decision's members beside its own.
     let merged = format!("{},\"log\":{line},{kubernetes}}}", &CONSOLE[..CONSOLE.len() - 1]);
     assert_eq!(pieces(merged.as_bytes()), ["d1"]);
     let nested = serde_json::to_string(&format!(r#"{{"message":{line},"a":1}}"#)).unwrap();
-    assert_eq!(pieces(format!(r#"{{"log":{nested},"b":2}}"#).as_bytes()), [r#"d1 {"a":1,"outer":{"b":2}}"#]);
+    assert_eq!(
+        pieces(format!(r#"{{"log":{nested},"b":2}}"#).as_bytes()),
+        [r#"d1 {"a":1,"outer":{"b":2}}"#]
+    );
     assert_eq!(pieces(br#"{"log":"\n","stream":"stdout"}"#), ["reject empty"]);
     // What else a program prints is no decision gone wrong; a decision that was cut is.
     assert_eq!(pieces(br#"{"log":"panic: oh no\n","stream":"stderr"}"#), ["ignored"]);
-    assert_eq!(pieces(br#"{"log":"{\"decision_id\":\"d1\",\"resu\n","stream":"stdout"}"#), ["reject not_json"]);
+    assert_eq!(
+        pieces(br#"{"log":"{\"decision_id\":\"d1\",\"resu\n","stream":"stdout"}"#),
+        ["reject not_json"]
+    );
 }
 
 #[test]
 fn container_runtimes_prefix_and_split_lines() {
     let prefix = "2026-11-24T12:48:50.123456789Z stdout";
     assert_eq!(pieces(format!("{prefix} F {CONSOLE}").as_bytes()), ["d1"]);
-    assert_eq!(pieces(format!("{prefix} P {}\n{prefix} F {}\n{prefix} F {TWO}", &CONSOLE[..50], &CONSOLE[50..]).as_bytes()), ["d1", "d2"]);
+    assert_eq!(
+        pieces(
+            format!(
+                "{prefix} P {}\n{prefix} F {}\n{prefix} F {TWO}",
+                &CONSOLE[..50],
+                &CONSOLE[50..]
+            )
+            .as_bytes()
+        ),
+        ["d1", "d2"]
+    );
     assert_eq!(pieces(format!("{prefix} P {}", &CONSOLE[..50]).as_bytes()), ["reject not_json"]);
     assert_eq!(pieces(format!("{prefix} F Flag --x has been deprecated").as_bytes()), ["ignored"]);
     let line = serde_json::to_string(&format!("{prefix} F {CONSOLE}")).unwrap();
@@ -113,14 +159,35 @@ fn text(value: &str) -> Option<AnyValue> {
 }
 
 fn otlp() -> ExportLogsServiceRequest {
-    let kv = |key: &str, value: &str| KeyValue { key: key.to_owned(), value: text(value), ..Default::default() };
-    let structured = Value::KvlistValue(KeyValueList { values: vec![kv("decision_id", "d2"), kv("timestamp", "2026-11-24T12:48:50Z"), kv("path", "a/allow")] });
-    let record = |body| LogRecord { body, attributes: vec![kv("log.file.name", "opa.log")], ..Default::default() };
+    let kv = |key: &str, value: &str| KeyValue {
+        key: key.to_owned(),
+        value: text(value),
+        ..Default::default()
+    };
+    let structured = Value::KvlistValue(KeyValueList {
+        values: vec![
+            kv("decision_id", "d2"),
+            kv("timestamp", "2026-11-24T12:48:50Z"),
+            kv("path", "a/allow"),
+        ],
+    });
+    let record = |body| LogRecord {
+        body,
+        attributes: vec![kv("log.file.name", "opa.log")],
+        ..Default::default()
+    };
     ExportLogsServiceRequest {
         resource_logs: vec![ResourceLogs {
-            resource: Some(Resource { attributes: vec![kv("k8s.pod.name", "opa-0")], ..Default::default() }),
+            resource: Some(Resource {
+                attributes: vec![kv("k8s.pod.name", "opa-0")],
+                ..Default::default()
+            }),
             scope_logs: vec![ScopeLogs {
-                log_records: vec![record(text(CONSOLE)), record(Some(AnyValue { value: Some(structured) })), record(None)],
+                log_records: vec![
+                    record(text(CONSOLE)),
+                    record(Some(AnyValue { value: Some(structured) })),
+                    record(None),
+                ],
                 ..Default::default()
             }],
             schema_url: String::new(),
@@ -149,9 +216,18 @@ fn what_is_no_decision_is_rejected_with_a_reason() {
     assert_eq!(pieces(&gzip(ONE.as_bytes())[..40]), ["reject bad_gzip"]);
     assert_eq!(pieces(b"\x1f\x8bnot gzip"), ["reject bad_gzip"]);
     assert_eq!(pieces(&gzip(&vec![b' '; 2_000_000])), ["reject too_large"]);
-    assert_eq!(pieces(ONE.replace("true", &format!("\"{}\"", "x".repeat(20_000))).as_bytes()), ["reject too_large"]);
-    assert_eq!(pieces(ONE.replace("true", &("[".repeat(300) + &"]".repeat(300))).as_bytes()), ["reject too_deep"]);
-    assert_eq!(pieces(ONE.replace("true", r#"{"a":1,"a":2}"#).as_bytes()), ["reject duplicate_key"]);
+    assert_eq!(
+        pieces(ONE.replace("true", &format!("\"{}\"", "x".repeat(20_000))).as_bytes()),
+        ["reject too_large"]
+    );
+    assert_eq!(
+        pieces(ONE.replace("true", &("[".repeat(300) + &"]".repeat(300))).as_bytes()),
+        ["reject too_deep"]
+    );
+    assert_eq!(
+        pieces(ONE.replace("true", r#"{"a":1,"a":2}"#).as_bytes()),
+        ["reject duplicate_key"]
+    );
     let mut nested = ONE.as_bytes().to_vec();
     for _ in 0..20 {
         nested = gzip(&nested);

@@ -10,7 +10,10 @@ fn members_of_an_object_are_found_with_their_values_as_written() {
     let doc = br#" { "a" : [1, {"b":"]}"}] ,"c\u0064":"x\"y" , "e":{} } "#;
     let found = parse_object(doc).unwrap();
     let pairs: Vec<_> = found.iter().map(|m| (m.key().into_owned(), m.value)).collect();
-    assert_eq!(pairs, [("a".into(), r#"[1, {"b":"]}"}]"#), ("cd".into(), r#""x\"y""#), ("e".into(), "{}")]);
+    assert_eq!(
+        pairs,
+        [("a".into(), r#"[1, {"b":"]}"}]"#), ("cd".into(), r#""x\"y""#), ("e".into(), "{}")]
+    );
     let text = std::str::from_utf8(trim(doc)).unwrap();
     assert_eq!(members(text).collect::<Vec<_>>(), found);
 }
@@ -43,7 +46,9 @@ fn a_repeat_among_many_names_is_found() {
     let many: Vec<String> = (0..40).map(|i| format!("\"k{i}\":{i}")).collect();
     assert!(check(format!("{{{}}}", many.join(",")).as_bytes()).is_ok());
     let repeat = format!("{{{},\"k7\":0}}", many.join(","));
-    assert!(matches!(check(repeat.as_bytes()), Err(JsonError::DuplicateKey { name, .. }) if name == "k7"));
+    assert!(
+        matches!(check(repeat.as_bytes()), Err(JsonError::DuplicateKey { name, .. }) if name == "k7")
+    );
 }
 
 #[test]
@@ -68,7 +73,8 @@ fn arbitrary_json() -> impl Strategy<Value = serde_json::Value> {
     leaf.prop_recursive(5, 48, 20, |inner| {
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..20).prop_map(Into::into),
-            prop::collection::btree_map("[a-d\"é]{0,3}", inner, 0..20).prop_map(|m| serde_json::Value::Object(m.into_iter().collect())),
+            prop::collection::btree_map("[a-d\"é]{0,3}", inner, 0..20)
+                .prop_map(|m| serde_json::Value::Object(m.into_iter().collect())),
         ]
     })
 }

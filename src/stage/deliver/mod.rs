@@ -146,13 +146,22 @@ impl<S: Sink> Deliver<S> {
             instance_id: self.pipeline.file.intake.instance_id.as_deref(),
             prefetch: self.delivery.prefetch.0,
         };
-        self.over(|watch| consumer::join(&reading, watch, self.meters.clone(), self.progress.clone()), self.rejects()?, stop).await
+        self.over(
+            |watch| consumer::join(&reading, watch, self.meters.clone(), self.progress.clone()),
+            self.rejects()?,
+            stop,
+        )
+        .await
     }
 
     /// Where its rejects go.
     pub fn rejects(&self) -> KafkaResult<producer::Single> {
         let file = &self.pipeline.file;
-        producer::single(&file.kafka, &format!("{}-{}-rejects", file.name, self.name), file.docket.compression)
+        producer::single(
+            &file.kafka,
+            &format!("{}-{}-rejects", file.name, self.name),
+            file.docket.compression,
+        )
     }
 
     /// The same over any log.
@@ -165,7 +174,8 @@ impl<S: Sink> Deliver<S> {
         let offsets = Shared::default();
         let topic = self.pipeline.docket_topic();
         let joined = Arc::new(AtomicBool::new(false));
-        let reader = join(Watch { topic: topic.clone(), offsets: offsets.clone(), joined: joined.clone() })?;
+        let reader =
+            join(Watch { topic: topic.clone(), offsets: offsets.clone(), joined: joined.clone() })?;
         let (done, finished) = unbounded_channel();
         // Dropped when the loop ends, however it ends: what is still being sent is given up.
         let sending = CancellationToken::new();
@@ -260,11 +270,13 @@ impl<S: Sink, R: Reader, L: Letters> Loop<'_, S, R, L> {
 
     fn is_full(&self) -> bool {
         let delivery = &self.deliver.delivery;
-        self.batch.records.len() >= delivery.batch_records || self.batch.bytes.len() >= delivery.batch_bytes.0
+        self.batch.records.len() >= delivery.batch_records
+            || self.batch.bytes.len() >= delivery.batch_bytes.0
     }
 
     fn is_due(&self) -> bool {
-        self.is_full() || self.since.is_some_and(|since| since.elapsed() >= self.deliver.delivery.batch_age.0)
+        self.is_full()
+            || self.since.is_some_and(|since| since.elapsed() >= self.deliver.delivery.batch_age.0)
     }
 
     /// Reads up to `count` records into the batch.
@@ -301,7 +313,8 @@ impl<S: Sink, R: Reader, L: Letters> Loop<'_, S, R, L> {
             }
         }
         let repeats = &mut self.repeats;
-        let (body, sorted) = self.sender.sort(&mut batch, |partition, id| repeats.note(partition, id));
+        let (body, sorted) =
+            self.sender.sort(&mut batch, |partition, id| repeats.note(partition, id));
         {
             let mut offsets = self.offsets.lock();
             for (segment, oldest) in batch.segments.iter().zip(&batch.oldest) {
@@ -315,7 +328,12 @@ impl<S: Sink, R: Reader, L: Letters> Loop<'_, S, R, L> {
         gauge.add(records);
         let sender = self.sender.clone();
         let done = self.done.clone();
-        let span = tracing::info_span!("deliver", pipeline = self.deliver.pipeline.name(), sink = self.deliver.name, records);
+        let span = tracing::info_span!(
+            "deliver",
+            pipeline = self.deliver.pipeline.name(),
+            sink = self.deliver.name,
+            records
+        );
         let work = async move {
             let stop = sender.stop.clone();
             let delivered = tokio::select! {
@@ -335,11 +353,12 @@ impl<S: Sink, R: Reader, L: Letters> Loop<'_, S, R, L> {
     fn warm(&mut self, segment: &Segment) {
         let (repeats, reader) = (&mut self.repeats, &self.reader);
         let size = repeats.size();
-        let read = reader.read_back(&self.topic, segment.partition, segment.first, size, &mut |value| {
-            if let Ok(record) = Record::parse(value) {
-                repeats.note(segment.partition, &record.decision_id);
-            }
-        });
+        let read =
+            reader.read_back(&self.topic, segment.partition, segment.first, size, &mut |value| {
+                if let Ok(record) = Record::parse(value) {
+                    repeats.note(segment.partition, &record.decision_id);
+                }
+            });
         if let Err(error) = read {
             tracing::warn!(part = self.deliver.name, partition = segment.partition, %error, "what was sent before can't be read; a repeat may pass");
         }
@@ -396,7 +415,8 @@ impl<S: Sink, R: Reader, L: Letters> Loop<'_, S, R, L> {
         let meters = &deliver.meters;
         let now = now();
         let progress = self.offsets.lock().progress();
-        let mut place = Assigned { part: deliver.name.clone(), topic: self.topic.clone(), partition: 0 };
+        let mut place =
+            Assigned { part: deliver.name.clone(), topic: self.topic.clone(), partition: 0 };
         for (partition, done, oldest) in &progress {
             let id = partition.to_string();
             let labels = [deliver.name.as_str(), &self.topic, &id];

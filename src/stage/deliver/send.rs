@@ -37,11 +37,19 @@ struct Group {
 
 /// A sink that takes what is too old for another.
 pub trait Onward: Send + Sync {
-    fn deliver<'a>(&'a self, batch: &'a Batch, records: Vec<usize>) -> Pin<Box<dyn Future<Output = bool> + Send + 'a>>;
+    fn deliver<'a>(
+        &'a self,
+        batch: &'a Batch,
+        records: Vec<usize>,
+    ) -> Pin<Box<dyn Future<Output = bool> + Send + 'a>>;
 }
 
 impl<S: Sink, L: Letters> Onward for Sending<S, L> {
-    fn deliver<'a>(&'a self, batch: &'a Batch, records: Vec<usize>) -> Pin<Box<dyn Future<Output = bool> + Send + 'a>> {
+    fn deliver<'a>(
+        &'a self,
+        batch: &'a Batch,
+        records: Vec<usize>,
+    ) -> Pin<Box<dyn Future<Output = bool> + Send + 'a>> {
         Box::pin(async move {
             let body = self.encode(batch, &records);
             self.deliver(batch, body, Sorted { wanted: records, ..Sorted::default() }).await
@@ -55,7 +63,12 @@ const HALVE_AFTER: u32 = 4;
 const HALVED_TO: usize = 16;
 
 impl<S: Sink, L: Letters> Sending<S, L> {
-    pub(super) fn new(deliver: Arc<Deliver<S>>, offsets: Shared, rejects: L, stop: CancellationToken) -> Sending<S, L> {
+    pub(super) fn new(
+        deliver: Arc<Deliver<S>>,
+        offsets: Shared,
+        rejects: L,
+        stop: CancellationToken,
+    ) -> Sending<S, L> {
         Sending { offsets: Some(offsets), ..Sending::apart(deliver, rejects, stop) }
     }
 
@@ -66,20 +79,31 @@ impl<S: Sink, L: Letters> Sending<S, L> {
     }
 
     /// A batch's first body, and what is to become of each of its records. `is_new` tells repeats.
-    pub(super) fn sort(&self, batch: &mut Batch, mut is_new: impl FnMut(i32, &str) -> bool) -> (S::Body, Sorted) {
+    pub(super) fn sort(
+        &self,
+        batch: &mut Batch,
+        mut is_new: impl FnMut(i32, &str) -> bool,
+    ) -> (S::Body, Sorted) {
         let deliver = &self.deliver;
         let oldest = deliver.max_age.map(|age| now().saturating_sub(time::nanos(age)));
-        let mut sorted = Sorted { wanted: Vec::with_capacity(batch.records.len()), ..Sorted::default() };
+        let mut sorted =
+            Sorted { wanted: Vec::with_capacity(batch.records.len()), ..Sorted::default() };
         let mut seen = Vec::with_capacity(batch.records.len());
         let mut repeats = 0;
         let body = {
-            let values: Vec<_> = batch.records.iter().map(|item| deliver.redaction.apply(batch.value(item))).collect();
+            let values: Vec<_> = batch
+                .records
+                .iter()
+                .map(|item| deliver.redaction.apply(batch.value(item)))
+                .collect();
             let mut records = Vec::with_capacity(batch.records.len());
             for (i, (item, value)) in batch.records.iter().zip(&values).enumerate() {
                 let record = match Record::parse(value) {
                     Ok(record) => record,
                     Err(e) => {
-                        sorted.broken.push((i, Reject::new(Reason::BadDocketRecord, e.to_string())));
+                        sorted
+                            .broken
+                            .push((i, Reject::new(Reason::BadDocketRecord, e.to_string())));
                         continue;
                     }
                 };
@@ -144,21 +168,35 @@ impl<S: Sink, L: Letters> Sending<S, L> {
             let count = old.len() as u64;
             let delivered = onward.deliver(batch, old).await;
             if delivered {
-                deliver.meters.delivered.with_label_values(&[&deliver.name, "too_old"]).inc_by(count);
+                deliver
+                    .meters
+                    .delivered
+                    .with_label_values(&[&deliver.name, "too_old"])
+                    .inc_by(count);
             }
             return delivered;
         }
         let limit = deliver.max_age.unwrap_or_default();
         for i in old {
-            let reject = Reject::new(Reason::TooOld, format!("the decision is older than {} s, which is all that the sink takes (max_age)", limit.as_secs()));
+            let reject = Reject::new(
+                Reason::TooOld,
+                format!(
+                    "the decision is older than {} s, which is all that the sink takes (max_age)",
+                    limit.as_secs()
+                ),
+            );
             self.reject(batch, i, &reject, None, 0).await;
         }
         true
     }
 
     fn encode(&self, batch: &Batch, group: &[usize]) -> S::Body {
-        let values: Vec<_> = group.iter().map(|i| self.deliver.redaction.apply(batch.value(&batch.records[*i]))).collect();
-        let records: Vec<Record<'_>> = values.iter().filter_map(|value| Record::parse(value).ok()).collect();
+        let values: Vec<_> = group
+            .iter()
+            .map(|i| self.deliver.redaction.apply(batch.value(&batch.records[*i])))
+            .collect();
+        let records: Vec<Record<'_>> =
+            values.iter().filter_map(|value| Record::parse(value).ok()).collect();
         self.deliver.sink.encode(&records)
     }
 
@@ -176,7 +214,10 @@ impl<S: Sink, L: Letters> Sending<S, L> {
         let Group { records, mut attempts } = group;
         let halves = |attempts| {
             let (left, right) = records.split_at(records.len() / 2);
-            Some(vec![Group { records: left.to_vec(), attempts }, Group { records: right.to_vec(), attempts }])
+            Some(vec![
+                Group { records: left.to_vec(), attempts },
+                Group { records: right.to_vec(), attempts },
+            ])
         };
         loop {
             if !self.is_current(batch) {
@@ -195,7 +236,8 @@ impl<S: Sink, L: Letters> Sending<S, L> {
                     meters.requests.with_label_values(&[name, retry.cause.as_str()]).inc();
                     self.pause(&retry, attempts).await;
                     let too_much = matches!(retry.cause, Cause::Throttled | Cause::Timeout);
-                    if too_much && attempts.is_multiple_of(HALVE_AFTER) && records.len() > HALVED_TO {
+                    if too_much && attempts.is_multiple_of(HALVE_AFTER) && records.len() > HALVED_TO
+                    {
                         return halves(attempts);
                     }
                 }
@@ -222,7 +264,13 @@ impl<S: Sink, L: Letters> Sending<S, L> {
     }
 
     /// Settles an answer that tells of each record; returns those to send again, and why.
-    async fn each(&self, batch: &Batch, group: &[usize], each: Vec<One>, attempts: u32) -> (Vec<usize>, Option<Retry>) {
+    async fn each(
+        &self,
+        batch: &Batch,
+        group: &[usize],
+        each: Vec<One>,
+        attempts: u32,
+    ) -> (Vec<usize>, Option<Retry>) {
         let (mut delivered, mut again, mut why) = (Vec::new(), Vec::new(), None);
         for (i, one) in group.iter().zip(each) {
             match one {
@@ -255,11 +303,19 @@ impl<S: Sink, L: Letters> Sending<S, L> {
     }
 
     /// Puts a record into rejects, however long that takes: it may not be lost.
-    async fn reject(&self, batch: &Batch, i: usize, reject: &Reject, status: Option<u16>, attempts: u32) {
+    async fn reject(
+        &self,
+        batch: &Batch,
+        i: usize,
+        reject: &Reject,
+        status: Option<u16>,
+        attempts: u32,
+    ) {
         let deliver = &self.deliver;
         let item = &batch.records[i];
         let topic = deliver.pipeline.docket_topic();
-        let origin = Origin { topic: &topic, partition: item.partition, offset: item.offset, element: 0 };
+        let origin =
+            Origin { topic: &topic, partition: item.partition, offset: item.offset, element: 0 };
         let value = batch.value(item);
         let rejects = deliver.pipeline.rejects_topic();
         let mut kept = cut_to_fit(value.len(), deliver.rejects_limit);
@@ -271,11 +327,13 @@ impl<S: Sink, L: Letters> Sending<S, L> {
             if let Some(status) = status {
                 all = headers::add(all, headers::STATUS, &status.to_string());
             }
-            let record = Outgoing { topic: &rejects, key: None, payload: &letter.value, headers: all };
+            let record =
+                Outgoing { topic: &rejects, key: None, payload: &letter.value, headers: all };
             match self.rejects.write(record).await {
                 Ok(()) => break,
                 Err(error) => {
-                    let too_large = error.rdkafka_error_code() == Some(rdkafka::types::RDKafkaErrorCode::MessageSizeTooLarge);
+                    let too_large = error.rdkafka_error_code()
+                        == Some(rdkafka::types::RDKafkaErrorCode::MessageSizeTooLarge);
                     if too_large {
                         // Less each time, whatever the topic takes.
                         kept = Some(kept.map_or(cut(deliver.rejects_limit), |kept| kept / 2));
@@ -300,14 +358,31 @@ impl<S: Sink, L: Letters> Sending<S, L> {
     /// Waits before sending again: exponential with full jitter, or as long as the server wants.
     async fn pause(&self, retry: &Retry, attempts: u32) {
         let delivery = &self.deliver.delivery;
-        let ceiling = delivery.retry_initial.0.saturating_mul(1 << (attempts - 1).min(16)).min(delivery.retry_max.0);
-        let jittered = ceiling.mul_f64(self.jitter.lock().unwrap_or_else(PoisonError::into_inner).random::<f64>());
-        let wait = retry.after.map_or(jittered, |after| after + jittered.min(Duration::from_secs(1)));
+        let ceiling = delivery
+            .retry_initial
+            .0
+            .saturating_mul(1 << (attempts - 1).min(16))
+            .min(delivery.retry_max.0);
+        let jittered = ceiling
+            .mul_f64(self.jitter.lock().unwrap_or_else(PoisonError::into_inner).random::<f64>());
+        let wait =
+            retry.after.map_or(jittered, |after| after + jittered.min(Duration::from_secs(1)));
         let name = self.deliver.name.as_str();
         self.deliver.meters.failing.with_label_values(&[name, retry.cause.as_str()]).set(1);
         match attempts {
-            1 => tracing::info!(part = name, cause = retry.cause.as_str(), detail = retry.detail, "the sink can't be served; trying again"),
-            2..=5 => tracing::warn!(part = name, cause = retry.cause.as_str(), detail = retry.detail, attempts, "the sink can't be served; trying again"),
+            1 => tracing::info!(
+                part = name,
+                cause = retry.cause.as_str(),
+                detail = retry.detail,
+                "the sink can't be served; trying again"
+            ),
+            2..=5 => tracing::warn!(
+                part = name,
+                cause = retry.cause.as_str(),
+                detail = retry.detail,
+                attempts,
+                "the sink can't be served; trying again"
+            ),
             _ => tracing::error!(
                 part = name,
                 cause = retry.cause.as_str(),
@@ -325,7 +400,11 @@ impl<S: Sink, L: Letters> Sending<S, L> {
         }
         use crate::sink::Cause::*;
         for cause in [Connection, Timeout, Credentials, Throttled, Server, Misconfigured] {
-            self.deliver.meters.failing.with_label_values(&[&self.deliver.name, cause.as_str()]).set(0);
+            self.deliver
+                .meters
+                .failing
+                .with_label_values(&[&self.deliver.name, cause.as_str()])
+                .set(0);
         }
     }
 }

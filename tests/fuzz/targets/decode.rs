@@ -15,9 +15,13 @@ fuzz_target!(|bytes: &[u8]| {
             let mut out = Vec::new();
             let written = write(&event, &[], agent.as_ref(), &rules, &mut out);
             // Not into values: numbers of any size are JSON.
-            serde_json::from_slice::<&serde_json::value::RawValue>(&out).expect("a docket record is JSON");
+            serde_json::from_slice::<&serde_json::value::RawValue>(&out)
+                .expect("a docket record is JSON");
             let record = Record::parse(&out).expect("a docket record reads back");
-            assert_eq!((record.decision_id, record.timestamp, record.verdict), (event.decision_id.clone(), event.timestamp, written.verdict));
+            assert_eq!(
+                (record.decision_id, record.timestamp, record.verdict),
+                (event.decision_id.clone(), event.timestamp, written.verdict)
+            );
         });
     }
 });

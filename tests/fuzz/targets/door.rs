@@ -13,7 +13,8 @@ use docket::door::{status, upload};
 use libfuzzer_sys::fuzz_target;
 use tokio::runtime::{Builder, Runtime};
 
-static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Builder::new_current_thread().enable_time().build().expect("a runtime"));
+static RUNTIME: LazyLock<Runtime> =
+    LazyLock::new(|| Builder::new_current_thread().enable_time().build().expect("a runtime"));
 
 fuzz_target!(|bytes: &[u8]| {
     let bounds = Bounds { wire: 1 << 17, plain: 1 << 20, time: Duration::from_secs(5) };
@@ -30,7 +31,12 @@ fuzz_target!(|bytes: &[u8]| {
             assert!(records.iter().map(|r| r.bytes.len()).sum::<usize>() <= content.text().len());
         }
         for json in [true, false] {
-            let _ = upload::otlp(content.text(), json, &rules, &Limits { decision: 1 << 16, record: 1 << 20 });
+            let _ = upload::otlp(
+                content.text(),
+                json,
+                &rules,
+                &Limits { decision: 1 << 16, record: 1 << 20 },
+            );
         }
         let _ = status::Status::parse(content.text(), "app", "id");
         drop(content);

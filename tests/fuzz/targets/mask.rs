@@ -13,7 +13,11 @@ use libfuzzer_sys::fuzz_target;
 
 static SHIELD: LazyLock<Shield> = LazyLock::new(|| {
     let key = Arc::new(Key::new("k", &"ab".repeat(32)).expect("a key"));
-    let rule = |path: &str, action| Rule { path: Pattern::parse(path).expect("a pattern"), policy: None, action };
+    let rule = |path: &str, action| Rule {
+        path: Pattern::parse(path).expect("a pattern"),
+        policy: None,
+        action,
+    };
     Shield {
         rules: vec![
             rule("/input/**/user", Action::Truncate(3)),
@@ -34,7 +38,10 @@ fuzz_target!(|bytes: &[u8]| {
     let mut hits = Vec::new();
     if let Ok(Protected::Changed(text)) = SHIELD.protect(&event, &mut hits) {
         let changed = Event::parse(text.as_bytes()).expect("what is left is a decision");
-        assert_eq!((changed.decision_id, changed.timestamp, changed.path), (event.decision_id.clone(), event.timestamp, event.path.clone()));
+        assert_eq!(
+            (changed.decision_id, changed.timestamp, changed.path),
+            (event.decision_id.clone(), event.timestamp, event.path.clone())
+        );
     }
     // Planted as a string wherever there is a number.
     let planted = event.raw.replace(":1", &format!(":\"x {SECRET} y\""));
@@ -51,6 +58,7 @@ fuzz_target!(|bytes: &[u8]| {
     {
         let mut node = Node::Raw(event.raw);
         opa::apply(&masks, &mut node);
-        serde_json::from_str::<&serde_json::value::RawValue>(&node.to_text()).expect("what is left is JSON");
+        serde_json::from_str::<&serde_json::value::RawValue>(&node.to_text())
+            .expect("what is left is JSON");
     }
 });
