@@ -16,7 +16,7 @@ use crate::decision::time::nanos;
 use crate::log::past::{Edge, Past};
 use crate::pipeline::Pipeline;
 use crate::pipeline::model::{self, Probe};
-use crate::protect::rules::Redaction;
+use crate::protect::redact::Redaction;
 use crate::stage::rejects::{Letter, without_receipts};
 use crate::verify::look::Look;
 use crate::verify::{Compared, Decision, Found, Hash, Overview, Wanted, compare, overview};

@@ -16,7 +16,7 @@ use super::spikes::Spikes;
 use super::units::{Bytes, Span};
 use super::watched::Watched;
 use crate::decision::formats::Format;
-use crate::protect::rules::Redaction;
+use crate::protect::redact::Redaction;
 
 /// A docket pipeline: from decision logs in Kafka, through the docket topic, to sinks.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
@@ -218,7 +218,7 @@ pub struct VerdictPolicy {
     pub rule: String,
     /// What the files held; a change of theirs is one of the pipeline.
     #[serde(skip)]
-    pub loaded: Vec<crate::rego::Source>,
+    pub loaded: Vec<crate::rego::SourceFile>,
 }
 
 fn verdict_rule() -> String {

@@ -8,16 +8,16 @@
 use std::collections::HashMap;
 
 use super::http::{Client, HttpError};
-use super::source::{self, Source};
 use super::{Outcome, Sink, wire};
 use crate::decision::ids::push_hex;
+use crate::decision::label::{self, LabelSource};
 use crate::decision::record::Record;
 use crate::pipeline::model;
 
 /// The pure part: which labels a stream has.
 #[derive(Debug, Clone)]
 pub struct Encoder {
-    labels: Vec<(String, Source)>,
+    labels: Vec<(String, LabelSource)>,
 }
 
 impl Encoder {
@@ -26,7 +26,7 @@ impl Encoder {
         let labels = config
             .labels
             .iter()
-            .filter_map(|(name, source)| Some((name.clone(), source::label(name, source).ok()?)));
+            .filter_map(|(name, source)| Some((name.clone(), label::label(name, source).ok()?)));
         Encoder { labels: labels.collect() }
     }
 
@@ -185,8 +185,8 @@ impl Sink for Loki {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::decision::docket::{self, Rules};
     use crate::decision::event::Event;
+    use crate::decision::record::{self, Rules};
 
     #[test]
     fn entries_are_grouped_by_stream_and_carry_what_is_looked_up() {
@@ -195,7 +195,7 @@ mod tests {
                 r#"{{"decision_id":"d-{app}","labels":{{"app":"{app}\"\n"}},"path":"p/allow","result":{result},"timestamp":"2026-11-24T12:48:50.000000007Z"}}"#
             );
             let mut out = Vec::new();
-            docket::write(&Event::parse(doc.as_bytes()).unwrap(), &[], None, &Rules::default(), &mut out);
+            record::write(&Event::parse(doc.as_bytes()).unwrap(), &[], None, &Rules::default(), &mut out);
             out
         });
         let records: Vec<Record> = docs.iter().map(|d| Record::parse(d).unwrap()).collect();
@@ -203,7 +203,7 @@ mod tests {
         let encoder = Encoder {
             labels: labels
                 .iter()
-                .map(|(n, s)| (n.to_string(), source::label(n, s).unwrap()))
+                .map(|(n, s)| (n.to_string(), label::label(n, s).unwrap()))
                 .collect(),
         };
         let request = PushRequest::decode(&*encoder.push_request(&records)).unwrap();
@@ -232,9 +232,12 @@ mod tests {
 
     #[test]
     fn label_sources_are_checked() {
-        assert_eq!(source::label("region", "label.region"), Ok(Source::OpaLabel("region".into())));
-        assert!(source::label("1st", "service").is_err());
-        assert!(source::label("service", "servce").is_err());
+        assert_eq!(
+            label::label("region", "label.region"),
+            Ok(LabelSource::OpaLabel("region".into()))
+        );
+        assert!(label::label("1st", "service").is_err());
+        assert!(label::label("service", "servce").is_err());
     }
 
     use prost::Message;

@@ -477,7 +477,7 @@ fn days(decisions: &[Decision]) -> Vec<(Nanos, Nanos)> {
 /// Whether a trace holds the span of a decision. Jaeger writes ids in hex, Tempo in base64 or hex.
 async fn has_span(client: &Client, url: &str, decision: &Decision) -> Result<bool, LookError> {
     use base64::Engine;
-    let hex = |bytes: &[u8]| crate::decision::docket::hex(bytes);
+    let hex = |bytes: &[u8]| crate::decision::ids::hex(bytes);
     let trace = hex(&decision.trace_id.to_bytes());
     let (status, text) =
         answer(client, Method::GET, &format!("{url}/api/traces/{trace}"), None).await?;

@@ -175,7 +175,7 @@ impl Process {
                 name: name.to_owned(),
                 sink: Arc::new(SimSink { name: name.to_owned(), manner, world: world.clone() }),
                 delivery: model.delivery().clone(),
-                redaction: docket::protect::rules::Redaction::default(),
+                redaction: docket::protect::redact::Redaction::default(),
                 concurrency: model.concurrency(),
                 repeat_window: model.repeat_window(),
                 max_age: model.max_age(),
