@@ -151,6 +151,7 @@ async fn keeper() -> (String, Arc<Mutex<Vec<u8>>>) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_canary_comes_out() {
+    let _servers = super::together().await;
     init();
     let place = Place::new("canary");
     let name = place.name.clone();

@@ -11,6 +11,7 @@ use super::{address, count, init};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_under_load_every_decision_is_in_the_docket_once() {
+    let _servers = super::together().await;
     init();
     let kafka = address("KAFKA_BOOTSTRAP");
     let place = Place::new("crash");

@@ -69,6 +69,7 @@ fn verified(pipeline: &std::path::Path, more: &[&str]) -> (Value, bool) {
 /// Each time for two seconds, or as many as DOCKET_AWAY says.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_broker_is_restarted_again_and_again_and_a_transaction_times_out_under_load() {
+    let _servers = super::alone().await;
     let away = Duration::from_secs(std::env::var("DOCKET_AWAY").map_or(2, |s| s.parse().unwrap()));
     let kafka = address("KAFKA_BOOTSTRAP");
     let place = Place::new("broker");
@@ -118,6 +119,7 @@ sinks:
 /// By default two minutes; DOCKET_OUTAGE=600 makes it ten.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sink_is_away_for_long_and_memory_stays_within_the_budget() {
+    let _servers = super::together().await;
     let kafka = address("KAFKA_BOOTSTRAP");
     let outage =
         Duration::from_secs(std::env::var("DOCKET_OUTAGE").map_or(60, |s| s.parse().unwrap()));
@@ -190,6 +192,7 @@ sinks:
 /// OpenSearch refuses documents for a mapping; the mapping is repaired, the rejects sent round again.
 #[tokio::test(flavor = "multi_thread")]
 async fn rejects_are_shown_repaired_and_replayed() {
+    let _servers = super::together().await;
     let kafka = address("KAFKA_BOOTSTRAP");
     let place = Place::new("replay");
     let name = place.name.clone();
@@ -288,6 +291,7 @@ sinks:
 
 #[tokio::test(flavor = "multi_thread")]
 async fn verify_finds_exactly_what_was_damaged() {
+    let _servers = super::together().await;
     let kafka = address("KAFKA_BOOTSTRAP");
     let place = Place::new("verify");
     let name = place.name.clone();
@@ -442,6 +446,7 @@ fn fields(mut bytes: &[u8]) -> Vec<(u32, &[u8])> {
 /// A changed file is taken up without a gap; a broken one is refused with its errors.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_changed_pipeline_file_is_taken_up_while_it_runs() {
+    let _servers = super::together().await;
     let kafka = address("KAFKA_BOOTSTRAP");
     let place = Place::new("reload");
     let name = place.name.clone();
@@ -505,6 +510,7 @@ sinks:
 /// Intake in one process, each sink in another: together they do what one does.
 #[tokio::test(flavor = "multi_thread")]
 async fn parts_run_in_processes_of_their_own_and_repeats_are_sent_once() {
+    let _servers = super::together().await;
     let kafka = address("KAFKA_BOOTSTRAP");
     let place = Place::new("roles");
     let name = place.name.clone();
@@ -563,6 +569,7 @@ sinks:
 /// A real OPA is asked, and its decisions are followed to every sink.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_probe_follows_real_decisions_to_every_sink() {
+    let _servers = super::together().await;
     let kafka = address("KAFKA_BOOTSTRAP");
     let place = Place::new("probe");
     let name = place.name.clone();

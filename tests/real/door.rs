@@ -61,6 +61,7 @@ async fn upload(client: &reqwest::Client, url: &str, decisions: &[String]) -> Re
 /// What OPA decided, it keeps until Kafka has it: through the door, TLS and SASL, and a minute without Kafka.
 #[tokio::test(flavor = "multi_thread")]
 async fn opa_to_backends_through_the_door_with_kafka_away_for_a_minute() {
+    let _servers = super::alone().await;
     let place = Place::new("door");
     let name = place.name.clone();
     let rest = format!(
@@ -198,6 +199,7 @@ sinks:
 /// Killed with SIGKILL in the middle of uploads, again and again: what it said 200 to is in Kafka.
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_doors_have_what_they_acknowledged() {
+    let _servers = super::together().await;
     let place = Place::new("door-kill");
     let pipeline = pipeline(&place, 4, "door: {listen: \"127.0.0.1:0\"}\n").await;
     let acknowledged = Arc::new(Mutex::new(HashSet::new()));
@@ -262,6 +264,7 @@ fn resident(pid: u32) -> usize {
 /// Clients that never finish, and bodies that never end: memory stays bounded, and others are served.
 #[tokio::test(flavor = "multi_thread")]
 async fn slow_clients_and_bombs_harm_nobody_else() {
+    let _servers = super::alone().await;
     let place = Place::new("door-slow");
     let pipeline = pipeline(
         &place,
@@ -369,6 +372,7 @@ async fn slow_clients_and_bombs_harm_nobody_else() {
 /// Who may come in, what is refused and why, and what becomes of it.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_door_says_what_is_wrong() {
+    let _servers = super::together().await;
     let place = Place::new("door-says");
     let text = format!(
         "door:
@@ -574,6 +578,7 @@ fn renew(place: &Place) {
 /// What reads at once is closed for a client that waits too long.
 #[tokio::test(flavor = "multi_thread")]
 async fn headers_have_their_time() {
+    let _servers = super::together().await;
     let place = Place::new("door-headers");
     let pipeline =
         pipeline(&place, 4, "door: {listen: \"127.0.0.1:0\", limits: {headers: 1s}}\n").await;
@@ -593,6 +598,7 @@ async fn headers_have_their_time() {
 /// A changed pipeline file that begins to protect: from then on what the door rejects is without its content.
 #[tokio::test(flavor = "multi_thread")]
 async fn protecting_begins_while_the_door_is_open() {
+    let _servers = super::together().await;
     let place = Place::new("door-protect");
     let pipeline = pipeline(&place, 4, "door: {listen: \"127.0.0.1:0\"}\n").await;
     let running = Running::start_with(&place, &pipeline, &["--only", "door"]);

@@ -7,6 +7,7 @@ mod support;
 use std::path::PathBuf;
 
 use support::{Place, create_topic, docket};
+use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 mod acls;
 mod bad_input;
@@ -23,6 +24,24 @@ mod push;
 mod samples;
 mod spikes;
 mod tls;
+
+/// Tests run beside each other, but not beside one that stops servers, or that measures what they would disturb.
+static SERVERS: RwLock<()> = RwLock::const_new(());
+
+async fn together() -> RwLockReadGuard<'static, ()> {
+    SERVERS.read().await
+}
+
+async fn alone() -> RwLockWriteGuard<'static, ()> {
+    SERVERS.write().await
+}
+
+/// Has Prometheus scrape an admin port, as long as there is one.
+fn scrape(name: &str, admin: &str) {
+    let targets = PathBuf::from(address("PROMETHEUS_TARGETS_FILE"));
+    let targets = targets.with_file_name(format!("targets-{name}.json"));
+    std::fs::write(targets, serde_json::json!([{ "targets": [admin] }]).to_string()).unwrap();
+}
 
 /// Runs deploy/local/up or down.
 fn local(script: &str, args: &[&str]) {

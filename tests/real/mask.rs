@@ -31,6 +31,7 @@ fn touched(event: &Value) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn masks_as_opa_does() {
+    let _servers = super::together().await;
     init();
     let place = Place::new("mask");
     let cases: Vec<Value> = serde_json::from_str(&read("cases.json")).unwrap();

@@ -135,6 +135,7 @@ fn caller_span(trace: &str, span: &str) -> Vec<u8> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn caller_opa_and_decision_are_one_tree() {
+    let _servers = super::together().await;
     init();
     let kafka = address("KAFKA_BOOTSTRAP");
     let place = Place::new("opa");

@@ -62,6 +62,7 @@ fn verdict_of(sample: &Value) -> &'static str {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_sample_is_in_every_backend_exactly_once() {
+    let _servers = super::together().await;
     init();
     let kafka = address("KAFKA_BOOTSTRAP");
     let place = Place::new("samples");
@@ -190,11 +191,7 @@ sinks:
     }
 
     // Prometheus scrapes counts that add up.
-    std::fs::write(
-        address("PROMETHEUS_TARGETS_FILE"),
-        json!([{ "targets": [running.admin] }]).to_string(),
-    )
-    .unwrap();
+    super::scrape(&name, &running.admin);
     let prometheus = address("PROMETHEUS_URL");
     for verdict in ["allow", "deny", "undefined"] {
         until("Prometheus has the counts", 30, async || {

@@ -31,6 +31,7 @@ async fn listener() -> (String, Arc<Mutex<Vec<(Instant, Value)>>>) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_attack_is_told_and_its_end() {
+    let _servers = super::together().await;
     let kafka = address("KAFKA_BOOTSTRAP");
     let (webhook, got) = listener().await;
     let place = Place::new("spikes");
@@ -109,11 +110,7 @@ spikes:
         })
     };
     let running = Running::start(&place, &path);
-    std::fs::write(
-        address("PROMETHEUS_TARGETS_FILE"),
-        json!([{ "targets": [running.admin] }]).to_string(),
-    )
-    .unwrap();
+    super::scrape(&name, &running.admin);
     running.until("it looks for spikes", 30, |m| m.sum("docket_spikes_leader", &[]) == 1).await;
 
     let findings = |state: &str| -> Vec<(Instant, Value)> {

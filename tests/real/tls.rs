@@ -53,6 +53,7 @@ async fn in_front_of(server: &str, mutual: bool) -> u16 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_sink_and_port_with_certificates_both_ways() {
+    let _servers = super::together().await;
     init();
     let place = Place::new("tls");
     let name = place.name.clone();
@@ -197,6 +198,7 @@ async fn issuer() -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn kafka_lets_in_by_every_mechanism_and_is_verified() {
+    let _servers = super::together().await;
     init();
     let kafka = address("KAFKA_BOOTSTRAP");
     let ca = certificate("ca.pem");
@@ -260,6 +262,7 @@ async fn kafka_lets_in_by_every_mechanism_and_is_verified() {
 /// The admin port with TLS, as Prometheus scrapes it.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_admin_port_has_tls() {
+    let _servers = super::together().await;
     init();
     let place = Place::new("tls-admin");
     let kafka = address("KAFKA_BOOTSTRAP");
