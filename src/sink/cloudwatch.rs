@@ -3,22 +3,22 @@
 //!
 //! Its limits are kept before sending: 1,048,576 bytes a request with 26 bytes an event, 10,000 events,
 //! 24 hours, in the order of time. What the service rejects in an answer of 200 (`rejectedLogEventsInfo`)
-//! is refused record by record. Credentials and region come from the AWS defaults chain; SigV4 by aws-sigv4.
+//! is refused record by record. Credentials and region are `aws`'s; SigV4 is reqsign's.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use aws_credential_types::Credentials;
-use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
-use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings};
+use axum::http;
 use bytes::Bytes;
+use reqsign_aws_v4::{Credential, RequestSigner};
+use reqsign_core::time::Timestamp;
+use reqsign_core::{Context, SignRequest, SigningCredential};
 use serde_json::{Value, json};
 use tokio::sync::{Mutex, OnceCell};
 
 use super::http::{Client, HttpError};
-use super::{Cause, One, Outcome, Refusal, Retry, Sink};
-use crate::clock::now;
+use super::{Cause, One, Outcome, Refusal, Retry, Sink, aws};
 use crate::decision::json::{one_line, push_string};
 use crate::decision::label::{self, LabelSource};
 use crate::decision::record::Record;
@@ -192,13 +192,13 @@ pub struct Api {
     client: Client,
     config: model::Cloudwatch,
     resolved: OnceCell<Resolved>,
-    credentials: Mutex<Option<Credentials>>,
+    credentials: Mutex<Option<Credential>>,
 }
 
 struct Resolved {
-    region: String,
     endpoint: String,
-    provider: SharedCredentialsProvider,
+    signer: RequestSigner,
+    source: aws::Source,
 }
 
 fn retry(cause: Cause, detail: impl Into<String>) -> Outcome {
@@ -219,27 +219,15 @@ impl Api {
     /// Region and source of credentials: asked for once they are needed, since an instance's metadata may be slow to come up.
     async fn resolved(&self) -> Result<&Resolved, Outcome> {
         let resolve = async || {
-            let provider = aws_smithy_http_client::tls::Provider::Rustls(
-                aws_smithy_http_client::tls::rustls_provider::CryptoMode::Ring,
-            );
-            let http = aws_smithy_http_client::Builder::new().tls_provider(provider).build_https();
-            let mut loader =
-                aws_config::defaults(aws_config::BehaviorVersion::latest()).http_client(http);
-            if let Some(profile) = &self.config.profile {
-                loader = loader.profile_name(profile);
-            }
-            if let Some(region) = &self.config.region {
-                loader = loader.region(aws_config::Region::new(region.clone()));
-            }
-            let config = loader.load().await;
-            let Some(region) = config.region().map(ToString::to_string) else {
+            let (profile, region) = (self.config.profile.as_deref(), self.config.region.as_deref());
+            let source = aws::Source::load(profile, region)
+                .await
+                .map_err(|e| retry(Cause::Misconfigured, format!("AWS configuration: {e}")))?;
+            let Some(region) = &source.region else {
                 return Err(retry(
                     Cause::Misconfigured,
                     "no region is known; set region in the pipeline file, or AWS_REGION",
                 ));
-            };
-            let Some(provider) = config.credentials_provider() else {
-                return Err(retry(Cause::Credentials, "no source of AWS credentials is known"));
             };
             let suffix = if region.starts_with("cn-") { ".cn" } else { "" };
             let endpoint = self
@@ -249,28 +237,24 @@ impl Api {
                 .unwrap_or_else(|| format!("https://logs.{region}.amazonaws.com{suffix}"));
             Ok(Resolved {
                 endpoint: format!("{}/", endpoint.trim_end_matches('/')),
-                region,
-                provider,
+                signer: RequestSigner::new("logs", region),
+                source,
             })
         };
         self.resolved.get_or_try_init(resolve).await
     }
 
-    async fn credentials(&self, resolved: &Resolved) -> Result<Credentials, Outcome> {
+    async fn credentials(&self, resolved: &Resolved) -> Result<Credential, Outcome> {
         let mut kept = self.credentials.lock().await;
-        let soon =
-            SystemTime::UNIX_EPOCH + Duration::from_nanos(now() as u64) + Duration::from_secs(300);
-        if let Some(credentials) =
-            kept.as_ref().filter(|c| c.expiry().is_none_or(|expiry| expiry > soon))
-        {
+        let soon = Timestamp::now() + Duration::from_secs(300);
+        if let Some(credentials) = kept.as_ref().filter(|c| c.is_valid_at(soon)) {
             return Ok(credentials.clone());
         }
-        // The error tells which sources were tried, and no secret.
-        let got = resolved.provider.provide_credentials().await.map_err(|error| {
-            let source =
-                std::error::Error::source(&error).map_or_else(String::new, |e| format!(": {e}"));
-            retry(Cause::Credentials, format!("no AWS credentials: {error}{source}"))
-        })?;
+        // The error tells which source failed, and no secret.
+        let got =
+            resolved.source.credentials().await.map_err(|error| {
+                retry(Cause::Credentials, format!("no AWS credentials: {error}"))
+            })?;
         Ok(kept.insert(got).clone())
     }
 
@@ -278,35 +262,22 @@ impl Api {
     pub async fn call(&self, operation: &str, body: Bytes) -> Result<Value, Outcome> {
         let resolved = self.resolved().await?;
         let credentials = self.credentials(resolved).await?;
-        let target = format!("Logs_20140328.{operation}");
-        let headers =
-            [("content-type", "application/x-amz-json-1.1"), ("x-amz-target", target.as_str())];
         let wrong = |error: &dyn std::fmt::Display| {
             retry(Cause::Misconfigured, format!("the request can't be signed: {error}"))
         };
-        let identity = credentials.into();
-        let params = aws_sigv4::sign::v4::SigningParams::builder()
-            .identity(&identity)
-            .region(&resolved.region)
-            .name("logs")
-            .time(SystemTime::UNIX_EPOCH + Duration::from_nanos(now() as u64))
-            .settings(SigningSettings::default())
-            .build()
+        let (mut head, ()) = http::Request::post(&resolved.endpoint)
+            .header("content-type", "application/x-amz-json-1.1")
+            .header("x-amz-target", format!("Logs_20140328.{operation}"))
+            .header("x-amz-content-sha256", reqsign_core::hash::hex_sha256(&body))
+            .body(())
             .map_err(|e| wrong(&e))?
-            .into();
-        let signable = SignableRequest::new(
-            "POST",
-            &resolved.endpoint,
-            headers.iter().copied(),
-            SignableBody::Bytes(&body),
-        )
-        .map_err(|e| wrong(&e))?;
-        let (signed, _) =
-            aws_sigv4::http_request::sign(signable, &params).map_err(|e| wrong(&e))?.into_parts();
-        let mut request = self.client.request(reqwest::Method::POST, &resolved.endpoint);
-        for (name, value) in headers.into_iter().chain(signed.headers()) {
-            request = request.header(name, value);
-        }
+            .into_parts();
+        resolved
+            .signer
+            .sign_request(&Context::new(), &mut head, Some(&credentials), None)
+            .await
+            .map_err(|e| wrong(&e))?;
+        let request = self.client.request(head.method, &resolved.endpoint).headers(head.headers);
         let (status, after, answer) = self.client.send(request.body(body)).await?;
         if status.is_success() {
             return Ok(serde_json::from_slice(&answer).unwrap_or(Value::Null));

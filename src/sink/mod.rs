@@ -1,6 +1,7 @@
 //! Where decisions go. A sink is a pure encoder and a client that sends what was encoded and says what
 //! became of each record. Batching, retries, bisection, dead letters and offsets are `stage::deliver`'s.
 
+mod aws;
 pub mod cloudwatch;
 pub mod elasticsearch;
 pub mod file;
