@@ -13,9 +13,10 @@ use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
 use prost::Message;
 use serde_json::{Value, json};
 
+use super::logs::{self, LogStore};
 use super::opa::Opa;
 use super::support::{Metrics, Place, Running, generated, read_all, until};
-use super::{Stopped, address, certificate, documents, loki_lines, pipeline, tls_client};
+use super::{Stopped, address, certificate, documents, pipeline, tls_client};
 
 const TOKEN: &str = "correct-horse-battery-staple";
 
@@ -62,6 +63,7 @@ async fn upload(client: &reqwest::Client, url: &str, decisions: &[String]) -> Re
 #[tokio::test(flavor = "multi_thread")]
 async fn opa_to_backends_through_the_door_with_kafka_away_for_a_minute() {
     let _servers = super::alone().await;
+    let stores = LogStore::all().await;
     let place = Place::new("door");
     let name = place.name.clone();
     let rest = format!(
@@ -79,14 +81,13 @@ door:
   tls: {{cert_file: \"{}\", key_file: \"{}\"}}
   tokens: {{opa: {token}}}
 sinks:
-  loki: {{type: loki, url: \"{}\", labels: {{service: service, verdict: verdict, run: =$NAME}}}}
-  search: {{type: elasticsearch, url: \"{}\", index: $NAME}}
+{}  search: {{type: elasticsearch, url: \"{}\", index: $NAME}}
   file: {{type: file, path: \"$DIR/out.ndjson\"}}
 ",
         address("KAFKA_SASL_SSL_BOOTSTRAP"),
         certificate("server.pem"),
         certificate("server.key"),
-        address("LOKI_URL"),
+        logs::sinks(&stores, "labels: {service: service, verdict: verdict, run: =$NAME}"),
         address("OPENSEARCH_URL"),
         ca = certificate("ca.pem"),
         password = place.secret("password", "recorder-password"),
@@ -150,7 +151,9 @@ sinks:
     assert_eq!(asked.len(), total);
     running
         .until("all are delivered", 120, |m| {
-            ["loki", "search", "file"].iter().all(|s| m.delivered(s) >= total as u64)
+            ["victorialogs", "loki", "search", "file"]
+                .iter()
+                .all(|s| m.delivered(s) >= total as u64)
         })
         .await;
     let found: HashSet<String> = documents(&name)
@@ -159,17 +162,11 @@ sinks:
         .map(|d| d["decision_id"].as_str().unwrap().to_owned())
         .collect();
     assert_eq!(found, asked, "OpenSearch");
-    // Loki answers with 4 MB at most.
-    let mut lines = HashSet::new();
-    for begins in ["[0-3]", "[4-7]", "[89ab]", "[c-f]"] {
-        lines.extend(
-            loki_lines(&format!("{{run=\"{name}\"}} |~ `\"decision_id\":\"{begins}`"))
-                .await
-                .iter()
-                .map(|line| id(line)),
-        );
+    for store in &stores {
+        let lines = store.lines(&format!("{{run=\"{name}\"}}")).await;
+        let ids: HashSet<String> = lines.iter().map(|line| id(line)).collect();
+        assert_eq!(ids, asked, "{}", store.name());
     }
-    assert_eq!(lines, asked, "Loki");
 
     // What OPA says of itself.
     let metrics = running

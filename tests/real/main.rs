@@ -18,6 +18,7 @@ mod dashboards;
 mod delivery;
 mod door;
 mod faults;
+mod logs;
 mod mask;
 mod opa;
 mod push;
@@ -162,29 +163,4 @@ async fn count(index: &str, query: serde_json::Value) -> u64 {
     post(&format!("{base}/{index}/_count"), serde_json::json!({ "query": query })).await["count"]
         .as_u64()
         .unwrap()
-}
-
-/// Every line that Loki has for a selector.
-async fn loki_lines(selector: &str) -> Vec<String> {
-    // Loki does not ask its ingesters for what is older than some hours; flushed chunks it finds.
-    reqwest::Client::new().post(format!("{}/flush", address("LOKI_URL"))).send().await.unwrap();
-    let mut url =
-        reqwest::Url::parse(&format!("{}/loki/api/v1/query_range", address("LOKI_URL"))).unwrap();
-    let start = std::time::SystemTime::now() - std::time::Duration::from_secs(20 * 86_400);
-    let nanos = |t: std::time::SystemTime| {
-        t.duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos().to_string()
-    };
-    let end = nanos(std::time::SystemTime::now() + std::time::Duration::from_secs(60));
-    url.query_pairs_mut()
-        .append_pair("query", selector)
-        .append_pair("limit", "100000")
-        .append_pair("start", &nanos(start))
-        .append_pair("end", &end);
-    let found = get(url.as_str()).await;
-    let streams = found["data"]["result"].as_array().unwrap();
-    streams
-        .iter()
-        .flat_map(|s| s["values"].as_array().unwrap())
-        .map(|v| v[1].as_str().unwrap().to_owned())
-        .collect()
 }
