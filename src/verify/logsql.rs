@@ -114,3 +114,68 @@ async fn stretch(
 fn shown(text: &[u8]) -> String {
     String::from_utf8_lossy(text).trim().chars().take(300).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::http::{StatusCode, Uri};
+    use std::collections::BTreeMap;
+    use std::sync::{Arc, Mutex};
+
+    /// Has one line a second for ten seconds, in a stream that two selectors find, and gives up in the middle of an answer of more than
+    /// three; `asked` are the seconds that it was asked for.
+    async fn server(asked: Arc<Mutex<Vec<i64>>>) -> String {
+        let answer = move |uri: Uri| {
+            let url = reqwest::Url::parse(&format!("http://x{uri}")).unwrap();
+            let query = url.query_pairs().next().unwrap().1.into_owned();
+            if query.starts_with("{wrong") {
+                return std::future::ready((StatusCode::BAD_REQUEST, "cannot parse".to_owned()));
+            }
+            let range = query.split_once("_time:[").unwrap().1.split_once(')').unwrap().0;
+            let (from, until) = range.split_once(", ").unwrap();
+            let (from, until) = (time::parse(from).unwrap(), time::parse(until).unwrap());
+            asked.lock().unwrap().push((until - from) / SECOND);
+            let row = |i: i64| {
+                let line = format!("{{\\\"decision_id\\\":\\\"d{i}\\\"}}");
+                format!("{{\"_msg\":\"{line}\",\"_stream_id\":\"s\"}}\n")
+            };
+            let mut rows: Vec<String> =
+                (0..10).filter(|i| (from..until).contains(&(i * SECOND))).map(row).collect();
+            if rows.len() > 3 {
+                rows.truncate(2);
+                rows.push("cannot execute query: timeout\n".to_owned());
+            }
+            std::future::ready((StatusCode::OK, rows.concat()))
+        };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let router = axum::Router::new().fallback(axum::routing::post(answer));
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        url
+    }
+
+    #[tokio::test]
+    async fn what_is_too_much_is_asked_for_in_halves_and_each_line_counts_once() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let asked: Arc<Mutex<Vec<i64>>> = Arc::default();
+        let url = server(asked.clone()).await;
+        let timeout = Duration::from_secs(5);
+        let client = Client::new(&Default::default(), None, &BTreeMap::new(), timeout).unwrap();
+        let streams = ["{a=\"b\"}", "{a=\"b\", c=\"d\"}"].map(str::to_owned).into();
+        let found =
+            lines(&client, &url, &streams, &[(0, 8 * SECOND), (8 * SECOND, 9 * SECOND)], &|_| {})
+                .await
+                .unwrap();
+        let mut ids: Vec<(&str, usize)> =
+            found.iter().map(|(id, hashes)| (id.as_str(), hashes.len())).collect();
+        ids.sort_unstable();
+        let wanted: Vec<String> = (0..9).map(|i| format!("d{i}")).collect();
+        assert_eq!(ids, wanted.iter().map(|id| (id.as_str(), 1)).collect::<Vec<_>>());
+        assert_eq!(asked.lock().unwrap()[..8], [8, 4, 2, 2, 4, 2, 2, 1]);
+
+        let wrong = ["{wrong".to_owned()].into();
+        let error = lines(&client, &url, &wrong, &[(0, SECOND)], &|_| {}).await.unwrap_err();
+        let told = error.to_string();
+        assert!(told.contains("400") && told.contains("cannot parse"), "{told}");
+    }
+}

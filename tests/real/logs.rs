@@ -25,18 +25,22 @@ impl LogStore {
         LogStore { kind: Kind::VictoriaLogs, url: address("VICTORIALOGS_URL") }
     }
 
-    /// A real Loki, or none, and the test says so.
+    fn installed() -> Option<LogStore> {
+        std::env::var("LOKI_URL").ok().map(|url| LogStore { kind: Kind::Loki, url })
+    }
+
+    /// A real Loki, for what no other shows; or none, and the test says that it skips this.
     pub fn loki() -> Option<LogStore> {
-        let url = std::env::var("LOKI_URL").ok();
-        if url.is_none() {
+        let loki = LogStore::installed();
+        if loki.is_none() {
             println!("skipped: no loki");
         }
-        url.map(|url| LogStore { kind: Kind::Loki, url })
+        loki
     }
 
     /// Those that run as servers of their own and can be stopped.
     pub fn servers() -> Vec<LogStore> {
-        [LogStore::victorialogs()].into_iter().chain(LogStore::loki()).collect()
+        [LogStore::victorialogs()].into_iter().chain(LogStore::installed()).collect()
     }
 
     /// VictoriaLogs, and Loki or its double.
