@@ -92,7 +92,7 @@ fn protect(bencher: Bencher<'_, '_>, protection: &Protection) {
     let events: Vec<Event<'_>> =
         samples.iter().map(|s| Event::parse(s.as_bytes()).unwrap()).collect();
     bencher.counter(ItemsCount::new(events.len())).bench_local(|| {
-        events.iter().for_each(|e| _ = black_box(protection.protect(e, &mut Vec::new())))
+        events.iter().for_each(|e| _ = black_box(protection.protect(e, &mut Vec::new())));
     });
 }
 
@@ -167,7 +167,7 @@ fn protect_detectors_found(bencher: Bencher<'_, '_>) {
         samples.iter().filter_map(|s| Event::parse(s.as_bytes()).ok()).collect();
     assert!(events.len() * 10 > samples.len() * 8);
     bencher.counter(ItemsCount::new(events.len())).bench_local(|| {
-        events.iter().for_each(|e| _ = black_box(protection.protect(e, &mut Vec::new())))
+        events.iter().for_each(|e| _ = black_box(protection.protect(e, &mut Vec::new())));
     });
 }
 

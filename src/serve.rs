@@ -90,7 +90,7 @@ impl Certificates {
                     }
                     // Half written, perhaps.
                     Err(error) => {
-                        tracing::warn!(%error, "the changed certificate can't be used; the old one stays in force")
+                        tracing::warn!(%error, "the changed certificate can't be used; the old one stays in force");
                     }
                 }
             }

@@ -117,7 +117,7 @@ fn check(part: &Part, of: &[&Value], seconds: f64) {
     let sum: u64 = times.iter().sum();
     let busy = part.busy.unwrap();
     let near = |a: f64, b: f64, within: f64| {
-        assert!((a / b - 1.0).abs() <= within, "{a} is not {b}: {part:?}")
+        assert!((a / b - 1.0).abs() <= within, "{a} is not {b}: {part:?}");
     };
     near(busy.mean_cores, sum as f64 / 1e9 / seconds, 1e-9);
     near(busy.mean_ns, sum as f64 / times.len() as f64, 1e-9);

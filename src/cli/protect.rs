@@ -78,7 +78,7 @@ pub fn run(args: &Args) -> CommandResult {
             match result {
                 Ok(Protected::AsItWas) => {}
                 Ok(Protected::Changed(after)) if !args.count => {
-                    anstream::print!("{}", difference(event.raw, &after))
+                    anstream::print!("{}", difference(event.raw, &after));
                 }
                 Ok(Protected::Changed(_)) => {}
                 Ok(Protected::Dropped) => dropped += 1,

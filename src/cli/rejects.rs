@@ -113,7 +113,7 @@ fn as_json(letter: &Letter) -> serde_json::Value {
         Ok(text) => object["value"] = text.into(),
         Err(_) => {
             object["value_base64"] =
-                base64::engine::general_purpose::STANDARD.encode(&letter.value).into()
+                base64::engine::general_purpose::STANDARD.encode(&letter.value).into();
         }
     }
     object

@@ -240,14 +240,14 @@ async fn rejects(args: &Args, parts: &Parts) -> CommandResult {
         let to = args.to.as_deref().unwrap_or(sink).to_owned();
         match pipeline.file.sinks.get(&to) {
             _ if Record::parse(&letter.value).is_err() => {
-                *left.entry("that are no docket records".into()).or_default() += 1
+                *left.entry("that are no docket records".into()).or_default() += 1;
             }
             None => {
                 *left
                     .entry(format!(
                         "of {to}, which is no sink of this pipeline (--to names another)"
                     ))
-                    .or_default() += 1
+                    .or_default() += 1;
             }
             Some(_) => to_sinks.entry(to).or_default().push(letter),
         }

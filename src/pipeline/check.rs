@@ -104,7 +104,7 @@ impl<'s> Checker<'s, '_> {
                     ));
                 }
                 (None, rest) => {
-                    self.member(key, child, rest.unwrap_or(&Value::Bool(true)), &mut out)
+                    self.member(key, child, rest.unwrap_or(&Value::Bool(true)), &mut out);
                 }
             }
         }

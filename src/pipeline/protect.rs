@@ -204,7 +204,7 @@ impl Protect {
         let mut protection = Protection::default();
         if let Some(opa) = &mut self.opa {
             let mut wrong = |path: &[&str], message: String| {
-                problem(&[&["protect", "opa"], path].concat(), message)
+                problem(&[&["protect", "opa"], path].concat(), message);
             };
             if let Some((policies, data)) = read_all(folder, &opa.policies, &opa.data, &mut wrong) {
                 match Policy::new(
@@ -312,7 +312,7 @@ pub fn read_all(
         for (i, path) in paths.iter().enumerate() {
             match std::fs::read_to_string(folder.join(path)) {
                 Ok(text) => sources.iter_mut().for_each(|all| {
-                    all.push(SourceFile { name: path.display().to_string(), text: text.clone() })
+                    all.push(SourceFile { name: path.display().to_string(), text: text.clone() });
                 }),
                 Err(e) => {
                     problem(

@@ -474,7 +474,7 @@ impl Sink for Cloudwatch {
                 // The request as a whole; if it is all there is, it is halved.
                 Err(outcome) if body.puts.len() == 1 && body.refused.is_empty() => return outcome,
                 Err(Outcome::Refused(refusal)) if put.records.len() == 1 => {
-                    each[put.records[0]] = One::Refused(refusal)
+                    each[put.records[0]] = One::Refused(refusal);
                 }
                 Err(_) => {
                     // Sent again by itself, it will be.

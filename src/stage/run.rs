@@ -477,7 +477,7 @@ impl Parts {
                     self.spikes()?;
                 }
                 gone if !self.pipeline.file.sinks.contains_key(gone) => {
-                    self.process.health.remove(&format!("{}/{gone}", self.pipeline.name()))
+                    self.process.health.remove(&format!("{}/{gone}", self.pipeline.name()));
                 }
                 name => self.start_sink(name)?,
             }

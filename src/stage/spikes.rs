@@ -156,13 +156,11 @@ impl Spikes {
         past.watch(&mut |seen| {
             match seen {
                 Seen::Message(message) => {
-                    watch.message(message.partition(), message.payload().unwrap_or_default())
+                    watch.message(message.partition(), message.payload().unwrap_or_default());
                 }
                 Seen::End(partition) => {
-                    drop(watch.clocks.insert(
-                        partition,
-                        Clock { latest: Nanos::MIN, ended: true, reached: true },
-                    ))
+                    let clock = Clock { latest: Nanos::MIN, ended: true, reached: true };
+                    watch.clocks.insert(partition, clock);
                 }
                 Seen::Nothing => {}
             }

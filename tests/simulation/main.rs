@@ -379,10 +379,10 @@ fn check(world: &Shared, input: &Input) {
             match (copies.is_empty(), refused) {
                 (true, false) => wrong.push(format!("{sink} has no {id}, nor have rejects")),
                 (_, true) if !poison => {
-                    wrong.push(format!("{id} was rejected for {sink} without a cause"))
+                    wrong.push(format!("{id} was rejected for {sink} without a cause"));
                 }
                 (false, _) if poison && sink == "once" && input.old.contains(id) => {
-                    wrong.push(format!("{id} is too old for {sink} and was sent"))
+                    wrong.push(format!("{id} is too old for {sink} and was sent"));
                 }
                 _ => {}
             }

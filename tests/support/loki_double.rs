@@ -538,7 +538,7 @@ fn string(text: &str) -> Option<(String, &str)> {
 }
 
 fn fits(operator: &str, pattern: &str, value: &str) -> bool {
-    let whole = || regex::Regex::new(&format!("^(?s:{pattern})$")).unwrap().is_match(value);
+    let whole = || regex_lite::Regex::new(&format!("^(?s:{pattern})$")).unwrap().is_match(value);
     match operator {
         "=" => value == pattern,
         "!=" => value != pattern,
@@ -551,7 +551,7 @@ fn fits(operator: &str, pattern: &str, value: &str) -> bool {
 struct Query {
     matchers: Vec<Matcher>,
     contains: Vec<String>,
-    patterns: Vec<regex::Regex>,
+    patterns: Vec<regex_lite::Regex>,
     filters: Vec<Matcher>,
 }
 
@@ -566,7 +566,7 @@ impl Query {
                 rest = after.trim();
             } else if let Some(after) = rest.strip_prefix("|~") {
                 let (value, after) = string(after.trim_start())?;
-                patterns.push(regex::Regex::new(&value).ok()?);
+                patterns.push(regex_lite::Regex::new(&value).ok()?);
                 rest = after.trim();
             } else {
                 let (one, after) = matcher(rest.strip_prefix('|')?.trim_start())?;

@@ -139,7 +139,7 @@ impl<'a> Event<'a> {
                 Field::DecisionId => decision_id = json::as_str(raw),
                 Field::Timestamp => timestamp = json::as_str(raw),
                 Field::Path => {
-                    event.path = json::as_str(raw).map(without_slash).unwrap_or_default()
+                    event.path = json::as_str(raw).map(without_slash).unwrap_or_default();
                 }
                 Field::TraceId => event.trace_id = json::as_str(raw),
                 Field::SpanId => event.span_id = json::as_str(raw),

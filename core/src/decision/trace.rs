@@ -105,7 +105,7 @@ pub fn find(event: &Event<'_>, record_headers: &[(&str, &[u8])], rules: &Rules) 
                     .and_then(|rc| json::get(json::get(rc, "http")?, "headers"));
                 if let Some(headers) = headers {
                     in_headers(&json_headers(headers), &mut found.malformed, &mut |c| {
-                        all.push((c, *source))
+                        all.push((c, *source));
                     });
                 }
             }
@@ -117,7 +117,7 @@ pub fn find(event: &Event<'_>, record_headers: &[(&str, &[u8])], rules: &Rules) 
                         .and_then(|input| pointer.find(input));
                     if let Some(headers) = found_at {
                         in_headers(&json_headers(headers), &mut found.malformed, &mut |c| {
-                            all.push((c, *source))
+                            all.push((c, *source));
                         });
                     }
                     if all.len() > before {

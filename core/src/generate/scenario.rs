@@ -366,21 +366,21 @@ impl Day {
             let rolled = self.now >= self.from + 8 * opa as i64;
             match self.scenario {
                 Scenario::BadBundle if rolled && self.active() => {
-                    (deny, revision) = (0.55 + 0.4 * self.strength, 1)
+                    (deny, revision) = (0.55 + 0.4 * self.strength, 1);
                 }
                 Scenario::PermissiveBundle if rolled && self.active() => {
-                    (deny, revision) = (0.0, 1)
+                    (deny, revision) = (0.0, 1);
                 }
                 Scenario::BadBundle | Scenario::PermissiveBundle if !self.active() => revision = 2,
                 Scenario::ExpiredCredential
                     if self.active() && who == USERS + self.the_client() =>
                 {
-                    deny = 1.0
+                    deny = 1.0;
                 }
                 Scenario::SlowLeak if self.active() && what == 0 => deny = deny.max(progress),
                 Scenario::Launch if self.active() => deny *= 1.0 + 0.3 * self.strength,
                 Scenario::MissingData if self.active() && opa == 0 => {
-                    verdict = Some(Verdict::Undefined)
+                    verdict = Some(Verdict::Undefined);
                 }
                 _ => {}
             }

@@ -39,7 +39,7 @@ pub fn of<'m>(family: &'m MetricFamily, exemplars: &Exemplars) -> Vec<Sample<'m>
         let plain = |suffix, value, exemplar| Sample { suffix, metric, le: None, value, exemplar };
         match family.get_field_type() {
             MetricType::COUNTER => {
-                all.push(plain("_total", metric.get_counter().get_value(), exemplar(None)))
+                all.push(plain("_total", metric.get_counter().get_value(), exemplar(None)));
             }
             MetricType::HISTOGRAM => {
                 for (bound, count, exemplar) in buckets(metric, family.name(), exemplars) {

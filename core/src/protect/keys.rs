@@ -156,7 +156,7 @@ impl Opener<'_> {
         }
         match node.open() {
             Node::Object(_) | Node::Array(_) => {
-                each(node, at, &mut |child, at| self.look(child, at))
+                each(node, at, &mut |child, at| self.look(child, at));
             }
             other => {
                 let text = other.to_text();

@@ -124,7 +124,12 @@ impl Opener<'_> {
             return match otlp::protobuf(value) {
                 Ok(request) => otlp::open(self, request, found),
                 Err(e) => {
-                    reject(value, Reason::BadOtlp, &format!("not an OTLP logs request: {e}"), found)
+                    reject(
+                        value,
+                        Reason::BadOtlp,
+                        &format!("not an OTLP logs request: {e}"),
+                        found,
+                    );
                 }
             };
         }

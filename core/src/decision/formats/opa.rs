@@ -142,7 +142,7 @@ pub(super) fn object(
         Kind::Otlp => match otlp::json(text) {
             Ok(request) => otlp::open(open, request, found),
             Err(e) => {
-                reject(text, Reason::BadOtlp, &format!("not an OTLP logs request: {e}"), found)
+                reject(text, Reason::BadOtlp, &format!("not an OTLP logs request: {e}"), found);
             }
         },
         Kind::Envelope(line) => agent::open(open, &members, line, agent, found),

@@ -40,7 +40,7 @@ pub(super) fn open(
                 match record.body.and_then(|body| body.value) {
                     None => reject(b"", Reason::Empty, "an OTLP log record without a body", found),
                     Some(Any::StringValue(text)) => {
-                        open.bytes(text.as_bytes(), Some(&agent), found)
+                        open.bytes(text.as_bytes(), Some(&agent), found);
                     }
                     Some(Any::BytesValue(bytes)) => open.bytes(&bytes, Some(&agent), found),
                     Some(other) => {

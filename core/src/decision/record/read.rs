@@ -111,11 +111,11 @@ impl<'a> Record<'a> {
                 "policy" => record.policy = text().unwrap_or_default(),
                 "trace_id" => {
                     record.trace_id =
-                        text().and_then(|t| ids::trace_id(&t)).unwrap_or(TraceId::INVALID)
+                        text().and_then(|t| ids::trace_id(&t)).unwrap_or(TraceId::INVALID);
                 }
                 "span_id" => {
                     record.span_id =
-                        text().and_then(|t| ids::span_id(&t)).unwrap_or(SpanId::INVALID)
+                        text().and_then(|t| ids::span_id(&t)).unwrap_or(SpanId::INVALID);
                 }
                 "parent_span_id" => record.parent_span_id = text().and_then(|t| ids::span_id(&t)),
                 "trace_from" => record.trace_from = text().unwrap_or_default(),
