@@ -7,19 +7,20 @@ use std::sync::Arc;
 
 use divan::counter::{BytesCount, ItemsCount};
 use divan::{Bencher, black_box};
-use docket::decision::docket::{Rules, write};
 use docket::decision::event::Event;
 use docket::decision::formats::{self, Format, Limits};
 use docket::decision::record::Record;
+use docket::decision::record::{Rules, write};
 use docket::decision::{json, trace, verdict};
 use docket::pipeline::model;
-use docket::protect::Shield;
-use docket::protect::detect::{self, Act, Detect};
+use docket::protect::Protection;
+use docket::protect::detect::{Act, Detect};
+use docket::protect::detector;
+use docket::protect::keys::Key;
 use docket::protect::rego::Policy;
 use docket::protect::rules::{Action, Pattern, Rule};
-use docket::protect::seal::Key;
-use docket::rego::Source;
-use docket::sink::{elasticsearch, http, loki, metrics, otlp};
+use docket::rego::SourceFile;
+use docket::sink::{elasticsearch, loki, metrics, otlp};
 use prost::Message;
 
 fn main() {
@@ -86,22 +87,23 @@ fn json_serde_value(bencher: Bencher<'_, '_>) {
 }
 
 /// What taking out what must not spread costs a decision.
-fn protect(bencher: Bencher<'_, '_>, shield: &Shield) {
+fn protect(bencher: Bencher<'_, '_>, protection: &Protection) {
     let samples = samples();
     let events: Vec<Event<'_>> =
         samples.iter().map(|s| Event::parse(s.as_bytes()).unwrap()).collect();
     bencher.counter(ItemsCount::new(events.len())).bench_local(|| {
-        events.iter().for_each(|e| _ = black_box(shield.protect(e, &mut Vec::new())))
+        events.iter().for_each(|e| _ = black_box(protection.protect(e, &mut Vec::new())))
     });
 }
 
-fn mask(text: &str) -> Shield {
-    let source = Source { name: "mask.rego".into(), text: format!("package system.log\n{text}") };
-    Shield {
+fn mask(text: &str) -> Protection {
+    let source =
+        SourceFile { name: "mask.rego".into(), text: format!("package system.log\n{text}") };
+    Protection {
         policy: Some(
             Policy::new(&[source], &[], "data.system.log.mask", "data.system.log.drop").unwrap(),
         ),
-        ..Shield::default()
+        ..Protection::default()
     }
 }
 
@@ -132,9 +134,9 @@ fn protect_rules(bencher: Bencher<'_, '_>) {
     };
     protect(
         bencher,
-        &Shield {
+        &Protection {
             rules: vec![rule("/input/user"), rule("/input/**/password")],
-            ..Shield::default()
+            ..Protection::default()
         },
     );
 }
@@ -144,9 +146,9 @@ fn protect_rules(bencher: Bencher<'_, '_>) {
 fn protect_detectors_nothing_found(bencher: Bencher<'_, '_>) {
     protect(
         bencher,
-        &Shield {
-            detect: Some(Detect::new(detect::ALL.map(|_| Some(Act::Erase)))),
-            ..Shield::default()
+        &Protection {
+            detect: Some(Detect::new(detector::ALL.map(|_| Some(Act::Erase)))),
+            ..Protection::default()
         },
     );
 }
@@ -154,9 +156,9 @@ fn protect_detectors_nothing_found(bencher: Bencher<'_, '_>) {
 /// and on decisions that all hold a token and a password.
 #[divan::bench]
 fn protect_detectors_found(bencher: Bencher<'_, '_>) {
-    let shield = Shield {
-        detect: Some(Detect::new(detect::ALL.map(|_| Some(Act::Erase)))),
-        ..Shield::default()
+    let protection = Protection {
+        detect: Some(Detect::new(detector::ALL.map(|_| Some(Act::Erase)))),
+        ..Protection::default()
     };
     let planted = r#""input":{"headers":{"authorization":"Bearer 2YotnFZFEjr1zCsicMWpAA"},"password":"hunter2","note":"mail bob@example.com","#;
     let samples: Vec<String> =
@@ -165,7 +167,7 @@ fn protect_detectors_found(bencher: Bencher<'_, '_>) {
         samples.iter().filter_map(|s| Event::parse(s.as_bytes()).ok()).collect();
     assert!(events.len() * 10 > samples.len() * 8);
     bencher.counter(ItemsCount::new(events.len())).bench_local(|| {
-        events.iter().for_each(|e| _ = black_box(shield.protect(e, &mut Vec::new())))
+        events.iter().for_each(|e| _ = black_box(protection.protect(e, &mut Vec::new())))
     });
 }
 
@@ -180,7 +182,10 @@ fn protect_encrypt(bencher: Bencher<'_, '_>) {
     };
     protect(
         bencher,
-        &Shield { rules: vec![rule("/input/user"), rule("/input/method")], ..Shield::default() },
+        &Protection {
+            rules: vec![rule("/input/user"), rule("/input/method")],
+            ..Protection::default()
+        },
     );
 }
 
@@ -251,7 +256,7 @@ fn encode_elasticsearch(bencher: Bencher<'_, '_>) {
 
 #[divan::bench]
 fn encode_elasticsearch_gzip(bencher: Bencher<'_, '_>) {
-    batch(bencher, |records| http::gzip(&elasticsearch::bulk(records)));
+    batch(bencher, |records| docket::gzip::gzip(&elasticsearch::bulk(records)));
 }
 
 #[divan::bench]

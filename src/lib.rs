@@ -20,23 +20,19 @@
 //! - [`cli`]: the commands.
 
 pub mod admin;
-pub mod capacity;
 pub mod cli;
 pub mod clock;
-pub mod decision;
 pub mod door;
-pub mod generate;
-pub mod heavy;
 pub mod log;
-pub mod metrics;
 pub mod notify;
 pub mod pipeline;
-pub mod protect;
 pub mod push;
-pub mod rego;
 pub mod serve;
 pub mod sink;
-pub mod spike;
 pub mod stage;
 pub mod telemetry;
 pub mod verify;
+
+pub use docket_core::{
+    capacity, decision, generate, gzip, metrics, protect, rego, spike, topk, transform,
+};

@@ -251,7 +251,7 @@ impl Pusher {
                     now,
                 );
                 vec![if o.compression == HttpCompression::Gzip {
-                    http::gzip(&plain).into()
+                    crate::gzip::gzip(&plain).into()
                 } else {
                     plain.into()
                 }]

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use docket::capacity::count::Counter;
 use docket::capacity::{Asked, Part, Read, Review, believed, report, review, table};
-use docket::decision::docket::{Rules, write};
 use docket::decision::event::Event;
 use docket::decision::record::Record;
+use docket::decision::record::{Rules, write};
 use docket::decision::time;
 use docket::generate::scenario::{Day, Scenario};
 use serde_json::Value;

@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
 
 use super::CommandResult;
-use crate::protect::seal::{self, Key};
+use crate::protect::keys::{self, Key};
 
 /// Open what action: encrypt sealed in docket records, one record a line. Nothing is connected to.
 #[derive(clap::Args)]
@@ -39,13 +39,13 @@ pub fn run(args: &Args) -> CommandResult {
     let (mut opened, mut left) = (0, 0);
     for (number, line) in BufReader::new(super::input(&args.records)?).lines().enumerate() {
         let line = line?;
-        if !seal::may_hold(&line) {
+        if !keys::may_hold(&line) {
             writeln!(out, "{line}")?;
             continue;
         }
         crate::decision::json::check(line.as_bytes())
             .map_err(|e| format!("line {}: {e}", number + 1))?;
-        let (record, n, not) = seal::open_all(&line, &keys);
+        let (record, n, not) = keys::open_all(&line, &keys);
         opened += n;
         left += not.len();
         for (place, why) in not {

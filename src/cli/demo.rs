@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::tail::{printable, style};
 use super::{CommandResult, feed};
-use crate::decision::docket::hex;
+use crate::decision::ids::hex;
 use crate::decision::json;
 use crate::decision::record::Record;
 use crate::decision::time;

@@ -31,7 +31,7 @@ pub struct Args {
 
 pub fn run(args: &Args) -> CommandResult {
     let pipeline = super::load(&args.file)?;
-    let Some(shield) = &pipeline.rules.shield else {
+    let Some(protection) = &pipeline.rules.protection else {
         return Err(format!("{} has no protect section", args.file.display()).into());
     };
     let bytes = super::feed::read(&args.decisions)?;
@@ -46,8 +46,8 @@ pub fn run(args: &Args) -> CommandResult {
             let mut told = Vec::new();
             let began = Instant::now();
             let mut hits = Vec::new();
-            let result =
-                shield.explain(&event, &mut hits, &mut |by, done| told.push((by, done.clone())));
+            let result = protection
+                .explain(&event, &mut hits, &mut |by, done| told.push((by, done.clone())));
             took += began.elapsed();
             for hit in hits {
                 *counts

@@ -35,7 +35,7 @@ use crate::telemetry::Health;
   docket replay pipelines/opa.yaml --past --sink loki --from 2h --send
 
 Rejects that were sent are not shown again; --again takes them, too. What is refused again becomes a new reject. A sink gets its past beside
-its consumer group, whose offsets stay as they are; Loki and Elasticsearch keep one of several, other sinks would hold decisions twice.")]
+its consumer group, whose offsets stay as they are; Loki itself and Elasticsearch keep one of several, other sinks would hold decisions twice.")]
 pub struct Args {
     #[arg(value_name = "PIPELINE")]
     file: PathBuf,

@@ -12,11 +12,11 @@ use serde_json::json;
 use super::CommandResult;
 use crate::decision::record::Record;
 use crate::decision::time::{self, Nanos};
+use crate::generate::quality::{self, Score};
 use crate::generate::scenario::Scenario;
 use crate::log::past::{Edge, Past};
 use crate::pipeline::spikes::Spikes;
-use crate::spike::detector::Config;
-use crate::spike::quality::{self, Score};
+use crate::spike::config::Config;
 use crate::spike::reorder::Reorder;
 use crate::spike::{Change, Detector, Finding, Observation};
 

@@ -114,7 +114,7 @@ fn show(
 }
 
 fn wanted(args: &Args, policy: Option<&GlobMatcher>, record: &Record<'_>) -> bool {
-    let trace = || crate::decision::docket::hex(&record.trace_id.to_bytes());
+    let trace = || crate::decision::ids::hex(&record.trace_id.to_bytes());
     (args.verdict.is_empty() || args.verdict.contains(&record.verdict))
         && policy.is_none_or(|glob| glob.is_match(&*record.policy))
         && args.service.as_ref().is_none_or(|service| *service == record.service)
@@ -145,7 +145,7 @@ fn line(record: &Record<'_>) -> String {
         json::elements(record.reasons).filter_map(json::as_str).map(|r| printable(&r)).collect();
     let reasons =
         if reasons.is_empty() { String::new() } else { format!("  {}", reasons.join("; ")) };
-    let trace = crate::decision::docket::hex(&record.trace_id.to_bytes());
+    let trace = crate::decision::ids::hex(&record.trace_id.to_bytes());
     format!(
         "{dim}{}{dim:#} {style}{:9}{style:#} {} {}{duration}{reasons} {dim}trace={trace} decision={}{dim:#}",
         time::format(record.timestamp),

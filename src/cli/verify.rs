@@ -16,7 +16,7 @@ use crate::decision::time::nanos;
 use crate::log::past::{Edge, Past};
 use crate::pipeline::Pipeline;
 use crate::pipeline::model::{self, Probe};
-use crate::protect::rules::Redaction;
+use crate::protect::redact::Redaction;
 use crate::stage::rejects::{Letter, without_receipts};
 use crate::verify::look::Look;
 use crate::verify::{Compared, Decision, Found, Hash, Overview, Wanted, compare, overview};
@@ -28,7 +28,7 @@ use crate::verify::{Compared, Decision, Found, Hash, Overview, Wanted, compare, 
   docket verify pipelines/opa.yaml --sink search --json | jq .sinks
   docket verify pipelines/opa.yaml --probe http://127.0.0.1:8181
 
-Elasticsearch is asked by id, Loki and CloudWatch for every line, files are read, the trace backend is asked for a sample (set `query` of the
+Elasticsearch is asked by id, Loki, VictoriaLogs and CloudWatch for every line, files are read, the trace backend is asked for a sample (set `query` of the
 OTLP sink), Prometheus for its counts (set `query` of the metrics sink). --probe asks OPA the questions under `probes` in the pipeline file and
 follows the decisions to every sink.")]
 pub struct Args {

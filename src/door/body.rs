@@ -271,7 +271,7 @@ async fn inflated(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sink::http::gzip;
+    use crate::gzip::gzip;
 
     const BOUNDS: Bounds =
         Bounds { wire: 64 << 10, plain: 1 << 20, time: Duration::from_millis(200) };

@@ -289,7 +289,7 @@ impl At {
         // It has no place in Kafka.
         let origin = Origin { topic: &self.topic, partition: -1, offset: -1, element };
         // What is protected does not get out by the back door.
-        let cut = if self.door.pipeline.rules.shield.is_some() {
+        let cut = if self.door.pipeline.rules.protection.is_some() {
             Some(0)
         } else {
             cut_to_fit(bytes.len(), self.door.rejects_limit)
@@ -374,7 +374,7 @@ async fn logs(
     request: Request,
 ) -> Result<Response, Refused> {
     let (content, _busy) = at.content(&from, request).await?;
-    let records = match upload::decisions(content.text(), &at.door.pipeline.rules.trace) {
+    let records = match upload::decisions(content.text(), &at.door.pipeline.rules.record.trace) {
         Ok(records) => records,
         Err(reject) => return Err(at.malformed(&reject, content.text()).await),
     };
@@ -405,7 +405,7 @@ async fn otlp(
     let records = match upload::otlp(
         content.text(),
         json,
-        &at.door.pipeline.rules.trace,
+        &at.door.pipeline.rules.record.trace,
         &at.door.pipeline.limits,
     ) {
         Ok(records) => records,
@@ -432,7 +432,7 @@ async fn opa_status(
     let wrong = |detail: String| Refused::new(StatusCode::BAD_REQUEST, detail);
     let (read, _busy) = at.read(&from, request).await?;
     let content = read.map_err(|unread| wrong(unread.reject.to_string()))?;
-    let service = &at.door.pipeline.rules.service;
+    let service = &at.door.pipeline.rules.record.service;
     let status =
         status::Status::parse(content.text(), &service.name_label, &service.instance_label)
             .map_err(wrong)?;

@@ -6,9 +6,9 @@ use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::logs::v1::{ResourceLogs, ScopeLogs};
 use prost::Message;
 
-use crate::decision::docket::hex;
 use crate::decision::event::Event;
 use crate::decision::formats::{self, Elements, Format, Limits, Piece};
+use crate::decision::ids::hex;
 use crate::decision::json::{self, JsonError};
 use crate::decision::reject::{Reason, Reject};
 use crate::decision::trace;

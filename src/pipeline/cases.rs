@@ -7,10 +7,10 @@ use similar::{ChangeTag, TextDiff};
 
 use super::Pipeline;
 use super::model::{Case, Expect, Loki, Sink};
-use crate::decision::docket;
-use crate::decision::formats::{self, Format, Piece};
+use crate::decision::formats::Format;
 use crate::decision::record::Record;
 use crate::sink::{elasticsearch, loki};
+use crate::transform::{Product, Source, transform};
 
 /// What became of a case's record.
 #[derive(Debug, Default)]
@@ -30,18 +30,21 @@ pub fn run(pipeline: &Pipeline, case: &Case) -> Result<(), String> {
         case.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
     let mut actual = Actual::default();
     let format = pipeline.file.sources.first().map_or(Format::Auto, |s| s.format);
-    formats::split(&bytes, format, &pipeline.limits, &mut |piece| match piece {
-        Piece::Ignored => actual.ignored += 1,
-        Piece::Reject { reject, .. } => actual.rejected.push(reject.reason.as_str().to_owned()),
-        Piece::Decision { event, agent } => {
-            let mut out = Vec::new();
-            match docket::make(&event, &headers, agent.as_ref(), &pipeline.rules, &mut out) {
-                Ok(Some(_)) => actual.records.push(out),
-                Ok(None) => actual.ignored += 1,
-                Err(reject) => actual.rejected.push(reject.reason.as_str().to_owned()),
+    let source = Source { value: &bytes, headers: &headers, format };
+    transform(
+        source,
+        &pipeline.limits,
+        &pipeline.rules,
+        &mut Vec::new(),
+        &|_| None,
+        &mut |product| match product {
+            Product::Ignored | Product::Dropped => actual.ignored += 1,
+            Product::Docket { bytes, .. } => actual.records.push(bytes.to_vec()),
+            Product::Reject { reject, .. } => {
+                actual.rejected.push(reject.reason.as_str().to_owned());
             }
-        }
-    });
+        },
+    );
     compare(&expected(&case.expect), &seen(pipeline, &case.expect, &actual))
 }
 

@@ -10,14 +10,15 @@ use super::check;
 use super::model::{File, Sink, TraceSource, VerdictPolicy, VerdictRule};
 use super::secrets::{Outside, Real};
 use super::yaml::{self, Node, Place, Problem, Tree};
-use crate::decision::asked;
-use crate::decision::docket::{Rules, Service};
 use crate::decision::formats::Limits;
 use crate::decision::json::Pointer;
+use crate::decision::label;
+use crate::decision::record::{self, Service};
+use crate::decision::request;
 use crate::decision::{trace, verdict};
-use crate::protect::rules::Redaction;
+use crate::protect::record::Rules;
+use crate::protect::redact::Redaction;
 use crate::rego::{self, Policies};
-use crate::sink::source;
 
 /// A pipeline file that is right, with its rules compiled.
 #[derive(Debug, Clone)]
@@ -161,7 +162,7 @@ fn compile(
         |path: &[&str], message: String| problems.push(Problem::new(place(node, path), message));
 
     let folder = path.parent().unwrap_or(Path::new("."));
-    let shield =
+    let protection =
         file.protect.as_mut().map(|protect| Arc::new(protect.compile(folder, &mut problem)));
     let policy = file
         .verdict_policy
@@ -236,13 +237,13 @@ fn compile(
         }
         if let Sink::Loki(loki) = sink {
             for (label, source) in &loki.labels {
-                if let Err(message) = source::label(label, source) {
+                if let Err(message) = label::label(label, source) {
                     problem(&["sinks", name, "labels", label], message);
                 }
             }
         }
         if let Sink::Cloudwatch(config) = sink {
-            if let Err(message) = source::template(&config.stream) {
+            if let Err(message) = label::template(&config.stream) {
                 problem(&["sinks", name, "stream"], message);
             }
             if let Some(days) = config.retention_days.filter(|days| !RETENTIONS.contains(days)) {
@@ -297,7 +298,7 @@ fn compile(
             }
         }
     }
-    let asked = {
+    let request = {
         let mut pointers = |key: &str, given: &Option<Vec<String>>| {
             let given = given.as_ref()?;
             let mut all = Vec::new();
@@ -308,11 +309,11 @@ fn compile(
                         if !pointer
                             .names()
                             .first()
-                            .is_some_and(|name| asked::PARTS.contains(&name.as_str())) =>
+                            .is_some_and(|name| request::PARTS.contains(&name.as_str())) =>
                     {
                         problem(
                             &["request", key, &i.to_string()],
-                            format!("it must begin with one of /{}", asked::PARTS.join(", /")),
+                            format!("it must begin with one of /{}", request::PARTS.join(", /")),
                         );
                     }
                     Some(pointer) => all.push(pointer),
@@ -320,16 +321,15 @@ fn compile(
             }
             Some(all)
         };
-        let request = &file.request;
-        asked::Rules::new([
-            pointers("subject", &request.subject),
-            pointers("action", &request.action),
-            pointers("resource", &request.resource),
+        let given = &file.request;
+        request::Rules::new([
+            pointers("subject", &given.subject),
+            pointers("action", &given.action),
+            pointers("resource", &given.resource),
         ])
     };
-    let rules = Rules {
-        asked,
-        shield,
+    let record = record::Rules {
+        request,
         verdict: verdict::Rules { policy, rules: verdict_rules },
         trace: trace_rules,
         service: Service {
@@ -337,6 +337,7 @@ fn compile(
             instance_label: file.service.instance_label.clone(),
         },
     };
+    let rules = Rules { record, protection };
     (rules, Limits { decision: file.limits.decision_bytes.0, record: file.limits.record_bytes.0 })
 }
 
@@ -400,12 +401,12 @@ fn not_a_pointer(text: &str) -> String {
     format!("{text:?} is not a JSON pointer; it is empty or starts with / (RFC 6901)")
 }
 
-fn trace_source(source: TraceSource) -> trace::Source {
+fn trace_source(source: TraceSource) -> trace::Carrier {
     match source {
-        TraceSource::Decision => trace::Source::Decision,
-        TraceSource::RequestContext => trace::Source::RequestContext,
-        TraceSource::Input => trace::Source::Input,
-        TraceSource::Record => trace::Source::Record,
+        TraceSource::Decision => trace::Carrier::Decision,
+        TraceSource::RequestContext => trace::Carrier::RequestContext,
+        TraceSource::Input => trace::Carrier::Input,
+        TraceSource::Record => trace::Carrier::Record,
     }
 }
 
@@ -445,7 +446,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shield_that_can_not_work_says_why() {
+    fn protection_that_can_not_work_says_why() {
         let text = "name: opa
 kafka: {brokers: localhost:9092}
 sources: [{topic: decisions}]

@@ -16,7 +16,7 @@ use super::spikes::Spikes;
 use super::units::{Bytes, Span};
 use super::watched::Watched;
 use crate::decision::formats::Format;
-use crate::protect::rules::Redaction;
+use crate::protect::redact::Redaction;
 
 /// A docket pipeline: from decision logs in Kafka, through the docket topic, to sinks.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
@@ -218,7 +218,7 @@ pub struct VerdictPolicy {
     pub rule: String,
     /// What the files held; a change of theirs is one of the pipeline.
     #[serde(skip)]
-    pub loaded: Vec<crate::rego::Source>,
+    pub loaded: Vec<crate::rego::SourceFile>,
 }
 
 fn verdict_rule() -> String {
@@ -388,7 +388,7 @@ pub struct Probe {
 pub enum Sink {
     /// OTLP: each decision a span in its request's trace, or a log record, or both.
     Otlp(Otlp),
-    /// Grafana Loki.
+    /// Grafana Loki, or VictoriaLogs, which speaks its push protocol.
     Loki(Loki),
     /// Elasticsearch or OpenSearch.
     Elasticsearch(Elasticsearch),
@@ -451,12 +451,13 @@ impl Sink {
     /// that log after a crash, it takes what stands behind something newer for a repeat and drops it.
     pub fn concurrency(&self) -> usize {
         self.delivery().concurrency.unwrap_or(match self {
-            Sink::Loki(_) => 1,
+            Sink::Loki(s) if s.server == LogServer::Loki => 1,
             _ => 4,
         })
     }
 
-    /// What is older is not sent. Loki refuses after a week unless it is told otherwise, CloudWatch after two weeks.
+    /// What is older is not sent. Loki refuses after a week unless it is told otherwise, CloudWatch after two weeks; VictoriaLogs drops it after a
+    /// week, without a word.
     pub fn max_age(&self) -> Option<std::time::Duration> {
         const DAY: u64 = 86_400;
         let default = match self {
@@ -486,7 +487,7 @@ pub struct Delivery {
     pub batch_bytes: Bytes,
     /// or its first record waits so long.
     pub batch_age: Span,
-    /// Batches in flight at once. 1 for Loki, which may lose lines when it crashes that several requests wrote to one stream at once, 4 for the others unless set.
+    /// Batches in flight at once. 1 for Loki itself, which may lose lines when it crashes that several requests wrote to one stream at once, 4 for the others unless set.
     #[schemars(range(min = 1, max = 64))]
     pub concurrency: Option<usize>,
     /// A request that takes longer is given up and sent again.
@@ -500,7 +501,7 @@ pub struct Delivery {
     /// So many decision ids of each partition are remembered, so that a decision that stands twice in the docket is sent once; 0 for none. 0 for Elasticsearch, which keeps one of several by itself, 10000 for the others unless set.
     #[schemars(range(max = 10000000))]
     pub repeat_window: Option<usize>,
-    /// Older decisions are not sent to this sink. 7d for Loki, which refuses them from there on by default, 14d for CloudWatch.
+    /// Older decisions are not sent to this sink. 7d for Loki and VictoriaLogs, which do not take them from there on by default, 14d for CloudWatch.
     pub max_age: Option<Span>,
     /// Where they go: rejects, or the name of a sink.
     #[serde(default = "rejects")]
@@ -655,10 +656,13 @@ pub enum HttpCompression {
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Loki {
-    /// Address of Loki; /loki/api/v1/push is added.
+    /// Address of the server; /loki/api/v1/push is added, for VictoriaLogs /insert/loki/api/v1/push.
     #[schemars(regex(pattern = r"^https?://.+"))]
     pub url: String,
-    /// X-Scope-OrgID.
+    /// Which server takes the lines. VictoriaLogs is told to keep each as it is, and `docket verify` asks it in LogsQL.
+    #[serde(default)]
+    pub server: LogServer,
+    /// X-Scope-OrgID; for VictoriaLogs <AccountID>:<ProjectID>.
     #[serde(default)]
     pub tenant: Option<String>,
     /// Stream labels and where they come from: service, verdict, engine, policy, instance, label.<OPA label>, or =<fixed text>. Keep them few: each combination is a stream.
@@ -674,6 +678,14 @@ pub struct Loki {
     pub tls: Tls,
     #[serde(default)]
     pub delivery: Delivery,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LogServer {
+    #[default]
+    Loki,
+    Victorialogs,
 }
 
 fn loki_labels() -> BTreeMap<String, String> {

@@ -11,12 +11,13 @@ use serde_json::Value;
 use super::load::glob;
 use super::secrets::Secret;
 use super::units::Bytes;
-use crate::protect::Shield;
-use crate::protect::detect::{self, Act, Detect};
+use crate::protect::Protection;
+use crate::protect::detect::{Act, Detect};
+use crate::protect::detector;
+use crate::protect::keys::Key;
 use crate::protect::rego::Policy;
 use crate::protect::rules::{self, Pattern};
-use crate::protect::seal::Key;
-use crate::rego::{Source, rule_name};
+use crate::rego::{SourceFile, rule_name};
 
 /// What must not spread.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
@@ -114,8 +115,8 @@ impl Default for Detectors {
 }
 
 impl Detectors {
-    /// In the order of `detect::ALL`.
-    fn all(&self) -> [Detected; detect::ALL.len()] {
+    /// In the order of `detector::ALL`.
+    fn all(&self) -> [Detected; detector::ALL.len()] {
         [
             self.named,
             self.authorization,
@@ -152,7 +153,7 @@ pub struct Opa {
     pub drop_decision: String,
     /// What the files held; a change of theirs is one of the pipeline.
     #[serde(skip)]
-    pub loaded: Vec<Source>,
+    pub loaded: Vec<SourceFile>,
 }
 
 fn mask() -> String {
@@ -194,9 +195,13 @@ pub enum Action {
 }
 
 impl Protect {
-    /// Reads what it refers to, and makes the shield. `problem` is told what is wrong, and where.
-    pub fn compile(&mut self, folder: &Path, problem: &mut dyn FnMut(&[&str], String)) -> Shield {
-        let mut shield = Shield::default();
+    /// Reads what it refers to, and makes the protection. `problem` is told what is wrong, and where.
+    pub fn compile(
+        &mut self,
+        folder: &Path,
+        problem: &mut dyn FnMut(&[&str], String),
+    ) -> Protection {
+        let mut protection = Protection::default();
         if let Some(opa) = &mut self.opa {
             let mut wrong = |path: &[&str], message: String| {
                 problem(&[&["protect", "opa"], path].concat(), message)
@@ -208,7 +213,7 @@ impl Protect {
                     &rule_name(&opa.mask_decision),
                     &rule_name(&opa.drop_decision),
                 ) {
-                    Ok(policy) => shield.policy = Some(policy),
+                    Ok(policy) => protection.policy = Some(policy),
                     Err(message) => wrong(&[], message),
                 }
                 opa.loaded = policies.into_iter().chain(data).collect();
@@ -234,7 +239,7 @@ impl Protect {
             Detected::Count => Ok(Some(Act::Count)),
             Detected::Hash => hash_key.clone().map(Act::Hash).map(Some).ok_or(()),
         });
-        for (detector, act) in detect::ALL.into_iter().zip(&acts) {
+        for (detector, act) in detector::ALL.into_iter().zip(&acts) {
             if act.is_err() {
                 problem(
                     &["protect", "detect", detector.name()],
@@ -244,14 +249,15 @@ impl Protect {
         }
         let acts = acts.map(Result::unwrap_or_default);
         if acts.iter().any(Option::is_some) {
-            shield.detect = Some(Detect::new(acts));
+            protection.detect = Some(Detect::new(acts));
         }
         let sizes = [
             ("input", self.sizes.input),
             ("result", self.sizes.result),
             ("nd_builtin_cache", self.sizes.nd_builtin_cache),
         ];
-        shield.sizes = sizes.into_iter().filter_map(|(name, most)| Some((name, most?.0))).collect();
+        protection.sizes =
+            sizes.into_iter().filter_map(|(name, most)| Some((name, most?.0))).collect();
         for (i, rule) in self.rules.iter().enumerate() {
             let i = i.to_string();
             let mut wrong =
@@ -287,10 +293,10 @@ impl Protect {
                 },
             };
             if let (Some(path), Some(policy)) = (path, policy) {
-                shield.rules.push(rules::Rule { path, policy, action });
+                protection.rules.push(rules::Rule { path, policy, action });
             }
         }
-        shield
+        protection
     }
 }
 
@@ -300,13 +306,13 @@ pub fn read_all(
     policies: &[PathBuf],
     data: &[PathBuf],
     problem: &mut dyn FnMut(&[&str], String),
-) -> Option<(Vec<Source>, Vec<Source>)> {
+) -> Option<(Vec<SourceFile>, Vec<SourceFile>)> {
     let mut read = |key: &str, paths: &[PathBuf]| {
         let mut sources = Some(Vec::new());
         for (i, path) in paths.iter().enumerate() {
             match std::fs::read_to_string(folder.join(path)) {
                 Ok(text) => sources.iter_mut().for_each(|all| {
-                    all.push(Source { name: path.display().to_string(), text: text.clone() })
+                    all.push(SourceFile { name: path.display().to_string(), text: text.clone() })
                 }),
                 Err(e) => {
                     problem(

@@ -10,7 +10,7 @@ use super::model::{Auth, Tls};
 use super::secrets::{Called, Secret};
 use super::units::{Daily, Moment, Span};
 use crate::decision::time::{Nanos, nanos};
-use crate::spike::detector::Config;
+use crate::spike::config::Config;
 use crate::spike::{Finding, Kind};
 
 /// Denial spikes and silent failures.

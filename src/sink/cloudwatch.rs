@@ -18,9 +18,9 @@ use serde_json::{Value, json};
 use tokio::sync::{Mutex, OnceCell};
 
 use super::http::{Client, HttpError};
-use super::source::{self, Source};
 use super::{Cause, One, Outcome, Refusal, Retry, Sink, aws};
 use crate::decision::json::{one_line, push_string};
+use crate::decision::label::{self, LabelSource};
 use crate::decision::record::Record;
 use crate::pipeline::model;
 
@@ -33,7 +33,7 @@ const SPAN_MS: i64 = 24 * 3600 * 1000;
 
 /// The pure part: what an event holds, and which stream gets it.
 pub struct Encoder {
-    stream: Vec<Source>,
+    stream: Vec<LabelSource>,
     namespace: Option<String>,
 }
 
@@ -66,7 +66,7 @@ impl Encoder {
     pub fn new(config: &model::Cloudwatch) -> Encoder {
         // The template was checked when the file was loaded.
         Encoder {
-            stream: source::template(&config.stream).unwrap_or_default(),
+            stream: label::template(&config.stream).unwrap_or_default(),
             namespace: config.emf_namespace.clone(),
         }
     }
@@ -502,14 +502,14 @@ impl Sink for Cloudwatch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::decision::docket::{self, Rules};
     use crate::decision::event::Event as Decision;
+    use crate::decision::record::{self, Rules};
 
     fn records(docs: &[String]) -> Vec<Vec<u8>> {
         docs.iter()
             .map(|doc| {
                 let mut raw = Vec::new();
-                docket::write(
+                record::write(
                     &Decision::parse(doc.as_bytes()).unwrap(),
                     &[],
                     None,
@@ -529,10 +529,7 @@ mod tests {
     }
 
     fn encoder(emf: Option<&str>) -> Encoder {
-        Encoder {
-            stream: source::template("{service}").unwrap(),
-            namespace: emf.map(str::to_owned),
-        }
+        Encoder { stream: label::template("{service}").unwrap(), namespace: emf.map(str::to_owned) }
     }
 
     fn encoded(docs: &[String], emf: Option<&str>) -> Body {

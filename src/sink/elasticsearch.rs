@@ -183,7 +183,7 @@ impl Sink for Elasticsearch {
         let plain = bulk(batch);
         let bytes = match self.compression {
             HttpCompression::None => plain.into(),
-            HttpCompression::Gzip => super::http::gzip(&plain).into(),
+            HttpCompression::Gzip => crate::gzip::gzip(&plain).into(),
         };
         Body { bytes, records: batch.len() }
     }
@@ -277,13 +277,13 @@ fn one(item: &ItemResult) -> One {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::decision::docket::{self, Rules};
     use crate::decision::event::Event;
     use crate::decision::json;
+    use crate::decision::record::{self, Rules};
 
     fn documented(doc: &str) -> String {
         let mut raw = Vec::new();
-        docket::write(
+        record::write(
             &Event::parse(doc.as_bytes()).unwrap(),
             &[],
             None,

@@ -226,17 +226,6 @@ pub fn meaning(status: StatusCode, after: Option<Duration>, answer: &[u8]) -> Ou
     Outcome::Retry(Retry { cause, detail: format!("the server answered {status}"), after })
 }
 
-/// Gzip at level 1: at this data's size the CPU matters more than the last bytes.
-pub fn gzip(plain: &[u8]) -> Vec<u8> {
-    use std::io::Write;
-    let mut encoder = flate2::write::GzEncoder::new(
-        Vec::with_capacity(plain.len() / 4),
-        flate2::Compression::fast(),
-    );
-    encoder.write_all(plain).expect("writing to memory does not fail");
-    encoder.finish().expect("writing to memory does not fail")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

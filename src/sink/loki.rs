@@ -1,23 +1,25 @@
-//! Grafana Loki: `POST /loki/api/v1/push`, protobuf (`logproto.PushRequest`) compressed with snappy.
+//! Grafana Loki, or VictoriaLogs, which speaks its protocol: `POST /loki/api/v1/push`, protobuf (`logproto.PushRequest`) compressed with snappy.
 //! <https://grafana.com/docs/loki/latest/reference/loki-http-api/#ingest-logs>
 //!
 //! Few labels, since each combination is a stream; what is looked up goes to structured metadata
 //! (`trace_id`, `span_id`, `decision_id`, `policy`). The line is the docket record. A repeat with the same
-//! time and line is stored once by Loki.
+//! time and line is stored once by Loki, twice by VictoriaLogs.
+//! <https://docs.victoriametrics.com/victorialogs/data-ingestion/promtail/>
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::http::{Client, HttpError};
-use super::source::{self, Source};
 use super::{Outcome, Sink, wire};
 use crate::decision::ids::push_hex;
+use crate::decision::label::{self, LabelSource};
 use crate::decision::record::Record;
-use crate::pipeline::model;
+use crate::pipeline::model::{self, LogServer};
+use crate::pipeline::secrets::Secret;
 
 /// The pure part: which labels a stream has.
 #[derive(Debug, Clone)]
 pub struct Encoder {
-    labels: Vec<(String, Source)>,
+    labels: Vec<(String, LabelSource)>,
 }
 
 impl Encoder {
@@ -26,7 +28,7 @@ impl Encoder {
         let labels = config
             .labels
             .iter()
-            .filter_map(|(name, source)| Some((name.clone(), source::label(name, source).ok()?)));
+            .filter_map(|(name, source)| Some((name.clone(), label::label(name, source).ok()?)));
         Encoder { labels: labels.collect() }
     }
 
@@ -134,6 +136,28 @@ fn entry(record: &Record<'_>, out: &mut Vec<u8>) {
     }
 }
 
+/// What the server is told besides the lines: whose they are, and of VictoriaLogs that it keeps each as it is, in `_msg`. It takes JSON apart
+/// otherwise, and what was altered could no longer be told.
+pub fn headers(config: &model::Loki) -> BTreeMap<String, Secret> {
+    let mut headers = config.headers.clone();
+    let mut add = |name: &str, value: &str| headers.insert(name.to_owned(), Secret::new(value));
+    match (config.server, &config.tenant) {
+        (LogServer::Loki, None) => {}
+        (LogServer::Loki, Some(tenant)) => {
+            add("X-Scope-OrgID", tenant);
+        }
+        (LogServer::Victorialogs, tenant) => {
+            add("VL-Loki-Disable-Message-Parsing", "1");
+            if let Some(tenant) = tenant {
+                let (account, project) = tenant.split_once(':').unwrap_or((tenant, "0"));
+                add("AccountID", account);
+                add("ProjectID", project);
+            }
+        }
+    }
+    headers
+}
+
 pub struct Loki {
     encoder: Encoder,
     client: Client,
@@ -142,19 +166,16 @@ pub struct Loki {
 
 impl Loki {
     pub fn new(config: &model::Loki) -> Result<Loki, HttpError> {
-        let mut headers = config.headers.clone();
-        if let Some(tenant) = &config.tenant {
-            headers.insert(
-                "X-Scope-OrgID".into(),
-                crate::pipeline::secrets::Secret::new(tenant.as_str()),
-            );
-        }
-        let client =
-            Client::new(&config.tls, config.auth.as_ref(), &headers, config.delivery.timeout.0)?;
+        let (auth, timeout) = (config.auth.as_ref(), config.delivery.timeout.0);
+        let client = Client::new(&config.tls, auth, &headers(config), timeout)?;
+        let path = match config.server {
+            LogServer::Loki => "loki/api/v1/push",
+            LogServer::Victorialogs => "insert/loki/api/v1/push",
+        };
         Ok(Loki {
             encoder: Encoder::new(config),
             client,
-            url: format!("{}/loki/api/v1/push", config.url.trim_end_matches('/')),
+            url: format!("{}/{path}", config.url.trim_end_matches('/')),
         })
     }
 }
@@ -185,8 +206,8 @@ impl Sink for Loki {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::decision::docket::{self, Rules};
     use crate::decision::event::Event;
+    use crate::decision::record::{self, Rules};
 
     #[test]
     fn entries_are_grouped_by_stream_and_carry_what_is_looked_up() {
@@ -195,7 +216,7 @@ mod tests {
                 r#"{{"decision_id":"d-{app}","labels":{{"app":"{app}\"\n"}},"path":"p/allow","result":{result},"timestamp":"2026-11-24T12:48:50.000000007Z"}}"#
             );
             let mut out = Vec::new();
-            docket::write(&Event::parse(doc.as_bytes()).unwrap(), &[], None, &Rules::default(), &mut out);
+            record::write(&Event::parse(doc.as_bytes()).unwrap(), &[], None, &Rules::default(), &mut out);
             out
         });
         let records: Vec<Record> = docs.iter().map(|d| Record::parse(d).unwrap()).collect();
@@ -203,7 +224,7 @@ mod tests {
         let encoder = Encoder {
             labels: labels
                 .iter()
-                .map(|(n, s)| (n.to_string(), source::label(n, s).unwrap()))
+                .map(|(n, s)| (n.to_string(), label::label(n, s).unwrap()))
                 .collect(),
         };
         let request = PushRequest::decode(&*encoder.push_request(&records)).unwrap();
@@ -231,10 +252,35 @@ mod tests {
     }
 
     #[test]
+    fn a_server_is_told_the_tenant_in_its_own_way_and_victorialogs_to_keep_lines_whole() {
+        let told = |config: serde_json::Value| {
+            let mut config = config;
+            config["url"] = "http://l".into();
+            let headers = headers(&serde_json::from_value(config).unwrap());
+            headers.iter().map(|(n, v)| format!("{n}={}", v.expose())).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(told(serde_json::json!({})), "");
+        assert_eq!(told(serde_json::json!({ "tenant": "a:b" })), "X-Scope-OrgID=a:b");
+        let whole = "VL-Loki-Disable-Message-Parsing=1";
+        assert_eq!(told(serde_json::json!({ "server": "victorialogs" })), whole);
+        assert_eq!(
+            told(serde_json::json!({ "server": "victorialogs", "tenant": "7:3" })),
+            format!("AccountID=7 ProjectID=3 {whole}")
+        );
+        assert_eq!(
+            told(serde_json::json!({ "server": "victorialogs", "tenant": "7" })),
+            format!("AccountID=7 ProjectID=0 {whole}")
+        );
+    }
+
+    #[test]
     fn label_sources_are_checked() {
-        assert_eq!(source::label("region", "label.region"), Ok(Source::OpaLabel("region".into())));
-        assert!(source::label("1st", "service").is_err());
-        assert!(source::label("service", "servce").is_err());
+        assert_eq!(
+            label::label("region", "label.region"),
+            Ok(LabelSource::OpaLabel("region".into()))
+        );
+        assert!(label::label("1st", "service").is_err());
+        assert!(label::label("service", "servce").is_err());
     }
 
     use prost::Message;

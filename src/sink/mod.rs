@@ -9,7 +9,6 @@ pub mod http;
 pub mod loki;
 pub mod metrics;
 pub mod otlp;
-pub mod source;
 pub mod wire;
 
 use std::future::Future;

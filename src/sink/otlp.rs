@@ -494,7 +494,7 @@ impl Sink for Otlp {
                 && self.compression == HttpCompression::Gzip;
             Request {
                 signal: *signal,
-                bytes: if by_us { http::gzip(&plain).into() } else { plain.into() },
+                bytes: if by_us { crate::gzip::gzip(&plain).into() } else { plain.into() },
                 taken: AtomicBool::new(false),
             }
         };
@@ -560,11 +560,11 @@ impl Decoder for Raw {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::decision::docket::{self, Rules};
+    use crate::decision::record::{self, Rules};
 
     fn with_record(doc: &str, check: impl FnOnce(Record<'_>)) {
         let mut out = Vec::new();
-        docket::write(
+        record::write(
             &crate::decision::event::Event::parse(doc.as_bytes()).unwrap(),
             &[],
             None,

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rdkafka::message::{BorrowedMessage, Message, OwnedHeaders};
 use sha2::{Digest, Sha256};
 
-use crate::decision::docket::hex;
+use crate::decision::ids::hex;
 use crate::decision::reject::Reject;
 use crate::log::headers::{self, Origin};
 

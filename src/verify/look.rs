@@ -6,12 +6,11 @@ use std::time::Duration;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::{Decision, Found, Hash, document_hash, hash};
+use super::{Decision, Found, Hash, document_hash, hash, logsql};
 use crate::decision::json::one_line;
 use crate::decision::record::Record;
 use crate::decision::time::Nanos;
 use crate::pipeline::model::{self, Sink};
-use crate::pipeline::secrets::Secret;
 use crate::sink::cloudwatch::{self, Api};
 use crate::sink::http::Client;
 use crate::sink::loki;
@@ -36,6 +35,7 @@ pub enum Look {
     Loki {
         client: Client,
         url: String,
+        server: model::LogServer,
         encoder: loki::Encoder,
         streams: BTreeSet<String>,
     },
@@ -73,14 +73,12 @@ impl Look {
                 Ok(Look::Elasticsearch { client, url: base(&c.url), index: c.index.clone() })
             }
             Sink::Loki(c) => {
-                let mut headers = c.headers.clone();
-                if let Some(tenant) = &c.tenant {
-                    headers.insert("X-Scope-OrgID".into(), Secret::new(tenant.as_str()));
-                }
+                let headers = loki::headers(c);
                 let client = Client::new(&c.tls, c.auth.as_ref(), &headers, timeout(&c.delivery))?;
                 Ok(Look::Loki {
                     client,
                     url: base(&c.url),
+                    server: c.server,
                     encoder: loki::Encoder::new(c),
                     streams: BTreeSet::new(),
                 })
@@ -163,8 +161,11 @@ impl Look {
             Look::Elasticsearch { client, url, index } => {
                 Ok((elasticsearch_documents(client, url, index, decisions, step).await?, None))
             }
-            Look::Loki { client, url, streams, .. } => {
+            Look::Loki { client, url, server: model::LogServer::Loki, streams, .. } => {
                 Ok((loki_lines(client, url, streams, decisions, step).await?, None))
+            }
+            Look::Loki { client, url, streams, .. } => {
+                Ok((logsql::lines(client, url, streams, &days(decisions), step).await?, None))
             }
             Look::Cloudwatch { api, group, .. } => {
                 Ok((cloudwatch_events(api, group, decisions, step).await?, None))
@@ -253,7 +254,7 @@ fn note(found: &mut Found, line: &[u8]) {
     }
 }
 
-fn with_query(url: &str, pairs: &[(&str, &str)]) -> Result<String, LookError> {
+pub(super) fn with_query(url: &str, pairs: &[(&str, &str)]) -> Result<String, LookError> {
     let mut url = reqwest::Url::parse(url).map_err(|e| LookError::Answer(e.to_string()))?;
     url.query_pairs_mut().extend_pairs(pairs);
     Ok(url.into())
@@ -291,7 +292,7 @@ async fn answer(
     Ok((status, response.text().await.map_err(|e| LookError::Answer(chain(&e.without_url())))?))
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
@@ -477,7 +478,7 @@ fn days(decisions: &[Decision]) -> Vec<(Nanos, Nanos)> {
 /// Whether a trace holds the span of a decision. Jaeger writes ids in hex, Tempo in base64 or hex.
 async fn has_span(client: &Client, url: &str, decision: &Decision) -> Result<bool, LookError> {
     use base64::Engine;
-    let hex = |bytes: &[u8]| crate::decision::docket::hex(bytes);
+    let hex = |bytes: &[u8]| crate::decision::ids::hex(bytes);
     let trace = hex(&decision.trace_id.to_bytes());
     let (status, text) =
         answer(client, Method::GET, &format!("{url}/api/traces/{trace}"), None).await?;

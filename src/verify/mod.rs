@@ -2,6 +2,7 @@
 //! decision id and by a hash of what was sent; and looks at the record itself. `look` asks the sinks,
 //! everything here is pure.
 
+mod logsql;
 pub mod look;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};

@@ -20,6 +20,7 @@ fn kafka_acls(place: &Place) -> std::path::PathBuf {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_least_rights_are_enough() {
+    let _servers = super::together().await;
     let place = Place::new("acls");
     let name = place.name.clone();
     let (kafka, sasl) = (address("KAFKA_BOOTSTRAP"), address("KAFKA_SASL_BOOTSTRAP"));

@@ -28,6 +28,7 @@ fn gzip(text: &str) -> Vec<u8> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bad_input_is_rejected_with_its_bytes_and_reason_and_nothing_else_is_lost() {
+    let _servers = super::together().await;
     init();
     let kafka = address("KAFKA_BOOTSTRAP");
     let place = Place::new("bad");
@@ -156,6 +157,7 @@ sinks:
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_document_that_opensearch_refuses_goes_to_rejects_alone() {
+    let _servers = super::together().await;
     init();
     let kafka = address("KAFKA_BOOTSTRAP");
     let place = Place::new("refused");

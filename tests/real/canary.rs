@@ -9,8 +9,9 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use serde_json::{Value, json};
 
+use super::logs::LogStore;
 use super::support::{Place, Running, create_topic, docket, read_all};
-use super::{address, documents, get, init, loki_lines};
+use super::{address, documents, get, init};
 
 /// Random letters and digits, with at least one digit.
 fn noise(length: usize) -> String {
@@ -151,6 +152,7 @@ async fn keeper() -> (String, Arc<Mutex<Vec<u8>>>) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_canary_comes_out() {
+    let _servers = super::together().await;
     init();
     let place = Place::new("canary");
     let name = place.name.clone();
@@ -177,6 +179,15 @@ async fn no_canary_comes_out() {
         (0..64).map(|_| char::from_digit(rand::random::<u32>() % 16, 16).unwrap()).collect();
     std::fs::write(place.path("encryption.key"), &encryption).unwrap();
     let (cloudwatch, kept) = keeper().await;
+    let stores = LogStore::all().await;
+    let log_sinks: String = stores
+        .iter()
+        .map(|store| {
+            let password = place.secret("config-2", &config[2]);
+            let auth = format!("auth: {{type: basic, username: u, password: {password}}}");
+            store.sink(&store.url, &format!("labels: {{run: =$NAME}}, {auth}"))
+        })
+        .collect();
     let pipeline = place.pipeline(&format!(
         "name: $NAME
 kafka:
@@ -196,8 +207,7 @@ protect:
     - {{path: /input/sealed, action: encrypt}}
     - {{path: \"/input/**/cut\", action: truncate, length: 4}}
 sinks:
-  loki: {{type: loki, url: \"{}\", labels: {{run: =$NAME}}, auth: {{type: basic, username: u, password: {}}}}}
-  search: {{type: elasticsearch, url: \"{}\", index: $NAME, headers: {{x-canary: {}}}}}
+{log_sinks}  search: {{type: elasticsearch, url: \"{}\", index: $NAME, headers: {{x-canary: {}}}}}
   traces: {{type: otlp, endpoint: \"{}\", protocol: http, auth: {{type: bearer, token: {}}}}}
   cloudwatch: {{type: cloudwatch, endpoint: \"{cloudwatch}\", region: us-east-1, group: $NAME}}
   file: {{type: file, path: $DIR/out.ndjson}}
@@ -207,8 +217,6 @@ telemetry: {{push: {{p: {{type: remote_write, url: \"{}/api/v1/write\", interval
         address("KAFKA_SASL_SSL_BOOTSTRAP"),
         address("KAFKA_TLS"),
         place.secret("config-1", &config[1]),
-        address("LOKI_URL"),
-        place.secret("config-2", &config[2]),
         address("OPENSEARCH_URL"),
         config[3],
         address("OTLP_HTTP_URL"),
@@ -310,7 +318,7 @@ telemetry: {{push: {{p: {{type: remote_write, url: \"{}/api/v1/write\", interval
         &[],
         &[("CANARY_PASSWORD", "recorder-password"), ("DOCKET_LOG", "debug,rustls=info")],
     );
-    let sinks = ["loki", "search", "traces", "cloudwatch", "file"];
+    let sinks = ["victorialogs", "loki", "search", "traces", "cloudwatch", "file"];
     let metrics = running
         .until("all are delivered", 90, |m| {
             sinks.iter().all(|s| m.delivered(s) == good as u64)
@@ -344,7 +352,10 @@ telemetry: {{push: {{p: {{type: remote_write, url: \"{}/api/v1/write\", interval
             output(&topic, format!("{:?} {:?}", record.key, record.headers).into_bytes());
         }
     }
-    output("Loki", loki_lines(&format!("{{run=\"{name}\"}}")).await.join("\n").into_bytes());
+    for store in &stores {
+        let lines = store.lines(&format!("{{run=\"{name}\"}}")).await;
+        output(store.name(), lines.join("\n").into_bytes());
+    }
     output("OpenSearch", json!(documents(&name).await).to_string().into_bytes());
     output(
         "Jaeger",
@@ -406,7 +417,7 @@ telemetry: {{push: {{p: {{type: remote_write, url: \"{}/api/v1/write\", interval
     // What was looked through was no empty room.
     let of_sink = |of: &str| outputs.iter().find(|(o, _)| o == of).unwrap().1.as_str();
     assert!(of_sink("Jaeger").matches("[erased:").count() > 20);
-    for of in ["Loki", "OpenSearch", "CloudWatch", "file"] {
+    for of in ["victorialogs", "loki", "OpenSearch", "CloudWatch", "file"] {
         let text = of_sink(of);
         assert!(
             text.matches("[erased:").count() > 100

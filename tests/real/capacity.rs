@@ -39,6 +39,7 @@ fn weeks(count: i64) -> Vec<Value> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_capacity_review_has_the_numbers_of_its_input() {
+    let _servers = super::together().await;
     let place = Place::new("capacity");
     let (kafka, name) = (address("KAFKA_BOOTSTRAP"), place.name.clone());
     let rest = "docket: {partitions: 4}

@@ -6,15 +6,18 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use super::logs::{self, LogStore};
 use super::support::{Place, Running, Source, create_topic, docket, generated, read_all};
 use super::{address, count, init};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_under_load_every_decision_is_in_the_docket_once() {
+    let _servers = super::together().await;
     init();
     let kafka = address("KAFKA_BOOTSTRAP");
     let place = Place::new("crash");
     let name = place.name.clone();
+    let stores = LogStore::all().await;
     // Small transactions, so that a kill hits one.
     let pipeline = place.pipeline(&format!(
         "name: $NAME
@@ -24,11 +27,10 @@ intake: {{transaction_interval: 50ms, transaction_bytes: 200KiB}}
 docket: {{partitions: 4}}
 sinks:
   search: {{type: elasticsearch, url: \"{}\", index: $NAME, delivery: {{batch_records: 500}}}}
-  loki: {{type: loki, url: \"{}\", labels: {{run: \"=$NAME\"}}, delivery: {{batch_records: 500}}}}
-  file: {{type: file, path: \"$DIR/out.ndjson\", delivery: {{batch_records: 500}}}}
+{}  file: {{type: file, path: \"$DIR/out.ndjson\", delivery: {{batch_records: 500}}}}
 ",
         address("OPENSEARCH_URL"),
-        address("LOKI_URL")
+        logs::sinks(&stores, "labels: {run: \"=$NAME\"}, delivery: {batch_records: 500}")
     ));
     create_topic(&kafka, &format!("{name}-source"), 4, &[]).await;
     assert!(docket().arg("setup").arg(&pipeline).status().unwrap().success());
@@ -67,7 +69,7 @@ sinks:
         );
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
-    // The file and Loki get what the killed instances had in flight once more.
+    // The file and the log stores get what the killed instances had in flight once more.
     let out = docket()
         .args(["verify", "--from", "start", "--settle", "90s", "--json"])
         .arg(&pipeline)

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::logs::LogStore;
 use super::{address, get, post};
 use docket::clock;
 
@@ -37,12 +38,9 @@ fn asked(expr: &str, pipeline: &str) -> String {
     expr
 }
 
-async fn series(kind: &str, expr: &str, instant: bool) -> Vec<Value> {
+/// `base` is the server's API.
+async fn series(base: &str, expr: &str, instant: bool) -> Vec<Value> {
     let now = clock::now() / SECOND;
-    let base = match kind {
-        "prometheus" => format!("{}/api/v1", address("PROMETHEUS_URL")),
-        _ => format!("{}/loki/api/v1", address("LOKI_URL")),
-    };
     let mut url =
         reqwest::Url::parse(&format!("{base}/{}", if instant { "query" } else { "query_range" }))
             .unwrap();
@@ -120,6 +118,8 @@ async fn found(target: &Value, index: &str) -> usize {
 pub async fn every_panel_has_data(pipeline: &str) {
     let mut empty = Vec::new();
     let mut panels = 0;
+    let prometheus = format!("{}/api/v1", address("PROMETHEUS_URL"));
+    let loki = LogStore::loki().map(|loki| format!("{}/loki/api/v1", loki.url));
     for (name, dashboard) in dashboards() {
         for panel in dashboard["panels"].as_array().unwrap() {
             for target in panel["targets"].as_array().unwrap() {
@@ -133,14 +133,16 @@ pub async fn every_panel_has_data(pipeline: &str) {
                     continue;
                 }
                 let expr = asked(target["expr"].as_str().unwrap(), pipeline);
+                let base = if kind == "loki" { loki.as_ref() } else { Some(&prometheus) };
+                let Some(base) = base else { continue };
                 panels += 1;
-                if !has_values(&series(kind, &expr, instant).await) {
+                if !has_values(&series(base, &expr, instant).await) {
                     empty.push(format!("{name}: {}: {expr}", panel["title"]));
                 }
             }
         }
         for annotation in dashboard["annotations"]["list"].as_array().unwrap() {
-            series("prometheus", &asked(annotation["expr"].as_str().unwrap(), pipeline), false)
+            series(&prometheus, &asked(annotation["expr"].as_str().unwrap(), pipeline), false)
                 .await;
         }
         for variable in dashboard["templating"]["list"]

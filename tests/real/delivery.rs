@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use super::logs::{self, LogStore};
 use super::support::proxy::{Fault, Proxy};
 use super::support::{Place, Running, Source, create_topic, docket, generated, produce, read_all};
 use super::{Stopped, address, count, init, pipeline, post};
@@ -69,6 +70,7 @@ fn verified(pipeline: &std::path::Path, more: &[&str]) -> (Value, bool) {
 /// Each time for two seconds, or as many as DOCKET_AWAY says.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_broker_is_restarted_again_and_again_and_a_transaction_times_out_under_load() {
+    let _servers = super::alone().await;
     let away = Duration::from_secs(std::env::var("DOCKET_AWAY").map_or(2, |s| s.parse().unwrap()));
     let kafka = address("KAFKA_BOOTSTRAP");
     let place = Place::new("broker");
@@ -118,12 +120,14 @@ sinks:
 /// By default two minutes; DOCKET_OUTAGE=600 makes it ten.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sink_is_away_for_long_and_memory_stays_within_the_budget() {
+    let _servers = super::together().await;
     let kafka = address("KAFKA_BOOTSTRAP");
     let outage =
         Duration::from_secs(std::env::var("DOCKET_OUTAGE").map_or(60, |s| s.parse().unwrap()));
     let place = Place::new("outage");
     let name = place.name.clone();
-    let proxy = Proxy::start(&address("LOKI_URL")).await;
+    let store = LogStore::victorialogs();
+    let proxy = Proxy::start(&store.url).await;
     let budget = 192;
     let pipeline = pipeline(
         &place,
@@ -133,10 +137,12 @@ async fn a_sink_is_away_for_long_and_memory_stays_within_the_budget() {
 memory: {{budget: {budget}MiB}}
 watchdog: {{stalled_after: 20s}}
 sinks:
-  loki: {{type: loki, url: \"{}\", labels: {{service: service, run: \"=$NAME\"}}, delivery: {{retry_max: 5s}}}}
-  search: {{type: elasticsearch, url: \"{}\", index: $NAME}}
+{}  search: {{type: elasticsearch, url: \"{}\", index: $NAME}}
 ",
-            proxy.url,
+            store.sink(
+                &proxy.url,
+                "labels: {service: service, run: \"=$NAME\"}, delivery: {retry_max: 5s}"
+            ),
             address("OPENSEARCH_URL")
         ),
     )
@@ -154,25 +160,29 @@ sinks:
         let metrics = running.metrics().await;
         most = most.max(metrics.sum("process_resident_memory_bytes", &[]));
         behind = behind.max(metrics.sum("docket_lag_records", &["part=\"search\""]));
-        stalled |= metrics.sum("docket_stalled_partitions", &["part=\"loki\""]) > 0;
+        stalled |= metrics.sum("docket_stalled_partitions", &["part=\"victorialogs\""]) > 0;
         not_ready |=
             reqwest::get(format!("http://{}/readyz", running.admin)).await.unwrap().status() == 503;
-        assert_eq!(metrics.delivered("loki"), 0);
+        assert_eq!(metrics.delivered("victorialogs"), 0);
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
     feeding.join().unwrap();
     let metrics = running
         .until("the sink beside it is up to date", 30, |m| m.delivered("search") == total as u64)
         .await;
-    assert_eq!(metrics.sum("docket_sink_failing", &["sink=\"loki\"", "cause=\"server\""]), 1);
+    assert_eq!(
+        metrics.sum("docket_sink_failing", &["sink=\"victorialogs\"", "cause=\"server\""]),
+        1
+    );
     assert!(
         stalled && not_ready,
         "the watchdog said nothing: metric {stalled}, readiness {not_ready}"
     );
     proxy.set(Fault::None);
     let back = Instant::now();
-    let metrics =
-        running.until("the sink caught up", 120, |m| m.delivered("loki") == total as u64).await;
+    let metrics = running
+        .until("the sink caught up", 120, |m| m.delivered("victorialogs") == total as u64)
+        .await;
     let caught_up = back.elapsed();
     most = most.max(metrics.sum("process_resident_memory_bytes", &[]));
     println!(
@@ -190,6 +200,7 @@ sinks:
 /// OpenSearch refuses documents for a mapping; the mapping is repaired, the rejects sent round again.
 #[tokio::test(flavor = "multi_thread")]
 async fn rejects_are_shown_repaired_and_replayed() {
+    let _servers = super::together().await;
     let kafka = address("KAFKA_BOOTSTRAP");
     let place = Place::new("replay");
     let name = place.name.clone();
@@ -201,9 +212,8 @@ async fn rejects_are_shown_repaired_and_replayed() {
             "docket: {{partitions: 2}}
 sinks:
   search: {{type: elasticsearch, url: \"{url}\", index: $NAME}}
-  loki: {{type: loki, url: \"{}\", labels: {{run: \"=$NAME\"}}}}
-",
-            address("LOKI_URL")
+{}",
+            logs::sinks(&LogStore::all().await, "labels: {run: \"=$NAME\"}")
         ),
     )
     .await;
@@ -232,7 +242,10 @@ sinks:
                 && m.sum("docket_rejects_total", &["part=\"search\""]) == 40
         })
         .await;
-    running.until("the other sink has all", 60, |m| m.delivered("loki") == 500).await;
+    let others = ["victorialogs", "loki"];
+    running
+        .until("the other sinks have all", 60, |m| others.iter().all(|s| m.delivered(s) == 500))
+        .await;
 
     let run = |args: &[&str]| {
         let out = docket().args(args).arg(&pipeline).output().unwrap();
@@ -288,12 +301,21 @@ sinks:
 
 #[tokio::test(flavor = "multi_thread")]
 async fn verify_finds_exactly_what_was_damaged() {
+    let _servers = super::together().await;
     let kafka = address("KAFKA_BOOTSTRAP");
     let place = Place::new("verify");
     let name = place.name.clone();
     let url = address("OPENSEARCH_URL");
-    // Lines of Loki can't be altered: those that are missing are dropped on the way, by a proxy of ours.
-    let dropping = dropping_loki(address("LOKI_URL")).await;
+    // Lines of log stores can't be altered: those that are missing are dropped on the way, by a proxy of ours. Each store has a sink
+    // that gets all, and one that does not.
+    let stores = LogStore::all().await;
+    let mut log_sinks = String::new();
+    for store in &stores {
+        let dropping = dropping(store.url.clone()).await;
+        let whole = "labels: {service: service, verdict: verdict, run: \"=$NAME\"}";
+        log_sinks += &store.sink(&store.url, whole).replacen("  ", "  whole-", 1);
+        log_sinks += &store.sink(&dropping, "labels: {service: service, run: \"=$NAME-2\"}");
+    }
     let pipeline = pipeline(
         &place,
         4,
@@ -301,13 +323,10 @@ async fn verify_finds_exactly_what_was_damaged() {
             "docket: {{partitions: 4}}
 sinks:
   search: {{type: elasticsearch, url: \"{url}\", index: $NAME}}
-  whole: {{type: loki, url: \"{}\", labels: {{service: service, verdict: verdict, run: \"=$NAME\"}}}}
-  loki: {{type: loki, url: \"{dropping}\", labels: {{service: service, run: \"=$NAME-2\"}}}}
-  cloudwatch: {{type: cloudwatch, region: eu-central-1, endpoint: \"{}\", group: $NAME}}
+{log_sinks}  cloudwatch: {{type: cloudwatch, region: eu-central-1, endpoint: \"{}\", group: $NAME}}
   traces: {{type: otlp, endpoint: \"{}\", query: \"{}\"}}
   file: {{type: file, path: \"$DIR/out.ndjson\"}}
 ",
-            address("LOKI_URL"),
             address("CLOUDWATCH_URL"),
             address("OTLP_GRPC_URL"),
             address("JAEGER_URL"),
@@ -325,12 +344,23 @@ sinks:
     };
     let vanished: HashSet<String> = decisions[100..105].iter().map(|d| id(d)).collect();
     produce(&kafka, &format!("{name}-source"), &decisions);
-    let sinks = ["search", "whole", "loki", "cloudwatch", "traces", "file"];
+    let sinks = [
+        "search",
+        "whole-victorialogs",
+        "whole-loki",
+        "victorialogs",
+        "loki",
+        "cloudwatch",
+        "traces",
+        "file",
+    ];
     running
         .until("all delivered", 90, |m| sinks.iter().all(|sink| m.delivered(sink) == total as u64))
         .await;
-    let (report, complete) =
-        verified(&pipeline, &["--sink", "search,whole,cloudwatch,traces,file"]);
+    let (report, complete) = verified(
+        &pipeline,
+        &["--sink", "search,whole-victorialogs,whole-loki,cloudwatch,traces,file"],
+    );
     assert!(complete && report["complete"] == true && report["gaps"] == 0, "{report}");
     assert_eq!(report["docket"]["decisions"], total);
 
@@ -356,8 +386,8 @@ sinks:
         post(&format!("{url}/{name}/_doc"), source).await;
     }
     let (report, complete) =
-        verified(&pipeline, &["--settle", "0s", "--sink", "search,loki,whole"]);
-    assert!(!complete && report["gaps"] == 17, "{report}");
+        verified(&pipeline, &["--settle", "0s", "--sink", "search,victorialogs,loki"]);
+    assert!(!complete && report["gaps"] == 22, "{report}");
     let of = |sink: &str, what: &str| -> HashSet<String> {
         let found = report["sinks"].as_array().unwrap().iter().find(|s| s["sink"] == sink).unwrap();
         found[what].as_array().unwrap().iter().map(|id| id.as_str().unwrap().to_owned()).collect()
@@ -366,25 +396,31 @@ sinks:
     assert_eq!(of("search", "missing"), set(&ids[..7]));
     assert_eq!(of("search", "altered"), set(&ids[7..10]));
     assert_eq!(of("search", "repeated"), set(&ids[10..12]));
+    assert_eq!(of("victorialogs", "missing"), vanished);
     assert_eq!(of("loki", "missing"), vanished);
-    assert!(of("whole", "missing").is_empty());
     running.stop();
 }
 
-/// A proxy before Loki that loses the lines which say that they vanish, and answers as if all were well.
-async fn dropping_loki(target: String) -> String {
+/// A proxy before a log store that loses the lines which say that they vanish, and answers as if all were well.
+async fn dropping(target: String) -> String {
     init();
     use axum::body::Bytes;
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let client = reqwest::Client::new();
-    let handler = move |method: axum::http::Method, uri: axum::http::Uri, body: Bytes| {
+    let handler = move |method: axum::http::Method,
+                        uri: axum::http::Uri,
+                        headers: axum::http::HeaderMap,
+                        body: Bytes| {
         let (client, target) = (client.clone(), target.clone());
         async move {
             let path = uri.path_and_query().unwrap().as_str();
             let mut request = client
                 .request(method, format!("{target}{path}"))
                 .header("content-type", "application/x-protobuf");
+            if let Some(whole) = headers.get("vl-loki-disable-message-parsing") {
+                request = request.header("vl-loki-disable-message-parsing", whole);
+            }
             if path.ends_with("/push") {
                 let plain = snap::raw::Decoder::new().decompress_vec(&body).unwrap();
                 let kept = without(&plain);
@@ -442,6 +478,7 @@ fn fields(mut bytes: &[u8]) -> Vec<(u32, &[u8])> {
 /// A changed file is taken up without a gap; a broken one is refused with its errors.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_changed_pipeline_file_is_taken_up_while_it_runs() {
+    let _servers = super::together().await;
     let kafka = address("KAFKA_BOOTSTRAP");
     let place = Place::new("reload");
     let name = place.name.clone();
@@ -505,6 +542,7 @@ sinks:
 /// Intake in one process, each sink in another: together they do what one does.
 #[tokio::test(flavor = "multi_thread")]
 async fn parts_run_in_processes_of_their_own_and_repeats_are_sent_once() {
+    let _servers = super::together().await;
     let kafka = address("KAFKA_BOOTSTRAP");
     let place = Place::new("roles");
     let name = place.name.clone();
@@ -563,6 +601,7 @@ sinks:
 /// A real OPA is asked, and its decisions are followed to every sink.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_probe_follows_real_decisions_to_every_sink() {
+    let _servers = super::together().await;
     let kafka = address("KAFKA_BOOTSTRAP");
     let place = Place::new("probe");
     let name = place.name.clone();
@@ -573,15 +612,14 @@ async fn a_probe_follows_real_decisions_to_every_sink() {
             "docket: {{partitions: 2}}
 sinks:
   search: {{type: elasticsearch, url: \"{}\", index: $NAME}}
-  loki: {{type: loki, url: \"{}\", labels: {{run: \"=$NAME\"}}}}
-  cloudwatch: {{type: cloudwatch, region: eu-central-1, endpoint: \"{}\", group: $NAME}}
+{}  cloudwatch: {{type: cloudwatch, region: eu-central-1, endpoint: \"{}\", group: $NAME}}
   traces: {{type: otlp, endpoint: \"{}\", query: \"{}\"}}
 probes:
   - {{path: http/authz/decision, input: {{method: GET, path: [salary, bob], user: bob}}, expect: allow}}
   - {{path: http/authz/decision, input: {{user: mallory}}, expect: deny}}
 ",
             address("OPENSEARCH_URL"),
-            address("LOKI_URL"),
+            logs::sinks(&LogStore::all().await, "labels: {run: \"=$NAME\"}"),
             address("CLOUDWATCH_URL"),
             address("OTLP_GRPC_URL"),
             address("JAEGER_URL"),
@@ -592,7 +630,7 @@ probes:
     let opa = super::opa::Opa::start(&place, &uploads).await;
     let running = Running::start(&place, &pipeline);
     running
-        .until("it is ready", 30, |m| m.sum("docket_rebalances_total", &["assigned"]) >= 5)
+        .until("it is ready", 30, |m| m.sum("docket_rebalances_total", &["assigned"]) >= 6)
         .await;
     let run = || {
         let out = docket()
@@ -616,7 +654,7 @@ probes:
     assert_eq!(verdicts, ["allow", "deny"]);
     for probe in report["probes"].as_array().unwrap() {
         println!("{} {}: {}", probe["path"], probe["verdict"], probe["seconds"]);
-        for place in ["docket", "search", "loki", "cloudwatch", "traces"] {
+        for place in ["docket", "search", "victorialogs", "loki", "cloudwatch", "traces"] {
             assert!(probe["seconds"][place].as_f64().unwrap() > 0.0, "{probe}");
         }
     }

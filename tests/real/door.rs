@@ -13,9 +13,10 @@ use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
 use prost::Message;
 use serde_json::{Value, json};
 
+use super::logs::{self, LogStore};
 use super::opa::Opa;
 use super::support::{Metrics, Place, Running, generated, read_all, until};
-use super::{Stopped, address, certificate, documents, loki_lines, pipeline, tls_client};
+use super::{Stopped, address, certificate, documents, pipeline, tls_client};
 
 const TOKEN: &str = "correct-horse-battery-staple";
 
@@ -61,6 +62,8 @@ async fn upload(client: &reqwest::Client, url: &str, decisions: &[String]) -> Re
 /// What OPA decided, it keeps until Kafka has it: through the door, TLS and SASL, and a minute without Kafka.
 #[tokio::test(flavor = "multi_thread")]
 async fn opa_to_backends_through_the_door_with_kafka_away_for_a_minute() {
+    let _servers = super::alone().await;
+    let stores = LogStore::all().await;
     let place = Place::new("door");
     let name = place.name.clone();
     let rest = format!(
@@ -78,14 +81,13 @@ door:
   tls: {{cert_file: \"{}\", key_file: \"{}\"}}
   tokens: {{opa: {token}}}
 sinks:
-  loki: {{type: loki, url: \"{}\", labels: {{service: service, verdict: verdict, run: =$NAME}}}}
-  search: {{type: elasticsearch, url: \"{}\", index: $NAME}}
+{}  search: {{type: elasticsearch, url: \"{}\", index: $NAME}}
   file: {{type: file, path: \"$DIR/out.ndjson\"}}
 ",
         address("KAFKA_SASL_SSL_BOOTSTRAP"),
         certificate("server.pem"),
         certificate("server.key"),
-        address("LOKI_URL"),
+        logs::sinks(&stores, "labels: {service: service, verdict: verdict, run: =$NAME}"),
         address("OPENSEARCH_URL"),
         ca = certificate("ca.pem"),
         password = place.secret("password", "recorder-password"),
@@ -149,7 +151,9 @@ sinks:
     assert_eq!(asked.len(), total);
     running
         .until("all are delivered", 120, |m| {
-            ["loki", "search", "file"].iter().all(|s| m.delivered(s) >= total as u64)
+            ["victorialogs", "loki", "search", "file"]
+                .iter()
+                .all(|s| m.delivered(s) >= total as u64)
         })
         .await;
     let found: HashSet<String> = documents(&name)
@@ -158,17 +162,11 @@ sinks:
         .map(|d| d["decision_id"].as_str().unwrap().to_owned())
         .collect();
     assert_eq!(found, asked, "OpenSearch");
-    // Loki answers with 4 MB at most.
-    let mut lines = HashSet::new();
-    for begins in ["[0-3]", "[4-7]", "[89ab]", "[c-f]"] {
-        lines.extend(
-            loki_lines(&format!("{{run=\"{name}\"}} |~ `\"decision_id\":\"{begins}`"))
-                .await
-                .iter()
-                .map(|line| id(line)),
-        );
+    for store in &stores {
+        let lines = store.lines(&format!("{{run=\"{name}\"}}")).await;
+        let ids: HashSet<String> = lines.iter().map(|line| id(line)).collect();
+        assert_eq!(ids, asked, "{}", store.name());
     }
-    assert_eq!(lines, asked, "Loki");
 
     // What OPA says of itself.
     let metrics = running
@@ -198,6 +196,7 @@ sinks:
 /// Killed with SIGKILL in the middle of uploads, again and again: what it said 200 to is in Kafka.
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_doors_have_what_they_acknowledged() {
+    let _servers = super::together().await;
     let place = Place::new("door-kill");
     let pipeline = pipeline(&place, 4, "door: {listen: \"127.0.0.1:0\"}\n").await;
     let acknowledged = Arc::new(Mutex::new(HashSet::new()));
@@ -262,6 +261,7 @@ fn resident(pid: u32) -> usize {
 /// Clients that never finish, and bodies that never end: memory stays bounded, and others are served.
 #[tokio::test(flavor = "multi_thread")]
 async fn slow_clients_and_bombs_harm_nobody_else() {
+    let _servers = super::alone().await;
     let place = Place::new("door-slow");
     let pipeline = pipeline(
         &place,
@@ -369,6 +369,7 @@ async fn slow_clients_and_bombs_harm_nobody_else() {
 /// Who may come in, what is refused and why, and what becomes of it.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_door_says_what_is_wrong() {
+    let _servers = super::together().await;
     let place = Place::new("door-says");
     let text = format!(
         "door:
@@ -574,6 +575,7 @@ fn renew(place: &Place) {
 /// What reads at once is closed for a client that waits too long.
 #[tokio::test(flavor = "multi_thread")]
 async fn headers_have_their_time() {
+    let _servers = super::together().await;
     let place = Place::new("door-headers");
     let pipeline =
         pipeline(&place, 4, "door: {listen: \"127.0.0.1:0\", limits: {headers: 1s}}\n").await;
@@ -593,6 +595,7 @@ async fn headers_have_their_time() {
 /// A changed pipeline file that begins to protect: from then on what the door rejects is without its content.
 #[tokio::test(flavor = "multi_thread")]
 async fn protecting_begins_while_the_door_is_open() {
+    let _servers = super::together().await;
     let place = Place::new("door-protect");
     let pipeline = pipeline(&place, 4, "door: {listen: \"127.0.0.1:0\"}\n").await;
     let running = Running::start_with(&place, &pipeline, &["--only", "door"]);

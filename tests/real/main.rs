@@ -7,6 +7,7 @@ mod support;
 use std::path::PathBuf;
 
 use support::{Place, create_topic, docket};
+use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 mod acls;
 mod bad_input;
@@ -17,12 +18,31 @@ mod dashboards;
 mod delivery;
 mod door;
 mod faults;
+mod logs;
 mod mask;
 mod opa;
 mod push;
 mod samples;
 mod spikes;
 mod tls;
+
+/// Tests run beside each other, but not beside one that stops servers, or that measures what they would disturb.
+static SERVERS: RwLock<()> = RwLock::const_new(());
+
+async fn together() -> RwLockReadGuard<'static, ()> {
+    SERVERS.read().await
+}
+
+async fn alone() -> RwLockWriteGuard<'static, ()> {
+    SERVERS.write().await
+}
+
+/// Has Prometheus scrape an admin port, as long as there is one.
+fn scrape(name: &str, admin: &str) {
+    let targets = PathBuf::from(address("PROMETHEUS_TARGETS_FILE"));
+    let targets = targets.with_file_name(format!("targets-{name}.json"));
+    std::fs::write(targets, serde_json::json!([{ "targets": [admin] }]).to_string()).unwrap();
+}
 
 /// Runs deploy/local/up or down.
 fn local(script: &str, args: &[&str]) {
@@ -143,29 +163,4 @@ async fn count(index: &str, query: serde_json::Value) -> u64 {
     post(&format!("{base}/{index}/_count"), serde_json::json!({ "query": query })).await["count"]
         .as_u64()
         .unwrap()
-}
-
-/// Every line that Loki has for a selector.
-async fn loki_lines(selector: &str) -> Vec<String> {
-    // Loki does not ask its ingesters for what is older than some hours; flushed chunks it finds.
-    reqwest::Client::new().post(format!("{}/flush", address("LOKI_URL"))).send().await.unwrap();
-    let mut url =
-        reqwest::Url::parse(&format!("{}/loki/api/v1/query_range", address("LOKI_URL"))).unwrap();
-    let start = std::time::SystemTime::now() - std::time::Duration::from_secs(20 * 86_400);
-    let nanos = |t: std::time::SystemTime| {
-        t.duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos().to_string()
-    };
-    let end = nanos(std::time::SystemTime::now() + std::time::Duration::from_secs(60));
-    url.query_pairs_mut()
-        .append_pair("query", selector)
-        .append_pair("limit", "100000")
-        .append_pair("start", &nanos(start))
-        .append_pair("end", &end);
-    let found = get(url.as_str()).await;
-    let streams = found["data"]["result"].as_array().unwrap();
-    streams
-        .iter()
-        .flat_map(|s| s["values"].as_array().unwrap())
-        .map(|v| v[1].as_str().unwrap().to_owned())
-        .collect()
 }

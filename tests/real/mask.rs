@@ -6,8 +6,8 @@ use std::process::{Command, Stdio};
 
 use docket::decision::event::Event;
 use docket::protect::rego::Policy;
-use docket::protect::{Protected, Shield};
-use docket::rego::Source;
+use docket::protect::{Protected, Protection};
+use docket::rego::SourceFile;
 use serde_json::{Map, Value, json};
 
 use super::support::{Place, until};
@@ -31,6 +31,7 @@ fn touched(event: &Value) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn masks_as_opa_does() {
+    let _servers = super::together().await;
     init();
     let place = Place::new("mask");
     let cases: Vec<Value> = serde_json::from_str(&read("cases.json")).unwrap();
@@ -97,14 +98,14 @@ async fn masks_as_opa_does() {
         .map(|line| (line["decision_id"].as_str().unwrap().to_owned(), line))
         .collect();
 
-    let source = |name: &str, text: String| Source { name: name.into(), text };
+    let source = |name: &str, text: String| SourceFile { name: name.into(), text };
     let policy = Policy::new(
         &[source("mask.rego", read("mask.rego"))],
         &[source("data.json", text)],
         "data.system.log.mask",
         "data.system.log.drop",
     );
-    let shield = Shield { policy: Some(policy.unwrap()), ..Shield::default() };
+    let protection = Protection { policy: Some(policy.unwrap()), ..Protection::default() };
     let mut wrong = Vec::new();
     let mut unlogged = 0;
     for (case, answer) in cases.iter().zip(&answers) {
@@ -118,7 +119,9 @@ async fn masks_as_opa_does() {
             }
         }
         let text = event.to_string();
-        let ours = match shield.protect(&Event::parse(text.as_bytes()).unwrap(), &mut Vec::new()) {
+        let ours = match protection
+            .protect(&Event::parse(text.as_bytes()).unwrap(), &mut Vec::new())
+        {
             Ok(Protected::AsItWas) => Some(touched(&event)),
             Ok(Protected::Changed(text)) => Some(touched(&serde_json::from_str(&text).unwrap())),
             // OPA does not log what it can't mask; docket rejects it.

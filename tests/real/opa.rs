@@ -16,8 +16,9 @@ use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
 use prost::Message;
 use serde_json::{Value, json};
 
+use super::logs::{self, LogStore, logsql};
 use super::support::{Place, Running, docket, produce, until};
-use super::{address, count, get, init, loki_lines, post};
+use super::{address, count, get, init, post};
 
 /// A real OPA that uploads its decisions and sends its spans to Jaeger.
 pub struct Opa {
@@ -135,10 +136,22 @@ fn caller_span(trace: &str, span: &str) -> Vec<u8> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn caller_opa_and_decision_are_one_tree() {
+    let _servers = super::together().await;
     init();
     let kafka = address("KAFKA_BOOTSTRAP");
     let place = Place::new("opa");
     let name = place.name.clone();
+    let stores = LogStore::all().await;
+    // As OTLP log records, too, which VictoriaLogs takes, and Loki.
+    let loki = LogStore::loki();
+    let otlp = |name: &str, url: &str| {
+        format!("  {name}: {{type: otlp, endpoint: \"{url}\", protocol: http, signals: [logs]}}\n")
+    };
+    let victorialogs = LogStore::victorialogs().url;
+    let mut otlp_logs = otlp("otlp-victorialogs", &format!("{victorialogs}/insert/opentelemetry"));
+    if let Some(loki) = &loki {
+        otlp_logs += &otlp("otlp-loki", &format!("{}/otlp", loki.url));
+    }
     let pipeline = place.pipeline(&format!(
         "name: $NAME
 kafka: {{brokers: \"{kafka}\"}}
@@ -146,15 +159,12 @@ sources: [{{topic: $NAME-source}}]
 docket: {{partitions: 2}}
 sinks:
   traces: {{type: otlp, endpoint: \"{}\", protocol: http}}
-  loki: {{type: loki, url: \"{}\", labels: {{service: service, verdict: verdict, run: =$NAME}}}}
-  search: {{type: elasticsearch, url: \"{}\", index: $NAME}}
-  logs: {{type: otlp, endpoint: \"{}/otlp\", protocol: http, signals: [logs]}}
-telemetry: {{otlp: \"{}\"}}
+{}  search: {{type: elasticsearch, url: \"{}\", index: $NAME}}
+{otlp_logs}telemetry: {{otlp: \"{}\"}}
 ",
         address("OTLP_HTTP_URL"),
-        address("LOKI_URL"),
+        logs::sinks(&stores, "labels: {service: service, verdict: verdict, run: =$NAME}"),
         address("OPENSEARCH_URL"),
-        address("LOKI_URL"),
         address("OTLP_GRPC_URL")
     ));
     assert!(docket().arg("setup").arg(&pipeline).status().unwrap().success());
@@ -218,18 +228,36 @@ telemetry: {{otlp: \"{}\"}}
     }
     running
         .until("200 decisions everywhere", 60, |m| {
-            ["traces", "loki", "search", "logs"].iter().all(|s| m.delivered(s) == 200)
+            let mut sinks = vec!["traces", "victorialogs", "loki", "search", "otlp-victorialogs"];
+            sinks.extend(loki.as_ref().map(|_| "otlp-loki"));
+            sinks.iter().all(|s| m.delivered(s) == 200)
         })
         .await;
     assert_eq!(count(&name, json!({ "match_all": {} })).await, 200);
     assert_eq!(count(&name, json!({ "term": { "docket.verdict": "deny" } })).await, 100);
-    let lines: HashSet<String> =
-        loki_lines(&format!("{{run=\"{name}\"}}")).await.into_iter().collect();
-    assert_eq!(lines.len(), 200);
-    // The same as OTLP log records, which Loki takes, too: a stream of their own, without our label.
-    let logs: HashSet<String> =
-        loki_lines(&format!("{{service_name=\"{name}\",run=\"\"}}")).await.into_iter().collect();
-    assert_eq!(logs, lines);
+    let mut lines = HashSet::new();
+    for store in &stores {
+        let all = until(&format!("200 lines in {}", store.name()), 10, async || {
+            let all = store.lines(&format!("{{run=\"{name}\"}}")).await;
+            if all.len() == 200 { Ok(all) } else { Err(all.len().to_string()) }
+        })
+        .await;
+        lines = all.into_iter().collect::<HashSet<String>>();
+        assert_eq!(lines.len(), 200, "{}", store.name());
+    }
+    // The log records: a stream of their own, without our label.
+    let records = until("200 log records in VictoriaLogs", 10, async || {
+        let rows = logsql(&format!("{{service.name=\"{name}\"}} | fields _msg")).await;
+        let all: Vec<String> =
+            rows.iter().map(|row| row["_msg"].as_str().unwrap().to_owned()).collect();
+        if all.len() == 200 { Ok(all) } else { Err(all.len().to_string()) }
+    })
+    .await;
+    assert_eq!(records.into_iter().collect::<HashSet<_>>(), lines);
+    if let Some(loki) = &loki {
+        let records = loki.lines(&format!("{{service_name=\"{name}\",run=\"\"}}")).await;
+        assert_eq!(records.into_iter().collect::<HashSet<_>>(), lines);
+    }
 
     for (trace, caller, decision, path, _) in &traces {
         let tree = async || {

@@ -20,6 +20,7 @@ fn value(series: &[Value]) -> f64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn metrics_are_pushed_where_nobody_scrapes() {
+    let _servers = super::together().await;
     let place = Place::new("push");
     let name = place.name.clone();
     let (old, new) = (address("PROMETHEUS_URL"), address("RECEIVER_URL"));

@@ -4,8 +4,9 @@ use std::collections::{HashMap, HashSet};
 
 use serde_json::{Value, json};
 
+use super::logs::{self, LogStore};
 use super::support::{Place, Running, docket, produce, read_all, samples, until};
-use super::{address, count, documents, get, init, loki_lines};
+use super::{address, count, documents, get, init};
 
 /// What a decision's trace and parent must be, worked out from the sample alone.
 fn expected(sample: &Value) -> (String, Option<String>) {
@@ -28,6 +29,10 @@ fn expected(sample: &Value) -> (String, Option<String>) {
             (digest[8..24].iter().map(|b| format!("{b:02x}")).collect(), None)
         }
     }
+}
+
+fn traces_of(samples: &[Value], trace: &str) -> usize {
+    samples.iter().filter(|s| expected(s).0 == trace).count()
 }
 
 fn span_of(sample: &Value) -> String {
@@ -62,10 +67,12 @@ fn verdict_of(sample: &Value) -> &'static str {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_sample_is_in_every_backend_exactly_once() {
+    let _servers = super::together().await;
     init();
     let kafka = address("KAFKA_BOOTSTRAP");
     let place = Place::new("samples");
     let (name, index) = (place.name.clone(), place.name.clone());
+    let stores = LogStore::all().await;
     let pipeline = place.pipeline(&format!(
         "name: $NAME
 kafka: {{brokers: \"{kafka}\"}}
@@ -73,13 +80,15 @@ sources: [{{topic: $NAME-source}}]
 docket: {{partitions: 4}}
 sinks:
   traces: {{type: otlp, endpoint: \"{}\"}}
-  loki: {{type: loki, url: \"{}\", labels: {{service: service, verdict: verdict, engine: engine, run: =$NAME}}}}
-  search: {{type: elasticsearch, url: \"{}\", index: $NAME}}
+{}  search: {{type: elasticsearch, url: \"{}\", index: $NAME}}
   metrics: {{type: metrics}}
   file: {{type: file, path: $DIR/out.ndjson}}
 ",
         address("OTLP_GRPC_URL"),
-        address("LOKI_URL"),
+        logs::sinks(
+            &stores,
+            "labels: {service: service, verdict: verdict, engine: engine, run: =$NAME}"
+        ),
         address("OPENSEARCH_URL")
     ));
     let setup = docket().arg("setup").arg(&pipeline).output().unwrap();
@@ -89,7 +98,7 @@ sinks:
     produce(&kafka, &format!("{name}-source"), &samples);
 
     let running = Running::start(&place, &pipeline);
-    let sinks = ["traces", "loki", "search", "metrics", "file"];
+    let sinks = ["traces", "victorialogs", "loki", "search", "metrics", "file"];
     let all_there = |m: &super::support::Metrics, n| {
         m.written() == n && sinks.iter().all(|s| m.delivered(s) == n)
     };
@@ -141,26 +150,29 @@ sinks:
         wanted("deny")
     );
 
-    // Loki.
-    let loki = until("all lines in Loki", 30, async || {
-        let lines = loki_lines(&format!("{{run=\"{name}\"}}")).await;
-        if lines.len() == 1960 { Ok(lines) } else { Err(format!("{} lines", lines.len())) }
-    })
-    .await;
-    let in_loki: HashSet<String> = loki
-        .iter()
-        .map(|l| {
-            serde_json::from_str::<Value>(l).unwrap()["decision_id"].as_str().unwrap().to_owned()
-        })
-        .collect();
-    assert_eq!(in_loki.len(), 1960);
+    // VictoriaLogs and Loki: each line as it stands in the docket.
     let one = &parsed[0];
-    let by_trace =
-        loki_lines(&format!("{{run=\"{name}\"}} | trace_id=\"{}\"", expected(one).0)).await;
-    assert!(
-        by_trace.iter().any(|line| line.contains(one["decision_id"].as_str().unwrap())),
-        "a trace id finds its decisions"
-    );
+    let selector = format!("{{run=\"{name}\"}}");
+    let written: HashSet<String> =
+        records.iter().map(|r| String::from_utf8(r.value.clone()).unwrap()).collect();
+    for store in &stores {
+        let lines = until(&format!("all lines in {}", store.name()), 30, async || {
+            let lines = store.lines(&selector).await;
+            if lines.len() == 1960 { Ok(lines) } else { Err(format!("{} lines", lines.len())) }
+        })
+        .await;
+        assert!(lines.into_iter().collect::<HashSet<_>>() == written, "{}", store.name());
+        let by_trace = store.lines_with(&selector, "trace_id", &expected(one).0).await;
+        assert!(
+            by_trace.len() == traces_of(&parsed, &expected(one).0)
+                && by_trace.iter().any(|line| line.contains(one["decision_id"].as_str().unwrap())),
+            "a trace id finds its decisions in {}",
+            store.name()
+        );
+        let denied =
+            store.lines(&format!("{{run=\"{name}\", verdict=\"deny\"}}")).await.len() as u64;
+        assert_eq!(denied, wanted("deny"), "{}", store.name());
+    }
 
     // Jaeger: each decision's span under its right trace and parent.
     let jaeger = address("JAEGER_URL");
@@ -190,11 +202,7 @@ sinks:
     }
 
     // Prometheus scrapes counts that add up.
-    std::fs::write(
-        address("PROMETHEUS_TARGETS_FILE"),
-        json!([{ "targets": [running.admin] }]).to_string(),
-    )
-    .unwrap();
+    super::scrape(&name, &running.admin);
     let prometheus = address("PROMETHEUS_URL");
     for verdict in ["allow", "deny", "undefined"] {
         until("Prometheus has the counts", 30, async || {
@@ -241,16 +249,16 @@ sinks:
     running
         .until("3,920 decisions in every sink", 90, |m| {
             // OpenSearch knows a repeat by its id; from the others it is kept away.
-            let others = ["traces", "loki", "metrics", "file"]
+            let others = ["traces", "victorialogs", "loki", "metrics", "file"]
                 .iter()
                 .all(|s| outcome(m, s, "delivered") == 1960 && outcome(m, s, "repeat") == 1960);
             m.written() == 3920 && outcome(m, "search", "delivered") == 3920 && others
         })
         .await;
     assert_eq!(count(&index, json!({ "match_all": {} })).await, 1960);
-    let lines: HashSet<String> =
-        loki_lines(&format!("{{run=\"{name}\"}}")).await.into_iter().collect();
-    assert_eq!(lines.len(), 1960);
+    for store in &stores {
+        assert_eq!(store.lines(&selector).await.len(), 1960, "{}", store.name());
+    }
     let repeats: HashSet<Vec<u8>> =
         read_all(&kafka, &format!("docket.{name}")).into_iter().map(|r| r.value).collect();
     assert_eq!(repeats.len(), 1960, "a repeat is byte-identical");

@@ -9,6 +9,7 @@ use docket::clock;
 use docket::generate::scenario::{Day, Scenario};
 use serde_json::{Value, json};
 
+use super::logs::{self, LogStore, logsql};
 use super::support::{Place, Running, Source, docket, produce, until};
 use super::{address, count, get, pipeline};
 
@@ -31,11 +32,13 @@ async fn listener() -> (String, Arc<Mutex<Vec<(Instant, Value)>>>) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_attack_is_told_and_its_end() {
+    let _servers = super::together().await;
     let kafka = address("KAFKA_BOOTSTRAP");
     let (webhook, got) = listener().await;
     let place = Place::new("spikes");
     let name = place.name.clone();
     let alertmanager = address("ALERTMANAGER_URL");
+    let stores = LogStore::all().await;
     let path = pipeline(
         &place,
         4,
@@ -45,8 +48,7 @@ sinks:
   search: {{type: elasticsearch, url: \"{}\", index: $NAME}}
   traces: {{type: otlp, endpoint: \"{}\"}}
   metrics: {{type: metrics}}
-  loki: {{type: loki, url: \"{}\"}}
-  broken: {{type: loki, url: \"http://127.0.0.1:9\", delivery: {{timeout: 1s, retry_max: 1s}}}}
+{}  broken: {{type: loki, url: \"http://127.0.0.1:9\", delivery: {{timeout: 1s, retry_max: 1s}}}}
 spikes:
   notify:
     alertmanager: {{type: alertmanager, urls: [\"{alertmanager}\"], labels: {{run: $NAME}}}}
@@ -55,7 +57,7 @@ spikes:
 ",
             address("OPENSEARCH_URL"),
             address("OTLP_GRPC_URL"),
-            address("LOKI_URL"),
+            logs::sinks(&stores, ""),
             slack = place.secret("slack", &format!("{webhook}/slack")),
         ),
     )
@@ -109,11 +111,7 @@ spikes:
         })
     };
     let running = Running::start(&place, &path);
-    std::fs::write(
-        address("PROMETHEUS_TARGETS_FILE"),
-        json!([{ "targets": [running.admin] }]).to_string(),
-    )
-    .unwrap();
+    super::scrape(&name, &running.admin);
     running.until("it looks for spikes", 30, |m| m.sum("docket_spikes_leader", &[]) == 1).await;
 
     let findings = |state: &str| -> Vec<(Instant, Value)> {
@@ -170,6 +168,21 @@ spikes:
         if count(&name, written.clone()).await == 1 { Ok(()) } else { Err(String::new()) }
     })
     .await;
+    for store in &stores {
+        until(&format!("the finding is in {}", store.name()), 20, async || {
+            let findings = store.lines("{verdict=\"finding\"}").await;
+            let id = finding["id"].as_str().unwrap();
+            if findings.iter().any(|line| line.contains(id)) { Ok(()) } else { Err(String::new()) }
+        })
+        .await;
+    }
+    // Who is denied most, as the dashboards ask Loki.
+    let denied = logsql(&format!(
+        "{{verdict=\"deny\", service=\"{}\"}} | unpack_json fields (docket.subject) | stats by (docket.subject) count() n | sort by (n desc) | limit 1",
+        event.service
+    ))
+    .await;
+    assert_eq!(denied[0]["docket.subject"], attacker, "{denied:?}");
     let text = got
         .lock()
         .unwrap()
@@ -242,7 +255,7 @@ spikes:
     feeding.join().unwrap();
     running
         .until("all delivered", 60, |m| {
-            ["search", "traces", "metrics", "loki"]
+            ["search", "traces", "metrics", "victorialogs", "loki"]
                 .iter()
                 .all(|s| m.sum("docket_lag_records", &[&format!("part=\"{s}\"")]) == 0)
         })

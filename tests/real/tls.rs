@@ -11,8 +11,9 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::support::{Place, Running, create_topic, docket, generated, produce};
-use super::{address, certificate, count, init, loki_lines, tls_client};
+use super::logs::LogStore;
+use super::support::{Place, Running, create_topic, docket, generated, produce, until};
+use super::{address, certificate, count, init, tls_client};
 
 /// Ends TLS in front of a server. If `mutual`, only who has a certificate of the local authority comes through.
 async fn in_front_of(server: &str, mutual: bool) -> u16 {
@@ -53,20 +54,16 @@ async fn in_front_of(server: &str, mutual: bool) -> u16 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_sink_and_port_with_certificates_both_ways() {
+    let _servers = super::together().await;
     init();
     let place = Place::new("tls");
     let name = place.name.clone();
     let kafka = address("KAFKA_BOOTSTRAP");
     create_topic(&kafka, &format!("{name}-source"), 2, &[]).await;
     let mut at = Vec::new();
-    for server in [
-        "LOKI_URL",
-        "OPENSEARCH_URL",
-        "OTLP_HTTP_URL",
-        "OTLP_GRPC_URL",
-        "CLOUDWATCH_URL",
-        "RECEIVER_URL",
-    ] {
+    for server in
+        ["OPENSEARCH_URL", "OTLP_HTTP_URL", "OTLP_GRPC_URL", "CLOUDWATCH_URL", "RECEIVER_URL"]
+    {
         at.push(format!("https://localhost:{}", in_front_of(&address(server), true).await));
     }
     let mutual = format!(
@@ -75,6 +72,12 @@ async fn every_sink_and_port_with_certificates_both_ways() {
         certificate("client.pem"),
         certificate("client.key")
     );
+    let stores = LogStore::all().await;
+    let mut log_sinks = String::new();
+    for store in &stores {
+        let url = format!("https://localhost:{}", in_front_of(&store.url, true).await);
+        log_sinks += &store.sink(&url, &format!("{mutual}, labels: {{run: =$NAME}}"));
+    }
     let text = format!(
         "name: $NAME
 kafka:
@@ -83,8 +86,7 @@ kafka:
 sources: [{{topic: $NAME-source}}]
 docket: {{partitions: 2}}
 sinks:
-  loki: {{type: loki, url: \"{}\", {mutual}, labels: {{run: =$NAME}}}}
-  search: {{type: elasticsearch, url: \"{}\", {mutual}, index: $NAME}}
+{log_sinks}  search: {{type: elasticsearch, url: \"{}\", {mutual}, index: $NAME}}
   http: {{type: otlp, endpoint: \"{}\", protocol: http, {mutual}}}
   grpc: {{type: otlp, endpoint: \"{}\", {mutual}}}
   cloudwatch: {{type: cloudwatch, endpoint: \"{}\", region: us-east-1, group: $NAME, {mutual}}}
@@ -101,9 +103,8 @@ telemetry:
         at[2],
         at[3],
         at[4],
-        at[5],
     );
-    let sinks = ["loki", "search", "http", "grpc", "cloudwatch"];
+    let sinks = ["victorialogs", "loki", "search", "http", "grpc", "cloudwatch"];
     let path = place.pipeline(&text);
     let set = docket().arg("setup").arg(&path).output().unwrap();
     assert!(set.status.success(), "{}", String::from_utf8_lossy(&set.stderr));
@@ -116,7 +117,16 @@ telemetry:
         })
         .await;
     assert_eq!(count(&name, serde_json::json!({ "match_all": {} })).await, 300);
-    assert_eq!(loki_lines(&format!("{{run=\"{name}\"}}")).await.len(), 300);
+    for store in &stores {
+        let selector = format!("{{run=\"{name}\"}}");
+        until(&format!("300 lines in {}", store.name()), 10, async || {
+            match store.lines(&selector).await.len() {
+                300 => Ok(()),
+                n => Err(n.to_string()),
+            }
+        })
+        .await;
+    }
     running.stop();
 
     // A certificate of another authority, then the right one: taken up without a restart.
@@ -197,6 +207,7 @@ async fn issuer() -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn kafka_lets_in_by_every_mechanism_and_is_verified() {
+    let _servers = super::together().await;
     init();
     let kafka = address("KAFKA_BOOTSTRAP");
     let ca = certificate("ca.pem");
@@ -260,6 +271,7 @@ async fn kafka_lets_in_by_every_mechanism_and_is_verified() {
 /// The admin port with TLS, as Prometheus scrapes it.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_admin_port_has_tls() {
+    let _servers = super::together().await;
     init();
     let place = Place::new("tls-admin");
     let kafka = address("KAFKA_BOOTSTRAP");

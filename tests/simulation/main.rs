@@ -4,7 +4,7 @@
 //!
 //!     cargo test --test simulation                        some hundred seeds
 //!     DOCKET_SEED=17 cargo test --test simulation         one of them, with all that happened
-//!     DOCKET_SEEDS=3000 cargo test --test simulation      more, as .ci/run does
+//!     DOCKET_SEEDS=400..3000 cargo test --test simulation more, as .ci/run does
 #![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
 
 mod sink;
@@ -175,7 +175,7 @@ impl Process {
                 name: name.to_owned(),
                 sink: Arc::new(SimSink { name: name.to_owned(), manner, world: world.clone() }),
                 delivery: model.delivery().clone(),
-                redaction: docket::protect::rules::Redaction::default(),
+                redaction: docket::protect::redact::Redaction::default(),
                 concurrency: model.concurrency(),
                 repeat_window: model.repeat_window(),
                 max_age: model.max_age(),
@@ -411,15 +411,18 @@ fn whatever_happens_nothing_is_lost_and_no_offset_passes_what_is_not_finished() 
         assert!(violations.is_empty(), "seed {seed}: {violations:#?}");
         return;
     }
-    let count: u64 = std::env::var("DOCKET_SEEDS").map_or(400, |n| n.parse().unwrap());
-    let next = AtomicU64::new(0);
+    let seeds = std::env::var("DOCKET_SEEDS").unwrap_or_else(|_| "400".to_owned());
+    let (first, end) = seeds.split_once("..").unwrap_or(("0", &seeds));
+    let (first, end): (u64, u64) = (first.parse().unwrap(), end.parse().unwrap());
+    assert!(first < end, "no seed is in {seeds}");
+    let next = AtomicU64::new(first);
     let failed = std::sync::Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         for _ in 0..std::thread::available_parallelism().map_or(2, usize::from) {
             scope.spawn(|| {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= count || failed.lock().unwrap().len() > 5 {
+                    if seed >= end || failed.lock().unwrap().len() > 5 {
                         return;
                     }
                     let (violations, _) = run(seed, Sabotage::Nothing);

@@ -1,12 +1,10 @@
-# Grafana Loki, one binary, data in a folder. Old samples are accepted, so that tests may replay the past.
-VERSION=v3.7.8
-BIN=$CACHE/loki-$VERSION
+# Grafana Loki, one that is there already: on the PATH, or LOKI_BIN. Nothing of it is built or fetched here. Data in a folder. Old
+# samples are accepted, so that tests may replay the past.
+BIN=${LOKI_BIN:-loki}
 
 install() {
-  [ -x "$BIN" ] && return
-  say "building Loki $VERSION (about five minutes)"
-  quietly go_build github.com/grafana/loki/v3 "$VERSION" github.com/grafana/loki/v3/cmd/loki "$BIN" \
-    github.com/grafana/loki/pkg/push
+  need "$BIN" "install Loki (package loki of Grafana's repository at apt.grafana.com or rpm.grafana.com, brew install loki, or a
+binary from the releases of grafana/loki on GitHub), or say where it is: LOKI_BIN=/path/to/loki. victorialogs takes the same protocol."
 }
 
 start() {

@@ -32,7 +32,7 @@ use crate::log::offsets::{Offsets, Segment};
 use crate::log::{Commits, Letters, Message, Polled, Reader, producer};
 use crate::pipeline::Pipeline;
 use crate::pipeline::model::Delivery;
-use crate::protect::rules::Redaction;
+use crate::protect::redact::Redaction;
 use crate::sink::Sink;
 use crate::stage::watchdog::{Assigned, Progress};
 use crate::telemetry::{Health, Meters};

@@ -1,7 +1,7 @@
 //! A Kafka record's value of any kind becomes decisions, rejects, or nothing; each docket record reads back as what it was made of.
 #![no_main]
 
-use docket::decision::docket::{Rules, write};
+use docket::decision::record::{Rules, write};
 use docket::decision::formats::{self, Format, Limits, Piece};
 use docket::decision::record::Record;
 use libfuzzer_sys::fuzz_target;

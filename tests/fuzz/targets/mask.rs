@@ -1,33 +1,34 @@
-//! The shield: whatever the decision, what is left of it is JSON and still that decision, and a secret that is planted in it is gone.
+//! Protection: whatever the decision, what is left of it is JSON and still that decision, and a secret that is planted in it is gone.
 #![no_main]
 
 use std::sync::{Arc, LazyLock};
 
 use docket::decision::event::Event;
-use docket::protect::detect::{self, Act, Detect};
+use docket::protect::detect::{Act, Detect};
+use docket::protect::detector;
 use docket::protect::rules::{Action, Pattern, Rule};
-use docket::protect::seal::Key;
+use docket::protect::keys::Key;
 use docket::protect::tree::Node;
-use docket::protect::{Protected, Shield, opa};
+use docket::protect::{Protected, Protection, opa};
 use libfuzzer_sys::fuzz_target;
 
-static SHIELD: LazyLock<Shield> = LazyLock::new(|| {
+static SHIELD: LazyLock<Protection> = LazyLock::new(|| {
     let key = Arc::new(Key::new("k", &"ab".repeat(32)).expect("a key"));
     let rule = |path: &str, action| Rule {
         path: Pattern::parse(path).expect("a pattern"),
         policy: None,
         action,
     };
-    Shield {
+    Protection {
         rules: vec![
             rule("/input/**/user", Action::Truncate(3)),
             rule("/input/*/*", Action::Replace("1".into())),
             rule("/input/**/method", Action::Encrypt(key)),
             rule("/result/**/token", Action::Erase),
         ],
-        detect: Some(Detect::new(detect::ALL.map(|_| Some(Act::Erase)))),
+        detect: Some(Detect::new(detector::ALL.map(|_| Some(Act::Erase)))),
         sizes: vec![("input", 2000), ("result", 500)],
-        ..Shield::default()
+        ..Protection::default()
     }
 });
 

@@ -2,12 +2,12 @@
 #![no_main]
 
 use docket::decision::event::Event;
-use docket::decision::trace::{self, Source};
+use docket::decision::trace::{self, Carrier};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
     let rules = trace::Rules {
-        order: vec![Source::Record, Source::Decision, Source::RequestContext, Source::Input],
+        order: vec![Carrier::Record, Carrier::Decision, Carrier::RequestContext, Carrier::Input],
         ..trace::Rules::default()
     };
     // The first line is a value of Kafka headers, the rest a decision.

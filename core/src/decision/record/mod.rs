@@ -1,0 +1,7 @@
+//! The docket record: written by intake, read by every sink. Its shape is documented in docs/record.md.
+
+mod read;
+mod write;
+
+pub use read::{NotARecord, Record};
+pub use write::{Agent, Derivation, Rules, Service, Written, write, write_derived};

@@ -1,0 +1,222 @@
+//! How good the detector is: on days whose events are known, beside two plain rules.
+
+use std::collections::BTreeMap;
+
+use super::scenario::{Day, Event, Scenario};
+use crate::decision::time::Nanos;
+use crate::decision::verdict::Verdict;
+use crate::spike::baseline::{MINUTE, bucket};
+use crate::spike::config::Config;
+use crate::spike::{Change, Detector, Finding, Kind, Observation, SECOND};
+
+/// What is said after an event is still about it: so long.
+const AFTER: Nanos = 120 * SECOND;
+
+/// How a detector did on some days.
+#[derive(Debug, Clone, Default)]
+pub struct Score {
+    pub days: usize,
+    pub events: usize,
+    /// Events that were found, findings that were about an event, and all findings.
+    pub found: usize,
+    pub right: usize,
+    pub said: usize,
+    /// Findings whose first cause was the event's, of those that have one.
+    pub cause_right: usize,
+    pub caused: usize,
+    /// Seconds from an event's beginning to its detection.
+    pub delays: Vec<f64>,
+}
+
+impl Score {
+    pub fn recall(&self) -> f64 {
+        part(self.found, self.events)
+    }
+
+    pub fn precision(&self) -> f64 {
+        part(self.right, self.said)
+    }
+
+    pub fn cause(&self) -> f64 {
+        part(self.cause_right, self.caused)
+    }
+
+    pub fn median_delay(&self) -> f64 {
+        let mut delays = self.delays.clone();
+        delays.sort_unstable_by(f64::total_cmp);
+        delays.get(delays.len() / 2).copied().unwrap_or(f64::NAN)
+    }
+
+    pub fn add(&mut self, other: &Score) {
+        self.days += other.days;
+        self.events += other.events;
+        self.found += other.found;
+        self.right += other.right;
+        self.said += other.said;
+        self.cause_right += other.cause_right;
+        self.caused += other.caused;
+        self.delays.extend(&other.delays);
+    }
+}
+
+fn part(some: usize, all: usize) -> f64 {
+    if all == 0 { 1.0 } else { some as f64 / all as f64 }
+}
+
+/// A day's scores: the detector's and the two rules'; and what the detector said that was about nothing, and missed.
+#[derive(Debug)]
+pub struct Judged {
+    pub scenario: Scenario,
+    pub seed: u64,
+    pub detector: Score,
+    pub ratio: Score,
+    pub sigma: Score,
+    pub wrong: Vec<Finding>,
+    pub missed: Vec<Event>,
+    pub right: Vec<Finding>,
+}
+
+/// Lives through a day, `lateness` behind the latest decision.
+pub fn judge(
+    scenario: Scenario,
+    seed: u64,
+    start: Nanos,
+    config: &Config,
+    lateness: Nanos,
+) -> Judged {
+    let mut day = Day::new(scenario, seed, start, 1.0);
+    let mut detector = Detector::new(config.clone());
+    let (mut ratio, mut sigma) = (Rules::default(), Rules::default());
+    let (mut second, mut findings) = (Vec::new(), Vec::new());
+    let mut now = start;
+    while !day.is_over() {
+        day.second(&mut second);
+        now += SECOND;
+        for made in &second {
+            day.observe(made, |seen| {
+                detector.observe(seen);
+                ratio.observe(seen);
+                sigma.observe(seen);
+            });
+        }
+        findings.extend(detector.advance(now - lateness).into_iter().filter_map(|change| {
+            match change {
+                // What counts is when it is said.
+                Change::Begins(finding) => Some(Finding { detected: now, ..finding }),
+                Change::Ends(_) => None,
+            }
+        }));
+        ratio.minute(now, |_, denied, all| all >= 10.0 && denied / all > 0.2);
+        sigma.minute(now, |past, denied, _| {
+            let n = past.len() as f64;
+            let mean = past.iter().sum::<f64>() / n.max(1.0);
+            let variance = past.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / n.max(1.0);
+            n >= 10.0 && denied > mean + 3.0 * variance.sqrt() && denied >= 5.0
+        });
+    }
+    let events = day.events();
+    let (detector, wrong, missed, right) = score(&events, &findings);
+    Judged {
+        scenario,
+        seed,
+        detector,
+        ratio: score(&events, &ratio.said).0,
+        sigma: score(&events, &sigma.said).0,
+        wrong,
+        missed,
+        right,
+    }
+}
+
+fn score(
+    events: &[Event],
+    findings: &[Finding],
+) -> (Score, Vec<Finding>, Vec<Event>, Vec<Finding>) {
+    let about = |event: &Event, finding: &Finding| {
+        event.kinds.contains(&finding.kind)
+            && event.service == finding.service
+            && (event.from..event.to + AFTER).contains(&finding.detected)
+    };
+    let mut score =
+        Score { days: 1, events: events.iter().filter(|e| !e.may).count(), ..Score::default() };
+    let (mut wrong, mut missed, mut good) = (Vec::new(), Vec::new(), Vec::new());
+    for finding in findings {
+        match events.iter().find(|e| about(e, finding)) {
+            Some(event) if event.may => {}
+            Some(event) => {
+                score.said += 1;
+                score.right += 1;
+                good.push(finding.clone());
+                if let Some((dimension, value)) = &event.cause {
+                    score.caused += 1;
+                    score.cause_right += usize::from(
+                        finding
+                            .causes
+                            .first()
+                            .is_some_and(|c| c.dimension == *dimension && c.value == *value),
+                    );
+                }
+            }
+            None => {
+                score.said += 1;
+                wrong.push(finding.clone());
+            }
+        }
+    }
+    for event in events.iter().filter(|e| !e.may) {
+        match findings.iter().filter(|f| about(event, f)).map(|f| f.detected).min() {
+            Some(at) => {
+                score.found += 1;
+                score.delays.push((at - event.from) as f64 / SECOND as f64);
+            }
+            None => missed.push(event.clone()),
+        }
+    }
+    (score, wrong, missed, good)
+}
+
+/// A rule on each minute of a service's policy, with the 60 minutes before; as alert rules are commonly written.
+#[derive(Default)]
+struct Rules {
+    series: BTreeMap<(String, String), Minutes>,
+    said: Vec<Finding>,
+    minute: i64,
+}
+
+#[derive(Default)]
+struct Minutes {
+    denied: f64,
+    all: f64,
+    past: Vec<f64>,
+    firing: bool,
+}
+
+impl Rules {
+    fn observe(&mut self, seen: &Observation<'_>) {
+        let series =
+            self.series.entry((seen.service.to_owned(), seen.policy.to_owned())).or_default();
+        series.all += 1.0;
+        series.denied += f64::from(u8::from(seen.verdict == Verdict::Deny));
+    }
+
+    fn minute(&mut self, now: Nanos, fires: impl Fn(&[f64], f64, f64) -> bool) {
+        let minute = bucket(now) / MINUTE;
+        if minute == self.minute {
+            return;
+        }
+        self.minute = minute;
+        for ((service, policy), series) in &mut self.series {
+            let firing = fires(&series.past, series.denied, series.all);
+            if firing && !series.firing {
+                let new = Finding::new(Kind::DenialSpike, service, policy);
+                self.said.push(Finding { onset: now, detected: now, ..new });
+            }
+            series.firing = firing;
+            series.past.push(series.denied);
+            if series.past.len() > 60 {
+                series.past.remove(0);
+            }
+            (series.denied, series.all) = (0.0, 0.0);
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! docket without its I/O. Pure: bytes, times and rules come in as arguments, values go out.
+//!
+//! From the ground up; a room uses only rooms above it in this list:
+//!
+//! - [`topk`]: the heaviest of many, in bounded memory.
+//! - [`rego`]: policies in Rego, compiled and evaluated.
+//! - [`gzip`]: compression that several rooms share.
+//! - [`decision`]: what a decision is; from a producer's bytes to the docket record.
+//! - [`protect`]: what must not spread is taken out of it.
+//! - [`transform`]: the way of a record, from a producer's bytes to what becomes of each piece.
+//! - [`spike`]: denial spikes and silent failures.
+//! - [`metrics`]: what Prometheus scrapes of the decisions, and how it is written.
+//! - [`capacity`]: capacity reviews: rates, growth, cost, headroom.
+//! - [`generate`]: made-up decisions, for load, drills and the demo, and how well they are detected.
+
+pub mod capacity;
+pub mod decision;
+pub mod generate;
+pub mod gzip;
+pub mod metrics;
+pub mod protect;
+pub mod rego;
+pub mod spike;
+pub mod topk;
+pub mod transform;

@@ -1,0 +1,112 @@
+//! What detectors there are, what they are called, and which names of members tell that their text is a
+//! secret.
+
+/// What is looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Detector {
+    /// The value of a member whose name says what it is: password, client_secret, authorization, cookie, ..
+    Named,
+    /// Credentials of an Authorization header: Bearer, Basic, Negotiate.
+    Authorization,
+    /// JSON Web Tokens, signed or encrypted.
+    Jwt,
+    /// Private keys in PEM.
+    PrivateKey,
+    /// AWS access keys.
+    AwsKey,
+    /// Tokens that begin as their makers have them: GitHub, GitLab, Slack, Stripe, Google, npm, Vault, ..
+    ApiToken,
+    /// The password in scheme://user:password@host.
+    UrlPassword,
+    /// Card numbers, with their check digit (Luhn).
+    Card,
+    Email,
+    /// Bank accounts, with their check digits (ISO 13616, mod 97).
+    Iban,
+    /// US social security numbers.
+    Ssn,
+}
+
+pub const ALL: [Detector; 11] = {
+    use Detector::*;
+    [Named, Authorization, Jwt, PrivateKey, AwsKey, ApiToken, UrlPassword, Card, Email, Iban, Ssn]
+};
+
+impl Detector {
+    pub fn name(self) -> &'static str {
+        match self {
+            Detector::Named => "named",
+            Detector::Authorization => "authorization",
+            Detector::Jwt => "jwt",
+            Detector::PrivateKey => "private_key",
+            Detector::AwsKey => "aws_key",
+            Detector::ApiToken => "api_token",
+            Detector::UrlPassword => "url_password",
+            Detector::Card => "card",
+            Detector::Email => "email",
+            Detector::Iban => "iban",
+            Detector::Ssn => "ssn",
+        }
+    }
+
+    pub fn bit(self) -> u16 {
+        1 << self as u16
+    }
+}
+
+/// Something that was found.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Hit {
+    pub detector: Detector,
+    /// Where, with `*` for elements and for names that look like data.
+    pub place: String,
+}
+
+/// What names are, without case, dashes and underscores, whose text is a secret.
+pub const NAMES: [&str; 36] = [
+    "password",
+    "passwd",
+    "passwort",
+    "passphrase",
+    "pwd",
+    "userpassword",
+    "oldpassword",
+    "newpassword",
+    "secret",
+    "clientsecret",
+    "secretkey",
+    "secretaccesskey",
+    "awssecretaccesskey",
+    "sharedsecret",
+    "webhooksecret",
+    "signingsecret",
+    "token",
+    "accesstoken",
+    "refreshtoken",
+    "idtoken",
+    "authtoken",
+    "sessiontoken",
+    "bearertoken",
+    "csrftoken",
+    "xsrftoken",
+    "xauthtoken",
+    "xamzsecuritytoken",
+    "apitoken",
+    "apikey",
+    "xapikey",
+    "apisecret",
+    "privatekey",
+    "authorization",
+    "proxyauthorization",
+    "cookie",
+    "setcookie",
+];
+
+/// Whether a name tells that its text is a secret.
+pub fn is_telling(name: &str) -> bool {
+    if name.len() < 3 || name.len() > 40 {
+        return false;
+    }
+    let bare = || name.bytes().filter(u8::is_ascii_alphanumeric).map(|b| b.to_ascii_lowercase());
+    NAMES.iter().any(|known| bare().eq(known.bytes()))
+}

@@ -1,0 +1,310 @@
+//! Rules without Rego: JSON pointers (RFC 6901) in which `*` stands for any one part and `**` for any number of them, and what is
+//! done to what they lead to.
+
+use std::sync::Arc;
+
+use globset::GlobMatcher;
+use ring::hmac;
+
+use super::keys::{Key, pseudonym};
+use super::opa::Done;
+use super::tree::{Node, each, index, push, quoted};
+use crate::decision::event::Event;
+use crate::decision::json;
+
+/// Members of a decision that rules may touch. Others say what was decided when, by which rules.
+pub const PARTS: [&str; 9] = [
+    "input",
+    "result",
+    "nd_builtin_cache",
+    "request_context",
+    "requested_by",
+    "intermediate_results",
+    "mapped_result",
+    "custom",
+    "query",
+];
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Part {
+    Name(String),
+    Any,
+    Deep,
+}
+
+/// A pointer with wildcards.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pattern(pub Vec<Part>);
+
+impl Pattern {
+    pub fn parse(text: &str) -> Result<Pattern, String> {
+        let not = || {
+            format!(
+                "{text:?} is not a JSON pointer to a part of a decision; it begins with one of /{}",
+                PARTS.join(", /")
+            )
+        };
+        let rest = text.strip_prefix('/').ok_or_else(not)?;
+        let part = |part: &str| match part {
+            "*" => Part::Any,
+            "**" => Part::Deep,
+            name => Part::Name(name.replace("~1", "/").replace("~0", "~")),
+        };
+        let parts: Vec<Part> = rest.split('/').map(part).collect();
+        match &parts[0] {
+            Part::Name(name) if PARTS.contains(&name.as_str()) => {}
+            _ => return Err(not()),
+        }
+        if parts.last() == Some(&Part::Deep) {
+            return Err(format!(
+                "{text:?} ends with **, which stands for the parts between two names; end it with * or a name"
+            ));
+        }
+        Ok(Pattern(parts))
+    }
+}
+
+#[derive(Debug, Clone)]
+pub enum Action {
+    Erase,
+    /// With JSON.
+    Replace(String),
+    /// By a pseudonym: the same value has the same one, which nobody can make without the key.
+    Hash(hmac::Key),
+    /// Text to so many characters.
+    Truncate(usize),
+    /// Into an envelope that opens for who holds the key.
+    Encrypt(Arc<Key>),
+}
+
+#[derive(Debug, Clone)]
+pub struct Rule {
+    pub path: Pattern,
+    /// Of these policies only.
+    pub policy: Option<GlobMatcher>,
+    pub action: Action,
+}
+
+impl Rule {
+    /// Applies the rule to a decision, and notes what it did in `erased` and `masked`.
+    pub fn apply(&self, decision: &Event<'_>, event: &mut Node<'_>) -> Done {
+        let mut done = Done::default();
+        if self.policy.as_ref().is_none_or(|p| p.is_match(&*decision.path)) {
+            let list = if matches!(self.action, Action::Erase) {
+                &mut done.erased
+            } else {
+                &mut done.masked
+            };
+            let act = Acting { action: &self.action, decision_id: &decision.decision_id };
+            visit(event, &self.path.0, &act, &mut String::new(), list);
+            done.note(event);
+        }
+        done
+    }
+}
+
+/// An action, and the decision it is done to.
+pub struct Acting<'a> {
+    pub action: &'a Action,
+    pub decision_id: &'a str,
+}
+
+pub fn visit(
+    node: &mut Node<'_>,
+    parts: &[Part],
+    act: &Acting<'_>,
+    at: &mut String,
+    done: &mut Vec<String>,
+) {
+    let Some((part, rest)) = parts.split_first() else { return };
+    if !may_lead_on(node, parts) {
+        return;
+    }
+    if *part == Part::Deep {
+        // Nothing between,
+        visit(node, rest, act, at, done);
+        // or something.
+        each(node, at, &mut |child, at| visit(child, parts, act, at, done));
+        return;
+    }
+    if !rest.is_empty() {
+        match part {
+            Part::Name(name) => {
+                let length = at.len();
+                push(at, name);
+                if let Some(child) = node.child(name, index) {
+                    visit(child, rest, act, at, done);
+                }
+                at.truncate(length);
+            }
+            _ => each(node, at, &mut |child, at| visit(child, rest, act, at, done)),
+        }
+        return;
+    }
+    // Here it is.
+    if matches!(act.action, Action::Erase) {
+        erase(node, part, at, done);
+        return;
+    }
+    let mut change = |node: &mut Node<'_>, at: &mut String| {
+        if act.change(node, at) {
+            done.push(at.clone());
+        }
+    };
+    match part {
+        Part::Name(name) => {
+            let length = at.len();
+            push(at, name);
+            if let Some(child) = node.child(name, index) {
+                change(child, at);
+            }
+            at.truncate(length);
+        }
+        _ => each(node, at, &mut change),
+    }
+}
+
+/// Whether the last name of a pattern may stand in a text that was not opened yet. A name may be written with escapes.
+fn may_lead_on(node: &Node<'_>, parts: &[Part]) -> bool {
+    let (Node::Raw(text), Some(Part::Name(name))) =
+        (node, parts.iter().rev().find(|p| matches!(p, Part::Name(_))))
+    else {
+        return true;
+    };
+    // An index is no name in the text.
+    let index = name.bytes().all(|b| b.is_ascii_digit());
+    index
+        || memchr::memmem::find(text.as_bytes(), name.as_bytes()).is_some()
+        || memchr::memchr(b'\\', text.as_bytes()).is_some()
+}
+
+fn erase(node: &mut Node<'_>, part: &Part, at: &str, done: &mut Vec<String>) {
+    let mut erased = |name: &str| {
+        let mut path = at.to_owned();
+        push(&mut path, name);
+        done.push(path);
+    };
+    match (node.open(), part) {
+        (Node::Object(_), Part::Name(name)) => {
+            let had = node.remove(name);
+            if had {
+                erased(name);
+            }
+        }
+        (Node::Object(members), _) => {
+            members.drain(..).for_each(|(name, _)| erased(&json::unescape(&name)));
+        }
+        (Node::Array(elements), Part::Name(name)) => {
+            if let Some(i) = index(name).filter(|i| *i < elements.len()) {
+                elements.remove(i);
+                erased(name);
+            }
+        }
+        (Node::Array(elements), _) => {
+            (0..elements.len()).for_each(|i| erased(&i.to_string()));
+            elements.clear();
+        }
+        _ => {}
+    }
+}
+
+/// A value as its meaning: of text what it says, of others what is written.
+fn meaning(node: &Node<'_>) -> String {
+    let text = node.to_text();
+    json::as_str(&text).map_or_else(|| text.clone(), std::borrow::Cow::into_owned)
+}
+
+impl Acting<'_> {
+    fn change(&self, node: &mut Node<'_>, at: &str) -> bool {
+        let new = match self.action {
+            Action::Erase => return false,
+            Action::Replace(json) => Node::New(json.clone()),
+            Action::Hash(key) => quoted(&pseudonym(key, &meaning(node))),
+            Action::Encrypt(key) => quoted(&key.seal(self.decision_id, at, &node.to_text())),
+            Action::Truncate(length) => {
+                let text = node.to_text();
+                let Some(text) = json::as_str(&text).filter(|text| text.chars().count() > *length)
+                else {
+                    return false;
+                };
+                let kept: String = text.chars().take(*length).collect();
+                quoted(&format!("{kept}… ({} bytes)", text.len()))
+            }
+        };
+        *node = new;
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn done(event: &str, path: &str, action: Action) -> String {
+        let mut node = Node::Raw(event);
+        let decision =
+            Event { raw: event, decision_id: "d1".into(), path: "a/b".into(), ..Event::default() };
+        Rule { path: Pattern::parse(path).unwrap(), policy: None, action }
+            .apply(&decision, &mut node);
+        node.to_text()
+    }
+
+    #[test]
+    fn wildcards_lead_everywhere_and_say_where_they_led() {
+        let event = r#"{"input":{"a":{"token":"x"},"list":[{"token":1},{"other":2}],"t\u006fken":"y"},"result":{"token":"z"}}"#;
+        assert_eq!(
+            done(event, "/input/**/token", Action::Erase),
+            r#"{"input":{"a":{},"list":[{},{"other":2}]},"result":{"token":"z"},"erased":["/input/token","/input/a/token","/input/list/0/token"]}"#
+        );
+        assert_eq!(
+            done(event, "/input/list/*", Action::Replace("null".into())),
+            r#"{"input":{"a":{"token":"x"},"list":[null,null],"t\u006fken":"y"},"result":{"token":"z"},"masked":["/input/list/0","/input/list/1"]}"#
+        );
+        assert_eq!(
+            done(event, "/input/none/x", Action::Erase),
+            event,
+            "what leads nowhere changes nothing"
+        );
+        assert_eq!(
+            done(r#"{"input":{"a/b":{"c~d":1}}}"#, "/input/a~1b/c~0d", Action::Erase),
+            r#"{"input":{"a/b":{}},"erased":["/input/a~1b/c~0d"]}"#
+        );
+    }
+
+    #[test]
+    fn pseudonyms_join_and_text_is_cut() {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, b"key");
+        let hashed = done(
+            r#"{"input":{"a":"bob","b":"b\u006fb","c":"eve"}}"#,
+            "/input/*",
+            Action::Hash(key),
+        );
+        let value: serde_json::Value = serde_json::from_str(&hashed).unwrap();
+        assert!(
+            value["input"]["a"] == value["input"]["b"]
+                && value["input"]["a"] != value["input"]["c"],
+            "{hashed}"
+        );
+        assert_eq!(value["input"]["a"].as_str().unwrap().len(), "hmac:".len() + 32);
+        assert_eq!(
+            done(r#"{"input":{"a":"äöü and more","b":7}}"#, "/input/*", Action::Truncate(3)),
+            r#"{"input":{"a":"äöü… (15 bytes)","b":7},"masked":["/input/a"]}"#
+        );
+    }
+
+    #[test]
+    fn what_says_what_was_decided_is_not_touched() {
+        for path in [
+            "",
+            "/",
+            "/decision_id",
+            "/timestamp",
+            "/bundles/x",
+            "/**/token",
+            "input/x",
+            "/input/**",
+        ] {
+            assert!(Pattern::parse(path).is_err(), "{path}");
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! Denial spikes and silent failures: a pure function of the stream of decisions. No socket, no clock: time is
+//! what the decisions say (`observe`), and how far all of them have been seen (`advance`).
+//!
+//! `baseline` learns what is usual and says how improbable something is, `explain` says who and what is
+//! behind an excess, `series` puts both to work for a policy of a service, `heartbeat` tells whether
+//! something is still there, `detector` runs one of each for whatever it meets, as `config` says;
+//! `reorder` puts the past in order, `record` makes a docket record of a finding. How it works, in words
+//! and numbers: docs/spikes.md.
+
+pub mod baseline;
+pub mod config;
+pub mod detector;
+pub mod explain;
+pub mod heartbeat;
+pub mod record;
+pub mod reorder;
+pub mod series;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::decision::ids::TraceId;
+use crate::decision::record::Record;
+use crate::decision::time::{self, Nanos};
+use crate::decision::verdict::Verdict;
+pub use detector::Detector;
+
+pub const SECOND: Nanos = 1_000_000_000;
+/// The grain of event time.
+pub const BUCKET: Nanos = 2 * SECOND;
+
+/// What the detector needs to know of a decision. Empty text where a decision does not say.
+#[derive(Debug, Clone, Copy)]
+pub struct Observation<'a> {
+    pub at: Nanos,
+    pub service: &'a str,
+    pub policy: &'a str,
+    pub verdict: Verdict,
+    /// By `Dimension`.
+    pub who: [&'a str; 5],
+    pub trace_id: TraceId,
+    pub decision_id: &'a str,
+}
+
+impl Observation<'_> {
+    /// Of a docket record; nothing for a finding.
+    pub fn with<T>(record: &Record<'_>, take: impl FnOnce(&Observation<'_>) -> T) -> Option<T> {
+        if record.verdict == Verdict::Finding {
+            return None;
+        }
+        let revision = record.revision();
+        let who = [
+            &revision,
+            record.instance.as_deref().unwrap_or_default(),
+            &record.subject,
+            &record.resource,
+            &record.action,
+        ];
+        Some(take(&Observation {
+            at: record.timestamp,
+            service: &record.service,
+            policy: &record.policy,
+            verdict: record.verdict,
+            who,
+            trace_id: record.trace_id,
+            decision_id: &record.decision_id,
+        }))
+    }
+}
+
+/// What may explain a finding; in the order in which one of several equally good explanations is named first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Dimension {
+    Revision,
+    Instance,
+    Subject,
+    Resource,
+    Action,
+}
+
+impl Dimension {
+    pub const ALL: [Dimension; 5] = [
+        Dimension::Revision,
+        Dimension::Instance,
+        Dimension::Subject,
+        Dimension::Resource,
+        Dimension::Action,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Dimension::Revision => "revision",
+            Dimension::Instance => "instance",
+            Dimension::Subject => "subject",
+            Dimension::Resource => "resource",
+            Dimension::Action => "action",
+        }
+    }
+}
+
+/// What was found.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// More denials than the baseline explains.
+    DenialSpike,
+    /// Denials that stop although decisions go on.
+    DenialsVanished,
+    /// More errors and undefined decisions than the baseline explains.
+    FailureSpike,
+    /// A new bundle revision answers otherwise than the one before.
+    RevisionShift,
+    /// A policy of a service gets no decisions any more.
+    PolicyQuiet,
+    /// An OPA sends no decisions any more, while its service goes on.
+    InstanceQuiet,
+    /// No decisions at all.
+    StreamQuiet,
+}
+
+impl Kind {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::DenialSpike => "denial_spike",
+            Kind::DenialsVanished => "denials_vanished",
+            Kind::FailureSpike => "failure_spike",
+            Kind::RevisionShift => "revision_shift",
+            Kind::PolicyQuiet => "policy_quiet",
+            Kind::InstanceQuiet => "instance_quiet",
+            Kind::StreamQuiet => "stream_quiet",
+        }
+    }
+}
+
+/// Something improbable, for a policy of a service (or an instance; either is empty where it does not apply).
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Finding {
+    /// The same for the same finding of the same stream.
+    pub id: String,
+    pub kind: Kind,
+    pub service: String,
+    pub policy: String,
+    /// When it began, and when that was certain, in event time.
+    #[serde(serialize_with = "time::serialize")]
+    pub onset: Nanos,
+    #[serde(serialize_with = "time::serialize")]
+    pub detected: Nanos,
+    #[serde(serialize_with = "maybe_time", skip_serializing_if = "Option::is_none")]
+    pub ended: Option<Nanos>,
+    /// From onset to detection: denials (or failures, or decisions for what went quiet), what the baseline
+    /// expected of them at most (at least, for what vanished), and all decisions.
+    pub observed: u64,
+    pub expected: f64,
+    pub decisions: u64,
+    /// How improbable: the exponent of e.
+    pub score: f64,
+    /// Most of it first.
+    pub causes: Vec<Cause>,
+    pub examples: Vec<Example>,
+}
+
+/// A value that carries a part of the excess.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Cause {
+    pub dimension: Dimension,
+    pub value: String,
+    /// Its part of the excess, 0 to 1.
+    pub share: f64,
+    /// Its part of all decisions before.
+    pub before: f64,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Example {
+    pub trace_id: String,
+    pub decision_id: String,
+}
+
+/// What became of a finding.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Change {
+    Begins(Finding),
+    Ends(Finding),
+}
+
+fn maybe_time<S: serde::Serializer>(at: &Option<Nanos>, s: S) -> Result<S::Ok, S::Error> {
+    match at {
+        Some(at) => time::serialize(at, s),
+        None => s.serialize_none(),
+    }
+}
+
+impl Cause {
+    /// Something that is behind all of it, by its nature.
+    pub fn whole(dimension: Dimension, value: &str) -> Cause {
+        Cause { dimension, value: value.to_owned(), share: 1.0, before: 0.0 }
+    }
+}
+
+impl Finding {
+    /// One of which nothing is known yet but what it is about.
+    pub fn new(kind: Kind, service: &str, policy: &str) -> Finding {
+        Finding {
+            id: String::new(),
+            kind,
+            service: service.into(),
+            policy: policy.into(),
+            onset: 0,
+            detected: 0,
+            ended: None,
+            observed: 0,
+            expected: 0.0,
+            decisions: 0,
+            score: 0.0,
+            causes: Vec::new(),
+            examples: Vec::new(),
+        }
+    }
+
+    /// Begins at a bucket and is certain at the end of another.
+    fn begin(&mut self, onset: i64, detected: i64) {
+        self.onset = onset * BUCKET;
+        self.detected = (detected + 1) * BUCKET;
+        // What tells it from others of its kind at the same time.
+        let which = match self.kind {
+            Kind::InstanceQuiet | Kind::RevisionShift => {
+                self.causes.first().map_or("", |c| &c.value)
+            }
+            _ => "",
+        };
+        let named = format!(
+            "{}\0{}\0{}\0{which}\0{}",
+            self.kind.as_str(),
+            self.service,
+            self.policy,
+            self.onset
+        );
+        self.id = crate::decision::ids::hex(&Sha256::digest(named)[..8]);
+    }
+
+    /// One sentence for people.
+    pub fn sentence(&self) -> String {
+        let on = match (self.service.is_empty(), self.policy.is_empty()) {
+            (false, false) => format!("{} of {}", self.policy, self.service),
+            (false, true) => self.service.clone(),
+            _ => "the stream".into(),
+        };
+        let ratio = |n: f64| 100.0 * n / (self.decisions.max(1) as f64);
+        let (observed, expected) = (self.observed as f64, self.expected);
+        let what = match self.kind {
+            Kind::DenialSpike => format!(
+                "{observed} denials of {} decisions ({:.0} %), {expected:.1} expected",
+                self.decisions,
+                ratio(observed)
+            ),
+            Kind::DenialsVanished => format!(
+                "{observed} denials of {} decisions, {expected:.0} expected",
+                self.decisions
+            ),
+            Kind::FailureSpike => format!(
+                "{observed} errors and undefined of {} decisions ({:.0} %), {expected:.1} expected",
+                self.decisions,
+                ratio(observed)
+            ),
+            Kind::RevisionShift => format!(
+                "{:.1} % denied by the new revision, {:.1} % before",
+                ratio(observed),
+                ratio(expected)
+            ),
+            Kind::PolicyQuiet | Kind::StreamQuiet | Kind::InstanceQuiet => {
+                format!("no decisions, {expected:.0} expected")
+            }
+        };
+        let cause = self.causes.first().map(|c| match self.kind {
+            Kind::InstanceQuiet | Kind::RevisionShift => {
+                format!("; {} {}", c.dimension.as_str(), c.value)
+            }
+            _ => format!("; {:.0} % by {} {}", 100.0 * c.share, c.dimension.as_str(), c.value),
+        });
+        format!(
+            "{} on {on}: {what}{}",
+            self.kind.as_str().replace('_', " "),
+            cause.unwrap_or_default()
+        )
+    }
+}

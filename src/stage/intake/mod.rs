@@ -1,0 +1,541 @@
+//! Intake: decision logs in, docket records out, exactly once. Records are consumed, produced and their
+//! offsets committed in one Kafka transaction.
+//!
+//! When partitions are taken away, or anything about a transaction fails, the transaction is aborted and
+//! the records are read again: what they become is a pure function of their bytes.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rdkafka::error::{KafkaError, KafkaResult};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::now;
+use crate::decision::formats::Format;
+use crate::decision::reject::{Reason, Reject};
+use crate::decision::time;
+use crate::log::consumer::{self, Assignments, Reading};
+use crate::log::headers::{self, Origin};
+use crate::log::{Commits, Message, Outgoing, Reader, Transactions, producer};
+use crate::pipeline::Pipeline;
+use crate::stage::rejects::{DeadLetter, cut, cut_to_fit, dead_letter};
+use crate::stage::watchdog::{Assigned, Progress};
+use crate::telemetry::{Health, Meters};
+use crate::transform::{Product, Source, transform};
+use transaction::{Kind, Open, Oversized, Place, Produced};
+
+mod transaction;
+
+#[derive(Debug, thiserror::Error)]
+pub enum IntakeError {
+    #[error("Kafka: {0}")]
+    Kafka(#[from] KafkaError),
+    #[error("the producer was fenced or failed for good: {0}")]
+    Fatal(KafkaError),
+}
+
+pub struct Intake {
+    pub pipeline: Arc<Pipeline>,
+    pub meters: Arc<Meters>,
+    pub health: Arc<Health>,
+    pub progress: Arc<Progress>,
+    /// max.message.bytes of the docket and rejects topics, where the broker told.
+    pub docket_limit: Option<usize>,
+    pub rejects_limit: Option<usize>,
+}
+
+/// Rebalances, as the loop needs to know of them.
+#[derive(Default)]
+pub struct Seen {
+    /// Partitions were taken away: the open transaction may hold records that are another's now.
+    disturbed: AtomicBool,
+    /// Which; they may have been assigned anew since, and then begin where the group committed.
+    revoked: Mutex<Vec<(String, i32)>>,
+    assigned: AtomicBool,
+}
+
+impl Assignments for Arc<Seen> {
+    fn assigned(&self, _: &[(String, i32)]) {
+        self.assigned.store(true, Ordering::Relaxed);
+    }
+
+    fn revoked(&self, _: &dyn Commits, partitions: &[(String, i32)], _: bool) {
+        if !partitions.is_empty() {
+            self.revoked
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .extend_from_slice(partitions);
+            self.disturbed.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Seen {
+    /// Forgets where to go back to in partitions that were taken away.
+    fn settle(&self, topics: &[&str], open: &mut Open) {
+        for (topic, partition) in
+            self.revoked.lock().unwrap_or_else(PoisonError::into_inner).drain(..)
+        {
+            if let Some(topic) = topics.iter().position(|t| *t == topic) {
+                open.offsets.remove(&(topic, partition));
+            }
+        }
+    }
+}
+
+const POLL: Duration = Duration::from_millis(50);
+
+impl Intake {
+    /// Reads from Kafka until told to stop.
+    pub async fn run(&self, stop: &CancellationToken) -> Result<(), IntakeError> {
+        let file = &self.pipeline.file;
+        let instance = file.intake.instance_id.clone();
+        let transactional_id = format!(
+            "docket.{}.intake.{}",
+            file.name,
+            instance.clone().unwrap_or_else(|| uuid::Uuid::new_v4().to_string())
+        );
+        let producer = {
+            let limit = self.docket_limit.into_iter().chain(self.rejects_limit).min();
+            producer::transactional(
+                &file.kafka,
+                &format!("{}-intake", file.name),
+                &transactional_id,
+                file.docket.compression,
+                limit,
+            )?
+        };
+        let topics = self.topics();
+        let reading = Reading {
+            kafka: &file.kafka,
+            part: "intake",
+            group: &self.pipeline.group("intake"),
+            topics: &topics,
+            start: file.intake.start,
+            instance_id: instance.as_deref(),
+            prefetch: file.intake.prefetch.0,
+        };
+        self.over(
+            |seen| consumer::join(&reading, seen, self.meters.clone(), self.progress.clone()),
+            producer,
+            stop,
+        )
+        .await
+    }
+
+    fn topics(&self) -> Vec<&str> {
+        self.pipeline.file.sources.iter().map(|s| s.topic.as_str()).collect()
+    }
+
+    /// Reads from any log until told to stop.
+    pub async fn over<R, T>(
+        &self,
+        join: impl FnOnce(Arc<Seen>) -> KafkaResult<R>,
+        transactions: T,
+        stop: &CancellationToken,
+    ) -> Result<(), IntakeError>
+    where
+        R: Reader,
+        T: Transactions<Membership = R::Membership>,
+    {
+        let seen = Arc::new(Seen::default());
+        let reader = join(seen.clone())?;
+        let (docket_topic, rejects_topic) =
+            (self.pipeline.docket_topic(), self.pipeline.rejects_topic());
+        let run = Run {
+            intake: self,
+            reader,
+            transactions,
+            seen,
+            topics: self.topics(),
+            docket_topic,
+            rejects_topic,
+            oversized: BTreeMap::new(),
+            out: Vec::new(),
+            next: BTreeMap::new(),
+            failures: 0,
+        };
+        run.until(stop).await
+    }
+}
+
+struct Run<'i, R, T> {
+    intake: &'i Intake,
+    reader: R,
+    transactions: T,
+    seen: Arc<Seen>,
+    topics: Vec<&'i str>,
+    docket_topic: String,
+    rejects_topic: String,
+    /// Pieces that a transaction failed over, until they are through.
+    oversized: BTreeMap<Place, Oversized>,
+    out: Vec<u8>,
+    /// The next offset of each partition, for the lag.
+    next: BTreeMap<(usize, i32), i64>,
+    /// How many transactions failed one after the other.
+    failures: u32,
+}
+
+impl<R, T> Run<'_, R, T>
+where
+    R: Reader,
+    T: Transactions<Membership = R::Membership>,
+{
+    async fn until(mut self, stop: &CancellationToken) -> Result<(), IntakeError> {
+        while !stop.is_cancelled() {
+            let Some(open) = self.collect(stop).await? else {
+                self.report();
+                continue;
+            };
+            match self.commit(&open) {
+                Ok(()) => {
+                    self.committed(&open);
+                    self.failures = 0;
+                }
+                Err(error) => {
+                    self.abort(&open, &error)?;
+                    self.failures += 1;
+                    self.pause(stop).await;
+                }
+            }
+            self.report();
+        }
+        self.reader.leave();
+        self.intake.progress.forget("intake");
+        Ok(())
+    }
+
+    /// Transactions that fail one after the other are begun again more and more slowly. The first few are
+    /// how records that are too large are found.
+    async fn pause(&self, stop: &CancellationToken) {
+        let Some(doubled) = self.failures.checked_sub(4) else { return };
+        let pause = Duration::from_millis(100 << doubled.min(6));
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => {}
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+
+    /// Reads and produces until the transaction is due. `None` if there was nothing to read.
+    async fn collect(&mut self, stop: &CancellationToken) -> Result<Option<Open>, IntakeError> {
+        let config = &self.intake.pipeline.file.intake;
+        self.seen.disturbed.store(false, Ordering::Relaxed);
+        self.seen.revoked.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        let mut open: Option<Open> = None;
+        let mut received = String::new();
+        let mut due = Instant::now() + config.transaction_interval.0;
+        loop {
+            let wait = match &open {
+                None => POLL,
+                Some(_) => due.saturating_duration_since(Instant::now()).min(POLL),
+            };
+            let mut begin = Ok(());
+            let mut taken = Ok(());
+            let mut take = |message: &Message<'_>| {
+                if self.seen.disturbed.load(Ordering::Relaxed) {
+                    // The record that came with it is read again.
+                    let open = open.get_or_insert_default();
+                    self.seen.settle(&self.topics, open);
+                    if let Some(topic) = self.topics.iter().position(|t| *t == message.topic) {
+                        open.offsets
+                            .entry((topic, message.partition))
+                            .or_insert((message.offset, message.offset));
+                    }
+                    return;
+                }
+                if !open.as_ref().is_some_and(|o| o.begun) {
+                    begin = self.transactions.begin();
+                    if begin.is_err() {
+                        return;
+                    }
+                    received = time::format(now());
+                    due = Instant::now() + config.transaction_interval.0;
+                }
+                let open = open.get_or_insert_default();
+                open.begun = true;
+                let target = Target {
+                    intake: self.intake,
+                    transactions: &self.transactions,
+                    topics: &self.topics,
+                    docket_topic: &self.docket_topic,
+                    rejects_topic: &self.rejects_topic,
+                    oversized: &self.oversized,
+                    received: &received,
+                };
+                taken = target.take(message, &mut self.out, open);
+            };
+            let polled = self.reader.poll(wait, &mut take).await;
+            begin?;
+            if let Err(error) = polled {
+                if let Some(open) = open.take_if(|o| o.begun) {
+                    self.abort(&open, &error)?;
+                }
+                return Err(error.into());
+            }
+            if self.seen.disturbed.load(Ordering::Relaxed) {
+                let mut open = open;
+                if let Some(open) = &mut open {
+                    self.seen.settle(&self.topics, open);
+                }
+                match open {
+                    Some(open) if open.begun => self.abort(&open, &KafkaError::Canceled)?,
+                    Some(open) => self.rewind(&open)?,
+                    None => {}
+                }
+                return Ok(None);
+            }
+            // A transaction that failed already takes no more; its commit will say so.
+            let failed = taken.is_err() || (open.is_some() && self.transactions.any_failed());
+            let full = open.as_ref().is_some_and(|o| o.bytes >= config.transaction_bytes.0);
+            if failed || full || stop.is_cancelled() || Instant::now() >= due {
+                return Ok(open);
+            }
+        }
+    }
+
+    /// Sees that everything was taken, and commits it with the offsets.
+    fn commit(&self, open: &Open) -> Result<(), KafkaError> {
+        let _span = tracing::info_span!(
+            "transaction",
+            pipeline = self.intake.pipeline.name(),
+            records = open.produced.len(),
+            bytes = open.bytes
+        )
+        .entered();
+        let member = self.reader.membership().ok_or(KafkaError::Canceled)?;
+        let offsets: Vec<(&str, i32, i64)> = open
+            .offsets
+            .iter()
+            .map(|((topic, partition), (_, next))| (self.topics[*topic], *partition, *next))
+            .collect();
+        // Something could not even be produced: then the transaction is over.
+        if open.refused {
+            return Err(KafkaError::Canceled);
+        }
+        self.transactions.commit(&offsets, &member)
+    }
+
+    fn committed(&mut self, open: &Open) {
+        for ((topic, partition), (_, next)) in &open.offsets {
+            self.next.insert((*topic, *partition), *next);
+            self.finished(*topic, *partition, Some(*next), false);
+            self.oversized
+                .retain(|place, _| (place.0, place.1) != (*topic, *partition) || place.2 >= *next);
+        }
+        let meters = &self.intake.meters;
+        meters.transactions.with_label_values(&["committed"]).inc();
+        for (topic, tally) in &open.tally.topics {
+            let topic = &[self.topics[*topic]];
+            meters.records.with_label_values(topic).inc_by(tally.records);
+            meters.bytes.with_label_values(topic).inc_by(tally.bytes);
+            meters.ignored.with_label_values(topic).inc_by(tally.ignored);
+            meters.dropped.with_label_values(topic).inc_by(tally.dropped);
+            meters.malformed_ids.with_label_values(topic).inc_by(tally.malformed);
+            meters.mismatches.with_label_values(topic).inc_by(tally.mismatches);
+            meters.unjudged.with_label_values(topic).inc_by(tally.unjudged);
+        }
+        for (verdict, count) in &open.tally.verdicts {
+            meters.decisions.with_label_values(&[verdict.as_str()]).inc_by(*count);
+        }
+        for (hit, count) in &open.tally.hits {
+            meters.detected(hit.detector.name(), &hit.place, *count);
+        }
+        for (reason, count) in &open.tally.rejects {
+            meters.rejects.with_label_values(&["intake", reason.as_str()]).inc_by(*count);
+        }
+    }
+
+    /// Undoes the transaction and goes back to where it began.
+    fn abort(&mut self, open: &Open, error: &KafkaError) -> Result<(), IntakeError> {
+        self.intake.meters.transactions.with_label_values(&["aborted"]).inc();
+        if matches!(error, KafkaError::Transaction(e) if e.is_fatal()) {
+            return Err(IntakeError::Fatal(error.clone()));
+        }
+        for (topic, partition) in open.offsets.keys() {
+            self.finished(*topic, *partition, self.next.get(&(*topic, *partition)).copied(), true);
+        }
+        let too_large = self.transactions.abort().map_err(IntakeError::Fatal)?;
+        for tag in &too_large {
+            if let Some(produced) = open.produced.get(*tag) {
+                self.oversized.insert(
+                    produced.place,
+                    Oversized { kind: produced.kind, proven: produced.alone },
+                );
+            }
+        }
+        if too_large.is_empty() && !matches!(error, KafkaError::Canceled) {
+            tracing::warn!(%error, "a transaction was aborted; its records are read again");
+        }
+        self.rewind(open)
+    }
+
+    /// Tells the watchdog.
+    fn finished(&self, topic: usize, partition: i32, done: Option<i64>, open: bool) {
+        let place =
+            Assigned { part: "intake".into(), topic: self.topics[topic].to_owned(), partition };
+        self.intake.progress.finished(&place, done, open, std::time::Instant::now());
+    }
+
+    fn rewind(&self, open: &Open) -> Result<(), IntakeError> {
+        let back: Vec<(&str, i32, i64)> = open
+            .offsets
+            .iter()
+            .map(|((topic, partition), (first, _))| (self.topics[*topic], *partition, *first))
+            .collect();
+        Ok(self.reader.seek(&back)?)
+    }
+
+    /// Offsets, lag and health.
+    fn report(&self) {
+        let ready = if self.seen.assigned.load(Ordering::Relaxed) {
+            Ok(())
+        } else {
+            Err("not in its consumer group yet".to_owned())
+        };
+        self.intake.health.set(&format!("{}/intake", self.intake.pipeline.name()), ready);
+        for ((topic, partition), next) in &self.next {
+            let name = self.topics[*topic];
+            let labels = ["intake", name, &partition.to_string()];
+            self.intake.meters.offset.with_label_values(&labels).set(*next);
+            if let Some(end) = self.reader.end(name, *partition) {
+                self.intake.meters.lag.with_label_values(&labels).set((end - next).max(0));
+            }
+        }
+    }
+}
+
+/// Where what becomes of a record goes.
+struct Target<'r, T> {
+    intake: &'r Intake,
+    transactions: &'r T,
+    topics: &'r [&'r str],
+    docket_topic: &'r str,
+    rejects_topic: &'r str,
+    oversized: &'r BTreeMap<Place, Oversized>,
+    /// When the open transaction began to read.
+    received: &'r str,
+}
+
+impl<T: Transactions> Target<'_, T> {
+    /// Turns one Kafka record into docket records and rejects, and produces them.
+    fn take(
+        &self,
+        message: &Message<'_>,
+        out: &mut Vec<u8>,
+        open: &mut Open,
+    ) -> Result<(), IntakeError> {
+        let pipeline = &self.intake.pipeline;
+        let Some(topic) = self.topics.iter().position(|t| *t == message.topic) else {
+            return Ok(());
+        };
+        let (partition, offset) = (message.partition, message.offset);
+        open.offsets.entry((topic, partition)).or_insert((offset, offset)).1 = offset + 1;
+        let value = message.payload;
+        let format = pipeline.file.sources.get(topic).map_or(Format::Auto, |s| s.format);
+        let record_headers = message.headers.pairs();
+        open.bytes += value.len();
+        let tally = open.tally.topics.entry(topic).or_default();
+        tally.records += 1;
+        tally.bytes += value.len() as u64;
+        let mut failure = None;
+        let mut element = 0;
+        let place = |element| (topic, partition, offset, element);
+        let oversized = |element| self.oversized.get(&place(element)).copied();
+        // Found too large as docket records, or on their way to rejects already.
+        let refused = |element| {
+            let known = oversized(element).filter(|o| o.proven || o.kind == Kind::Reject);
+            known.map(|_| self.outgrown())
+        };
+        let source = Source { value, headers: &record_headers, format };
+        let (limits, rules) = (&pipeline.limits, &pipeline.rules);
+        transform(source, limits, rules, out, &refused, &mut |product| {
+            let at = element;
+            element += 1;
+            if failure.is_some() {
+                return;
+            }
+            let origin = Origin { topic: message.topic, partition, offset, element: at };
+            let oversized = oversized(at);
+            let alone = oversized.is_some_and(|o| !o.proven);
+            let sent = |kind| Produced { place: place(at), kind, alone };
+            failure = match product {
+                Product::Ignored => {
+                    open.tally.topic(topic).ignored += 1;
+                    None
+                }
+                Product::Dropped => {
+                    open.tally.topic(topic).dropped += 1;
+                    None
+                }
+                Product::Docket { made, bytes } => {
+                    open.tally.made(topic, &made);
+                    open.produced.push(sent(Kind::Docket));
+                    let record = Outgoing {
+                        topic: self.docket_topic,
+                        key: Some(&made.written.key),
+                        payload: bytes,
+                        headers: headers::docket(&origin, self.received),
+                    };
+                    self.transactions.send(record, open.produced.len() - 1, alone).err()
+                }
+                Product::Reject { bytes, reject } => {
+                    *open.tally.rejects.entry(reject.reason).or_default() += 1;
+                    let proven = oversized.filter(|o| o.proven).map(|o| o.kind);
+                    open.produced.push(sent(Kind::Reject));
+                    let letter = self.letter(bytes, &reject, &origin, proven);
+                    let record = Outgoing {
+                        topic: self.rejects_topic,
+                        key: None,
+                        payload: &letter.value,
+                        headers: letter.headers,
+                    };
+                    self.transactions.send(record, open.produced.len() - 1, alone).err()
+                }
+            };
+        });
+        match failure {
+            None => Ok(()),
+            Some(error) => {
+                open.refused = true;
+                Err(error.into())
+            }
+        }
+    }
+
+    /// The dead letter of a piece.
+    fn letter(
+        &self,
+        bytes: &[u8],
+        reject: &Reject,
+        origin: &Origin<'_>,
+        proven: Option<Kind>,
+    ) -> DeadLetter {
+        let limit = self.intake.rejects_limit;
+        let cut = match proven {
+            // What is protected does not get out by the back door; its source still has it.
+            _ if self.intake.pipeline.rules.protection.is_some() => Some(0),
+            Some(Kind::Reject) => Some(cut(limit)),
+            _ => cut_to_fit(bytes.len(), limit),
+        };
+        dead_letter("intake", bytes, reject, origin, self.received, cut)
+    }
+
+    /// Why a decision that the broker would not take goes to rejects.
+    fn outgrown(&self) -> Reject {
+        let limit = self
+            .intake
+            .docket_limit
+            .map_or_else(String::new, |n| format!(", which takes {n} bytes (max.message.bytes)"));
+        Reject::new(
+            Reason::TooLarge,
+            format!(
+                "the decision outgrows the topic {}{limit} once docket's members are added",
+                self.docket_topic
+            ),
+        )
+    }
+}

@@ -1,0 +1,87 @@
+//! What an open transaction of intake holds, and what of it may be too large for the broker.
+
+use std::collections::{BTreeMap, HashMap};
+
+use crate::decision::reject::Reason;
+use crate::decision::verdict::{Basis, Verdict};
+use crate::protect::detector::Hit;
+use crate::protect::record::Made;
+
+/// A piece of a source record: topic (by number), partition, offset, element.
+pub type Place = (usize, i32, i64, usize);
+
+/// What a piece became.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Docket,
+    Reject,
+}
+
+/// A piece that was in a batch which the broker found too large.
+#[derive(Debug, Clone, Copy)]
+pub struct Oversized {
+    pub kind: Kind,
+    /// It was alone in its batch, so it is the one: its docket record becomes a reject, of its reject
+    /// only the start is kept. Until then it is sent again, alone.
+    pub proven: bool,
+}
+
+/// What was produced, by tag.
+#[derive(Debug, Clone, Copy)]
+pub struct Produced {
+    pub place: Place,
+    pub kind: Kind,
+    pub alone: bool,
+}
+
+/// What an open transaction holds.
+#[derive(Default)]
+pub struct Open {
+    /// There is a transaction; without one, only places to go back to.
+    pub begun: bool,
+    /// By topic and partition: the first offset read, and the one after the last.
+    pub offsets: BTreeMap<(usize, i32), (i64, i64)>,
+    /// By tag.
+    pub produced: Vec<Produced>,
+    pub bytes: usize,
+    /// A record could not be produced.
+    pub refused: bool,
+    pub tally: Tally,
+}
+
+/// Counts of an open transaction, added to the counters once it is committed.
+#[derive(Default)]
+pub struct Tally {
+    pub topics: HashMap<usize, TopicTally>,
+    pub verdicts: HashMap<Verdict, u64>,
+    pub rejects: HashMap<Reason, u64>,
+    pub hits: HashMap<Hit, u64>,
+}
+
+#[derive(Default)]
+pub struct TopicTally {
+    pub records: u64,
+    pub bytes: u64,
+    pub ignored: u64,
+    pub dropped: u64,
+    pub malformed: u64,
+    pub mismatches: u64,
+    pub unjudged: u64,
+}
+
+impl Tally {
+    pub fn topic(&mut self, topic: usize) -> &mut TopicTally {
+        self.topics.entry(topic).or_default()
+    }
+
+    pub fn made(&mut self, topic: usize, made: &Made) {
+        *self.verdicts.entry(made.written.verdict).or_default() += 1;
+        for hit in &made.hits {
+            *self.hits.entry(hit.clone()).or_default() += 1;
+        }
+        let tally = self.topic(topic);
+        tally.malformed += u64::from(made.written.malformed_ids);
+        tally.mismatches += u64::from(made.written.trace_mismatch);
+        tally.unjudged += u64::from(made.written.judged_by == Basis::Nothing);
+    }
+}
