@@ -120,7 +120,7 @@ sinks:
 /// By default two minutes; DOCKET_OUTAGE=600 makes it ten.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sink_is_away_for_long_and_memory_stays_within_the_budget() {
-    let _servers = super::together().await;
+    let _servers = super::alone().await;
     let kafka = address("KAFKA_BOOTSTRAP");
     let outage =
         Duration::from_secs(std::env::var("DOCKET_OUTAGE").map_or(60, |s| s.parse().unwrap()));
