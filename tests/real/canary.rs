@@ -298,7 +298,7 @@ telemetry: {{push: {{p: {{type: remote_write, url: \"{}/api/v1/write\", interval
 
     let mut outputs: Vec<(String, String)> = Vec::new();
     let mut output = |of: &str, text: Vec<u8>| {
-        outputs.push((of.to_owned(), String::from_utf8_lossy(&text).into_owned()))
+        outputs.push((of.to_owned(), String::from_utf8_lossy(&text).into_owned()));
     };
     let command = |args: &[&str]| {
         let out = docket()
