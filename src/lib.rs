@@ -8,7 +8,7 @@
 //! - [`protect`]: what must not spread is taken out of it. Pure.
 //! - [`stage`]: the running parts. `intake` writes the docket topic, `deliver` hands it to one sink.
 //! - [`sink`]: where decisions go: OTLP, Loki, Elasticsearch, CloudWatch Logs, files, Prometheus.
-//! - [`heavy`]: the heaviest of many, in bounded memory; for series and for what explains a finding.
+//! - [`topk`]: the heaviest of many, in bounded memory; for series and for what explains a finding.
 //! - [`metrics`]: what Prometheus scrapes of the decisions.
 //! - [`spike`]: denial spikes and silent failures. Pure.
 //! - [`notify`]: tells people of them.
