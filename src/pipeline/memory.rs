@@ -116,6 +116,7 @@ mod tests {
             loaded.map_err(|e| e.to_string()).unwrap().file.sinks["a"].concurrency()
         };
         assert_eq!(concurrency("type: loki, url: 'http://l'"), 1);
+        assert_eq!(concurrency("type: loki, server: victorialogs, url: 'http://l'"), 4);
         assert_eq!(concurrency("type: loki, url: 'http://l', delivery: {concurrency: 3}"), 3);
         assert_eq!(concurrency("type: file, path: a"), 4);
     }
