@@ -57,7 +57,7 @@ spikes:
 ",
             address("OPENSEARCH_URL"),
             address("OTLP_GRPC_URL"),
-            logs::sinks(&stores, ""),
+            logs::sinks(&stores, "labels: {service: service, verdict: verdict, run: \"=$NAME\"}"),
             slack = place.secret("slack", &format!("{webhook}/slack")),
         ),
     )
@@ -176,9 +176,9 @@ spikes:
         })
         .await;
     }
-    // Who is denied most, as the dashboards ask Loki.
+    // Who is denied most, as the dashboards ask Loki; of this run, since others deny in services of that name, too.
     let denied = logsql(&format!(
-        "{{verdict=\"deny\", service=\"{}\"}} | unpack_json fields (docket.subject) | stats by (docket.subject) count() n | sort by (n desc) | limit 1",
+        "{{verdict=\"deny\", service=\"{}\", run=\"{name}\"}} | unpack_json fields (docket.subject) | stats by (docket.subject) count() n | sort by (n desc) | limit 1",
         event.service
     ))
     .await;
