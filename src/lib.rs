@@ -6,6 +6,7 @@
 //! - [`decision`]: what a decision is; from a producer's bytes to the docket record. Pure.
 //! - [`rego`]: teams' own policies, asked.
 //! - [`protect`]: what must not spread is taken out of it. Pure.
+//! - [`transform`]: a record's way, from its bytes to what becomes of each piece. Pure.
 //! - [`stage`]: the running parts. `intake` writes the docket topic, `deliver` hands it to one sink.
 //! - [`sink`]: where decisions go: OTLP, Loki, Elasticsearch, CloudWatch Logs, files, Prometheus.
 //! - [`topk`]: the heaviest of many, in bounded memory; for series and for what explains a finding.

@@ -1,5 +1,5 @@
-//! The way of a record, from a producer's bytes to what becomes of each piece in them. Intake, the cases
-//! of a pipeline file and `docket protect` all go this way.
+//! The way of a record, from a producer's bytes to what becomes of each piece in them. Intake and the
+//! cases of a pipeline file go this way.
 
 use crate::decision::formats::{self, Format, Limits, Piece};
 use crate::decision::reject::Reject;
@@ -26,34 +26,66 @@ pub enum Product<'p> {
     Reject { bytes: &'p [u8], reject: Reject },
 }
 
-/// Tells what becomes of each piece of a record, in their order. `refused` says of decisions, by their
-/// place in the record, that they go to rejects whatever they are; `out` is room to write to.
+/// Tells what becomes of each piece of a record, in their order, with its element: how many decisions and
+/// rejects stood before it. What is ignored is not counted, since it goes nowhere. `refused` says of
+/// decisions, by their element, that they go to rejects whatever they are; `out` is room to write to.
 pub fn transform(
     source: Source<'_>,
     limits: &Limits,
     rules: &Rules,
     out: &mut Vec<u8>,
     refused: &dyn Fn(usize) -> Option<Reject>,
-    take: &mut dyn FnMut(Product<'_>),
+    take: &mut dyn FnMut(usize, Product<'_>),
 ) {
     let mut element = 0;
     formats::split(source.value, source.format, limits, &mut |piece| {
         match piece {
-            Piece::Ignored => take(Product::Ignored),
-            Piece::Reject { bytes, reject } => take(Product::Reject { bytes: &bytes, reject }),
+            Piece::Ignored => return take(element, Product::Ignored),
+            Piece::Reject { bytes, reject } => {
+                take(element, Product::Reject { bytes: &bytes, reject });
+            }
             Piece::Decision { event, agent } => {
                 out.clear();
                 let made = match refused(element) {
                     Some(reject) => Err(reject),
                     None => make(&event, source.headers, agent.as_ref(), rules, out),
                 };
-                take(match made {
+                let product = match made {
                     Ok(Some(made)) => Product::Docket { made, bytes: out },
                     Ok(None) => Product::Dropped,
                     Err(reject) => Product::Reject { bytes: event.raw.as_bytes(), reject },
-                });
+                };
+                take(element, product);
             }
         }
         element += 1;
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decision::reject::Reason;
+
+    #[test]
+    fn lines_that_go_nowhere_take_no_element() {
+        let decision =
+            |id| format!(r#"{{"decision_id":"{id}","timestamp":"2026-11-24T12:48:50Z"}}"#);
+        let log = r#"{"level":"info","msg":"ready","time":"2026-11-24T12:48:49Z"}"#;
+        let lines = format!("{log}\n{}\n{log}\n{}\n", decision("a"), decision("b"));
+        let source = Source { value: lines.as_bytes(), headers: &[], format: Format::Auto };
+        let refused = |element| (element == 1).then(|| Reject::new(Reason::TooLarge, "told"));
+        let mut seen = Vec::new();
+        let (limits, rules) = (Limits::default(), Rules::default());
+        transform(source, &limits, &rules, &mut Vec::new(), &refused, &mut |element, product| {
+            match product {
+                Product::Docket { made, .. } => seen.push((element, made.written.key)),
+                Product::Reject { bytes, .. } => {
+                    seen.push((element, String::from_utf8_lossy(bytes).into_owned()));
+                }
+                Product::Ignored | Product::Dropped => {}
+            }
+        });
+        assert_eq!(seen, [(0, "a".to_owned()), (1, decision("b"))]);
+    }
 }

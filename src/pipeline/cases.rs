@@ -37,7 +37,7 @@ pub fn run(pipeline: &Pipeline, case: &Case) -> Result<(), String> {
         &pipeline.rules,
         &mut Vec::new(),
         &|_| None,
-        &mut |product| match product {
+        &mut |_, product| match product {
             Product::Ignored | Product::Dropped => actual.ignored += 1,
             Product::Docket { bytes, .. } => actual.records.push(bytes.to_vec()),
             Product::Reject { reject, .. } => {

@@ -438,11 +438,10 @@ impl<T: Transactions> Target<'_, T> {
         let format = pipeline.file.sources.get(topic).map_or(Format::Auto, |s| s.format);
         let record_headers = message.headers.pairs();
         open.bytes += value.len();
-        let tally = open.tally.topics.entry(topic).or_default();
+        let tally = open.tally.topic(topic);
         tally.records += 1;
         tally.bytes += value.len() as u64;
         let mut failure = None;
-        let mut element = 0;
         let place = |element| (topic, partition, offset, element);
         let oversized = |element| self.oversized.get(&place(element)).copied();
         // Found too large as docket records, or on their way to rejects already.
@@ -452,16 +451,14 @@ impl<T: Transactions> Target<'_, T> {
         };
         let source = Source { value, headers: &record_headers, format };
         let (limits, rules) = (&pipeline.limits, &pipeline.rules);
-        transform(source, limits, rules, out, &refused, &mut |product| {
-            let at = element;
-            element += 1;
+        transform(source, limits, rules, out, &refused, &mut |element, product| {
             if failure.is_some() {
                 return;
             }
-            let origin = Origin { topic: message.topic, partition, offset, element: at };
-            let oversized = oversized(at);
+            let origin = Origin { topic: message.topic, partition, offset, element };
+            let oversized = oversized(element);
             let alone = oversized.is_some_and(|o| !o.proven);
-            let sent = |kind| Produced { place: place(at), kind, alone };
+            let sent = |kind| Produced { place: place(element), kind, alone };
             failure = match product {
                 Product::Ignored => {
                     open.tally.topic(topic).ignored += 1;
