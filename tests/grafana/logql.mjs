@@ -74,12 +74,15 @@ function walk(node, place, ofLoki, found) {
 
 const named = (item, place, i) => (typeof item?.title === "string" ? `${place} "${item.title}"` : `${place}[${i}]`);
 
-/// Queries in Markdown: code spans and lines of code blocks.
+/// Queries in Markdown: code spans and lines of code blocks. A block of another language says so (```logsql).
 function* inMarkdown(text) {
   let block = false;
+  let logql = false;
   for (const [i, line] of text.split("\n").entries()) {
-    if (line.startsWith("```")) block = !block;
-    else if (block && SELECTOR.test(line)) yield [line, `line ${i + 1}`];
+    if (line.startsWith("```")) {
+      block = !block;
+      logql = ["```", "```logql"].includes(line.trim());
+    } else if (block && logql && SELECTOR.test(line)) yield [line, `line ${i + 1}`];
     else if (!block) for (const [, code] of line.matchAll(/`([^`]+)`/g)) if (SELECTOR.test(code)) yield [code, `line ${i + 1}`];
   }
 }
