@@ -12,7 +12,6 @@ use docket::decision::formats::{self, Format, Limits};
 use docket::decision::record::Record;
 use docket::decision::record::{Rules, write};
 use docket::decision::{json, trace, verdict};
-use docket::pipeline::model;
 use docket::protect::Protection;
 use docket::protect::detect::{Act, Detect};
 use docket::protect::detector;
@@ -20,6 +19,7 @@ use docket::protect::keys::Key;
 use docket::protect::rego::Policy;
 use docket::protect::rules::{Action, Pattern, Rule};
 use docket::rego::SourceFile;
+use docket::sink::loki::config::LokiConfig;
 use docket::sink::{elasticsearch, loki, metrics, otlp};
 use prost::Message;
 
@@ -242,7 +242,7 @@ fn record_parse(bencher: Bencher<'_, '_>) {
 
 #[divan::bench]
 fn encode_loki_snappy(bencher: Bencher<'_, '_>) {
-    let config: model::Loki = serde_json::from_str(r#"{"url":"http://127.0.0.1"}"#).unwrap();
+    let config: LokiConfig = serde_json::from_str(r#"{"url":"http://127.0.0.1"}"#).unwrap();
     let encoder = loki::Encoder::new(&config);
     batch(bencher, |records| {
         snap::raw::Encoder::new().compress_vec(&encoder.push_request(records)).unwrap()

@@ -402,7 +402,7 @@ async fn repeated(shards: usize) -> usize {
     running.stop();
     assert_eq!(verified(&pipeline), (300, 0, 0));
     let again = docket()
-        .args(["replay", "--past", "--sink", "loki", "--from", "start", "--send"])
+        .args(["backfill", "--sink", "loki", "--from", "start", "--send"])
         .arg(&pipeline)
         .output()
         .unwrap();

@@ -14,12 +14,11 @@ use crate::capacity::{self, Asked, Read, Volume, report, table};
 use crate::decision::record::Record;
 use crate::decision::time::{self, Nanos};
 use crate::decision::verdict::Verdict;
-use crate::log::past::{Edge, Past};
+use crate::log::scan::ScanBound;
 use crate::metrics::Decisions;
 use crate::pipeline::Pipeline;
-use crate::pipeline::model;
-use crate::sink::Sink;
-use crate::stage::run::{Then, with_sink};
+use crate::sink::config::SinkConfig;
+use crate::sink::{AnySink, any};
 
 /// Write a capacity review of what the docket holds: load, growth and forecast, evaluation times, costs, headroom, data volume.
 #[derive(clap::Args)]
@@ -34,11 +33,11 @@ pub struct Args {
     #[arg(value_name = "PIPELINE")]
     file: PathBuf,
     /// From where on: start, how long ago, or a time.
-    #[arg(long, value_parser = super::edge, default_value = "30d")]
-    since: Edge,
+    #[arg(long, value_parser = super::bound, default_value = "30d")]
+    since: ScanBound,
     /// Up to where: end, how long ago, or a time.
-    #[arg(long, value_parser = super::edge, default_value = "end")]
-    until: Edge,
+    #[arg(long, value_parser = super::bound, default_value = "end")]
+    until: ScanBound,
     /// How far ahead to look.
     #[arg(long, value_parser = super::duration, default_value = "30d")]
     ahead: Duration,
@@ -66,7 +65,7 @@ pub async fn run(args: Args) -> CommandResult {
         Some(url) => history(url, pipeline.name(), now).await?,
         None => BTreeMap::new(),
     };
-    let past = Past::open(&pipeline, "capacity", &pipeline.docket_topic(), args.since, args.until)?;
+    let past = pipeline.scan("capacity", &pipeline.docket_topic(), args.since, args.until)?;
     let mut counter = Counter::new(capacity::believed(now));
     let mut scales = scales(&pipeline, past.offsets())?;
     let mut read = Read {
@@ -134,13 +133,10 @@ pub async fn run(args: Args) -> CommandResult {
     Ok(())
 }
 
-/// What a batch of docket records weighs once it is encoded.
-type Weigh = Box<dyn Fn(&[Record<'_>]) -> usize>;
-
 /// What decisions weigh on their way to a sink: some batches are encoded as they would be.
 struct Scale {
     sink: String,
-    weigh: Result<Weigh, String>,
+    weigh: Result<Arc<dyn AnySink>, String>,
     batch_records: usize,
     /// One of so many batches.
     one_of: u64,
@@ -166,8 +162,8 @@ impl Scale {
     fn encode(&mut self) {
         let records: Vec<Record<'_>> =
             self.batch.iter().filter_map(|value| Record::parse(value).ok()).collect();
-        if let (Ok(weigh), false) = (&self.weigh, records.is_empty()) {
-            self.bytes += weigh(&records) as u64;
+        if let (Ok(sink), false) = (&self.weigh, records.is_empty()) {
+            self.bytes += sink.clone().encode(&records).size() as u64;
             self.decisions += records.len() as u64;
         }
         self.batch.clear();
@@ -186,25 +182,15 @@ impl Scale {
     }
 }
 
-struct Weighed;
-
-impl Then for Weighed {
-    type Output = Weigh;
-
-    fn then<S: Sink>(self, sink: S) -> Weigh {
-        Box::new(move |records| S::size(&sink.encode(records)))
-    }
-}
-
 fn scales(pipeline: &Pipeline, offsets: u64) -> Result<Vec<Scale>, prometheus::Error> {
     let registry = prometheus::Registry::new();
     let decisions = Arc::new(Decisions::new(pipeline.name(), 1, &registry, Arc::default())?);
     // The metrics sink sends nothing anywhere.
     let sinks =
-        pipeline.file.sinks.iter().filter(|(_, sink)| !matches!(sink, model::Sink::Metrics(_)));
-    let scale = |(name, sink): (&String, &model::Sink)| Scale {
+        pipeline.file.sinks.iter().filter(|(_, sink)| !matches!(sink, SinkConfig::Metrics(_)));
+    let scale = |(name, sink): (&String, &SinkConfig)| Scale {
         sink: name.clone(),
-        weigh: with_sink(name, sink, &decisions, Weighed).map_err(|e| e.to_string()),
+        weigh: any::sink(sink, &decisions).map_err(|e| format!("sink {name}: {e}")),
         // A batch is not filled unless there is a lot to do; it is then smaller, and compresses a little less.
         batch_records: sink.delivery().batch_records.clamp(1, 2000),
         one_of: offsets.div_ceil(WEIGHED).max(1),

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::tail::{printable, style};
 use super::{CommandResult, feed};
+use crate::config::secrets::{Outside, Real};
 use crate::decision::ids::hex;
 use crate::decision::json;
 use crate::decision::record::Record;
@@ -23,15 +24,15 @@ use crate::decision::time;
 use crate::decision::verdict::Verdict;
 use crate::generate::{Generator, Mix, Shape};
 use crate::log::client;
+use crate::log::config::Kafka;
 use crate::log::mock::Mock;
-use crate::log::topics::Limits;
-use crate::pipeline::model::Admin;
-use crate::pipeline::secrets::{Outside, Real};
+use crate::pipeline::topics::Limits;
 use crate::pipeline::{self, Pipeline};
 use crate::sink::{Outcome, Sink};
-use crate::stage::run::{Parts, Process, Roles};
-use crate::telemetry::Health;
-use crate::{admin, telemetry};
+use crate::stage::roles::Roles;
+use crate::stage::run::{Parts, Process};
+use crate::telemetry::config::Admin;
+use crate::telemetry::{self, Health, admin};
 
 /// See docket work, without any server: generated decisions with a denial spike, or your own decision logs.
 #[derive(clap::Args)]
@@ -107,7 +108,8 @@ pub async fn run(args: Args) -> CommandResult {
     let mut parts = Parts::new(pipeline, &process, Limits::default())?;
     parts.all()?;
     let file = parts.pipeline.clone();
-    let on_screen = parts.deliver("screen", &file.file.sinks["metrics"], screen.clone(), None);
+    let on_screen =
+        parts.deliver("screen", &file.file.sinks["metrics"], Arc::new(screen.clone()), None);
     parts.sink(on_screen)?;
     let running = parts;
 
@@ -169,7 +171,7 @@ struct Feeder {
 
 impl Feeder {
     fn open(
-        kafka: &pipeline::model::Kafka,
+        kafka: &Kafka,
         fed: Arc<Fed>,
         stop: CancellationToken,
         meters: Arc<telemetry::Meters>,

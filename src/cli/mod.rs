@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+mod backfill;
 mod capacity;
 mod check;
 mod decrypt;
@@ -7,8 +8,8 @@ mod demo;
 mod feed;
 mod generate;
 mod protect;
+mod redrive;
 mod rejects;
-mod replay;
 mod run;
 mod schema;
 mod setup;
@@ -20,7 +21,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::log::past::Edge;
+use crate::log::scan::ScanBound;
 use crate::pipeline::{self, Pipeline};
 
 /// The flight recorder for policy decisions.
@@ -40,7 +41,7 @@ use crate::pipeline::{self, Pipeline};
   docket run pipelines/opa.yaml              run it
   docket tail pipelines/opa.yaml --verdict deny
   docket rejects pipelines/opa.yaml          what was refused, and why
-  docket replay pipelines/opa.yaml           send it round again
+  docket redrive pipelines/opa.yaml          send it round again
   docket verify pipelines/opa.yaml           is the record complete and true?
   docket spikes pipelines/opa.yaml           what the spike detector would have said
   docket capacity pipelines/opa.yaml         a capacity review: load, growth, cost, headroom
@@ -61,7 +62,14 @@ enum Command {
     Generate(generate::Args),
     Tail(tail::Args),
     Rejects(rejects::Args),
-    Replay(replay::Args),
+    Redrive(redrive::Args),
+    Backfill(backfill::Args),
+    /// Now `docket redrive` and `docket backfill`.
+    #[command(hide = true)]
+    Replay {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        rest: Vec<String>,
+    },
     Verify(verify::Args),
     Spikes(spikes::Args),
     Capacity(capacity::Args),
@@ -74,7 +82,7 @@ enum Command {
 }
 
 /// An error for people; the process ends with it.
-type CommandResult = Result<(), Box<dyn std::error::Error>>;
+type CommandResult<T = ()> = Result<T, Box<dyn std::error::Error>>;
 
 pub fn main() -> ExitCode {
     // One TLS implementation for everything that speaks HTTP or gRPC.
@@ -88,7 +96,13 @@ pub fn main() -> ExitCode {
         Command::Generate(args) => generate::run(&args),
         Command::Tail(args) => tail::run(&args),
         Command::Rejects(args) => rejects::run(&args),
-        Command::Replay(args) => runtime(replay::run(args)),
+        Command::Redrive(args) => runtime(redrive::run(args)),
+        Command::Backfill(args) => runtime(backfill::run(args)),
+        Command::Replay { rest } => Err(if rest.iter().any(|arg| arg == "--past") {
+            "docket replay --past is now docket backfill, with the same options".into()
+        } else {
+            "docket replay is now docket redrive (rejects, with the same options) and docket backfill (a sink's past)".into()
+        }),
         Command::Verify(args) => runtime(verify::run(args)),
         Command::Spikes(args) => spikes::run(&args),
         Command::Protect(args) => protect::run(&args),
@@ -135,20 +149,22 @@ fn input(path: &std::path::Path) -> Result<Box<dyn std::io::Read>, String> {
 
 /// A duration as the pipeline file has them.
 fn duration(text: &str) -> Result<std::time::Duration, String> {
-    text.parse::<pipeline::units::Span>().map(|span| span.0)
+    text.parse::<crate::config::units::Span>().map(|span| span.0)
 }
 
 /// A place in a topic: `start`, `end`, how long ago, or a time.
-fn edge(text: &str) -> Result<Edge, String> {
+fn bound(text: &str) -> Result<ScanBound, String> {
     match text {
-        "start" | "earliest" | "beginning" => Ok(Edge::Start),
-        "end" | "latest" | "now" => Ok(Edge::End),
+        "start" | "earliest" | "beginning" => Ok(ScanBound::Start),
+        "end" | "latest" | "now" => Ok(ScanBound::End),
         text => match crate::decision::time::parse(text) {
-            Some(time) => Ok(Edge::At(time)),
+            Some(time) => Ok(ScanBound::At(time)),
             None => {
                 let ago =
                     duration(text).map_err(|_| format!("{text:?} is neither start, end, a duration such as 10m, nor a time such as 2026-11-24T12:00:00Z"))?;
-                Ok(Edge::At(crate::clock::now().saturating_sub(crate::decision::time::nanos(ago))))
+                Ok(ScanBound::At(
+                    crate::clock::now().saturating_sub(crate::decision::time::nanos(ago)),
+                ))
             }
         },
     }
@@ -161,6 +177,12 @@ fn progress(total: u64, what: &'static str) -> indicatif::ProgressBar {
             .unwrap_or_else(|_| indicatif::ProgressStyle::default_bar());
     // Standard error; hidden unless it is a terminal.
     indicatif::ProgressBar::new(total).with_style(style).with_message(what)
+}
+
+/// Moves a bar.
+fn step(bar: &indicatif::ProgressBar) -> std::sync::Arc<dyn Fn(u64) + Send + Sync> {
+    let bar = bar.clone();
+    std::sync::Arc::new(move |n| bar.inc(n))
 }
 
 /// Rows with aligned columns.

@@ -9,10 +9,10 @@ use serde_json::json;
 use super::CommandResult;
 use super::tail::printable;
 use crate::decision::time;
+use crate::log::dead_letter::{Letter, without_receipts};
 use crate::log::headers;
-use crate::log::past::{Edge, Past};
+use crate::log::scan::ScanBound;
 use crate::pipeline::Pipeline;
-use crate::stage::rejects::{Letter, without_receipts};
 
 /// Show what was rejected: by the part that refused it and why, or one by one.
 #[derive(clap::Args)]
@@ -37,11 +37,11 @@ pub struct Args {
 #[derive(clap::Args, Clone)]
 pub struct Which {
     /// Rejected since: `start`, how long ago, such as 2h, or a time (RFC 3339).
-    #[arg(long, default_value = "start", value_parser = super::edge)]
-    pub from: Edge,
+    #[arg(long, default_value = "start", value_parser = super::bound)]
+    pub from: ScanBound,
     /// Rejected before.
-    #[arg(long, default_value = "end", value_parser = super::edge)]
-    pub until: Edge,
+    #[arg(long, default_value = "end", value_parser = super::bound)]
+    pub until: ScanBound,
     /// Only for these reasons.
     #[arg(long, value_delimiter = ',')]
     pub reason: Vec<String>,
@@ -63,11 +63,11 @@ impl Which {
     pub fn letters(&self, pipeline: &Pipeline) -> Result<Vec<Letter>, Box<dyn std::error::Error>> {
         // A receipt may have been written after the stretch that is asked for.
         let past =
-            Past::open(pipeline, "rejects", &pipeline.rejects_topic(), self.from, Edge::End)?;
+            pipeline.scan("rejects", &pipeline.rejects_topic(), self.from, ScanBound::End)?;
         let until = match self.until {
-            Edge::At(time) => time / 1_000_000,
-            Edge::Start => i64::MIN,
-            Edge::End => i64::MAX,
+            ScanBound::At(time) => time / 1_000_000,
+            ScanBound::Start => i64::MIN,
+            ScanBound::End => i64::MAX,
         };
         let bar = super::progress(past.offsets(), "reading rejects");
         let mut all = Vec::new();

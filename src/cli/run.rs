@@ -9,10 +9,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::CommandResult;
 use crate::pipeline::Pipeline;
-use crate::push::Pushing;
-use crate::stage::run::{self, Parts, Process, Roles};
-use crate::telemetry::Health;
-use crate::{admin, push, telemetry};
+use crate::stage::roles::Roles;
+use crate::stage::run::{self, Parts, Process};
+use crate::telemetry::push::Pushing;
+use crate::telemetry::{self, Health, admin, push};
 
 /// Run pipelines until SIGTERM or SIGINT; then deliver what was read, commit, and end.
 #[derive(clap::Args)]
@@ -123,7 +123,7 @@ pub async fn run(args: Args) -> CommandResult {
 /// How often the files are read again.
 const LOOK: Duration = Duration::from_secs(2);
 
-struct Watched {
+struct TrackedFile {
     stop: CancellationToken,
     task: tokio::task::JoinHandle<(Vec<Parts>, Pushing)>,
 }
@@ -135,7 +135,7 @@ fn watch(
     files: Vec<PathBuf>,
     mut hup: Signal,
     registry: &prometheus::Registry,
-) -> Result<Watched, Box<dyn std::error::Error>> {
+) -> Result<TrackedFile, Box<dyn std::error::Error>> {
     let reloads = prometheus::IntCounterVec::new(
         prometheus::Opts::new(
             "docket_reloads_total",
@@ -204,7 +204,7 @@ fn watch(
             }
         }
     });
-    Ok(Watched { stop, task })
+    Ok(TrackedFile { stop, task })
 }
 
 /// Takes up a changed file, or says why not, with nothing changed. Returns what has changed.

@@ -6,9 +6,10 @@ use reqwest::Method;
 use serde_json::Value;
 
 use super::CommandResult;
-use crate::log::topics;
-use crate::pipeline::model::{Elasticsearch, Sink};
-use crate::sink::http::Client;
+use crate::http::client::Client;
+use crate::pipeline::topics;
+use crate::sink::config::SinkConfig;
+use crate::sink::elasticsearch::config::ElasticsearchConfig;
 
 /// Create what a pipeline needs: its Kafka topics, and the index template of its Elasticsearch sinks. Safe to repeat.
 #[derive(clap::Args)]
@@ -30,7 +31,7 @@ pub async fn run(args: Args) -> CommandResult {
         };
         anstream::println!("{}: topics: {topics}", path.display());
         for (name, sink) in &pipeline.file.sinks {
-            if let Sink::Elasticsearch(config) = sink {
+            if let SinkConfig::Elasticsearch(config) = sink {
                 let what = template(config)
                     .await
                     .map_err(|e| format!("{}: sink {name}: {e}", path.display()))?;
@@ -44,7 +45,7 @@ pub async fn run(args: Args) -> CommandResult {
 const TEMPLATE: &str = include_str!("../../deploy/elasticsearch/index-template.json");
 
 /// Installs the index template; for OpenSearch with its own name for `flattened`.
-async fn template(config: &Elasticsearch) -> Result<String, Box<dyn std::error::Error>> {
+async fn template(config: &ElasticsearchConfig) -> Result<String, Box<dyn std::error::Error>> {
     let client =
         Client::new(&config.tls, config.auth.as_ref(), &config.headers, config.delivery.timeout.0)?;
     let base = config.url.trim_end_matches('/');

@@ -14,7 +14,7 @@ use crate::decision::record::Record;
 use crate::decision::time::{self, Nanos};
 use crate::generate::quality::{self, Score};
 use crate::generate::scenario::Scenario;
-use crate::log::past::{Edge, Past};
+use crate::log::scan::ScanBound;
 use crate::pipeline::spikes::Spikes;
 use crate::spike::config::Config;
 use crate::spike::reorder::Reorder;
@@ -35,8 +35,8 @@ pub struct Args {
     #[arg(value_name = "PIPELINE", required_unless_present = "evaluate")]
     file: Option<PathBuf>,
     /// From where on: start, how long ago, or a time.
-    #[arg(long, value_parser = super::edge, default_value = "7d")]
-    since: Edge,
+    #[arg(long, value_parser = super::bound, default_value = "7d")]
+    since: ScanBound,
     /// Denials beyond the expected before anything is said, instead of the pipeline's.
     #[arg(long)]
     floor: Option<f64>,
@@ -69,15 +69,11 @@ pub fn run(args: &Args) -> CommandResult {
     if let Some(section) = &pipeline.file.spikes {
         spikes = section.clone();
     }
-    let past = Past::open(&pipeline, "spikes", &pipeline.docket_topic(), args.since, Edge::End)?;
+    let past = pipeline.scan("spikes", &pipeline.docket_topic(), args.since, ScanBound::End)?;
     let mut detector = Detector::new(config(args, &spikes));
     let mut reorder = Reorder::default();
-    let mut clocks: BTreeMap<i32, Nanos> = past
-        .stretches()
-        .iter()
-        .filter(|s| s.from < s.to)
-        .map(|s| (s.partition, Nanos::MIN))
-        .collect();
+    let mut clocks: BTreeMap<i32, Nanos> =
+        past.ranges().iter().filter(|s| s.from < s.to).map(|s| (s.partition, Nanos::MIN)).collect();
     let lateness = time::nanos(spikes.lateness.0);
     let bar = super::progress(past.offsets(), "looking");
     let mut findings: BTreeMap<String, Finding> = BTreeMap::new();

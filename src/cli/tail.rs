@@ -12,7 +12,7 @@ use crate::decision::json;
 use crate::decision::record::Record;
 use crate::decision::time;
 use crate::decision::verdict::Verdict;
-use crate::log::past::{Edge, Past};
+use crate::log::scan::ScanBound;
 
 /// Follow the decisions in the docket topic.
 #[derive(clap::Args)]
@@ -24,8 +24,8 @@ pub struct Args {
     #[arg(value_name = "PIPELINE")]
     file: PathBuf,
     /// Where to begin: `end`, `start`, how long ago, such as 10m, or a time (RFC 3339).
-    #[arg(long, default_value = "end", value_parser = super::edge)]
-    from: Edge,
+    #[arg(long, default_value = "end", value_parser = super::bound)]
+    from: ScanBound,
     /// End at what is the end of the topic now, instead of following it.
     #[arg(long)]
     until_end: bool,
@@ -64,7 +64,7 @@ pub fn run(args: &Args) -> CommandResult {
                 .compile_matcher(),
         ),
     };
-    let past = Past::open(&pipeline, "tail", &pipeline.docket_topic(), args.from, Edge::End)?;
+    let past = pipeline.scan("tail", &pipeline.docket_topic(), args.from, ScanBound::End)?;
     let mut out = anstream::AutoStream::auto(std::io::stdout()).lock();
     let mut shown = 0;
     let mut failed = None;

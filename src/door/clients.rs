@@ -13,8 +13,8 @@ use ring::hmac;
 use ring::rand::SystemRandom;
 
 use super::Refused;
-use crate::pipeline::door::DoorLimits;
-use crate::pipeline::secrets::Secret;
+use crate::config::secrets::Secret;
+use crate::door::config::DoorLimits;
 
 /// Clients by their tokens, and what each has used.
 pub struct Clients {
@@ -175,7 +175,7 @@ mod tests {
     fn each_client_has_its_own_rate() {
         let limits = DoorLimits {
             requests_per_second: Some(2),
-            bytes_per_second: Some(crate::pipeline::units::Bytes(1000)),
+            bytes_per_second: Some(crate::config::units::Bytes(1000)),
             ..DoorLimits::default()
         };
         let clients = Clients::new(&BTreeMap::new(), &limits);

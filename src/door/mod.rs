@@ -6,6 +6,7 @@
 
 pub mod body;
 pub mod clients;
+pub mod config;
 pub mod meters;
 pub mod status;
 pub mod upload;
@@ -30,16 +31,17 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::now;
 use crate::decision::reject::{Reason, Reject};
 use crate::decision::time;
+use crate::decision::{formats, record};
+use crate::http::server::{self, Busy, Certificates, Line, TlsError};
+use crate::log::config::{Compression, Kafka};
+use crate::log::dead_letter::{cut_to_fit, dead_letter};
 use crate::log::headers::Origin;
 use crate::log::producer::{self, Acknowledged, Single};
-use crate::log::{Letters, Outgoing};
-use crate::pipeline::Pipeline;
-use crate::pipeline::door::Door as Section;
-use crate::serve::{self, Busy, Certificates, Line, TlsError};
-use crate::stage::rejects::{cut_to_fit, dead_letter};
+use crate::log::{Outgoing, RecordWriter};
 use crate::telemetry::{Health, Meters};
 use body::{Bounds, Budget, Content, Unread};
 use clients::Clients;
+use config::DoorConfig;
 use upload::Record;
 
 #[derive(Debug, thiserror::Error)]
@@ -56,8 +58,18 @@ pub enum DoorError {
 
 /// Everything the door's part is made of.
 pub struct Door {
-    pub pipeline: Arc<Pipeline>,
-    pub section: Section,
+    /// The pipeline's name.
+    pub pipeline: String,
+    pub config: DoorConfig,
+    pub kafka: Kafka,
+    pub compression: Compression,
+    /// Where decisions are written to, and what can't be read.
+    pub topic: String,
+    pub rejects_topic: String,
+    pub limits: formats::Limits,
+    pub rules: record::Rules,
+    /// What is rejected goes without its content: it may hold what is to be protected.
+    pub withholds: bool,
     pub clients: Arc<Clients>,
     pub meters: Arc<Meters>,
     pub counts: Arc<meters::Meters>,
@@ -73,51 +85,44 @@ const WINDOW: usize = 1 << 20;
 impl Door {
     /// Listens until told to stop, and then until what came in is answered.
     pub async fn run(self: &Arc<Door>, stop: &CancellationToken) -> Result<(), DoorError> {
-        let file = &self.pipeline.file;
-        let limits = &self.section.limits;
-        let name = format!("{}-door", file.name);
-        let tls = self.section.tls.as_ref().map(Certificates::new).transpose()?;
+        let limits = &self.config.limits;
+        let name = format!("{}-door", self.pipeline);
+        let tls = self.config.tls.as_ref().map(Certificates::new).transpose()?;
         let broken = stop.child_token();
         let at = Arc::new(At {
             door: self.clone(),
-            topic: self.pipeline.door_topic().unwrap_or_default().to_owned(),
-            rejects_topic: self.pipeline.rejects_topic(),
             producer: Acknowledged::new(
-                &file.kafka,
+                &self.kafka,
                 &name,
-                file.docket.compression,
+                self.compression,
                 self.topic_limit,
                 limits.kafka.0,
                 limits.queue_bytes.0,
             )?,
-            rejects: producer::single(
-                &file.kafka,
-                &format!("{name}-rejects"),
-                file.docket.compression,
-            )?,
+            rejects: producer::single(&self.kafka, &format!("{name}-rejects"), self.compression)?,
             requests: Arc::new(Semaphore::new(limits.requests)),
             budget: Budget::new(limits.bytes_in_flight.0),
             probe: Arc::new(Semaphore::new(1)),
             broken: broken.clone(),
         });
-        let listen = &self.section.listen;
+        let listen = &self.config.listen;
         let failed = |error| DoorError::Listen { listen: listen.clone(), error };
         let listener = TcpListener::bind(listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        tracing::info!(pipeline = file.name, %address, topic = at.topic, "the door is open");
-        if self.section.tokens.is_empty()
+        tracing::info!(pipeline = self.pipeline, %address, topic = self.topic, "the door is open");
+        if self.config.tokens.is_empty()
             && !address.ip().is_loopback()
-            && self.section.tls.as_ref().is_none_or(|tls| tls.client_ca_file.is_none())
+            && self.config.tls.as_ref().is_none_or(|tls| tls.client_ca_file.is_none())
         {
             tracing::warn!(%address, "the door lets in anybody who can reach it; see door.tokens and door.tls.client_ca_file");
         }
         at.ready(Ok(()));
-        let served = serve::Limits {
+        let served = server::Limits {
             connections: limits.connections,
             headers: limits.headers.0,
             drain: limits.kafka.0,
         };
-        serve::serve(listener, tls.map(Arc::new), served, at.router(), broken.clone()).await;
+        server::serve(listener, tls.map(Arc::new), served, at.router(), broken.clone()).await;
         if broken.is_cancelled() && !stop.is_cancelled() { Err(DoorError::Broken) } else { Ok(()) }
     }
 }
@@ -125,8 +130,6 @@ impl Door {
 /// A door that is open.
 struct At {
     door: Arc<Door>,
-    topic: String,
-    rejects_topic: String,
     producer: Acknowledged,
     rejects: Single,
     requests: Arc<Semaphore>,
@@ -182,7 +185,7 @@ struct From {
 impl At {
     fn router(self: &Arc<At>) -> Router {
         let mut inside = Router::new();
-        for path in &self.door.section.paths {
+        for path in &self.door.config.paths {
             inside =
                 inside.route(path, post(logs)).route(&format!("{path}/{{*partition}}"), post(logs));
         }
@@ -197,16 +200,12 @@ impl At {
     }
 
     fn ready(&self, state: Result<(), String>) {
-        self.door.health.set(&format!("{}/door", self.door.pipeline.name()), state);
+        self.door.health.set(&format!("{}/door", self.door.pipeline), state);
     }
 
     fn bounds(&self) -> Bounds {
-        let limits = &self.door.section.limits;
-        Bounds {
-            wire: limits.body_bytes.0,
-            plain: self.door.pipeline.limits.record,
-            time: limits.body.0,
-        }
+        let limits = &self.door.config.limits;
+        Bounds { wire: limits.body_bytes.0, plain: self.door.limits.record, time: limits.body.0 }
     }
 
     /// Lets a request go on, if there is room for it and what it needs is there.
@@ -265,7 +264,7 @@ impl At {
     /// Writes records to the topic; those that are too large for it to rejects.
     async fn write(&self, client: &str, records: &[Record<'_>]) -> Result<(), Refused> {
         let each = records.iter().map(|record| (record.key.clone(), record.bytes.as_ref()));
-        let too_large = self.kafka(self.producer.write(&self.topic, each, WINDOW).await)?;
+        let too_large = self.kafka(self.producer.write(&self.door.topic, each, WINDOW).await)?;
         let limit = self
             .door
             .topic_limit
@@ -273,7 +272,7 @@ impl At {
         for number in &too_large {
             let reject = Reject::new(
                 Reason::TooLarge,
-                format!("a decision of {client} outgrows the topic {}{limit}", self.topic),
+                format!("a decision of {client} outgrows the topic {}{limit}", self.door.topic),
             );
             self.reject(&reject, &records[*number].bytes, *number).await?;
         }
@@ -287,16 +286,16 @@ impl At {
 
     async fn reject(&self, reject: &Reject, bytes: &[u8], element: usize) -> Result<(), Refused> {
         // It has no place in Kafka.
-        let origin = Origin { topic: &self.topic, partition: -1, offset: -1, element };
+        let origin = Origin { topic: &self.door.topic, partition: -1, offset: -1, element };
         // What is protected does not get out by the back door.
-        let cut = if self.door.pipeline.rules.protection.is_some() {
+        let cut = if self.door.withholds {
             Some(0)
         } else {
             cut_to_fit(bytes.len(), self.door.rejects_limit)
         };
         let letter = dead_letter("door", bytes, reject, &origin, &time::format(now()), cut);
         let record = Outgoing {
-            topic: &self.rejects_topic,
+            topic: &self.door.rejects_topic,
             key: None,
             payload: &letter.value,
             headers: letter.headers,
@@ -374,7 +373,7 @@ async fn logs(
     request: Request,
 ) -> Result<Response, Refused> {
     let (content, _busy) = at.content(&from, request).await?;
-    let records = match upload::decisions(content.text(), &at.door.pipeline.rules.record.trace) {
+    let records = match upload::decisions(content.text(), &at.door.rules.trace) {
         Ok(records) => records,
         Err(reject) => return Err(at.malformed(&reject, content.text()).await),
     };
@@ -402,12 +401,7 @@ async fn otlp(
         }
     };
     let (content, _busy) = at.content(&from, request).await?;
-    let records = match upload::otlp(
-        content.text(),
-        json,
-        &at.door.pipeline.rules.record.trace,
-        &at.door.pipeline.limits,
-    ) {
+    let records = match upload::otlp(content.text(), json, &at.door.rules.trace, &at.door.limits) {
         Ok(records) => records,
         Err(reject) => return Err(at.malformed(&reject, content.text()).await),
     };
@@ -432,7 +426,7 @@ async fn opa_status(
     let wrong = |detail: String| Refused::new(StatusCode::BAD_REQUEST, detail);
     let (read, _busy) = at.read(&from, request).await?;
     let content = read.map_err(|unread| wrong(unread.reject.to_string()))?;
-    let service = &at.door.pipeline.rules.record.service;
+    let service = &at.door.rules.service;
     let status =
         status::Status::parse(content.text(), &service.name_label, &service.instance_label)
             .map_err(wrong)?;

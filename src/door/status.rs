@@ -157,25 +157,25 @@ impl Family<'_> {
 impl Told {
     pub fn new(all: &Families<'_>) -> Result<Told, prometheus::Error> {
         Ok(Told {
-            at: all.measure("docket_opa_status_timestamp_seconds", "When an OPA told its status last.", &["service", "opa"])?,
+            at: all.gauge_f64("docket_opa_status_timestamp_seconds", "When an OPA told its status last.", &["service", "opa"])?,
             counts: all.counter(
                 "docket_opa_decision_logs_total",
                 "OPA's own counts around its decision logs: what it dropped, failed to encode, uploaded.",
                 &["service", "opa", "event"],
             )?,
-            uploads: all.measure("docket_opa_decision_logs_up", "1 if the last upload of an OPA's decision logs went well, 0 if not.", &["service", "opa"])?,
-            revision: all.measure(
+            uploads: all.gauge_f64("docket_opa_decision_logs_up", "1 if the last upload of an OPA's decision logs went well, 0 if not.", &["service", "opa"])?,
+            revision: all.gauge_f64(
                 "docket_opa_bundle_info",
                 "The revision of a bundle that an OPA has activated; always 1.",
                 &["service", "opa", "bundle", "revision"],
             )?,
-            bundle: all.measure(
+            bundle: all.gauge_f64(
                 "docket_opa_bundle_up",
                 "1 if an OPA's last download and activation of a bundle went well, 0 if not.",
                 &["service", "opa", "bundle"],
             )?,
-            activated: all.measure("docket_opa_bundle_activated_timestamp_seconds", "When an OPA activated a bundle last.", &["service", "opa", "bundle"])?,
-            plugin: all.measure("docket_opa_plugin_up", "1 if a plugin of an OPA is OK.", &["service", "opa", "plugin"])?,
+            activated: all.gauge_f64("docket_opa_bundle_activated_timestamp_seconds", "When an OPA activated a bundle last.", &["service", "opa", "bundle"])?,
+            plugin: all.gauge_f64("docket_opa_plugin_up", "1 if a plugin of an OPA is OK.", &["service", "opa", "plugin"])?,
             known: Mutex::default(),
         })
     }

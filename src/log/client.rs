@@ -8,7 +8,7 @@ use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::{ClientConfig, ClientContext, Statistics};
 
-use crate::pipeline::model::Kafka;
+use super::config::Kafka;
 
 /// A client's configuration: docket's defaults, then the pipeline file's properties.
 /// `part` tells the clients of one process apart in the broker's logs and metrics.
@@ -25,7 +25,7 @@ pub fn config(kafka: &Kafka, part: &str) -> ClientConfig {
 }
 
 /// The same for a client that lasts: every two seconds it reports what `Brokers` and others want to know.
-pub fn lasting(kafka: &Kafka, part: &str) -> ClientConfig {
+pub fn long_lived(kafka: &Kafka, part: &str) -> ClientConfig {
     let mut config = config(kafka, part);
     config.set("statistics.interval.ms", "2000");
     config
@@ -102,8 +102,8 @@ pub fn with_properties(mut config: ClientConfig, kafka: &Kafka) -> ClientConfig 
     config
 }
 
-/// Whether librdkafka knows a property and takes its value. The answer does not quote the value.
-pub fn check_property(name: &str, value: &str) -> Result<(), String> {
+/// See [`Property::check`](super::config::Property::check).
+pub(super) fn check_property(name: &str, value: &str) -> Result<(), String> {
     let mut config = ClientConfig::new();
     config.set(name, value);
     match config.create_native_config() {

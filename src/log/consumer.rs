@@ -13,9 +13,9 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::{ClientContext, Offset, Statistics, TopicPartitionList};
 
-use super::{Commits, Headers, Message, Polled, Reader, client, headers, past};
-use crate::pipeline::model::{Kafka, Start};
-use crate::stage::watchdog::{Assigned, Progress};
+use super::config::{Kafka, Start};
+use super::progress::{Assigned, Progress};
+use super::{Commits, Headers, Message, Polled, Reader, client, headers, scan};
 use crate::telemetry::Meters;
 
 /// What a stage does when partitions come and go. Called on the thread that polls.
@@ -143,7 +143,7 @@ pub fn join<A: Assignments>(
     meters: Arc<Meters>,
     progress: Arc<Progress>,
 ) -> KafkaResult<Group<A>> {
-    let mut config = client::lasting(reading.kafka, reading.part);
+    let mut config = client::long_lived(reading.kafka, reading.part);
     config
         .set("group.id", reading.group)
         .set("enable.auto.commit", "false")
@@ -265,7 +265,7 @@ impl<A: Assignments> Reader for Group<A> {
         take: &mut dyn FnMut(&[u8]),
     ) -> KafkaResult<()> {
         let Context { kafka, group, .. } = &**self.context();
-        past::before(kafka, group, topic, partition, before, count, take)
+        scan::before(kafka, group, topic, partition, before, count, take)
     }
 
     fn end(&self, topic: &str, partition: i32) -> Option<i64> {

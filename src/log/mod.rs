@@ -5,12 +5,15 @@
 //! tests/simulation. `consumer` and `producer` implement them with librdkafka.
 
 pub mod client;
+pub mod config;
 pub mod consumer;
+pub mod dead_letter;
 pub mod headers;
 pub mod mock;
 pub mod offsets;
-pub mod past;
 pub mod producer;
+pub mod progress;
+pub mod scan;
 pub mod topics;
 
 use std::future::Future;
@@ -111,6 +114,6 @@ pub trait Transactions {
 }
 
 /// Writes single records, each acknowledged.
-pub trait Letters: Send + Sync + 'static {
+pub trait RecordWriter: Send + Sync + 'static {
     fn write(&self, record: Outgoing<'_>) -> impl Future<Output = KafkaResult<()>> + Send;
 }

@@ -14,8 +14,8 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use tokio::sync::Notify;
 
 use super::client::{self, Brokers, Context};
-use super::{Letters, Outgoing, Transactions};
-use crate::pipeline::model::{Compression, Kafka};
+use super::config::{Compression, Kafka};
+use super::{Outgoing, RecordWriter, Transactions};
 
 /// The largest message that a producer takes; what the topic takes is the broker's to say.
 const MAX_MESSAGE: &str = "1000000000";
@@ -80,7 +80,7 @@ pub fn transactional(
     compression: Compression,
     topic_limit: Option<usize>,
 ) -> KafkaResult<Transactional> {
-    let mut config = client::lasting(kafka, part);
+    let mut config = client::long_lived(kafka, part);
     config
         .set("transactional.id", id)
         // An instance that died leaves its transaction open for so long, and readers wait for it.
@@ -215,7 +215,7 @@ impl Single {
     }
 }
 
-impl Letters for Single {
+impl RecordWriter for Single {
     async fn write(&self, record: Outgoing<'_>) -> KafkaResult<()> {
         let mut out = FutureRecord::<str, [u8]>::to(record.topic)
             .payload(record.payload)
@@ -228,7 +228,7 @@ impl Letters for Single {
 }
 
 pub fn single(kafka: &Kafka, part: &str, compression: Compression) -> KafkaResult<Single> {
-    let mut config = client::lasting(kafka, part);
+    let mut config = client::long_lived(kafka, part);
     config
         .set("enable.idempotence", "true")
         .set("acks", "all")
@@ -297,7 +297,7 @@ impl Acknowledged {
         timeout: Duration,
         queue: usize,
     ) -> KafkaResult<Acknowledged> {
-        let mut config = client::lasting(kafka, part);
+        let mut config = client::long_lived(kafka, part);
         config
             .set("enable.idempotence", "true")
             .set("acks", "all")

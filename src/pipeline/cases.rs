@@ -6,9 +6,11 @@ use serde_json::{Map, Value, json};
 use similar::{ChangeTag, TextDiff};
 
 use super::Pipeline;
-use super::model::{Case, Expect, Loki, Sink};
+use super::file::{Case, Expect};
 use crate::decision::formats::Format;
 use crate::decision::record::Record;
+use crate::sink::config::SinkConfig;
+use crate::sink::loki::config::LokiConfig;
 use crate::sink::{elasticsearch, loki};
 use crate::transform::{Product, Source, transform};
 
@@ -123,10 +125,11 @@ fn seen(pipeline: &Pipeline, expect: &Expect, actual: &Actual) -> Value {
 /// The labels of the first Loki sink, or of a Loki sink without settings.
 fn labels(pipeline: &Pipeline, record: &Record<'_>) -> Value {
     let config = pipeline.file.sinks.values().find_map(|sink| match sink {
-        Sink::Loki(config) => Some(config.clone()),
+        SinkConfig::Loki(config) => Some(config.clone()),
         _ => None,
     });
-    let default = || serde_json::from_value::<Loki>(json!({ "url": "http://127.0.0.1" })).ok();
+    let default =
+        || serde_json::from_value::<LokiConfig>(json!({ "url": "http://127.0.0.1" })).ok();
     let Some(config) = config.or_else(default) else { return Value::Null };
     let encoder = loki::Encoder::new(&config);
     let labels: BTreeMap<&str, String> = encoder.labels(record).into_iter().collect();
@@ -178,7 +181,7 @@ mod tests {
         let pipeline = crate::pipeline::parse(
             std::path::Path::new("t.yaml"),
             &text,
-            &crate::pipeline::secrets::Real,
+            &crate::config::secrets::Real,
         )
         .map_err(|e| e.to_string())?;
         run(&pipeline, &pipeline.file.tests[0])

@@ -6,6 +6,7 @@ use serde_json::{Map, Number, Value};
 use zeroize::Zeroize;
 
 use super::yaml::{Node, Place, Problem, Scalar, Tree};
+use crate::config::forms;
 
 /// The JSON Schema of the pipeline file.
 pub fn schema() -> Value {
@@ -90,8 +91,14 @@ impl<'s> Checker<'s, '_> {
     ) -> Value {
         let properties = schema.get("properties").and_then(Value::as_object);
         let rest = schema.get("additionalProperties");
+        let names = schema.pointer("/propertyNames/pattern").and_then(Value::as_str);
+        let names = names.and_then(|pattern| Regex::new(pattern).ok());
         let mut out = Map::new();
         for (key, child) in pairs {
+            if let Some(pattern) = names.as_ref().filter(|pattern| !pattern.is_match(&key.name)) {
+                self.problem(key.at, format!("{:?} does not match {pattern}", key.name));
+                continue;
+            }
             let known = properties.and_then(|p| p.get(&key.name));
             match (known, rest) {
                 (Some(schema), _) => self.member(key, child, schema, &mut out),
@@ -292,6 +299,11 @@ impl<'s> Checker<'s, '_> {
             }
         }
         if let Some(text) = value.as_str() {
+            let form = schema.get("format").and_then(Value::as_str).unwrap_or_default();
+            if let Err(message) = forms::check(form, text) {
+                self.problem(at, message);
+                return Value::Null;
+            }
             if schema
                 .get("minLength")
                 .and_then(Value::as_u64)

@@ -1,65 +1,16 @@
 //! From a pipeline file to what the running parts need, or to all that is wrong with it at once.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use globset::{GlobBuilder, GlobMatcher};
-
-use super::check;
-use super::model::{File, Sink, TraceSource, VerdictPolicy, VerdictRule};
-use super::secrets::{Outside, Real};
+use super::file::File;
 use super::yaml::{self, Node, Place, Problem, Tree};
+use super::{Pipeline, check, policies, rules};
+use crate::config::secrets::{Outside, Real};
 use crate::decision::formats::Limits;
-use crate::decision::json::Pointer;
-use crate::decision::label;
-use crate::decision::record::{self, Service};
-use crate::decision::request;
-use crate::decision::{trace, verdict};
 use crate::protect::record::Rules;
-use crate::protect::redact::Redaction;
-use crate::rego::{self, Policies};
-
-/// A pipeline file that is right, with its rules compiled.
-#[derive(Debug, Clone)]
-pub struct Pipeline {
-    pub path: PathBuf,
-    pub file: File,
-    pub rules: Rules,
-    pub limits: Limits,
-}
-
-impl Pipeline {
-    pub fn name(&self) -> &str {
-        &self.file.name
-    }
-
-    pub fn docket_topic(&self) -> String {
-        self.file.docket.topic.clone().unwrap_or_else(|| format!("docket.{}", self.file.name))
-    }
-
-    pub fn rejects_topic(&self) -> String {
-        self.file
-            .docket
-            .rejects
-            .clone()
-            .unwrap_or_else(|| format!("{}.rejects", self.docket_topic()))
-    }
-
-    /// The topic that the door writes to, if there is one.
-    pub fn door_topic(&self) -> Option<&str> {
-        let door = self.file.door.as_ref()?;
-        door.topic.as_deref().or_else(|| Some(&self.file.sources.first()?.topic))
-    }
-
-    /// The consumer group of one part: `intake`, or a sink's name.
-    pub fn group(&self, part: &str) -> String {
-        match (part, &self.file.intake.group) {
-            ("intake", Some(group)) => group.clone(),
-            _ => format!("docket.{}.{part}", self.file.name),
-        }
-    }
-}
 
 /// All that is wrong with a file.
 #[derive(Debug)]
@@ -142,16 +93,10 @@ pub fn parse(path: &Path, text: &str, outside: &dyn Outside) -> Result<Pipeline,
     Ok(Pipeline { path: path.to_owned(), file, rules, limits })
 }
 
-/// <https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_PutRetentionPolicy.html>
-const RETENTIONS: [u32; 22] = [
-    1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922,
-    3288, 3653,
-];
-
 /// Names of parts that are no sinks.
 const RESERVED: [&str; 6] = ["intake", "rejects", "watchdog", "kafka", "spikes", "door"];
 
-/// What the schema can't say.
+/// What the schema can't say; and what the running parts get.
 fn compile(
     file: &mut File,
     path: &Path,
@@ -160,36 +105,31 @@ fn compile(
 ) -> (Rules, Limits) {
     let mut problem =
         |path: &[&str], message: String| problems.push(Problem::new(place(node, path), message));
-
     let folder = path.parent().unwrap_or(Path::new("."));
     let protection =
         file.protect.as_mut().map(|protect| Arc::new(protect.compile(folder, &mut problem)));
     let policy = file
         .verdict_policy
         .as_mut()
-        .and_then(|policy| verdict_policy(policy, folder, &mut problem));
-    let mut verdict_rules = Vec::new();
-    for (i, rule) in file.verdict.iter().enumerate() {
-        if let Some(rule) =
-            verdict_rule(rule, |key, message| problem(&["verdict", &i.to_string(), key], message))
-        {
-            verdict_rules.push(rule);
+        .and_then(|policy| policies::verdict(policy, folder, &mut problem));
+    rules::check(file, &mut problem);
+    topics(file, &mut problem);
+    for (name, value) in &file.kafka.properties {
+        if let Err(message) = value.check(name) {
+            problem(&["kafka", "properties", name], message);
         }
     }
-    let mut trace_rules = trace::Rules::default();
-    if let Some(order) = &file.trace.order {
-        trace_rules.order = order.iter().map(|source| trace_source(*source)).collect();
+    if let Some(door) = &file.door {
+        door.check(&mut problem);
     }
-    if let Some(pointers) = &file.trace.input_headers {
-        trace_rules.input_headers.clear();
-        for (i, text) in pointers.iter().enumerate() {
-            match Pointer::parse(text) {
-                Some(pointer) => trace_rules.input_headers.push(pointer),
-                None => problem(&["trace", "input_headers", &i.to_string()], not_a_pointer(text)),
-            }
-        }
-    }
-    let mut topics = std::collections::HashSet::new();
+    sinks(file, &mut problem);
+    let rules = Rules { record: rules::compile(file, policy), protection };
+    (rules, Limits { decision: file.limits.decision_bytes.0, record: file.limits.record_bytes.0 })
+}
+
+/// No topic is read and written.
+fn topics(file: &File, problem: &mut dyn FnMut(&[&str], String)) {
+    let mut topics = HashSet::new();
     for (i, source) in file.sources.iter().enumerate() {
         if !topics.insert(&source.topic) {
             problem(
@@ -198,8 +138,7 @@ fn compile(
             );
         }
     }
-    let docket = file.docket.topic.clone().unwrap_or_else(|| format!("docket.{}", file.name));
-    let rejects = file.docket.rejects.clone().unwrap_or_else(|| format!("{docket}.rejects"));
+    let (docket, rejects) = (file.docket_topic(), file.rejects_topic());
     for (key, topic) in [("topic", &docket), ("rejects", &rejects)] {
         if topics.contains(topic) {
             problem(
@@ -208,20 +147,17 @@ fn compile(
             );
         }
     }
-    if let Some(door) = &file.door {
-        door.check(&mut problem);
-        if door.topic.as_ref().is_some_and(|topic| [&docket, &rejects].contains(&topic)) {
-            problem(&["door", "topic"], "the door writes to a source, which intake reads".into());
-        }
+    let door = file.door.as_ref().and_then(|door| door.topic.as_ref());
+    if door.is_some_and(|topic| [&docket, &rejects].contains(&topic)) {
+        problem(&["door", "topic"], "the door writes to a source, which intake reads".into());
     }
     if docket == rejects {
         problem(&["docket", "rejects"], "rejects need a topic of their own".into());
     }
-    for (name, value) in &file.kafka.properties {
-        if let Err(message) = crate::log::client::check_property(name, &value.value()) {
-            problem(&["kafka", "properties", name], message);
-        }
-    }
+}
+
+/// Sinks' names, their own settings, and where they hand on what is too old for them.
+fn sinks(file: &File, problem: &mut dyn FnMut(&[&str], String)) {
     for (name, sink) in &file.sinks {
         let name_fits = !name.is_empty()
             && !RESERVED.contains(&name.as_str())
@@ -235,178 +171,22 @@ fn compile(
                 ),
             );
         }
-        if let Sink::Loki(loki) = sink {
-            for (label, source) in &loki.labels {
-                if let Err(message) = label::label(label, source) {
-                    problem(&["sinks", name, "labels", label], message);
-                }
-            }
+        sink.check(&mut |path, message| problem(&[&["sinks", name], path].concat(), message));
+        let too_old = &sink.delivery().too_old;
+        if too_old == "rejects" {
+            continue;
         }
-        if let Sink::Cloudwatch(config) = sink {
-            if let Err(message) = label::template(&config.stream) {
-                problem(&["sinks", name, "stream"], message);
-            }
-            if let Some(days) = config.retention_days.filter(|days| !RETENTIONS.contains(days)) {
-                problem(
-                    &["sinks", name, "retention_days"],
-                    format!("CloudWatch has no retention of {days} days; it has {RETENTIONS:?}"),
-                );
-            }
-        }
-        let delivery = sink.delivery();
-        if delivery.too_old != "rejects" {
-            match file.sinks.get(&delivery.too_old) {
-                None => problem(
-                    &["sinks", name, "delivery", "too_old"],
-                    format!(
-                        "there is no sink {:?}; it is rejects or a sink's name",
-                        delivery.too_old
-                    ),
-                ),
-                Some(_) if delivery.too_old == *name => problem(
-                    &["sinks", name, "delivery", "too_old"],
-                    "a sink can't stand in for itself".into(),
-                ),
-                Some(other) if other.max_age().is_some() => {
-                    problem(
-                        &["sinks", name, "delivery", "too_old"],
-                        format!(
-                            "{:?} has a max_age of its own; name a sink that takes any age",
-                            delivery.too_old
-                        ),
-                    );
-                }
-                Some(_) => {}
-            }
-        }
-        if let Err((i, message)) = Redaction::parse(&delivery.redact) {
-            problem(&["sinks", name, "delivery", "redact", &i.to_string()], message);
-        }
-        for (key, bytes) in [("batch_bytes", delivery.batch_bytes), ("prefetch", delivery.prefetch)]
-        {
-            if bytes.0 == 0 {
-                problem(&["sinks", name, "delivery", key], "it must be more than nothing".into());
-            }
-        }
-        for (key, span) in [
-            ("timeout", delivery.timeout),
-            ("retry_initial", delivery.retry_initial),
-            ("retry_max", delivery.retry_max),
-        ] {
-            if span.0.is_zero() {
-                problem(&["sinks", name, "delivery", key], "it must be more than nothing".into());
-            }
-        }
-    }
-    let request = {
-        let mut pointers = |key: &str, given: &Option<Vec<String>>| {
-            let given = given.as_ref()?;
-            let mut all = Vec::new();
-            for (i, text) in given.iter().enumerate() {
-                match Pointer::parse(text) {
-                    None => problem(&["request", key, &i.to_string()], not_a_pointer(text)),
-                    Some(pointer)
-                        if !pointer
-                            .names()
-                            .first()
-                            .is_some_and(|name| request::PARTS.contains(&name.as_str())) =>
-                    {
-                        problem(
-                            &["request", key, &i.to_string()],
-                            format!("it must begin with one of /{}", request::PARTS.join(", /")),
-                        );
-                    }
-                    Some(pointer) => all.push(pointer),
-                }
-            }
-            Some(all)
+        let wrong = match file.sinks.get(too_old) {
+            None => Some(format!("there is no sink {too_old:?}; it is rejects or a sink's name")),
+            Some(_) if too_old == name => Some("a sink can't stand in for itself".into()),
+            Some(other) if other.max_age().is_some() => Some(format!(
+                "{too_old:?} has a max_age of its own; name a sink that takes any age"
+            )),
+            Some(_) => None,
         };
-        let given = &file.request;
-        request::Rules::new([
-            pointers("subject", &given.subject),
-            pointers("action", &given.action),
-            pointers("resource", &given.resource),
-        ])
-    };
-    let record = record::Rules {
-        request,
-        verdict: verdict::Rules { policy, rules: verdict_rules },
-        trace: trace_rules,
-        service: Service {
-            name_label: file.service.name_label.clone(),
-            instance_label: file.service.instance_label.clone(),
-        },
-    };
-    let rules = Rules { record, protection };
-    (rules, Limits { decision: file.limits.decision_bytes.0, record: file.limits.record_bytes.0 })
-}
-
-fn verdict_policy(
-    policy: &mut VerdictPolicy,
-    folder: &Path,
-    problem: &mut dyn FnMut(&[&str], String),
-) -> Option<Arc<rego::Rule>> {
-    let mut wrong =
-        |path: &[&str], message: String| problem(&[&["verdict_policy"], path].concat(), message);
-    let (policies, data) =
-        super::protect::read_all(folder, &policy.policies, &policy.data, &mut wrong)?;
-    let name = rego::rule_name(&policy.rule);
-    let rule = Policies::new(&policies, &data)
-        .and_then(|mut all| all.rule(&name))
-        .and_then(|rule| rule.ok_or_else(|| format!("the policies have no {name}")));
-    policy.loaded = policies.into_iter().chain(data).collect();
-    rule.map(Arc::new).map_err(|e| wrong(&[], e)).ok()
-}
-
-fn verdict_rule(
-    rule: &VerdictRule,
-    mut problem: impl FnMut(&str, String),
-) -> Option<verdict::Rule> {
-    let path = glob(&rule.path).map_err(|e| problem("path", e)).ok();
-    let mut pointer = |key: &str, text: &str| {
-        let pointer = Pointer::parse(text);
-        if pointer.is_none() {
-            problem(key, not_a_pointer(text));
+        if let Some(message) = wrong {
+            problem(&["sinks", name, "delivery", "too_old"], message);
         }
-        pointer
-    };
-    let answer = pointer("pointer", &rule.pointer);
-    let reasons = match &rule.reasons {
-        None => None,
-        Some(text) => Some(pointer("reasons", text)?),
-    };
-    if let Some(both) = rule.allow.iter().find(|value| rule.deny.contains(value)) {
-        problem("deny", format!("{both} means allow and deny"));
-    }
-    Some(verdict::Rule {
-        path: path?,
-        pointer: answer?,
-        allow: rule.allow.clone(),
-        deny: rule.deny.clone(),
-        reasons,
-    })
-}
-
-/// Policies by their path: `*` within a part, `**` across parts.
-pub(super) fn glob(text: &str) -> Result<GlobMatcher, String> {
-    let text = text.trim_start_matches('/');
-    let glob = GlobBuilder::new(text)
-        .literal_separator(true)
-        .build()
-        .map_err(|e| format!("not a glob: {e}"))?;
-    Ok(glob.compile_matcher())
-}
-
-fn not_a_pointer(text: &str) -> String {
-    format!("{text:?} is not a JSON pointer; it is empty or starts with / (RFC 6901)")
-}
-
-fn trace_source(source: TraceSource) -> trace::Carrier {
-    match source {
-        TraceSource::Decision => trace::Carrier::Decision,
-        TraceSource::RequestContext => trace::Carrier::RequestContext,
-        TraceSource::Input => trace::Carrier::Input,
-        TraceSource::Record => trace::Carrier::Record,
     }
 }
 
@@ -449,6 +229,7 @@ mod tests {
     fn protection_that_can_not_work_says_why() {
         let text = "name: opa
 kafka: {brokers: localhost:9092}
+
 sources: [{topic: decisions}]
 protect:
   opa: {policies: [none.rego]}

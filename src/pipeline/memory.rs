@@ -1,8 +1,9 @@
 //! The memory budget: what the parts of a pipeline may hold at most follows from the sizes in its file, so
 //! these are made smaller until their sum fits.
 
-use super::model::{File, Sink};
-use super::units::Bytes;
+use super::file::File;
+use crate::config::units::Bytes;
+use crate::sink::config::SinkConfig;
 
 /// What a process has before it reads anything: code, runtime, clients, series.
 const BASE: usize = 64 << 20;
@@ -38,7 +39,7 @@ fn sizes(file: &mut File) -> Vec<(&mut Bytes, usize)> {
 
 /// What does not get smaller: the process itself, and the decision ids that sinks remember.
 fn fixed(file: &File) -> usize {
-    let remembered: usize = file.sinks.values().map(Sink::repeat_window).sum();
+    let remembered: usize = file.sinks.values().map(SinkConfig::repeat_window).sum();
     BASE + remembered * file.docket.partitions as usize * REMEMBERED
 }
 
@@ -79,7 +80,7 @@ mod tests {
         let text = format!(
             "name: m\nkafka: {{brokers: x}}\nsources: [{{topic: t}}]\nmemory: {{budget: {budget}}}\nsinks:\n  a: {{type: file, path: a}}\n  b: {{type: file, path: b, delivery: {{batch_bytes: 8MiB, concurrency: 8}}}}\n"
         );
-        super::super::parse(std::path::Path::new("m.yaml"), &text, &super::super::secrets::Real)
+        super::super::parse(std::path::Path::new("m.yaml"), &text, &crate::config::secrets::Real)
     }
 
     #[test]
@@ -111,7 +112,7 @@ mod tests {
             let loaded = super::super::parse(
                 std::path::Path::new("m.yaml"),
                 &text,
-                &super::super::secrets::Real,
+                &crate::config::secrets::Real,
             );
             loaded.map_err(|e| e.to_string()).unwrap().file.sinks["a"].concurrency()
         };

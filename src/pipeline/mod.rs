@@ -1,21 +1,72 @@
-//! The pipeline file: what it may say (`model` and `spikes`, also the source of the JSON Schema), how it is read with
-//! places kept (`yaml`), what is wrong with it (`check`), values from the environment and files
-//! (`secrets`), files whose change is one of the pipeline (`watched`), what the running parts get (`load`),
-//! how much of the memory each may use (`memory`), and a file's own test cases (`cases`).
+//! The pipeline file: what it may say (`file`, and each room's own `config`; also the source of the JSON Schema), how it is read with
+//! places kept (`yaml`), what is wrong with it (`check`, `load`), what its sections mean (`rules`, `policies`, `protect`,
+//! `spikes`), how much of the memory each part may use (`memory`), its `topics`, and a file's own test cases (`cases`).
 
 pub mod cases;
 pub mod check;
-pub mod door;
+pub mod file;
 pub mod load;
 pub mod memory;
-pub mod model;
+pub mod policies;
 pub mod protect;
-pub mod push;
-pub mod secrets;
+pub mod rules;
 pub mod spikes;
-pub mod units;
-pub mod watched;
+pub mod topics;
 pub mod yaml;
 
-pub use load::{LoadError, Pipeline, load, parse};
-pub use model::File;
+use std::path::PathBuf;
+
+pub use file::File;
+pub use load::{LoadError, load, parse};
+
+use crate::decision::formats::Limits;
+use crate::log::scan::{READER, ScanBound, ScanError, TopicScan};
+use crate::protect::record::Rules;
+
+/// A pipeline file that is right, with its rules compiled.
+#[derive(Debug, Clone)]
+pub struct Pipeline {
+    pub path: PathBuf,
+    pub file: File,
+    pub rules: Rules,
+    pub limits: Limits,
+}
+
+impl Pipeline {
+    pub fn name(&self) -> &str {
+        &self.file.name
+    }
+
+    pub fn docket_topic(&self) -> String {
+        self.file.docket_topic()
+    }
+
+    pub fn rejects_topic(&self) -> String {
+        self.file.rejects_topic()
+    }
+
+    /// The topic that the door writes to, if there is one.
+    pub fn door_topic(&self) -> Option<&str> {
+        let door = self.file.door.as_ref()?;
+        door.topic.as_deref().or_else(|| Some(&self.file.sources.first()?.topic))
+    }
+
+    /// The consumer group of one part: `intake`, or a sink's name.
+    pub fn group(&self, part: &str) -> String {
+        match (part, &self.file.intake.group) {
+            ("intake", Some(group)) => group.clone(),
+            _ => format!("docket.{}.{part}", self.file.name),
+        }
+    }
+
+    /// A reader of what stands in one of its topics between two bounds.
+    pub fn scan(
+        &self,
+        part: &str,
+        topic: &str,
+        from: ScanBound,
+        to: ScanBound,
+    ) -> Result<TopicScan, ScanError> {
+        TopicScan::open(&self.file.kafka, &self.group(READER), part, topic, from, to)
+    }
+}

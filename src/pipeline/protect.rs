@@ -8,9 +8,10 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::load::glob;
-use super::secrets::Secret;
-use super::units::Bytes;
+use super::policies::read_all;
+use crate::config::forms::Glob;
+use crate::config::secrets::Secret;
+use crate::config::units::Bytes;
 use crate::protect::Protection;
 use crate::protect::detect::{Act, Detect};
 use crate::protect::detector;
@@ -171,7 +172,7 @@ pub struct Rule {
     /// JSON pointer into the decision; `*` stands for any one part, `**` for any number of them.
     pub path: String,
     /// Only decisions of these policies, as a glob.
-    pub policy: Option<String>,
+    pub policy: Option<Glob>,
     pub action: Action,
     /// What it is replaced by; null unless set.
     pub value: Option<Value>,
@@ -263,8 +264,7 @@ impl Protect {
             let mut wrong =
                 |key: &str, message: String| problem(&["protect", "rules", &i, key], message);
             let path = Pattern::parse(&rule.path).map_err(|e| wrong("path", e)).ok();
-            let policy =
-                rule.policy.as_deref().map(glob).transpose().map_err(|e| wrong("policy", e)).ok();
+            let policy = rule.policy.as_ref().map(|glob| (**glob).clone());
             if rule.value.is_some() && rule.action != Action::Replace {
                 wrong("value", "only replace has a value".into());
             }
@@ -292,39 +292,10 @@ impl Protect {
                     }
                 },
             };
-            if let (Some(path), Some(policy)) = (path, policy) {
+            if let Some(path) = path {
                 protection.rules.push(rules::Rule { path, policy, action });
             }
         }
         protection
     }
-}
-
-/// Reads policies and data, relative to the pipeline file's folder. `problem` is told what can't be read.
-pub fn read_all(
-    folder: &Path,
-    policies: &[PathBuf],
-    data: &[PathBuf],
-    problem: &mut dyn FnMut(&[&str], String),
-) -> Option<(Vec<SourceFile>, Vec<SourceFile>)> {
-    let mut read = |key: &str, paths: &[PathBuf]| {
-        let mut sources = Some(Vec::new());
-        for (i, path) in paths.iter().enumerate() {
-            match std::fs::read_to_string(folder.join(path)) {
-                Ok(text) => sources.iter_mut().for_each(|all| {
-                    all.push(SourceFile { name: path.display().to_string(), text: text.clone() });
-                }),
-                Err(e) => {
-                    problem(
-                        &[key, &i.to_string()],
-                        format!("{} can't be read: {e}", folder.join(path).display()),
-                    );
-                    sources = None;
-                }
-            }
-        }
-        sources
-    };
-    let (policies, data) = (read("policies", policies), read("data", data));
-    Some((policies?, data?))
 }

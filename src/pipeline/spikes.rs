@@ -6,10 +6,10 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::model::{Auth, Tls};
-use super::secrets::{Called, Secret};
-use super::units::{Daily, Moment, Span};
+use crate::config::forms::Glob;
+use crate::config::units::{Daily, Moment, Span};
 use crate::decision::time::{Nanos, nanos};
+use crate::notify::config::Notify;
 use crate::spike::config::Config;
 use crate::spike::{Finding, Kind};
 
@@ -60,10 +60,10 @@ pub fn span(seconds: u64) -> Span {
 pub struct Ignore {
     /// Services, as a glob.
     #[serde(default = "any")]
-    pub service: String,
+    pub service: Glob,
     /// Policies, as a glob: `*` within a part, `**` across parts.
     #[serde(default = "any")]
-    pub policy: String,
+    pub policy: Glob,
     /// All kinds unless set.
     #[serde(default)]
     pub kinds: Vec<Kind>,
@@ -86,91 +86,8 @@ impl Ignore {
     }
 }
 
-fn any() -> String {
-    "**".into()
-}
-
-/// Who is told of findings.
-#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
-#[serde(tag = "type", rename_all = "snake_case")]
-pub enum Notify {
-    /// Prometheus' Alertmanager, which groups, silences and routes.
-    Alertmanager(Alertmanager),
-    /// Any HTTP endpoint: a JSON document of the findings.
-    Webhook(Webhook),
-    /// Slack's incoming webhooks, and what takes the same: Mattermost, Rocket.Chat, Discord with /slack.
-    Slack(Slack),
-}
-
-#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Alertmanager {
-    /// Addresses of Alertmanager; /api/v2/alerts is added. Of a cluster name every instance: each is told.
-    #[schemars(length(min = 1), inner(regex(pattern = r"^https?://.+")))]
-    pub urls: Vec<String>,
-    /// Labels that every alert gets.
-    #[serde(default)]
-    pub labels: BTreeMap<String, String>,
-    #[serde(default)]
-    #[schemars(with = "BTreeMap<String, Called>")]
-    pub headers: BTreeMap<String, Secret>,
-    #[serde(default)]
-    pub auth: Option<Auth>,
-    #[serde(default)]
-    pub tls: Tls,
-}
-
-#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Webhook {
-    /// POSTed to; it may be a secret.
-    #[schemars(with = "String")]
-    pub url: Secret,
-    #[serde(default)]
-    #[schemars(with = "BTreeMap<String, Called>")]
-    pub headers: BTreeMap<String, Secret>,
-    #[serde(default)]
-    pub auth: Option<Auth>,
-    #[serde(default)]
-    pub tls: Tls,
-    #[serde(default)]
-    pub say: Say,
-}
-
-#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Slack {
-    /// The incoming webhook, which is a secret.
-    pub url: Secret,
-    /// One line of text for each finding; {sentence}, {state}, {kind}, {service}, {policy}, {cause}, {trace_id}, {decision_id}, {onset} stand for what was found.
-    #[serde(default = "slack_text")]
-    pub text: String,
-    #[serde(default)]
-    pub tls: Tls,
-    #[serde(default)]
-    pub say: Say,
-}
-
-fn slack_text() -> String {
-    "*{state}* {sentence} (since {onset}) trace {trace_id}".into()
-}
-
-/// When people are told.
-#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct Say {
-    /// Findings that come within so long of each other are one message.
-    pub group_wait: Span,
-    /// What goes on is said again after so long.
-    pub repeat: Span,
-    /// Say also when it has ended.
-    pub ends: bool,
-}
-
-impl Default for Say {
-    fn default() -> Say {
-        Say { group_wait: span(5), repeat: span(4 * 3600), ends: true }
-    }
+fn any() -> Glob {
+    Glob::new("**").expect("it is one")
 }
 
 impl Spikes {
@@ -186,14 +103,8 @@ impl Spikes {
     /// Whether it is of a policy that is known to be noisy.
     pub fn ignores(&self, finding: &Finding) -> bool {
         self.ignore.iter().any(|i| {
-            let fits = |glob: &str, text: &str| {
-                globset::GlobBuilder::new(glob)
-                    .literal_separator(true)
-                    .build()
-                    .is_ok_and(|g| g.compile_matcher().is_match(text))
-            };
-            fits(&i.service, &finding.service)
-                && fits(&i.policy, &finding.policy)
+            i.service.is_match(&finding.service)
+                && i.policy.is_match(&finding.policy)
                 && (i.kinds.is_empty() || i.kinds.contains(&finding.kind))
                 && i.applies(finding.detected)
         })
@@ -207,7 +118,7 @@ mod tests {
     #[test]
     fn what_is_ignored_at_some_times_is_said_at_others() {
         let night = Ignore {
-            service: "batch".into(),
+            service: Glob::new("batch").unwrap(),
             policy: any(),
             kinds: vec![Kind::DenialSpike],
             from: None,

@@ -3,7 +3,7 @@
 use saphyr_parser::{Event, Input, Parser, ScalarStyle, Span};
 use zeroize::Zeroizing;
 
-use super::secrets::{self, Outside};
+use crate::config::secrets::{self, Outside};
 
 /// Line and column, both from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -4,13 +4,27 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use schemars::JsonSchema;
+use serde::Deserialize;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::Mutex;
 
-use super::{Cause, Outcome, Retry, Sink};
+use super::config::Delivery;
+use super::query::{Answer, Asked, Found, Hash, QueryError, Question, SinkQuery, hash, note};
+use super::{Outcome, Sink};
 use crate::decision::json::one_line;
 use crate::decision::record::Record;
-use crate::pipeline::model;
+use crate::http::failure::{Cause, Failure};
+
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "FileSink")]
+pub struct FileConfig {
+    /// Path of the file, appended to; - is standard output.
+    pub path: PathBuf,
+    #[serde(default)]
+    pub delivery: Delivery,
+}
 
 pub struct File {
     path: PathBuf,
@@ -18,7 +32,7 @@ pub struct File {
 }
 
 impl File {
-    pub fn new(config: &model::FileSink) -> File {
+    pub fn new(config: &FileConfig) -> File {
         File { path: config.path.clone(), open: Arc::default() }
     }
 
@@ -71,11 +85,42 @@ impl Sink for File {
     async fn send(&self, body: &Vec<u8>) -> Outcome {
         match self.write(body).await {
             Ok(()) => Outcome::Delivered,
-            Err(e) => Outcome::Retry(Retry {
-                cause: Cause::Server,
-                detail: format!("{}: {e}", self.path.display()),
-                after: None,
-            }),
+            Err(e) => {
+                let detail = format!("{}: {e}", self.path.display());
+                Outcome::Failed(Failure::retry(Cause::Server, detail))
+            }
         }
+    }
+}
+
+/// Reads what the file holds.
+pub struct Query(PathBuf);
+
+impl Query {
+    /// Or why it can't be read.
+    pub fn new(config: &FileConfig) -> Result<Query, &'static str> {
+        if config.path.as_os_str() == "-" {
+            return Err("standard output can't be read again");
+        }
+        Ok(Query(config.path.clone()))
+    }
+}
+
+impl SinkQuery for Query {
+    fn wanted(&mut self, record: &Record<'_>) -> Hash {
+        let mut line = record.raw.as_bytes().to_vec();
+        one_line(&mut line);
+        hash(&line)
+    }
+
+    fn ask<'q>(&'q self, question: Question<'q>) -> Asked<'q> {
+        Box::pin(async move {
+            let text = std::fs::read(&self.0)
+                .map_err(|e| QueryError::Answer(format!("{}: {e}", self.0.display())))?;
+            let mut found = Found::new();
+            text.split(|b| *b == b'\n').for_each(|line| note(&mut found, line));
+            (question.step)(question.decisions.len() as u64);
+            Ok(Answer::All(found))
+        })
     }
 }

@@ -2,9 +2,12 @@
 //! sink). Each is a loop over `log` with a pure function in it, on a thread of its own; a part that
 //! fails is started again, and everything it needs to go on is in Kafka.
 
+mod changes;
 pub mod deliver;
 pub mod intake;
-pub mod rejects;
+pub mod redrive;
+pub mod roles;
 pub mod run;
 pub mod spikes;
-pub mod watchdog;
+mod supervise;
+mod watchdog;

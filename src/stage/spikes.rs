@@ -19,9 +19,9 @@ use tokio_util::sync::CancellationToken;
 use crate::clock;
 use crate::decision::record::Record;
 use crate::decision::time::{Nanos, nanos};
-use crate::log::past::{Edge, Past, PastError, Seen};
 use crate::log::producer::{self, Single};
-use crate::log::{Letters, Outgoing, client};
+use crate::log::scan::{ScanBound, ScanError, Seen};
+use crate::log::{Outgoing, RecordWriter, client};
 use crate::notify::{Notice, Notifiers};
 use crate::pipeline::Pipeline;
 use crate::pipeline::spikes::Spikes as Section;
@@ -53,11 +53,12 @@ impl Meters {
                 "1 while a finding goes on.",
                 &["kind", "service", "policy"],
             )?,
-            late: all.count(
+            late: all.plain_counter(
                 "docket_spikes_late_total",
                 "Decisions that came later than spikes.lateness allows; they count when they come.",
             )?,
-            leads: all.number("docket_spikes_leader", "1 in the process that looks for spikes.")?,
+            leads: all
+                .plain_gauge("docket_spikes_leader", "1 in the process that looks for spikes.")?,
             told: all.counter(
                 "docket_notifications_total",
                 "Messages about findings: sent, retried, or given up.",
@@ -80,9 +81,9 @@ pub enum SpikesError {
     #[error("Kafka: {0}")]
     Kafka(#[from] KafkaError),
     #[error(transparent)]
-    Past(#[from] PastError),
+    TopicScan(#[from] ScanError),
     #[error("notify: {0}")]
-    Notify(#[from] crate::sink::http::HttpError),
+    Notify(#[from] crate::http::client::HttpError),
 }
 
 type Member = BaseConsumer<client::Context>;
@@ -93,8 +94,12 @@ const LOOK: Duration = Duration::from_millis(500);
 impl Spikes {
     pub fn run(&self, stop: &CancellationToken) -> Result<(), SpikesError> {
         let part = format!("{}/spikes", self.pipeline.name());
-        let notifiers =
-            Notifiers::start(&self.section, self.pipeline.name(), &self.meters, &self.runtime)?;
+        let notifiers = Notifiers::start(
+            &self.section.notify,
+            self.pipeline.name(),
+            &self.meters.told,
+            &self.runtime,
+        )?;
         let member = self.member()?;
         let producer = producer::single(
             &self.pipeline.file.kafka,
@@ -121,7 +126,7 @@ impl Spikes {
     /// A member of the group that says who leads. It reads nothing.
     fn member(&self) -> Result<Member, KafkaError> {
         let kafka = &self.pipeline.file.kafka;
-        let mut config = client::lasting(kafka, "spikes");
+        let mut config = client::long_lived(kafka, "spikes");
         config
             .set("group.id", self.pipeline.group("spikes"))
             .set("enable.auto.commit", "false")
@@ -144,14 +149,13 @@ impl Spikes {
     ) -> Result<(), SpikesError> {
         let part = format!("{}/spikes", self.pipeline.name());
         let history = nanos(self.section.history.0);
-        let past = Past::open(
-            &self.pipeline,
+        let past = self.pipeline.scan(
             "spikes",
             &self.pipeline.docket_topic(),
-            Edge::At(clock::now().saturating_sub(history)),
-            Edge::End,
+            ScanBound::At(clock::now().saturating_sub(history)),
+            ScanBound::End,
         )?;
-        let mut watch = Watch::new(self, past.stretches().iter().map(|s| s.partition));
+        let mut watch = Watch::new(self, past.ranges().iter().map(|s| s.partition));
         let (mut looked, mut advanced) = (Instant::now(), Instant::now());
         past.watch(&mut |seen| {
             match seen {
@@ -209,7 +213,7 @@ impl Spikes {
             let (id, payload) = record::write(finding);
             let topic = self.pipeline.docket_topic();
             let headers = rdkafka::message::OwnedHeaders::new();
-            let written = self.runtime.block_on(Letters::write(
+            let written = self.runtime.block_on(RecordWriter::write(
                 producer,
                 Outgoing { topic: &topic, key: Some(&id), payload: &payload, headers },
             ));

@@ -3,131 +3,16 @@
 //! watchdog's own, since a reader that sleeps does not learn of it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::Consumer;
 use tokio_util::sync::CancellationToken;
 
-use crate::log::past;
+use crate::log::progress::{Assigned, Progress};
+use crate::log::scan;
 use crate::pipeline::Pipeline;
 use crate::telemetry::{Health, Meters};
-
-/// A partition of a topic, as one part reads it.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Assigned {
-    pub part: String,
-    pub topic: String,
-    pub partition: i32,
-}
-
-#[derive(Debug)]
-struct Seen {
-    /// Up to where it was read.
-    read: i64,
-    /// When that moved last.
-    moved: Instant,
-    /// Below it all is finished.
-    done: Option<i64>,
-    /// When that moved last, or nothing was open.
-    advanced: Instant,
-    open: bool,
-    end: i64,
-    /// Since when there is more than was read.
-    behind: Option<Instant>,
-}
-
-/// How far each part has come in each of its partitions.
-#[derive(Debug, Default)]
-pub struct Progress {
-    seen: Mutex<BTreeMap<Assigned, Seen>>,
-}
-
-impl Progress {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Assigned, Seen>> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub fn assigned(&self, place: Assigned, now: Instant) {
-        let seen = Seen {
-            read: -1,
-            moved: now,
-            done: None,
-            advanced: now,
-            open: false,
-            end: -1,
-            behind: None,
-        };
-        self.lock().insert(place, seen);
-    }
-
-    pub fn revoked(&self, place: &Assigned) {
-        self.lock().remove(place);
-    }
-
-    /// The part stopped.
-    pub fn forget(&self, part: &str) {
-        self.lock().retain(|place, _| place.part != part);
-    }
-
-    /// Everything below `read` was handed to the part.
-    pub fn read(&self, place: &Assigned, read: i64, now: Instant) {
-        if let Some(seen) = self.lock().get_mut(place)
-            && read > seen.read
-        {
-            seen.read = read;
-            seen.moved = now;
-            if seen.read >= seen.end {
-                seen.behind = None;
-            }
-        }
-    }
-
-    /// Everything below `done` is finished; `open` says whether more was read.
-    pub fn finished(&self, place: &Assigned, done: Option<i64>, open: bool, now: Instant) {
-        if let Some(seen) = self.lock().get_mut(place) {
-            if done != seen.done || !open {
-                seen.advanced = now;
-            }
-            seen.done = done;
-            seen.open = open;
-        }
-    }
-
-    /// The log ends here.
-    pub fn ends(&self, place: &Assigned, end: i64, now: Instant) {
-        if let Some(seen) = self.lock().get_mut(place) {
-            seen.end = end;
-            seen.behind = if end > seen.read { Some(seen.behind.unwrap_or(now)) } else { None };
-        }
-    }
-
-    fn places(&self) -> Vec<Assigned> {
-        self.lock().keys().cloned().collect()
-    }
-
-    /// What made no progress for so long, and how that shows.
-    pub fn stalled(&self, after: Duration, now: Instant) -> Vec<(Assigned, String)> {
-        let long = |since: Instant| now.saturating_duration_since(since) > after;
-        let why = |seen: &Seen| {
-            if seen.open && long(seen.advanced) {
-                return Some(format!(
-                    "records were read and none was finished for {} s",
-                    now.saturating_duration_since(seen.advanced).as_secs()
-                ));
-            }
-            let since = seen.behind?.max(seen.moved);
-            (!seen.open && long(since)).then(|| {
-                format!(
-                    "{} records wait and none was read for {} s",
-                    seen.end - seen.read.max(0),
-                    now.saturating_duration_since(since).as_secs()
-                )
-            })
-        };
-        self.lock().iter().filter_map(|(place, seen)| Some((place.clone(), why(seen)?))).collect()
-    }
-}
 
 const EVERY: Duration = Duration::from_secs(5);
 
@@ -147,7 +32,7 @@ pub fn watch(
         std::thread::sleep(Duration::from_millis(100));
         let started = Instant::now();
         if client.is_none() {
-            client = past::reader(&pipeline.file.kafka, "watchdog", &pipeline.group(past::READER))
+            client = scan::reader(&pipeline.file.kafka, "watchdog", &pipeline.group(scan::READER))
                 .inspect_err(|error| tracing::warn!(%error, "the watchdog has no Kafka client"))
                 .ok();
         }
@@ -222,65 +107,5 @@ pub fn watch(
         while started.elapsed() < EVERY && !stop.is_cancelled() {
             std::thread::sleep(Duration::from_millis(100));
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const AFTER: Duration = Duration::from_secs(60);
-
-    fn place() -> Assigned {
-        Assigned { part: "loki".into(), topic: "docket".into(), partition: 3 }
-    }
-
-    fn at(start: Instant, seconds: u64) -> Instant {
-        start + Duration::from_secs(seconds)
-    }
-
-    /// Vector 26438, franz-go 1272, Redpanda Connect 3410: assigned, nothing is fetched, nothing is said.
-    #[test]
-    fn a_partition_that_is_assigned_and_never_read_is_noticed() {
-        let (progress, start) = (Progress::default(), Instant::now());
-        progress.assigned(place(), start);
-        progress.ends(&place(), 100, at(start, 5));
-        assert_eq!(progress.stalled(AFTER, at(start, 60)), []);
-        let stalled = progress.stalled(AFTER, at(start, 66));
-        assert_eq!(stalled, [(place(), "100 records wait and none was read for 61 s".to_owned())]);
-        progress.read(&place(), 40, at(start, 67));
-        assert_eq!(progress.stalled(AFTER, at(start, 120)), []);
-        assert_eq!(progress.stalled(AFTER, at(start, 128)).len(), 1);
-        progress.read(&place(), 100, at(start, 130));
-        assert_eq!(progress.stalled(AFTER, at(start, 900)), []);
-    }
-
-    #[test]
-    fn a_quiet_log_is_no_stall_and_one_that_wakes_up_gets_its_time() {
-        let (progress, start) = (Progress::default(), Instant::now());
-        progress.assigned(place(), start);
-        progress.ends(&place(), 10, start);
-        progress.read(&place(), 10, at(start, 1));
-        progress.ends(&place(), 10, at(start, 500));
-        assert_eq!(progress.stalled(AFTER, at(start, 1000)), []);
-        progress.ends(&place(), 11, at(start, 1000));
-        assert_eq!(progress.stalled(AFTER, at(start, 1050)), []);
-        assert_eq!(progress.stalled(AFTER, at(start, 1061)).len(), 1);
-    }
-
-    #[test]
-    fn records_that_were_read_and_are_never_finished_are_noticed() {
-        let (progress, start) = (Progress::default(), Instant::now());
-        progress.assigned(place(), start);
-        progress.ends(&place(), 100, start);
-        progress.read(&place(), 50, start);
-        progress.finished(&place(), None, true, at(start, 1));
-        progress.finished(&place(), Some(10), true, at(start, 30));
-        assert_eq!(progress.stalled(AFTER, at(start, 80)), []);
-        progress.finished(&place(), Some(10), true, at(start, 89));
-        let stalled = progress.stalled(AFTER, at(start, 91));
-        assert_eq!(stalled[0].1, "records were read and none was finished for 61 s");
-        progress.revoked(&place());
-        assert_eq!(progress.stalled(AFTER, at(start, 900)), []);
     }
 }

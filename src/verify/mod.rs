@@ -1,87 +1,16 @@
 //! Is the record complete and true? Compares what the docket topic holds with what each sink holds, by
-//! decision id and by a hash of what was sent; and looks at the record itself. `look` asks the sinks,
-//! everything here is pure.
+//! decision id and by a hash of what was sent; and looks at the record itself. Sinks are asked by
+//! their own `query`; `run` brings both together, `probe` follows one question through everything.
 
-mod logsql;
-pub mod look;
+pub mod probe;
+pub mod run;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde::Serialize;
-use serde_json::Value;
-use sha2::{Digest, Sha256};
 
-use crate::decision::ids::{SpanId, TraceId};
-use crate::decision::record::Record;
 use crate::decision::time::{self, Nanos};
-use crate::decision::verdict::Verdict;
-
-/// 128 bits of a SHA-256.
-pub type Hash = u128;
-
-pub fn hash(bytes: &[u8]) -> Hash {
-    let digest = Sha256::digest(bytes);
-    digest.iter().take(16).fold(0, |hash, byte| hash << 8 | Hash::from(*byte))
-}
-
-/// The hash of a JSON document, whatever the order of its members and its white space.
-pub fn document_hash(value: &Value) -> Hash {
-    fn write(value: &Value, out: &mut Vec<u8>) {
-        match value {
-            Value::Object(members) => {
-                let mut names: Vec<&String> = members.keys().collect();
-                names.sort();
-                out.push(b'{');
-                for name in names {
-                    crate::decision::json::push_string(out, name);
-                    write(&members[name], out);
-                }
-                out.push(b'}');
-            }
-            Value::Array(elements) => {
-                out.push(b'[');
-                for element in elements {
-                    write(element, out);
-                    out.push(b',');
-                }
-                out.push(b']');
-            }
-            scalar => out.extend_from_slice(scalar.to_string().as_bytes()),
-        }
-    }
-    let mut out = Vec::new();
-    write(value, &mut out);
-    hash(&out)
-}
-
-/// A decision of the docket.
-#[derive(Debug, Clone)]
-pub struct Decision {
-    pub id: String,
-    pub timestamp: Nanos,
-    /// When Kafka got the docket record, in milliseconds.
-    pub kafka: i64,
-    pub partition: i32,
-    pub verdict: Verdict,
-    pub instance: String,
-    pub trace_id: TraceId,
-    pub span_id: SpanId,
-}
-
-impl Decision {
-    pub fn new(record: &Record<'_>, partition: i32, kafka: i64) -> Decision {
-        Decision {
-            id: record.decision_id.to_string(),
-            timestamp: record.timestamp,
-            kafka,
-            partition,
-            verdict: record.verdict,
-            instance: record.instance.as_deref().unwrap_or_default().to_owned(),
-            trace_id: record.trace_id,
-            span_id: record.span_id,
-        }
-    }
-}
+use crate::sink::query::{Decision, Found, Hash};
 
 /// What a sink should hold of one decision.
 #[derive(Debug, Clone, Copy)]
@@ -93,9 +22,6 @@ pub struct Wanted<'a> {
     /// It is older than the sink takes, and went to another.
     pub elsewhere: bool,
 }
-
-/// What a sink holds: hashes by decision id.
-pub type Found = HashMap<String, Vec<Hash>>;
 
 /// What a comparison found.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -164,7 +90,9 @@ pub struct Overview {
 }
 
 const SECOND: Nanos = 1_000_000_000;
+
 const LATE: Nanos = 10 * SECOND;
+
 /// An instance is quiet after this, or after ten times its usual pause.
 const QUIET: Nanos = 300 * SECOND;
 
@@ -212,6 +140,8 @@ pub fn overview(decisions: &[Decision]) -> Overview {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::decision::ids::{SpanId, TraceId};
+    use crate::decision::verdict::Verdict;
 
     fn want(id: &str, hash: Hash) -> Wanted<'_> {
         Wanted { id, hash, rejected: false, elsewhere: false }
@@ -257,18 +187,6 @@ mod tests {
             )
         );
         assert_eq!(compared.gaps(), 5);
-    }
-
-    #[test]
-    fn documents_are_the_same_whatever_the_order_of_members() {
-        let hash = |text: &str| document_hash(&serde_json::from_str(text).unwrap());
-        assert_eq!(
-            hash(r#"{"a":1,"b":[1,{"c":2,"d":3}]}"#),
-            hash(r#"{"b": [1, {"d":3,"c":2}], "a":1}"#)
-        );
-        assert_ne!(hash(r#"{"a":[1,2]}"#), hash(r#"{"a":[2,1]}"#));
-        assert_ne!(hash(r#"{"a":"1"}"#), hash(r#"{"a":1}"#));
-        assert_ne!(hash(r#"{"a":[[1],2]}"#), hash(r#"{"a":[[1,2]]}"#));
     }
 
     #[test]

@@ -80,7 +80,7 @@ sinks:
 
     // Sending rejects of intake round again writes to the source, which is not docket's to do.
     let refused =
-        docket().arg("replay").arg(&path).args(["--sink", "intake", "--send"]).output().unwrap();
+        docket().arg("redrive").arg(&path).args(["--sink", "intake", "--send"]).output().unwrap();
     assert!(
         !refused.status.success()
             && String::from_utf8_lossy(&refused.stderr).contains("TopicAuthorizationFailed"),

@@ -369,7 +369,7 @@ telemetry: {{push: {{p: {{type: remote_write, url: \"{}/api/v1/write\", interval
     for args in [
         vec!["rejects"],
         vec!["verify", "--from", "start"],
-        vec!["replay", "--sink", "intake"],
+        vec!["redrive", "--sink", "intake"],
         vec!["tail", "--from", "start", "--until-end", "--json"],
     ] {
         output(&args.join(" "), command(&args));

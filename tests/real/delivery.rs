@@ -269,29 +269,29 @@ sinks:
         json!({ "properties": { "tier": { "properties": { "color": { "type": "keyword" } } } } });
     assert!(put(format!("{name}/_mapping"), more.to_string()).await.unwrap().status().is_success());
 
-    let dry = run(&["replay", "--sink", "search"]);
+    let dry = run(&["redrive", "--sink", "search"]);
     assert!(dry.contains("would be sent: 40 to search"), "{dry}");
     assert_eq!(count(&name, json!({ "match_all": {} })).await, 460, "a dry run sends nothing");
-    let sent = run(&["replay", "--sink", "search", "--send"]);
+    let sent = run(&["redrive", "--sink", "search", "--send"]);
     assert!(sent.contains("search: 40 delivered, 0 refused again"), "{sent}");
     documents(&name, 500, 10, String::new).await;
     assert!(
-        run(&["replay", "--sink", "search"]).contains("no rejects"),
+        run(&["redrive", "--sink", "search"]).contains("no rejects"),
         "what was sent is not sent again"
     );
     assert!(run(&["rejects", "--sink", "search", "--again"]).contains("40 in all"));
     // What intake rejected goes to its source topic, and is rejected again.
-    assert!(run(&["replay", "--send"]).contains("intake: 1 sent"));
+    assert!(run(&["redrive", "--send"]).contains("intake: 1 sent"));
     running.until("rejected again", 30, |m| m.rejected() == 2).await;
 
     // The past of a sink that lost its index.
     assert!(client.delete(format!("{url}/{name}")).send().await.unwrap().status().is_success());
     assert!(
-        run(&["replay", "--past", "--sink", "search", "--from", "1h"])
+        run(&["backfill", "--sink", "search", "--from", "1h"])
             .contains("500 decisions would be sent to search")
     );
     assert!(
-        run(&["replay", "--past", "--sink", "search", "--from", "1h", "--send"])
+        run(&["backfill", "--sink", "search", "--from", "1h", "--send"])
             .contains("search: 500 delivered")
     );
     documents(&name, 500, 10, String::new).await;

@@ -330,7 +330,7 @@ sinks:
         }
     }
     if kills > 0 {
-        let again = ["replay", "--past", "--sink", "victorialogs", "--from", &last, "--send"];
+        let again = ["backfill", "--sink", "victorialogs", "--from", &last, "--send"];
         let out = docket().args(again).arg(&pipeline).output().unwrap();
         assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
         let sink = &checked(&["victorialogs"])[0];

@@ -16,10 +16,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use docket::log::progress::Progress;
 use docket::pipeline::{self, Pipeline};
 use docket::stage::deliver::Deliver;
 use docket::stage::intake::Intake;
-use docket::stage::watchdog::Progress;
 use docket::telemetry::{Health, Meters};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -57,7 +57,7 @@ sinks:
 ";
 
 fn parsed() -> Pipeline {
-    pipeline::parse(Path::new("simulated.yaml"), PIPELINE, &pipeline::secrets::Real)
+    pipeline::parse(Path::new("simulated.yaml"), PIPELINE, &docket::config::secrets::Real)
         .map_err(|e| e.to_string())
         .unwrap()
 }

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use docket::decision::record::Record;
-use docket::sink::{Cause, One, Outcome, Refusal, Retry, Sink};
+use docket::http::failure::{Cause, Failure, Retry};
+use docket::sink::{Outcome, Sink};
 use tokio::time::Instant;
 
 use super::world::Shared;
@@ -32,8 +33,8 @@ pub fn away(world: &Shared, sink: &str, how_long: Duration) {
     world.lock().away.insert(sink.to_owned(), until);
 }
 
-fn retry(cause: Cause) -> Retry {
-    Retry { cause, detail: "simulated".into(), after: None }
+fn retry(cause: Cause) -> Failure {
+    Failure::retry(cause, "simulated")
 }
 
 impl SimSink {
@@ -78,15 +79,16 @@ impl Sink for SimSink {
         tokio::time::sleep(latency).await;
         if away {
             return match dice {
-                0..30 => Outcome::Retry(retry(Cause::Credentials)),
-                30..60 => Outcome::Retry(retry(Cause::Server)),
-                60..80 => Outcome::Retry(Retry {
+                0..30 => Outcome::Failed(retry(Cause::Credentials)),
+                30..60 => Outcome::Failed(retry(Cause::Server)),
+                60..80 => Outcome::Failed(Failure::Retry(Retry {
+                    cause: Cause::Throttled,
+                    detail: "simulated".into(),
                     after: Some(Duration::from_secs(1)),
-                    ..retry(Cause::Throttled)
-                }),
+                })),
                 80..90 => {
                     tokio::time::sleep(Duration::from_secs(30)).await;
-                    Outcome::Retry(retry(Cause::Timeout))
+                    Outcome::Failed(retry(Cause::Timeout))
                 }
                 // Taken, and the answer lost.
                 _ => {
@@ -94,12 +96,12 @@ impl Sink for SimSink {
                         &body.iter().filter(|(id, _)| !self.is_poison(id)).collect::<Vec<_>>(),
                         false,
                     );
-                    Outcome::Retry(retry(Cause::Connection))
+                    Outcome::Failed(retry(Cause::Connection))
                 }
             };
         }
         let poisoned = body.iter().any(|(id, _)| self.is_poison(id));
-        let refusal = Refusal { status: 400, reason: "poison".into() };
+        let refusal = Failure::refused(400, "poison");
         match self.manner {
             Manner::Whole if poisoned => {
                 // Some may have been stored.
@@ -113,27 +115,27 @@ impl Sink for SimSink {
                         false,
                     );
                 }
-                Outcome::Refused(refusal)
+                Outcome::Failed(refusal)
             }
             Manner::Whole => {
                 self.store(&body.iter().collect::<Vec<_>>(), true);
                 Outcome::Delivered
             }
             Manner::Items => {
-                let each: Vec<One> = body
+                let each: Vec<Result<(), Failure>> = body
                     .iter()
                     .map(|record| {
                         if self.is_poison(&record.0) {
-                            return One::Refused(refusal.clone());
+                            return Err(refusal.clone());
                         }
                         if dice < 20 && self.world.lock().chance(0.3) {
-                            return One::Retry(retry(Cause::Throttled));
+                            return Err(retry(Cause::Throttled));
                         }
                         self.store(&[record], true);
-                        One::Delivered
+                        Ok(())
                     })
                     .collect();
-                if each.iter().all(|one| *one == One::Delivered) {
+                if each.iter().all(Result::is_ok) {
                     Outcome::Delivered
                 } else {
                     Outcome::Each(each)

@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use docket::log::consumer::Assignments;
-use docket::log::{Commits, Headers, Letters, Message, Outgoing, Polled, Reader, Transactions};
+use docket::log::{
+    Commits, Headers, Message, Outgoing, Polled, Reader, RecordWriter, Transactions,
+};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
@@ -771,7 +773,7 @@ impl Transactions for Producer {
 /// Writes dead letters.
 pub struct Dead(pub Shared);
 
-impl Letters for Dead {
+impl RecordWriter for Dead {
     async fn write(&self, record: Outgoing<'_>) -> KafkaResult<()> {
         tokio::task::yield_now().await;
         let mut w = self.0.lock();

@@ -46,22 +46,15 @@ impl LabelSource {
     }
 }
 
-/// A Loki label and its source.
-pub fn label(label: &str, source: &str) -> Result<LabelSource, String> {
-    let name_fits = label.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
-        && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
-    if !name_fits {
-        return Err(format!(
-            "{label:?} is no Loki label; letters, digits and _, and no digit first"
-        ));
+/// Where a label comes from.
+pub fn source(text: &str) -> Result<LabelSource, String> {
+    if let Some(fixed) = text.strip_prefix('=') {
+        return Ok(LabelSource::Fixed(fixed.to_owned()));
     }
-    if let Some(text) = source.strip_prefix('=') {
-        return Ok(LabelSource::Fixed(text.to_owned()));
-    }
-    LabelSource::named(source).ok_or_else(|| {
+    LabelSource::named(text).ok_or_else(|| {
         let names =
             "service, verdict, engine, policy, instance, label.<OPA label> or =<fixed text>";
-        format!("{source:?} is not where a label can come from: {names}")
+        format!("{text:?} is not where a label can come from: {names}")
     })
 }
 
@@ -91,6 +84,14 @@ pub fn template(text: &str) -> Result<Vec<LabelSource>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sources_are_read_or_told_what_is_wrong() {
+        assert_eq!(source("label.region"), Ok(LabelSource::OpaLabel("region".into())));
+        assert_eq!(source("=prod"), Ok(LabelSource::Fixed("prod".into())));
+        assert!(source("servce").unwrap_err().contains("not where a label can come from"));
+        assert!(source("label.").is_err());
+    }
 
     #[test]
     fn templates_are_read_or_told_what_is_wrong() {

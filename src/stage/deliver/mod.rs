@@ -22,19 +22,19 @@ use tracing::Instrument;
 
 pub use batch::Batch;
 use repeats::Repeats;
-pub use send::{Onward, Sending};
+pub use send::{Fallback, Sending};
 
 use crate::clock::now;
 use crate::decision::record::Record;
 use crate::decision::reject::Reject;
 use crate::log::consumer::{self, Assignments, Reading};
 use crate::log::offsets::{Offsets, Segment};
-use crate::log::{Commits, Letters, Message, Polled, Reader, producer};
+use crate::log::progress::{Assigned, Progress};
+use crate::log::{Commits, Message, Polled, Reader, RecordWriter, producer};
 use crate::pipeline::Pipeline;
-use crate::pipeline::model::Delivery;
 use crate::protect::redact::Redaction;
-use crate::sink::Sink;
-use crate::stage::watchdog::{Assigned, Progress};
+use crate::sink::AnySink;
+use crate::sink::config::Delivery;
 use crate::telemetry::{Health, Meters};
 
 #[derive(Debug, thiserror::Error)]
@@ -44,9 +44,9 @@ pub enum DeliverError {
 }
 
 /// Everything a sink's part is made of.
-pub struct Deliver<S> {
+pub struct Deliver {
     pub name: String,
-    pub sink: Arc<S>,
+    pub sink: Arc<dyn AnySink>,
     pub delivery: Delivery,
     /// What this sink alone does not get.
     pub redaction: Redaction,
@@ -57,7 +57,7 @@ pub struct Deliver<S> {
     /// What is older is not sent to this sink,
     pub max_age: Option<Duration>,
     /// but to this one, or to rejects.
-    pub too_old: Option<Arc<dyn Onward>>,
+    pub too_old: Option<Arc<dyn Fallback>>,
     pub pipeline: Arc<Pipeline>,
     pub meters: Arc<Meters>,
     pub health: Arc<Health>,
@@ -133,7 +133,7 @@ const PAUSE_AFTER: Duration = Duration::from_secs(5);
 /// Records taken from librdkafka before looking after anything else.
 const BURST: usize = 1000;
 
-impl<S: Sink> Deliver<S> {
+impl Deliver {
     /// Delivers from Kafka until told to stop, then sends what it has within the deadline.
     pub async fn run(self: &Arc<Self>, stop: &CancellationToken) -> Result<(), DeliverError> {
         let topic = self.pipeline.docket_topic();
@@ -165,7 +165,7 @@ impl<S: Sink> Deliver<S> {
     }
 
     /// The same over any log.
-    pub async fn over<R: Reader, L: Letters>(
+    pub async fn over<R: Reader, L: RecordWriter>(
         self: &Arc<Self>,
         join: impl FnOnce(Watch) -> KafkaResult<R>,
         rejects: L,
@@ -201,13 +201,13 @@ impl<S: Sink> Deliver<S> {
     }
 }
 
-struct Loop<'d, S: Sink, R, L> {
-    deliver: &'d Arc<Deliver<S>>,
+struct Loop<'d, R, L> {
+    deliver: &'d Arc<Deliver>,
     reader: R,
     topic: String,
     offsets: Shared,
     joined: Arc<AtomicBool>,
-    sender: Arc<Sending<S, L>>,
+    sender: Arc<Sending<L>>,
     done: UnboundedSender<Vec<Segment>>,
     /// Never more than what is in flight.
     finished: UnboundedReceiver<Vec<Segment>>,
@@ -222,7 +222,7 @@ struct Loop<'d, S: Sink, R, L> {
 
 /// What is to become of the records of a batch.
 #[derive(Default)]
-pub struct Sorted {
+pub struct Triage {
     /// To be sent, encoded already.
     wanted: Vec<usize>,
     /// Older than the sink takes.
@@ -231,7 +231,7 @@ pub struct Sorted {
     broken: Vec<(usize, Reject)>,
 }
 
-impl<S: Sink, R: Reader, L: Letters> Loop<'_, S, R, L> {
+impl<R: Reader, L: RecordWriter> Loop<'_, R, L> {
     async fn until(&mut self, stop: &CancellationToken) -> Result<(), DeliverError> {
         let mut committed = Instant::now();
         while !stop.is_cancelled() {
@@ -313,8 +313,8 @@ impl<S: Sink, R: Reader, L: Letters> Loop<'_, S, R, L> {
             }
         }
         let repeats = &mut self.repeats;
-        let (body, sorted) =
-            self.sender.sort(&mut batch, |partition, id| repeats.note(partition, id));
+        let (body, triage) =
+            self.sender.triage(&mut batch, |partition, id| repeats.note(partition, id));
         {
             let mut offsets = self.offsets.lock();
             for (segment, oldest) in batch.segments.iter().zip(&batch.oldest) {
@@ -339,7 +339,7 @@ impl<S: Sink, R: Reader, L: Letters> Loop<'_, S, R, L> {
             let delivered = tokio::select! {
                 biased;
                 () = stop.cancelled() => false,
-                delivered = sender.deliver(&batch, body, sorted) => delivered,
+                delivered = sender.deliver(&batch, body, triage) => delivered,
             };
             gauge.sub(records);
             // A batch that was given up frees its place, too, and finishes nothing. The loop may have ended;

@@ -9,19 +9,21 @@ use rand::{Rng, SeedableRng};
 use tokio_util::sync::CancellationToken;
 
 use super::batch::Batch;
-use super::{Deliver, Shared, Sorted};
+use super::{Deliver, Shared, Triage};
 use crate::clock::now;
 use crate::decision::record::Record;
 use crate::decision::reject::{Reason, Reject};
 use crate::decision::time;
+use crate::http::failure::{Cause, Failure, Refusal, Retry};
+use crate::log::dead_letter::{cut, cut_to_fit, dead_letter};
 use crate::log::headers::{self, Origin};
-use crate::log::{Letters, Outgoing};
-use crate::sink::{Cause, One, Outcome, Refusal, Retry, Sink};
-use crate::stage::rejects::{cut, cut_to_fit, dead_letter};
+use crate::log::{Outgoing, RecordWriter};
+use crate::sink::Outcome;
+use crate::sink::any::Request;
 
 /// What the tasks that send share.
-pub struct Sending<S, L> {
-    pub(super) deliver: Arc<Deliver<S>>,
+pub struct Sending<L> {
+    pub(super) deliver: Arc<Deliver>,
     /// Without it, the records are of no assignment that could end: a replay's, or another sink's.
     offsets: Option<Shared>,
     rejects: L,
@@ -36,7 +38,7 @@ struct Group {
 }
 
 /// A sink that takes what is too old for another.
-pub trait Onward: Send + Sync {
+pub trait Fallback: Send + Sync {
     fn deliver<'a>(
         &'a self,
         batch: &'a Batch,
@@ -44,7 +46,7 @@ pub trait Onward: Send + Sync {
     ) -> Pin<Box<dyn Future<Output = bool> + Send + 'a>>;
 }
 
-impl<S: Sink, L: Letters> Onward for Sending<S, L> {
+impl<L: RecordWriter> Fallback for Sending<L> {
     fn deliver<'a>(
         &'a self,
         batch: &'a Batch,
@@ -52,7 +54,7 @@ impl<S: Sink, L: Letters> Onward for Sending<S, L> {
     ) -> Pin<Box<dyn Future<Output = bool> + Send + 'a>> {
         Box::pin(async move {
             let body = self.encode(batch, &records);
-            self.deliver(batch, body, Sorted { wanted: records, ..Sorted::default() }).await
+            self.deliver(batch, body, Triage { wanted: records, ..Triage::default() }).await
         })
     }
 }
@@ -62,32 +64,32 @@ impl<S: Sink, L: Letters> Onward for Sending<S, L> {
 const HALVE_AFTER: u32 = 4;
 const HALVED_TO: usize = 16;
 
-impl<S: Sink, L: Letters> Sending<S, L> {
+impl<L: RecordWriter> Sending<L> {
     pub(super) fn new(
-        deliver: Arc<Deliver<S>>,
+        deliver: Arc<Deliver>,
         offsets: Shared,
         rejects: L,
         stop: CancellationToken,
-    ) -> Sending<S, L> {
+    ) -> Sending<L> {
         Sending { offsets: Some(offsets), ..Sending::apart(deliver, rejects, stop) }
     }
 
     /// Sends records that no consumer group of this sink has read.
-    pub fn apart(deliver: Arc<Deliver<S>>, rejects: L, stop: CancellationToken) -> Sending<S, L> {
+    pub fn apart(deliver: Arc<Deliver>, rejects: L, stop: CancellationToken) -> Sending<L> {
         let jitter = Mutex::new(rand::rngs::SmallRng::seed_from_u64(deliver.seed));
         Sending { deliver, offsets: None, rejects, stop, jitter }
     }
 
     /// A batch's first body, and what is to become of each of its records. `is_new` tells repeats.
-    pub(super) fn sort(
+    pub(super) fn triage(
         &self,
         batch: &mut Batch,
         mut is_new: impl FnMut(i32, &str) -> bool,
-    ) -> (S::Body, Sorted) {
+    ) -> (Box<dyn Request>, Triage) {
         let deliver = &self.deliver;
         let oldest = deliver.max_age.map(|age| now().saturating_sub(time::nanos(age)));
-        let mut sorted =
-            Sorted { wanted: Vec::with_capacity(batch.records.len()), ..Sorted::default() };
+        let mut triage =
+            Triage { wanted: Vec::with_capacity(batch.records.len()), ..Triage::default() };
         let mut seen = Vec::with_capacity(batch.records.len());
         let mut repeats = 0;
         let body = {
@@ -101,7 +103,7 @@ impl<S: Sink, L: Letters> Sending<S, L> {
                 let record = match Record::parse(value) {
                     Ok(record) => record,
                     Err(e) => {
-                        sorted
+                        triage
                             .broken
                             .push((i, Reject::new(Reason::BadDocketRecord, e.to_string())));
                         continue;
@@ -111,13 +113,13 @@ impl<S: Sink, L: Letters> Sending<S, L> {
                 if !is_new(item.partition, &record.decision_id) {
                     repeats += 1;
                 } else if oldest.is_some_and(|oldest| record.timestamp < oldest) {
-                    sorted.old.push(i);
+                    triage.old.push(i);
                 } else {
                     records.push(record);
-                    sorted.wanted.push(i);
+                    triage.wanted.push(i);
                 }
             }
-            deliver.sink.encode(&records)
+            deliver.sink.clone().encode(&records)
         };
         if repeats > 0 {
             deliver.meters.delivered.with_label_values(&[&deliver.name, "repeat"]).inc_by(repeats);
@@ -127,26 +129,31 @@ impl<S: Sink, L: Letters> Sending<S, L> {
             batch.records[i].timestamp = timestamp;
             batch.saw(partition, timestamp);
         }
-        (body, sorted)
+        (body, triage)
     }
 
     /// Sees every record of a batch acknowledged or in rejects, as the loop does.
     pub async fn send_all(&self, mut batch: Batch) -> bool {
-        let (body, sorted) = self.sort(&mut batch, |_, _| true);
-        self.deliver(&batch, body, sorted).await
+        let (body, triage) = self.triage(&mut batch, |_, _| true);
+        self.deliver(&batch, body, triage).await
     }
 
     /// Sees every record of a batch acknowledged or in rejects; `false` if the batch was given up.
-    pub(super) async fn deliver(&self, batch: &Batch, body: S::Body, sorted: Sorted) -> bool {
-        for (i, reject) in sorted.broken {
+    pub(super) async fn deliver(
+        &self,
+        batch: &Batch,
+        body: Box<dyn Request>,
+        triage: Triage,
+    ) -> bool {
+        for (i, reject) in triage.broken {
             self.reject(batch, i, &reject, None, 0).await;
         }
-        if !sorted.old.is_empty() && !self.too_old(batch, sorted.old).await {
+        if !triage.old.is_empty() && !self.too_old(batch, triage.old).await {
             return false;
         }
         // The first group comes encoded.
         let mut first = Some(body);
-        let mut groups = vec![Group { records: sorted.wanted, attempts: 0 }];
+        let mut groups = vec![Group { records: triage.wanted, attempts: 0 }];
         while let Some(group) = groups.pop() {
             if group.records.is_empty() {
                 continue;
@@ -190,14 +197,14 @@ impl<S: Sink, L: Letters> Sending<S, L> {
         true
     }
 
-    fn encode(&self, batch: &Batch, group: &[usize]) -> S::Body {
+    fn encode(&self, batch: &Batch, group: &[usize]) -> Box<dyn Request> {
         let values: Vec<_> = group
             .iter()
             .map(|i| self.deliver.redaction.apply(batch.value(&batch.records[*i])))
             .collect();
         let records: Vec<Record<'_>> =
             values.iter().filter_map(|value| Record::parse(value).ok()).collect();
-        self.deliver.sink.encode(&records)
+        self.deliver.sink.clone().encode(&records)
     }
 
     fn is_current(&self, batch: &Batch) -> bool {
@@ -208,7 +215,12 @@ impl<S: Sink, L: Letters> Sending<S, L> {
 
     /// Sends one group until it is answered; returns the groups that are left of it, or `None` if its
     /// partitions are another's now.
-    async fn send(&self, batch: &Batch, group: Group, body: S::Body) -> Option<Vec<Group>> {
+    async fn send(
+        &self,
+        batch: &Batch,
+        group: Group,
+        body: Box<dyn Request>,
+    ) -> Option<Vec<Group>> {
         let meters = &self.deliver.meters;
         let name = self.deliver.name.as_str();
         let Group { records, mut attempts } = group;
@@ -224,15 +236,15 @@ impl<S: Sink, L: Letters> Sending<S, L> {
                 return None;
             }
             attempts += 1;
-            meters.sent_bytes.with_label_values(&[name]).inc_by(S::size(&body) as u64);
-            match self.deliver.sink.send(&body).await {
+            meters.sent_bytes.with_label_values(&[name]).inc_by(body.size() as u64);
+            match body.send().await {
                 Outcome::Delivered => {
                     meters.requests.with_label_values(&[name, "ok"]).inc();
                     self.recovered(attempts);
                     self.delivered(batch, &records);
                     return Some(Vec::new());
                 }
-                Outcome::Retry(retry) => {
+                Outcome::Failed(Failure::Retry(retry)) => {
                     meters.requests.with_label_values(&[name, retry.cause.as_str()]).inc();
                     self.pause(&retry, attempts).await;
                     let too_much = matches!(retry.cause, Cause::Throttled | Cause::Timeout);
@@ -241,7 +253,7 @@ impl<S: Sink, L: Letters> Sending<S, L> {
                         return halves(attempts);
                     }
                 }
-                Outcome::Refused(refusal) => {
+                Outcome::Failed(Failure::Refused(refusal)) => {
                     meters.requests.with_label_values(&[name, "refused"]).inc();
                     self.recovered(attempts);
                     if let [only] = records.as_slice() {
@@ -268,15 +280,15 @@ impl<S: Sink, L: Letters> Sending<S, L> {
         &self,
         batch: &Batch,
         group: &[usize],
-        each: Vec<One>,
+        each: Vec<Result<(), Failure>>,
         attempts: u32,
     ) -> (Vec<usize>, Option<Retry>) {
         let (mut delivered, mut again, mut why) = (Vec::new(), Vec::new(), None);
         for (i, one) in group.iter().zip(each) {
             match one {
-                One::Delivered => delivered.push(*i),
-                One::Refused(refusal) => self.refuse(batch, *i, &refusal, attempts).await,
-                One::Retry(retry) => {
+                Ok(()) => delivered.push(*i),
+                Err(Failure::Refused(refusal)) => self.refuse(batch, *i, &refusal, attempts).await,
+                Err(Failure::Retry(retry)) => {
                     again.push(*i);
                     why = Some(retry);
                 }
@@ -398,7 +410,7 @@ impl<S: Sink, L: Letters> Sending<S, L> {
         if attempts > 1 {
             tracing::info!(part = self.deliver.name, attempts, "the sink can be served again");
         }
-        use crate::sink::Cause::*;
+        use Cause::*;
         for cause in [Connection, Timeout, Credentials, Throttled, Server, Misconfigured] {
             self.deliver
                 .meters

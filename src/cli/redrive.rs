@@ -1,0 +1,116 @@
+//! `docket redrive`: sends rejects round again.
+
+use std::path::PathBuf;
+
+use super::CommandResult;
+use super::rejects::{Which, grouped};
+use crate::log::dead_letter::Letter;
+use crate::pipeline::Pipeline;
+use crate::pipeline::topics;
+use crate::sink::config::SinkConfig;
+use crate::stage::redrive::{Plan, Redrive, Sent};
+use crate::stage::run::{Parts, Process};
+
+/// Send rejects round again: to intake what could not be decoded, to its sink what the sink refused. Shows what it would do; --send does it.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  docket redrive pipelines/opa.yaml --sink search                 what would be sent
+  docket redrive pipelines/opa.yaml --sink search --send          send it
+  docket redrive pipelines/opa.yaml --sink intake --reason too_large --send
+
+Rejects that were sent are not shown again; --again includes them. What is refused again becomes a new reject.")]
+pub struct Args {
+    #[arg(value_name = "PIPELINE")]
+    file: PathBuf,
+    #[command(flatten)]
+    which: Which,
+    /// Send rejected decisions to this sink instead of the one that refused them.
+    #[arg(long, value_name = "SINK")]
+    to: Option<String>,
+    /// Do it.
+    #[arg(long)]
+    send: bool,
+}
+
+pub async fn run(args: Args) -> CommandResult {
+    let pipeline = super::load(&args.file)?;
+    if let Some(name) = &args.to {
+        sink(&args.file, &pipeline, name)?;
+    }
+    let letters = tokio::task::block_in_place(|| args.which.letters(&pipeline))?;
+    let plan = Plan::new(&pipeline, letters, args.to.as_deref());
+    for (why, count) in &plan.left {
+        anstream::println!("{count} rejects stay where they are: {why}");
+    }
+    if args.send { send(pipeline, &plan).await } else { show(&plan) }
+}
+
+/// A sink of the pipeline that records can be sent to.
+pub(super) fn sink<'p>(
+    file: &std::path::Path,
+    pipeline: &'p Pipeline,
+    name: &str,
+) -> Result<&'p SinkConfig, String> {
+    let names: Vec<&str> = pipeline.file.sinks.keys().map(String::as_str).collect();
+    match pipeline.file.sinks.get(name) {
+        None => Err(format!(
+            "there is no sink {name:?} in {}; there are {}",
+            file.display(),
+            names.join(", ")
+        )),
+        Some(SinkConfig::Metrics(_)) => Err(format!(
+            "{name} counts decisions in the process that runs; there is nothing to send to"
+        )),
+        Some(sink) => Ok(sink),
+    }
+}
+
+/// The pipeline's parts, of which none runs.
+pub(super) async fn parts(pipeline: Pipeline) -> Result<Parts, Box<dyn std::error::Error>> {
+    let limits = topics::max_messages(&pipeline).await;
+    Ok(Parts::new(pipeline, &Process::alone(), limits)?)
+}
+
+pub(super) fn told(name: &str, sent: Sent) -> String {
+    let Sent { delivered, refused, too_old } = sent;
+    format!("{name}: {delivered} delivered, {refused} refused again, {too_old} too old for it")
+}
+
+fn show(plan: &Plan) -> CommandResult {
+    let all: Vec<Letter> =
+        plan.to_intake.iter().chain(plan.to_sinks.values().flatten()).cloned().collect();
+    anstream::print!("{}", grouped(&all));
+    if !all.is_empty() {
+        let intake =
+            (!plan.to_intake.is_empty()).then(|| format!("{} to intake", plan.to_intake.len()));
+        let sinks =
+            plan.to_sinks.iter().map(|(name, letters)| format!("{} to {name}", letters.len()));
+        anstream::println!(
+            "would be sent: {}; --send sends them",
+            intake.into_iter().chain(sinks).collect::<Vec<_>>().join(", ")
+        );
+    }
+    Ok(())
+}
+
+async fn send(pipeline: Pipeline, plan: &Plan) -> CommandResult {
+    if plan.is_empty() {
+        anstream::println!("no rejects to send");
+        return Ok(());
+    }
+    let parts = parts(pipeline).await?;
+    let redrive = Redrive::new(&parts)?;
+    if !plan.to_intake.is_empty() {
+        let bar = super::progress(plan.to_intake.len() as u64, "sending to intake");
+        redrive.to_intake(&plan.to_intake, super::step(&bar)).await?;
+        bar.finish_and_clear();
+        anstream::println!("intake: {} sent", plan.to_intake.len());
+    }
+    for (name, letters) in &plan.to_sinks {
+        let bar = super::progress(letters.len() as u64, "sending");
+        let sent = redrive.to_sink(name, letters, super::step(&bar)).await?;
+        bar.finish_and_clear();
+        anstream::println!("{}", told(name, sent));
+    }
+    Ok(())
+}

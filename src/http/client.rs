@@ -1,0 +1,283 @@
+//! The HTTP client that sinks share: TLS, credentials, and what each kind of answer means.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::Bytes;
+use reqwest::header::{
+    AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
+};
+use reqwest::{Certificate, Identity, Response, StatusCode};
+
+use super::config::{Auth, Tls};
+use super::failure::{Cause, Failure, Refusal, Retry};
+use crate::config::secrets::Secret;
+
+/// A client can't be made from the pipeline file. Values are not shown.
+#[derive(Debug, thiserror::Error)]
+pub enum HttpError {
+    #[error("{} can't be read: {error}", path.display())]
+    File { path: PathBuf, error: std::io::Error },
+    #[error("{} holds no usable certificate or key in PEM", path.display())]
+    Pem { path: PathBuf },
+    #[error("tls.cert_file and tls.key_file belong together")]
+    HalfIdentity,
+    #[error("the header {name:?} or its value can't be sent")]
+    Header { name: String },
+    #[error("the HTTP client can't be made: {0}")]
+    Client(reqwest::Error),
+    #[error("{0}")]
+    Other(String),
+}
+
+/// An answer longer than this is cut.
+const MAX_ANSWER: usize = 16 << 20;
+
+#[derive(Clone)]
+pub struct Client {
+    client: reqwest::Client,
+}
+
+pub fn read(path: &Path) -> Result<Vec<u8>, HttpError> {
+    std::fs::read(path).map_err(|error| HttpError::File { path: path.to_owned(), error })
+}
+
+/// Credentials and further headers, as header fields; secrets are marked sensitive, so that no debug output shows them.
+pub fn headers(
+    auth: Option<&Auth>,
+    extra: &BTreeMap<String, Secret>,
+) -> Result<HeaderMap, HttpError> {
+    let mut headers = HeaderMap::new();
+    let secret = |name: &str, text: &str| {
+        let mut value =
+            HeaderValue::from_str(text).map_err(|_| HttpError::Header { name: name.to_owned() })?;
+        value.set_sensitive(true);
+        Ok::<_, HttpError>(value)
+    };
+    match auth {
+        None => {}
+        Some(Auth::Basic(basic)) => {
+            let pair = format!("{}:{}", basic.username.expose(), basic.password.expose());
+            headers.insert(
+                AUTHORIZATION,
+                secret("authorization", &format!("Basic {}", base64(pair.as_bytes())))?,
+            );
+        }
+        Some(Auth::Bearer(bearer)) => {
+            headers.insert(
+                AUTHORIZATION,
+                secret("authorization", &format!("Bearer {}", bearer.token.expose()))?,
+            );
+        }
+        Some(Auth::ApiKey(key)) => {
+            headers.insert(
+                AUTHORIZATION,
+                secret("authorization", &format!("ApiKey {}", key.key.expose()))?,
+            );
+        }
+    }
+    for (name, value) in extra {
+        let field = HeaderName::from_bytes(name.as_bytes())
+            .map_err(|_| HttpError::Header { name: name.clone() })?;
+        headers.insert(field, secret(name, value.expose())?);
+    }
+    Ok(headers)
+}
+
+fn base64(bytes: &[u8]) -> String {
+    use base64::Engine;
+    base64::engine::general_purpose::STANDARD.encode(bytes)
+}
+
+impl Client {
+    pub fn new(
+        tls: &Tls,
+        auth: Option<&Auth>,
+        extra: &BTreeMap<String, Secret>,
+        timeout: Duration,
+    ) -> Result<Client, HttpError> {
+        let mut builder = reqwest::Client::builder()
+            .user_agent(concat!("docket/", env!("CARGO_PKG_VERSION")))
+            .default_headers(headers(auth, extra)?)
+            .timeout(timeout)
+            .connect_timeout(timeout.min(Duration::from_secs(10)))
+            // A redirected POST may arrive as a GET.
+            .redirect(reqwest::redirect::Policy::none())
+            .tcp_nodelay(true);
+        if let Some(path) = &tls.ca_file {
+            let authorities =
+                Certificate::from_pem_bundle(&read(path)?).ok().filter(|c| !c.is_empty());
+            builder = builder.tls_certs_only(
+                authorities.ok_or_else(|| HttpError::Pem { path: path.to_path_buf() })?,
+            );
+        }
+        match (&tls.cert_file, &tls.key_file) {
+            (None, None) => {}
+            (Some(cert), Some(key)) => {
+                let mut pem = read(cert)?;
+                pem.push(b'\n');
+                pem.extend(read(key)?);
+                builder = builder.identity(
+                    Identity::from_pem(&pem)
+                        .map_err(|_| HttpError::Pem { path: cert.to_path_buf() })?,
+                );
+            }
+            _ => return Err(HttpError::HalfIdentity),
+        }
+        if tls.insecure_skip_verify {
+            builder = builder.tls_danger_accept_invalid_certs(true);
+        }
+        Ok(Client { client: builder.build().map_err(HttpError::Client)? })
+    }
+
+    /// Posts a body; the content of a 2xx answer, or what the answer means.
+    pub async fn post(
+        &self,
+        url: &str,
+        content_type: &'static str,
+        encoding: Option<&'static str>,
+        body: Bytes,
+    ) -> Result<Vec<u8>, Failure> {
+        let mut request = self.client.post(url).header(CONTENT_TYPE, content_type).body(body);
+        if let Some(encoding) = encoding {
+            request = request.header(CONTENT_ENCODING, encoding);
+        }
+        let (status, after, answer) = self.send(request).await?;
+        if status.is_success() { Ok(answer) } else { Err(meaning(status, after, &answer)) }
+    }
+
+    /// Sends a request of `request`: status, Retry-After, content. An error is an outage.
+    pub async fn send(
+        &self,
+        request: reqwest::RequestBuilder,
+    ) -> Result<(StatusCode, Option<Duration>, Vec<u8>), Failure> {
+        let response = request.send().await.map_err(|e| broken(&e))?;
+        let status = response.status();
+        let after = retry_after(&response);
+        match content(response).await {
+            Ok(answer) => Ok((status, after, answer)),
+            // What the status says counts; only of a success the content matters.
+            Err(_) if !status.is_success() => Ok((status, after, Vec::new())),
+            Err(e) => Err(broken(&e)),
+        }
+    }
+
+    /// Any request whose answer a command wants as it is.
+    pub fn request(&self, method: reqwest::Method, url: &str) -> reqwest::RequestBuilder {
+        self.client.request(method, url)
+    }
+}
+
+async fn content(mut response: Response) -> Result<Vec<u8>, reqwest::Error> {
+    let mut content = Vec::new();
+    while let Some(chunk) = response.chunk().await? {
+        if content.len() + chunk.len() > MAX_ANSWER {
+            break;
+        }
+        content.extend_from_slice(&chunk);
+    }
+    Ok(content)
+}
+
+/// Retry-After (RFC 9110, section 10.2.3): seconds, or a date.
+pub fn retry_after(response: &Response) -> Option<Duration> {
+    wait(response.headers().get(RETRY_AFTER)?.to_str().ok()?.trim(), crate::clock::now())
+}
+
+/// An hour at most: what says more is not believed.
+fn wait(text: &str, now: crate::decision::time::Nanos) -> Option<Duration> {
+    let seconds = match text.parse::<u64>() {
+        Ok(seconds) => seconds,
+        Err(_) => {
+            let at = jiff::fmt::rfc2822::parse(text).ok()?.timestamp().as_second();
+            u64::try_from(at - now / 1_000_000_000).unwrap_or(0)
+        }
+    };
+    Some(Duration::from_secs(seconds.min(3600)))
+}
+
+/// What a failed request means: no answer came.
+pub fn broken(error: &reqwest::Error) -> Failure {
+    let cause = if error.is_timeout() { Cause::Timeout } else { Cause::Connection };
+    // The chain of causes says what happened; the error itself names the URL, which may hold credentials.
+    let mut detail = String::new();
+    let mut source = std::error::Error::source(error);
+    while let Some(e) = source {
+        detail = e.to_string();
+        source = e.source();
+    }
+    Failure::Retry(Retry { cause, detail, after: None })
+}
+
+/// What a status other than 2xx means.
+pub fn meaning(status: StatusCode, after: Option<Duration>, answer: &[u8]) -> Failure {
+    let cause = match status.as_u16() {
+        401 | 403 => Cause::Credentials,
+        408 | 429 => Cause::Throttled,
+        500.. => Cause::Server,
+        300..=399 | 404 | 405 => Cause::Misconfigured,
+        status => {
+            let reason: String =
+                String::from_utf8_lossy(answer).trim().chars().take(1000).collect();
+            return Failure::Refused(Refusal { status, reason });
+        }
+    };
+    Failure::Retry(Retry { cause, detail: format!("the server answered {status}"), after })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statuses_say_outage_or_refusal() {
+        let cause = |status: u16| match meaning(StatusCode::from_u16(status).unwrap(), None, b"why")
+        {
+            Failure::Retry(retry) => retry.cause.as_str(),
+            Failure::Refused(refusal) => {
+                assert_eq!(refusal.reason, "why");
+                "refused"
+            }
+        };
+        for (status, meaning) in [
+            (401, "credentials"),
+            (403, "credentials"),
+            (408, "throttled"),
+            (429, "throttled"),
+            (500, "server"),
+            (503, "server"),
+            (404, "misconfigured"),
+            (301, "misconfigured"),
+            (400, "refused"),
+            (413, "refused"),
+            (422, "refused"),
+        ] {
+            assert_eq!(cause(status), meaning, "{status}");
+        }
+    }
+
+    #[test]
+    fn a_server_says_when_in_seconds_or_as_a_date() {
+        let now = 1_795_524_530_000_000_000; // 2026-11-24T12:48:50Z
+        let seconds = |text: &str| wait(text, now).map(|w| w.as_secs());
+        assert_eq!(seconds("7"), Some(7));
+        assert_eq!(seconds("Tue, 24 Nov 2026 12:49:20 GMT"), Some(30));
+        assert_eq!(seconds("Tue, 24 Nov 2026 12:00:00 GMT"), Some(0));
+        assert_eq!(seconds("999999"), Some(3600));
+        assert_eq!(seconds("soon"), None);
+    }
+
+    #[test]
+    fn credentials_are_sent_and_never_shown() {
+        let auth = Auth::Basic(crate::http::config::Basic {
+            username: Secret::new("u"),
+            password: Secret::new("canary"),
+        });
+        let headers =
+            headers(Some(&auth), &BTreeMap::from([("X-Key".to_owned(), Secret::new("canary"))]))
+                .unwrap();
+        assert_eq!(headers[AUTHORIZATION], "Basic dTpjYW5hcnk=");
+        assert!(!format!("{headers:?}").contains("canary"));
+    }
+}

@@ -1,0 +1,295 @@
+//! Reads what stands in a topic already, without a group: a stretch of a partition, or all of a topic
+//! between two times.
+
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::message::{BorrowedMessage, Message};
+use rdkafka::{Offset, TopicPartitionList};
+
+use super::client;
+use super::config::Kafka;
+use crate::decision::time::Nanos;
+
+const TIMEOUT: Duration = Duration::from_secs(15);
+
+/// The part of a group's name for who only reads.
+pub const READER: &str = "reader";
+
+/// A client that joins no group and commits nothing.
+pub fn reader(
+    kafka: &Kafka,
+    part: &str,
+    group: &str,
+) -> KafkaResult<BaseConsumer<client::Context>> {
+    let mut config = client::long_lived(kafka, part);
+    config
+        // librdkafka wants one all the same, and asks for its coordinator; the pipeline has rights to its own groups only.
+        .set("group.id", group)
+        .set("enable.auto.commit", "false")
+        .set("isolation.level", "read_committed")
+        .set("enable.partition.eof", "true")
+        .set("queued.max.messages.kbytes", "16384")
+        .set("fetch.queue.backoff.ms", "20")
+        .set("fetch.wait.max.ms", "100");
+    client::with_properties(config, kafka).create_with_context(client::Context::default())
+}
+
+/// Up to `count` records of a partition that stand before an offset.
+pub fn before(
+    kafka: &Kafka,
+    group: &str,
+    topic: &str,
+    partition: i32,
+    before: i64,
+    count: usize,
+    take: &mut dyn FnMut(&[u8]),
+) -> KafkaResult<()> {
+    let reader = reader(kafka, "read-back", group)?;
+    let (low, _) = reader.fetch_watermarks(topic, partition, TIMEOUT)?;
+    // Transaction markers take offsets, too; what they cost is read again from a little further back.
+    let start =
+        low.max(before - i64::try_from(count).unwrap_or(i64::MAX).saturating_add(count as i64 / 8));
+    if start >= before {
+        return Ok(());
+    }
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset(topic, partition, Offset::Offset(start))?;
+    reader.assign(&list)?;
+    let deadline = Instant::now() + TIMEOUT;
+    loop {
+        match reader.poll(Duration::from_millis(100)) {
+            Some(Ok(message)) if message.offset() >= before => return Ok(()),
+            Some(Ok(message)) => {
+                take(message.payload().unwrap_or_default());
+                if message.offset() + 1 >= before {
+                    return Ok(());
+                }
+            }
+            Some(Err(KafkaError::PartitionEOF(_))) => return Ok(()),
+            Some(Err(error)) if !client::is_outage(&error) => return Err(error),
+            None | Some(Err(_)) if Instant::now() > deadline => {
+                return Err(KafkaError::MessageConsumption(
+                    rdkafka::types::RDKafkaErrorCode::OperationTimedOut,
+                ));
+            }
+            None | Some(Err(_)) => {}
+        }
+    }
+}
+
+/// Where reading begins or ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ScanBound {
+    Start,
+    End,
+    /// The first record that Kafka got at this time or later.
+    At(Nanos),
+}
+
+/// A range of a partition: from an offset to before another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OffsetRange {
+    pub partition: i32,
+    pub from: i64,
+    pub to: i64,
+}
+
+/// What comes while a topic is watched.
+pub enum Seen<'m> {
+    Message(&'m BorrowedMessage<'m>),
+    /// A partition has no more for now.
+    End(i32),
+    Nothing,
+}
+
+/// A topic's partitions between two bounds, and a reader of them.
+pub struct TopicScan {
+    reader: BaseConsumer<client::Context>,
+    topic: String,
+    /// Of every partition, empty ones among them.
+    ranges: Vec<OffsetRange>,
+}
+
+/// Why a topic can't be read. Says the way out.
+#[derive(Debug, thiserror::Error)]
+pub enum ScanError {
+    #[error("Kafka at {brokers} can't be reached: {error}")]
+    Unreachable { brokers: String, error: KafkaError },
+    #[error("there is no topic {0}; `docket setup` creates it")]
+    NoTopic(String),
+    #[error("{topic} can't be read to its end: {error}")]
+    Kafka { topic: String, error: KafkaError },
+    #[error("{topic} can't be read to its end: nothing came for {} s", .0.as_secs(), topic = .1)]
+    Silent(Duration, String),
+}
+
+impl TopicScan {
+    pub fn open(
+        kafka: &Kafka,
+        group: &str,
+        part: &str,
+        topic: &str,
+        from: ScanBound,
+        to: ScanBound,
+    ) -> Result<TopicScan, ScanError> {
+        let wrong = |error| ScanError::Kafka { topic: topic.to_owned(), error };
+        let reader = reader(kafka, part, group).map_err(wrong)?;
+        let unreachable = |error| ScanError::Unreachable { brokers: kafka.brokers.clone(), error };
+        let metadata = reader.fetch_metadata(Some(topic), TIMEOUT).map_err(unreachable)?;
+        let partitions: Vec<i32> = metadata
+            .topics()
+            .iter()
+            .flat_map(rdkafka::metadata::MetadataTopic::partitions)
+            .map(rdkafka::metadata::MetadataPartition::id)
+            .collect();
+        if partitions.is_empty() {
+            return Err(ScanError::NoTopic(topic.to_owned()));
+        }
+        let mut ends = Vec::new();
+        for partition in &partitions {
+            let (low, high) = reader.fetch_watermarks(topic, *partition, TIMEOUT).map_err(wrong)?;
+            ends.push((*partition, low, high));
+        }
+        let at = |bound: ScanBound| -> Result<Vec<i64>, ScanError> {
+            let time = match bound {
+                ScanBound::Start => return Ok(ends.iter().map(|(_, low, _)| *low).collect()),
+                ScanBound::End => return Ok(ends.iter().map(|(_, _, high)| *high).collect()),
+                ScanBound::At(time) => time,
+            };
+            let mut list = TopicPartitionList::new();
+            for partition in &partitions {
+                list.add_partition_offset(topic, *partition, Offset::Offset(time / 1_000_000))
+                    .map_err(wrong)?;
+            }
+            let found = reader.offsets_for_times(list, TIMEOUT).map_err(wrong)?;
+            let offset = |(partition, low, high): &(i32, i64, i64)| match found
+                .find_partition(topic, *partition)
+                .map(|e| e.offset())
+            {
+                Some(Offset::Offset(offset)) => offset.clamp(*low, *high),
+                _ => *high,
+            };
+            Ok(ends.iter().map(offset).collect())
+        };
+        let (from, to) = (at(from)?, at(to)?);
+        let range = |(partition, (from, to)): (&i32, (&i64, &i64))| OffsetRange {
+            partition: *partition,
+            from: *from,
+            to: (*to).max(*from),
+        };
+        let ranges = partitions.iter().zip(from.iter().zip(&to)).map(range).collect();
+        Ok(TopicScan { reader, topic: topic.to_owned(), ranges })
+    }
+
+    /// How many offsets there are; transaction markers among them.
+    pub fn offsets(&self) -> u64 {
+        self.ranges.iter().map(|s| u64::try_from(s.to - s.from).unwrap_or_default()).sum()
+    }
+
+    pub fn ranges(&self) -> &[OffsetRange] {
+        &self.ranges
+    }
+
+    /// Hands every record to `take`, which says whether to go on; `step` is told of progress in offsets.
+    pub fn read(
+        &self,
+        step: &mut dyn FnMut(u64),
+        take: &mut dyn FnMut(&BorrowedMessage<'_>) -> bool,
+    ) -> Result<(), ScanError> {
+        self.read_ends(step, &mut |_, message| message.is_none_or(&mut *take))
+    }
+
+    /// As `read`, and hands on a partition without a record when it was read to its end.
+    pub fn read_ends(
+        &self,
+        step: &mut dyn FnMut(u64),
+        take: &mut dyn FnMut(i32, Option<&BorrowedMessage<'_>>) -> bool,
+    ) -> Result<(), ScanError> {
+        let wrong = |error| ScanError::Kafka { topic: self.topic.clone(), error };
+        let mut left: Vec<OffsetRange> =
+            self.ranges.iter().copied().filter(|s| s.from < s.to).collect();
+        self.assign(&left)?;
+        let mut last = Instant::now();
+        while !left.is_empty() {
+            match self.reader.poll(Duration::from_millis(100)) {
+                Some(Ok(message)) => {
+                    last = Instant::now();
+                    let Some(at) = left.iter().position(|s| s.partition == message.partition())
+                    else {
+                        continue;
+                    };
+                    let s = &mut left[at];
+                    let next = (message.offset() + 1).min(s.to);
+                    step(u64::try_from(next - s.from).unwrap_or_default());
+                    s.from = next;
+                    let done = s.from >= s.to;
+                    if message.offset() < s.to && !take(message.partition(), Some(&message)) {
+                        return Ok(());
+                    }
+                    if done {
+                        left.swap_remove(at);
+                        take(message.partition(), None);
+                    }
+                }
+                Some(Err(KafkaError::PartitionEOF(partition))) => {
+                    last = Instant::now();
+                    // What is left of it are transaction markers, or is not committed yet.
+                    if let Some(at) = left.iter().position(|s| s.partition == partition) {
+                        let s = left.swap_remove(at);
+                        step(u64::try_from(s.to - s.from).unwrap_or_default());
+                        take(partition, None);
+                    }
+                }
+                Some(Err(error)) if !client::is_outage(&error) => return Err(wrong(error)),
+                None | Some(Err(_)) if last.elapsed() > TIMEOUT * 2 => {
+                    return Err(ScanError::Silent(TIMEOUT * 2, self.topic.clone()));
+                }
+                None | Some(Err(_)) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands every record from the beginning on to `take`, and goes on with what comes, until it says to stop. It
+    /// is called with nothing while nothing comes.
+    pub fn follow(
+        &self,
+        take: &mut dyn FnMut(Option<&BorrowedMessage<'_>>) -> bool,
+    ) -> Result<(), ScanError> {
+        self.watch(&mut |seen| match seen {
+            Seen::Message(message) => take(Some(message)),
+            Seen::End(_) => true,
+            Seen::Nothing => take(None),
+        })
+    }
+
+    /// As `follow`, and says when the end of a partition is reached, each time.
+    pub fn watch(&self, take: &mut dyn FnMut(Seen<'_>) -> bool) -> Result<(), ScanError> {
+        let wrong = |error| ScanError::Kafka { topic: self.topic.clone(), error };
+        self.assign(&self.ranges)?;
+        loop {
+            self.reader.context().brokers.check().map_err(wrong)?;
+            let go_on = match self.reader.poll(Duration::from_millis(200)) {
+                Some(Ok(message)) => take(Seen::Message(&message)),
+                Some(Err(KafkaError::PartitionEOF(partition))) => take(Seen::End(partition)),
+                Some(Err(error)) if !client::is_outage(&error) => return Err(wrong(error)),
+                None | Some(Err(_)) => take(Seen::Nothing),
+            };
+            if !go_on {
+                return Ok(());
+            }
+        }
+    }
+
+    fn assign(&self, ranges: &[OffsetRange]) -> Result<(), ScanError> {
+        let wrong = |error| ScanError::Kafka { topic: self.topic.clone(), error };
+        let mut list = TopicPartitionList::new();
+        for s in ranges {
+            list.add_partition_offset(&self.topic, s.partition, Offset::Offset(s.from))
+                .map_err(wrong)?;
+        }
+        self.reader.assign(&list).map_err(wrong)
+    }
+}

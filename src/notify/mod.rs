@@ -1,0 +1,309 @@
+//! Tells people of findings: Alertmanager, webhooks, Slack. Each notifier is a task with a queue of its own, so that one
+//! that hangs delays no other and not the detector.
+
+pub mod config;
+mod message;
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use prometheus::IntCounterVec;
+use serde_json::json;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock;
+use crate::config::units::Span;
+use crate::decision::time;
+use crate::http::client::{Client, HttpError};
+use crate::http::failure::Failure;
+use crate::spike::Finding;
+use config::{Notify, Say};
+use message::{alerts, document, line};
+
+/// A finding that begins or, with `ended`, ends.
+#[derive(Debug, Clone)]
+pub struct Notice {
+    pub finding: Finding,
+    /// It was told before this process led.
+    pub again: bool,
+}
+
+enum Order {
+    Tell(Box<Notice>),
+    /// Another process leads.
+    Forget,
+}
+
+/// So many notices wait for a notifier; further ones are given up.
+const QUEUE: usize = 1000;
+
+const TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Alertmanager takes an alert as over that is not said again for so long.
+const EXPIRES: Duration = Duration::from_secs(300);
+
+const AGAIN: Duration = Duration::from_secs(60);
+
+pub struct Notifiers {
+    queues: Vec<(String, mpsc::Sender<Order>)>,
+    told: IntCounterVec,
+    stop: CancellationToken,
+    tasks: Vec<tokio::task::JoinHandle<()>>,
+    runtime: Handle,
+}
+
+impl Notifiers {
+    pub fn start(
+        notify: &BTreeMap<String, Notify>,
+        pipeline: &str,
+        told: &IntCounterVec,
+        runtime: &Handle,
+    ) -> Result<Notifiers, HttpError> {
+        let stop = CancellationToken::new();
+        let (mut queues, mut tasks) = (Vec::new(), Vec::new());
+        for (name, one) in notify {
+            let (sender, receiver) = mpsc::channel(QUEUE);
+            let notifier = Notifier::new(name, pipeline, one, told)?;
+            tasks.push(runtime.spawn(notifier.run(receiver, stop.clone())));
+            queues.push((name.clone(), sender));
+        }
+        Ok(Notifiers { queues, told: told.clone(), stop, tasks, runtime: runtime.clone() })
+    }
+
+    pub fn tell(&self, notice: &Notice) {
+        for (name, queue) in &self.queues {
+            if queue.try_send(Order::Tell(Box::new(notice.clone()))).is_err() {
+                self.told.with_label_values(&[name, "given_up"]).inc();
+                tracing::error!(
+                    notifier = name,
+                    id = notice.finding.id,
+                    "too much waits for this notifier; a finding is not told"
+                );
+            }
+        }
+    }
+
+    pub fn forget(&self) {
+        for (_, queue) in &self.queues {
+            let _ = queue.try_send(Order::Forget);
+        }
+    }
+
+    /// Says what waits, if it takes no longer than a few seconds.
+    pub fn stop(self) {
+        drop(self.queues);
+        self.stop.cancel();
+        self.runtime.block_on(async {
+            for task in self.tasks {
+                let _ = tokio::time::timeout(Duration::from_secs(5), task).await;
+            }
+        });
+    }
+}
+
+struct Notifier {
+    name: String,
+    pipeline: String,
+    kind: Notify,
+    client: Client,
+    told: IntCounterVec,
+    say: Say,
+    /// What goes on, by id, and when it was said last.
+    active: BTreeMap<String, (Finding, Instant)>,
+    /// What is to be said.
+    pending: Vec<Finding>,
+    /// When it may be said.
+    due: Option<Instant>,
+    failures: u32,
+}
+
+impl Notifier {
+    fn new(
+        name: &str,
+        pipeline: &str,
+        kind: &Notify,
+        told: &IntCounterVec,
+    ) -> Result<Notifier, HttpError> {
+        let none = BTreeMap::new();
+        let (client, say) = match kind {
+            // Alertmanager groups, repeats and routes.
+            Notify::Alertmanager(a) => (
+                Client::new(&a.tls, a.auth.as_ref(), &a.headers, TIMEOUT)?,
+                Say { group_wait: Span(Duration::ZERO), repeat: Span(AGAIN), ends: true },
+            ),
+            Notify::Webhook(w) => {
+                (Client::new(&w.tls, w.auth.as_ref(), &w.headers, TIMEOUT)?, w.say.clone())
+            }
+            Notify::Slack(s) => (Client::new(&s.tls, None, &none, TIMEOUT)?, s.say.clone()),
+        };
+        Ok(Notifier {
+            name: name.to_owned(),
+            pipeline: pipeline.to_owned(),
+            kind: kind.clone(),
+            client,
+            told: told.clone(),
+            say,
+            active: BTreeMap::new(),
+            pending: Vec::new(),
+            due: None,
+            failures: 0,
+        })
+    }
+
+    async fn run(mut self, mut queue: mpsc::Receiver<Order>, stop: CancellationToken) {
+        loop {
+            let repeat = self.active.values().map(|(_, said)| *said + self.say.repeat.0).min();
+            let due = self.due.into_iter().chain(repeat.filter(|_| self.due.is_none())).min();
+            let wait = due.map_or(Duration::from_secs(3600), |due| {
+                due.saturating_duration_since(Instant::now())
+            });
+            tokio::select! {
+                order = queue.recv() => match order {
+                    Some(Order::Tell(notice)) => self.take(*notice),
+                    Some(Order::Forget) => {
+                        self.active.clear();
+                        self.pending.clear();
+                        self.due = None;
+                    }
+                    None => {
+                        if !self.pending.is_empty() {
+                            self.send().await;
+                        }
+                        return;
+                    }
+                },
+                () = tokio::time::sleep(wait) => self.send().await,
+                () = stop.cancelled(), if queue.is_closed() && queue.is_empty() => {
+                    if !self.pending.is_empty() {
+                        self.send().await;
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, notice: Notice) {
+        let finding = notice.finding;
+        if finding.ended.is_some() {
+            self.active.remove(&finding.id);
+            // What was not said yet has no end either, for who wants no ends.
+            if !self.say.ends {
+                return;
+            }
+        } else {
+            self.active.insert(finding.id.clone(), (finding.clone(), Instant::now()));
+            let silent = notice.again && !matches!(self.kind, Notify::Alertmanager(_));
+            if silent {
+                return;
+            }
+        }
+        self.pending.push(finding);
+        if self.pending.len() > QUEUE {
+            self.pending.remove(0);
+            self.told.with_label_values(&[&self.name, "given_up"]).inc();
+        }
+        self.due.get_or_insert(Instant::now() + self.say.group_wait.0);
+    }
+
+    async fn send(&mut self) {
+        let now = Instant::now();
+        for (finding, said) in self.active.values_mut() {
+            if now >= *said + self.say.repeat.0 {
+                *said = now;
+                if !self.pending.iter().any(|p| p.id == finding.id) {
+                    self.pending.push(finding.clone());
+                }
+            }
+        }
+        self.due = None;
+        if self.pending.is_empty() {
+            return;
+        }
+        let findings = std::mem::take(&mut self.pending);
+        let outcome = match self.post(&findings).await {
+            Ok(()) => {
+                self.failures = 0;
+                "sent"
+            }
+            Err(Failure::Refused(refusal)) => {
+                tracing::error!(
+                    notifier = self.name,
+                    status = refusal.status,
+                    reason = refusal.reason,
+                    "a message about findings is refused"
+                );
+                "given_up"
+            }
+            Err(Failure::Retry(retry)) => {
+                tracing::warn!(
+                    notifier = self.name,
+                    cause = retry.cause.as_str(),
+                    detail = retry.detail,
+                    "findings could not be told; again soon"
+                );
+                self.failures = (self.failures + 1).min(6);
+                // What came meanwhile stands behind.
+                let newer = std::mem::replace(&mut self.pending, findings);
+                self.pending.extend(newer);
+                self.due = Some(
+                    Instant::now() + retry.after.unwrap_or(Duration::from_secs(1 << self.failures)),
+                );
+                "retried"
+            }
+        };
+        self.told.with_label_values(&[&self.name, outcome]).inc();
+    }
+
+    async fn post(&self, findings: &[Finding]) -> Result<(), Failure> {
+        match &self.kind {
+            Notify::Alertmanager(a) => {
+                let ends = clock::now() + time::nanos(EXPIRES);
+                let alerts = alerts(&self.pipeline, &a.labels, findings, ends);
+                let body = Bytes::from(alerts.to_string());
+                // One of a cluster is enough; the others hear of it. Which one is not known to live, so all are told.
+                let mut result = Ok(());
+                let mut told = false;
+                for url in &a.urls {
+                    match self
+                        .client
+                        .post(
+                            &format!("{}/api/v2/alerts", url.trim_end_matches('/')),
+                            "application/json",
+                            None,
+                            body.clone(),
+                        )
+                        .await
+                    {
+                        Ok(_) => told = true,
+                        Err(error) => result = Err(error),
+                    }
+                }
+                if told { Ok(()) } else { result }
+            }
+            Notify::Webhook(w) => {
+                let body = document(&self.pipeline, findings, |f| self.active.contains_key(&f.id))
+                    .to_string();
+                self.client
+                    .post(w.url.expose(), "application/json", None, body.into())
+                    .await
+                    .map(drop)
+            }
+            Notify::Slack(s) => {
+                let text: Vec<String> = findings.iter().map(|f| line(&s.text, f)).collect();
+                self.client
+                    .post(
+                        s.url.expose(),
+                        "application/json",
+                        None,
+                        json!({ "text": text.join("\n") }).to_string().into(),
+                    )
+                    .await
+                    .map(drop)
+            }
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! Which topics a pipeline needs, and what they take.
+
+use super::Pipeline;
+use crate::log::topics::{self, Topic, TopicError};
+
+/// A rejected record keeps its original bytes and gets headers, so its topic takes more than the others.
+const REJECT_ROOM: usize = 64 << 10;
+
+fn wanted(pipeline: &Pipeline, with_sources: bool) -> Vec<Topic> {
+    let docket = &pipeline.file.docket;
+    let retention = docket.retention.0.as_millis().to_string();
+    let settings = |max_message: usize| {
+        vec![
+            ("retention.ms", retention.clone()),
+            ("max.message.bytes", max_message.to_string()),
+            ("cleanup.policy", "delete".to_owned()),
+        ]
+    };
+    let rejects = pipeline.limits.record.max(docket.max_message.0) + REJECT_ROOM;
+    let mut all = vec![
+        Topic { name: pipeline.docket_topic(), settings: settings(docket.max_message.0) },
+        Topic { name: pipeline.rejects_topic(), settings: settings(rejects) },
+    ];
+    if with_sources {
+        let sources = pipeline.file.sources.iter();
+        all.extend(sources.map(|s| Topic { name: s.topic.clone(), settings: Vec::new() }));
+    }
+    all
+}
+
+/// Makes the topics that are missing, if the pipeline file allows it. Returns the names of those made.
+pub async fn ensure(pipeline: &Pipeline, with_sources: bool) -> Result<Vec<String>, TopicError> {
+    let file = &pipeline.file;
+    topics::ensure(&file.kafka, &file.docket, wanted(pipeline, with_sources)).await
+}
+
+/// The largest record batch that topics take (max.message.bytes), where the broker tells.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Limits {
+    pub docket: Option<usize>,
+    pub rejects: Option<usize>,
+    /// The topic that the door writes to.
+    pub door: Option<usize>,
+}
+
+pub async fn max_messages(pipeline: &Pipeline) -> Limits {
+    let (docket, rejects) = (pipeline.docket_topic(), pipeline.rejects_topic());
+    let door = pipeline.door_topic().unwrap_or(&docket);
+    let told = topics::max_messages(&pipeline.file.kafka, &[&docket, &rejects, door]).await;
+    Limits { docket: told[0], rejects: told[1], door: told[2] }
+}

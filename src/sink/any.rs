@@ -1,0 +1,88 @@
+//! A sink of whatever kind. A kind is in the lists below and in its folder; nobody else knows which there are.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use super::cloudwatch::{self, Cloudwatch};
+use super::config::SinkConfig;
+use super::elasticsearch::{self, Elasticsearch};
+use super::file::{self, File};
+use super::loki::{self, Loki};
+use super::metrics::{self, Metrics};
+use super::otlp::{self, Otlp};
+use super::query::{QueryError, SinkQuery};
+use super::{Outcome, Sink};
+use crate::decision::record::Record;
+use crate::http::client::HttpError;
+use crate::metrics::Decisions;
+
+/// Makes a sink from its settings.
+pub fn sink(
+    config: &SinkConfig,
+    decisions: &Arc<Decisions>,
+) -> Result<Arc<dyn AnySink>, HttpError> {
+    Ok(match config {
+        SinkConfig::Otlp(config) => Arc::new(Otlp::new(config)?),
+        SinkConfig::Loki(config) => Arc::new(Loki::new(config)?),
+        SinkConfig::Elasticsearch(config) => Arc::new(Elasticsearch::new(config)?),
+        SinkConfig::Cloudwatch(config) => Arc::new(Cloudwatch::new(config)?),
+        SinkConfig::File(config) => Arc::new(File::new(config)),
+        SinkConfig::Metrics(_) => Arc::new(Metrics::new(decisions.clone())),
+    })
+}
+
+/// Makes what asks a sink what it holds; or says why it can't be asked.
+pub fn query(
+    pipeline: &str,
+    config: &SinkConfig,
+) -> Result<Result<Box<dyn SinkQuery>, &'static str>, QueryError> {
+    if config.delivery().only_routed {
+        return Ok(Err("it gets only what others do not take"));
+    }
+    Ok(match config {
+        SinkConfig::Otlp(config) => otlp::query::Query::new(config)?.map(boxed),
+        SinkConfig::Loki(config) => Ok(boxed(loki::query::Query::new(config)?)),
+        SinkConfig::Elasticsearch(config) => Ok(boxed(elasticsearch::query::Query::new(config)?)),
+        SinkConfig::Cloudwatch(config) => Ok(boxed(cloudwatch::query::Query::new(config)?)),
+        SinkConfig::File(config) => file::Query::new(config).map(boxed),
+        SinkConfig::Metrics(config) => metrics::query::Query::new(pipeline, config)?.map(boxed),
+    })
+}
+
+fn boxed(query: impl SinkQuery + 'static) -> Box<dyn SinkQuery> {
+    Box::new(query)
+}
+
+/// A [`Sink`] whose kind is not known: what it encodes knows how to be sent.
+pub trait AnySink: Send + Sync {
+    fn encode(self: Arc<Self>, batch: &[Record<'_>]) -> Box<dyn Request>;
+}
+
+/// An encoded request. It is sent again as it is.
+pub trait Request: Send + Sync {
+    fn size(&self) -> usize;
+    fn send(&self) -> Pin<Box<dyn Future<Output = Outcome> + Send + '_>>;
+}
+
+struct Encoded<S: Sink> {
+    sink: Arc<S>,
+    body: S::Body,
+}
+
+impl<S: Sink> AnySink for S {
+    fn encode(self: Arc<S>, batch: &[Record<'_>]) -> Box<dyn Request> {
+        let body = Sink::encode(&*self, batch);
+        Box::new(Encoded { sink: self, body })
+    }
+}
+
+impl<S: Sink> Request for Encoded<S> {
+    fn size(&self) -> usize {
+        S::size(&self.body)
+    }
+
+    fn send(&self) -> Pin<Box<dyn Future<Output = Outcome> + Send + '_>> {
+        Box::pin(self.sink.send(&self.body))
+    }
+}

@@ -1,0 +1,224 @@
+//! The service's API: where it is, who asks, and what its answers mean. Credentials and region are `aws`'s; SigV4 is reqsign's.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use axum::http;
+use bytes::Bytes;
+use reqsign_aws_v4::{Credential, RequestSigner};
+use reqsign_core::time::Timestamp;
+use reqsign_core::{Context, SignRequest, SigningCredential};
+use serde_json::{Value, json};
+use tokio::sync::{Mutex, OnceCell};
+
+use super::aws;
+use super::config::CloudwatchConfig;
+use crate::http::client::{self, Client, HttpError};
+use crate::http::failure::{Cause, Failure, Refusal, Retry};
+
+/// The service's API: where it is, and who asks.
+pub struct Api {
+    client: Client,
+    pub config: CloudwatchConfig,
+    resolved: OnceCell<Resolved>,
+    credentials: Mutex<Option<Credential>>,
+}
+
+struct Resolved {
+    endpoint: String,
+    signer: RequestSigner,
+    source: aws::Source,
+}
+
+impl Api {
+    pub fn new(config: &CloudwatchConfig) -> Result<Api, HttpError> {
+        let client = Client::new(&config.tls, None, &BTreeMap::new(), config.delivery.timeout.0)?;
+        Ok(Api {
+            client,
+            config: config.clone(),
+            resolved: OnceCell::new(),
+            credentials: Mutex::default(),
+        })
+    }
+
+    /// Region and source of credentials: asked for once they are needed, since an instance's metadata may be slow to come up.
+    async fn resolved(&self) -> Result<&Resolved, Failure> {
+        let resolve = async || {
+            let (profile, region) = (self.config.profile.as_deref(), self.config.region.as_deref());
+            let source = aws::Source::load(profile, region).await.map_err(|e| {
+                Failure::retry(Cause::Misconfigured, format!("AWS configuration: {e}"))
+            })?;
+            let Some(region) = &source.region else {
+                return Err(Failure::retry(
+                    Cause::Misconfigured,
+                    "no region is known; set region in the pipeline file, or AWS_REGION",
+                ));
+            };
+            let suffix = if region.starts_with("cn-") { ".cn" } else { "" };
+            let endpoint = self
+                .config
+                .endpoint
+                .clone()
+                .unwrap_or_else(|| format!("https://logs.{region}.amazonaws.com{suffix}"));
+            Ok(Resolved {
+                endpoint: format!("{}/", endpoint.trim_end_matches('/')),
+                signer: RequestSigner::new("logs", region),
+                source,
+            })
+        };
+        self.resolved.get_or_try_init(resolve).await
+    }
+
+    async fn credentials(&self, resolved: &Resolved) -> Result<Credential, Failure> {
+        let mut kept = self.credentials.lock().await;
+        let soon = Timestamp::now() + Duration::from_secs(300);
+        if let Some(credentials) = kept.as_ref().filter(|c| c.is_valid_at(soon)) {
+            return Ok(credentials.clone());
+        }
+        // The error tells which source failed, and no secret.
+        let got = resolved.source.credentials().await.map_err(|error| {
+            Failure::retry(Cause::Credentials, format!("no AWS credentials: {error}"))
+        })?;
+        Ok(kept.insert(got).clone())
+    }
+
+    /// Calls an operation. A refusal carries the service's error type before its message.
+    pub async fn call(&self, operation: &str, body: Bytes) -> Result<Value, Failure> {
+        let resolved = self.resolved().await?;
+        let credentials = self.credentials(resolved).await?;
+        let wrong = |error: &dyn std::fmt::Display| {
+            Failure::retry(Cause::Misconfigured, format!("the request can't be signed: {error}"))
+        };
+        let (mut head, ()) = http::Request::post(&resolved.endpoint)
+            .header("content-type", "application/x-amz-json-1.1")
+            .header("x-amz-target", format!("Logs_20140328.{operation}"))
+            .header("x-amz-content-sha256", reqsign_core::hash::hex_sha256(&body))
+            .body(())
+            .map_err(|e| wrong(&e))?
+            .into_parts();
+        resolved
+            .signer
+            .sign_request(&Context::new(), &mut head, Some(&credentials), None)
+            .await
+            .map_err(|e| wrong(&e))?;
+        let request = self.client.request(head.method, &resolved.endpoint).headers(head.headers);
+        let (status, after, answer) = self.client.send(request.body(body)).await?;
+        if status.is_success() {
+            return Ok(serde_json::from_slice(&answer).unwrap_or(Value::Null));
+        }
+        let outcome = meaning(status, after, &answer);
+        if matches!(&outcome, Failure::Retry(r) if r.cause == Cause::Credentials) {
+            *self.credentials.lock().await = None;
+        }
+        Err(outcome)
+    }
+
+    /// Makes the log group and a stream in it.
+    pub async fn create(&self, stream: &str) -> Result<(), Failure> {
+        let group = &self.config.group;
+        let made = self.unless_there("CreateLogGroup", json!({ "logGroupName": group })).await?;
+        if let Some(days) = self.config.retention_days.filter(|_| made) {
+            self.call(
+                "PutRetentionPolicy",
+                json!({ "logGroupName": group, "retentionInDays": days }).to_string().into(),
+            )
+            .await?;
+        }
+        self.unless_there(
+            "CreateLogStream",
+            json!({ "logGroupName": group, "logStreamName": stream }),
+        )
+        .await?;
+        tracing::info!(group, stream, "log stream created");
+        Ok(())
+    }
+
+    async fn unless_there(&self, operation: &str, body: Value) -> Result<bool, Failure> {
+        match self.call(operation, body.to_string().into()).await {
+            Ok(_) => Ok(true),
+            Err(Failure::Refused(refusal))
+                if refusal.reason.starts_with("ResourceAlreadyExistsException") =>
+            {
+                Ok(false)
+            }
+            // A name that CloudWatch does not take, say: the stream is missing for good, and so an outage.
+            Err(Failure::Refused(refusal)) => Err(Failure::retry(
+                Cause::Misconfigured,
+                format!("{operation}: {}", refusal.reason),
+            )),
+            Err(outcome) => Err(outcome),
+        }
+    }
+}
+
+/// What an answer other than 2xx means. CloudWatch says with 400 what others say with 429 or 403.
+fn meaning(status: reqwest::StatusCode, after: Option<Duration>, answer: &[u8]) -> Failure {
+    let content: Value = serde_json::from_slice(answer).unwrap_or_default();
+    let kind = content["__type"].as_str().unwrap_or_default();
+    let kind = kind.rsplit('#').next().unwrap_or_default();
+    let cause = match kind {
+        "ThrottlingException"
+        | "Throttling"
+        | "TooManyRequestsException"
+        | "LimitExceededException"
+        | "RequestLimitExceeded" => Cause::Throttled,
+        "UnrecognizedClientException"
+        | "InvalidSignatureException"
+        | "ExpiredTokenException"
+        | "ExpiredToken"
+        | "AccessDeniedException"
+        | "IncompleteSignature"
+        | "IncompleteSignatureException"
+        | "MissingAuthenticationToken"
+        | "MissingAuthenticationTokenException"
+        | "InvalidClientTokenId"
+        | "SignatureDoesNotMatch"
+        | "NotAuthorized"
+        | "OptInRequired" => Cause::Credentials,
+        "ServiceUnavailableException"
+        | "ServiceUnavailable"
+        | "InternalFailure"
+        | "InternalServerError"
+        | "OperationAbortedException" => Cause::Server,
+        "" => return client::meaning(status, after, answer),
+        _ if status.is_server_error() => Cause::Server,
+        kind => {
+            let message =
+                content["message"].as_str().or(content["Message"].as_str()).unwrap_or_default();
+            let reason = format!("{kind}: {message}").chars().take(1000).collect();
+            return Failure::Refused(Refusal { status: status.as_u16(), reason });
+        }
+    };
+    Failure::Retry(Retry {
+        cause,
+        detail: format!("the service answered {} {kind}", status.as_u16()),
+        after,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_mean_outages_by_their_type_not_by_their_status() {
+        let cause = |status: u16, kind: &str| {
+            let answer = json!({ "__type": kind, "message": "why" }).to_string();
+            match meaning(reqwest::StatusCode::from_u16(status).unwrap(), None, answer.as_bytes()) {
+                Failure::Retry(retry) => retry.cause.as_str().to_owned(),
+                Failure::Refused(refusal) => refusal.reason,
+            }
+        };
+        assert_eq!(cause(400, "ThrottlingException"), "throttled");
+        assert_eq!(cause(400, "com.amazonaws.logs#ThrottlingException"), "throttled");
+        assert_eq!(cause(400, "UnrecognizedClientException"), "credentials");
+        assert_eq!(cause(400, "ExpiredTokenException"), "credentials");
+        assert_eq!(cause(403, "AccessDeniedException"), "credentials");
+        assert_eq!(cause(503, "ServiceUnavailableException"), "server");
+        assert_eq!(cause(500, "SomethingNew"), "server");
+        assert_eq!(cause(400, "InvalidParameterException"), "InvalidParameterException: why");
+        assert!(
+            matches!(meaning(reqwest::StatusCode::UNAUTHORIZED, None, b"proxy"), Failure::Retry(r) if r.cause == Cause::Credentials)
+        );
+    }
+}

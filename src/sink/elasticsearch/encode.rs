@@ -1,0 +1,138 @@
+//! Decisions as documents: the docket record plus ECS names (Elastic Common Schema 8). Pure.
+
+use crate::decision::ids::push_hex;
+use crate::decision::json::{one_line, push_string};
+use crate::decision::record::Record;
+use crate::decision::verdict::Verdict;
+
+/// Appends the document of a record, on one line.
+pub fn document(record: &Record<'_>, out: &mut Vec<u8>) {
+    let start = out.len();
+    let raw = record.raw;
+    let mut copied = 0;
+    for name in ["input", "result"] {
+        let Some(value) = record.get(name).filter(|v| !v.starts_with('{') && *v != "null") else {
+            continue;
+        };
+        // Where the value stands in the record, of which it is a slice. `input` comes before `result` or
+        // after it; a second pass handles the order.
+        let at = value.as_ptr() as usize - raw.as_ptr() as usize;
+        if at < copied {
+            out.truncate(start);
+            return document_by_member(record, out);
+        }
+        out.extend_from_slice(&raw.as_bytes()[copied..at]);
+        wrapped(value, out);
+        copied = at + value.len();
+    }
+    out.extend_from_slice(&raw.as_bytes()[copied..raw.len() - 1]);
+    ecs(record, out);
+    one_line(&mut out[start..]);
+}
+
+fn wrapped(value: &str, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"value\":");
+    out.extend_from_slice(value.as_bytes());
+    out.push(b'}');
+}
+
+/// The same for a record whose `result` stands before its `input`.
+fn document_by_member(record: &Record<'_>, out: &mut Vec<u8>) {
+    let start = out.len();
+    for member in record.members() {
+        out.push(if out.len() == start { b'{' } else { b',' });
+        out.push(b'"');
+        out.extend_from_slice(member.name.as_bytes());
+        out.extend_from_slice(b"\":");
+        let wrap = matches!(&*member.key(), "input" | "result")
+            && !member.value.starts_with('{')
+            && member.value != "null";
+        if wrap {
+            wrapped(member.value, out);
+        } else {
+            out.extend_from_slice(member.value.as_bytes());
+        }
+    }
+    out.extend_from_slice(&record.raw.as_bytes()[record.own_members()..record.raw.len() - 1]);
+    ecs(record, out);
+    one_line(&mut out[start..]);
+}
+
+/// ECS members beside the original, and the closing brace. A name that the original has is left to it.
+fn ecs(record: &Record<'_>, out: &mut Vec<u8>) {
+    let taken = |name: &str| record.get(name).is_some();
+    if !taken("event") {
+        let (kind, outcome) = match record.verdict {
+            Verdict::Allow => ("allowed", "success"),
+            Verdict::Deny => ("denied", "failure"),
+            Verdict::Error => ("error", "failure"),
+            Verdict::Undefined | Verdict::Finding => ("info", "unknown"),
+        };
+        let (class, dataset) = if record.verdict == Verdict::Finding {
+            ("alert", "docket.finding")
+        } else {
+            ("event", "opa.decision")
+        };
+        out.extend_from_slice(b",\"event\":{\"kind\":\"");
+        out.extend_from_slice(class.as_bytes());
+        out.extend_from_slice(b"\",\"dataset\":\"");
+        out.extend_from_slice(dataset.as_bytes());
+        out.extend_from_slice(b"\",\"id\":");
+        push_string(out, &record.decision_id);
+        out.extend_from_slice(b",\"type\":[\"");
+        out.extend_from_slice(kind.as_bytes());
+        out.extend_from_slice(b"\"],\"outcome\":\"");
+        out.extend_from_slice(outcome.as_bytes());
+        out.push(b'"');
+        if let Some(duration) = record.duration {
+            out.extend_from_slice(b",\"duration\":");
+            out.extend_from_slice(duration.to_string().as_bytes());
+        }
+        out.push(b'}');
+    }
+    if !taken("trace") {
+        out.extend_from_slice(b",\"trace\":{\"id\":\"");
+        push_hex(out, &record.trace_id.to_bytes());
+        out.extend_from_slice(b"\"}");
+    }
+    if !taken("span") {
+        out.extend_from_slice(b",\"span\":{\"id\":\"");
+        push_hex(out, &record.span_id.to_bytes());
+        out.extend_from_slice(b"\"}");
+    }
+    if !taken("service") {
+        out.extend_from_slice(b",\"service\":{\"name\":");
+        push_string(out, &record.service);
+        if let Some(instance) = &record.instance {
+            out.extend_from_slice(b",\"node\":{\"name\":");
+            push_string(out, instance);
+            out.push(b'}');
+        }
+        out.push(b'}');
+    }
+    if !taken("rule") {
+        out.extend_from_slice(b",\"rule\":{\"name\":");
+        push_string(out, &record.policy);
+        if let Some((bundle, revision)) = record.revisions().first() {
+            out.extend_from_slice(b",\"ruleset\":");
+            push_string(out, bundle);
+            out.extend_from_slice(b",\"version\":");
+            push_string(out, revision);
+        }
+        out.push(b'}');
+    }
+    out.push(b'}');
+}
+
+/// The body of a bulk request, not compressed yet.
+pub fn bulk(batch: &[Record<'_>]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(batch.iter().map(|r| r.raw.len() + 400).sum());
+    for record in batch {
+        out.extend_from_slice(b"{\"create\":{\"_id\":");
+        push_string(&mut out, &record.decision_id);
+        out.extend_from_slice(b"}}\n");
+        document(record, &mut out);
+        out.push(b'\n');
+    }
+    out
+}

@@ -1,0 +1,226 @@
+//! Elasticsearch and OpenSearch: `POST /<index>/_bulk`, `create` with the decision id as `_id`, so that a
+//! repeat is a 409, which is success.
+//! <https://www.elastic.co/docs/api/doc/elasticsearch/operation/operation-bulk>
+//!
+//! The document is the docket record plus ECS names (Elastic Common Schema 8). `input` and `result` are
+//! mapped as `flattened` (`flat_object`), which takes objects only: another value is wrapped as
+//! `{"value": ..}`.
+
+pub mod config;
+mod encode;
+pub mod query;
+
+use bytes::Bytes;
+use config::ElasticsearchConfig;
+pub use encode::{bulk, document};
+use serde::Deserialize;
+
+use super::{Outcome, Sink};
+use crate::decision::record::Record;
+use crate::http::client::{Client, HttpError};
+use crate::http::config::HttpCompression;
+use crate::http::failure::{Cause, Failure};
+
+pub struct Elasticsearch {
+    client: Client,
+    url: String,
+    compression: HttpCompression,
+}
+
+pub struct Body {
+    bytes: Bytes,
+    records: usize,
+}
+
+impl Elasticsearch {
+    pub fn new(config: &ElasticsearchConfig) -> Result<Elasticsearch, HttpError> {
+        let client = Client::new(
+            &config.tls,
+            config.auth.as_ref(),
+            &config.headers,
+            config.delivery.timeout.0,
+        )?;
+        Ok(Elasticsearch {
+            client,
+            url: format!("{}/{}/_bulk", config.url.trim_end_matches('/'), config.index),
+            compression: config.compression,
+        })
+    }
+}
+
+impl Sink for Elasticsearch {
+    type Body = Body;
+
+    fn encode(&self, batch: &[Record<'_>]) -> Body {
+        let plain = bulk(batch);
+        let bytes = match self.compression {
+            HttpCompression::None => plain.into(),
+            HttpCompression::Gzip => crate::gzip::gzip(&plain).into(),
+        };
+        Body { bytes, records: batch.len() }
+    }
+
+    fn size(body: &Body) -> usize {
+        body.bytes.len()
+    }
+
+    async fn send(&self, body: &Body) -> Outcome {
+        let encoding = (self.compression == HttpCompression::Gzip).then_some("gzip");
+        match self
+            .client
+            .post(&self.url, "application/x-ndjson", encoding, body.bytes.clone())
+            .await
+        {
+            Ok(answer) => read_answer(&answer, body.records),
+            Err(failure) => Outcome::Failed(failure),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Answer<'a> {
+    errors: bool,
+    #[serde(borrow)]
+    items: &'a serde_json::value::RawValue,
+}
+
+#[derive(Deserialize)]
+struct Item {
+    #[serde(alias = "index")]
+    create: ItemResult,
+}
+
+#[derive(Deserialize)]
+struct ItemResult {
+    status: u16,
+    #[serde(default)]
+    error: Option<serde_json::Value>,
+}
+
+/// What a bulk answer says of each document.
+pub fn read_answer(answer: &[u8], records: usize) -> Outcome {
+    let unreadable = || {
+        let detail = "the answer is not that of a bulk request; is the address right?";
+        Outcome::Failed(Failure::retry(Cause::Misconfigured, detail))
+    };
+    let Ok(parsed) = serde_json::from_slice::<Answer<'_>>(answer) else { return unreadable() };
+    if !parsed.errors {
+        return Outcome::Delivered;
+    }
+    let Ok(items) = serde_json::from_str::<Vec<Item>>(parsed.items.get()) else {
+        return unreadable();
+    };
+    if items.len() != records {
+        return unreadable();
+    }
+    Outcome::Each(items.iter().map(|item| one(&item.create)).collect())
+}
+
+fn one(item: &ItemResult) -> Result<(), Failure> {
+    let text = |name: &str| {
+        item.error
+            .as_ref()
+            .and_then(|e| e.get(name))
+            .and_then(|t| t.as_str())
+            .unwrap_or_default()
+            .to_owned()
+    };
+    let retry = |cause| Err(Failure::retry(cause, format!("{} {}", item.status, text("type"))));
+    match item.status {
+        200 | 201 | 409 => Ok(()),
+        401 | 403 => retry(Cause::Credentials),
+        // The index is gone and may not be created.
+        404 => retry(Cause::Misconfigured),
+        408 | 429 => retry(Cause::Throttled),
+        500.. => retry(Cause::Server),
+        status => Err(Failure::refused(status, format!("{}: {}", text("type"), text("reason")))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decision::event::Event;
+    use crate::decision::json;
+    use crate::decision::record::{self, Rules};
+
+    fn documented(doc: &str) -> String {
+        let mut raw = Vec::new();
+        record::write(
+            &Event::parse(doc.as_bytes()).unwrap(),
+            &[],
+            None,
+            &Rules::default(),
+            &mut raw,
+        );
+        let mut out = Vec::new();
+        document(&Record::parse(&raw).unwrap(), &mut out);
+        json::check(&out).unwrap();
+        assert!(!out.contains(&b'\n'));
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_document_is_the_record_with_ecs_names_beside() {
+        let doc = documented(
+            "{\"labels\":{\"app\":\"orders\",\"id\":\"i\"},\n\"decision_id\":\"d1\",\"bundles\":{\"authz\":{\"revision\":\"r7\"}},\"path\":\"a/allow\",\"input\":[1],\"result\":true,\"timestamp\":\"2026-11-24T12:48:50Z\",\"metrics\":{\"timer_server_handler_ns\":5}}",
+        );
+        insta::assert_snapshot!("elasticsearch_document", doc);
+    }
+
+    #[test]
+    fn values_that_flattened_cannot_take_are_wrapped_whatever_their_order() {
+        let base = r#""decision_id":"d1","timestamp":"2026-11-24T12:48:50Z""#;
+        for (members, wanted) in [
+            (
+                r#""result":"x","input":true"#,
+                vec![r#""result":{"value":"x"}"#, r#""input":{"value":true}"#],
+            ),
+            (
+                r#""input":7,"result":[]"#,
+                vec![r#""input":{"value":7}"#, r#""result":{"value":[]}"#],
+            ),
+            (
+                r#""input":{"a":1},"result":{"allow":true}"#,
+                vec![r#""input":{"a":1}"#, r#""result":{"allow":true}"#],
+            ),
+            (r#""input":null"#, vec![r#""input":null"#]),
+        ] {
+            let doc = documented(&format!("{{{base},{members}}}"));
+            for part in wanted {
+                assert!(doc.contains(part), "{doc}");
+            }
+        }
+    }
+
+    #[test]
+    fn names_of_the_original_win_over_ecs_names() {
+        let doc = documented(
+            r#"{"decision_id":"d1","timestamp":"2026-11-24T12:48:50Z","event":"mine","service":1}"#,
+        );
+        assert!(
+            doc.contains(r#""event":"mine""#)
+                && !doc.contains(r#""event":{"#)
+                && doc.contains(r#""service":1"#)
+        );
+    }
+
+    #[test]
+    fn a_bulk_answer_is_read_item_by_item() {
+        let answer = br#"{"took":3,"errors":true,"items":[
+            {"create":{"status":201}},{"create":{"status":409,"error":{"type":"version_conflict_engine_exception","reason":"x"}}},
+            {"create":{"status":429,"error":{"type":"es_rejected_execution_exception","reason":"x"}}},
+            {"create":{"status":400,"error":{"type":"mapper_parsing_exception","reason":"failed to parse"}}}]}"#;
+        let Outcome::Each(items) = read_answer(answer, 4) else { panic!() };
+        assert_eq!(items[..2], [Ok(()), Ok(())]);
+        assert!(matches!(&items[2], Err(Failure::Retry(r)) if r.cause == Cause::Throttled));
+        assert_eq!(
+            items[3],
+            Err(Failure::refused(400, "mapper_parsing_exception: failed to parse"))
+        );
+        assert_eq!(read_answer(br#"{"took":1,"errors":false,"items":[]}"#, 9), Outcome::Delivered);
+        assert!(matches!(read_answer(b"<html>", 1), Outcome::Failed(Failure::Retry(_))));
+        let none = read_answer(br#"{"errors":true,"items":[]}"#, 1);
+        assert!(matches!(none, Outcome::Failed(Failure::Retry(_))));
+    }
+}

@@ -1,0 +1,67 @@
+//! Asks Elasticsearch by id, and by decision id for copies under another id.
+
+use std::collections::BTreeSet;
+
+use reqwest::Method;
+use serde_json::json;
+
+use super::config::ElasticsearchConfig;
+use super::encode::document;
+use crate::decision::record::Record;
+use crate::http::client::Client;
+use crate::sink::query::{
+    Answer, Asked, Found, Hash, QueryError, Question, SinkQuery, answer, document_hash, get,
+};
+
+/// So many ids a request.
+const IDS: usize = 400;
+
+pub struct Query {
+    client: Client,
+    /// The index' address.
+    index: String,
+}
+
+impl Query {
+    pub fn new(config: &ElasticsearchConfig) -> Result<Query, QueryError> {
+        let (auth, timeout) = (config.auth.as_ref(), config.delivery.timeout.0);
+        let client = Client::new(&config.tls, auth, &config.headers, timeout)?;
+        let url = config.url.trim_end_matches('/');
+        Ok(Query { client, index: format!("{url}/{}", config.index) })
+    }
+
+    async fn documents(&self, question: Question<'_>) -> Result<Found, QueryError> {
+        let Query { client, index } = self;
+        // What was written last can be searched after a refresh, which may not be allowed here.
+        let _ = answer(client, Method::POST, &format!("{index}/_refresh"), None).await;
+        let mut found = Found::new();
+        let distinct: BTreeSet<&str> = question.decisions.iter().map(|d| d.id.as_str()).collect();
+        let distinct: Vec<&str> = distinct.into_iter().collect();
+        for ids in distinct.chunks(IDS) {
+            let any = json!([{ "ids": { "values": ids } }, { "terms": { "decision_id": ids } }, { "terms": { "decision_id.keyword": ids } }]);
+            let query = json!({ "size": 10_000, "query": { "bool": { "should": any, "minimum_should_match": 1 } } });
+            let url = format!("{index}/_search?ignore_unavailable=true");
+            let page = get(client, Method::POST, &url, Some(query)).await?;
+            for hit in page["hits"]["hits"].as_array().into_iter().flatten() {
+                let source = &hit["_source"];
+                // An altered document may have lost its decision id; it stands under its own id still.
+                let id = source["decision_id"].as_str().or(hit["_id"].as_str()).unwrap_or_default();
+                found.entry(id.to_owned()).or_default().push(document_hash(source));
+            }
+            (question.step)(ids.len() as u64);
+        }
+        Ok(found)
+    }
+}
+
+impl SinkQuery for Query {
+    fn wanted(&mut self, record: &Record<'_>) -> Hash {
+        let mut text = Vec::new();
+        document(record, &mut text);
+        serde_json::from_slice(&text).map_or(0, |value| document_hash(&value))
+    }
+
+    fn ask<'q>(&'q self, question: Question<'q>) -> Asked<'q> {
+        Box::pin(async move { self.documents(question).await.map(Answer::All) })
+    }
+}

@@ -1,0 +1,117 @@
+//! Grafana Loki, or VictoriaLogs, which speaks its protocol: `POST /loki/api/v1/push`, protobuf (`logproto.PushRequest`) compressed with snappy.
+//! <https://grafana.com/docs/loki/latest/reference/loki-http-api/#ingest-logs>
+//!
+//! Few labels, since each combination is a stream; what is looked up goes to structured metadata
+//! (`trace_id`, `span_id`, `decision_id`, `policy`). The line is the docket record. A repeat with the same
+//! time and line is stored once by Loki, twice by VictoriaLogs.
+//! <https://docs.victoriametrics.com/victorialogs/data-ingestion/promtail/>
+
+pub mod config;
+mod encode;
+mod logsql;
+pub mod query;
+
+use std::collections::BTreeMap;
+
+use config::{LogServer, LokiConfig};
+pub use encode::Encoder;
+
+use super::{Outcome, Sink};
+use crate::config::secrets::Secret;
+use crate::decision::record::Record;
+use crate::http::client::{Client, HttpError};
+
+/// What the server is told besides the lines: whose they are, and of VictoriaLogs that it keeps each as it is, in `_msg`. It takes JSON apart
+/// otherwise, and what was altered could no longer be told.
+pub fn headers(config: &LokiConfig) -> BTreeMap<String, Secret> {
+    let mut headers = config.headers.clone();
+    let mut add = |name: &str, value: &str| headers.insert(name.to_owned(), Secret::new(value));
+    match (config.server, &config.tenant) {
+        (LogServer::Loki, None) => {}
+        (LogServer::Loki, Some(tenant)) => {
+            add("X-Scope-OrgID", tenant);
+        }
+        (LogServer::Victorialogs, tenant) => {
+            add("VL-Loki-Disable-Message-Parsing", "1");
+            if let Some(tenant) = tenant {
+                let (account, project) = tenant.split_once(':').unwrap_or((tenant, "0"));
+                add("AccountID", account);
+                add("ProjectID", project);
+            }
+        }
+    }
+    headers
+}
+
+pub struct Loki {
+    encoder: Encoder,
+    client: Client,
+    url: String,
+}
+
+impl Loki {
+    pub fn new(config: &LokiConfig) -> Result<Loki, HttpError> {
+        let (auth, timeout) = (config.auth.as_ref(), config.delivery.timeout.0);
+        let client = Client::new(&config.tls, auth, &headers(config), timeout)?;
+        let path = match config.server {
+            LogServer::Loki => "loki/api/v1/push",
+            LogServer::Victorialogs => "insert/loki/api/v1/push",
+        };
+        Ok(Loki {
+            encoder: Encoder::new(config),
+            client,
+            url: format!("{}/{path}", config.url.trim_end_matches('/')),
+        })
+    }
+}
+
+impl Sink for Loki {
+    type Body = bytes::Bytes;
+
+    fn encode(&self, batch: &[Record<'_>]) -> bytes::Bytes {
+        let request = self.encoder.push_request(batch);
+        let compressed = snap::raw::Encoder::new().compress_vec(&request);
+        compressed.expect("snappy takes anything below 4 GiB").into()
+    }
+
+    fn size(body: &bytes::Bytes) -> usize {
+        body.len()
+    }
+
+    async fn send(&self, body: &bytes::Bytes) -> Outcome {
+        // The answer to a push is 204. A 400 names one entry, and others of the batch were stored; what is
+        // sent again is stored once.
+        self.client
+            .post(&self.url, "application/x-protobuf", None, body.clone())
+            .await
+            .map(drop)
+            .into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_is_told_the_tenant_in_its_own_way_and_victorialogs_to_keep_lines_whole() {
+        let told = |config: serde_json::Value| {
+            let mut config = config;
+            config["url"] = "http://l".into();
+            let headers = headers(&serde_json::from_value(config).unwrap());
+            headers.iter().map(|(n, v)| format!("{n}={}", v.expose())).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(told(serde_json::json!({})), "");
+        assert_eq!(told(serde_json::json!({ "tenant": "a:b" })), "X-Scope-OrgID=a:b");
+        let whole = "VL-Loki-Disable-Message-Parsing=1";
+        assert_eq!(told(serde_json::json!({ "server": "victorialogs" })), whole);
+        assert_eq!(
+            told(serde_json::json!({ "server": "victorialogs", "tenant": "7:3" })),
+            format!("AccountID=7 ProjectID=3 {whole}")
+        );
+        assert_eq!(
+            told(serde_json::json!({ "server": "victorialogs", "tenant": "7" })),
+            format!("AccountID=7 ProjectID=0 {whole}")
+        );
+    }
+}

@@ -1,0 +1,158 @@
+//! OTLP over gRPC: the channel, requests that are encoded already, and what a status means.
+
+use bytes::{Buf, BufMut, Bytes};
+use prost::Message;
+use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+
+use super::config::OtlpConfig;
+use crate::http::client::{HttpError, read};
+use crate::http::failure::{Cause, Failure, Refusal, Retry};
+
+pub fn innermost(error: &dyn std::error::Error) -> String {
+    let mut error = error;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error.to_string()
+}
+
+pub fn channel(config: &OtlpConfig) -> Result<Channel, HttpError> {
+    let invalid = |e: tonic::transport::Error| {
+        HttpError::Other(format!("the endpoint or its TLS can't be used: {}", innermost(&e)))
+    };
+    let mut endpoint = Endpoint::from_shared(config.endpoint.clone())
+        .map_err(invalid)?
+        .user_agent(concat!("docket/", env!("CARGO_PKG_VERSION")))
+        .map_err(invalid)?
+        .connect_timeout(config.delivery.timeout.0.min(std::time::Duration::from_secs(10)))
+        .http2_keep_alive_interval(std::time::Duration::from_secs(30))
+        .keep_alive_while_idle(true);
+    if config.endpoint.starts_with("https://") {
+        if config.tls.insecure_skip_verify {
+            return Err(HttpError::Other(
+                "tls.insecure_skip_verify is not there for OTLP over gRPC; name the authority in tls.ca_file, or use protocol: http".into(),
+            ));
+        }
+        let mut tls = ClientTlsConfig::new();
+        tls = match &config.tls.ca_file {
+            Some(path) => tls.ca_certificate(Certificate::from_pem(read(path)?)),
+            None => tls.with_native_roots(),
+        };
+        tls = match (&config.tls.cert_file, &config.tls.key_file) {
+            (None, None) => tls,
+            (Some(cert), Some(key)) => tls.identity(Identity::from_pem(read(cert)?, read(key)?)),
+            _ => return Err(HttpError::HalfIdentity),
+        };
+        endpoint = endpoint.tls_config(tls).map_err(invalid)?;
+    }
+    Ok(endpoint.connect_lazy())
+}
+
+/// What a gRPC status means, by the OTLP specification's table; refused credentials are an outage, too.
+pub fn meaning(status: &tonic::Status) -> Failure {
+    use tonic::Code::*;
+    // A message over the receiver's limit is a matter of size, not of load.
+    let too_large = matches!(status.code(), ResourceExhausted | OutOfRange)
+        && status.message().contains("larger than max");
+    let cause = match status.code() {
+        _ if too_large => None,
+        InvalidArgument | FailedPrecondition | AlreadyExists | Ok => None,
+        Unauthenticated | PermissionDenied => Some(Cause::Credentials),
+        ResourceExhausted => Some(Cause::Throttled),
+        DeadlineExceeded => Some(Cause::Timeout),
+        Unavailable | Cancelled => Some(Cause::Connection),
+        Unimplemented | NotFound => Some(Cause::Misconfigured),
+        Aborted | OutOfRange | DataLoss | Internal | Unknown => Some(Cause::Server),
+    };
+    match cause {
+        None => Failure::Refused(Refusal {
+            status: status.code() as u16,
+            reason: status.message().chars().take(1000).collect(),
+        }),
+        Some(cause) => Failure::Retry(Retry {
+            cause,
+            detail: format!("{:?}: {}", status.code(), status.message()),
+            after: retry_info(status),
+        }),
+    }
+}
+
+/// `google.rpc.RetryInfo` in the status' details says when to come back.
+fn retry_info(status: &tonic::Status) -> Option<std::time::Duration> {
+    #[derive(prost::Message)]
+    struct RpcStatus {
+        #[prost(message, repeated, tag = "3")]
+        details: Vec<prost_types::Any>,
+    }
+    #[derive(prost::Message)]
+    struct RetryInfo {
+        #[prost(message, optional, tag = "1")]
+        retry_delay: Option<prost_types::Duration>,
+    }
+    let details = RpcStatus::decode(status.details()).ok()?.details;
+    let info = details.iter().find(|any| any.type_url.ends_with("google.rpc.RetryInfo"))?;
+    RetryInfo::decode(&*info.value).ok()?.retry_delay?.try_into().ok()
+}
+
+/// Passes messages that are encoded already.
+pub struct Raw;
+
+impl Codec for Raw {
+    type Encode = Bytes;
+    type Decode = Bytes;
+    type Encoder = Raw;
+    type Decoder = Raw;
+
+    fn encoder(&mut self) -> Raw {
+        Raw
+    }
+
+    fn decoder(&mut self) -> Raw {
+        Raw
+    }
+}
+
+impl Encoder for Raw {
+    type Item = Bytes;
+    type Error = tonic::Status;
+
+    fn encode(&mut self, item: Bytes, out: &mut EncodeBuf<'_>) -> Result<(), tonic::Status> {
+        out.reserve(item.len());
+        out.put(item);
+        Ok(())
+    }
+}
+
+impl Decoder for Raw {
+    type Item = Bytes;
+    type Error = tonic::Status;
+
+    fn decode(&mut self, source: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, tonic::Status> {
+        Ok(Some(source.copy_to_bytes(source.remaining())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grpc_statuses_say_outage_or_refusal() {
+        let cause = |code, message: &str| match meaning(&tonic::Status::new(code, message)) {
+            Failure::Retry(retry) => retry.cause.as_str(),
+            Failure::Refused(_) => "refused",
+        };
+        assert_eq!(cause(tonic::Code::Unavailable, ""), "connection");
+        assert_eq!(cause(tonic::Code::Unauthenticated, ""), "credentials");
+        assert_eq!(cause(tonic::Code::ResourceExhausted, "slow down"), "throttled");
+        assert_eq!(
+            cause(
+                tonic::Code::ResourceExhausted,
+                "grpc: received message larger than max (5 vs. 4)"
+            ),
+            "refused"
+        );
+        assert_eq!(cause(tonic::Code::InvalidArgument, ""), "refused");
+    }
+}

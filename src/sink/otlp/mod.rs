@@ -1,0 +1,213 @@
+//! OTLP (opentelemetry-proto 1.x): each decision a span in its request's trace, or a log record, or both.
+//! gRPC and HTTP with protobuf. <https://opentelemetry.io/docs/specs/otlp/>
+//!
+//! The SDK's exporter is for a program's own spans: it carries one resource a batch and hides partial
+//! success. Here a batch holds the decisions of many OPAs, and each must be accounted for.
+
+pub mod config;
+mod encode;
+mod grpc;
+pub mod query;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use config::{OtlpConfig, OtlpProtocol, Signal};
+pub use encode::{log_record, logs_request, names, span, traces_request};
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceResponse;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
+use prost::Message;
+use tonic::codec::CompressionEncoding;
+use tonic::transport::Channel;
+
+use super::{Outcome, Sink};
+use crate::decision::record::Record;
+use crate::http::client::{self, Client, HttpError};
+use crate::http::config::HttpCompression;
+use crate::http::failure::{Cause, Failure};
+
+enum Transport {
+    Http { client: Client, base: String },
+    Grpc { channel: Channel, headers: reqwest::header::HeaderMap },
+}
+
+pub struct Otlp {
+    signals: Vec<Signal>,
+    transport: Transport,
+    compression: HttpCompression,
+    timeout: std::time::Duration,
+}
+
+impl Otlp {
+    pub fn new(config: &OtlpConfig) -> Result<Otlp, HttpError> {
+        let timeout = config.delivery.timeout.0;
+        let transport = match config.protocol {
+            OtlpProtocol::Http => Transport::Http {
+                client: Client::new(&config.tls, config.auth.as_ref(), &config.headers, timeout)?,
+                base: config.endpoint.trim_end_matches('/').to_owned(),
+            },
+            OtlpProtocol::Grpc => Transport::Grpc {
+                channel: grpc::channel(config)?,
+                headers: client::headers(config.auth.as_ref(), &config.headers)?,
+            },
+        };
+        Ok(Otlp {
+            signals: config.signals.clone(),
+            transport,
+            compression: config.compression,
+            timeout,
+        })
+    }
+
+    async fn export(&self, signal: Signal, body: &Bytes) -> Result<(), Failure> {
+        let answer = match &self.transport {
+            Transport::Http { client, base } => {
+                let path = match signal {
+                    Signal::Traces => "/v1/traces",
+                    Signal::Logs => "/v1/logs",
+                };
+                let encoding = (self.compression == HttpCompression::Gzip).then_some("gzip");
+                client
+                    .post(
+                        &format!("{base}{path}"),
+                        "application/x-protobuf",
+                        encoding,
+                        body.clone(),
+                    )
+                    .await
+            }
+            Transport::Grpc { channel, headers } => {
+                self.call(channel.clone(), headers, signal, body).await
+            }
+        };
+        partial_success(signal, &answer?)
+    }
+
+    async fn call(
+        &self,
+        channel: Channel,
+        headers: &reqwest::header::HeaderMap,
+        signal: Signal,
+        body: &Bytes,
+    ) -> Result<Vec<u8>, Failure> {
+        let path = match signal {
+            Signal::Traces => "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
+            Signal::Logs => "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
+        };
+        let mut client = tonic::client::Grpc::new(channel);
+        if self.compression == HttpCompression::Gzip {
+            client = client
+                .send_compressed(CompressionEncoding::Gzip)
+                .accept_compressed(CompressionEncoding::Gzip);
+        }
+        let mut request = tonic::Request::from_parts(
+            tonic::metadata::MetadataMap::from_headers(headers.clone()),
+            tonic::Extensions::default(),
+            body.clone(),
+        );
+        request.set_timeout(self.timeout);
+        let call = async {
+            client.ready().await.map_err(|e| tonic::Status::unavailable(grpc::innermost(&e)))?;
+            client
+                .unary(
+                    request,
+                    tonic::codegen::http::uri::PathAndQuery::from_static(path),
+                    grpc::Raw,
+                )
+                .await
+        };
+        match tokio::time::timeout(self.timeout, call).await {
+            Err(_) => Err(Failure::retry(Cause::Timeout, "no answer in time")),
+            Ok(Err(status)) => Err(grpc::meaning(&status)),
+            Ok(Ok(response)) => Ok(response.into_inner().to_vec()),
+        }
+    }
+}
+
+/// A receiver may take a request and refuse some of its records, without saying which. The batch is then
+/// bisected as if it were refused; a span that was taken already keeps its id.
+fn partial_success(signal: Signal, answer: &[u8]) -> Result<(), Failure> {
+    let refused = match signal {
+        Signal::Traces => ExportTraceServiceResponse::decode(answer)
+            .ok()
+            .and_then(|r| r.partial_success)
+            .map(|p| (p.rejected_spans, p.error_message)),
+        Signal::Logs => ExportLogsServiceResponse::decode(answer)
+            .ok()
+            .and_then(|r| r.partial_success)
+            .map(|p| (p.rejected_log_records, p.error_message)),
+    };
+    match refused {
+        Some((count, reason)) if count > 0 => {
+            Err(Failure::refused(200, format!("{count} refused: {reason}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The request of one signal.
+pub struct Request {
+    signal: Signal,
+    bytes: Bytes,
+    /// It was acknowledged: when the other signal's is sent again, this is not.
+    taken: AtomicBool,
+}
+
+impl Sink for Otlp {
+    type Body = Vec<Request>;
+
+    fn encode(&self, batch: &[Record<'_>]) -> Self::Body {
+        let encode = |signal: &Signal| {
+            let plain = match signal {
+                Signal::Traces => traces_request(batch).encode_to_vec(),
+                Signal::Logs => logs_request(batch).encode_to_vec(),
+            };
+            let by_us = matches!(self.transport, Transport::Http { .. })
+                && self.compression == HttpCompression::Gzip;
+            Request {
+                signal: *signal,
+                bytes: if by_us { crate::gzip::gzip(&plain).into() } else { plain.into() },
+                taken: AtomicBool::new(false),
+            }
+        };
+        self.signals.iter().map(encode).collect()
+    }
+
+    fn size(body: &Self::Body) -> usize {
+        body.iter().map(|request| request.bytes.len()).sum()
+    }
+
+    async fn send(&self, body: &Self::Body) -> Outcome {
+        for request in body {
+            if request.taken.load(Ordering::Relaxed) {
+                continue;
+            }
+            match self.export(request.signal, &request.bytes).await {
+                Ok(()) => request.taken.store(true, Ordering::Relaxed),
+                Err(failure) => return Outcome::Failed(failure),
+            }
+        }
+        Outcome::Delivered
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    #[test]
+    fn a_partial_success_is_not_taken_for_success() {
+        use opentelemetry_proto::tonic::collector::trace::v1::ExportTracePartialSuccess;
+        let answer = |rejected_spans| {
+            ExportTraceServiceResponse {
+                partial_success: Some(ExportTracePartialSuccess {
+                    rejected_spans,
+                    error_message: "x".into(),
+                }),
+            }
+            .encode_to_vec()
+        };
+        assert!(matches!(partial_success(Signal::Traces, &answer(2)), Err(Failure::Refused(_))));
+        assert_eq!(partial_success(Signal::Traces, &answer(0)), Ok(()));
+        assert_eq!(partial_success(Signal::Traces, b""), Ok(()));
+    }
+}

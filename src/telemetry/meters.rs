@@ -1,0 +1,179 @@
+//! What docket counts of itself.
+
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+
+use prometheus::core::Collector;
+use prometheus::{
+    GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry,
+};
+
+/// Places of detectors' finds that are told apart.
+const MOST_PLACES: usize = 500;
+
+/// What docket counts of itself, one set a pipeline. `part` is `intake` or a sink's name.
+pub struct Meters {
+    pub registry: Registry,
+    pub records: IntCounterVec,
+    pub bytes: IntCounterVec,
+    pub decisions: IntCounterVec,
+    pub ignored: IntCounterVec,
+    pub dropped: IntCounterVec,
+    detected: IntCounterVec,
+    /// Places that have a series of their own.
+    places: Mutex<BTreeSet<String>>,
+    pub rejects: IntCounterVec,
+    pub malformed_ids: IntCounterVec,
+    pub mismatches: IntCounterVec,
+    pub unjudged: IntCounterVec,
+    pub transactions: IntCounterVec,
+    pub rebalances: IntCounterVec,
+    pub delivered: IntCounterVec,
+    pub requests: IntCounterVec,
+    pub sent_bytes: IntCounterVec,
+    pub in_flight: IntGaugeVec,
+    pub latency: HistogramVec,
+    pub offset: IntGaugeVec,
+    pub lag: IntGaugeVec,
+    pub oldest: GaugeVec,
+    pub failing: IntGaugeVec,
+    pub restarts: IntCounterVec,
+    pub stalled: IntGaugeVec,
+}
+
+/// Makes families of metrics of a pipeline, registered.
+pub struct Families<'r> {
+    pub pipeline: &'r str,
+    pub registry: &'r Registry,
+}
+
+impl Families<'_> {
+    fn opts(&self, name: &str, help: &str) -> Opts {
+        Opts::new(name, help).const_label("pipeline", self.pipeline)
+    }
+
+    fn registered<C: Collector + Clone + 'static>(
+        &self,
+        family: C,
+    ) -> Result<C, prometheus::Error> {
+        self.registry.register(Box::new(family.clone()))?;
+        Ok(family)
+    }
+
+    pub fn counter(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> Result<IntCounterVec, prometheus::Error> {
+        self.registered(IntCounterVec::new(self.opts(name, help), labels)?)
+    }
+
+    pub fn gauge(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> Result<IntGaugeVec, prometheus::Error> {
+        self.registered(IntGaugeVec::new(self.opts(name, help), labels)?)
+    }
+
+    /// Of what is no whole number.
+    pub fn gauge_f64(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> Result<GaugeVec, prometheus::Error> {
+        self.registered(GaugeVec::new(self.opts(name, help), labels)?)
+    }
+
+    pub fn histogram(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+        buckets: &[f64],
+    ) -> Result<HistogramVec, prometheus::Error> {
+        let opts = HistogramOpts::new(name, help)
+            .const_label("pipeline", self.pipeline)
+            .buckets(buckets.to_vec());
+        self.registered(HistogramVec::new(opts, labels)?)
+    }
+
+    /// One without labels.
+    pub fn plain_counter(&self, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
+        self.registered(IntCounter::with_opts(self.opts(name, help))?)
+    }
+
+    pub fn plain_gauge(&self, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
+        self.registered(IntGauge::with_opts(self.opts(name, help))?)
+    }
+}
+
+impl Meters {
+    pub fn new(pipeline: &str, registry: &Registry) -> Result<Meters, prometheus::Error> {
+        let all = Families { pipeline, registry };
+        Ok(Meters {
+            registry: registry.clone(),
+            records: all.counter("docket_intake_records_total", "Kafka records read by intake.", &["topic"])?,
+            bytes: all.counter("docket_intake_bytes_total", "Bytes of Kafka records read by intake.", &["topic"])?,
+            decisions: all.counter("docket_intake_decisions_total", "Decisions that intake wrote to the docket topic.", &["verdict"])?,
+            dropped: all.counter("docket_intake_dropped_total", "Decisions that are not to be recorded, by the team's own drop policy.", &["topic"])?,
+            detected: all.counter(
+                "docket_protect_detected_total",
+                "Finds of detectors, by where: a JSON pointer with * for elements and for names that look like data.",
+                &["detector", "pointer"],
+            )?,
+            places: Mutex::default(),
+            ignored: all.counter("docket_intake_ignored_total", "Lines of OPA's log on a source topic that are no decisions.", &["topic"])?,
+            rejects: all.counter("docket_rejects_total", "Records sent to the rejects topic, by the part that refused them and why.", &["part", "reason"])?,
+            malformed_ids: all.counter("docket_trace_ids_malformed_total", "Trace contexts in decisions that were malformed or all zero.", &["topic"])?,
+            mismatches: all.counter("docket_trace_mismatches_total", "Decisions whose own trace id differs from the one that the caller sent.", &["topic"])?,
+            unjudged: all.counter("docket_results_unjudged_total", "Results that no rule can judge; the verdict is undefined.", &["topic"])?,
+            transactions: all.counter("docket_transactions_total", "Intake's Kafka transactions.", &["outcome"])?,
+            rebalances: all.counter("docket_rebalances_total", "Changes of a part's partitions.", &["part", "kind"])?,
+            delivered: all.counter(
+                "docket_sink_records_total",
+                "Decisions that are done with for a sink: delivered, refused for good, repeat (sent before), or too_old and sent elsewhere.",
+                &["sink", "outcome"],
+            )?,
+            sent_bytes: all.counter("docket_sink_bytes_total", "Bytes of request bodies sent to a sink, as they are sent, repeats among them.", &["sink"])?,
+            requests: all.counter(
+                "docket_sink_requests_total",
+                "Requests to a sink by outcome: ok, refused, partial, or the cause of a retry.",
+                &["sink", "outcome"],
+            )?,
+            in_flight: all.gauge("docket_sink_in_flight_records", "Decisions sent to a sink and not answered yet.", &["sink"])?,
+            latency: all.histogram(
+                "docket_delivery_latency_seconds",
+                "Time from a decision to its acknowledgement by a sink.",
+                &["sink"],
+                &[0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 3600.0],
+            )?,
+            offset: all.gauge("docket_offset", "The offset of a partition below which a part has finished everything.", &["part", "topic", "partition"])?,
+            lag: all.gauge("docket_lag_records", "Records of a partition that a part has not finished.", &["part", "topic", "partition"])?,
+            oldest: all.gauge_f64(
+                "docket_oldest_undelivered_seconds",
+                "Age of the oldest decision that a sink has taken from a partition and not delivered; 0 if there is none.",
+                &["sink", "partition"],
+            )?,
+            failing: all.gauge("docket_sink_failing", "1 while a sink's requests fail, by cause.", &["sink", "cause"])?,
+            stalled: all.gauge("docket_stalled_partitions", "Assigned partitions with records to do that make no progress.", &["part"])?,
+            restarts: all.counter("docket_part_restarts_total", "Restarts of a part after an error.", &["part"])?,
+        })
+    }
+
+    /// Counts what a detector found. Places beyond the first so many are `other`.
+    pub fn detected(&self, detector: &str, place: &str, count: u64) {
+        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = places.contains(place)
+            || (places.len() < MOST_PLACES
+                && place.len() <= 200
+                && places.insert(place.to_owned()));
+        self.detected
+            .with_label_values(&[detector, if known { place } else { "other" }])
+            .inc_by(count);
+    }
+}
