@@ -10,7 +10,7 @@
 #
 # DOOR           1 if the pipeline has a door, which writes to the source topics
 #
-# `docket replay` of what intake rejected writes to the source topics; give Write there to who does that, not to docket.
+# `docket redrive` of what intake rejected writes to the source topics; give Write there to who does that, not to docket.
 #
 # For topics of other names (docket.topic, docket.rejects) set DOCKET_TOPIC and REJECTS_TOPIC. Brokers before Kafka 3.0 want IdempotentWrite on
 # the cluster, too.

@@ -20,6 +20,8 @@ pub trait Form {
     /// What the schema's `format` says.
     const NAME: &'static str;
     const DESCRIPTION: &'static str;
+    /// Text of this form.
+    const EXAMPLE: &'static str;
     type Value: Clone;
 
     fn parse(text: &str) -> Result<Self::Value, String>;
@@ -87,10 +89,19 @@ impl<F: Form> JsonSchema for Parsed<F> {
     }
 }
 
+/// Why text is not of its form.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Wrong {
+    pub message: String,
+    /// What would be; it stands in, so that the rest of the file can still be looked at.
+    pub example: &'static str,
+}
+
 /// What is wrong with text of a form. A form that is not ours is taken for an annotation.
-pub fn check(form: &str, text: &str) -> Result<(), String> {
-    fn of<F: Form>(form: &str, text: &str) -> Option<Result<(), String>> {
-        (form == F::NAME).then(|| F::parse(text).map(drop))
+pub fn check(form: &str, text: &str) -> Result<(), Wrong> {
+    fn of<F: Form>(form: &str, text: &str) -> Option<Result<(), Wrong>> {
+        let wrong = |message| Wrong { message, example: F::EXAMPLE };
+        (form == F::NAME).then(|| F::parse(text).map(drop).map_err(wrong))
     }
     of::<form::Glob>(form, text)
         .or_else(|| of::<form::JsonPointer>(form, text))
@@ -127,6 +138,7 @@ pub mod form {
     impl Form for Glob {
         const NAME: &'static str = "glob";
         const DESCRIPTION: &'static str = "A glob: * within a part, ** across parts.";
+        const EXAMPLE: &'static str = "**";
         type Value = GlobMatcher;
 
         fn parse(text: &str) -> Result<GlobMatcher, String> {
@@ -141,6 +153,7 @@ pub mod form {
     impl Form for JsonPointer {
         const NAME: &'static str = "json-pointer";
         const DESCRIPTION: &'static str = "A JSON pointer (RFC 6901).";
+        const EXAMPLE: &'static str = "/input";
         type Value = json::Pointer;
 
         fn parse(text: &str) -> Result<json::Pointer, String> {
@@ -154,6 +167,7 @@ pub mod form {
         const NAME: &'static str = "label-source";
         const DESCRIPTION: &'static str =
             "service, verdict, engine, policy, instance, label.<OPA label>, or =<fixed text>.";
+        const EXAMPLE: &'static str = "service";
         type Value = super::LabelSource;
 
         fn parse(text: &str) -> Result<super::LabelSource, String> {
@@ -164,6 +178,7 @@ pub mod form {
     impl Form for Template {
         const NAME: &'static str = "template";
         const DESCRIPTION: &'static str = "Text in which {service}, {verdict}, {engine}, {policy}, {instance} and {label.<OPA label>} stand for the decision's.";
+        const EXAMPLE: &'static str = "{service}";
         type Value = Vec<super::LabelSource>;
 
         fn parse(text: &str) -> Result<Vec<super::LabelSource>, String> {
@@ -174,6 +189,7 @@ pub mod form {
     impl Form for RedactPath {
         const NAME: &'static str = "redact-path";
         const DESCRIPTION: &'static str = "A JSON pointer with * and **.";
+        const EXAMPLE: &'static str = "/input";
         type Value = Pattern;
 
         fn parse(text: &str) -> Result<Pattern, String> {
@@ -196,7 +212,8 @@ mod tests {
             ("redact-path", "/input/**/password", "input"),
         ] {
             assert_eq!(check(form, good), Ok(()), "{form}");
-            assert!(check(form, bad).is_err(), "{form}");
+            let wrong = check(form, bad).expect_err(form);
+            assert_eq!(check(form, wrong.example), Ok(()), "{form}");
         }
         assert_eq!(check("date-time", "anything"), Ok(()));
     }

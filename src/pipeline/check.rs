@@ -300,9 +300,9 @@ impl<'s> Checker<'s, '_> {
         }
         if let Some(text) = value.as_str() {
             let form = schema.get("format").and_then(Value::as_str).unwrap_or_default();
-            if let Err(message) = forms::check(form, text) {
-                self.problem(at, message);
-                return Value::Null;
+            if let Err(wrong) = forms::check(form, text) {
+                self.problem(at, wrong.message);
+                return wrong.example.into();
             }
             if schema
                 .get("minLength")

@@ -229,7 +229,6 @@ mod tests {
     fn protection_that_can_not_work_says_why() {
         let text = "name: opa
 kafka: {brokers: localhost:9092}
-
 sources: [{topic: decisions}]
 protect:
   opa: {policies: [none.rego]}

@@ -168,7 +168,7 @@ sinks:
     }
     feeding.join().unwrap();
     let metrics = running
-        .until("the sink beside it is up to date", 30, |m| m.delivered("search") == total as u64)
+        .until("the sink beside it is up to date", 300, |m| m.delivered("search") == total as u64)
         .await;
     assert_eq!(
         metrics.sum("docket_sink_failing", &["sink=\"victorialogs\"", "cause=\"server\""]),
