@@ -1,7 +1,7 @@
 //! The way of a record, from a producer's bytes to what becomes of each piece in them. Intake and the
 //! cases of a pipeline file go this way.
 
-use crate::decision::formats::{self, Format, Limits, Piece};
+use crate::decision::formats::{self, Format, Ignored, Limits, Piece, Reading};
 use crate::decision::reject::Reject;
 use crate::protect::record::{Made, Rules, make};
 
@@ -11,13 +11,15 @@ pub struct Source<'s> {
     pub value: &'s [u8],
     pub headers: &'s [(&'s str, &'s [u8])],
     pub format: Format,
+    /// The member of an envelope that holds the decision, where the pipeline file names it.
+    pub envelope: Option<&'s str>,
 }
 
 /// What becomes of a piece of a record.
 #[derive(Debug)]
 pub enum Product<'p> {
-    /// It is no decision.
-    Ignored,
+    /// It can't be a decision.
+    Ignored(Ignored),
     /// A decision that the team's policy says not to record.
     Dropped,
     /// A docket record.
@@ -38,9 +40,10 @@ pub fn transform(
     take: &mut dyn FnMut(usize, Product<'_>),
 ) {
     let mut element = 0;
-    formats::split(source.value, source.format, limits, &mut |piece| {
+    let reading = Reading { format: source.format, envelope: source.envelope };
+    formats::split(source.value, reading, limits, &mut |piece| {
         match piece {
-            Piece::Ignored => return take(element, Product::Ignored),
+            Piece::Ignored(what) => return take(element, Product::Ignored(what)),
             Piece::Reject { bytes, reject } => {
                 take(element, Product::Reject { bytes: &bytes, reject });
             }
@@ -73,7 +76,8 @@ mod tests {
             |id| format!(r#"{{"decision_id":"{id}","timestamp":"2026-11-24T12:48:50Z"}}"#);
         let log = r#"{"level":"info","msg":"ready","time":"2026-11-24T12:48:49Z"}"#;
         let lines = format!("{log}\n{}\n{log}\n{}\n", decision("a"), decision("b"));
-        let source = Source { value: lines.as_bytes(), headers: &[], format: Format::Auto };
+        let value = lines.as_bytes();
+        let source = Source { value, headers: &[], format: Format::Auto, envelope: None };
         let refused = |element| (element == 1).then(|| Reject::new(Reason::TooLarge, "told"));
         let mut seen = Vec::new();
         let (limits, rules) = (Limits::default(), Rules::default());
@@ -83,7 +87,7 @@ mod tests {
                 Product::Reject { bytes, .. } => {
                     seen.push((element, String::from_utf8_lossy(bytes).into_owned()));
                 }
-                Product::Ignored | Product::Dropped => {}
+                Product::Ignored(_) | Product::Dropped => {}
             }
         });
         assert_eq!(seen, [(0, "a".to_owned()), (1, decision("b"))]);

@@ -39,7 +39,7 @@ pub fn run(args: &Args) -> CommandResult {
     let (mut decisions, mut dropped, mut withheld, mut unread) = (0u64, 0u64, 0u64, 0u64);
     let mut took = Duration::ZERO;
     formats::split(&bytes, Format::Auto, &pipeline.limits, &mut |piece| match piece {
-        Piece::Ignored => {}
+        Piece::Ignored(_) => {}
         Piece::Reject { .. } => unread += 1,
         Piece::Decision { event, .. } => {
             decisions += 1;

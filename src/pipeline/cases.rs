@@ -32,7 +32,7 @@ pub fn run(pipeline: &Pipeline, case: &Case) -> Result<(), String> {
         case.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
     let mut actual = Actual::default();
     let format = pipeline.file.sources.first().map_or(Format::Auto, |s| s.format);
-    let source = Source { value: &bytes, headers: &headers, format };
+    let source = Source { value: &bytes, headers: &headers, format, envelope: None };
     transform(
         source,
         &pipeline.limits,
@@ -40,7 +40,7 @@ pub fn run(pipeline: &Pipeline, case: &Case) -> Result<(), String> {
         &mut Vec::new(),
         &|_| None,
         &mut |_, product| match product {
-            Product::Ignored | Product::Dropped => actual.ignored += 1,
+            Product::Ignored(_) | Product::Dropped => actual.ignored += 1,
             Product::Docket { bytes, .. } => actual.records.push(bytes.to_vec()),
             Product::Reject { reject, .. } => {
                 actual.rejected.push(reject.reason.as_str().to_owned());

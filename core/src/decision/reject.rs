@@ -18,6 +18,8 @@ pub enum Reason {
     MissingTimestamp,
     BadTimestamp,
     BadOtlp,
+    /// OPA's console in its text format, which can't be read in full.
+    TextFormat,
     /// What must not spread can't be taken out of it.
     MaskFailed,
     /// A sink refused it for good.
@@ -29,7 +31,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    pub const ALL: [Reason; 17] = {
+    pub const ALL: [Reason; 18] = {
         use Reason::*;
         [
             Empty,
@@ -45,6 +47,7 @@ impl Reason {
             MissingTimestamp,
             BadTimestamp,
             BadOtlp,
+            TextFormat,
             MaskFailed,
             Refused,
             TooOld,
@@ -67,6 +70,7 @@ impl Reason {
             Reason::MissingTimestamp => "missing_timestamp",
             Reason::BadTimestamp => "bad_timestamp",
             Reason::BadOtlp => "bad_otlp",
+            Reason::TextFormat => "text_format",
             Reason::MaskFailed => "mask_failed",
             Reason::Refused => "refused",
             Reason::TooOld => "too_old",

@@ -449,7 +449,7 @@ impl<T: Transactions> Target<'_, T> {
             let known = oversized(element).filter(|o| o.proven || o.kind == Kind::Reject);
             known.map(|_| self.outgrown())
         };
-        let source = Source { value, headers: &record_headers, format };
+        let source = Source { value, headers: &record_headers, format, envelope: None };
         let (limits, rules) = (&pipeline.limits, &pipeline.rules);
         transform(source, limits, rules, out, &refused, &mut |element, product| {
             if failure.is_some() {
@@ -460,7 +460,7 @@ impl<T: Transactions> Target<'_, T> {
             let alone = oversized.is_some_and(|o| !o.proven);
             let sent = |kind| Produced { place: place(element), kind, alone };
             failure = match product {
-                Product::Ignored => {
+                Product::Ignored(_) => {
                     open.tally.topic(topic).ignored += 1;
                     None
                 }

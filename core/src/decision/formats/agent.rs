@@ -1,41 +1,71 @@
-//! What node agents put around a line of OPA's stdout: Fluent Bit and Docker (`log`), Vector
-//! (`message`), Splunk-style collectors (`event`). The envelope's other members are kept.
+//! What node agents and log stores put around a line of OPA's output. The envelope's other members are kept.
 
 use super::super::json::{self, Member, push_string};
 use super::super::record::Agent;
-use super::super::reject::Reason;
-use super::{Found, Opener, reject};
+use super::join::{self, Part};
+use super::{Around, Found, Opener};
 
-/// Members that hold the line, in the order they are looked for.
-pub(super) const LINE_MEMBERS: [&str; 4] = ["log", "message", "MESSAGE", "event"];
-
-pub(super) fn open(
+/// A line that an envelope holds: opened, or put together first with others that are parts of it.
+pub(super) fn line(
     open: &mut Opener<'_>,
     members: &[Member<'_>],
-    line: usize,
-    outer: Option<&Agent>,
+    text: &str,
+    around: Around<'_>,
     found: &mut Found<'_>,
 ) {
-    let agent = around(members, line, outer);
-    let value = members[line].value;
-    match json::as_str(value) {
-        // Agents that parse JSON put the object there; others the line as text.
-        None => open.bytes(value.as_bytes(), Some(&agent), found),
-        Some(text) if text.trim().is_empty() => reject(
-            value.as_bytes(),
-            Reason::Empty,
-            "the agent's envelope holds an empty line",
-            found,
-        ),
-        Some(text) => open.bytes(text.as_bytes(), Some(&agent), found),
+    if open.probing {
+        return open.bytes(text.as_bytes(), around, found);
     }
+    join::line(open, text, part(members), around, found);
 }
 
-/// The envelope without its line, as an object; envelopes inside envelopes keep both.
-fn around(members: &[Member<'_>], line: usize, outer: Option<&Agent>) -> Agent {
+/// What the envelope says of its line: whether it is a part, and whether more of it comes. Docker's fluentd
+/// driver and FireLens, Docker's journald driver, and what Fluent Bit and Fluentd call CRI's tag.
+fn part(members: &[Member<'_>]) -> Option<Part> {
+    let mut part = None;
+    for member in members {
+        let said = member.value.trim_matches('"');
+        match member.name {
+            "partial_last" if said == "true" => return Some(Part::Last),
+            "partial_message" | "CONTAINER_PARTIAL_MESSAGE" if said == "true" => {
+                part = Some(Part::More);
+            }
+            "logtag" | "_p" if said.starts_with('P') => part = Some(Part::More),
+            "logtag" | "_p" if said.starts_with('F') => part = Some(Part::Last),
+            _ => {}
+        }
+    }
+    part
+}
+
+/// Which stream of which container a line is of, as far as its envelope says.
+pub(super) fn stream(members: &[Member<'_>], line: usize, outer: &[u8]) -> Vec<u8> {
+    let names = [
+        "stream",
+        "source",
+        "container_id",
+        "container_name",
+        "CONTAINER_ID",
+        "partial_id",
+        "CONTAINER_PARTIAL_ID",
+        "kubernetes",
+        "attrs",
+    ];
+    let mut key = outer.to_vec();
+    for (i, member) in members.iter().enumerate() {
+        if i != line && names.contains(&member.name) {
+            key.push(0);
+            key.extend_from_slice(member.value.as_bytes());
+        }
+    }
+    key
+}
+
+/// The envelope without what it holds, as an object; envelopes inside envelopes keep both.
+pub(super) fn around(members: &[Member<'_>], held: &[usize], outer: Option<&Agent>) -> Agent {
     let mut out = b"{".to_vec();
     for (i, member) in members.iter().enumerate() {
-        if i == line {
+        if held.contains(&i) {
             continue;
         }
         if out.len() > 1 {
@@ -45,7 +75,7 @@ fn around(members: &[Member<'_>], line: usize, outer: Option<&Agent>) -> Agent {
         out.push(b':');
         out.extend_from_slice(member.value.as_bytes());
     }
-    if let Some(outer) = outer {
+    if let Some(outer) = outer.filter(|outer| outer.json != "{}") {
         if out.len() > 1 {
             out.push(b',');
         }
@@ -59,4 +89,10 @@ fn around(members: &[Member<'_>], line: usize, outer: Option<&Agent>) -> Agent {
     }
     out.push(b'}');
     Agent { json: String::from_utf8(out).expect("made of pieces of a valid document") }
+}
+
+/// Whether a line is a whole record by itself.
+pub(super) fn whole(text: &str) -> bool {
+    let text = text.trim();
+    text.starts_with('{') && json::parse_prefix(text).is_ok_and(|(_, len)| len == text.len())
 }

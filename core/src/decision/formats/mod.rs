@@ -1,20 +1,29 @@
-//! Finds the decisions in what a producer wrote to Kafka. One file a format; `auto` tells them apart.
+//! Finds the decisions in what a producer wrote to Kafka, wherever their JSON stands; `auto` tells formats
+//! apart.
 //!
 //! A Kafka record may hold one decision or many, gzipped or not, wrapped by log agents or not. Each
-//! piece ends in exactly one of three ways: a decision, a reject with its own bytes, or ignored (a line
-//! of OPA's log that is no decision).
+//! piece ends in exactly one of three ways: a decision, a reject with its own bytes, or ignored, which only
+//! what can't be a decision is. `text` finds where values begin and end, `object` tells what one is and opens
+//! envelopes, `join` puts lines together that were split on their way.
 
-pub mod agent;
-pub mod lines;
-pub mod opa;
-pub mod otlp;
+mod agent;
+mod console;
+mod elements;
+mod join;
+mod marks;
+mod object;
+mod otlp;
+mod recover;
+mod text;
 
 use std::borrow::Cow;
 
-pub use opa::Elements;
+pub use elements::Elements;
 
 use flate2::bufread::MultiGzDecoder;
 
+use self::join::Joins;
+use self::text::Text;
 use super::event::Event;
 use super::json;
 use super::record::Agent;
@@ -33,6 +42,20 @@ pub enum Format {
     OtlpProto,
 }
 
+/// How a source's records are to be read.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Reading<'s> {
+    pub format: Format,
+    /// The member of an envelope that holds the decision, for records where two could; any member without it.
+    pub envelope: Option<&'s str>,
+}
+
+impl From<Format> for Reading<'_> {
+    fn from(format: Format) -> Self {
+        Reading { format, envelope: None }
+    }
+}
+
 /// What a piece of a Kafka record turned out to be.
 // A piece is handed on at once, never stored: its size is no matter.
 #[allow(clippy::large_enum_variant)]
@@ -47,8 +70,33 @@ pub enum Piece<'a> {
         bytes: Cow<'a, [u8]>,
         reject: Reject,
     },
+    Ignored(Ignored),
+}
+
+/// What can't be a decision, by its kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Ignored {
     /// A line of OPA's log that is no decision.
-    Ignored,
+    OpaLog,
+    /// A line of some program's output.
+    Text,
+    /// JSON that some program printed, and that has nothing of a decision.
+    Json,
+    /// An empty line that an agent collected.
+    Blank,
+}
+
+impl Ignored {
+    pub const ALL: [Ignored; 4] = [Ignored::OpaLog, Ignored::Text, Ignored::Json, Ignored::Blank];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Ignored::OpaLog => "opa_log",
+            Ignored::Text => "text",
+            Ignored::Json => "json",
+            Ignored::Blank => "blank",
+        }
+    }
 }
 
 /// Bounds on what one Kafka record may hold.
@@ -66,18 +114,24 @@ impl Default for Limits {
     }
 }
 
-/// Envelopes around envelopes are opened so many times (gzip, CRI, an agent, an array).
+/// Envelopes inside envelopes are opened so many times (gzip, CRI, an agent's members).
 const MAX_LAYERS: usize = 8;
 
 /// Calls `piece` for each piece of a Kafka record's value.
 pub fn split<'a>(
     value: &'a [u8],
-    format: Format,
+    reading: impl Into<Reading<'a>>,
     limits: &Limits,
     piece: &mut dyn FnMut(Piece<'_>),
 ) {
-    let mut open = Opener { format, limits, layers: 0 };
-    open.bytes(value, None, &mut |p| match p {
+    let mut open = Opener {
+        reading: reading.into(),
+        limits,
+        layers: 0,
+        probing: false,
+        joins: Joins::new(limits.record),
+    };
+    let mut found = |p: Piece<'_>| match p {
         Piece::Decision { event, .. } if event.raw.len() > limits.decision => {
             let detail = format!(
                 "the decision has {} bytes; limits.decision_bytes is {}",
@@ -90,64 +144,96 @@ pub fn split<'a>(
             });
         }
         p => piece(p),
-    });
+    };
+    open.bytes(value, Around::default(), &mut found);
+    open.joins.flush(&mut found);
 }
 
 /// Opens layer after layer.
 pub(crate) struct Opener<'l> {
-    format: Format,
+    reading: Reading<'l>,
     limits: &'l Limits,
     layers: usize,
+    /// It is only asked what stands somewhere: parts of lines are not kept.
+    probing: bool,
+    joins: Joins,
+}
+
+/// What the layers around some bytes said.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Around<'a> {
+    agent: Option<&'a Agent>,
+    /// An agent or a container runtime collected it, so that it is a line of some program's output: text there
+    /// that is no JSON at all is not a decision gone wrong.
+    collected: bool,
+    /// Which stream of which container it is of, as far as it was said: parts of a line are joined within it.
+    stream: &'a [u8],
+}
+
+impl<'a> Around<'a> {
+    fn collected(self) -> Around<'a> {
+        Around { collected: true, ..self }
+    }
 }
 
 pub(crate) type Found<'f> = dyn FnMut(Piece<'_>) + 'f;
 
 impl Opener<'_> {
-    /// Opens bytes of whatever kind. `agent` is what the layers around them said.
-    pub(crate) fn bytes(&mut self, value: &[u8], agent: Option<&Agent>, found: &mut Found<'_>) {
-        if self.layers >= MAX_LAYERS {
+    /// Opens bytes of whatever kind.
+    pub(crate) fn bytes(&mut self, value: &[u8], around: Around<'_>, found: &mut Found<'_>) {
+        if self.layers > MAX_LAYERS {
             return reject(value, Reason::TooDeep, "envelopes around envelopes, eight deep", found);
         }
         self.layers += 1;
-        self.layer(value, agent, found);
+        self.layer(value, around, found);
         self.layers -= 1;
     }
 
-    fn layer(&mut self, value: &[u8], agent: Option<&Agent>, found: &mut Found<'_>) {
+    fn layer(&mut self, value: &[u8], around: Around<'_>, found: &mut Found<'_>) {
         if value.starts_with(&[0x1f, 0x8b]) {
             return match gunzip(value, self.limits.record) {
-                Ok(plain) => self.bytes(&plain, agent, found),
+                Ok(plain) => self.bytes(&plain, around, found),
                 Err(e) => found(Piece::Reject { bytes: value.into(), reject: e }),
             };
         }
-        if self.format == Format::OtlpProto {
-            return match otlp::protobuf(value) {
-                Ok(request) => otlp::open(self, request, found),
-                Err(e) => {
-                    reject(
-                        value,
-                        Reason::BadOtlp,
-                        &format!("not an OTLP logs request: {e}"),
-                        found,
-                    );
+        // A protobuf request starts with the tag of its field 1, which is also a line feed.
+        let format = self.reading.format;
+        if format == Format::OtlpProto || (format == Format::Auto && value.first() == Some(&0x0a)) {
+            match otlp::protobuf(value) {
+                Ok(request) => return otlp::open(self, request, around, found),
+                Err(e) if format == Format::OtlpProto => {
+                    let detail = format!("not an OTLP logs request: {e}");
+                    return reject(value, Reason::BadOtlp, &detail, found);
                 }
+                Err(_) => {}
+            }
+        }
+        // Windows writes UTF-16 with its mark; RFC 8259 has UTF-8 only, but it is plain what is meant.
+        if let [0xff, 0xfe, rest @ ..] | [0xfe, 0xff, rest @ ..] = value {
+            return match utf16(rest, value[0] == 0xfe) {
+                Some(plain) => self.bytes(plain.as_bytes(), around, found),
+                None => reject(value, Reason::InvalidUtf8, "neither UTF-8 nor UTF-16", found),
             };
         }
-        let text = json::trim(value);
-        match text.first() {
-            None => reject(value, Reason::Empty, "the record is empty", found),
-            Some(b'[') => opa::array(self, text, agent, found),
-            Some(b'{') => lines::json(self, text, agent, found),
-            // A protobuf request starts with the tag of its field 1, which is also a line feed.
-            Some(_) => match (self.format, value.first()) {
-                (Format::Auto, Some(0x0a)) => match otlp::protobuf(value) {
-                    Ok(request) => otlp::open(self, request, found),
-                    Err(_) => lines::text(self, text, agent, found),
-                },
-                _ => lines::text(self, text, agent, found),
-            },
+        match std::str::from_utf8(value) {
+            Ok(valid) => text::read(self, Text::new(valid), around, found),
+            Err(_) => {
+                let clean = text::cleaned(value);
+                text::read(self, Text::damaged(&clean, value), around, found);
+            }
         }
     }
+}
+
+fn utf16(bytes: &[u8], big: bool) -> Option<String> {
+    let units = bytes.chunks_exact(2);
+    if !units.remainder().is_empty() {
+        return None;
+    }
+    let unit = |b: &[u8]| {
+        if big { u16::from_be_bytes([b[0], b[1]]) } else { u16::from_le_bytes([b[0], b[1]]) }
+    };
+    String::from_utf16(&units.map(unit).collect::<Vec<_>>()).ok()
 }
 
 pub(crate) fn reject(bytes: &[u8], reason: Reason, detail: &str, found: &mut Found<'_>) {

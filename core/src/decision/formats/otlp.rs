@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::super::record::Agent;
 use super::super::reject::Reason;
-use super::{Format, Found, Opener, reject};
+use super::{Around, Format, Found, Opener, marks, object, reject};
 
 pub(super) fn protobuf(bytes: &[u8]) -> Result<ExportLogsServiceRequest, String> {
     let request = ExportLogsServiceRequest::decode(bytes).map_err(|e| e.to_string())?;
@@ -26,32 +26,45 @@ pub(super) fn json(bytes: &[u8]) -> Result<ExportLogsServiceRequest, String> {
 pub(super) fn open(
     open: &mut Opener<'_>,
     request: ExportLogsServiceRequest,
+    around: Around<'_>,
     found: &mut Found<'_>,
 ) {
     // What stands in a body is text, whatever the record was.
-    let outside = std::mem::replace(&mut open.format, Format::Json);
+    let outside = std::mem::replace(&mut open.reading.format, Format::Json);
     for resource_logs in request.resource_logs {
         let resource = attributes(resource_logs.resource.map(|r| r.attributes).unwrap_or_default());
         for scope_logs in resource_logs.scope_logs {
             for record in scope_logs.log_records {
-                let agent =
-                    json!({ "resource": resource, "attributes": attributes(record.attributes) });
+                let attributes = attributes(record.attributes);
+                let stream = format!("{resource}{}", attributes["log.iostream"]);
+                let said = attributes.to_string();
+                let body = record.body.and_then(|body| body.value);
+                if marks::like(said.as_bytes()) {
+                    // Parsers put the line's members there, beside the line or instead of it.
+                    let body =
+                        body.map_or(Value::Null, |body| plain(AnyValue { value: Some(body) }));
+                    let whole =
+                        json!({ "resource": resource, "attributes": attributes, "body": body });
+                    object::envelope(open, &whole.to_string(), around.collected(), found);
+                    continue;
+                }
+                let agent = json!({ "resource": resource, "attributes": attributes });
                 let agent = Agent { json: agent.to_string() };
-                match record.body.and_then(|body| body.value) {
+                let around =
+                    Around { agent: Some(&agent), collected: true, stream: stream.as_bytes() };
+                match body {
                     None => reject(b"", Reason::Empty, "an OTLP log record without a body", found),
-                    Some(Any::StringValue(text)) => {
-                        open.bytes(text.as_bytes(), Some(&agent), found);
-                    }
-                    Some(Any::BytesValue(bytes)) => open.bytes(&bytes, Some(&agent), found),
+                    Some(Any::StringValue(text)) => open.bytes(text.as_bytes(), around, found),
+                    Some(Any::BytesValue(bytes)) => open.bytes(&bytes, around, found),
                     Some(other) => {
                         let value = plain(AnyValue { value: Some(other) }).to_string();
-                        open.bytes(value.as_bytes(), Some(&agent), found);
+                        open.bytes(value.as_bytes(), around, found);
                     }
                 }
             }
         }
     }
-    open.format = outside;
+    open.reading.format = outside;
 }
 
 fn attributes(list: Vec<KeyValue>) -> Value {

@@ -23,7 +23,7 @@ fn pieces_as(value: &[u8], format: Format) -> Vec<String> {
     let mut all = Vec::new();
     split(value, format, &Limits { decision: 10_000, record: 1_000_000 }, &mut |piece| {
         all.push(match piece {
-            Piece::Ignored => "ignored".to_owned(),
+            Piece::Ignored(what) => format!("ignored {}", what.as_str()),
             Piece::Reject { reject, .. } => format!("reject {}", reject.reason.as_str()),
             Piece::Decision { event, agent } => {
                 if let Some(agent) = &agent {
@@ -77,26 +77,29 @@ fn one_bad_element_does_not_take_the_others_along() {
         ["d1", "reject missing_decision_id", "d2"]
     );
     assert_eq!(pieces(format!("[{ONE},{TWO}").as_bytes()), ["d1", "d2", "reject not_json"]);
-    assert_eq!(
-        pieces(format!("[{ONE},{}", &TWO[..30]).as_bytes()),
-        ["d1", "reject not_json", "reject not_json"]
-    );
-    assert_eq!(pieces(format!("[{ONE}]x").as_bytes()), ["d1", "reject not_json"]);
-    assert_eq!(pieces(format!("[{ONE} {TWO}]").as_bytes()).len(), 1);
+    assert_eq!(pieces(format!("[{ONE},{}", &TWO[..30]).as_bytes()), ["d1", "reject not_json"]);
+    assert_eq!(pieces(format!("[{ONE}]x").as_bytes()), ["d1", "ignored text"]);
+    assert_eq!(pieces(format!("[{ONE} {TWO}]").as_bytes()), ["d1", "d2"]);
+    // A quote that is lost, and bytes that are no text: the next element begins as this one does.
+    let bad = ONE.replacen("a/allow\"", "a/allow", 1);
+    assert_eq!(pieces(format!("[{ONE},{bad},{TWO}]").as_bytes()), ["d1", "reject not_json", "d2"]);
+    let mut bytes = format!("[{ONE},{ONE},{TWO}]").into_bytes();
+    bytes[ONE.len() + 20] = 0xff;
+    assert_eq!(pieces(&bytes), ["d1", "reject invalid_utf8", "d2"]);
     assert_eq!(pieces(format!("{ONE}\n{{bad\n{TWO}").as_bytes()), ["d1", "reject not_json", "d2"]);
 }
 
 #[test]
 fn opas_console_and_its_other_lines() {
     assert_eq!(pieces(CONSOLE.as_bytes()), ["d1"]);
-    assert_eq!(pieces(br#"{"level":"info","msg":"Initializing server.","time":"2026-11-24T12:48:50Z","addrs":[":8181"]}"#), ["ignored"]);
+    assert_eq!(pieces(br#"{"level":"info","msg":"Initializing server.","time":"2026-11-24T12:48:50Z","addrs":[":8181"]}"#), ["ignored opa_log"]);
     assert_eq!(
         pieces(br#"{"client_addr":"1.2.3.4","level":"info","msg":"Received request.","req_id":1}"#),
-        ["ignored"]
+        ["ignored opa_log"]
     );
     assert_eq!(
         pieces(br#"time="2026-11-24T12:48:50Z" level=info msg="Initializing server.""#),
-        ["ignored"]
+        ["ignored opa_log"]
     );
 }
 
@@ -124,9 +127,9 @@ fn node_agents_wrap_the_line_and_their_metadata_is_kept() {
         pieces(format!(r#"{{"log":{nested},"b":2}}"#).as_bytes()),
         [r#"d1 {"a":1,"outer":{"b":2}}"#]
     );
-    assert_eq!(pieces(br#"{"log":"\n","stream":"stdout"}"#), ["reject empty"]);
+    assert_eq!(pieces(br#"{"log":"\n","stream":"stdout"}"#), ["ignored blank"]);
     // What else a program prints is no decision gone wrong; a decision that was cut is.
-    assert_eq!(pieces(br#"{"log":"panic: oh no\n","stream":"stderr"}"#), ["ignored"]);
+    assert_eq!(pieces(br#"{"log":"panic: oh no\n","stream":"stderr"}"#), ["ignored text"]);
     assert_eq!(
         pieces(br#"{"log":"{\"decision_id\":\"d1\",\"resu\n","stream":"stdout"}"#),
         ["reject not_json"]
@@ -149,7 +152,10 @@ fn container_runtimes_prefix_and_split_lines() {
         ["d1", "d2"]
     );
     assert_eq!(pieces(format!("{prefix} P {}", &CONSOLE[..50]).as_bytes()), ["reject not_json"]);
-    assert_eq!(pieces(format!("{prefix} F Flag --x has been deprecated").as_bytes()), ["ignored"]);
+    assert_eq!(
+        pieces(format!("{prefix} F Flag --x has been deprecated").as_bytes()),
+        ["ignored text"]
+    );
     let line = serde_json::to_string(&format!("{prefix} F {CONSOLE}")).unwrap();
     assert_eq!(pieces(format!(r#"{{"log":{line}}}"#).as_bytes()), ["d1 {}"]);
 }

@@ -1,42 +1,9 @@
-//! JSON as the data path needs it: one strict pass over a document that keeps where its members are,
-//! and look-ups by pointer in what that pass accepted. No tree is built.
-//!
-//! Strict means RFC 8259, and more: names within one object are unique at every depth (a log store
-//! may keep either of two equal names, so such a document has no one meaning), and nesting is bounded.
+//! The strict pass: a document is accepted or refused, and where its members are is kept.
 
 use std::borrow::Cow;
 
-/// How deep a document may nest. The same bound as serde_json's.
-pub const MAX_DEPTH: usize = 128;
-
-/// Why a document is not acceptable JSON, and at which byte.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum JsonError {
-    #[error("not valid UTF-8 at byte {0}")]
-    Utf8(usize),
-    #[error("ends at byte {0}, in the middle of a value")]
-    Truncated(usize),
-    #[error("{what} at byte {at}")]
-    Syntax { what: &'static str, at: usize },
-    #[error("the name {name:?} stands twice in one object, the second time at byte {at}")]
-    DuplicateKey { name: String, at: usize },
-    #[error("nested deeper than {MAX_DEPTH} levels at byte {0}")]
-    TooDeep(usize),
-}
-
-/// One member of an object: its name as written (escapes and all) and its value as written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Member<'a> {
-    /// Between the quotes, escapes not resolved.
-    pub name: &'a str,
-    pub value: &'a str,
-}
-
-impl<'a> Member<'a> {
-    pub fn key(&self) -> Cow<'a, str> {
-        unescape(self.name)
-    }
-}
+use super::bits::plain_run;
+use super::{JsonError, MAX_DEPTH, Member, unescape};
 
 /// Checks a whole document, and returns the members of the object that it is.
 pub fn parse_object(doc: &[u8]) -> Result<Vec<Member<'_>>, JsonError> {
@@ -61,16 +28,33 @@ pub fn check(doc: &[u8]) -> Result<(), JsonError> {
     Scan { text, bytes: doc, at: 0, names: Vec::new(), top: Vec::new() }.document()
 }
 
-fn is_space(c: char) -> bool {
-    matches!(c, ' ' | '\t' | '\n' | '\r')
+/// Reads the object that `text` begins with, and tells its members and where it ends; what follows it is not
+/// looked at.
+pub fn parse_prefix(text: &str) -> Result<(Vec<Member<'_>>, usize), JsonError> {
+    if !text.starts_with('{') {
+        return Err(JsonError::Syntax { what: "expected an object", at: 0 });
+    }
+    let mut scan = Scan {
+        text,
+        bytes: text.as_bytes(),
+        at: 0,
+        names: Vec::with_capacity(32),
+        top: Vec::with_capacity(24),
+    };
+    scan.value()?;
+    Ok((scan.top, scan.at))
 }
 
-/// Trims what JSON calls white space.
-pub fn trim(bytes: &[u8]) -> &[u8] {
-    let blank = |b: &u8| matches!(b, b' ' | b'\t' | b'\n' | b'\r');
-    let start = bytes.iter().position(|b| !blank(b)).unwrap_or(bytes.len());
-    let end = bytes.iter().rposition(|b| !blank(b)).map_or(start, |i| i + 1);
-    &bytes[start..end]
+/// Where the value ends that `text` begins with.
+pub fn value_prefix(text: &str) -> Result<usize, JsonError> {
+    let bytes = text.as_bytes();
+    let mut scan = Scan { text, bytes, at: 0, names: Vec::new(), top: Vec::new() };
+    scan.value()?;
+    Ok(scan.at)
+}
+
+fn is_space(c: char) -> bool {
+    matches!(c, ' ' | '\t' | '\n' | '\r')
 }
 
 struct Scan<'a> {
@@ -357,280 +341,3 @@ impl<'a> Scan<'a> {
         Ok(())
     }
 }
-
-const ONES: u64 = 0x0101_0101_0101_0101;
-const HIGH: u64 = 0x8080_8080_8080_8080;
-
-/// The high bit of each byte that is zero; bits above the first such byte may be wrong.
-#[inline]
-fn zero_byte(v: u64) -> u64 {
-    v.wrapping_sub(ONES) & !v & HIGH
-}
-
-/// How many bytes from the start are neither a quote, a backslash nor a control character: eight at a time.
-#[inline]
-fn plain_run(bytes: &[u8]) -> usize {
-    let mut n = 0;
-    for chunk in bytes.chunks_exact(8) {
-        let v = u64::from_le_bytes(chunk.try_into().expect("chunks_exact gives eight bytes"));
-        let stop = zero_byte(v ^ (ONES * b'"' as u64))
-            | zero_byte(v ^ (ONES * b'\\' as u64))
-            | (v.wrapping_sub(ONES * 0x20) & !v & HIGH);
-        if stop != 0 {
-            return n + (stop.trailing_zeros() / 8) as usize;
-        }
-        n += 8;
-    }
-    n + bytes[n..].iter().take_while(|b| !matches!(b, b'"' | b'\\' | 0..0x20)).count()
-}
-
-/// Resolves the escapes in what stands between a valid string's quotes.
-pub fn unescape(inner: &str) -> Cow<'_, str> {
-    // Most names and values are short, and for these a call costs more than a look at each byte.
-    let bytes = inner.as_bytes();
-    let escaped = if bytes.len() < 32 {
-        bytes.contains(&b'\\')
-    } else {
-        memchr::memchr(b'\\', bytes).is_some()
-    };
-    if !escaped {
-        return Cow::Borrowed(inner);
-    }
-    let quoted = format!("\"{inner}\"");
-    Cow::Owned(serde_json::from_str(&quoted).unwrap_or_else(|_| inner.to_owned()))
-}
-
-/// The text of a raw value, if it is a string.
-pub fn as_str(raw: &str) -> Option<Cow<'_, str>> {
-    let inner = raw.strip_prefix('"')?.strip_suffix('"')?;
-    Some(unescape(inner))
-}
-
-/// The value of a raw value, if it is a whole number that fits.
-pub fn as_u64(raw: &str) -> Option<u64> {
-    raw.parse().ok().or_else(|| {
-        raw.parse::<f64>()
-            .ok()
-            .filter(|f| f.fract() == 0.0 && (0.0..=1.8e19).contains(f))
-            .map(|f| f as u64)
-    })
-}
-
-/// What kind of value a raw value is, for messages.
-pub fn kind(raw: &str) -> &'static str {
-    match raw.as_bytes().first() {
-        Some(b'{') => "an object",
-        Some(b'[') => "an array",
-        Some(b'"') => "a string",
-        Some(b't' | b'f') => "a boolean",
-        Some(b'n') => "null",
-        _ => "a number",
-    }
-}
-
-/// Walks the members of a valid object (nothing for any other value).
-pub fn members(raw: &str) -> Members<'_> {
-    Members { text: raw, at: usize::from(raw.starts_with('{')), done: !raw.starts_with('{') }
-}
-
-/// Walks the elements of a valid array (nothing for any other value).
-pub fn elements(raw: &str) -> Elements<'_> {
-    Elements { text: raw, at: 1, done: !raw.starts_with('[') }
-}
-
-pub struct Members<'a> {
-    text: &'a str,
-    at: usize,
-    done: bool,
-}
-
-impl<'a> Iterator for Members<'a> {
-    type Item = Member<'a>;
-
-    fn next(&mut self) -> Option<Member<'a>> {
-        if self.done {
-            return None;
-        }
-        let bytes = self.text.as_bytes();
-        let mut at = skip_space(bytes, self.at);
-        if bytes.get(at) != Some(&b'"') {
-            self.done = true;
-            return None;
-        }
-        let end = end_of_string(bytes, at);
-        let name = self.text.get(at + 1..end.checked_sub(1)?)?;
-        at = skip_space(bytes, end);
-        at = skip_space(bytes, at + 1);
-        let end = end_of_value(bytes, at);
-        let value = self.text.get(at..end)?;
-        self.at = skip_space(bytes, end) + 1;
-        Some(Member { name, value })
-    }
-}
-
-pub struct Elements<'a> {
-    text: &'a str,
-    at: usize,
-    done: bool,
-}
-
-impl<'a> Iterator for Elements<'a> {
-    type Item = &'a str;
-
-    fn next(&mut self) -> Option<&'a str> {
-        if self.done {
-            return None;
-        }
-        let bytes = self.text.as_bytes();
-        let at = skip_space(bytes, self.at);
-        if matches!(bytes.get(at), None | Some(b']')) {
-            self.done = true;
-            return None;
-        }
-        let end = end_of_value(bytes, at);
-        self.at = skip_space(bytes, end) + 1;
-        self.text.get(at..end)
-    }
-}
-
-/// The value of the member `name` of a valid object.
-pub fn get<'a>(raw: &'a str, name: &str) -> Option<&'a str> {
-    members(raw)
-        .find(|m| m.name == name || (m.name.contains('\\') && m.key() == name))
-        .map(|m| m.value)
-}
-
-/// A JSON pointer (RFC 6901), split once.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pointer(Vec<String>);
-
-impl Pointer {
-    pub fn parse(text: &str) -> Option<Pointer> {
-        if text.is_empty() {
-            return Some(Pointer(Vec::new()));
-        }
-        let rest = text.strip_prefix('/')?;
-        Some(Pointer(
-            rest.split('/').map(|token| token.replace("~1", "/").replace("~0", "~")).collect(),
-        ))
-    }
-
-    /// What it is made of.
-    pub fn names(&self) -> &[String] {
-        &self.0
-    }
-
-    /// Whether a document may hold it: whether its last name stands somewhere in the text, or a name
-    /// could be spelt with escapes. Much quicker than `find`.
-    pub fn may_be_in(&self, raw: &str) -> bool {
-        let holds = |text: &[u8]| memchr::memmem::find(raw.as_bytes(), text).is_some();
-        self.0.last().is_none_or(|name| holds(name.as_bytes()) || holds(b"\\u"))
-    }
-
-    /// What it points at in a valid document.
-    pub fn find<'a>(&self, raw: &'a str) -> Option<&'a str> {
-        self.0.iter().try_fold(raw, |value, token| match value.as_bytes().first() {
-            Some(b'{') => get(value, token),
-            Some(b'[') => elements(value).nth(token.parse().ok()?),
-            _ => None,
-        })
-    }
-}
-
-fn skip_space(bytes: &[u8], mut at: usize) -> usize {
-    while let Some(b' ' | b'\n' | b'\t' | b'\r') = bytes.get(at) {
-        at += 1;
-    }
-    at
-}
-
-/// The position after the string that starts at `at`.
-#[inline]
-fn end_of_string(bytes: &[u8], at: usize) -> usize {
-    let mut i = at + 1;
-    while let Some(rest) = bytes.get(i..) {
-        i += quote_or_escape(rest);
-        match bytes.get(i) {
-            Some(b'"') => return i + 1,
-            Some(_) => i += 2,
-            None => break,
-        }
-    }
-    bytes.len()
-}
-
-/// How many bytes stand before the first quote or backslash: eight at a time, since most strings are short.
-#[inline]
-fn quote_or_escape(bytes: &[u8]) -> usize {
-    let mut n = 0;
-    for chunk in bytes.chunks_exact(8) {
-        let v = u64::from_le_bytes(chunk.try_into().expect("chunks_exact gives eight bytes"));
-        let stop = zero_byte(v ^ (ONES * b'"' as u64)) | zero_byte(v ^ (ONES * b'\\' as u64));
-        if stop != 0 {
-            return n + (stop.trailing_zeros() / 8) as usize;
-        }
-        n += 8;
-    }
-    n + bytes[n..].iter().take_while(|b| !matches!(b, b'"' | b'\\')).count()
-}
-
-/// The position after the value that starts at `at`, by its brackets and strings only; for text that
-/// is not valid JSON it is some position that does not go beyond the end.
-pub fn end_of_value(bytes: &[u8], at: usize) -> usize {
-    match bytes.get(at) {
-        Some(b'"') => end_of_string(bytes, at),
-        Some(b'{' | b'[') => {
-            let mut depth = 0usize;
-            let mut i = at;
-            while let Some(b) = bytes.get(i) {
-                match b {
-                    b'"' => {
-                        i = end_of_string(bytes, i);
-                        continue;
-                    }
-                    b'{' | b'[' => depth += 1,
-                    b'}' | b']' => {
-                        depth -= 1;
-                        if depth == 0 {
-                            return i + 1;
-                        }
-                    }
-                    _ => {}
-                }
-                i += 1;
-            }
-            bytes.len()
-        }
-        _ => {
-            let rest = bytes.get(at..).unwrap_or_default();
-            at + rest
-                .iter()
-                .take_while(|b| !matches!(b, b',' | b'}' | b']' | b' ' | b'\n' | b'\t' | b'\r'))
-                .count()
-        }
-    }
-}
-
-/// Puts a valid document on one line. Line breaks in it are white space between its parts: inside strings JSON has none.
-pub fn one_line(bytes: &mut [u8]) {
-    let mut at = 0;
-    while let Some(n) = memchr::memchr2(b'\n', b'\r', &bytes[at..]) {
-        bytes[at + n] = b' ';
-        at += n + 1;
-    }
-}
-
-/// Appends `text` as a JSON string.
-pub fn push_string(out: &mut Vec<u8>, text: &str) {
-    if plain_run(text.as_bytes()) == text.len() {
-        out.push(b'"');
-        out.extend_from_slice(text.as_bytes());
-        out.push(b'"');
-    } else {
-        serde_json::to_writer(out, text).expect("a string is always written to memory");
-    }
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::panic)]
-mod tests;

@@ -1,0 +1,232 @@
+//! What a JSON object is: a decision, a line of OPA's log, or an envelope, told by what it holds. A record
+//! without a decision id of its own is no decision, whatever members it has.
+
+use std::collections::HashSet;
+
+use super::super::event::Event;
+use super::super::json::{self, Member};
+use super::super::reject::{Reason, Reject};
+use super::text::Text;
+use super::{Around, Found, Ignored, MAX_LAYERS, Opener, Piece, agent, marks, otlp, reject};
+
+/// Members of envelopes that hold a line of a program's output, in the order they are looked for where none tells
+/// of a decision.
+const LINE_MEMBERS: [&str; 6] = ["log", "message", "MESSAGE", "event", "line", "textPayload"];
+
+/// Opens an object that was found valid. Its text is all of it.
+pub(super) fn open(
+    open: &mut Opener<'_>,
+    text: Text<'_>,
+    members: &[Member<'_>],
+    around: Around<'_>,
+    found: &mut Found<'_>,
+) {
+    let find = |name: &str| members.iter().find(|m| m.name == name).map(|m| m.value);
+    let mut refused = None;
+    if find("decision_id").is_some_and(|id| id != "null") {
+        match Event::from_members(text.text, members) {
+            Ok(event) => {
+                return found(Piece::Decision { event, agent: around.agent.cloned() });
+            }
+            // An envelope may have a copy of the id.
+            Err(reject) if reject.reason == Reason::MissingTimestamp && !tells(members) => {
+                refused = Some(reject);
+            }
+            Err(reject) => {
+                return found(Piece::Reject { bytes: text.bytes.into(), reject });
+            }
+        }
+    }
+    if find("resourceLogs").is_some() {
+        return match otlp::json(text.bytes) {
+            Ok(request) => otlp::open(open, request, around, found),
+            Err(e) => {
+                let detail = format!("not an OTLP logs request: {e}");
+                reject(text.bytes, Reason::BadOtlp, &detail, found);
+            }
+        };
+    }
+    let mut may_hold = holding(open, members);
+    let console = find("level").is_some() && find("msg").is_some();
+    if may_hold.is_empty() && refused.is_none() && !console {
+        may_hold.extend(line(members));
+    }
+    match may_hold.as_slice() {
+        [] => nothing(text, members, refused, around, found),
+        [one] => {
+            let rest = agent::around(members, &[*one], around.agent);
+            let stream = agent::stream(members, *one, around.stream);
+            let inside = Around { agent: Some(&rest), collected: true, stream: &stream };
+            member(open, members, *one, inside, found);
+        }
+        many => several(open, text, members, many, around, found),
+    }
+}
+
+/// Whether an object says more of a decision than its id.
+fn tells(members: &[Member<'_>]) -> bool {
+    let names = ["input", "result", "labels", "path", "query", "error"];
+    members.iter().any(|m| names.contains(&m.name))
+}
+
+/// The members that may hold a decision.
+fn holding(open: &Opener<'_>, members: &[Member<'_>]) -> Vec<usize> {
+    if let Some(name) = open.reading.envelope
+        && let Some(named) = members.iter().position(|m| m.name == name)
+    {
+        return vec![named];
+    }
+    let may = |m: &Member<'_>| {
+        matches!(m.value.as_bytes()[0], b'"' | b'{' | b'[')
+            && m.name != "decision_id"
+            && marks::like(m.value.as_bytes())
+    };
+    members.iter().enumerate().filter(|(_, m)| may(m)).map(|(i, _)| i).collect()
+}
+
+fn line(members: &[Member<'_>]) -> Option<usize> {
+    LINE_MEMBERS
+        .iter()
+        .find_map(|name| members.iter().position(|m| m.name == *name && m.value.starts_with('"')))
+}
+
+/// An object without a decision in it.
+fn nothing(
+    text: Text<'_>,
+    members: &[Member<'_>],
+    refused: Option<Reject>,
+    around: Around<'_>,
+    found: &mut Found<'_>,
+) {
+    let has = |name: &str| members.iter().any(|m| m.name == name);
+    // OPA logs with level and msg; its decisions with msg "Decision Log". What opa-envoy-plugin says of each
+    // decision when it is told to debug has other names.
+    let console = has("level") && has("msg");
+    if let Some(reject) = refused {
+        found(Piece::Reject { bytes: text.bytes.into(), reject });
+    } else if console && (has("decision-id") || !marks::names(members)) {
+        found(Piece::Ignored(Ignored::OpaLog));
+    } else if around.collected && !marks::names(members) {
+        found(Piece::Ignored(Ignored::Json));
+    } else {
+        reject(text.bytes, Reason::MissingDecisionId, "the record has no decision_id", found);
+    }
+}
+
+/// Opens a member: a line, an object, or an array of these.
+fn member(
+    open: &mut Opener<'_>,
+    members: &[Member<'_>],
+    at: usize,
+    around: Around<'_>,
+    found: &mut Found<'_>,
+) {
+    let value = members[at].value;
+    match value.as_bytes().first() {
+        Some(b'"') => {
+            let line = json::as_str(value).unwrap_or_default();
+            agent::line(open, members, &line, around, found);
+        }
+        Some(b'{') => object(open, value, around, found),
+        Some(b'[') => {
+            for element in json::elements(value) {
+                if element.starts_with('{') {
+                    object(open, element, around, found);
+                } else {
+                    open.bytes(element.as_bytes(), around, found);
+                }
+            }
+        }
+        // The pipeline file names it, and there is neither a line nor an object in it.
+        _ => open.bytes(value.as_bytes(), around, found),
+    }
+}
+
+/// An object inside an envelope.
+fn object(open: &mut Opener<'_>, raw: &str, around: Around<'_>, found: &mut Found<'_>) {
+    if open.layers > MAX_LAYERS {
+        let detail = "envelopes around envelopes, eight deep";
+        return reject(raw.as_bytes(), Reason::TooDeep, detail, found);
+    }
+    open.layers += 1;
+    let members: Vec<Member<'_>> = json::members(raw).collect();
+    self::open(open, Text::new(raw), &members, around, found);
+    open.layers -= 1;
+}
+
+/// What stands in a member.
+#[derive(Default)]
+struct Inside {
+    ids: Vec<String>,
+    rejects: bool,
+}
+
+/// Several members may hold a decision, or a copy of the same one: each decision is found once. Members that
+/// held one are no part of what the agent said.
+fn several(
+    open: &mut Opener<'_>,
+    text: Text<'_>,
+    members: &[Member<'_>],
+    may_hold: &[usize],
+    around: Around<'_>,
+    found: &mut Found<'_>,
+) {
+    let probing = std::mem::replace(&mut open.probing, true);
+    let quiet = Around { agent: None, collected: true, stream: &[] };
+    let inside = |at: &usize| {
+        let mut inside = Inside::default();
+        member(open, members, *at, quiet, &mut |piece| match piece {
+            Piece::Decision { event, .. } => inside.ids.push(event.decision_id.into_owned()),
+            Piece::Reject { .. } => inside.rejects = true,
+            Piece::Ignored(_) => {}
+        });
+        (*at, inside)
+    };
+    let mut all: Vec<(usize, Inside)> = may_hold.iter().map(inside).collect();
+    open.probing = probing;
+    all.retain(|(_, inside)| inside.rejects || !inside.ids.is_empty());
+    // A line is what the producer wrote; an object is what an agent made of it.
+    all.sort_by_key(|(at, _)| !members[*at].value.starts_with('"'));
+    let ids: Vec<&str> = all.iter().flat_map(|(_, i)| i.ids.iter().map(String::as_str)).collect();
+    // What can't be read, and is of a decision that was read beside it, is a copy.
+    let copy = |at: usize| ids.iter().any(|id| members[at].value.contains(id));
+    let held: Vec<usize> = all.iter().map(|(at, _)| *at).collect();
+    if all.is_empty() {
+        return nothing(text, members, None, around, found);
+    }
+    if ids.is_empty() && all.len() > 1 {
+        let detail = "several members tell of a decision, and none of them can be read";
+        return reject(text.bytes, Reason::NotJson, detail, found);
+    }
+    let rest = agent::around(members, &held, around.agent);
+    let mut seen: HashSet<String> = HashSet::new();
+    for (at, inside) in &all {
+        let stream = agent::stream(members, *at, around.stream);
+        let around = Around { agent: Some(&rest), collected: true, stream: &stream };
+        let told = match inside.ids.is_empty() {
+            true => copy(*at),
+            false => inside.ids.iter().all(|id| seen.contains(id)),
+        };
+        if told {
+            continue;
+        }
+        member(open, members, *at, around, &mut |piece| match &piece {
+            Piece::Decision { event, .. } => {
+                if seen.insert(event.decision_id.to_string()) {
+                    found(piece);
+                }
+            }
+            _ => found(piece),
+        });
+    }
+}
+
+/// A decision in an OTLP record's attributes: the record as an envelope.
+pub(super) fn envelope(
+    open: &mut Opener<'_>,
+    raw: &str,
+    around: Around<'_>,
+    found: &mut Found<'_>,
+) {
+    object(open, raw, around, found);
+}

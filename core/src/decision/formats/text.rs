@@ -1,0 +1,410 @@
+//! Text: pieces are found by where JSON values begin and end. Between them there may be nothing, line breaks,
+//! or whatever a program or an agent wrote before them on their line.
+
+use super::super::json::{self, JsonError};
+use super::super::reject::{Reason, Reject};
+use super::recover::{Effort, torn};
+use super::{Around, Found, Ignored, Opener, Piece, console, join, marks, object, reject};
+
+/// Text of one layer, and the bytes that it came as: of the same length, and the same where they are UTF-8.
+#[derive(Clone, Copy)]
+pub(super) struct Text<'t> {
+    pub text: &'t str,
+    pub bytes: &'t [u8],
+}
+
+impl<'t> Text<'t> {
+    pub(super) fn new(text: &'t str) -> Text<'t> {
+        Text { text, bytes: text.as_bytes() }
+    }
+
+    pub(super) fn damaged(clean: &'t str, bytes: &'t [u8]) -> Text<'t> {
+        Text { text: clean, bytes }
+    }
+
+    fn slice(self, from: usize, to: usize) -> Text<'t> {
+        Text { text: &self.text[from..to], bytes: &self.bytes[from..to] }
+    }
+
+    fn is_damaged(self) -> bool {
+        self.text.as_bytes() != self.bytes
+    }
+}
+
+/// Each byte that is not UTF-8 becomes a control character, which JSON has nowhere: what holds one is refused,
+/// and what stands beside it is read.
+pub(super) fn cleaned(bytes: &[u8]) -> String {
+    let mut out = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        out.push_str(chunk.valid());
+        chunk.invalid().iter().for_each(|_| out.push('\u{1}'));
+    }
+    out
+}
+
+pub(super) fn read(
+    open: &mut Opener<'_>,
+    text: Text<'_>,
+    around: Around<'_>,
+    found: &mut Found<'_>,
+) {
+    let nothing = glue(text.text.as_bytes(), 0) == text.text.len();
+    match around.collected {
+        true if nothing => return found(Piece::Ignored(Ignored::Blank)),
+        false if nothing => {
+            return reject(text.bytes, Reason::Empty, "the record is empty", found);
+        }
+        _ => {}
+    }
+    let effort = Effort::of(text.text.len());
+    let mut reader = Reader { text, effort, name: None, broke: false, lines: 0 };
+    let mut others = false;
+    reader.all(open, around, &mut |piece| {
+        others = true;
+        found(piece);
+    });
+    // Lines of text among decisions are the output of some program. Where nothing else was found, and nothing
+    // says that it was collected, it may be anything, and goes to rejects as a whole.
+    let lines = reader.lines;
+    if others || around.collected {
+        (0..lines).for_each(|_| found(Piece::Ignored(Ignored::Text)));
+    } else if lines > 0 {
+        let why = match json::parse_object(json::trim(text.bytes)) {
+            Err(why) => why.to_string(),
+            Ok(_) => "no decision in it".to_owned(),
+        };
+        let reason = if text.is_damaged() { Reason::InvalidUtf8 } else { Reason::NotJson };
+        let detail = format!("neither a decision nor a line of OPA's log: {why}");
+        reject(text.bytes, reason, &detail, found);
+    }
+}
+
+/// The next byte from `at` that means something: white space, byte order marks, commas, and the separators of
+/// RFC 7464 don't.
+fn glue(bytes: &[u8], mut at: usize) -> usize {
+    loop {
+        match bytes.get(at) {
+            Some(b' ' | b'\t' | b'\n' | b'\r' | b',' | 0 | 0x1e) => at += 1,
+            Some(0xef) if bytes[at..].starts_with(b"\xef\xbb\xbf") => at += 3,
+            _ => return at,
+        }
+    }
+}
+
+/// Whether an array begins at `at`, and not a line of a log that happens to begin with its bracket.
+fn array_begins(text: &str, at: usize) -> bool {
+    let rest = json::trim(&text.as_bytes()[at + 1..]);
+    match rest.first() {
+        Some(b'{') => true,
+        None => false,
+        // Some other value: only if the whole of it is JSON, and the line is over then.
+        Some(_) => json::value_prefix(&text[at..]).is_ok_and(|len| {
+            let after = text[at + len..].trim_start_matches([' ', '\t', '\r']);
+            after.is_empty() || after.starts_with(['\n', ',', ']', '[', '{'])
+        }),
+    }
+}
+
+/// How an object's JSON goes on after its brace; `{` alone, or before something else, is some other text.
+fn object_begins(text: &str, at: usize) -> bool {
+    matches!(json::trim(&text.as_bytes()[at + 1..]).first(), Some(b'"' | b'}'))
+}
+
+struct Reader<'t> {
+    text: Text<'t>,
+    effort: Effort,
+    /// The first name of the last object that was read.
+    name: Option<&'t str>,
+    /// Whether the last object was broken.
+    broke: bool,
+    /// How many lines were text that can't be a decision.
+    lines: usize,
+}
+
+impl<'t> Reader<'t> {
+    fn all(&mut self, open: &mut Opener<'_>, around: Around<'_>, found: &mut Found<'_>) {
+        let bytes = self.text.text.as_bytes();
+        let mut at = 0;
+        loop {
+            at = glue(bytes, at);
+            at = match bytes.get(at) {
+                None => return,
+                Some(b'{') => self.object(at, open, around, found),
+                Some(b'[') if array_begins(self.text.text, at) => {
+                    self.array(at, open, around, found)
+                }
+                Some(b'"') => match self.string(at, open, around, found) {
+                    Some(end) => end,
+                    None => self.line(at, open, around, found),
+                },
+                Some(_) => self.line(at, open, around, found),
+            };
+        }
+    }
+
+    /// The object at `at`; where to go on.
+    fn object(
+        &mut self,
+        at: usize,
+        open: &mut Opener<'_>,
+        around: Around<'_>,
+        found: &mut Found<'_>,
+    ) -> usize {
+        let text = self.text.text;
+        let error = match json::parse_prefix(&text[at..]) {
+            Ok((members, len)) => {
+                let end = at + len;
+                if !torn(&text[end..]) {
+                    self.broke = false;
+                    self.name = members.first().map(|m| m.name).or(self.name);
+                    object::open(open, self.text.slice(at, end), &members, around, found);
+                    return end;
+                }
+                JsonError::Syntax { what: "something follows the end of the object", at: len }
+            }
+            Err(error) => error,
+        };
+        self.broken(at, error, around, found)
+    }
+
+    /// An object that can't be read, at `at`.
+    fn broken(
+        &mut self,
+        at: usize,
+        error: JsonError,
+        around: Around<'_>,
+        found: &mut Found<'_>,
+    ) -> usize {
+        self.broke = true;
+        self.effort.spend(place(&error));
+        let end = self.effort.end(self.text.text, at, self.name);
+        let piece = self.text.slice(at, end);
+        let content = json::trim(piece.bytes);
+        let may_be_one = object_begins(self.text.text, at) || !around.collected;
+        if content == b"{" || !(may_be_one || marks::like(content)) {
+            self.lines += 1;
+        } else {
+            let reject = match std::str::from_utf8(content) {
+                Ok(_) => error.into(),
+                Err(e) => JsonError::Utf8(e.valid_up_to()).into(),
+            };
+            found(Piece::Reject { bytes: content.into(), reject });
+        }
+        end
+    }
+
+    /// The array at `at`. Each element is judged alone, so that a bad one does not take the others along.
+    fn array(
+        &mut self,
+        at: usize,
+        open: &mut Opener<'_>,
+        around: Around<'_>,
+        found: &mut Found<'_>,
+    ) -> usize {
+        let bytes = self.text.text.as_bytes();
+        if around.collected {
+            let end = json::end_of_value(bytes, at);
+            if !marks::like(&bytes[at..end]) {
+                found(Piece::Ignored(Ignored::Json));
+                return end;
+            }
+        }
+        let mut depth = 1;
+        let mut i = at + 1;
+        loop {
+            i = glue(bytes, i);
+            i = match bytes.get(i) {
+                None => {
+                    let detail = format!("the array ends at byte {}, without its ]", i - at);
+                    reject(&[], Reason::NotJson, &detail, found);
+                    return i;
+                }
+                Some(b']') => {
+                    depth -= 1;
+                    if depth == 0 {
+                        return i + 1;
+                    }
+                    i + 1
+                }
+                Some(b'[') => {
+                    depth += 1;
+                    i + 1
+                }
+                Some(b'{') => {
+                    let end = self.object(i, open, around, found);
+                    // A broken one that took all of the rest along took the array's end, too.
+                    if end == bytes.len() && self.broke {
+                        return end;
+                    }
+                    end
+                }
+                Some(b'"') => match self.string(i, open, around, found) {
+                    Some(end) => end,
+                    None => self.element(i, found),
+                },
+                Some(_) => self.element(i, found),
+            };
+        }
+    }
+
+    /// Something else in an array.
+    fn element(&mut self, at: usize, found: &mut Found<'_>) -> usize {
+        let bytes = self.text.text.as_bytes();
+        let mut end = json::end_of_value(bytes, at).max(at + 1);
+        while let Some(b) = bytes.get(end) {
+            if matches!(b, b',' | b']' | b'\n') {
+                break;
+            }
+            end = json::end_of_value(bytes, end).max(end + 1);
+        }
+        while !self.text.text.is_char_boundary(end) {
+            end += 1;
+        }
+        let piece = self.text.slice(at, end);
+        let detail = "an element of the array is not an object";
+        reject(json::trim(piece.bytes), Reason::WrongType, detail, found);
+        end
+    }
+
+    /// A JSON string that holds a record, as the Collector writes a body that is text.
+    fn string(
+        &mut self,
+        at: usize,
+        open: &mut Opener<'_>,
+        around: Around<'_>,
+        found: &mut Found<'_>,
+    ) -> Option<usize> {
+        let text = self.text.text;
+        let end = at + json::value_prefix(&text[at..]).ok()?;
+        let after = text[end..].trim_start_matches([' ', '\t', '\r']);
+        let over = after.is_empty() || after.starts_with(['\n', ',', ']', '"', '{', '[']);
+        let inner = json::as_str(&text[at..end]).filter(|_| over)?;
+        open.bytes(inner.as_bytes(), around, found);
+        Some(end)
+    }
+
+    /// A line that begins with something else, at `at`; where to go on.
+    fn line(
+        &mut self,
+        at: usize,
+        open: &mut Opener<'_>,
+        around: Around<'_>,
+        found: &mut Found<'_>,
+    ) -> usize {
+        let text = self.text.text;
+        if let Some(end) = console::block(text, at) {
+            let block = self.text.slice(at, end);
+            console::told(block.text, block.bytes, found);
+            return end;
+        }
+        let eol = line_end(text, at);
+        if join::cri(text[at..eol].as_bytes()).is_some() {
+            return join::cri_lines(open, self.text.bytes, at, around, found);
+        }
+        if console::decision(&text[at..eol]) {
+            let line = self.text.slice(at, eol);
+            reject(json::trim(line.bytes), Reason::TextFormat, console::SET, found);
+            return eol;
+        }
+        let (end, any) = self.within(at, eol, open, around, found);
+        let line = self.text.slice(at, end);
+        let content = json::trim(line.bytes);
+        if any {
+        } else if marks::like(content) {
+            found(Piece::Reject { bytes: content.into(), reject: unread(line) });
+        } else if console::logrus(line.text) {
+            found(Piece::Ignored(Ignored::OpaLog));
+        } else {
+            self.lines += 1;
+        }
+        end
+    }
+
+    /// The values behind other text of a line; where the line ends, and whether anything came of them.
+    fn within(
+        &mut self,
+        at: usize,
+        mut eol: usize,
+        open: &mut Opener<'_>,
+        around: Around<'_>,
+        found: &mut Found<'_>,
+    ) -> (usize, bool) {
+        let text = self.text.text;
+        let around = around.collected();
+        let (mut from, mut i, mut any) = (at, at, false);
+        let mut told = |piece: Piece<'_>| {
+            if !matches!(piece, Piece::Ignored(_)) {
+                any = true;
+                found(piece);
+            }
+        };
+        while let Some(n) = memchr::memchr(b'{', &text.as_bytes()[i..eol]) {
+            i += n;
+            let before = &text[from..i];
+            // What stands behind a piece of broken JSON is within it: whoever wrote it there meant no record.
+            if before.contains("\":") || before.contains("\",") {
+                break;
+            }
+            if before.ends_with('"') {
+                if let Some(end) = self.string(i - 1, open, around, &mut told) {
+                    (from, i) = (end, end);
+                    continue;
+                }
+            } else if object_begins(text, i) {
+                let bracket = before.trim_end();
+                let end = if bracket.ends_with('[') {
+                    self.array(from + bracket.len() - 1, open, around, &mut told)
+                } else {
+                    match json::parse_prefix(&text[i..]) {
+                        Ok((members, len)) if !torn(&text[i + len..]) => {
+                            let object = self.text.slice(i, i + len);
+                            if marks::like(object.bytes) {
+                                object::open(open, object, &members, around, &mut told);
+                            }
+                            i + len
+                        }
+                        Ok(_) => break,
+                        Err(error) => {
+                            self.effort.spend(place(&error));
+                            break;
+                        }
+                    }
+                };
+                (from, i) = (end, end);
+                eol = eol.max(line_end(text, end));
+                continue;
+            }
+            i += 1;
+        }
+        (eol, any)
+    }
+}
+
+fn line_end(text: &str, at: usize) -> usize {
+    memchr::memchr(b'\n', &text.as_bytes()[at..]).map_or(text.len(), |n| at + n)
+}
+
+/// Where an error lies.
+fn place(error: &JsonError) -> usize {
+    match error {
+        JsonError::Utf8(at) | JsonError::Truncated(at) | JsonError::TooDeep(at) => *at,
+        JsonError::Syntax { at, .. } | JsonError::DuplicateKey { at, .. } => *at,
+    }
+}
+
+/// Why a line that tells of a decision could not be read.
+fn unread(line: Text<'_>) -> Reject {
+    if line.is_damaged() {
+        return Reject::new(Reason::InvalidUtf8, "a decision in it is not valid UTF-8");
+    }
+    let why = line.text.find('{').map(|n| json::parse_object(line.text[n..].trim_end().as_bytes()));
+    let detail = match why {
+        Some(Err(why)) => format!("it tells of a decision that can't be read: {why}"),
+        _ if line.text.trim_start().starts_with('"') => {
+            "a part of a decision that was written over many lines: start OPA with --log-format json"
+                .to_owned()
+        }
+        _ => "it tells of a decision, and holds no JSON object that is one".to_owned(),
+    };
+    Reject::new(Reason::NotJson, detail)
+}

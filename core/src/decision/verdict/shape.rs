@@ -1,0 +1,338 @@
+//! What a result says by its shape: one table of names and what they stand for. All that a result says is gathered
+//! first, and combined then: an objection denies, whatever stands beside it; answers that contradict each other are
+//! no answer.
+
+use std::borrow::Cow;
+
+use super::super::event::Event;
+use super::super::json::{self, Member};
+use super::{Basis, Verdict};
+
+pub(super) struct Judged {
+    pub verdict: Verdict,
+    pub from: Basis,
+    /// Which answers contradict each other.
+    pub contradiction: Option<String>,
+}
+
+impl Judged {
+    fn new(verdict: Option<Verdict>, from: Basis) -> Judged {
+        match verdict {
+            Some(verdict) => Judged { verdict, from, contradiction: None },
+            None => {
+                Judged { verdict: Verdict::Undefined, from: Basis::Nothing, contradiction: None }
+            }
+        }
+    }
+}
+
+/// What a name stands for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Means {
+    /// `true`, or a word that allows, is a yes.
+    Answer,
+    /// Reasons to deny: nothing in it is no objection.
+    Objection,
+    /// Objections by a name of their own, as conftest has them: only if they are a set.
+    Objections,
+    /// The answer is inside.
+    Inside,
+    /// Several answers, one each.
+    Each,
+    /// Envoy's own answer, as Kyverno writes it: it is there or not.
+    Ok,
+    Denied,
+}
+
+/// The table. Case and underscores don't matter (`isAllowed`).
+fn means(name: &str) -> Option<Means> {
+    use Means::*;
+    const NAMES: [(&str, Means); 33] = [
+        ("allow", Answer),
+        ("allowed", Answer),
+        ("isallowed", Answer),
+        ("isallow", Answer),
+        ("permit", Answer),
+        ("permitted", Answer),
+        ("ispermitted", Answer),
+        ("authorized", Answer),
+        ("isauthorized", Answer),
+        ("granted", Answer),
+        ("decision", Answer),
+        ("decisiontype", Answer),
+        ("effect", Answer),
+        ("deny", Objection),
+        ("denied", Objection),
+        ("isdenied", Objection),
+        ("denies", Objection),
+        ("denials", Objection),
+        ("violation", Objection),
+        ("violations", Objection),
+        ("forbid", Objection),
+        ("forbidden", Objection),
+        ("isforbidden", Objection),
+        ("blocked", Objection),
+        ("isblocked", Objection),
+        ("response", Inside),
+        ("result", Inside),
+        ("outcome", Inside),
+        ("evaluations", Each),
+        ("decisions", Each),
+        ("okresponse", Ok),
+        ("deniedresponse", Denied),
+        ("results", Each),
+    ];
+    // Most members of a result are none of these.
+    let first = name.as_bytes().first()?.to_ascii_lowercase();
+    if !b"adpgeifvbro".contains(&first) || name.len() > 64 {
+        return None;
+    }
+    let same = |known: &str| {
+        let mut letters = name.bytes().filter(|b| *b != b'_').map(|b| b.to_ascii_lowercase());
+        known.bytes().all(|b| letters.next() == Some(b)) && letters.next().is_none()
+    };
+    let known = NAMES.iter().find(|(known, _)| same(known)).map(|(_, means)| *means);
+    known.or_else(|| {
+        (name.starts_with("deny_") || name.starts_with("violation_")).then_some(Objections)
+    })
+}
+
+/// All that a result says.
+#[derive(Default)]
+struct Said<'a> {
+    /// The first member that says yes, and the first that says no.
+    yes: Option<Cow<'a, str>>,
+    no: Option<Cow<'a, str>>,
+    /// What `allowed` says: of several, Envoy's plugin reads this one.
+    allowed: Option<bool>,
+    objection: bool,
+    no_objection: bool,
+}
+
+impl<'a> Said<'a> {
+    fn answer(&mut self, name: &Cow<'a, str>, yes: bool) {
+        if name == "allowed" {
+            self.allowed = Some(yes);
+        }
+        let side = if yes { &mut self.yes } else { &mut self.no };
+        side.get_or_insert_with(|| name.clone());
+    }
+
+    fn combine(&self, envoy: bool, from: Basis) -> Judged {
+        let verdict =
+            match (&self.yes, &self.no) {
+                _ if self.objection => Verdict::Deny,
+                (Some(_), Some(_)) if envoy && self.allowed.is_some() => {
+                    if self.allowed == Some(true) { Verdict::Allow } else { Verdict::Deny }
+                }
+                (Some(yes), Some(no)) => {
+                    return Judged {
+                        contradiction: Some(format!(
+                            "the result contradicts itself: {yes} says yes, {no} says no"
+                        )),
+                        ..Judged::new(None, from)
+                    };
+                }
+                (Some(_), None) => Verdict::Allow,
+                (None, Some(_)) => Verdict::Deny,
+                (None, None) if self.no_objection => Verdict::Allow,
+                (None, None) => return Judged::new(None, from),
+            };
+        Judged::new(Some(verdict), from)
+    }
+}
+
+/// Results in results are looked into so many times.
+const MAX_DEPTH: usize = 4;
+
+pub(super) fn judge(event: &Event<'_>, result: &str) -> Judged {
+    let path = &*event.path;
+    let last = path.rsplit('/').next().unwrap_or_default();
+    let (from, mut said) = match result.as_bytes().first() {
+        Some(b't' | b'f') => (Basis::Boolean, Said::default()),
+        Some(b'[') => (Basis::Set, Said::default()),
+        Some(b'{') => (Basis::Object, Said::default()),
+        Some(b'"') => (Basis::String, Said::default()),
+        _ => (Basis::Nothing, Said::default()),
+    };
+    if let Some(meant @ (Means::Objection | Means::Objections)) = means(last)
+        && objects(result, meant, &mut said)
+    {
+        // Objects that are objections are sets: a partial object rule, deny[key] := reason.
+        let from = if from == Basis::Object { Basis::Set } else { from };
+        return said.combine(false, from);
+    }
+    match result.as_bytes().first() {
+        Some(b't' | b'f') => said.answer(&Cow::Borrowed("the result"), result == "true"),
+        Some(b'"') => {
+            if let Some(yes) = json::as_str(result).and_then(|word| by_word(&word)) {
+                said.answer(&Cow::Borrowed("the result"), yes);
+            }
+        }
+        Some(b'{') => {
+            gather(result, MAX_DEPTH, &mut said);
+            let envoy = said.yes.is_some() && said.no.is_some() && envoy(event, result);
+            return said.combine(envoy, from);
+        }
+        Some(b'[') => match batch(event, last, result) {
+            Some((of, all)) => return batched(of, all),
+            None => each(result, &Cow::Borrowed("an element"), MAX_DEPTH, &mut said),
+        },
+        _ => {}
+    }
+    said.combine(false, from)
+}
+
+/// Whether Envoy's plugin asked, which reads `allowed` and nothing else.
+fn envoy(event: &Event<'_>, result: &str) -> bool {
+    let path = event.path.split('/').any(|part| matches!(part, "envoy" | "istio"));
+    let own = ["http_status", "dynamic_metadata", "response_headers_to_add"];
+    path || json::members(result).any(|m| own.contains(&m.name))
+        || event.input.is_some_and(|input| {
+            json::get(input, "attributes")
+                .and_then(|a| json::get(json::get(a, "request")?, "http"))
+                .is_some()
+        })
+}
+
+fn gather<'a>(object: &'a str, depth: usize, said: &mut Said<'a>) {
+    for member in json::members(object) {
+        let name = member.key();
+        let Some(means) = means(&name) else { continue };
+        match means {
+            Means::Answer => answer(&member, &name, depth, said),
+            Means::Objection | Means::Objections => {
+                objects(member.value, means, said);
+            }
+            Means::Inside if member.value.starts_with('{') && depth > 0 => {
+                gather(member.value, depth - 1, said);
+            }
+            Means::Each => each(member.value, &name, depth, said),
+            Means::Ok if member.value != "null" => said.answer(&name, true),
+            Means::Denied if member.value != "null" => said.answer(&name, false),
+            _ => {}
+        }
+    }
+}
+
+fn answer<'a>(member: &Member<'a>, name: &Cow<'a, str>, depth: usize, said: &mut Said<'a>) {
+    match member.value.as_bytes().first() {
+        Some(b't') => said.answer(name, true),
+        Some(b'f') => said.answer(name, false),
+        Some(b'"') => {
+            if let Some(yes) = json::as_str(member.value).and_then(|word| by_word(&word)) {
+                said.answer(name, yes);
+            }
+        }
+        Some(b'{') if depth > 0 => gather(member.value, depth - 1, said),
+        // Permit's bulk checks.
+        Some(b'[') => each(member.value, name, depth, said),
+        _ => {}
+    }
+}
+
+/// Answers one each: AuthZEN's evaluations, Topaz's decisions (`is` of a decision by its name), Permit's bulk checks.
+fn each<'a>(array: &'a str, name: &Cow<'a, str>, depth: usize, said: &mut Said<'a>) {
+    for element in json::elements(array).filter(|e| e.starts_with('{') && depth > 0) {
+        match (json::get(element, "is"), json::get(element, "decision")) {
+            (Some(is @ ("true" | "false")), Some(decision)) => {
+                if json::as_str(decision).and_then(|word| by_word(&word)) == Some(true) {
+                    said.answer(name, is == "true");
+                }
+            }
+            _ => {
+                let mut one = Said::default();
+                gather(element, depth - 1, &mut one);
+                match one.combine(false, Basis::Object).verdict {
+                    Verdict::Allow => said.answer(name, true),
+                    Verdict::Deny => said.answer(name, false),
+                    _ => {}
+                }
+            }
+        }
+    }
+}
+
+/// Takes what objections say; whether they say anything.
+fn objects(raw: &str, means: Means, said: &mut Said<'_>) -> bool {
+    let set = matches!(raw.as_bytes().first(), Some(b'[' | b'{'));
+    if means == Means::Objections && !set {
+        return false;
+    }
+    let any = match raw.as_bytes().first() {
+        Some(b't') => true,
+        Some(b'f') => false,
+        Some(b'[') => json::elements(raw).any(binding),
+        Some(b'{') => json::members(raw).next().is_some(),
+        Some(b'"') => match json::as_str(raw) {
+            Some(text) if by_word(&text) == Some(true) => return false,
+            Some(text) => !text.is_empty(),
+            None => return false,
+        },
+        Some(b'n') | None => return false,
+        // A count.
+        Some(_) => raw.parse::<f64>() != Ok(0.0),
+    };
+    if any {
+        said.objection = true;
+    } else {
+        said.no_objection = true;
+    }
+    true
+}
+
+/// Gatekeeper's violations of constraints that only warn, or that are tried out, deny nothing.
+fn binding(element: &str) -> bool {
+    let action =
+        element.starts_with('{').then(|| json::get(element, "enforcementAction")).flatten();
+    !matches!(action, Some("\"dryrun\"" | "\"warn\""))
+}
+
+fn by_word(word: &str) -> Option<bool> {
+    const YES: [&str; 6] = ["allow", "allowed", "permit", "permitted", "effect_allow", "granted"];
+    const NO: [&str; 5] = ["deny", "denied", "forbid", "forbidden", "effect_deny"];
+    let word = word.trim();
+    if YES.iter().any(|w| w.eq_ignore_ascii_case(word)) {
+        Some(true)
+    } else if NO.iter().any(|w| w.eq_ignore_ascii_case(word)) {
+        Some(false)
+    } else {
+        None
+    }
+}
+
+/// Trino's batches: which of the resources in the input are allowed, by their places. How many are, and of how many.
+fn batch(event: &Event<'_>, last: &str, result: &str) -> Option<(usize, usize)> {
+    let is_place = |e: &str| e.bytes().all(|b| b.is_ascii_digit());
+    if last != "batch" || !json::elements(result).all(is_place) {
+        return None;
+    }
+    let action = json::get(event.input?, "action")?;
+    let resources = json::get(action, "filterResources").filter(|r| r.starts_with('['))?;
+    let all = match json::get(action, "operation") {
+        // One table, and its columns are asked for.
+        Some("\"FilterColumns\"") => {
+            let table = json::get(json::elements(resources).next()?, "table")?;
+            json::elements(json::get(table, "columns")?).count()
+        }
+        _ => json::elements(resources).count(),
+    };
+    Some((json::elements(result).count(), all))
+}
+
+fn batched(allowed: usize, all: usize) -> Judged {
+    match allowed {
+        _ if all == 0 => Judged::new(None, Basis::Set),
+        0 => Judged::new(Some(Verdict::Deny), Basis::Set),
+        n if n >= all => Judged::new(Some(Verdict::Allow), Basis::Set),
+        n => Judged {
+            contradiction: Some(format!("{n} of {all} are allowed, {} are not", all - n)),
+            ..Judged::new(None, Basis::Set)
+        },
+    }
+}
+
+/// Whether a member holds reasons to deny.
+pub(super) fn is_objection(name: &str) -> bool {
+    matches!(means(name), Some(Means::Objection | Means::Objections))
+}
