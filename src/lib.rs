@@ -1,18 +1,20 @@
-//! docket, the flight recorder for policy decisions. The floors of the house, from the ground up; a room
-//! uses only rooms below it (`tests/house.rs` holds them to that). docs/architecture.md says more.
+//! docket, the flight recorder for policy decisions. Everything pure is `docket_core`'s; here is what does I/O.
 //!
-//! 1. `docket_core`: everything pure. Its own floors stand in its `lib.rs`.
-//! 2. [`clock`], [`config`]: the time, and the values that settings are made of.
-//! 3. [`http`]: the client, the server, and what a failure means.
-//! 4. [`telemetry`]: docket's own counters, health, logs and traces; the admin port.
-//! 5. [`log`]: Kafka, the only place where data waits.
-//! 6. [`sink`]: where decisions go: OTLP, Loki, Elasticsearch, CloudWatch Logs, files, Prometheus.
-//! 7. [`door`]: takes decision logs over HTTP from OPAs that can't write to Kafka.
-//! 8. [`notify`]: tells people of findings.
-//! 9. [`pipeline`]: the pipeline file, which says everything else what to do.
-//! 10. [`stage`]: the running parts. `intake` writes the docket topic, `deliver` hands it to one sink.
-//! 11. [`verify`]: whether the sinks hold what the docket holds.
-//! 12. [`cli`]: the commands.
+//! From the ground up; a room uses only rooms above it in this list (`tests/house.rs` holds it to that), and any of
+//! docket-core. docs/architecture.md says more.
+//!
+//! - [`clock`]: the time.
+//! - [`config`]: the values that settings are made of. Which settings there are, each room says in its own `config`.
+//! - [`http`]: the client, the server, and what a failure means.
+//! - [`telemetry`]: docket's own counters, health, logs and traces; the admin port.
+//! - [`log`]: Kafka, the only place where data waits.
+//! - [`sink`]: where decisions go: OTLP, Loki, Elasticsearch, CloudWatch Logs, files, Prometheus.
+//! - [`door`]: takes decision logs over HTTP from OPAs that can't write to Kafka.
+//! - [`notify`]: tells people of findings.
+//! - [`pipeline`]: the pipeline file, which says everything below what to do.
+//! - [`stage`]: the running parts. `intake` writes the docket topic, `deliver` hands it to one sink.
+//! - [`verify`]: whether the sinks hold what the docket holds.
+//! - [`cli`]: the commands.
 
 pub mod cli;
 pub mod clock;

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::tail::{printable, style};
 use super::{CommandResult, feed};
 use crate::config::secrets::{Outside, Real};
+use crate::decision::formats::Ignored;
 use crate::decision::ids::hex;
 use crate::decision::json;
 use crate::decision::record::Record;
@@ -497,12 +498,12 @@ fn summary(screen: &Screen, meters: &telemetry::Meters, verdicts: &[(Verdict, u6
         let style = style(*verdict);
         anstream::println!("  {style}{:9}{style:#} {count:>8}", verdict.as_str());
     }
-    let ignored = meters.ignored.with_label_values(&[SOURCE]).get();
+    let ignored = Ignored::ALL
+        .iter()
+        .map(|kind| meters.ignored.with_label_values(&[SOURCE, kind.as_str()]).get())
+        .sum::<u64>();
     if ignored > 0 {
-        anstream::println!(
-            "  {:9} {ignored:>8}  lines of OPA's log that are no decisions",
-            "ignored"
-        );
+        anstream::println!("  {:9} {ignored:>8}  lines that can't be decisions", "ignored");
     }
     for reason in crate::decision::reject::Reason::ALL {
         let count = meters.rejects.with_label_values(&["intake", reason.as_str()]).get();

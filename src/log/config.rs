@@ -54,6 +54,10 @@ pub struct Source {
     /// How its records are written.
     #[serde(default)]
     pub format: Format,
+    /// The member of the collecting agent's envelope that holds the decision, where it is not found by itself or there are two.
+    #[serde(default)]
+    #[schemars(length(min = 1))]
+    pub envelope: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]

@@ -31,8 +31,10 @@ pub fn run(pipeline: &Pipeline, case: &Case) -> Result<(), String> {
     let headers: Vec<(&str, &[u8])> =
         case.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
     let mut actual = Actual::default();
-    let format = pipeline.file.sources.first().map_or(Format::Auto, |s| s.format);
-    let source = Source { value: &bytes, headers: &headers, format, envelope: None };
+    let first = pipeline.file.sources.first();
+    let format = first.map_or(Format::Auto, |source| source.format);
+    let envelope = first.and_then(|source| source.envelope.as_deref());
+    let source = Source { value: &bytes, headers: &headers, format, envelope };
     transform(
         source,
         &pipeline.limits,

@@ -127,7 +127,7 @@ impl Meters {
                 &["detector", "pointer"],
             )?,
             places: Mutex::default(),
-            ignored: all.counter("docket_intake_ignored_total", "Lines of OPA's log on a source topic that are no decisions.", &["topic"])?,
+            ignored: all.counter("docket_intake_ignored_total", "What stood on a source topic and can't be a decision, by kind: lines of OPA's log (opa_log), other text or JSON, blank lines.", &["topic", "kind"])?,
             rejects: all.counter("docket_rejects_total", "Records sent to the rejects topic, by the part that refused them and why.", &["part", "reason"])?,
             malformed_ids: all.counter("docket_trace_ids_malformed_total", "Trace contexts in decisions that were malformed or all zero.", &["topic"])?,
             mismatches: all.counter("docket_trace_mismatches_total", "Decisions whose own trace id differs from the one that the caller sent.", &["topic"])?,

@@ -332,7 +332,9 @@ where
             let topic = &[self.topics[*topic]];
             meters.records.with_label_values(topic).inc_by(tally.records);
             meters.bytes.with_label_values(topic).inc_by(tally.bytes);
-            meters.ignored.with_label_values(topic).inc_by(tally.ignored);
+            for (kind, count) in &tally.ignored {
+                meters.ignored.with_label_values(&[topic[0], kind.as_str()]).inc_by(*count);
+            }
             meters.dropped.with_label_values(topic).inc_by(tally.dropped);
             meters.malformed_ids.with_label_values(topic).inc_by(tally.malformed);
             meters.mismatches.with_label_values(topic).inc_by(tally.mismatches);
@@ -435,7 +437,10 @@ impl<T: Transactions> Target<'_, T> {
         let (partition, offset) = (message.partition, message.offset);
         open.offsets.entry((topic, partition)).or_insert((offset, offset)).1 = offset + 1;
         let value = message.payload;
-        let format = pipeline.file.sources.get(topic).map_or(Format::Auto, |s| s.format);
+        let (format, envelope) = match pipeline.file.sources.get(topic) {
+            Some(source) => (source.format, source.envelope.as_deref()),
+            None => (Format::Auto, None),
+        };
         let record_headers = message.headers.pairs();
         open.bytes += value.len();
         let tally = open.tally.topic(topic);
@@ -449,7 +454,7 @@ impl<T: Transactions> Target<'_, T> {
             let known = oversized(element).filter(|o| o.proven || o.kind == Kind::Reject);
             known.map(|_| self.outgrown())
         };
-        let source = Source { value, headers: &record_headers, format, envelope: None };
+        let source = Source { value, headers: &record_headers, format, envelope };
         let (limits, rules) = (&pipeline.limits, &pipeline.rules);
         transform(source, limits, rules, out, &refused, &mut |element, product| {
             if failure.is_some() {
@@ -460,8 +465,8 @@ impl<T: Transactions> Target<'_, T> {
             let alone = oversized.is_some_and(|o| !o.proven);
             let sent = |kind| Produced { place: place(element), kind, alone };
             failure = match product {
-                Product::Ignored(_) => {
-                    open.tally.topic(topic).ignored += 1;
+                Product::Ignored(kind) => {
+                    *open.tally.topic(topic).ignored.entry(kind).or_default() += 1;
                     None
                 }
                 Product::Dropped => {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use crate::decision::formats::Ignored;
 use crate::decision::reject::Reason;
 use crate::decision::verdict::{Basis, Verdict};
 use crate::protect::detector::Hit;
@@ -62,7 +63,7 @@ pub struct Tally {
 pub struct TopicTally {
     pub records: u64,
     pub bytes: u64,
-    pub ignored: u64,
+    pub ignored: BTreeMap<Ignored, u64>,
     pub dropped: u64,
     pub malformed: u64,
     pub mismatches: u64,
