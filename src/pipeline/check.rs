@@ -298,47 +298,59 @@ impl<'s> Checker<'s, '_> {
                 self.problem(at, format!("{:?} is out of range: {least} to {most}", scalar.text));
             }
         }
-        if let Some(text) = value.as_str() {
-            let form = schema.get("format").and_then(Value::as_str).unwrap_or_default();
-            if let Err(wrong) = forms::check(form, text) {
-                self.problem(at, wrong.message);
-                return wrong.example.into();
-            }
-            if schema
-                .get("minLength")
-                .and_then(Value::as_u64)
-                .is_some_and(|least| (text.chars().count() as u64) < least)
-            {
-                // An unresolved reference has been reported already.
-                if !scalar.resolved {
-                    self.problem(at, "empty text, where some is needed".into());
-                }
-            }
-            let pattern = schema.get("pattern").and_then(Value::as_str);
-            if pattern.is_some_and(|p| p.starts_with("^https?"))
-                && !scalar.resolved
-                && reqwest::Url::parse(text).is_ok_and(|url| url.password().is_some())
-            {
-                let message = "a password does not stand in the file; write auth, or ${env:NAME} or ${file:PATH} in its place";
-                self.problems.push(Problem::hidden(at, message.into()));
-                return Value::Null;
-            }
-            let pattern = pattern.and_then(|p| Regex::new(p).ok());
-            if let Some(pattern) =
-                pattern.filter(|p| !(p.is_match(text) || scalar.resolved && text.is_empty()))
-            {
-                let wanted = schema.get("x-expected").and_then(Value::as_str).map_or_else(
-                    || format!("it must match {pattern}"),
-                    |e| format!("it must be {e}"),
-                );
-                self.problem(at, format!("{:?} can't be used here; {wanted}", scalar.text));
-                // What has a form of its own would not be read; other text would.
-                if schema.get("x-expected").is_some() {
-                    return Value::Null;
-                }
+        match value.as_str() {
+            Some(text) => self.text(at, scalar, text, schema).unwrap_or(value),
+            None => value,
+        }
+    }
+
+    /// What is wrong with text; what stands in for it, if it can't be used.
+    fn text(&mut self, at: Place, scalar: &Scalar, text: &str, schema: &Value) -> Option<Value> {
+        let form = schema.get("format").and_then(Value::as_str).unwrap_or_default();
+        if let Err(wrong) = forms::check(form, text) {
+            // The message quotes the value, which may be a secret where it comes from outside.
+            let message = if scalar.resolved {
+                format!("{:?} does not resolve to a {form}", scalar.text)
+            } else {
+                wrong.message
+            };
+            self.problem(at, message);
+            return Some(wrong.example.into());
+        }
+        if schema
+            .get("minLength")
+            .and_then(Value::as_u64)
+            .is_some_and(|least| (text.chars().count() as u64) < least)
+        {
+            // An unresolved reference has been reported already.
+            if !scalar.resolved {
+                self.problem(at, "empty text, where some is needed".into());
             }
         }
-        value
+        let pattern = schema.get("pattern").and_then(Value::as_str);
+        if pattern.is_some_and(|p| p.starts_with("^https?"))
+            && !scalar.resolved
+            && reqwest::Url::parse(text).is_ok_and(|url| url.password().is_some())
+        {
+            let message = "a password does not stand in the file; write auth, or ${env:NAME} or ${file:PATH} in its place";
+            self.problems.push(Problem::hidden(at, message.into()));
+            return Some(Value::Null);
+        }
+        let pattern = pattern.and_then(|p| Regex::new(p).ok());
+        if let Some(pattern) =
+            pattern.filter(|p| !(p.is_match(text) || scalar.resolved && text.is_empty()))
+        {
+            let wanted = schema
+                .get("x-expected")
+                .and_then(Value::as_str)
+                .map_or_else(|| format!("it must match {pattern}"), |e| format!("it must be {e}"));
+            self.problem(at, format!("{:?} can't be used here; {wanted}", scalar.text));
+            // What has a form of its own would not be read; other text would.
+            if schema.get("x-expected").is_some() {
+                return Some(Value::Null);
+            }
+        }
+        None
     }
 }
 

@@ -263,39 +263,44 @@ impl Protect {
             let i = i.to_string();
             let mut wrong =
                 |key: &str, message: String| problem(&["protect", "rules", &i, key], message);
-            let path = Pattern::parse(&rule.path).map_err(|e| wrong("path", e)).ok();
-            let policy = rule.policy.as_ref().map(|glob| (**glob).clone());
-            if rule.value.is_some() && rule.action != Action::Replace {
-                wrong("value", "only replace has a value".into());
-            }
-            if rule.length.is_some() != (rule.action == Action::Truncate) {
-                wrong("length", "truncate has a length, and nothing else has".into());
-            }
-            let action = match rule.action {
-                Action::Erase => rules::Action::Erase,
-                Action::Replace => {
-                    rules::Action::Replace(rule.value.clone().unwrap_or_default().to_string())
-                }
-                Action::Truncate => rules::Action::Truncate(rule.length.unwrap_or_default()),
-                Action::Hash => match &hash_key {
-                    Some(key) => rules::Action::Hash(key.clone()),
-                    None => {
-                        wrong("action", "hash needs protect.hash_key, of 16 bytes at least".into());
-                        continue;
-                    }
-                },
-                Action::Encrypt => match &sealing {
-                    Some(key) => rules::Action::Encrypt(key.clone()),
-                    None => {
-                        wrong("action", "encrypt needs protect.encryption_key".into());
-                        continue;
-                    }
-                },
-            };
-            if let Some(path) = path {
-                protection.rules.push(rules::Rule { path, policy, action });
-            }
+            protection.rules.extend(rule.compile(hash_key.as_ref(), sealing.as_ref(), &mut wrong));
         }
         protection
+    }
+}
+
+impl Rule {
+    fn compile(
+        &self,
+        hash_key: Option<&hmac::Key>,
+        encryption_key: Option<&Arc<Key>>,
+        wrong: &mut dyn FnMut(&str, String),
+    ) -> Option<rules::Rule> {
+        let path = Pattern::parse(&self.path).map_err(|e| wrong("path", e)).ok();
+        if self.value.is_some() && self.action != Action::Replace {
+            wrong("value", "only replace has a value".into());
+        }
+        if self.length.is_some() != (self.action == Action::Truncate) {
+            wrong("length", "truncate has a length, and nothing else has".into());
+        }
+        let action = match self.action {
+            Action::Erase => Some(rules::Action::Erase),
+            Action::Replace => {
+                let value = self.value.clone().unwrap_or_default();
+                Some(rules::Action::Replace(value.to_string()))
+            }
+            Action::Truncate => Some(rules::Action::Truncate(self.length.unwrap_or_default())),
+            Action::Hash => hash_key.cloned().map(rules::Action::Hash),
+            Action::Encrypt => encryption_key.cloned().map(rules::Action::Encrypt),
+        };
+        if action.is_none() {
+            let needs = match self.action {
+                Action::Encrypt => "encrypt needs protect.encryption_key",
+                _ => "hash needs protect.hash_key, of 16 bytes at least",
+            };
+            wrong("action", needs.into());
+        }
+        let policy = self.policy.as_ref().map(|glob| (**glob).clone());
+        Some(rules::Rule { path: path?, policy, action: action? })
     }
 }

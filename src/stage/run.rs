@@ -16,7 +16,7 @@ use super::intake::Intake;
 use super::roles::Roles;
 use super::spikes::{self, Spikes};
 use super::supervise::{self, Part, Reports};
-use super::watchdog;
+use super::watchdog::Watchdog;
 use crate::door::clients::Clients;
 use crate::door::{self, Door};
 use crate::http::client::HttpError;
@@ -329,12 +329,15 @@ impl Parts {
     }
 
     fn watchdog(&mut self) -> Result<(), RunError> {
-        let (pipeline, progress, meters) =
-            (self.pipeline.clone(), self.progress.clone(), self.meters.clone());
-        let (health, after) =
-            (self.process.health.clone(), self.pipeline.file.watchdog.stalled_after.0);
+        let watchdog = Watchdog {
+            pipeline: self.pipeline.clone(),
+            progress: self.progress.clone(),
+            meters: self.meters.clone(),
+            health: self.process.health.clone(),
+            after: self.pipeline.file.watchdog.stalled_after.0,
+        };
         self.spawn("watchdog", move |stop| {
-            watchdog::watch(&pipeline, &progress, &meters, &health, after, stop);
+            watchdog.watch(stop);
             Ok(())
         })
     }

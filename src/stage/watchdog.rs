@@ -6,67 +6,95 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rdkafka::consumer::Consumer;
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use tokio_util::sync::CancellationToken;
 
 use crate::log::progress::{Assigned, Progress};
-use crate::log::scan;
+use crate::log::{client, scan};
 use crate::pipeline::Pipeline;
 use crate::telemetry::{Health, Meters};
 
+type Client = BaseConsumer<client::Context>;
+
 const EVERY: Duration = Duration::from_secs(5);
 
-/// Watches the parts of a pipeline until told to stop. Runs on a thread of its own.
-pub fn watch(
-    pipeline: &Pipeline,
-    progress: &Arc<Progress>,
-    meters: &Meters,
-    health: &Health,
-    after: Duration,
-    stop: &CancellationToken,
-) {
-    let mut client = None;
-    let mut known: Vec<Assigned> = Vec::new();
-    let mut watched: BTreeSet<String> = BTreeSet::new();
-    while !stop.is_cancelled() {
-        std::thread::sleep(Duration::from_millis(100));
-        let started = Instant::now();
-        if client.is_none() {
-            client = scan::reader(&pipeline.file.kafka, "watchdog", &pipeline.group(scan::READER))
-                .inspect_err(|error| tracing::warn!(%error, "the watchdog has no Kafka client"))
-                .ok();
-        }
-        // It reads nothing, but what librdkafka tells it in between would pile up.
-        if let Some(client) = &client {
-            for _ in 0..20 {
-                let _ = client.poll(Duration::ZERO);
-            }
-        }
-        let mut ends: BTreeMap<(String, i32), Option<i64>> = BTreeMap::new();
-        let places = progress.places();
-        let mut answered = true;
-        for place in &places {
-            let end = *ends.entry((place.topic.clone(), place.partition)).or_insert_with(|| {
-                let told = client.as_ref()?.fetch_watermarks(
-                    &place.topic,
-                    place.partition,
-                    Duration::from_secs(5),
-                );
-                answered &= told.is_ok();
-                told.ok().map(|(_, end)| end)
-            });
-            if let Some(end) = end {
-                progress.ends(place, end, Instant::now());
+/// Watches the parts of a pipeline.
+pub struct Watchdog {
+    pub pipeline: Arc<Pipeline>,
+    pub progress: Arc<Progress>,
+    pub meters: Arc<Meters>,
+    pub health: Arc<Health>,
+    /// No progress for so long is a stall.
+    pub after: Duration,
+}
+
+/// What was told, so that it is told once.
+#[derive(Default)]
+struct Told {
+    stalled: Vec<Assigned>,
+    parts: BTreeSet<String>,
+}
+
+impl Watchdog {
+    /// Watches until told to stop. Runs on a thread of its own.
+    pub fn watch(&self, stop: &CancellationToken) {
+        let mut client = None;
+        let mut told = Told::default();
+        while !stop.is_cancelled() {
+            std::thread::sleep(Duration::from_millis(100));
+            let started = Instant::now();
+            client = client.or_else(|| self.client());
+            if !self.ask(client.as_ref(), stop) {
+                client = None;
             }
             if stop.is_cancelled() {
                 return;
             }
+            self.tell(&mut told);
+            while started.elapsed() < EVERY && !stop.is_cancelled() {
+                std::thread::sleep(Duration::from_millis(100));
+            }
         }
-        if !answered {
-            client = None;
+    }
+
+    fn client(&self) -> Option<Client> {
+        let group = self.pipeline.group(scan::READER);
+        scan::reader(&self.pipeline.file.kafka, "watchdog", &group)
+            .inspect_err(|error| tracing::warn!(%error, "the watchdog has no Kafka client"))
+            .ok()
+    }
+
+    /// Asks where partitions end; whether Kafka answered.
+    fn ask(&self, client: Option<&Client>, stop: &CancellationToken) -> bool {
+        let Some(client) = client else { return false };
+        // It reads nothing, but what librdkafka tells it in between would pile up.
+        for _ in 0..20 {
+            let _ = client.poll(Duration::ZERO);
         }
-        let stalled = progress.stalled(after, Instant::now());
-        for place in known.iter().filter(|k| !stalled.iter().any(|(place, _)| place == *k)) {
+        let mut ends: BTreeMap<(String, i32), Option<i64>> = BTreeMap::new();
+        let mut answered = true;
+        for place in self.progress.places() {
+            let end = *ends.entry((place.topic.clone(), place.partition)).or_insert_with(|| {
+                let wait = Duration::from_secs(5);
+                let told = client.fetch_watermarks(&place.topic, place.partition, wait);
+                answered &= told.is_ok();
+                told.ok().map(|(_, end)| end)
+            });
+            if let Some(end) = end {
+                self.progress.ends(&place, end, Instant::now());
+            }
+            if stop.is_cancelled() {
+                break;
+            }
+        }
+        answered
+    }
+
+    /// Says what is stalled, and what is not any more: log, metrics, health.
+    fn tell(&self, told: &mut Told) {
+        let stalled = self.progress.stalled(self.after, Instant::now());
+        let is_stalled = |place: &Assigned| stalled.iter().any(|(stalled, _)| stalled == place);
+        for place in told.stalled.iter().filter(|place| !is_stalled(place)) {
             tracing::info!(
                 part = place.part,
                 topic = place.topic,
@@ -74,38 +102,34 @@ pub fn watch(
                 "the partition makes progress again"
             );
         }
-        let mut parts: BTreeMap<&str, i64> = places.iter().map(|p| (p.part.as_str(), 0)).collect();
-        let gone: Vec<String> =
-            watched.iter().filter(|part| !parts.contains_key(part.as_str())).cloned().collect();
-        for part in gone {
-            meters.stalled.with_label_values(&[&part]).set(0);
-            health.remove(&format!("{}/{part} progress", pipeline.name()));
-            watched.remove(&part);
+        for (place, why) in stalled.iter().filter(|(place, _)| !told.stalled.contains(place)) {
+            tracing::error!(
+                part = place.part,
+                topic = place.topic,
+                partition = place.partition,
+                why,
+                "an assigned partition is stalled"
+            );
         }
-        watched.extend(parts.keys().map(|part| (*part).to_owned()));
-        for (place, why) in &stalled {
-            *parts.entry(&place.part).or_default() += 1;
-            if !known.contains(place) {
-                tracing::error!(
-                    part = place.part,
-                    topic = place.topic,
-                    partition = place.partition,
-                    why,
-                    "an assigned partition is stalled"
-                );
-            }
+        let parts: BTreeSet<String> =
+            self.progress.places().into_iter().map(|place| place.part).collect();
+        for part in told.parts.difference(&parts) {
+            self.meters.stalled.with_label_values(&[part]).set(0);
+            self.health.remove(&self.name(part));
         }
-        for (part, count) in parts {
-            meters.stalled.with_label_values(&[part]).set(count);
-            let first = stalled.iter().find(|(place, _)| place.part == part);
-            let state = first.map_or(Ok(()), |(place, why)| {
+        for part in &parts {
+            let mut of_part = stalled.iter().filter(|(place, _)| place.part == *part);
+            let count = of_part.clone().count();
+            self.meters.stalled.with_label_values(&[part]).set(count as i64);
+            let state = of_part.next().map_or(Ok(()), |(place, why)| {
                 Err(format!("partition {} of {} is stalled: {why}", place.partition, place.topic))
             });
-            health.set(&format!("{}/{part} progress", pipeline.name()), state);
+            self.health.set(&self.name(part), state);
         }
-        known = stalled.into_iter().map(|(place, _)| place).collect();
-        while started.elapsed() < EVERY && !stop.is_cancelled() {
-            std::thread::sleep(Duration::from_millis(100));
-        }
+        *told = Told { stalled: stalled.into_iter().map(|(place, _)| place).collect(), parts };
+    }
+
+    fn name(&self, part: &str) -> String {
+        format!("{}/{part} progress", self.pipeline.name())
     }
 }

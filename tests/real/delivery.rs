@@ -8,15 +8,15 @@ use serde_json::{Value, json};
 
 use super::logs::{self, LogStore};
 use super::support::proxy::{Fault, Proxy};
-use super::support::{Place, Running, Source, create_topic, docket, generated, produce, read_all};
+use super::support::{Place, Running, Source, docket, generated, produce, read_all};
 use super::{Stopped, address, count, init, pipeline, post};
 
-fn signal(pid: u32, signal: &str) {
+pub(super) fn signal(pid: u32, signal: &str) {
     assert!(Command::new("kill").args([signal, &pid.to_string()]).status().unwrap().success());
 }
 
 /// How often each decision stands in the docket (read committed).
-fn times(kafka: &str, topic: &str) -> HashMap<String, u32> {
+pub(super) fn times(kafka: &str, topic: &str) -> HashMap<String, u32> {
     let mut seen = HashMap::new();
     for record in read_all(kafka, topic) {
         *seen.entry(record.json()["decision_id"].as_str().unwrap().to_owned()).or_default() += 1;
@@ -24,7 +24,7 @@ fn times(kafka: &str, topic: &str) -> HashMap<String, u32> {
     seen
 }
 
-fn feed(
+pub(super) fn feed(
     kafka: &str,
     topic: &str,
     decisions: Vec<String>,
@@ -41,7 +41,7 @@ fn feed(
 }
 
 /// Waits until the index holds so many.
-async fn documents(index: &str, total: u64, seconds: u64, log: impl Fn() -> String) {
+pub(super) async fn documents(index: &str, total: u64, seconds: u64, log: impl Fn() -> String) {
     let deadline = Instant::now() + Duration::from_secs(seconds);
     loop {
         let n = count(index, json!({ "match_all": {} })).await;
@@ -54,7 +54,7 @@ async fn documents(index: &str, total: u64, seconds: u64, log: impl Fn() -> Stri
     }
 }
 
-fn verified(pipeline: &std::path::Path, more: &[&str]) -> (Value, bool) {
+pub(super) fn verified(pipeline: &std::path::Path, more: &[&str]) -> (Value, bool) {
     let out = docket()
         .args(["verify", "--from", "start", "--json"])
         .args(more)
@@ -473,129 +473,6 @@ fn fields(mut bytes: &[u8]) -> Vec<(u32, &[u8])> {
         bytes = &bytes[len..];
     }
     all
-}
-
-/// A changed file is taken up without a gap; a broken one is refused with its errors.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_changed_pipeline_file_is_taken_up_while_it_runs() {
-    let _servers = super::together().await;
-    let kafka = address("KAFKA_BOOTSTRAP");
-    let place = Place::new("reload");
-    let name = place.name.clone();
-    let text = |more: &str| {
-        format!(
-            "name: $NAME
-kafka: {{brokers: \"{kafka}\"}}
-sources: [{{topic: $NAME-source}}]
-docket: {{partitions: 2}}
-sinks:
-  search: {{type: elasticsearch, url: \"{}\", index: $NAME}}
-{more}",
-            address("OPENSEARCH_URL")
-        )
-    };
-    let pipeline = place.pipeline(&text(""));
-    init();
-    create_topic(&kafka, &format!("{name}-source"), 2, &[]).await;
-    assert!(docket().arg("setup").arg(&pipeline).status().unwrap().success());
-    let running = Running::start(&place, &pipeline);
-    let total = 20_000;
-    let feeding =
-        feed(&kafka, &format!("{name}-source"), generated(total, 8), Duration::from_secs(16));
-    tokio::time::sleep(Duration::from_secs(3)).await;
-    // A second sink, by itself; it begins with what was there before.
-    place.pipeline(&text("  file: {type: file, path: \"$DIR/out.ndjson\"}\n"));
-    running.until("the new sink delivers", 20, |m| m.delivered("file") > 0).await;
-    // A broken file, on SIGHUP.
-    std::fs::write(&pipeline, "name: [\n").unwrap();
-    signal(running.pid(), "-HUP");
-    running
-        .until("the broken file is refused", 10, |m| {
-            m.sum("docket_reloads_total", &["outcome=\"refused\""]) >= 1
-        })
-        .await;
-    assert!(running.log().contains("pipeline.yaml:"), "{}", running.log());
-    // Another rule for verdicts, and other batches.
-    let changed = text(
-        "  file: {type: file, path: \"$DIR/out.ndjson\", delivery: {batch_records: 100}}\nverdict: [{path: \"nothing/**\", pointer: /x}]\n",
-    );
-    place.pipeline(&changed);
-    running
-        .until("the changed file is in force", 20, |m| {
-            m.sum("docket_reloads_total", &["outcome=\"applied\""]) >= 2
-        })
-        .await;
-    assert!(running.log().contains("intake, file"), "{}", running.log());
-    feeding.join().unwrap();
-    running
-        .until("all delivered", 60, |m| {
-            m.delivered("search") == total as u64 && m.delivered("file") == total as u64
-        })
-        .await;
-    let seen = times(&kafka, &format!("docket.{name}"));
-    assert_eq!((seen.len(), seen.values().filter(|n| **n > 1).count()), (total, 0));
-    let lines = std::fs::read_to_string(place.path("out.ndjson")).unwrap();
-    assert_eq!(lines.lines().count(), total);
-    running.stop();
-}
-
-/// Intake in one process, each sink in another: together they do what one does.
-#[tokio::test(flavor = "multi_thread")]
-async fn parts_run_in_processes_of_their_own_and_repeats_are_sent_once() {
-    let _servers = super::together().await;
-    let kafka = address("KAFKA_BOOTSTRAP");
-    let place = Place::new("roles");
-    let name = place.name.clone();
-    let pipeline = pipeline(
-        &place,
-        2,
-        &format!(
-            "docket: {{partitions: 2}}
-sinks:
-  search: {{type: elasticsearch, url: \"{}\", index: $NAME}}
-  file: {{type: file, path: \"$DIR/out.ndjson\", delivery: {{max_age: 30d, too_old: archive}}}}
-  archive: {{type: file, path: \"$DIR/old.ndjson\", delivery: {{only_routed: true}}}}
-",
-            address("OPENSEARCH_URL")
-        ),
-    )
-    .await;
-    let start = |only: &str| Running::start_with(&place, &pipeline, &["--only", only]);
-    let (intake, search, file) = (start("intake"), start("sink:search"), start("sink:file"));
-    let mut decisions = generated(2_000, 4);
-    let old = r#"{"decision_id":"old","path":"a/allow","result":true,"timestamp":"2020-01-01T00:00:00Z"}"#;
-    decisions.push(old.into());
-    produce(&kafka, &format!("{name}-source"), &decisions);
-    file.until("all delivered", 60, |m| m.delivered("file") == 2_000).await;
-    search.until("all delivered", 60, |m| m.delivered("search") == 2_001).await;
-    assert_eq!(intake.metrics().await.written(), 2_001);
-    assert_eq!(search.metrics().await.written(), 0);
-    // The same again, after a restart: the window is read back from the docket.
-    file.stop();
-    let file = start("sink:file");
-    produce(&kafka, &format!("{name}-source"), &decisions);
-    file.until("repeats are told apart", 60, |m| {
-        m.sum("docket_sink_records_total", &["sink=\"file\"", "outcome=\"repeat\""]) == 2_001
-    })
-    .await;
-    search.until("all again", 60, |m| m.delivered("search") == 4_002).await;
-    assert_eq!(count(&name, json!({ "match_all": {} })).await, 2_001);
-    assert_eq!(std::fs::read_to_string(place.path("out.ndjson")).unwrap().lines().count(), 2_000);
-    let archived = std::fs::read_to_string(place.path("old.ndjson")).unwrap();
-    assert!(
-        archived.lines().count() == 1 && archived.contains("\"decision_id\":\"old\""),
-        "{archived}"
-    );
-    let (report, complete) = verified(&pipeline, &[]);
-    assert!(complete, "{report}");
-    for running in [intake, search, file] {
-        running.stop();
-    }
-    let wrong = docket().args(["run", "--only", "sink:lokki"]).arg(&pipeline).output().unwrap();
-    assert!(
-        String::from_utf8_lossy(&wrong.stderr)
-            .contains("there is no sink \"lokki\"; there are archive, file, search")
-    );
 }
 
 /// A real OPA is asked, and its decisions are followed to every sink.

@@ -237,24 +237,7 @@ pub fn review(mut counter: Counter, asked: Asked) -> Option<Review> {
             .then_with(|| (&a.service, &a.name).cmp(&(&b.service, &b.name)))
     });
 
-    let mut hours = Hours(vec![("all", String::new(), String::new(), whole.hours.clone())]);
-    let mut rest: Vec<_> = Vec::new();
-    rest.extend(
-        counter
-            .services()
-            .map(|(s, n, load)| ("service", s.to_owned(), n.to_owned(), load.hours.clone())),
-    );
-    rest.extend(
-        counter
-            .policies()
-            .map(|(s, n, load)| ("policy", s.to_owned(), n.to_owned(), load.hours.clone())),
-    );
-    rest.extend(
-        counter.opas().map(|(s, n, load)| ("opa", s.to_owned(), n.to_owned(), load.hours.clone())),
-    );
-    rest.sort_by(|a, b| (a.0, &a.1, &a.2).cmp(&(b.0, &b.1, &b.2)));
-    hours.0.extend(rest);
-
+    let hours = hours(&counter);
     let days = days(whole, from, to, &asked.history);
     let known: Vec<(i64, f64)> =
         days.iter().filter(|d| d.whole).map(|d| (d.number, d.decisions)).collect();
@@ -292,6 +275,21 @@ pub fn review(mut counter: Counter, asked: Asked) -> Option<Review> {
         read,
         hours,
     })
+}
+
+/// Every hour: of all, then of each service, policy and OPA.
+fn hours(counter: &Counter) -> Hours {
+    let owned = |kind: &'static str| {
+        move |(service, name, load): (&str, &str, &Load)| {
+            (kind, service.to_owned(), name.to_owned(), load.hours.clone())
+        }
+    };
+    let mut rest: Vec<_> = counter.services().map(owned("service")).collect();
+    rest.extend(counter.policies().map(owned("policy")));
+    rest.extend(counter.opas().map(owned("opa")));
+    rest.sort_by(|a, b| (a.0, &a.1, &a.2).cmp(&(b.0, &b.1, &b.2)));
+    let all = ("all", String::new(), String::new(), counter.whole().hours.clone());
+    Hours(std::iter::once(all).chain(rest).collect())
 }
 
 fn part(service: &str, name: &str, load: &Load, seconds: f64, all_busy: u64, cores: f64) -> Part {

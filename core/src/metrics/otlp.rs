@@ -45,64 +45,58 @@ pub fn request(
     began: Nanos,
     now: Nanos,
 ) -> Vec<u8> {
-    let (start_time_unix_nano, time_unix_nano) = (unsigned(began), unsigned(now));
-    let cumulative = AggregationTemporality::Cumulative as i32;
-    let one = |family: &MetricFamily| {
-        let attributes = |metric: &prometheus::proto::Metric| {
-            metric.get_label().iter().map(|l| text(l.name(), l.value())).collect()
-        };
-        let points = || {
-            let point = |s: samples::Sample<'_>| NumberDataPoint {
-                attributes: attributes(s.metric),
-                start_time_unix_nano,
-                time_unix_nano,
-                exemplars: s.exemplar.iter().map(traced).collect(),
-                value: Some(number_data_point::Value::AsDouble(s.value)),
-                ..Default::default()
-            };
-            samples::of(family, known).into_iter().map(point).collect()
-        };
+    let points = Points { known, began: unsigned(began), now: unsigned(now) };
+    let scope = InstrumentationScope {
+        name: "docket".into(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        ..Default::default()
+    };
+    let metrics = ScopeMetrics {
+        scope: Some(scope),
+        metrics: families.iter().map(|family| points.metric(family)).collect(),
+        ..Default::default()
+    };
+    let resource = Resource {
+        attributes: resource.iter().map(|(key, value)| text(key, value)).collect(),
+        ..Default::default()
+    };
+    let all = ResourceMetrics {
+        resource: Some(resource),
+        scope_metrics: vec![metrics],
+        ..Default::default()
+    };
+    ExportMetricsServiceRequest { resource_metrics: vec![all] }.encode_to_vec()
+}
+
+/// What all points have in common.
+struct Points<'k> {
+    known: &'k Exemplars,
+    began: u64,
+    now: u64,
+}
+
+fn attributes(metric: &prometheus::proto::Metric) -> Vec<KeyValue> {
+    metric.get_label().iter().map(|l| text(l.name(), l.value())).collect()
+}
+
+impl Points<'_> {
+    fn metric(&self, family: &MetricFamily) -> Metric {
+        let aggregation_temporality = AggregationTemporality::Cumulative as i32;
         let data = match family.get_field_type() {
             MetricType::COUNTER => metric::Data::Sum(Sum {
-                data_points: points(),
-                aggregation_temporality: cumulative,
+                data_points: self.numbers(family),
+                aggregation_temporality,
                 is_monotonic: true,
             }),
-            MetricType::HISTOGRAM => {
-                let point = |metric: &prometheus::proto::Metric| {
-                    let buckets = samples::buckets(metric, family.name(), known);
-                    let below =
-                        std::iter::once(0).chain(buckets.iter().map(|(_, count, _)| *count));
-                    HistogramDataPoint {
-                        attributes: attributes(metric),
-                        start_time_unix_nano,
-                        time_unix_nano,
-                        count: metric.get_histogram().get_sample_count(),
-                        sum: Some(metric.get_histogram().get_sample_sum()),
-                        bucket_counts: buckets
-                            .iter()
-                            .zip(below)
-                            .map(|((_, count, _), below)| count.saturating_sub(below))
-                            .collect(),
-                        explicit_bounds: buckets
-                            .iter()
-                            .map(|(bound, _, _)| *bound)
-                            .filter(|bound| bound.is_finite())
-                            .collect(),
-                        exemplars: buckets
-                            .iter()
-                            .filter_map(|(_, _, exemplar)| exemplar.as_ref().map(traced))
-                            .collect(),
-                        ..Default::default()
-                    }
-                };
-                let data_points = family.get_metric().iter().map(point).collect();
-                metric::Data::Histogram(Histogram {
-                    data_points,
-                    aggregation_temporality: cumulative,
-                })
-            }
-            _ => metric::Data::Gauge(Gauge { data_points: points() }),
+            MetricType::HISTOGRAM => metric::Data::Histogram(Histogram {
+                data_points: family
+                    .get_metric()
+                    .iter()
+                    .map(|m| self.histogram(family, m))
+                    .collect(),
+                aggregation_temporality,
+            }),
+            _ => metric::Data::Gauge(Gauge { data_points: self.numbers(family) }),
         };
         let named = family.name().strip_suffix("_total").unwrap_or(family.name());
         let unit = if named.ends_with("_seconds") {
@@ -119,25 +113,40 @@ pub fn request(
             data: Some(data),
             ..Default::default()
         }
-    };
-    let scope = InstrumentationScope {
-        name: "docket".into(),
-        version: env!("CARGO_PKG_VERSION").into(),
-        ..Default::default()
-    };
-    let metrics = ScopeMetrics {
-        scope: Some(scope),
-        metrics: families.iter().map(one).collect(),
-        ..Default::default()
-    };
-    let resource = Resource {
-        attributes: resource.iter().map(|(key, value)| text(key, value)).collect(),
-        ..Default::default()
-    };
-    let all = ResourceMetrics {
-        resource: Some(resource),
-        scope_metrics: vec![metrics],
-        ..Default::default()
-    };
-    ExportMetricsServiceRequest { resource_metrics: vec![all] }.encode_to_vec()
+    }
+
+    fn numbers(&self, family: &MetricFamily) -> Vec<NumberDataPoint> {
+        let point = |s: samples::Sample<'_>| NumberDataPoint {
+            attributes: attributes(s.metric),
+            start_time_unix_nano: self.began,
+            time_unix_nano: self.now,
+            exemplars: s.exemplar.iter().map(traced).collect(),
+            value: Some(number_data_point::Value::AsDouble(s.value)),
+            ..Default::default()
+        };
+        samples::of(family, self.known).into_iter().map(point).collect()
+    }
+
+    fn histogram(
+        &self,
+        family: &MetricFamily,
+        metric: &prometheus::proto::Metric,
+    ) -> HistogramDataPoint {
+        let buckets = samples::buckets(metric, family.name(), self.known);
+        let below = std::iter::once(0).chain(buckets.iter().map(|(_, count, _)| *count));
+        let within = |((_, count, _), below): (&(f64, u64, _), u64)| count.saturating_sub(below);
+        let bounds = buckets.iter().map(|(bound, _, _)| *bound);
+        let exemplars = buckets.iter().filter_map(|(_, _, exemplar)| exemplar.as_ref());
+        HistogramDataPoint {
+            attributes: attributes(metric),
+            start_time_unix_nano: self.began,
+            time_unix_nano: self.now,
+            count: metric.get_histogram().get_sample_count(),
+            sum: Some(metric.get_histogram().get_sample_sum()),
+            bucket_counts: buckets.iter().zip(below).map(within).collect(),
+            explicit_bounds: bounds.filter(|bound| bound.is_finite()).collect(),
+            exemplars: exemplars.map(traced).collect(),
+            ..Default::default()
+        }
+    }
 }

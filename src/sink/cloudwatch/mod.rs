@@ -7,6 +7,7 @@
 
 mod api;
 mod aws;
+mod aws_io;
 pub mod config;
 mod encode;
 pub mod query;

@@ -177,19 +177,7 @@ fn member(
     if found.mismatch {
         out.extend_from_slice(b",\"trace_mismatch\":true");
     }
-    if !found.links.is_empty() {
-        out.extend_from_slice(b",\"links\":[");
-        for (i, link) in found.links.iter().enumerate() {
-            out.extend_from_slice(if i > 0 { b",{\"trace_id\":\"" } else { b"{\"trace_id\":\"" });
-            push_hex(out, &link.trace.to_bytes());
-            if let Some(span) = link.span {
-                out.extend_from_slice(b"\",\"span_id\":\"");
-                push_hex(out, &span.to_bytes());
-            }
-            out.extend_from_slice(b"\"}");
-        }
-        out.push(b']');
-    }
+    links(&found.links, out);
     if let Some(duration) = event.duration() {
         out.extend_from_slice(b",\"duration_ns\":");
         out.extend_from_slice(duration.to_string().as_bytes());
@@ -202,8 +190,34 @@ fn member(
             push_string(out, &value);
         }
     }
-    let name = event.label(&rules.service.name_label);
-    let instance = event.label(&rules.service.instance_label);
+    service(event, &rules.service, out);
+    if let Some(agent) = agent {
+        out.extend_from_slice(b",\"agent\":");
+        out.extend_from_slice(agent.json.as_bytes());
+    }
+    reserved(event, out);
+    out.push(b'}');
+}
+
+fn links(links: &[trace::Context], out: &mut Vec<u8>) {
+    if !links.is_empty() {
+        out.extend_from_slice(b",\"links\":[");
+        for (i, link) in links.iter().enumerate() {
+            out.extend_from_slice(if i > 0 { b",{\"trace_id\":\"" } else { b"{\"trace_id\":\"" });
+            push_hex(out, &link.trace.to_bytes());
+            if let Some(span) = link.span {
+                out.extend_from_slice(b"\",\"span_id\":\"");
+                push_hex(out, &span.to_bytes());
+            }
+            out.extend_from_slice(b"\"}");
+        }
+        out.push(b']');
+    }
+}
+
+fn service(event: &Event<'_>, rules: &Service, out: &mut Vec<u8>) {
+    let name = event.label(&rules.name_label);
+    let instance = event.label(&rules.instance_label);
     out.extend_from_slice(b",\"service\":{\"name\":");
     push_string(out, name.as_deref().filter(|n| !n.is_empty()).unwrap_or("opa"));
     if let Some(instance) = instance {
@@ -211,10 +225,10 @@ fn member(
         push_string(out, &instance);
     }
     out.push(b'}');
-    if let Some(agent) = agent {
-        out.extend_from_slice(b",\"agent\":");
-        out.extend_from_slice(agent.json.as_bytes());
-    }
+}
+
+/// Members of the original that have docket's names.
+fn reserved(event: &Event<'_>, out: &mut Vec<u8>) {
     if !event.reserved.is_empty() {
         out.extend_from_slice(b",\"original\":{");
         for (i, member) in event.reserved.iter().enumerate() {
@@ -227,7 +241,6 @@ fn member(
         }
         out.push(b'}');
     }
-    out.push(b'}');
 }
 
 /// The policy that decided: the path, or a word for an ad hoc query, which has none.
