@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use docket::log::{Outgoing, Reader, RecordWriter, Transactions};
+use docket::log::{Outgoing, RecordWriter, Transactions};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};

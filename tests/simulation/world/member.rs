@@ -6,7 +6,6 @@ use std::time::Duration;
 use docket::log::consumer::Assignments;
 use docket::log::{Commits, Headers, Message, Polled, Reader};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
-use rdkafka::message::Headers as _;
 use tokio::time::Instant;
 
 use super::*;
