@@ -3,7 +3,6 @@
 #![allow(clippy::unwrap_used)]
 
 use std::io::Read;
-use std::sync::Arc;
 
 use divan::counter::{BytesCount, ItemsCount};
 use divan::{Bencher, black_box};
@@ -12,13 +11,6 @@ use docket::decision::formats::{self, Format, Limits};
 use docket::decision::record::Record;
 use docket::decision::record::{Rules, write};
 use docket::decision::{json, trace, verdict};
-use docket::protect::Protection;
-use docket::protect::detect::{Act, Detect};
-use docket::protect::detector;
-use docket::protect::keys::Key;
-use docket::protect::rego::Policy;
-use docket::protect::rules::{Action, Pattern, Rule};
-use docket::rego::SourceFile;
 use docket::sink::loki::config::LokiConfig;
 use docket::sink::{elasticsearch, loki, metrics, otlp};
 use prost::Message;
@@ -84,109 +76,6 @@ fn json_serde_value(bencher: Bencher<'_, '_>) {
     each_sample(bencher, |s| {
         black_box(serde_json::from_slice::<serde_json::Value>(s).unwrap());
     });
-}
-
-/// What taking out what must not spread costs a decision.
-fn protect(bencher: Bencher<'_, '_>, protection: &Protection) {
-    let samples = samples();
-    let events: Vec<Event<'_>> =
-        samples.iter().map(|s| Event::parse(s.as_bytes()).unwrap()).collect();
-    bencher.counter(ItemsCount::new(events.len())).bench_local(|| {
-        events.iter().for_each(|e| _ = black_box(protection.protect(e, &mut Vec::new())));
-    });
-}
-
-fn mask(text: &str) -> Protection {
-    let source =
-        SourceFile { name: "mask.rego".into(), text: format!("package system.log\n{text}") };
-    Protection {
-        policy: Some(
-            Policy::new(&[source], &[], "data.system.log.mask", "data.system.log.drop").unwrap(),
-        ),
-        ..Protection::default()
-    }
-}
-
-/// OPA's mask policy that always answers the same,
-#[divan::bench]
-fn protect_mask_constant(bencher: Bencher<'_, '_>) {
-    protect(bencher, &mask("mask contains \"/input/password\"\nmask contains \"/input/user\""));
-}
-
-/// and one that asks for each decision.
-#[divan::bench]
-fn protect_mask_asked(bencher: Bencher<'_, '_>) {
-    protect(
-        bencher,
-        &mask(
-            "mask contains \"/input/password\"\nmask contains \"/input/user\" if input.input.method == \"GET\"",
-        ),
-    );
-}
-
-/// Pointers: one that leads somewhere, and one with wildcards that leads nowhere.
-#[divan::bench]
-fn protect_rules(bencher: Bencher<'_, '_>) {
-    let rule = |path: &str| Rule {
-        path: Pattern::parse(path).unwrap(),
-        policy: None,
-        action: Action::Erase,
-    };
-    protect(
-        bencher,
-        &Protection {
-            rules: vec![rule("/input/user"), rule("/input/**/password")],
-            ..Protection::default()
-        },
-    );
-}
-
-/// All detectors on decisions that hold nothing for them, as most do,
-#[divan::bench]
-fn protect_detectors_nothing_found(bencher: Bencher<'_, '_>) {
-    protect(
-        bencher,
-        &Protection {
-            detect: Some(Detect::new(detector::ALL.map(|_| Some(Act::Erase)))),
-            ..Protection::default()
-        },
-    );
-}
-
-/// and on decisions that all hold a token and a password.
-#[divan::bench]
-fn protect_detectors_found(bencher: Bencher<'_, '_>) {
-    let protection = Protection {
-        detect: Some(Detect::new(detector::ALL.map(|_| Some(Act::Erase)))),
-        ..Protection::default()
-    };
-    let planted = r#""input":{"headers":{"authorization":"Bearer 2YotnFZFEjr1zCsicMWpAA"},"password":"hunter2","note":"mail bob@example.com","#;
-    let samples: Vec<String> =
-        samples().iter().map(|s| s.replacen("\"input\":{", planted, 1)).collect();
-    let events: Vec<Event<'_>> =
-        samples.iter().filter_map(|s| Event::parse(s.as_bytes()).ok()).collect();
-    assert!(events.len() * 10 > samples.len() * 8);
-    bencher.counter(ItemsCount::new(events.len())).bench_local(|| {
-        events.iter().for_each(|e| _ = black_box(protection.protect(e, &mut Vec::new())));
-    });
-}
-
-/// Two values encrypted.
-#[divan::bench]
-fn protect_encrypt(bencher: Bencher<'_, '_>) {
-    let key = Arc::new(Key::new("k", &"ab".repeat(32)).unwrap());
-    let rule = |path: &str| Rule {
-        path: Pattern::parse(path).unwrap(),
-        policy: None,
-        action: Action::Encrypt(key.clone()),
-    };
-    protect(
-        bencher,
-        &Protection {
-            rules: vec![rule("/input/user"), rule("/input/method")],
-            ..Protection::default()
-        },
-    );
 }
 
 #[divan::bench]

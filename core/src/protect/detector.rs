@@ -1,10 +1,9 @@
-//! What detectors there are, what they are called, and which names of members tell that their text is a
-//! secret.
+//! What detectors there are, and what they are called.
 
 /// What is looked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Detector {
-    /// The value of a member whose name says what it is: password, client_secret, authorization, cookie, ..
+    /// The value of a member whose name says what it is: db_password, X-Csrf-Token, authorization, otp, ..
     Named,
     /// Credentials of an Authorization header: Bearer, Basic, Negotiate.
     Authorization,
@@ -14,7 +13,7 @@ pub enum Detector {
     PrivateKey,
     /// AWS access keys.
     AwsKey,
-    /// Tokens that begin as their makers have them: GitHub, GitLab, Slack, Stripe, Google, npm, Vault, ..
+    /// Tokens that begin as their makers have them (`makers`).
     ApiToken,
     /// The password in scheme://user:password@host.
     UrlPassword,
@@ -60,53 +59,4 @@ pub struct Hit {
     pub detector: Detector,
     /// Where, with `*` for elements and for names that look like data.
     pub place: String,
-}
-
-/// What names are, without case, dashes and underscores, whose text is a secret.
-pub const NAMES: [&str; 36] = [
-    "password",
-    "passwd",
-    "passwort",
-    "passphrase",
-    "pwd",
-    "userpassword",
-    "oldpassword",
-    "newpassword",
-    "secret",
-    "clientsecret",
-    "secretkey",
-    "secretaccesskey",
-    "awssecretaccesskey",
-    "sharedsecret",
-    "webhooksecret",
-    "signingsecret",
-    "token",
-    "accesstoken",
-    "refreshtoken",
-    "idtoken",
-    "authtoken",
-    "sessiontoken",
-    "bearertoken",
-    "csrftoken",
-    "xsrftoken",
-    "xauthtoken",
-    "xamzsecuritytoken",
-    "apitoken",
-    "apikey",
-    "xapikey",
-    "apisecret",
-    "privatekey",
-    "authorization",
-    "proxyauthorization",
-    "cookie",
-    "setcookie",
-];
-
-/// Whether a name tells that its text is a secret.
-pub fn is_telling(name: &str) -> bool {
-    if name.len() < 3 || name.len() > 40 {
-        return false;
-    }
-    let bare = || name.bytes().filter(u8::is_ascii_alphanumeric).map(|b| b.to_ascii_lowercase());
-    NAMES.iter().any(|known| bare().eq(known.bytes()))
 }

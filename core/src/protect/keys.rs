@@ -1,26 +1,34 @@
-//! Values that only who holds the key can read: AES-256-GCM, in an envelope that names the key.
+//! Values that only who holds the key can read: AES-256-GCM-SIV (RFC 8452), in an envelope that names the key.
 //!
-//! `enc:v1:<key id>:<base64url of nonce, ciphertext and tag>`. The nonce is made of the value and its place (HMAC-SHA-256 under a key of its
-//! own), so that a record that is made twice is the same twice, and no nonce is used for two values. Decision id and place are authenticated: an
-//! envelope that was moved does not open.
+//! `enc:v2:<key id>:<base64url of nonce, ciphertext and tag>`. The nonce is made of decision id and place (HMAC-SHA-256 under a key of its
+//! own), so that a record that is made twice is the same twice. Should two places ever have one nonce, or one place two values, AES-GCM-SIV
+//! tells no more than whether the two are the same. Decision id and place are authenticated: an envelope that was moved does not open.
+//!
+//! `enc:v1:..` is what docket wrote before: AES-256-GCM, with a nonce made of the value, too. It still opens.
 
 use std::collections::BTreeMap;
 
+use aes_gcm_siv::aead::{Aead, KeyInit, Payload};
+use aes_gcm_siv::{Aes256GcmSiv, Nonce};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, UnboundKey};
 use ring::hmac;
 
 use super::tree::{Node, each};
 use crate::decision::{ids, json};
 
-const PREFIX: &str = "enc:v1:";
+const PREFIX: &str = "enc:v2:";
+const OLD_PREFIX: &str = "enc:v1:";
+const TAG_LEN: usize = 16;
 
 /// A key, and what it is called.
 pub struct Key {
     id: String,
-    values: LessSafeKey,
+    values: Aes256GcmSiv,
     nonces: hmac::Key,
+    /// For envelopes of the first version.
+    old_values: LessSafeKey,
 }
 
 impl std::fmt::Debug for Key {
@@ -43,10 +51,7 @@ pub enum DecryptError {
 impl Key {
     /// From 32 bytes, in base64 or hex.
     pub fn new(id: &str, text: &str) -> Result<Key, String> {
-        if id.is_empty()
-            || id.len() > 64
-            || !id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
-        {
+        if !is_key_id(id) {
             return Err("a key's id is made of letters, digits, - _ and .".into());
         }
         let text = text.trim();
@@ -61,12 +66,15 @@ impl Key {
         }
         let master = hmac::Key::new(hmac::HMAC_SHA256, &bytes);
         let part = |of: &str| hmac::sign(&master, of.as_bytes());
-        let values = UnboundKey::new(&AES_256_GCM, part("docket values").as_ref())
+        let old_values = UnboundKey::new(&AES_256_GCM, part("docket values").as_ref())
+            .map_err(|_| "the key can't be used".to_owned())?;
+        let values = Aes256GcmSiv::new_from_slice(part("docket values v2").as_ref())
             .map_err(|_| "the key can't be used".to_owned())?;
         Ok(Key {
             id: id.to_owned(),
-            values: LessSafeKey::new(values),
-            nonces: hmac::Key::new(hmac::HMAC_SHA256, part("docket nonces").as_ref()),
+            values,
+            nonces: hmac::Key::new(hmac::HMAC_SHA256, part("docket nonces v2").as_ref()),
+            old_values: LessSafeKey::new(old_values),
         })
     }
 
@@ -77,31 +85,71 @@ impl Key {
     /// JSON, as it stands at a place of a decision, in an envelope.
     pub fn seal(&self, decision_id: &str, place: &str, text: &str) -> String {
         let bound = bound(decision_id, place);
-        let mut context = hmac::Context::with_key(&self.nonces);
-        context.update(&(bound.len() as u64).to_be_bytes());
-        context.update(&bound);
-        context.update(text.as_bytes());
-        let tag = context.sign();
-        let nonce = tag.as_ref()[..NONCE_LEN].try_into().expect("a tag is longer than a nonce");
-        let mut sealed = text.as_bytes().to_vec();
-        self.values
-            .seal_in_place_append_tag(
-                Nonce::assume_unique_for_key(nonce),
-                Aad::from(&bound),
-                &mut sealed,
-            )
-            .expect("a decision is smaller than what AES-GCM takes");
+        let tag = hmac::sign(&self.nonces, &bound);
+        let nonce: [u8; NONCE_LEN] =
+            tag.as_ref()[..NONCE_LEN].try_into().expect("a tag is longer than a nonce");
+        let sealed = self
+            .values
+            .encrypt(&Nonce::from(nonce), Payload { msg: text.as_bytes(), aad: &bound })
+            .expect("a decision is smaller than what AES-GCM-SIV takes");
         format!("{PREFIX}{}:{}", self.id, URL_SAFE_NO_PAD.encode([&nonce[..], &sealed].concat()))
     }
 
-    fn open(&self, decision_id: &str, place: &str, envelope: &str) -> Option<String> {
-        let mut bytes = URL_SAFE_NO_PAD.decode(envelope).ok()?;
+    fn open(&self, decision_id: &str, place: &str, envelope: &Envelope<'_>) -> Option<String> {
+        let mut bytes = URL_SAFE_NO_PAD.decode(envelope.sealed).ok()?;
         let (nonce, sealed) = bytes.split_at_mut_checked(NONCE_LEN)?;
-        let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
-        let text =
-            self.values.open_in_place(nonce, Aad::from(bound(decision_id, place)), sealed).ok()?;
-        String::from_utf8(text.to_vec()).ok()
+        let nonce: [u8; NONCE_LEN] = (&*nonce).try_into().ok()?;
+        let bound = bound(decision_id, place);
+        let text = if envelope.is_old {
+            let nonce = ring::aead::Nonce::assume_unique_for_key(nonce);
+            self.old_values.open_in_place(nonce, Aad::from(bound), sealed).ok()?.to_vec()
+        } else {
+            let payload = Payload { msg: sealed, aad: &bound };
+            self.values.decrypt(&Nonce::from(nonce), payload).ok()?
+        };
+        String::from_utf8(text).ok()
     }
+}
+
+/// An envelope's parts.
+struct Envelope<'e> {
+    is_old: bool,
+    key: &'e str,
+    sealed: &'e str,
+}
+
+impl<'e> Envelope<'e> {
+    fn of(text: &'e str) -> Option<Envelope<'e>> {
+        let (is_old, rest) = match text.strip_prefix(PREFIX) {
+            Some(rest) => (false, rest),
+            None => (true, text.strip_prefix(OLD_PREFIX)?),
+        };
+        let (key, sealed) = rest.split_once(':')?;
+        Some(Envelope { is_old, key, sealed })
+    }
+}
+
+/// Whether a text is an envelope, and nothing else: `enc:` and anything is none.
+pub fn is_envelope(text: &str) -> bool {
+    Envelope::of(text).is_some_and(|envelope| {
+        is_key_id(envelope.key)
+            && URL_SAFE_NO_PAD
+                .decode(envelope.sealed)
+                .is_ok_and(|bytes| bytes.len() > NONCE_LEN + TAG_LEN)
+    })
+}
+
+/// Whether a text is a pseudonym, and nothing else.
+pub fn is_pseudonym(text: &str) -> bool {
+    text.strip_prefix("hmac:").is_some_and(|digits| {
+        digits.len() == 32 && digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+    })
+}
+
+fn is_key_id(id: &str) -> bool {
+    !id.is_empty()
+        && id.len() <= 64
+        && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
 }
 
 /// A pseudonym: HMAC-SHA-256, the first half of it.
@@ -124,7 +172,29 @@ fn hex(text: &str) -> Option<Vec<u8>> {
 
 /// Whether a text may have an envelope in it.
 pub fn may_hold(text: &str) -> bool {
-    memchr::memmem::find(text.as_bytes(), PREFIX.as_bytes()).is_some()
+    [PREFIX, OLD_PREFIX]
+        .iter()
+        .any(|prefix| memchr::memmem::find(text.as_bytes(), prefix.as_bytes()).is_some())
+}
+
+/// JSON with null for each envelope; nothing if there is none in it.
+pub fn without(text: &str) -> Option<String> {
+    fn empty(node: &mut Node<'_>, count: &mut usize) {
+        match node {
+            Node::Raw(text) if !may_hold(text) => {}
+            Node::Raw(text) if text.starts_with('"') => {
+                if json::as_str(text).is_some_and(|text| is_envelope(&text)) {
+                    *node = Node::Raw("null");
+                    *count += 1;
+                }
+            }
+            _ => each(node, &mut String::new(), &mut |child, _| empty(child, count)),
+        }
+    }
+    let mut node = Node::Raw(text);
+    let mut count = 0;
+    empty(&mut node, &mut count);
+    (count > 0).then(|| node.to_text())
 }
 
 /// Opens every envelope of a decision's record. Returns the record, how many were opened, and what was not, with its place.
@@ -161,12 +231,14 @@ impl Opener<'_> {
             other => {
                 let text = other.to_text();
                 let Some(value) = json::as_str(&text) else { return };
-                let Some((id, envelope)) =
-                    value.strip_prefix(PREFIX).and_then(|rest| rest.split_once(':'))
+                // What docket says of who asked for what may quote the decision: where it quotes an
+                // envelope, that one opens where it was sealed.
+                let Some(envelope) = Envelope::of(&value).filter(|_| !at.starts_with("/docket/"))
                 else {
                     return;
                 };
-                match self.keys.get(id).map(|key| key.open(self.id, at, envelope)) {
+                let id = envelope.key;
+                match self.keys.get(id).map(|key| key.open(self.id, at, &envelope)) {
                     Some(Some(plain)) => {
                         *other = Node::New(plain);
                         self.opened += 1;
@@ -196,6 +268,10 @@ mod tests {
             keys["k1"].seal("d1", "/input/a~1b/0", r#"{"n":1.50}"#),
             "the same twice"
         );
+        assert_eq!(
+            sealed, "enc:v2:k1:0CIFBz9WmuzeIH5w3aSr64dqUpGl9l8ttlebidMlNJ5rOobyqxU",
+            "as another implementation of RFC 8452 has it"
+        );
         assert_ne!(sealed, keys["k1"].seal("d2", "/input/a~1b/0", r#"{"n":1.50}"#));
         let record = format!(r#"{{"decision_id":"d1","input":{{"a/b":["{sealed}", 2]}}}}"#);
         assert_eq!(
@@ -218,6 +294,44 @@ mod tests {
         );
         let same_name = BTreeMap::from([("k1".to_owned(), key("k1", 8))]);
         assert!(matches!(open_all(&record, &same_name).2[0].1, DecryptError::Broken(_)));
+    }
+
+    /// Sealed by the docket that wrote `enc:v1`, with the key of 32 sevens.
+    #[test]
+    fn what_an_older_docket_sealed_still_opens() {
+        let keys = BTreeMap::from([("k1".to_owned(), key("k1", 7))]);
+        let record = r#"{"decision_id":"d1","input":{"a/b":["enc:v1:k1:1g-_qg-DvzEJOEz0Gf_u7tlBZ-MAzTEUmY-yDt1glU-37NhPjfg",2]}}"#;
+        assert_eq!(
+            open_all(record, &keys),
+            (r#"{"decision_id":"d1","input":{"a/b":[{"n":1.50},2]}}"#.to_owned(), 1, Vec::new())
+        );
+    }
+
+    #[test]
+    fn what_docket_quotes_of_an_envelope_is_no_envelope_that_was_moved() {
+        let keys = BTreeMap::from([("k1".to_owned(), key("k1", 7))]);
+        let sealed = keys["k1"].seal("d1", "/input/user", r#""bob""#);
+        let record = format!(
+            r#"{{"decision_id":"d1","input":{{"user":"{sealed}"}},"docket":{{"v":1,"subject":"{sealed}","reasons":["{sealed}"]}}}}"#
+        );
+        let (text, opened, left) = open_all(&record, &keys);
+        assert_eq!((opened, left), (1, Vec::new()));
+        assert!(
+            text.starts_with(r#"{"decision_id":"d1","input":{"user":"bob"},"docket""#),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn only_what_docket_made_is_an_envelope_or_a_pseudonym() {
+        let key = key("k1", 7);
+        assert!(is_envelope(&key.seal("d1", "/input/a", "1")));
+        for text in ["enc:hunter2", "enc:v1:k:x", "enc:v2:k1:", "enc:v2:k 1:AAAA", "enc:v3:k1:AAAA"]
+        {
+            assert!(!is_envelope(text), "{text}");
+        }
+        assert!(is_pseudonym(&pseudonym(&hmac::Key::new(hmac::HMAC_SHA256, b"k"), "bob")));
+        assert!(!is_pseudonym("hmac:hunter2") && !is_pseudonym("hmac:"));
     }
 
     #[test]

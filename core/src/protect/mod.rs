@@ -1,15 +1,23 @@
 //! What must not spread is taken out of decisions before they get to the docket. Pure.
 //!
 //! `rego` asks a team's own OPA policies, `opa` applies their rules as OPA would, `rules` are pointers
-//! with wildcards (`keys` encrypts and hashes for them), `detect` finds what no rule names (`detector`
-//! says what there is, `patterns` how it looks, `prefilter` quickly where it may be); all of them change
+//! with wildcards (`keys` encrypts and hashes for them), `detect` finds what no rule names: it `walk`s
+//! through a decision, by `names` and `assignments` and by how things look (`patterns`, `makers`), in what
+//! is `encoded`, too, wherever the `prefilter` says that there may be something. What any of them has
+//! `taken` out at one place is taken out `everywhere`, and `copies` of the decision go. All of them change
 //! a `tree`, which stays as it was where nothing is touched. `record` makes the docket record of what is
 //! left, `redact` takes more out of it for one sink. What can't be protected does not go on: it is
 //! rejected, without its content.
 
+mod assignments;
+mod copies;
 pub mod detect;
 pub mod detector;
+mod encoded;
+mod everywhere;
 pub mod keys;
+mod makers;
+mod names;
 pub mod opa;
 mod patterns;
 mod prefilter;
@@ -17,19 +25,25 @@ pub mod record;
 pub mod redact;
 pub mod rego;
 pub mod rules;
+pub mod taken;
 pub mod tree;
+mod walk;
 
+use ring::hmac;
 use sha2::{Digest, Sha256};
 
 use crate::decision::event::Event;
 use crate::decision::ids::hex;
 use crate::decision::json;
 use crate::decision::reject::{Reason, Reject};
-use detect::Detect;
+use crate::decision::request;
+use detect::{Asked, Detect};
 use detector::Hit;
+use everywhere::Everywhere;
 use opa::Done;
 use rego::{Answer, Policy};
 use rules::Rule;
+use taken::Taken;
 use tree::Node;
 
 /// What protects a pipeline's decisions.
@@ -38,6 +52,8 @@ pub struct Protection {
     pub policy: Option<Policy>,
     pub rules: Vec<Rule>,
     pub detect: Option<Detect>,
+    /// By it the e-mail addresses of who asked are hashed where others are erased.
+    pub pseudonyms: Option<hmac::Key>,
     /// Members of a decision that are cut if they are longer, in bytes.
     pub sizes: Vec<(&'static str, usize)>,
 }
@@ -60,6 +76,8 @@ pub enum By {
     /// A rule of the pipeline file, from 0.
     Rule(usize),
     Detectors,
+    /// It was a copy of the decision, or stood elsewhere, too, where one of those above took it out.
+    Copies,
     /// A bound on a member's size.
     Size,
 }
@@ -69,11 +87,25 @@ impl Protection {
         self.explain(event, hits, &mut |_, _| {})
     }
 
-    /// OPA's policies first, as if OPA had masked the decision itself; then the rules, the detectors, and what is still too long is cut. `tell`
-    /// hears what each of them did, `hits` gets what detectors found.
+    /// As `protect`; `tell` hears what each did.
     pub fn explain(
         &self,
         event: &Event<'_>,
+        hits: &mut Vec<Hit>,
+        tell: &mut dyn FnMut(By, &Done),
+    ) -> Result<Protected, Reject> {
+        let asking = request::Rules::default();
+        self.take_out(event, &asking, &mut Taken::default(), hits, tell)
+    }
+
+    /// OPA's policies first, as if OPA had masked the decision itself; then the rules, the detectors, copies, and what is still too long is
+    /// cut. `tell` hears what each of them did, `hits` gets what detectors found, `taken` what was taken out; what is in it already is
+    /// taken out, too. `asking` says who asked for what.
+    pub fn take_out(
+        &self,
+        event: &Event<'_>,
+        asking: &request::Rules,
+        taken: &mut Taken,
         hits: &mut Vec<Hit>,
         tell: &mut dyn FnMut(By, &Done),
     ) -> Result<Protected, Reject> {
@@ -95,25 +127,45 @@ impl Protection {
             })?;
             match &*answer {
                 Answer::Drop => return Ok(Protected::Dropped),
-                Answer::Mask(masks) => heard(By::Opa, &opa::apply(masks, &mut node)),
+                Answer::Mask(masks) => heard(By::Opa, &opa::apply(masks, &mut node, taken)),
             }
         }
         for (i, rule) in self.rules.iter().enumerate() {
-            heard(By::Rule(i), &rule.apply(event, &mut node));
+            heard(By::Rule(i), &rule.apply(event, &mut node, taken));
+        }
+        if copies::has_others(event.raw) {
+            heard(By::Copies, &copies::erase(&mut node));
         }
         if let Some(detect) = &self.detect {
-            heard(By::Detectors, &detect.apply(event.raw, &mut node, hits));
+            let texts = || asking.find(event).into_iter().flatten().map(Into::into).collect();
+            let asked = self.pseudonyms.as_ref().map(|key| Asked { key, texts: &texts });
+            heard(By::Detectors, &detect.apply(event.raw, &mut node, asked.as_ref(), hits, taken));
+        }
+        if let Some(mut everywhere) = Everywhere::new(taken, event.raw.len()) {
+            heard(By::Copies, &everywhere.clean(&mut node));
         }
         // Nothing of it can be longer than all of it.
         if self.sizes.iter().any(|(_, most)| event.raw.len() > *most) {
             heard(By::Size, &self.cut(&mut node));
         }
-        Ok(if changed { Protected::Changed(node.to_text()) } else { Protected::AsItWas })
+        if !changed {
+            return Ok(Protected::AsItWas);
+        }
+        rules::keep_types(&mut node);
+        Ok(Protected::Changed(node.to_text()))
     }
 
-    /// What an agent wrapped around a decision, without what detectors find in it.
-    pub fn protect_agent(&self, json: &str, hits: &mut Vec<Hit>) -> Option<String> {
-        self.detect.as_ref()?.apply_to_text(json, hits)
+    /// What an agent wrapped around a decision, without what detectors find in it, and without copies of the decision.
+    pub fn protect_agent(
+        &self,
+        json: &str,
+        hits: &mut Vec<Hit>,
+        taken: &mut Taken,
+    ) -> Option<String> {
+        let copied = copies::erase_from(json);
+        let text = copied.as_deref().unwrap_or(json);
+        let detected = self.detect.as_ref().and_then(|d| d.apply_to_text(text, hits, taken));
+        detected.or(copied)
     }
 
     /// Cuts members that are too long: what is left says how long they were, their SHA-256, and how they began.

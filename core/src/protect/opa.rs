@@ -6,6 +6,7 @@
 
 use serde_json::Value;
 
+use super::taken::{POLICY, Taken};
 use super::tree::Node;
 use crate::decision::json;
 
@@ -87,29 +88,34 @@ impl Mask {
     }
 
     /// Applies the rule to an event; whether it did anything.
-    fn apply(&self, event: &mut Node<'_>) -> bool {
+    fn apply(&self, event: &mut Node<'_>, taken: &mut Taken) -> bool {
         let document = self.parts[0].as_str();
         let Some(root) = event.member(document) else { return false };
         let path = &self.parts[1..];
         match &self.op {
-            Op::Remove if path.is_empty() => event.remove(document),
-            Op::Remove => remove(root, path),
+            Op::Remove if path.is_empty() => {
+                taken.node(root, None, POLICY);
+                event.remove(document)
+            }
+            Op::Remove => remove(root, path, taken),
             Op::Upsert(value) if path.is_empty() => {
+                taken.node(root, None, POLICY);
                 *root = Node::New(value.clone());
                 true
             }
             Op::Upsert(value) => {
-                matches!(root.open(), Node::Object(_) | Node::Array(_)) && upsert(root, path, value)
+                matches!(root.open(), Node::Object(_) | Node::Array(_))
+                    && upsert(root, path, value, taken)
             }
         }
     }
 }
 
 /// Applies rules in their order, and notes what they did in `erased` and `masked`.
-pub fn apply(rules: &[Mask], event: &mut Node<'_>) -> Done {
+pub fn apply(rules: &[Mask], event: &mut Node<'_>, taken: &mut Taken) -> Done {
     let mut done = Done::default();
     for rule in rules {
-        if rule.apply(event) {
+        if rule.apply(event, taken) {
             match rule.op {
                 Op::Remove => done.erased.push(rule.path()),
                 Op::Upsert(_) => done.masked.push(rule.path()),
@@ -167,7 +173,7 @@ fn index(part: &str) -> Option<usize> {
     digits.bytes().next()?.is_ascii_digit().then(|| digits.parse().ok()).flatten()
 }
 
-fn remove(root: &mut Node<'_>, path: &[String]) -> bool {
+fn remove(root: &mut Node<'_>, path: &[String], taken: &mut Taken) -> bool {
     let Some((last, before)) = path.split_last() else { return false };
     let mut node = root;
     for part in before {
@@ -177,17 +183,22 @@ fn remove(root: &mut Node<'_>, path: &[String]) -> bool {
     match node.open() {
         Node::Array(elements) => match index(last).filter(|at| *at < elements.len()) {
             Some(at) => {
-                elements.remove(at);
+                taken.node(&elements.remove(at), None, POLICY);
                 true
             }
             None => false,
         },
-        _ => node.remove(last),
+        _ => {
+            if let Some(child) = node.member(last) {
+                taken.node(child, None, POLICY);
+            }
+            node.remove(last)
+        }
     }
 }
 
 /// Missing parents become objects, even if it fails further down: so does OPA.
-fn upsert(root: &mut Node<'_>, path: &[String], value: &str) -> bool {
+fn upsert(root: &mut Node<'_>, path: &[String], value: &str, taken: &mut Taken) -> bool {
     let Some((last, before)) = path.split_last() else { return false };
     let mut node = root;
     for part in before {
@@ -199,11 +210,15 @@ fn upsert(root: &mut Node<'_>, path: &[String], value: &str) -> bool {
     }
     match node.open() {
         Node::Object(_) => {
+            if let Some(child) = node.member(last).filter(|child| child.to_text() != value) {
+                taken.node(child, None, POLICY);
+            }
             node.set(last, Node::New(value.to_owned()));
             true
         }
         Node::Array(elements) => match index(last).and_then(|at| elements.get_mut(at)) {
             Some(element) => {
+                taken.node(element, None, POLICY);
                 *element = Node::New(value.to_owned());
                 true
             }
@@ -253,7 +268,7 @@ mod tests {
 
     fn masked(event: &str, rules: &Value) -> String {
         let mut node = Node::Raw(event);
-        apply(&masks(rules).unwrap(), &mut node);
+        apply(&masks(rules).unwrap(), &mut node, &mut Taken::default());
         node.to_text()
     }
 

@@ -2,52 +2,26 @@
 
 use aho_corasick::packed::{self, MatchKind};
 use aho_corasick::{AhoCorasick, AhoCorasickKind};
+use memchr::memmem;
 
-use super::detector::{Detector, is_telling};
-
-/// Parts of names that tell.
-const TELLING: [&str; 7] = ["pass", "pwd", "secret", "token", "key", "authorization", "cookie"];
-
-/// Beginnings of tokens, as their makers have them.
-const TOKENS: [&str; 28] = [
-    "ghp_",
-    "gho_",
-    "ghu_",
-    "ghs_",
-    "ghr_",
-    "github_pat_",
-    "glpat-",
-    "xoxb-",
-    "xoxp-",
-    "xoxa-",
-    "xoxr-",
-    "xoxs-",
-    "xapp-",
-    "sk_live_",
-    "sk_test_",
-    "rk_live_",
-    "AIza",
-    "ya29.",
-    "npm_",
-    "pypi-",
-    "hf_",
-    "dop_v1_",
-    "SG.",
-    "shpat_",
-    "sk-",
-    "hvs.",
-    "dckr_pat_",
-    "AGE-SECRET-KEY-1",
-];
+use super::detector::Detector;
+use super::encoded::{has_percent, may_have_base64};
+use super::makers;
+use super::names::{self, Told};
 
 /// How escapes begin that may stand for any of their characters.
 const ESCAPE: &str = "\\u00";
+
+/// The bit of what has to be decoded to be seen.
+const ENCODED: u16 = 1 << 15;
 
 #[derive(Debug)]
 pub struct Prefilter {
     /// What finds begin with or hold, as it is written, and the detector of each; none for an escape.
     words: Vec<(&'static str, Option<Detector>)>,
     search: Search,
+    /// What is too short for the search, with its detector.
+    short: Vec<(memmem::Finder<'static>, Detector)>,
     /// The detectors that are on, as bits.
     on: u16,
 }
@@ -65,25 +39,33 @@ impl Prefilter {
     pub fn new(detectors: impl Iterator<Item = Detector>) -> Prefilter {
         let mut words = vec![(ESCAPE, None)];
         let mut on = 0;
+        let mut short = Vec::new();
         for detector in detectors {
             on |= detector.bit();
-            let its: &[&str] = match detector {
-                Detector::Named => &TELLING,
-                Detector::Authorization => &["bearer", "basic", "negotiate"],
+            let its: &[&'static str] = match detector {
+                Detector::Named => &names::WORDS,
+                Detector::Authorization => &["bearer", "basic", "negotiate", "ntlm"],
                 Detector::Jwt => &["eyJ"],
                 Detector::PrivateKey => &["private key"],
-                Detector::AwsKey => &["AKIA", "ASIA", "ABIA", "ACCA"],
-                Detector::ApiToken => &TOKENS,
-                Detector::UrlPassword
-                | Detector::Card
-                | Detector::Email
-                | Detector::Iban
-                | Detector::Ssn => &[],
+                _ => &[],
             };
             words.extend(its.iter().map(|word| (*word, Some(detector))));
+            for begins in makers::begins(detector) {
+                if begins.len() < 3 {
+                    short.push((memmem::Finder::new(begins), detector));
+                } else {
+                    words.push((begins, Some(detector)));
+                }
+            }
+            if detector == Detector::ApiToken {
+                short.push((memmem::Finder::new(makers::AZURE), detector));
+            }
+        }
+        if on != 0 {
+            on |= ENCODED;
         }
         let search = Search::packed(&words).unwrap_or_else(|| Search::automaton(&words));
-        Prefilter { words, search, on }
+        Prefilter { words, search, short, on }
     }
 
     /// As bits.
@@ -103,8 +85,7 @@ impl Prefilter {
                 None => hides(bytes, end),
                 Some(Detector::Named) => is_in_telling_name(text, start, end),
                 Some(Detector::Authorization) => {
-                    begins(bytes, start)
-                        && bytes.get(end).is_some_and(|b| matches!(b, b' ' | b'\t' | b'\\'))
+                    begins(bytes, start) && bytes.get(end).is_some_and(|b| b" \t\\+%".contains(b))
                 }
                 Some(Detector::PrivateKey) => true,
                 Some(_) => begins(bytes, start) && &bytes[start..end] == word.as_bytes(),
@@ -114,6 +95,14 @@ impl Prefilter {
             }
         };
         self.search.each(lower, found);
+        for (finder, detector) in &self.short {
+            if finder.find(bytes).is_some() {
+                bits |= detector.bit();
+            }
+        }
+        if bits & ENCODED == 0 && (has_percent(bytes) || may_have_base64(bytes)) {
+            bits |= ENCODED;
+        }
         if memchr::memchr(b'@', bytes).is_some() {
             bits |= Detector::Email.bit() | Detector::UrlPassword.bit();
         }
@@ -180,21 +169,50 @@ fn end_of_escape(bytes: &[u8], at: usize) -> Option<usize> {
     (before % 2 == 0).then_some(start + 6)
 }
 
-/// Whether what is at a place is in the name of a member that holds text or a list, a name that tells.
+/// Bytes of names, as they stand in JSON, forms, headers and programs.
+fn is_of_name(b: &u8) -> bool {
+    b.is_ascii_alphanumeric() || b"_-.$[] %".contains(b)
+}
+
+/// How far a name is followed, both ways.
+const NEAR: usize = 64;
+
+/// Whether what is at a place is in a name that tells, and a value may follow: the name of a member, of a
+/// pair in a form, or a text that names a value beside it.
 fn is_in_telling_name(text: &str, start: usize, end: usize) -> bool {
     let bytes = text.as_bytes();
-    let far = end + 40;
-    let Some(close) = memchr::memchr(b'"', &bytes[end..bytes.len().min(far)]).map(|at| end + at)
-    else {
-        return false;
+    let rest = &bytes[end..bytes.len().min(end + NEAR)];
+    let name_end = end + rest.iter().take_while(|b| is_of_name(b)).count();
+    // Quotes, and what escapes them, in whatever depth.
+    let mut after = bytes[name_end..]
+        .iter()
+        .skip_while(|b| matches!(b, b'\\' | b'"' | b'\''))
+        .skip_while(|b| b.is_ascii_whitespace());
+    let follows = match after.next() {
+        Some(b':' | b'=') => {
+            let value =
+                after.find(|b| !b.is_ascii_whitespace() && !matches!(b, b'\\' | b'>' | b'='));
+            !matches!(value, None | Some(b't' | b'f' | b'n' | b'}')) || bytes[name_end] != b'"'
+        }
+        // {"name":"password","value":"x"}
+        Some(b',' | b'}' | b']') => matches!(bytes.get(name_end), Some(b'"' | b'\\')),
+        _ => false,
     };
-    let mut after = bytes[close + 1..].iter().filter(|b| !b.is_ascii_whitespace());
-    if !matches!((after.next(), after.next()), (Some(b':'), Some(b'"' | b'['))) {
+    if !follows {
         return false;
     }
-    let near = start.saturating_sub(40);
-    memchr::memrchr(b'"', &bytes[near..start])
-        .is_some_and(|at| is_telling(&text[near + at + 1..close]))
+    let near = start.saturating_sub(NEAR);
+    let length = bytes[near..start].iter().rev().take_while(|b| is_of_name(b)).count();
+    let name = &text[start - length..name_end];
+    if names::told(name) != Told::Nothing {
+        return true;
+    }
+    // After an escape that is no part of the name: \n, \u0026.
+    let is_escaped = start > length && bytes[start - length - 1] == b'\\';
+    let rest = name.get(1..).unwrap_or_default();
+    is_escaped
+        && (names::told(rest) != Told::Nothing
+            || rest.get(4..).is_some_and(|rest| names::told(rest) != Told::Nothing))
 }
 
 /// The shortest number that is looked for: that of social security.
@@ -310,25 +328,22 @@ impl Groups {
 
 #[cfg(test)]
 mod tests {
+    use super::super::detector::ALL;
     use super::*;
 
     #[test]
     fn both_searches_find_the_same() {
-        let words: Vec<_> = TOKENS
-            .into_iter()
-            .chain(TELLING)
-            .chain([ESCAPE, "bearer", "eyJ", "private key"])
-            .map(|word| (word, None))
-            .collect();
-        let suspects = |search| Prefilter { words: words.clone(), search, on: u16::MAX };
+        let words = Prefilter::new(ALL.into_iter()).words;
         let (Some(packed), automaton) = (Search::packed(&words), Search::automaton(&words)) else {
+            assert!(
+                !cfg!(target_arch = "x86_64"),
+                "they are more than the processor's search takes"
+            );
             return;
         };
-        let (packed, automaton) = (suspects(packed), suspects(automaton));
-        let places = |suspects: &Prefilter, text: &str| {
+        let places = |search: &Search, text: &str| {
             let mut all = Vec::new();
-            suspects
-                .search
+            search
                 .each(&text.to_ascii_lowercase(), |word, start, end| all.push((word, start, end)));
             all
         };

@@ -3,6 +3,9 @@
 use std::sync::Arc;
 
 use super::detector::Hit;
+use super::everywhere::Everywhere;
+use super::keys;
+use super::taken::Taken;
 use super::{Protected, Protection};
 use crate::decision::event::Event;
 use crate::decision::record::{self, Agent, Derivation, Written, write, write_derived};
@@ -40,16 +43,28 @@ pub fn make(
         return Ok(Some(Made { written, hits: Vec::new() }));
     };
     let mut hits = Vec::new();
-    let protected = protection.protect(event, &mut hits)?;
-    let cleaned = agent
-        .and_then(|agent| protection.protect_agent(&agent.json, &mut hits))
+    let mut taken = Taken::default();
+    // What is found in the one is taken out of the other.
+    let mut cleaned = agent
+        .and_then(|agent| protection.protect_agent(&agent.json, &mut hits, &mut taken))
         .map(|json| Agent { json });
-    let agent = cleaned.as_ref().or(agent);
+    let protected =
+        protection.take_out(event, &rules.request, &mut taken, &mut hits, &mut |_, _| {})?;
+    if let Some(around) = cleaned.as_ref().or(agent)
+        && let Some(mut everywhere) = Everywhere::new(&taken, around.json.len())
+        && let Some(json) = everywhere.clean_text(&around.json)
+    {
+        cleaned = Some(Agent { json });
+    }
+    let agent = cleaned.as_ref().or(agent).filter(|agent| agent.json != "{}");
     let written = match protected {
         Protected::AsItWas => write(event, record_headers, agent, rules, out),
         Protected::Changed(text) => {
             let derived = Derivation::of(event, record_headers, rules);
-            let changed = Event::parse(text.as_bytes())?;
+            let mut changed = Event::parse(text.as_bytes())?;
+            // What is sealed is not quoted: its envelope opens nowhere else.
+            let unsealed = Unsealed::of(&changed);
+            unsealed.put_into(&mut changed);
             // Reasons are a part of the result, which may have changed; what was decided has not.
             let judgement = Judgement {
                 reasons: verdict::judge(&changed, &rules.verdict).reasons,
@@ -60,4 +75,40 @@ pub fn make(
         Protected::Dropped => return Ok(None),
     };
     Ok(Some(Made { written, hits }))
+}
+
+/// The parts of a decision that docket quotes, without what is sealed in them.
+#[derive(Default)]
+struct Unsealed {
+    input: Option<String>,
+    result: Option<String>,
+    request_context: Option<String>,
+    requested_by: Option<String>,
+}
+
+impl Unsealed {
+    fn of(event: &Event<'_>) -> Unsealed {
+        if !keys::may_hold(event.raw) {
+            return Unsealed::default();
+        }
+        let without = |part: Option<&str>| part.and_then(keys::without);
+        Unsealed {
+            input: without(event.input),
+            result: without(event.result),
+            request_context: without(event.request_context),
+            requested_by: without(event.requested_by),
+        }
+    }
+
+    fn put_into<'u>(&'u self, event: &mut Event<'u>) {
+        let put = |part: &mut Option<&'u str>, unsealed: &'u Option<String>| {
+            if let Some(text) = unsealed {
+                *part = Some(text);
+            }
+        };
+        put(&mut event.input, &self.input);
+        put(&mut event.result, &self.result);
+        put(&mut event.request_context, &self.request_context);
+        put(&mut event.requested_by, &self.requested_by);
+    }
 }

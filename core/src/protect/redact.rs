@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use super::rules::{Acting, Action, Part, Pattern, visit};
+use super::taken::Taken;
 use super::tree::Node;
 
 /// What is taken out of records for one sink alone.
@@ -43,7 +44,11 @@ impl Redaction {
             visit(
                 &mut node,
                 &pattern.0,
-                &Acting { action: &Action::Erase, decision_id: "" },
+                &mut Acting {
+                    action: &Action::Erase,
+                    decision_id: "",
+                    taken: &mut Taken::default(),
+                },
                 &mut String::new(),
                 &mut erased,
             );

@@ -8,6 +8,7 @@ use ring::hmac;
 
 use super::keys::{Key, pseudonym};
 use super::opa::Done;
+use super::taken::{RULE, Taken};
 use super::tree::{Node, each, index, push, quoted};
 use crate::decision::event::Event;
 use crate::decision::json;
@@ -24,6 +25,28 @@ pub const PARTS: [&str; 9] = [
     "custom",
     "query",
 ];
+
+/// Those of them that are objects, whatever is done to them.
+const OBJECTS: [&str; 4] =
+    ["/nd_builtin_cache", "/request_context", "/intermediate_results", "/custom"];
+const TEXTS: [&str; 2] = ["/requested_by", "/query"];
+
+/// What has to be an object or a text, and is none any more, in one.
+pub fn keep_types(event: &mut Node<'_>) {
+    for (places, begins) in [(&OBJECTS[..], '{'), (&TEXTS[..], '"')] {
+        for place in places {
+            let Some(member) = event.member(&place[1..]) else { continue };
+            let Node::New(text) = member else { continue };
+            if text.starts_with(begins) || text == "null" {
+                continue;
+            }
+            *member = match begins {
+                '{' => Node::New(format!("{{\"masked\":{text}}}")),
+                _ => quoted(text),
+            };
+        }
+    }
+}
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Part {
@@ -87,7 +110,7 @@ pub struct Rule {
 
 impl Rule {
     /// Applies the rule to a decision, and notes what it did in `erased` and `masked`.
-    pub fn apply(&self, decision: &Event<'_>, event: &mut Node<'_>) -> Done {
+    pub fn apply(&self, decision: &Event<'_>, event: &mut Node<'_>, taken: &mut Taken) -> Done {
         let mut done = Done::default();
         if self.policy.as_ref().is_none_or(|p| p.is_match(&*decision.path)) {
             let list = if matches!(self.action, Action::Erase) {
@@ -95,8 +118,9 @@ impl Rule {
             } else {
                 &mut done.masked
             };
-            let act = Acting { action: &self.action, decision_id: &decision.decision_id };
-            visit(event, &self.path.0, &act, &mut String::new(), list);
+            let mut act =
+                Acting { action: &self.action, decision_id: &decision.decision_id, taken };
+            visit(event, &self.path.0, &mut act, &mut String::new(), list);
             done.note(event);
         }
         done
@@ -107,12 +131,14 @@ impl Rule {
 pub struct Acting<'a> {
     pub action: &'a Action,
     pub decision_id: &'a str,
+    /// Hears what is taken out.
+    pub taken: &'a mut Taken,
 }
 
 pub fn visit(
     node: &mut Node<'_>,
     parts: &[Part],
-    act: &Acting<'_>,
+    act: &mut Acting<'_>,
     at: &mut String,
     done: &mut Vec<String>,
 ) {
@@ -143,7 +169,7 @@ pub fn visit(
     }
     // Here it is.
     if matches!(act.action, Action::Erase) {
-        erase(node, part, at, done);
+        erase(node, part, at, act.taken, done);
         return;
     }
     let mut change = |node: &mut Node<'_>, at: &mut String| {
@@ -178,31 +204,31 @@ fn may_lead_on(node: &Node<'_>, parts: &[Part]) -> bool {
         || memchr::memchr(b'\\', text.as_bytes()).is_some()
 }
 
-fn erase(node: &mut Node<'_>, part: &Part, at: &str, done: &mut Vec<String>) {
-    let mut erased = |name: &str| {
+fn erase(node: &mut Node<'_>, part: &Part, at: &str, taken: &mut Taken, done: &mut Vec<String>) {
+    let mut erased = |name: &str, node: &Node<'_>| {
         let mut path = at.to_owned();
         push(&mut path, name);
         done.push(path);
+        taken.node(node, None, RULE);
     };
     match (node.open(), part) {
         (Node::Object(_), Part::Name(name)) => {
-            let had = node.remove(name);
-            if had {
-                erased(name);
+            if let Some(child) = node.member(name) {
+                erased(name, child);
             }
+            node.remove(name);
         }
         (Node::Object(members), _) => {
-            members.drain(..).for_each(|(name, _)| erased(&json::unescape(&name)));
+            members.drain(..).for_each(|(name, node)| erased(&json::unescape(&name), &node));
         }
         (Node::Array(elements), Part::Name(name)) => {
             if let Some(i) = index(name).filter(|i| *i < elements.len()) {
-                elements.remove(i);
-                erased(name);
+                erased(name, &elements.remove(i));
             }
         }
         (Node::Array(elements), _) => {
-            (0..elements.len()).for_each(|i| erased(&i.to_string()));
-            elements.clear();
+            let all = elements.drain(..).enumerate();
+            all.for_each(|(i, node)| erased(&i.to_string(), &node));
         }
         _ => {}
     }
@@ -215,22 +241,39 @@ fn meaning(node: &Node<'_>) -> String {
 }
 
 impl Acting<'_> {
-    fn change(&self, node: &mut Node<'_>, at: &str) -> bool {
+    fn change(&mut self, node: &mut Node<'_>, at: &str) -> bool {
+        let before = node.to_text();
+        let mut instead = None;
         let new = match self.action {
             Action::Erase => return false,
             Action::Replace(json) => Node::New(json.clone()),
-            Action::Hash(key) => quoted(&pseudonym(key, &meaning(node))),
-            Action::Encrypt(key) => quoted(&key.seal(self.decision_id, at, &node.to_text())),
+            Action::Hash(key) => {
+                let pseudonym = pseudonym(key, &meaning(node));
+                let new = quoted(&pseudonym);
+                instead = Some(pseudonym);
+                new
+            }
+            // Where a decision has objects only, the envelope is in one.
+            Action::Encrypt(key) if OBJECTS.contains(&at) => {
+                let place = format!("{at}/masked");
+                let sealed = quoted(&key.seal(self.decision_id, &place, &before)).to_text();
+                Node::New(format!("{{\"masked\":{sealed}}}"))
+            }
+            Action::Encrypt(key) => quoted(&key.seal(self.decision_id, at, &before)),
             Action::Truncate(length) => {
-                let text = node.to_text();
-                let Some(text) = json::as_str(&text).filter(|text| text.chars().count() > *length)
+                let Some(text) =
+                    json::as_str(&before).filter(|text| text.chars().count() > *length)
                 else {
                     return false;
                 };
                 let kept: String = text.chars().take(*length).collect();
-                quoted(&format!("{kept}… ({} bytes)", text.len()))
+                *node = quoted(&format!("{kept}… ({} bytes)", text.len()));
+                return true;
             }
         };
+        if new.to_text() != before {
+            self.taken.json(&before, instead.as_deref(), RULE);
+        }
         *node = new;
         true
     }
@@ -244,8 +287,11 @@ mod tests {
         let mut node = Node::Raw(event);
         let decision =
             Event { raw: event, decision_id: "d1".into(), path: "a/b".into(), ..Event::default() };
-        Rule { path: Pattern::parse(path).unwrap(), policy: None, action }
-            .apply(&decision, &mut node);
+        Rule { path: Pattern::parse(path).unwrap(), policy: None, action }.apply(
+            &decision,
+            &mut node,
+            &mut Taken::default(),
+        );
         node.to_text()
     }
 

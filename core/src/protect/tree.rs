@@ -1,6 +1,8 @@
 //! A JSON document that is changed in places: opened along the paths that are touched, and byte for byte as it was
 //! everywhere else.
 
+use std::collections::{HashMap, HashSet};
+
 use crate::decision::json;
 
 /// A value: as it stands in the original, opened, or new.
@@ -127,6 +129,31 @@ pub fn quoted_inside(name: &str) -> String {
     json::push_string(&mut out, name);
     let text = String::from_utf8(out).expect("a JSON string is text");
     text[1..text.len() - 1].to_owned()
+}
+
+/// Names that no other member of an object has.
+#[derive(Debug)]
+pub struct Distinct {
+    names: HashSet<String>,
+    last: HashMap<String, usize>,
+}
+
+impl Distinct {
+    pub fn of(members: &[(Name<'_>, Node<'_>)]) -> Distinct {
+        let names = members.iter().map(|(name, _)| json::unescape(name).into_owned()).collect();
+        Distinct { names, last: HashMap::new() }
+    }
+
+    /// The wanted name, or the same with a number.
+    pub fn name(&mut self, wanted: String) -> String {
+        let mut name = wanted.clone();
+        while !self.names.insert(name.clone()) {
+            let last = self.last.entry(wanted.clone()).or_insert(1);
+            *last += 1;
+            name = format!("{wanted}-{last}");
+        }
+        name
+    }
 }
 
 pub fn push(at: &mut String, name: &str) {

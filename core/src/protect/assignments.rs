@@ -1,0 +1,214 @@
+//! Names and values in text that is not JSON: forms, queries, cookies, connection strings, headers, what
+//! programs log, and JSON that was cut.
+
+use std::sync::LazyLock;
+
+use regex::Regex;
+
+use super::encoded::{Changed, percent_decoded, percent_encoded};
+use super::names::{self, Told};
+
+/// A name, what stands between, and the quote that a value begins with.
+static NAME: LazyLock<Regex> = LazyLock::new(|| {
+    Regex::new(
+        r#"([A-Za-z_][A-Za-z0-9_.%$\[\]-]{1,80})(\\*["'])?[ \t]*(=>|:=|=|:)[ \t]*(\\*["'])?"#,
+    )
+    .expect("the pattern is right")
+});
+
+const SCHEMES: [&str; 8] =
+    ["bearer", "basic", "digest", "negotiate", "ntlm", "token", "apikey", "aws4-hmac-sha256"];
+
+/// Replaces values whose name tells; `take` says by what, for a value as it is meant.
+pub fn replace(text: &str, take: &mut dyn FnMut(&str) -> Option<String>) -> Option<String> {
+    let mut out = Changed::default();
+    let mut at = 0;
+    while let Some(found) = NAME.captures_at(text, at) {
+        let (Some(all), Some(name), Some(by)) = (found.get(0), found.get(1), found.get(3)) else {
+            break;
+        };
+        at = all.end();
+        let meant = percent_decoded(name.as_str(), false);
+        let told = names::told(meant.as_deref().unwrap_or(name.as_str()));
+        if told == Told::Nothing {
+            continue;
+        }
+        let place = Place {
+            name: name.as_str(),
+            name_is_quoted: found.get(2).is_some(),
+            by: by.as_str(),
+            quote: found.get(4).map_or("", |q| q.as_str()),
+            begins_line: text[..name.start()]
+                .trim_end_matches(' ')
+                .chars()
+                .next_back()
+                .is_none_or(|c| c == '\n'),
+        };
+        let value = place.value(&text[at..], told);
+        if value.is_empty() {
+            continue;
+        }
+        let is_url = place.quote.is_empty()
+            && place.by == "="
+            && (text[..name.start()].ends_with(['?', '&']) || !text.contains(char::is_whitespace));
+        let meant = if is_url { percent_decoded(value, true) } else { None };
+        let meant = meant.as_deref().unwrap_or(value);
+        if !names::is_secret(told, meant) {
+            continue;
+        }
+        let end = at + value.len();
+        if let Some(instead) = take(meant) {
+            let instead = if is_url { percent_encoded(&instead) } else { instead };
+            out.put(text, at..end, &instead);
+        }
+        at = end;
+    }
+    out.end(text)
+}
+
+/// Where a value stands.
+struct Place<'t> {
+    name: &'t str,
+    name_is_quoted: bool,
+    by: &'t str,
+    quote: &'t str,
+    begins_line: bool,
+}
+
+impl Place<'_> {
+    /// The value that a text begins with; nothing if it does not look like one.
+    fn value<'t>(&self, rest: &'t str, told: Told) -> &'t str {
+        if !self.quote.is_empty() {
+            return &rest[..self.end_of_quoted(rest)];
+        }
+        if self.by != ":" {
+            let value = run(rest, |c| c.is_whitespace() || "&;\"'<>".contains(c));
+            return self.with_scheme(rest, value.trim_end_matches([',', '.', ')', ']', '}', '\\']));
+        }
+        let value = run(rest, |c| c.is_whitespace() || ",;}]\"'&".contains(c));
+        if value.starts_with("//") || value.starts_with(['{', '[']) {
+            return "";
+        }
+        if self.name_is_quoted {
+            let is_number = !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit());
+            return if is_number && told != Told::IfOpaque { value } else { "" };
+        }
+        // A header has its line.
+        let lower = self.name.to_ascii_lowercase();
+        let is_header =
+            lower.contains('-') || lower.ends_with("authorization") || lower.ends_with("cookie");
+        if self.begins_line && is_header && told == Told::Secret {
+            return rest.lines().next().unwrap_or_default().trim_end();
+        }
+        // Words follow words: `token: expired`.
+        let value = self.with_scheme(rest, value);
+        let last = value.rsplit(' ').next().unwrap_or_default();
+        if names::is_opaque(last)
+            || (told == Told::Code && last.bytes().all(|b| b.is_ascii_digit()))
+        {
+            value
+        } else {
+            ""
+        }
+    }
+
+    /// What follows a scheme belongs to it.
+    fn with_scheme<'t>(&self, rest: &'t str, value: &'t str) -> &'t str {
+        if !SCHEMES.iter().any(|scheme| value.eq_ignore_ascii_case(scheme)) {
+            return value;
+        }
+        let after = rest[value.len()..].trim_start_matches([' ', '\t']);
+        let more = run(after, |c| c.is_whitespace() || "&;\"'<>,}".contains(c));
+        &rest[..rest.len() - after.len() + more.len()]
+    }
+
+    fn end_of_quoted(&self, rest: &str) -> usize {
+        if self.quote.len() > 1 {
+            return rest.find(self.quote).unwrap_or(rest.len());
+        }
+        let mut escaped = false;
+        rest.char_indices()
+            .find(|(_, c)| {
+                let ends = !escaped && self.quote.starts_with(*c);
+                escaped = !escaped && *c == '\\';
+                ends
+            })
+            .map_or(rest.len(), |(at, _)| at)
+    }
+}
+
+fn run(text: &str, ends: impl Fn(char) -> bool) -> &str {
+    &text[..text.find(ends).unwrap_or(text.len())]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn replaced(text: &str) -> (String, Vec<String>) {
+        let mut taken = Vec::new();
+        let new = replace(text, &mut |value| {
+            taken.push(value.to_owned());
+            Some("[x]".into())
+        });
+        (new.unwrap_or_else(|| text.to_owned()), taken)
+    }
+
+    #[test]
+    fn values_are_found_wherever_names_and_values_stand() {
+        for (text, left, secret) in [
+            (
+                "grant_type=password&password=hunter2&x=1",
+                "grant_type=password&password=%5Bx%5D&x=1",
+                "hunter2",
+            ),
+            ("/cb?access_token=a%2Fb+c&page=2", "/cb?access_token=%5Bx%5D&page=2", "a/b c"),
+            ("user%5Bpassword%5D=x1", "user%5Bpassword%5D=%5Bx%5D", "x1"),
+            (
+                "Server=db;User Id=sa;Password=p@ss,w;Encrypt=yes",
+                "Server=db;User Id=sa;Password=[x];Encrypt=yes",
+                "p@ss,w",
+            ),
+            ("level=info token=abc123 user=bob", "level=info token=[x] user=bob", "abc123"),
+            (
+                "{\"username\":\"alice\",\"password\":\"hun",
+                "{\"username\":\"alice\",\"password\":\"[x]",
+                "hun",
+            ),
+            (
+                r#"..\"password\":\"hunter2\",\"n\":1.."#,
+                r#"..\"password\":\"[x]\",\"n\":1.."#,
+                "hunter2",
+            ),
+            ("{'password': 'it''s', 'n': 1}", "{'password': '[x]''s', 'n': 1}", "it"),
+            (r#"login(password: "a\"b")"#, r#"login(password: "[x]")"#, r#"a\"b"#),
+            (
+                "GET / HTTP/1.1\r\nAuthorization: Digest a b\r\nHost: x",
+                "GET / HTTP/1.1\r\nAuthorization: [x]\r\nHost: x",
+                "Digest a b",
+            ),
+            ("password: hunter2", "password: [x]", "hunter2"),
+            ("sent authorization=Bearer abc123, ok", "sent authorization=[x], ok", "Bearer abc123"),
+            (r#"{"pin": 1234, "otp":"#, r#"{"pin": [x], "otp":"#, "1234"),
+        ] {
+            assert_eq!(replaced(text), (left.to_owned(), vec![secret.to_owned()]), "{text}");
+        }
+    }
+
+    #[test]
+    fn words_after_words_stay() {
+        for text in [
+            "token: expired",
+            "the password: must be long",
+            "secret=",
+            "password=${DB}",
+            "token://x",
+            "status_code=200&page_token=abc123",
+            "key=value&keys=1",
+            "password: {",
+            "monkey=abc123",
+        ] {
+            assert_eq!(replaced(text), (text.to_owned(), Vec::new()));
+        }
+    }
+}

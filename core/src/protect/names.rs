@@ -1,0 +1,625 @@
+//! Names of members that tell that what they hold is a secret, by their words: `db_password`, `X-Csrf-Token`, `dbPassword1`, `user[otp]`.
+
+/// What a name says of a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Told {
+    Nothing,
+    /// It is a secret: text and numbers.
+    Secret,
+    /// Texts in a list are, numbers only count.
+    Secrets,
+    /// It is one if it looks like one: `pass: yes` does not, `pass: hunter2` does.
+    IfOpaque,
+    /// A code of digits, or with digits in it: an OTP, a PIN, a card's check value.
+    Code,
+}
+
+/// Parts of words that the prefilter looks for: every name that tells has one.
+pub const WORDS: [&str; 22] = [
+    "pass",
+    "pwd",
+    "secret",
+    "token",
+    "key",
+    "authorization",
+    "basic_auth",
+    "basic-auth",
+    "basicauth",
+    "cookie",
+    "cred",
+    "jwt",
+    "otp",
+    "pin",
+    "2fa",
+    "mfa",
+    "cvv",
+    "cvc",
+    "code",
+    "mnemonic",
+    "sess",
+    "sig",
+];
+
+/// Endings that say it whatever stands before.
+const ENDINGS: [&str; 13] = [
+    "password",
+    "passwd",
+    "passwort",
+    "passphrase",
+    "passcode",
+    "pwd",
+    "secret",
+    "apikey",
+    "mnemonic",
+    "sessid",
+    "credential",
+    "credentials",
+    "cookie",
+];
+
+/// What may stand after the word that tells.
+const TRAILING: [&str; 24] = [
+    "value",
+    "hash",
+    "hashed",
+    "digest",
+    "confirm",
+    "confirmation",
+    "repeat",
+    "again",
+    "new",
+    "old",
+    "current",
+    "plain",
+    "plaintext",
+    "cleartext",
+    "text",
+    "string",
+    "raw",
+    "base64",
+    "b64",
+    "encoded",
+    "header",
+    "prod",
+    "dev",
+    "test",
+];
+
+/// Tokens that say where a list goes on, or what to give up.
+const CURSORS: [&str; 10] = [
+    "page",
+    "next",
+    "continuation",
+    "continue",
+    "pagination",
+    "cancellation",
+    "cancel",
+    "resume",
+    "cursor",
+    "skip",
+];
+
+/// Keys that open something, by what stands before `key`.
+const OPENING: [&str; 62] = [
+    "access",
+    "account",
+    "activation",
+    "admin",
+    "aes",
+    "anthropic",
+    "api",
+    "app",
+    "application",
+    "auth",
+    "authentication",
+    "authorization",
+    "aws",
+    "azure",
+    "bootstrap",
+    "bot",
+    "client",
+    "consumer",
+    "crypto",
+    "datadog",
+    "dd",
+    "decryption",
+    "deploy",
+    "deployment",
+    "ecdsa",
+    "encryption",
+    "functions",
+    "github",
+    "gitlab",
+    "google",
+    "hmac",
+    "ingest",
+    "integration",
+    "jwt",
+    "licence",
+    "license",
+    "management",
+    "master",
+    "openai",
+    "pgp",
+    "preshared",
+    "private",
+    "provisioning",
+    "recovery",
+    "refresh",
+    "root",
+    "rsa",
+    "secret",
+    "security",
+    "sendgrid",
+    "server",
+    "service",
+    "session",
+    "shared",
+    "signing",
+    "slack",
+    "ssh",
+    "stripe",
+    "subscription",
+    "symmetric",
+    "unseal",
+    "webhook",
+];
+
+/// And those that are names or places of things.
+const NAMING: [&str; 72] = [
+    "answer",
+    "arrow",
+    "attribute",
+    "bucket",
+    "business",
+    "by",
+    "cache",
+    "candidate",
+    "category",
+    "column",
+    "composite",
+    "config",
+    "correlation",
+    "customer",
+    "dedup",
+    "deduplication",
+    "document",
+    "domain",
+    "enter",
+    "error",
+    "event",
+    "experiment",
+    "feature",
+    "field",
+    "file",
+    "flag",
+    "foreign",
+    "group",
+    "header",
+    "hot",
+    "idempotency",
+    "index",
+    "issue",
+    "item",
+    "job",
+    "kafka",
+    "label",
+    "lock",
+    "lookup",
+    "map",
+    "message",
+    "metric",
+    "name",
+    "natural",
+    "node",
+    "object",
+    "option",
+    "partition",
+    "path",
+    "primary",
+    "project",
+    "property",
+    "pub",
+    "public",
+    "query",
+    "range",
+    "rate",
+    "record",
+    "resource",
+    "route",
+    "routing",
+    "row",
+    "s3",
+    "setting",
+    "shard",
+    "sort",
+    "storage",
+    "tag",
+    "task",
+    "translation",
+    "unique",
+    "user",
+];
+
+/// Codes that open something, by what stands before `code`.
+const CODES: [&str; 16] = [
+    "otp",
+    "totp",
+    "hotp",
+    "mfa",
+    "2fa",
+    "pin",
+    "verification",
+    "security",
+    "auth",
+    "authorization",
+    "recovery",
+    "backup",
+    "sms",
+    "reset",
+    "login",
+    "time",
+];
+
+/// The longest name that is looked at whole; of longer ones the end counts.
+const LONGEST: usize = 64;
+
+/// A name in its words, in lower case, one after another.
+struct Words {
+    bare: [u8; LONGEST],
+    length: usize,
+    /// Where words begin, as bits.
+    starts: u64,
+}
+
+impl Words {
+    fn of(name: &str) -> Words {
+        let bytes = &name.as_bytes()[name.len().saturating_sub(LONGEST)..];
+        let mut words = Words { bare: [0; LONGEST], length: 0, starts: 0 };
+        for (i, b) in bytes.iter().enumerate() {
+            if b.is_ascii() && !b.is_ascii_alphanumeric() {
+                continue;
+            }
+            let before = i.checked_sub(1).map(|at| bytes[at]);
+            let starts = match before {
+                None => true,
+                Some(a) if a.is_ascii() && !a.is_ascii_alphanumeric() => true,
+                // camelCase and HTTPServer.
+                Some(a) if b.is_ascii_uppercase() => {
+                    !a.is_ascii_uppercase() || bytes.get(i + 1).is_some_and(u8::is_ascii_lowercase)
+                }
+                Some(_) => false,
+            };
+            words.starts |= u64::from(starts) << words.length;
+            words.bare[words.length] = b.to_ascii_lowercase();
+            words.length += 1;
+        }
+        words
+    }
+
+    fn bare(&self) -> &[u8] {
+        &self.bare[..self.length]
+    }
+
+    /// The last word; the only one has all of it.
+    fn last(&self) -> &[u8] {
+        &self.bare[self.last_start()..self.length]
+    }
+
+    fn last_start(&self) -> usize {
+        let before = self.starts & 1u64.checked_shl(self.length as u32).map_or(u64::MAX, |b| b - 1);
+        63usize.saturating_sub(before.leading_zeros() as usize)
+    }
+
+    /// Without the last word; false if it is the only one.
+    fn shorten(&mut self) -> bool {
+        let start = self.last_start();
+        if start == 0 {
+            return false;
+        }
+        self.length = start;
+        true
+    }
+}
+
+fn is_one_of(word: &[u8], words: &[&str]) -> bool {
+    words.iter().any(|known| known.as_bytes() == word)
+}
+
+/// What a name says of the value that it has.
+pub fn told(name: &str) -> Told {
+    if name.len() < 3 {
+        return Told::Nothing;
+    }
+    let mut words = Words::of(name);
+    loop {
+        let last = words.last();
+        let numbered = last.iter().all(u8::is_ascii_digit);
+        if !(numbered || is_one_of(last, &TRAILING)) || !words.shorten() {
+            break;
+        }
+    }
+    while words.length > 1
+        && words.bare[words.length - 1].is_ascii_digit()
+        && !is_one_of(words.last(), &["s3"])
+    {
+        words.length -= 1;
+    }
+    let (bare, last) = (words.bare(), words.last());
+    let ends = |ending: &str| bare.ends_with(ending.as_bytes());
+    if ends("token") {
+        return if CURSORS.iter().any(|cursor| bare[..bare.len() - 5].ends_with(cursor.as_bytes())) {
+            Told::Nothing
+        } else {
+            Told::Secret
+        };
+    }
+    if ENDINGS.iter().any(|ending| ends(ending)) {
+        return Told::Secret;
+    }
+    if ends("key") {
+        return key(bare, last);
+    }
+    if ends("code") {
+        let before = &bare[..bare.len() - 4];
+        let opens = CODES.iter().any(|code| before.ends_with(code.as_bytes()));
+        return if opens { Told::Code } else { Told::Nothing };
+    }
+    match last {
+        b"pass" if last.len() == bare.len() => Told::IfOpaque,
+        b"pass" | b"cred" | b"creds" | b"jwt" => Told::Secret,
+        b"passwords" | b"secrets" | b"cookies" => Told::Secrets,
+        b"tokens" => Told::IfOpaque,
+        b"keys" if ends("apikeys") || ends("secretkeys") || ends("privatekeys") => Told::Secrets,
+        b"otp" | b"totp" | b"hotp" | b"pin" | b"pincode" | b"2fa" | b"mfa" | b"cvv" | b"cvc" => {
+            Told::Code
+        }
+        _ => odd(bare),
+    }
+}
+
+/// Names that are none of a kind.
+fn odd(bare: &[u8]) -> Told {
+    match bare {
+        b"authorization"
+        | b"proxyauthorization"
+        | b"xauthorization"
+        | b"xforwardedauthorization"
+        | b"xoriginalauthorization"
+        | b"httpauthorization"
+        | b"basicauth"
+        | b"xbasicauth"
+        | b"jsessionid"
+        | b"aspnetsessionid"
+        | b"xamzsignature"
+        | b"xgoogsignature"
+        | b"passphrases"
+        | b"cookie2" => Told::Secret,
+        b"sig" => Told::IfOpaque,
+        _ if bare.ends_with(b"authorization") => Told::IfOpaque,
+        _ => Told::Nothing,
+    }
+}
+
+fn key(bare: &[u8], last: &[u8]) -> Told {
+    let before = &bare[..bare.len() - 3];
+    if before.is_empty() {
+        return Told::Nothing;
+    }
+    // In one word, what stands before has to be told from the rest of a word: no key opens a monkey.
+    let is_apart = last == b"key";
+    let is_before = |word: &&str| {
+        before.ends_with(word.as_bytes())
+            && (is_apart || word.len() > 3 || before.len() == word.len())
+    };
+    if NAMING.iter().any(|word| is_before(&word)) {
+        Told::Nothing
+    } else if OPENING.iter().any(|word| is_before(&word)) {
+        Told::Secret
+    } else if is_apart {
+        Told::IfOpaque
+    } else {
+        Told::Nothing
+    }
+}
+
+/// Whether a text, of a member that tells so, is a secret.
+pub fn is_secret(told: Told, text: &str) -> bool {
+    match told {
+        Told::Nothing => false,
+        Told::Secret | Told::Secrets => !is_placeholder(text),
+        Told::IfOpaque => is_opaque(text) && !is_placeholder(text),
+        Told::Code => {
+            (3..=64).contains(&text.len())
+                && text.bytes().any(|b| b.is_ascii_digit())
+                && !text.bytes().any(|b| b.is_ascii_whitespace())
+        }
+    }
+}
+
+/// Whether it stands for a secret that is elsewhere, or that somebody else has masked.
+fn is_placeholder(text: &str) -> bool {
+    let text = text.trim();
+    let inner = text.trim_matches(|c| matches!(c, '[' | ']' | '<' | '>' | '(' | ')' | '*' | ' '));
+    inner.is_empty()
+        || (inner.len() >= 3 && inner.chars().all(|c| "xX.\u{2022}-_?".contains(c)))
+        || ["${", "{{", "$(", "%("].iter().any(|begin| text.starts_with(begin))
+        || matches!(text, "?" | "%s")
+        || [
+            "redacted",
+            "masked",
+            "hidden",
+            "filtered",
+            "removed",
+            "null",
+            "none",
+            "nil",
+            "undefined",
+            "true",
+            "false",
+        ]
+        .iter()
+        .any(|word| inner.eq_ignore_ascii_case(word))
+}
+
+/// Whether a text looks made, not written: letters and digits in turn, no words, no path, no UUID.
+pub fn is_opaque(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    if bytes.len() < 6 || !bytes.iter().all(|b| b.is_ascii_graphic()) || is_uuid(bytes) {
+        return false;
+    }
+    let has = |is: fn(&u8) -> bool| bytes.iter().any(is);
+    if !has(u8::is_ascii_digit) || !has(u8::is_ascii_alphabetic) {
+        return false;
+    }
+    let parts = bytes.iter().any(|b| matches!(b, b'-' | b':' | b'.' | b'/' | b'@' | b' '));
+    let turns = bytes.windows(2).filter(|w| w[0].is_ascii_digit() != w[1].is_ascii_digit()).count();
+    if parts {
+        // Names with a number at their end are no secrets.
+        return bytes.len() >= 16 && turns >= 4 && (has(u8::is_ascii_uppercase) || turns >= 6);
+    }
+    true
+}
+
+fn is_uuid(bytes: &[u8]) -> bool {
+    bytes.len() == 36
+        && bytes.iter().enumerate().all(|(i, b)| match i {
+            8 | 13 | 18 | 23 => *b == b'-',
+            _ => b.is_ascii_hexdigit(),
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_and_suffixes_tell() {
+        for name in [
+            "password",
+            "Password",
+            "db_password",
+            "dbPassword",
+            "userpassword",
+            "DB-PASSWORD",
+            "password2",
+            "new_password",
+            "passwordConfirmation",
+            "user[password]",
+            "passwd",
+            "Client-Secret",
+            "clientsecret",
+            "client_secret_value",
+            "token",
+            "csrf_token",
+            "X-CSRF-Token",
+            "xsrfToken",
+            "private-token",
+            "PRIVATE-TOKEN",
+            "x-vault-token",
+            "access_token",
+            "idToken",
+            "apikey",
+            "api_key",
+            "X-API-Key",
+            "apiKey2",
+            "x-functions-key",
+            "Ocp-Apim-Subscription-Key",
+            "signing_key",
+            "encryptionKey",
+            "secretkey",
+            "AccountKey",
+            "aws_secret_access_key",
+            "authorization",
+            "Proxy-Authorization",
+            "cookie",
+            "Set-Cookie",
+            "session_cookie",
+            "db_pass",
+            "credentials",
+            "JSESSIONID",
+            "PHPSESSID",
+            "passphrase",
+            "webhook_secret",
+            "X-Amz-Security-Token",
+            "pwd",
+            "ssh_private_key",
+            "jwt",
+        ] {
+            assert_eq!(told(name), Told::Secret, "{name}");
+        }
+        for name in ["otp", "totp_code", "pin", "CVV", "cvc2", "mfaCode", "verification_code"] {
+            assert_eq!(told(name), Told::Code, "{name}");
+        }
+        for name in ["pass", "stripe_live_key", "tenant_key", "sig", "tokens"] {
+            assert_eq!(told(name), Told::IfOpaque, "{name}");
+        }
+    }
+
+    #[test]
+    fn words_that_only_sound_like_it_do_not() {
+        for name in [
+            "",
+            "a",
+            "key",
+            "keys",
+            "monkey",
+            "turkey",
+            "public_key",
+            "primaryKey",
+            "partition_key",
+            "token_type",
+            "tokenCount",
+            "max_token_length",
+            "next_page_token",
+            "nextToken",
+            "continuationToken",
+            "password_policy",
+            "secretName",
+            "key_id",
+            "passed",
+            "bypass",
+            "compass",
+            "cookie_name",
+            "status_code",
+            "country_code",
+            "spin",
+            "shipping",
+            "adopt",
+            "keyboard",
+            "author",
+            "idempotency_key",
+            "cache-key",
+            "passenger",
+            "design",
+            "secretary",
+            "credit",
+            "pinned",
+            "encoded",
+        ] {
+            assert_eq!(told(name), Told::Nothing, "{name}");
+        }
+    }
+
+    #[test]
+    fn every_name_that_tells_has_a_word_of_the_prefilter() {
+        for ending in ENDINGS.iter().chain(&["token", "key", "code", "cookie", "cookies", "sig"]) {
+            assert!(WORDS.iter().any(|word| ending.contains(word)), "{ending}");
+        }
+    }
+
+    #[test]
+    fn what_stands_for_a_secret_is_none() {
+        for text in ["", "***", "[REDACTED]", "${DB_PASSWORD}", "{{ password }}", "<masked>", "?"] {
+            assert!(!is_secret(Told::Secret, text), "{text}");
+        }
+        for text in ["hunter2", "secret", "correct horse", "0"] {
+            assert!(is_secret(Told::Secret, text), "{text}");
+        }
+        for text in
+            ["yes", "order-12345", "us-east-1", "550e8400-e29b-41d4-a716-446655440000", "/etc/x"]
+        {
+            assert!(!is_secret(Told::IfOpaque, text), "{text}");
+        }
+    }
+}
