@@ -1,4 +1,3 @@
-
 use super::*;
 
 fn judged(path: &str, result: &str, rules: &[Rule]) -> (Verdict, String, Vec<String>) {
