@@ -141,11 +141,14 @@ impl Pointer {
         &self.0
     }
 
-    /// Whether a document may hold it: whether its last name stands somewhere in the text, or a name
+    /// Whether a document may hold it: whether its longest name stands somewhere in the text, or a name
     /// could be spelt with escapes. Much quicker than `find`.
     pub fn may_be_in(&self, raw: &str) -> bool {
         let holds = |text: &[u8]| memchr::memmem::find(raw.as_bytes(), text).is_some();
-        self.0.last().is_none_or(|name| holds(name.as_bytes()) || holds(b"\\u"))
+        self.0
+            .iter()
+            .max_by_key(|name| name.len())
+            .is_none_or(|name| holds(name.as_bytes()) || holds(b"\\u"))
     }
 
     /// What it points at in a valid document.
