@@ -5,11 +5,18 @@ use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::hash::Hash;
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct SpaceSaving<K> {
     most: usize,
-    weights: HashMap<K, f64>,
+    weights: HashMap<K, Weight>,
     total: f64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Weight {
+    /// What was added, and perhaps more: what was inherited of the value that was forgotten for it.
+    most: f64,
+    inherited: f64,
 }
 
 impl<K: Clone + Eq + Hash + Ord> SpaceSaving<K> {
@@ -24,7 +31,7 @@ impl<K: Clone + Eq + Hash + Ord> SpaceSaving<K> {
     {
         self.total += weight;
         if let Some(known) = self.weights.get_mut(value) {
-            *known += weight;
+            known.most += weight;
             return;
         }
         let mut inherited = 0.0;
@@ -32,18 +39,21 @@ impl<K: Clone + Eq + Hash + Ord> SpaceSaving<K> {
             && let Some((least, weight)) = self
                 .weights
                 .iter()
-                .min_by(|a, b| a.1.total_cmp(b.1).then_with(|| a.0.cmp(b.0)))
-                .map(|(v, w)| (v.clone(), *w))
+                .min_by(|a, b| a.1.most.total_cmp(&b.1.most).then_with(|| a.0.cmp(b.0)))
+                .map(|(v, w)| (v.clone(), w.most))
         {
             self.weights.remove(least.borrow());
             inherited = weight;
         }
-        self.weights.insert(value.to_owned(), inherited + weight);
+        self.weights.insert(value.to_owned(), Weight { most: inherited + weight, inherited });
     }
 
     pub fn fade(&mut self, factor: f64) {
         self.total *= factor;
-        self.weights.values_mut().for_each(|w| *w *= factor);
+        for weight in self.weights.values_mut() {
+            weight.most *= factor;
+            weight.inherited *= factor;
+        }
     }
 
     pub fn get<Q>(&self, value: &Q) -> f64
@@ -51,7 +61,16 @@ impl<K: Clone + Eq + Hash + Ord> SpaceSaving<K> {
         K: Borrow<Q>,
         Q: Eq + Hash + ?Sized,
     {
-        self.weights.get(value).copied().unwrap_or_default()
+        self.weights.get(value).map_or(0.0, |w| w.most)
+    }
+
+    /// What was added for certain: not too much, where `get` is not too little.
+    pub fn sure<Q>(&self, value: &Q) -> f64
+    where
+        K: Borrow<Q>,
+        Q: Eq + Hash + ?Sized,
+    {
+        self.weights.get(value).map_or(0.0, |w| w.most - w.inherited)
     }
 
     /// Of all that was added, forgotten values too.
@@ -63,9 +82,24 @@ impl<K: Clone + Eq + Hash + Ord> SpaceSaving<K> {
         self.weights.remove(value);
     }
 
+    /// What it is made of, to be kept: the total, and each value with its weight and what of that was inherited.
+    pub fn parts(&self) -> (f64, Vec<(K, f64, f64)>) {
+        let mut all: Vec<(K, f64, f64)> =
+            self.weights.iter().map(|(v, w)| (v.clone(), w.most, w.inherited)).collect();
+        all.sort_unstable_by(|a, b| b.1.total_cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+        (self.total, all)
+    }
+
+    pub fn from_parts(most: usize, total: f64, parts: Vec<(K, f64, f64)>) -> SpaceSaving<K> {
+        let weights = parts.into_iter().take(most);
+        let weights = weights.map(|(v, most, inherited)| (v, Weight { most, inherited })).collect();
+        SpaceSaving { most, weights, total }
+    }
+
     /// The heaviest first.
     pub fn top(&self) -> Vec<(K, f64)> {
-        let mut all: Vec<(K, f64)> = self.weights.iter().map(|(v, w)| (v.clone(), *w)).collect();
+        let mut all: Vec<(K, f64)> =
+            self.weights.iter().map(|(v, w)| (v.clone(), w.most)).collect();
         all.sort_unstable_by(|a, b| b.1.total_cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
         all
     }
@@ -83,5 +117,10 @@ mod tests {
         }
         assert_eq!(heavy.top(), [("a".to_owned(), 10.0), ("b".to_owned(), 3.0)]);
         assert_eq!((heavy.get("c"), heavy.total()), (0.0, 13.0));
+        assert_eq!((heavy.sure("a"), heavy.sure("b"), heavy.sure("c")), (10.0, 1.0, 0.0));
+        let parts = heavy.parts();
+        let again = SpaceSaving::from_parts(2, parts.0, parts.1);
+        assert_eq!((again.top(), again.total()), (heavy.top(), heavy.total()));
+        assert_eq!(again.sure("b"), 1.0);
     }
 }

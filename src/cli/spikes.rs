@@ -17,8 +17,8 @@ use crate::generate::scenario::Scenario;
 use crate::log::scan::ScanBound;
 use crate::pipeline::spikes::Spikes;
 use crate::spike::config::Config;
-use crate::spike::reorder::Reorder;
-use crate::spike::{Change, Detector, Finding, Observation};
+use crate::spike::follow::Follower;
+use crate::spike::{Change, Finding, Observation};
 
 /// Run the spike detector over the docket's past, to see what it would have said before it pages anyone.
 #[derive(clap::Args)]
@@ -70,14 +70,12 @@ pub fn run(args: &Args) -> CommandResult {
         spikes = section.clone();
     }
     let past = pipeline.scan("spikes", &pipeline.docket_topic(), args.since, ScanBound::End)?;
-    let mut detector = Detector::new(config(args, &spikes));
-    let mut reorder = Reorder::default();
-    let mut clocks: BTreeMap<i32, Nanos> =
-        past.ranges().iter().filter(|s| s.from < s.to).map(|s| (s.partition, Nanos::MIN)).collect();
     let lateness = time::nanos(spikes.lateness.0);
+    let partitions = past.ranges().iter().filter(|s| s.from < s.to).map(|s| s.partition);
+    let mut follower = Follower::new(config(args, &spikes), lateness, partitions);
     let bar = super::progress(past.offsets(), "looking");
     let mut findings: BTreeMap<String, Finding> = BTreeMap::new();
-    let (mut decisions, mut unreadable, mut latest) = (0u64, 0u64, Nanos::MIN);
+    let (mut decisions, mut unreadable) = (0u64, 0u64);
     let mut note = |changes: Vec<Change>| {
         for change in changes {
             let (Change::Begins(finding) | Change::Ends(finding)) = change;
@@ -88,29 +86,27 @@ pub fn run(args: &Args) -> CommandResult {
     };
     past.read_ends(&mut |n| bar.inc(n), &mut |partition, message| {
         let Some(message) = message else {
-            clocks.remove(&partition);
+            follower.closed(partition);
             return true;
         };
         let Ok(record) = Record::parse(message.payload().unwrap_or_default()) else {
             unreadable += 1;
             return true;
         };
-        if Observation::with(&record, |seen| reorder.push(seen)).is_some() {
+        let written = message.timestamp().to_millis().map_or(record.timestamp, |ms| ms * 1_000_000);
+        if Observation::with(&record, |seen| follower.observe(partition, seen, written)).is_some() {
             decisions += 1;
-            latest = latest.max(record.timestamp);
-            clocks.entry(partition).and_modify(|clock| *clock = (*clock).max(record.timestamp));
-            if decisions.is_multiple_of(64)
-                && let Some(slowest) = clocks.values().min().filter(|clock| **clock > Nanos::MIN)
-            {
-                in_order(&mut detector, &mut reorder, *slowest, lateness, &mut note);
+            if decisions.is_multiple_of(64) {
+                note(follower.look_back(false));
             }
         }
         true
     })?;
-    if decisions > 0 {
-        in_order(&mut detector, &mut reorder, Nanos::MAX, lateness, &mut note);
-        note(detector.advance(latest.saturating_sub(lateness)));
-    }
+    note(follower.look_back(true));
+    // What came as a backlog: `docket run` says nothing of it, but here people ask for the past.
+    let past = follower.past();
+    let past_found = past.iter().filter(|c| matches!(c, Change::Begins(_))).count();
+    note(past);
     bar.finish_and_clear();
     let mut findings: Vec<Finding> = findings.into_values().collect();
     findings.sort_by_key(|f| f.detected);
@@ -121,8 +117,8 @@ pub fn run(args: &Args) -> CommandResult {
     } else if !findings.is_empty() {
         anstream::print!("{}", super::table(&rows(&findings)));
     }
-    let late = if detector.late > 0 {
-        format!("; {} came later than `lateness` allows", detector.late)
+    let late = if follower.detector.late > 0 {
+        format!("; {} came later than `lateness` allows", follower.detector.late)
     } else {
         String::new()
     };
@@ -131,22 +127,16 @@ pub fn run(args: &Args) -> CommandResult {
     } else {
         String::new()
     };
-    anstream::eprintln!("{} findings in {decisions} decisions{late}{unreadable}", findings.len());
+    let past = if past_found > 0 {
+        format!(
+            "; {past_found} of the findings came as a backlog, of which `docket run` says nothing"
+        )
+    } else {
+        String::new()
+    };
+    let all = findings.len();
+    anstream::eprintln!("{all} findings in {decisions} decisions{late}{past}{unreadable}");
     Ok(())
-}
-
-/// Has the detector see what can be put in order by now.
-fn in_order(
-    detector: &mut Detector,
-    reorder: &mut Reorder,
-    slowest: Nanos,
-    lateness: Nanos,
-    note: &mut dyn FnMut(Vec<Change>),
-) {
-    reorder.release(slowest, &mut |seen| {
-        detector.observe(seen);
-        note(detector.advance(seen.at.saturating_sub(lateness)));
-    });
 }
 
 fn config(args: &Args, spikes: &Spikes) -> Config {

@@ -51,7 +51,7 @@ fn name(kind: Kind) -> String {
 
 fn severity(kind: Kind) -> &'static str {
     match kind {
-        Kind::RevisionShift | Kind::InstanceQuiet => "warning",
+        Kind::RevisionShift | Kind::InstanceQuiet | Kind::Unwatched => "warning",
         _ => "critical",
     }
 }

@@ -25,9 +25,9 @@ use crate::log::{Outgoing, RecordWriter, client};
 use crate::notify::{Notice, Notifiers};
 use crate::pipeline::Pipeline;
 use crate::pipeline::spikes::Spikes as Section;
+use crate::spike::follow::Follower;
 use crate::spike::record::{self, Key};
-use crate::spike::reorder::Reorder;
-use crate::spike::{Cause, Change, Detector, Dimension, Finding, Observation};
+use crate::spike::{Cause, Change, Dimension, Finding, Observation};
 use crate::telemetry::{Families, Health};
 
 /// What is counted of findings.
@@ -160,12 +160,11 @@ impl Spikes {
         past.watch(&mut |seen| {
             match seen {
                 Seen::Message(message) => {
-                    watch.message(message.partition(), message.payload().unwrap_or_default());
+                    let written = message.timestamp().to_millis().map(|ms| ms * 1_000_000);
+                    let payload = message.payload().unwrap_or_default();
+                    watch.message(message.partition(), payload, written);
                 }
-                Seen::End(partition) => {
-                    let clock = Clock { latest: Nanos::MIN, ended: true, reached: true };
-                    watch.clocks.insert(partition, clock);
-                }
+                Seen::End(partition) => watch.follower.ended(partition),
                 Seen::Nothing => {}
             }
             // While there is much to read, now and then.
@@ -236,24 +235,11 @@ fn leads(member: &Member, wait: Duration) -> bool {
     mine.elements().iter().any(|e| e.partition() == 0)
 }
 
-/// How far a partition was read.
-struct Clock {
-    latest: Nanos,
-    /// There is no more for now.
-    ended: bool,
-    /// There was no more, once.
-    reached: bool,
-}
-
 /// What a leader knows.
 struct Watch<'s> {
     section: &'s Section,
     meters: &'s Meters,
-    detector: Detector,
-    /// The past, until it is read.
-    reorder: Reorder,
-    clocks: HashMap<i32, Clock>,
-    lateness: Nanos,
+    follower: Follower,
     /// The end of every partition was reached once.
     live: bool,
     late: u64,
@@ -268,12 +254,7 @@ impl<'s> Watch<'s> {
         Watch {
             section: &of.section,
             meters: &of.meters,
-            detector: Detector::new(of.section.config()),
-            reorder: Reorder::default(),
-            clocks: partitions
-                .map(|p| (p, Clock { latest: Nanos::MIN, ended: false, reached: false }))
-                .collect(),
-            lateness: nanos(of.section.lateness.0),
+            follower: Follower::new(of.section.config(), nanos(of.section.lateness.0), partitions),
             live: false,
             late: 0,
             before: BTreeMap::new(),
@@ -281,24 +262,16 @@ impl<'s> Watch<'s> {
         }
     }
 
-    fn message(&mut self, partition: i32, payload: &[u8]) {
+    fn message(&mut self, partition: i32, payload: &[u8], written: Option<Nanos>) {
         let Ok(record) = Record::parse(payload) else { return };
-        let live = self.live;
-        let seen = Observation::with(&record, |seen| {
-            if live { self.detector.observe(seen) } else { self.reorder.push(seen) }
-        });
-        if seen.is_some() {
-            let clock = self.clocks.entry(partition).or_insert(Clock {
-                latest: Nanos::MIN,
-                ended: false,
-                reached: false,
-            });
-            clock.latest =
-                if clock.ended { record.timestamp } else { clock.latest.max(record.timestamp) };
-            clock.ended = false;
-        } else if !self.live
+        let written = written.unwrap_or(record.timestamp);
+        let follower = &mut self.follower;
+        let seen = Observation::with(&record, |seen| follower.observe(partition, seen, written));
+        if seen.is_none()
+            && !self.live
             && let Some((key, id, onset, over)) = record::told(&record)
         {
+            self.follower.told(key.0, over);
             if over {
                 self.before.remove(&key);
             } else {
@@ -309,34 +282,16 @@ impl<'s> Watch<'s> {
 
     /// What is to be told now.
     fn advance(&mut self, now: Nanos) -> Vec<Notice> {
-        let slowest = self
-            .clocks
-            .values()
-            .map(|c| if c.ended { now } else { c.latest.min(now) })
-            .min()
-            .unwrap_or(now);
-        if slowest == Nanos::MIN {
-            return Vec::new();
-        }
+        let changes = self.follower.advance(now);
+        let late = self.follower.detector.late;
         if !self.live {
-            let all = self.clocks.values().all(|c| c.reached);
-            let (detector, lateness) = (&mut self.detector, self.lateness);
             // What was found and is over is past; what goes on is looked up in the end.
-            self.reorder.release(if all { Nanos::MAX } else { slowest }, &mut |seen| {
-                detector.observe(seen);
-                detector.advance(seen.at.saturating_sub(lateness));
-            });
-            if !all {
-                return Vec::new();
-            }
-            self.detector.advance(now.saturating_sub(self.lateness));
-            self.late = self.detector.late;
-            self.live = true;
-            return self.begin(now);
+            self.late = late;
+            self.live = self.follower.is_live();
+            return if self.live { self.begin(now) } else { Vec::new() };
         }
-        let changes = self.detector.advance(slowest.saturating_sub(self.lateness));
-        self.meters.late.inc_by(self.detector.late - self.late);
-        self.late = self.detector.late;
+        self.meters.late.inc_by(late - self.late);
+        self.late = late;
         let mut notices = Vec::new();
         for change in changes {
             let (Change::Begins(mut finding) | Change::Ends(mut finding)) = change;
@@ -355,7 +310,7 @@ impl<'s> Watch<'s> {
     fn begin(&mut self, now: Nanos) -> Vec<Notice> {
         let mut notices = Vec::new();
         let active: Vec<Finding> =
-            self.detector.active().into_iter().filter(|f| !self.section.ignores(f)).collect();
+            self.follower.active().into_iter().filter(|f| !self.section.ignores(f)).collect();
         for mut finding in active {
             let told = self.before.remove(&finding.key());
             let again = told.is_some();

@@ -7,7 +7,8 @@ use crate::decision::time::Nanos;
 use crate::decision::verdict::Verdict;
 use crate::spike::baseline::{MINUTE, bucket};
 use crate::spike::config::Config;
-use crate::spike::{Change, Detector, Finding, Kind, Observation, SECOND};
+use crate::spike::follow::Follower;
+use crate::spike::{Change, Finding, Kind, Observation, SECOND};
 
 /// What is said after an event is still about it: so long.
 const AFTER: Nanos = 120 * SECOND;
@@ -85,7 +86,7 @@ pub fn judge(
     lateness: Nanos,
 ) -> Judged {
     let mut day = Day::new(scenario, seed, start, 1.0);
-    let mut detector = Detector::new(config.clone());
+    let mut follower = Follower::new(config.clone(), lateness, std::iter::once(0));
     let (mut ratio, mut sigma) = (Rules::default(), Rules::default());
     let (mut second, mut findings) = (Vec::new(), Vec::new());
     let mut now = start;
@@ -94,12 +95,13 @@ pub fn judge(
         now += SECOND;
         for made in &second {
             day.observe(made, |seen| {
-                detector.observe(seen);
+                follower.observe(0, seen, now);
                 ratio.observe(seen);
                 sigma.observe(seen);
             });
         }
-        findings.extend(detector.advance(now - lateness).into_iter().filter_map(|change| {
+        follower.ended(0);
+        findings.extend(follower.advance(now).into_iter().filter_map(|change| {
             match change {
                 // What counts is when it is said.
                 Change::Begins(finding) => Some(Finding { detected: now, ..finding }),

@@ -38,8 +38,10 @@ pub enum Scenario {
     WeeklyRhythm,
     /// A service gets many times its traffic.
     Launch,
-    /// One of a service's OPAs dies; the others take its requests.
+    /// One of a service's OPAs dies, and what it was asked with it.
     DeadOpa,
+    /// One of a service's OPAs dies; the others take its requests.
+    Failover,
     /// A service stops asking.
     Silence,
     /// One OPA answers undefined: its data did not load.
@@ -188,7 +190,9 @@ impl Day {
         };
         const SPIKE: &[Kind] = &[Kind::DenialSpike];
         match self.scenario {
-            Scenario::Calm | Scenario::WeeklyRhythm | Scenario::Launch => Vec::new(),
+            Scenario::Calm | Scenario::WeeklyRhythm | Scenario::Launch | Scenario::Failover => {
+                Vec::new()
+            }
             Scenario::Attack | Scenario::LowTraffic => {
                 event(SPIKE, Some((Dimension::Subject, self.stranger(0))))
             }
@@ -307,6 +311,9 @@ impl Day {
         self.more(out);
         self.background(out);
         if self.scenario == Scenario::DeadOpa && self.active() {
+            out.retain(|m| m.service != self.victim || m.opa != 0);
+        }
+        if self.scenario == Scenario::Failover && self.active() {
             for made in out.iter_mut().filter(|m| m.service == self.victim && m.opa == 0) {
                 made.opa = 1 + (made.id % (SERVICES[made.service].opas as u128 - 1)) as usize;
             }

@@ -1,6 +1,9 @@
 //! What is usual: the recent level, the level at this time of other days, and how much both scatter. And how
 //! improbable a count is under that.
 
+use serde::{Deserialize, Serialize};
+
+use super::clocks;
 use super::{BUCKET, SECOND};
 use crate::decision::time::Nanos;
 
@@ -8,16 +11,29 @@ use crate::decision::time::Nanos;
 pub const SIGNALS: usize = 2;
 
 /// What one bucket holds.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(from = "(u32, u32, u32)", into = "(u32, u32, u32)")]
 pub struct Counts {
     pub all: u32,
     /// By signal.
     pub bad: [u32; SIGNALS],
 }
 
+impl From<(u32, u32, u32)> for Counts {
+    fn from((all, denied, failed): (u32, u32, u32)) -> Counts {
+        Counts { all, bad: [denied, failed] }
+    }
+}
+
+impl From<Counts> for (u32, u32, u32) {
+    fn from(counts: Counts) -> (u32, u32, u32) {
+        (counts.all, counts.bad[0], counts.bad[1])
+    }
+}
+
 impl Counts {
     pub fn good(&self) -> u32 {
-        self.all - self.bad.iter().sum::<u32>()
+        self.all.saturating_sub(self.bad.iter().sum())
     }
 }
 
@@ -31,7 +47,7 @@ pub fn improbable(seen: f64, expected: f64, dispersion: f64) -> f64 {
 }
 
 /// A level: sums that fade.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Level {
     /// By so much with each bucket.
     fade: f64,
@@ -89,7 +105,8 @@ impl Level {
 }
 
 /// A quarter of an hour of a day.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+#[serde(from = "SlotRow", into = "SlotRow")]
 struct Slot {
     day: i32,
     buckets: u16,
@@ -102,6 +119,21 @@ struct Slot {
     peak: [u32; SIGNALS],
 }
 
+/// A slot as it is written: no names, since there are a thousand of them.
+type SlotRow = (i32, u16, [bool; SIGNALS], [u32; 2], [u32; SIGNALS], [u32; SIGNALS]);
+
+impl From<SlotRow> for Slot {
+    fn from((day, buckets, flagged, [all, good], bad, peak): SlotRow) -> Slot {
+        Slot { day, buckets, flagged, all, good, bad, peak }
+    }
+}
+
+impl From<Slot> for SlotRow {
+    fn from(s: Slot) -> SlotRow {
+        (s.day, s.buckets, s.flagged, [s.all, s.good], s.bad, s.peak)
+    }
+}
+
 const SLOTS: usize = 96;
 const PER_SLOT: i64 = 900 * SECOND / BUCKET;
 const DAYS: usize = 15;
@@ -109,7 +141,7 @@ const DAYS: usize = 15;
 pub const MINUTE: i64 = 60 * SECOND / BUCKET;
 
 /// What was at this time on other days.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone, Serialize, Deserialize)]
 pub struct Days {
     /// By quarter of an hour; the latest day last.
     slots: Vec<Vec<Slot>>,
@@ -190,7 +222,14 @@ impl Days {
                 self.usual(slot, day, signal, value)
             };
             let first = -1 - (buckets as i64 - 1).max(0) / PER_SLOT;
-            (first..=1).filter_map(at).fold(0.0, f64::max)
+            // After clocks were changed what comes by the clock comes an hour sooner or later.
+            let hour = if clocks::changed(bucket * BUCKET) {
+                3600 * SECOND / BUCKET / PER_SLOT
+            } else {
+                0
+            };
+            let hours: &[i64] = if hour == 0 { &[0] } else { &[-hour, 0, hour] };
+            hours.iter().flat_map(|h| (first + h)..=(1 + h)).filter_map(at).fold(0.0, f64::max)
         };
         let by_time = around(&|s| f64::from(s.bad[signal]) / f64::from(s.buckets));
         let by_traffic = around(&|s| f64::from(s.bad[signal]) / f64::from(s.good + 5));
@@ -220,7 +259,7 @@ impl Days {
 }
 
 /// The variance of a count over its mean, learned; at least 1.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct Dispersion {
     sum: f64,
     weight: f64,

@@ -1,119 +1,171 @@
-//! Hands decisions to a series for each policy of each service and to a heartbeat for each OPA, bucket by bucket, and tells
-//! what these find.
+//! Hands decisions to a series for each policy of each service and to its service, bucket by bucket, and tells what
+//! these find. Time is what decisions say, but never later than `now`: who is given a wrong clock does not go blind.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use super::baseline::{MINUTE, bucket};
 use super::config::{Config, HOUR};
-use super::heartbeat::{Fading, Heartbeat, ONE, STREAM};
-use super::series::{DELAY, Series};
-use super::{BUCKET, Cause, Change, Dimension, Finding, Kind, Observation, SECOND};
+use super::heartbeat::{Heartbeat, STREAM};
+use super::room::Room;
+use super::series::{Around, Series};
+use super::service::Service;
+use super::{BUCKET, Change, Dimension, Finding, Kind, Observation};
 use crate::decision::time::Nanos;
 use crate::decision::verdict::Verdict;
 
 /// What comes late counts when it comes, unless it comes a minute late: that is a backlog, and says nothing of now.
-const LATE: i64 = MINUTE;
-/// A decision that is an hour ahead has a wrong clock.
+pub const LATE: i64 = MINUTE;
+/// Nothing is counted further ahead of what is closed: 1 h.
 const AHEAD: i64 = HOUR / BUCKET;
-/// An OPA that was quiet for so long is gone: 1 h.
-const GONE: u32 = (3600 * SECOND / BUCKET) as u32;
+/// Nobody goes on with what was found before nobody watched for so long: 10 min.
+const FORGOTTEN: i64 = 10 * MINUTE;
 
 pub struct Detector {
     config: Config,
     /// By service, zero byte, policy.
     names: HashMap<String, usize>,
-    series: Vec<Series>,
-    /// By service, zero byte, instance; in this order findings are told.
-    heartbeats: BTreeMap<String, Heartbeat>,
-    /// By service.
-    services: HashMap<String, Service>,
-    stream: Heartbeat,
+    pub(super) series: Vec<Series>,
+    /// By name.
+    service_names: HashMap<String, usize>,
+    pub(super) services: Vec<Service>,
+    pub(super) stream: Heartbeat,
     /// The first bucket that is not closed; none before the first decision.
-    next: Option<i64>,
+    pub(super) next: Option<i64>,
+    pub(super) room: Room,
     /// Decisions that came after their bucket was closed.
     pub late: u64,
-    /// Decisions of policies for which there was no room.
-    unwatched: u64,
     scratch: String,
-}
-
-#[derive(Default)]
-struct Service {
-    /// Decisions of the bucket that is closed, and a bucket on average over some ten minutes.
-    now: u32,
-    mean: Fading,
-    /// Buckets without any.
-    gap: u32,
-    /// When the latest OPA of it appeared.
-    newest: i64,
 }
 
 impl Detector {
     pub fn new(config: Config) -> Detector {
         Detector {
+            room: Room::new(config.max_series),
             config,
             names: HashMap::new(),
             series: Vec::new(),
-            heartbeats: BTreeMap::new(),
-            services: HashMap::new(),
-            stream: Heartbeat::new(0),
+            service_names: HashMap::new(),
+            services: Vec::new(),
+            stream: Heartbeat::default(),
             next: None,
             late: 0,
-            unwatched: 0,
             scratch: String::new(),
         }
     }
 
-    pub fn observe(&mut self, seen: &Observation<'_>) {
-        let mut at = bucket(seen.at);
+    /// Whether nothing was seen yet.
+    pub fn is_new(&self) -> bool {
+        self.next.is_none()
+    }
+
+    /// Decisions of policies for which there was no room.
+    pub fn unwatched(&self) -> u64 {
+        self.room.unwatched
+    }
+
+    /// `now`: when it was seen; a decision that says to be of later is of then.
+    pub fn observe(&mut self, seen: &Observation<'_>, now: Nanos) {
+        let mut at = bucket(seen.at.min(now));
         let next = *self.next.get_or_insert(at);
+        if at < next - LATE {
+            return self.backlog(seen);
+        }
         if at < next {
             self.late += 1;
-            if at < next - LATE {
-                return;
-            }
-            at = next;
         }
-        at = at.min(next + AHEAD);
+        at = at.max(next).min(next + AHEAD);
         let signal = match seen.verdict {
             Verdict::Deny => Some(0),
             Verdict::Error | Verdict::Undefined => Some(1),
             Verdict::Allow | Verdict::Finding => None,
         };
+        self.stream.note(usize::try_from(at - next).unwrap_or(0));
+        if let Some(service) = self.service(seen.service, next) {
+            self.services[service].observe(seen.who[Dimension::Instance as usize], at);
+        }
         key(&mut self.scratch, seen.service, seen.policy);
         let index = match self.names.get(&self.scratch) {
             Some(index) => *index,
-            None if self.series.len() >= self.config.max_series => {
-                self.unwatched += 1;
-                return;
-            }
             None => {
-                self.series.push(Series::new(seen.service, seen.policy, at));
-                self.names.insert(self.scratch.clone(), self.series.len() - 1);
-                self.series.len() - 1
+                let Some(index) = self.place(seen, at, next) else { return };
+                index
             }
         };
-        self.series[index].observe(seen, signal, at, next);
-        let instance = seen.who[Dimension::Instance as usize];
-        if !instance.is_empty() {
-            key(&mut self.scratch, seen.service, instance);
-            if let Some(heartbeat) = self.heartbeats.get_mut(&self.scratch) {
-                heartbeat.note(at, next);
-            } else if self.heartbeats.len() < self.config.max_series {
-                self.services.entry(seen.service.to_owned()).or_default().newest = at;
-                let mut heartbeat = Heartbeat::new(at);
-                heartbeat.note(at, next);
-                self.heartbeats.insert(self.scratch.clone(), heartbeat);
-            }
-        }
-        self.stream.note(at, next);
+        let series = &mut self.series[index];
+        series.heat += self.room.weight;
+        series.observe(seen, signal, at);
     }
 
-    /// All decisions before `watermark` were observed. Says what that makes certain.
-    pub fn advance(&mut self, watermark: Nanos) -> Vec<Change> {
+    /// A decision that is too old to be counted shows that its service is alive.
+    pub fn backlog(&mut self, seen: &Observation<'_>) {
+        self.late += 1;
+        self.stream.excuse();
+        if let Some(service) = self.service_names.get(seen.service) {
+            self.services[*service].excuse(seen.who[Dimension::Instance as usize]);
+        }
+        key(&mut self.scratch, seen.service, seen.policy);
+        if let Some(series) = self.names.get(&self.scratch) {
+            self.series[*series].excuse();
+        }
+    }
+
+    /// A place for a policy that is new: a free one, or the coldest one's if this one is warmer.
+    fn place(&mut self, seen: &Observation<'_>, at: i64, next: i64) -> Option<usize> {
+        let new = || Series::new(seen.service, seen.policy, at, next);
+        if self.series.len() < self.config.max_series {
+            self.series.push(new());
+            self.names.insert(self.scratch.clone(), self.series.len() - 1);
+            return Some(self.series.len() - 1);
+        }
+        let (index, heat) = self.room.instead(&self.scratch, &self.series)?;
+        let mut new = new();
+        new.heat = heat;
+        let cold = std::mem::replace(&mut self.series[index], new);
+        let mut name = String::new();
+        key(&mut name, &cold.service, &cold.policy);
+        self.names.remove(&name);
+        self.room.forgotten.push(name);
+        self.names.insert(self.scratch.clone(), index);
+        Some(index)
+    }
+
+    /// A service's place. Where there is no more room the one goes that was quiet for longest, and nobody misses.
+    fn service(&mut self, name: &str, next: i64) -> Option<usize> {
+        if let Some(index) = self.service_names.get(name) {
+            return Some(*index);
+        }
+        let new = Service::new(name, next);
+        if self.services.len() < self.config.max_series {
+            self.service_names.insert(name.to_owned(), self.services.len());
+            self.services.push(new);
+            return Some(self.services.len() - 1);
+        }
+        if self.room.full_of_services {
+            return None;
+        }
+        let idle = |s: &Service| s.gap() > MINUTE as u32 && s.active().next().is_none();
+        let longest = self.services.iter().enumerate().filter(|(_, s)| idle(s));
+        let Some((index, _)) = longest.max_by_key(|(_, s)| s.gap()) else {
+            self.room.full_of_services = true;
+            return None;
+        };
+        let gone = std::mem::replace(&mut self.services[index], new);
+        self.service_names.remove(&gone.name);
+        self.room.forgotten.push(gone.name);
+        self.service_names.insert(name.to_owned(), index);
+        Some(index)
+    }
+
+    /// Keys of what was forgotten to make room, since this was asked last: their snapshots are to be deleted.
+    pub fn forgotten(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.room.forgotten)
+    }
+
+    /// All decisions before `watermark` were observed, and it is `now`. Says what that makes certain.
+    pub fn advance(&mut self, watermark: Nanos, now: Nanos) -> Vec<Change> {
         let mut changes = Vec::new();
         let Some(mut next) = self.next else { return changes };
-        while next < bucket(watermark) {
+        while next < bucket(watermark.min(now)) {
             self.close(next, &mut changes);
             next += 1;
             self.next = Some(next);
@@ -121,72 +173,71 @@ impl Detector {
         changes
     }
 
+    /// Nobody watched until `to`: of the time before nothing is said nor learned, least of all that it was quiet. What
+    /// ends with that is told.
+    pub fn skip(&mut self, to: Nanos) -> Vec<Change> {
+        let mut changes = Vec::new();
+        let to = bucket(to);
+        let Some(next) = self.next.filter(|next| *next < to) else { return changes };
+        self.stream.skip(usize::try_from(to - next).unwrap_or(0));
+        if to - next > FORGOTTEN
+            && let Some(mut finding) = self.stream.active.take()
+        {
+            finding.ended = Some(next * BUCKET);
+            changes.push(Change::Ends(finding));
+        }
+        self.services.iter_mut().for_each(|s| s.skip(to, &mut changes));
+        self.series.iter_mut().for_each(|s| s.skip(to, &mut changes));
+        self.next = Some(to);
+        changes
+    }
+
     /// What goes on.
     pub fn active(&self) -> Vec<Finding> {
         let mut all: Vec<Finding> = self.series.iter().flat_map(Series::active).cloned().collect();
-        all.extend(
-            self.heartbeats
-                .values()
-                .chain([&self.stream])
-                .filter_map(|p| p.active.as_ref())
-                .cloned(),
-        );
+        all.extend(self.services.iter().flat_map(Service::active).cloned());
+        all.extend(self.stream.active.iter().chain(&self.room.active).cloned());
         all.sort_by(|a, b| a.id.cmp(&b.id));
         all
     }
 
     fn close(&mut self, at: i64, changes: &mut Vec<Change>) {
-        let config = &self.config;
-        let stream_went = self.stream.close(at, None);
-        let stream_gap = self.stream.gap;
-        if let Some(change) =
-            self.stream.judge(at, config, None, STREAM, || Finding::new(Kind::StreamQuiet, "", ""))
-        {
-            changes.push(change);
+        let (config, from) = (&self.config, changes.len());
+        let all = self.stream.close();
+        let fewest = || self.series.iter().filter_map(|s| s.fewest(at)).reduce(|a, b| a + b);
+        changes.extend(
+            self.stream
+                .judge(at, config, fewest, STREAM, || Finding::new(Kind::StreamQuiet, "", "")),
+        );
+        let hushed = self.stream.active.is_some() || self.stream.gap > 0;
+        for service in &mut self.services {
+            if service.next < at {
+                service.skip(at, changes);
+            }
+            if service.next > at {
+                continue;
+            }
+            let name = service.name.clone();
+            let its = || self.series.iter().filter(|s| s.service == name);
+            service.close(config, its, hushed, changes);
         }
-        let all_quiet = self.stream.active.is_some() || (stream_gap > 0 && !stream_went);
-        self.services.values_mut().for_each(|s| s.now = 0);
+        let silent = self.stream.active.is_some();
         for series in &mut self.series {
-            let counts = series.close(at, config, all_quiet, changes);
-            if let Some(service) = self.services.get_mut(&series.service) {
-                service.now += counts.all;
+            if series.next < at {
+                series.skip(at, changes);
             }
+            if series.next > at {
+                continue;
+            }
+            let service = self.service_names.get(&series.service).map(|i| &self.services[*i]);
+            let quiet = service.is_some_and(|s| s.gap() > 0);
+            let silent = silent || service.is_some_and(Service::is_silent);
+            series.close(Around { config, hushed: hushed || quiet, silent }, changes);
         }
-        for service in self.services.values_mut() {
-            service.gap = if service.now == 0 { service.gap + 1 } else { 0 };
-            service.mean.add(f64::from(service.now));
-        }
-        self.heartbeats.retain(|key, heartbeat| {
-            let (service, instance) = key.split_once('\0').unwrap_or_default();
-            let of = self.services.get(service);
-            // What it would have got of its service's decisions: whatever happens to the service's traffic, the share stays.
-            if heartbeat.gap == 0 {
-                heartbeat.share =
-                    of.map_or(1.0, |s| heartbeat.mean.get() / s.mean.get().max(1e-9)).min(0.98);
-            }
-            let share = heartbeat.share;
-            let due = of.map_or(0.0, |s| f64::from(s.now)) * share;
-            heartbeat.close(at, Some((due, due / share.max(1e-9) * -(1.0 - share).ln())));
-            let service_quiet = of.is_none_or(|s| s.gap > 0);
-            // Another OPA of the service that came about when this one went takes its place.
-            let replaced = of.is_some_and(|s| {
-                s.newest > heartbeat.born && s.newest >= at - i64::from(heartbeat.gap) - DELAY
-            });
-            let gone = heartbeat.gap > GONE;
-            if (all_quiet || service_quiet || replaced) && heartbeat.active.is_none() {
-                return !(gone || (replaced && heartbeat.gap > 3));
-            }
-            let change = heartbeat.judge(at, config, None, ONE, || {
-                let mut finding = Finding::new(Kind::InstanceQuiet, service, "");
-                finding.causes.push(Cause::whole(Dimension::Instance, instance));
-                finding
-            });
-            if gone && let Some(mut finding) = heartbeat.active.take() {
-                finding.ended = Some((at + 1) * BUCKET);
-                changes.push(Change::Ends(finding));
-            }
-            changes.extend(change);
-            !gone
+        self.room.close(at, all, &mut self.series, changes);
+        changes[from..].sort_by_cached_key(|change| {
+            let (Change::Begins(finding) | Change::Ends(finding)) = change;
+            (finding.kind, finding.service.clone(), finding.policy.clone())
         });
     }
 }
@@ -199,94 +250,4 @@ fn key(out: &mut String, service: &str, name: &str) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::generate::scenario::{Day, Scenario};
-
-    /// From 50 minutes before a day's event to five minutes after it.
-    fn lived(scenario: Scenario, seed: u64) -> (Day, Vec<Change>) {
-        let start = 1_767_744_000 * SECOND;
-        let mut day = Day::new(scenario, seed, start, 1.0);
-        day.skip_to(day.event_at() - 3000 * SECOND);
-        let mut detector = Detector::new(Config::default());
-        let (mut changes, mut second) = (Vec::new(), Vec::new());
-        let mut now = day.event_at() - 3000 * SECOND;
-        let end = day.events().first().map_or(now + 6000 * SECOND, |e| e.to + 600 * SECOND);
-        while now < end {
-            day.second(&mut second);
-            now += SECOND;
-            second.iter().for_each(|made| day.observe(made, |seen| detector.observe(seen)));
-            changes.extend(detector.advance(now - 5 * SECOND));
-        }
-        assert_eq!(detector.active(), []);
-        (day, changes)
-    }
-
-    #[test]
-    fn what_happens_is_found_explained_and_ends() {
-        for scenario in [
-            Scenario::Attack,
-            Scenario::MisconfiguredClient,
-            Scenario::BadBundle,
-            Scenario::PermissiveBundle,
-            Scenario::DeadOpa,
-            Scenario::Silence,
-            Scenario::MissingData,
-        ] {
-            let (day, changes) = lived(scenario, 5);
-            let event = day.events().remove(0);
-            let [Change::Begins(begins), Change::Ends(ends)] = changes.as_slice() else {
-                panic!("{scenario:?}: {changes:#?}")
-            };
-            assert!(
-                event.kinds.contains(&begins.kind) && begins.service == event.service,
-                "{scenario:?}: {begins:#?}"
-            );
-            let late = (begins.detected - event.from) / SECOND;
-            assert!(
-                (0..=if scenario == Scenario::PermissiveBundle { 300 } else { 40 }).contains(&late),
-                "{scenario:?}: {late} s"
-            );
-            assert!((begins.onset - event.from).abs() <= 40 * SECOND, "{scenario:?}: {begins:#?}");
-            let cause = begins.causes.first().map(|c| (c.dimension, c.value.clone()));
-            assert_eq!(cause, event.cause, "{scenario:?}");
-            assert_eq!((&ends.id, ends.ended.is_some()), (&begins.id, true));
-            assert!(
-                (ends.ended.unwrap() - event.to).abs() <= 180 * SECOND,
-                "{scenario:?}: {ends:#?}"
-            );
-        }
-        assert_eq!(
-            lived(Scenario::Attack, 5).1,
-            lived(Scenario::Attack, 5).1,
-            "a pure function of the stream"
-        );
-        assert_eq!(lived(Scenario::Launch, 5).1, [], "more traffic is no spike");
-    }
-
-    #[test]
-    fn series_are_bounded_and_what_comes_late_is_counted() {
-        let mut detector = Detector::new(Config { max_series: 2, ..Config::default() });
-        let mut see = |policy: &str, at: Nanos| {
-            let trace_id = crate::decision::ids::TraceId::INVALID;
-            detector.observe(&Observation {
-                at,
-                service: "s",
-                policy,
-                verdict: Verdict::Deny,
-                who: [""; 5],
-                trace_id,
-                decision_id: "",
-            });
-            detector.advance(at);
-        };
-        ["a", "b", "c"]
-            .into_iter()
-            .enumerate()
-            .for_each(|(i, policy)| see(policy, 1000 * SECOND + i as i64));
-        see("a", 2000 * SECOND);
-        see("a", 1990 * SECOND);
-        see("a", 1500 * SECOND);
-        assert_eq!((detector.series.len(), detector.unwatched, detector.late), (2, 1, 2));
-    }
-}
+mod tests;

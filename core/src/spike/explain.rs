@@ -3,6 +3,8 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use serde::{Deserialize, Serialize};
+
 use super::{Cause, Dimension, Example, Observation};
 use crate::decision::time::Nanos;
 use crate::topk::SpaceSaving;
@@ -11,7 +13,7 @@ use crate::topk::SpaceSaving;
 const VALUES: usize = 64;
 
 /// A decision that was denied or failed.
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Sample {
     at: Nanos,
     who: [Box<str>; 5],
@@ -20,9 +22,12 @@ struct Sample {
 }
 
 const SAMPLES: usize = 512;
+/// So many are written of it: enough to say who is behind what goes on.
+const KEPT: usize = 64;
 
 /// What is remembered of a policy's decisions.
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(from = "Kept", into = "Kept")]
 pub struct Memory {
     /// All decisions, by dimension; newer weigh more.
     traffic: [SpaceSaving<String>; 5],
@@ -32,6 +37,51 @@ pub struct Memory {
     samples: [VecDeque<Sample>; 2],
     /// What a decision weighs now.
     weight: f64,
+}
+
+/// What is written of it.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    weight: f64,
+    traffic: Vec<Heavy>,
+    bad: Vec<Vec<Heavy>>,
+    samples: [VecDeque<Sample>; 2],
+}
+
+type Heavy = (f64, Vec<(String, f64, f64)>);
+
+impl From<Memory> for Kept {
+    fn from(mut memory: Memory) -> Kept {
+        for samples in &mut memory.samples {
+            samples.drain(..samples.len().saturating_sub(KEPT));
+        }
+        let heavy = |of: &[SpaceSaving<String>; 5]| of.iter().map(SpaceSaving::parts).collect();
+        Kept {
+            weight: memory.weight,
+            traffic: heavy(&memory.traffic),
+            bad: memory.bad.iter().map(heavy).collect(),
+            samples: memory.samples,
+        }
+    }
+}
+
+impl From<Kept> for Memory {
+    fn from(kept: Kept) -> Memory {
+        let heavy = |of: Vec<Heavy>| {
+            let mut of = of.into_iter();
+            std::array::from_fn(|_| {
+                let (total, parts) = of.next().unwrap_or_default();
+                SpaceSaving::from_parts(VALUES, total, parts)
+            })
+        };
+        let mut bad = kept.bad.into_iter();
+        Memory {
+            traffic: heavy(kept.traffic),
+            bad: std::array::from_fn(|_| heavy(bad.next().unwrap_or_default())),
+            samples: kept.samples,
+            weight: kept.weight,
+        }
+    }
 }
 
 impl Default for Memory {

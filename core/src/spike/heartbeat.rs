@@ -1,19 +1,22 @@
-//! Whether something still beats: a policy, an OPA, the stream as a whole.
+//! Whether something still beats: a policy, a service, the stream as a whole. What was never heard for long, or was
+//! not watched, is not missed.
 
 use std::collections::VecDeque;
+
+use serde::{Deserialize, Serialize};
 
 use super::baseline::{Dispersion, MINUTE};
 use super::config::Config;
 use super::{BUCKET, Change, Finding, SECOND};
 use crate::decision::time::Nanos;
 
-/// A gap is at least so long: of an OPA or a policy, and of all of them, which may be docket's own intake that moves to
-/// another process.
+/// A gap is at least so long: of a service or a policy, and of all of them, which may be docket's own intake that
+/// moves to another process.
 pub const ONE: Nanos = 10 * SECOND;
 pub const STREAM: Nanos = 90 * SECOND;
 
 /// A mean a bucket that fades with a half-life of ten minutes.
-#[derive(Default, Clone, Copy)]
+#[derive(Debug, Default, Clone, Copy, Serialize, Deserialize)]
 pub struct Fading {
     count: f64,
     buckets: f64,
@@ -30,22 +33,29 @@ impl Fading {
     pub fn get(&self) -> f64 {
         self.count / self.buckets.max(1.0)
     }
+
+    /// Whether it is the mean of a minute at least.
+    pub fn is_known(&self) -> bool {
+        self.buckets > MINUTE as f64
+    }
 }
 
 /// Whether something still beats.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Heartbeat {
     /// Decisions of the buckets that are not closed.
+    #[serde(skip)]
     open: VecDeque<u32>,
-    pub born: i64,
-    pub mean: Fading,
-    /// Of an OPA: its part of its service's decisions, while it sent some.
-    pub share: f64,
+    mean: Fading,
     dispersion: Dispersion,
-    /// Buckets without a decision until now, what they should have brought, and how improbable that is; and the longest
-    /// gap that there was before.
+    /// Watched buckets from the first to the latest with a decision: what silence is measured by.
+    heard: u32,
+    /// Nobody watched for longer than it was heard: it may be gone for good, as samples are, until it is heard again.
+    unheard: bool,
+    /// Watched buckets without a decision until now, what they should have brought, and the longest gap that there
+    /// was before.
     pub gap: u32,
     due: f64,
-    doubt: f64,
     longest: f64,
     /// Buckets with decisions since it went quiet: one alone does not mean that it is back.
     back: u32,
@@ -53,53 +63,33 @@ pub struct Heartbeat {
 }
 
 impl Heartbeat {
-    pub fn new(born: i64) -> Heartbeat {
-        Heartbeat {
-            open: VecDeque::new(),
-            born,
-            mean: Fading::default(),
-            share: 0.0,
-            dispersion: Dispersion::default(),
-            gap: 0,
-            due: 0.0,
-            doubt: 0.0,
-            longest: 0.0,
-            back: 0,
-            active: None,
-        }
-    }
-
-    pub fn note(&mut self, at: i64, next: i64) {
-        let index = usize::try_from(at - next).unwrap_or(0);
+    pub fn note(&mut self, index: usize) {
         while self.open.len() <= index {
             self.open.push_back(0);
         }
         self.open[index] += 1;
     }
 
-    /// Learns a bucket; whether there was anything in it.
-    pub fn close(&mut self, at: i64, due: Option<(f64, f64)>) -> bool {
+    /// Learns the next bucket; what was in it.
+    pub fn close(&mut self) -> u32 {
         let count = self.open.pop_front().unwrap_or(0);
-        self.beat(at, count, due)
+        self.beat(count);
+        count
     }
 
-    /// `due`: what it should have been, and how improbable nothing instead is; by the rate unless that is known better.
-    pub fn beat(&mut self, at: i64, count: u32, due: Option<(f64, f64)>) -> bool {
-        if self.born == 0 && count > 0 {
-            self.born = at;
-        }
-        let (due, doubt) = due.unwrap_or((self.mean.get(), self.mean.get()));
+    pub fn beat(&mut self, count: u32) {
         if count == 0 {
-            self.gap += 1;
+            if self.heard > 0 {
+                self.gap += 1;
+                self.due += self.mean.get();
+            }
             if i64::from(self.gap) > MINUTE {
                 self.back = 0;
             }
-            self.due += due;
-            self.doubt += doubt;
-            return false;
+            return;
         }
         if self.mean.buckets > 30.0 {
-            self.dispersion.learn(f64::from(count), due);
+            self.dispersion.learn(f64::from(count), self.mean.get());
             // What was quiet and is back was a gap like others to come; less so if it was a finding.
             let gap =
                 if self.active.is_some() { f64::from(self.gap) / 4.0 } else { f64::from(self.gap) };
@@ -110,17 +100,38 @@ impl Heartbeat {
         for _ in 0..quiet.min(1800) {
             self.mean.add(0.0);
         }
+        self.heard = self.heard.saturating_add(1 + quiet);
+        self.unheard = false;
         self.mean.add(f64::from(count));
-        (self.gap, self.due, self.doubt) = (0, 0.0, 0.0);
+        (self.gap, self.due) = (0, 0.0);
         self.back += 1;
-        true
     }
 
+    /// The variance of the count of a bucket over its mean.
+    pub fn scatter(&self) -> f64 {
+        self.dispersion.get()
+    }
+
+    /// It lives, although it sent nothing that counts.
+    pub fn excuse(&mut self) {
+        if self.active.is_none() {
+            (self.gap, self.due) = (0, 0.0);
+        }
+    }
+
+    /// So many buckets passed that nobody watched: no silence is known of them, nor one that began before.
+    pub fn skip(&mut self, buckets: usize) {
+        self.open.drain(..buckets.min(self.open.len()));
+        self.unheard |= buckets > self.heard as usize;
+        self.excuse();
+    }
+
+    /// `usual`: the fewest decisions a bucket at this time of other days, if that is known; asked only where it matters.
     pub fn judge(
         &mut self,
         at: i64,
         config: &Config,
-        usual: Option<f64>,
+        usual: impl FnOnce() -> Option<f64>,
         least: Nanos,
         finding: impl FnOnce() -> Finding,
     ) -> Option<Change> {
@@ -132,25 +143,65 @@ impl Heartbeat {
             return self.active.take().map(Change::Ends);
         }
         let gap = f64::from(self.gap);
-        let (mut due, mut doubt) = (self.due, self.doubt);
-        if let Some(usual) = usual {
-            (due, doubt) = (due.min(usual * gap), doubt.min(usual * gap));
-        }
-        let score = doubt / self.dispersion.get();
-        let old = (at - self.born) * BUCKET > config.learn;
+        // Who was heard for an hour is not missed for longer than that: it may have been all there was.
+        let heard = i64::from(self.heard) * BUCKET >= config.learn && self.gap <= self.heard;
         // A gap is one event, not a scan of many counts: less is as sure.
-        if old
+        let sure = |due: f64| due / self.dispersion.get() >= config.certainty * 0.7;
+        if heard
+            && !self.unheard
             && gap * BUCKET as f64 >= least as f64
             && gap > 2.0 * self.longest
-            && score >= config.certainty * 0.7
+            && sure(self.due)
         {
+            let due = usual().map_or(self.due, |usual| self.due.min(usual * gap));
+            if !sure(due) {
+                return None;
+            }
             let mut new = finding();
             new.begin(at + 1 - i64::from(self.gap), at);
-            (new.expected, new.score) = (due, score);
+            (new.expected, new.score) = (due, due / self.dispersion.get());
             self.active = Some(new.clone());
             self.back = 0;
             return Some(Change::Begins(new));
         }
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spike::Kind;
+
+    /// So many buckets with decisions, then silence: whether that is said.
+    fn said(heard: usize, skipped: usize, silent: i64) -> bool {
+        let mut heart = Heartbeat::default();
+        let mut at = 0;
+        let judged = |heart: &mut Heartbeat, at| {
+            let finding = || Finding::new(Kind::StreamQuiet, "", "");
+            heart.judge(at, &Config::default(), || None, STREAM, finding).is_some()
+        };
+        for _ in 0..heard {
+            heart.beat(20);
+            assert!(!judged(&mut heart, at));
+            at += 1;
+        }
+        heart.skip(skipped);
+        at += skipped as i64;
+        (0..silent).any(|n| {
+            heart.beat(0);
+            judged(&mut heart, at + n)
+        })
+    }
+
+    #[test]
+    fn silence_is_claimed_by_what_was_heard_and_watched() {
+        assert!(said(1000, 0, 60));
+        assert!(!said(4, 0, 200_000), "8 s of samples teach nothing");
+        assert!(!said(299, 0, 200_000), "10 min are needed");
+        assert!(said(301, 0, 60));
+        assert!(!said(1000, 900, 40), "what nobody watched is no silence");
+        assert!(said(1000, 900, 60), "what is watched again is");
+        assert!(!said(1000, 1100, 2000), "nobody knows whether it is still there");
     }
 }

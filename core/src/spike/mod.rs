@@ -8,13 +8,19 @@
 //! and numbers: docs/spikes.md.
 
 pub mod baseline;
+pub mod clocks;
 pub mod config;
 pub mod detector;
 pub mod explain;
+pub mod follow;
 pub mod heartbeat;
+pub mod learner;
 pub mod record;
 pub mod reorder;
+pub mod room;
 pub mod series;
+pub mod service;
+pub mod window;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -70,7 +76,7 @@ impl Observation<'_> {
 }
 
 /// What may explain a finding; in the order in which one of several equally good explanations is named first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Dimension {
     Revision,
@@ -120,6 +126,8 @@ pub enum Kind {
     InstanceQuiet,
     /// No decisions at all.
     StreamQuiet,
+    /// There are more policies than there is room for: nobody looks at a part of the decisions.
+    Unwatched,
 }
 
 impl Kind {
@@ -132,12 +140,13 @@ impl Kind {
             Kind::PolicyQuiet => "policy_quiet",
             Kind::InstanceQuiet => "instance_quiet",
             Kind::StreamQuiet => "stream_quiet",
+            Kind::Unwatched => "unwatched",
         }
     }
 }
 
 /// Something improbable, for a policy of a service (or an instance; either is empty where it does not apply).
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Finding {
     /// The same for the same finding of the same stream.
     pub id: String,
@@ -145,11 +154,16 @@ pub struct Finding {
     pub service: String,
     pub policy: String,
     /// When it began, and when that was certain, in event time.
-    #[serde(serialize_with = "time::serialize")]
+    #[serde(serialize_with = "time::serialize", deserialize_with = "read_time")]
     pub onset: Nanos,
-    #[serde(serialize_with = "time::serialize")]
+    #[serde(serialize_with = "time::serialize", deserialize_with = "read_time")]
     pub detected: Nanos,
-    #[serde(serialize_with = "maybe_time", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        serialize_with = "maybe_time",
+        deserialize_with = "read_maybe_time",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub ended: Option<Nanos>,
     /// From onset to detection: denials (or failures, or decisions for what went quiet), what the baseline
     /// expected of them at most (at least, for what vanished), and all decisions.
@@ -164,7 +178,7 @@ pub struct Finding {
 }
 
 /// A value that carries a part of the excess.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Cause {
     pub dimension: Dimension,
     pub value: String,
@@ -174,7 +188,7 @@ pub struct Cause {
     pub before: f64,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Example {
     pub trace_id: String,
     pub decision_id: String,
@@ -192,6 +206,15 @@ fn maybe_time<S: serde::Serializer>(at: &Option<Nanos>, s: S) -> Result<S::Ok, S
         Some(at) => time::serialize(at, s),
         None => s.serialize_none(),
     }
+}
+
+fn read_time<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Nanos, D::Error> {
+    let text = String::deserialize(d)?;
+    time::parse(&text).ok_or_else(|| serde::de::Error::custom(format!("no time: {text}")))
+}
+
+fn read_maybe_time<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Option<Nanos>, D::Error> {
+    read_time(d).map(Some)
 }
 
 impl Cause {
@@ -274,6 +297,10 @@ impl Finding {
             Kind::PolicyQuiet | Kind::StreamQuiet | Kind::InstanceQuiet => {
                 format!("no decisions, {expected:.0} expected")
             }
+            Kind::Unwatched => format!(
+                "{observed} of {} decisions in ten minutes are of policies that there is no room to watch",
+                self.decisions
+            ),
         };
         let cause = self.causes.first().map(|c| match self.kind {
             Kind::InstanceQuiet | Kind::RevisionShift => {

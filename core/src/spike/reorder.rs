@@ -1,29 +1,33 @@
-//! Puts the past in order. Who catches up reads partitions one ahead of the other, so that decisions stand in the docket by
-//! up to an hour out of order; the detector wants them as they happened.
+//! Puts the past in order. Who catches up reads partitions one ahead of the other, and OPAs upload what they kept in any
+//! order; the detector wants decisions as they were written, or as they happened.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use super::{Observation, SECOND};
+use super::Observation;
 use crate::decision::ids::TraceId;
 use crate::decision::time::Nanos;
 use crate::decision::verdict::Verdict;
 
-/// What is out of order by more is late.
-const SLACK: Nanos = 3600 * SECOND;
-/// At most so many are held; then the oldest go on, whatever may still come.
+/// At most so many are held; then the first go on, whatever may still come.
 const HELD: usize = 400_000;
 
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Held {
-    at: Nanos,
+    /// What they are ordered by.
+    order: Nanos,
     /// In the order of arrival.
     count: u64,
+    at: Nanos,
+    written: Nanos,
     verdict: Verdict,
     trace_id: [u8; 16],
     /// Service, policy, who, decision id; each ends with a zero byte.
     text: Box<str>,
 }
+
+/// Is given a decision, and when it was written.
+type Take<'t> = dyn FnMut(&Observation<'_>, Nanos) + 't;
 
 #[derive(Debug, Default)]
 pub struct Reorder {
@@ -32,7 +36,7 @@ pub struct Reorder {
 }
 
 impl Reorder {
-    pub fn push(&mut self, seen: &Observation<'_>) {
+    pub fn push(&mut self, order: Nanos, written: Nanos, seen: &Observation<'_>) {
         let texts =
             [seen.service, seen.policy].into_iter().chain(seen.who).chain([seen.decision_id]);
         let mut text = String::with_capacity(160);
@@ -42,8 +46,10 @@ impl Reorder {
         }
         self.count += 1;
         let held = Held {
-            at: seen.at,
+            order,
             count: self.count,
+            at: seen.at,
+            written,
             verdict: seen.verdict,
             trace_id: seen.trace_id.to_bytes(),
             text: text.into(),
@@ -51,21 +57,22 @@ impl Reorder {
         self.heap.push(Reverse(held));
     }
 
-    /// Hands on, in order, what nothing older can be expected of: every partition was read up to `slowest`; all of it
-    /// for `Nanos::MAX`. Returns up to which time that is.
-    pub fn release(&mut self, slowest: Nanos, take: &mut dyn FnMut(&Observation<'_>)) -> Nanos {
-        let mut to = if slowest == Nanos::MAX { slowest } else { slowest.saturating_sub(SLACK) };
+    pub fn is_empty(&self) -> bool {
+        self.heap.is_empty()
+    }
+
+    /// Hands on, in order, what comes no later than `to`; and the first of what is more than can be held.
+    pub fn release(&mut self, to: Nanos, take: &mut Take<'_>) {
         while let Some(Reverse(held)) = self.heap.peek() {
-            if held.at >= to && self.heap.len() <= HELD {
+            if held.order > to && self.heap.len() <= HELD {
                 break;
             }
-            to = to.max(held.at);
             let Some(Reverse(held)) = self.heap.pop() else { break };
             let mut texts = held.text.split('\0');
             let mut next = || texts.next().unwrap_or_default();
             let (service, policy) = (next(), next());
             let who = [next(), next(), next(), next(), next()];
-            take(&Observation {
+            let seen = Observation {
                 at: held.at,
                 service,
                 policy,
@@ -73,15 +80,21 @@ impl Reorder {
                 who,
                 trace_id: TraceId::from_bytes(held.trace_id),
                 decision_id: next(),
-            });
+            };
+            take(&seen, held.written);
         }
-        to
+    }
+
+    /// Hands on what is more than can be held.
+    pub fn hold(&mut self, take: &mut Take<'_>) {
+        self.release(Nanos::MIN, take);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::spike::SECOND;
 
     #[test]
     fn what_came_out_of_order_goes_on_in_order() {
@@ -90,23 +103,28 @@ mod tests {
         for minute in [30, 10, 70, 20, 95, 80] {
             let id = minute.to_string();
             let who = ["r", "", "s", "", "a"];
-            reorder.push(&Observation {
-                at: minute * 60 * SECOND,
-                service: "x",
-                policy: "p",
-                verdict: Verdict::Deny,
-                who,
-                trace_id: TraceId::INVALID,
-                decision_id: &id,
-            });
-            let to = reorder.release(minute * 60 * SECOND, &mut |seen| {
+            let at = minute * 60 * SECOND;
+            reorder.push(
+                at,
+                at + 1,
+                &Observation {
+                    at,
+                    service: "x",
+                    policy: "p",
+                    verdict: Verdict::Deny,
+                    who,
+                    trace_id: TraceId::INVALID,
+                    decision_id: &id,
+                },
+            );
+            reorder.release((minute - 60) * 60 * SECOND, &mut |seen, written| {
                 assert_eq!((seen.service, seen.policy, seen.who), ("x", "p", who));
+                assert_eq!(written, seen.at + 1);
                 out.push(seen.decision_id.to_owned());
             });
-            assert_eq!(to, (minute - 60) * 60 * SECOND);
         }
         assert_eq!(out, ["10", "20", "30"]);
-        reorder.release(Nanos::MAX, &mut |seen| out.push(seen.decision_id.to_owned()));
+        reorder.release(Nanos::MAX, &mut |seen, _| out.push(seen.decision_id.to_owned()));
         assert_eq!(out, ["10", "20", "30", "70", "80", "95"]);
     }
 }

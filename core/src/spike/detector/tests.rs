@@ -1,0 +1,160 @@
+use super::*;
+use crate::generate::scenario::{Day, Scenario};
+use crate::spike::SECOND;
+
+/// From 50 minutes before a day's event to five minutes after it.
+fn lived(scenario: Scenario, seed: u64) -> (Day, Vec<Change>) {
+    let start = 1_767_744_000 * SECOND;
+    let mut day = Day::new(scenario, seed, start, 1.0);
+    day.skip_to(day.event_at() - 3000 * SECOND);
+    let mut detector = Detector::new(Config::default());
+    let (mut changes, mut second) = (Vec::new(), Vec::new());
+    let mut now = day.event_at() - 3000 * SECOND;
+    let end = day.events().first().map_or(now + 6000 * SECOND, |e| e.to + 600 * SECOND);
+    while now < end {
+        day.second(&mut second);
+        now += SECOND;
+        second.iter().for_each(|made| day.observe(made, |seen| detector.observe(seen, now)));
+        changes.extend(detector.advance(now - 5 * SECOND, now));
+    }
+    assert_eq!(detector.active(), []);
+    (day, changes)
+}
+
+#[test]
+fn what_happens_is_found_explained_and_ends() {
+    for scenario in [
+        Scenario::Attack,
+        Scenario::MisconfiguredClient,
+        Scenario::BadBundle,
+        Scenario::PermissiveBundle,
+        Scenario::DeadOpa,
+        Scenario::Silence,
+        Scenario::MissingData,
+    ] {
+        let (day, changes) = lived(scenario, 5);
+        let event = day.events().remove(0);
+        let [Change::Begins(begins), Change::Ends(ends)] = changes.as_slice() else {
+            panic!("{scenario:?}: {changes:#?}")
+        };
+        assert!(
+            event.kinds.contains(&begins.kind) && begins.service == event.service,
+            "{scenario:?}: {begins:#?}"
+        );
+        let late = (begins.detected - event.from) / SECOND;
+        assert!(
+            (0..=match scenario {
+                Scenario::PermissiveBundle => 300,
+                // Whether the others took over shows in the load.
+                Scenario::DeadOpa => 120,
+                _ => 40,
+            })
+                .contains(&late),
+            "{scenario:?}: {late} s"
+        );
+        assert!((begins.onset - event.from).abs() <= 40 * SECOND, "{scenario:?}: {begins:#?}");
+        let cause = begins.causes.first().map(|c| (c.dimension, c.value.clone()));
+        assert_eq!(cause, event.cause, "{scenario:?}");
+        assert_eq!((&ends.id, ends.ended.is_some()), (&begins.id, true));
+        assert!((ends.ended.unwrap() - event.to).abs() <= 180 * SECOND, "{scenario:?}: {ends:#?}");
+    }
+    assert_eq!(
+        lived(Scenario::Attack, 5).1,
+        lived(Scenario::Attack, 5).1,
+        "a pure function of the stream"
+    );
+    assert_eq!(lived(Scenario::Launch, 5).1, [], "more traffic is no spike");
+}
+
+#[test]
+fn series_are_bounded_and_what_comes_late_is_counted() {
+    let mut detector = Detector::new(Config { max_series: 2, ..Config::default() });
+    let mut see = |policy: &str, at: Nanos| {
+        detector.observe(&denied("s", policy, at), at);
+        detector.advance(at, at);
+    };
+    ["a", "b", "c"]
+        .into_iter()
+        .enumerate()
+        .for_each(|(i, policy)| see(policy, 1000 * SECOND + i as i64));
+    see("a", 2000 * SECOND);
+    see("a", 1990 * SECOND);
+    see("a", 1500 * SECOND);
+    assert_eq!((detector.series.len(), detector.unwatched(), detector.late), (2, 1, 2));
+}
+
+fn denied<'a>(service: &'a str, policy: &'a str, at: Nanos) -> Observation<'a> {
+    let trace_id = crate::decision::ids::TraceId::INVALID;
+    let verdict = Verdict::Deny;
+    Observation { at, service, policy, verdict, who: [""; 5], trace_id, decision_id: "" }
+}
+
+/// So many junk policies, each asked so often, then one that counts; whether that one is watched.
+fn found_room(junk: usize, times: usize) -> bool {
+    let mut detector = Detector::new(Config { max_series: 50, ..Config::default() });
+    let mut now = 1_767_744_000 * SECOND;
+    let mut see = |policy: &str, unwatched: bool| {
+        now += SECOND / 10;
+        let before = detector.unwatched();
+        detector.observe(&denied("s", policy, now), now);
+        detector.advance(now - SECOND, now);
+        assert!(!unwatched || detector.unwatched() > before, "{policy}");
+        (detector.unwatched() == before, detector.series.len())
+    };
+    for _ in 0..times {
+        for n in 0..junk {
+            assert!(see(&format!("junk/{n}"), false).1 <= 50);
+        }
+    }
+    (0..20).for_each(|_| {
+        see("real", false);
+    });
+    see("real", false).0
+}
+
+#[test]
+fn junk_makes_room_for_what_is_asked_for() {
+    assert!(found_room(50, 1) && found_room(1000, 1) && found_room(1000, 5));
+    assert!(found_room(20_000, 1), "as many as one likes, once each");
+}
+
+#[test]
+fn what_nobody_looks_at_is_said() {
+    let mut detector = Detector::new(Config { max_series: 10, ..Config::default() });
+    let mut now = 1_767_744_000 * SECOND;
+    let mut changes = Vec::new();
+    for n in 0..20_000 {
+        now += SECOND / 10;
+        // Ten that are warm; and in the second third as many others, each of which comes once.
+        let junk = n % 2 == 0 && (6000..12_000).contains(&n);
+        let policy = if junk { format!("junk/{n}") } else { format!("p{}", n / 2 % 10) };
+        detector
+            .observe(&Observation { verdict: Verdict::Allow, ..denied("s", &policy, now) }, now);
+        changes.extend(detector.advance(now - SECOND, now));
+    }
+    let [Change::Begins(begins), Change::Ends(ends)] = changes.as_slice() else {
+        panic!("{changes:#?}")
+    };
+    assert_eq!((begins.kind, &begins.id), (Kind::Unwatched, &ends.id));
+    assert_eq!(detector.unwatched(), 3000);
+    let read: Finding = serde_json::from_str(&serde_json::to_string(ends).unwrap()).unwrap();
+    assert_eq!(&read, ends);
+}
+
+#[test]
+fn a_clock_that_is_ahead_blinds_nobody() {
+    let mut detector = Detector::new(Config::default());
+    let start = 1_767_744_000 * SECOND;
+    detector.observe(&denied("s", "p", start + 1800 * SECOND), start);
+    let mut found = 0;
+    for second in 0..1200 {
+        let now = start + second * SECOND;
+        for n in 0..5 {
+            let verdict = if second > 900 && n > 0 { Verdict::Deny } else { Verdict::Allow };
+            detector.observe(&Observation { verdict, ..denied("s", "p", now) }, now);
+        }
+        found += detector.advance(now + 7200 * SECOND, now).len();
+        assert!(detector.next.unwrap() <= bucket(now));
+    }
+    assert_eq!((found, detector.late), (1, 0));
+}

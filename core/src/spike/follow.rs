@@ -1,0 +1,260 @@
+//! Follows the docket topic: the same for who reads it as it is written and for who looks back, so that both find the
+//! same. Its time is when docket wrote a record. A decision counts at the time it says, but no later than it was
+//! written, and no earlier than `lateness` before that; what was written a minute later still is a backlog, of which
+//! nothing is said, since it is past.
+//!
+//! The beginning may be a backlog: OPAs that upload what they kept, or a docket that catches up. It is learned in the
+//! order of its decisions, and silently. Where docket itself paused nobody watched, and no silence is known.
+
+use std::collections::BTreeMap;
+
+use super::baseline::bucket;
+use super::config::Config;
+use super::detector::{Detector, LATE};
+use super::reorder::Reorder;
+use super::{BUCKET, Change, Finding, Kind, Observation, SECOND};
+use crate::decision::time::Nanos;
+
+/// A backlog is over when none of it came for so long.
+const SETTLED: Nanos = 10 * SECOND;
+/// Docket paused when it wrote nothing for so long, and then what is older.
+const PAUSE: Nanos = 30 * SECOND;
+
+/// A backlog lasts for no longer than this, or twice as long as it was old when it began.
+const STEADY: Nanos = 600 * SECOND;
+/// Changes of a backlog that are kept for who asks.
+const REMEMBERED: usize = 10_000;
+
+/// How far a partition was read.
+#[derive(Debug, Clone, Copy)]
+struct Clock {
+    /// When the latest record of it was written.
+    written: Nanos,
+    /// There is no more for now; there was no more, once.
+    ended: bool,
+    reached: bool,
+}
+
+pub struct Follower {
+    pub detector: Detector,
+    lateness: Nanos,
+    clocks: BTreeMap<i32, Clock>,
+    /// What was read of partitions that are ahead of others: in the order of writing.
+    ahead: Reorder,
+    /// The backlog in the beginning.
+    backlog: Option<Backlog>,
+    /// Whether every partition's end was reached, and silence is watched.
+    live: bool,
+    /// That the stream is quiet was told before, and not that this ended.
+    told_quiet: bool,
+    /// When the latest record was written.
+    latest: Nanos,
+    changes: Vec<Change>,
+    /// What a backlog holds: nobody is told, since it is past.
+    past: Vec<Change>,
+}
+
+struct Backlog {
+    /// In the order of the decisions' own times.
+    held: Reorder,
+    since: Nanos,
+    /// How old its first decision was.
+    age: Nanos,
+    /// When the latest of what is old was written.
+    latest: Nanos,
+}
+
+impl Follower {
+    /// `partitions`: those that hold anything.
+    pub fn new(config: Config, lateness: Nanos, partitions: impl Iterator<Item = i32>) -> Follower {
+        let clock = Clock { written: Nanos::MIN, ended: false, reached: false };
+        Follower {
+            detector: Detector::new(config),
+            lateness,
+            clocks: partitions.map(|p| (p, clock)).collect(),
+            ahead: Reorder::default(),
+            backlog: None,
+            live: false,
+            told_quiet: false,
+            latest: Nanos::MIN,
+            changes: Vec::new(),
+            past: Vec::new(),
+        }
+    }
+
+    /// Of each partition in the order in which it stands there. `written`: the record's time in Kafka, which is when
+    /// docket wrote it.
+    pub fn observe(&mut self, partition: i32, seen: &Observation<'_>, written: Nanos) {
+        let new = Clock { written, ended: false, reached: self.live };
+        let clock = self.clocks.entry(partition).or_insert(new);
+        (clock.written, clock.ended) = (clock.written.max(written), false);
+        if self.live {
+            self.take(seen, written, false);
+        } else {
+            self.ahead.push(written, written, seen);
+        }
+    }
+
+    /// A finding that stands in the docket, told by who looked before.
+    pub fn told(&mut self, kind: Kind, over: bool) {
+        if kind == Kind::StreamQuiet {
+            self.told_quiet = !over;
+        }
+    }
+
+    /// A partition's end was reached: there is nothing more in it for now.
+    pub fn ended(&mut self, partition: i32) {
+        let new = Clock { written: Nanos::MIN, ended: true, reached: true };
+        let clock = self.clocks.entry(partition).or_insert(new);
+        (clock.ended, clock.reached) = (true, true);
+    }
+
+    /// Whether every partition's end was reached, and `advance` said so: what is found from then on is news, and
+    /// `active` is what goes on.
+    pub fn is_live(&self) -> bool {
+        self.live
+    }
+
+    /// What is certain by `now`.
+    pub fn advance(&mut self, now: Nanos) -> Vec<Change> {
+        let clocks = self.clocks.values();
+        let slowest = clocks.map(|c| if c.ended { now } else { c.written.min(now) }).min();
+        let slowest = slowest.unwrap_or(now);
+        if self.live {
+            self.pass(slowest);
+        } else if self.clocks.values().all(|c| c.reached) {
+            self.in_order(Nanos::MAX);
+            self.live = true;
+            self.pass(self.latest);
+            if !self.told_quiet {
+                // Whether anybody would have written since the latest record is not known.
+                let skipped = self.detector.skip(now.saturating_sub(self.lateness));
+                self.changes.extend(skipped);
+            }
+            self.pass(now);
+        } else {
+            self.in_order(slowest);
+        }
+        std::mem::take(&mut self.changes)
+    }
+
+    /// Of who looks back: what is certain by what was read; everything, when it was read to the end.
+    pub fn look_back(&mut self, all: bool) -> Vec<Change> {
+        let slowest = self.clocks.values().map(|c| c.written).filter(|w| *w < Nanos::MAX).min();
+        self.in_order(if all { Nanos::MAX } else { slowest.unwrap_or(Nanos::MIN) });
+        if all && self.latest > Nanos::MIN {
+            self.settle(self.latest);
+            self.pass(self.latest);
+        }
+        std::mem::take(&mut self.changes)
+    }
+
+    /// Nothing more will come of a partition that is looked back on.
+    pub fn closed(&mut self, partition: i32) {
+        self.clocks.remove(&partition);
+    }
+
+    /// What went on and ended in a backlog, until now. It is no news.
+    pub fn past(&mut self) -> Vec<Change> {
+        std::mem::take(&mut self.past)
+    }
+
+    /// What goes on.
+    pub fn active(&self) -> Vec<Finding> {
+        self.detector.active()
+    }
+
+    fn in_order(&mut self, to: Nanos) {
+        let mut ahead = std::mem::take(&mut self.ahead);
+        ahead.release(to, &mut |seen, written| self.take(seen, written, true));
+        self.ahead = ahead;
+    }
+
+    /// The next record; `ordered`, if all that was written before it was taken.
+    fn take(&mut self, seen: &Observation<'_>, written: Nanos, ordered: bool) {
+        let before = self.latest;
+        self.latest = before.max(written);
+        let age = written.saturating_sub(seen.at);
+        let old = age > self.lateness + LATE * BUCKET;
+        if old && before == Nanos::MIN && self.detector.is_new() {
+            let held = Reorder::default();
+            self.backlog = Some(Backlog { held, since: written, age, latest: written });
+        }
+        if let Some(backlog) = &mut self.backlog {
+            if old {
+                backlog.latest = written;
+            }
+            if backlog.goes_on(written) {
+                backlog.held.push(seen.at.min(written), written, seen);
+                let (detector, lateness, past) =
+                    (&mut self.detector, self.lateness, &mut self.past);
+                backlog.held.hold(&mut |seen, written| {
+                    silently(detector, lateness, seen, written, past);
+                });
+                return;
+            }
+            self.settle(written);
+        }
+        if old {
+            if ordered && before > Nanos::MIN && written - before > PAUSE {
+                // Docket wrote nothing, but there were decisions: it paused.
+                self.changes.extend(self.detector.skip(written.saturating_sub(self.lateness)));
+            }
+            self.detector.backlog(seen);
+            return;
+        }
+        if ordered {
+            self.pass(written);
+        }
+        let from = written.saturating_sub(self.lateness);
+        self.detector.late += u64::from(bucket(seen.at) < bucket(from));
+        let at = seen.at.max(from);
+        self.detector.observe(&Observation { at, ..*seen }, written);
+    }
+
+    /// It is so late.
+    fn pass(&mut self, now: Nanos) {
+        if self.backlog.as_ref().is_some_and(|b| b.goes_on(now)) {
+            return;
+        }
+        self.settle(now);
+        let watermark = now.saturating_sub(self.lateness);
+        self.changes.extend(self.detector.advance(watermark, now));
+    }
+
+    /// The backlog is all there: it is learned, and what it says is past, but for what goes on.
+    fn settle(&mut self, now: Nanos) {
+        let Some(mut backlog) = self.backlog.take() else { return };
+        let (detector, lateness) = (&mut self.detector, self.lateness);
+        backlog.held.release(Nanos::MAX, &mut |seen, written| {
+            silently(detector, lateness, seen, written, &mut self.past);
+        });
+        let ended = self.detector.skip(now.saturating_sub(lateness));
+        self.past.extend(ended);
+        self.changes.extend(self.detector.active().into_iter().map(Change::Begins));
+    }
+}
+
+impl Backlog {
+    /// It is over when none of it came for some seconds; or when it gets no shorter: decisions always come late here.
+    fn goes_on(&self, now: Nanos) -> bool {
+        now - self.latest <= SETTLED && now - self.since <= (2 * self.age).max(STEADY)
+    }
+}
+
+fn silently(
+    detector: &mut Detector,
+    lateness: Nanos,
+    seen: &Observation<'_>,
+    written: Nanos,
+    past: &mut Vec<Change>,
+) {
+    let found = detector.advance(seen.at.min(written).saturating_sub(lateness), written);
+    if past.len() < REMEMBERED {
+        past.extend(found);
+    }
+    detector.observe(seen, written);
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,272 @@
+use super::*;
+use crate::decision::verdict::Verdict;
+use crate::generate::scenario::{Day, Scenario};
+
+const START: Nanos = 1_767_744_000 * SECOND;
+const LATENESS: Nanos = 3 * SECOND;
+
+/// A decision as it stands in the docket: partition, when it was written, and what it says.
+#[derive(Clone)]
+struct Written {
+    partition: i32,
+    written: Nanos,
+    at: Nanos,
+    service: String,
+    policy: String,
+    verdict: Verdict,
+    who: [String; 5],
+}
+
+impl Written {
+    fn see(&self, take: impl FnOnce(&Observation<'_>)) {
+        let [a, b, c, d, e] = &self.who;
+        take(&Observation {
+            at: self.at,
+            service: &self.service,
+            policy: &self.policy,
+            verdict: self.verdict,
+            who: [a, b, c, d, e],
+            trace_id: crate::decision::ids::TraceId::INVALID,
+            decision_id: "",
+        });
+    }
+}
+
+/// From two hours before a day's event to ten minutes after, over three partitions; some of it late, some with a
+/// clock that is wrong.
+fn docket(scenario: Scenario, seed: u64) -> Vec<Written> {
+    let mut day = Day::new(scenario, seed, START, 1.0);
+    let mut now = day.event_at() - 7200 * SECOND;
+    day.skip_to(now);
+    let end = day.events().first().map_or(now + 9000 * SECOND, |e| e.to + 600 * SECOND);
+    let (mut second, mut all, mut n) = (Vec::new(), Vec::new(), 0u64);
+    while now < end {
+        day.second(&mut second);
+        now += SECOND;
+        for made in &second {
+            n = n.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let dice = n >> 40;
+            let wait = match dice % 1000 {
+                0 => 120 * SECOND,
+                1..=9 => 10 * SECOND,
+                _ => (dice % 2000) as Nanos * 1_000_000,
+            };
+            day.observe(made, |seen| {
+                all.push(Written {
+                    partition: (dice % 3) as i32,
+                    written: seen.at + wait,
+                    at: if dice % 5000 == 4999 { seen.at + 1800 * SECOND } else { seen.at },
+                    service: seen.service.into(),
+                    policy: seen.policy.into(),
+                    verdict: seen.verdict,
+                    who: seen.who.map(str::to_owned),
+                });
+            });
+        }
+    }
+    all.sort_by_key(|w| w.written);
+    all
+}
+
+fn begins(changes: Vec<Change>) -> Vec<Finding> {
+    let begins = |c| match c {
+        Change::Begins(finding) => Some(finding),
+        Change::Ends(_) => None,
+    };
+    changes.into_iter().filter_map(begins).collect()
+}
+
+/// What is raised by who reads as it is written, so many nanoseconds between looks; and whether it was news.
+fn run(docket: &[Written], step: Nanos) -> Vec<Change> {
+    let mut follower = Follower::new(Config::default(), LATENESS, 0..3);
+    (0..3).for_each(|p| follower.ended(p));
+    let (mut now, mut changes, mut i) = (docket[0].written, Vec::new(), 0);
+    let end = docket[docket.len() - 1].written + 10 * SECOND;
+    follower.advance(now - SECOND);
+    assert!(follower.is_live());
+    while now < end {
+        while i < docket.len() && docket[i].written <= now {
+            docket[i].see(|seen| follower.observe(docket[i].partition, seen, docket[i].written));
+            i += 1;
+        }
+        (0..3).for_each(|p| follower.ended(p));
+        changes.extend(follower.advance(now));
+        now += step;
+    }
+    changes
+}
+
+/// What is raised by who looks back and reads one partition so far ahead of the others.
+fn look_back(docket: &[Written], ahead: usize) -> Vec<Change> {
+    let mut follower = Follower::new(Config::default(), LATENESS, 0..3);
+    let mut parts: Vec<Vec<&Written>> =
+        (0..3).map(|p| docket.iter().filter(|w| w.partition == p).collect()).collect();
+    parts.iter_mut().for_each(|p| p.reverse());
+    let mut changes = Vec::new();
+    while parts.iter().any(|p| !p.is_empty()) {
+        for (partition, part) in parts.iter_mut().enumerate() {
+            for _ in 0..ahead * (3 - partition) {
+                match part.pop() {
+                    Some(w) => w.see(|seen| follower.observe(w.partition, seen, w.written)),
+                    None => follower.closed(partition as i32),
+                }
+            }
+        }
+        changes.extend(follower.look_back(false));
+    }
+    changes.extend(follower.look_back(true));
+    changes
+}
+
+#[test]
+fn what_a_run_raises_is_what_a_look_back_raises() {
+    for scenario in [
+        Scenario::Attack,
+        Scenario::BadBundle,
+        Scenario::DeadOpa,
+        Scenario::Silence,
+        Scenario::MissingData,
+        Scenario::Failover,
+    ] {
+        let docket = docket(scenario, 5);
+        let plain = |changes: &[Change]| -> Vec<String> {
+            let text = |c: &Change| match c {
+                Change::Begins(f) => format!("{} {:?} {} {}", f.id, f.kind, f.detected, f.observed),
+                Change::Ends(f) => format!("{} ends {:?}", f.id, f.ended),
+            };
+            changes.iter().map(text).collect()
+        };
+        let live = run(&docket, SECOND / 5);
+        assert_eq!(begins(live.clone()).len(), usize::from(scenario != Scenario::Failover));
+        assert_eq!(plain(&live), plain(&run(&docket, 7 * SECOND)), "{scenario:?}: seldom looked");
+        assert_eq!(plain(&live), plain(&look_back(&docket, 100)), "{scenario:?}");
+        assert_eq!(plain(&live), plain(&look_back(&docket, 20_000)), "{scenario:?}: skewed");
+    }
+}
+
+/// So many seconds of a calm service, a decision every tenth of a second, by a clock that is `behind`.
+fn calm(follower: &mut Follower, from: Nanos, seconds: i64, behind: Nanos) -> Vec<Change> {
+    let mut changes = Vec::new();
+    let looks = follower.is_live();
+    for tick in 0..seconds * 10 {
+        let now = from + tick * SECOND / 10;
+        let one = Written {
+            partition: 0,
+            written: now,
+            at: now - behind,
+            service: "s".into(),
+            policy: "p".into(),
+            verdict: if tick % 20 == 0 { Verdict::Deny } else { Verdict::Allow },
+            who: Default::default(),
+        };
+        one.see(|seen| follower.observe(0, seen, now));
+        if looks && tick % 10 == 9 {
+            follower.ended(0);
+            changes.extend(follower.advance(now));
+        }
+    }
+    changes
+}
+
+fn nothing(follower: &mut Follower, from: Nanos, seconds: i64) -> Vec<Change> {
+    (0..seconds).flat_map(|s| follower.advance(from + s * SECOND)).collect()
+}
+
+fn live() -> Follower {
+    let mut follower = Follower::new(Config::default(), LATENESS, 0..1);
+    follower.ended(0);
+    follower.advance(START - SECOND);
+    follower
+}
+
+#[test]
+fn old_samples_are_no_silence() {
+    for seconds in [8, 120, 3600] {
+        let mut follower = live();
+        assert_eq!(calm(&mut follower, START, seconds, 3 * 86_400 * SECOND), []);
+        assert_eq!(nothing(&mut follower, START + seconds * SECOND, 2000), [], "{seconds} s");
+    }
+    // A reload: the same is read again.
+    let mut follower = Follower::new(Config::default(), LATENESS, 0..1);
+    assert_eq!(calm(&mut follower, START, 8, 3 * 86_400 * SECOND), []);
+    follower.ended(0);
+    assert_eq!(nothing(&mut follower, START + 86_400 * SECOND, 2000), []);
+    assert!(follower.is_live());
+}
+
+#[test]
+fn a_stream_that_was_there_and_stops_is_told_once_it_was_watched() {
+    let mut follower = live();
+    assert_eq!(calm(&mut follower, START, 1800, 0), []);
+    let quiet = nothing(&mut follower, START + 1800 * SECOND, 200);
+    let [Change::Begins(finding)] = quiet.as_slice() else { panic!("{quiet:?}") };
+    assert_eq!(finding.kind, Kind::StreamQuiet);
+    // Another process takes over 20 minutes later, and reads the same.
+    for told in [false, true] {
+        let mut follower = Follower::new(Config::default(), LATENESS, 0..1);
+        calm(&mut follower, START, 1800, 0);
+        if told {
+            follower.told(Kind::StreamQuiet, false);
+        }
+        follower.ended(0);
+        let now = START + 3000 * SECOND;
+        follower.advance(now);
+        assert!(follower.is_live());
+        assert_eq!(follower.active().len(), usize::from(told), "what was told goes on");
+        assert_eq!(nothing(&mut follower, now, 80), [], "it was not watched yet");
+        let later = nothing(&mut follower, now + 80 * SECOND, 60);
+        assert_eq!(begins(later).len(), usize::from(!told));
+    }
+}
+
+#[test]
+fn a_pause_of_docket_is_no_silence_and_what_it_missed_is_past() {
+    let mut follower = Follower::new(Config::default(), LATENESS, 0..1);
+    calm(&mut follower, START, 1800, 0);
+    // Down for 40 minutes; then what was missed, at once; then as usual.
+    let up = START + 4200 * SECOND;
+    for tick in 0..24_000 {
+        let verdict = if tick % 2 == 0 { Verdict::Deny } else { Verdict::Allow };
+        let one = Written {
+            partition: 0,
+            written: up + tick * SECOND / 800,
+            at: START + 1800 * SECOND + tick * SECOND / 10,
+            service: "s".into(),
+            policy: "p".into(),
+            verdict,
+            who: Default::default(),
+        };
+        one.see(|seen| follower.observe(0, seen, one.written));
+    }
+    calm(&mut follower, up + 30 * SECOND, 600, 0);
+    assert_eq!(follower.look_back(true), []);
+}
+
+#[test]
+fn a_backlog_is_learned_and_what_goes_on_in_it_is_news() {
+    // An hour of decisions at once, with denials at its end that go on: as a drill writes them.
+    let mut follower = live();
+    let now = START + 3600 * SECOND;
+    let mut changes = Vec::new();
+    for tick in 0..40_000 {
+        let at = START + tick * SECOND / 10;
+        let attack = tick > 35_400 && tick % 2 == 0;
+        let written = at.max(now + tick * 1000);
+        let one = Written {
+            partition: 0,
+            written,
+            at,
+            service: "s".into(),
+            policy: "p".into(),
+            verdict: if attack || tick % 20 == 0 { Verdict::Deny } else { Verdict::Allow },
+            who: Default::default(),
+        };
+        one.see(|seen| follower.observe(0, seen, written));
+        follower.ended(0);
+        changes.extend(follower.advance(written));
+    }
+    let found = begins(changes);
+    let [finding] = found.as_slice() else { panic!("{found:#?}") };
+    assert_eq!(finding.kind, Kind::DenialSpike);
+    assert_eq!(begins(follower.past()).len(), 1, "for who looks back it was found where it began");
+}

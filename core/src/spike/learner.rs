@@ -1,0 +1,145 @@
+//! What a policy of a service has taught: puts the baselines to work on its window.
+
+use serde::{Deserialize, Serialize};
+
+use super::BUCKET;
+use super::baseline::{Counts, Days, Dispersion, Level, SIGNALS};
+use super::config::{Config, HOUR};
+use super::window::{DELAY, LONGEST, SPANS, Window};
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Learner {
+    /// The first bucket that is not learned yet.
+    learned_to: i64,
+    pub level: Level,
+    /// For the longest span: what grows slowly is not learned at once.
+    slow: Level,
+    pub days: Days,
+    pub dispersion: [[Dispersion; SPANS.len()]; SIGNALS],
+    /// Buckets that are not learned, since a finding covers them: from, and to.
+    flagged: [(i64, i64); SIGNALS],
+}
+
+impl Learner {
+    pub fn new(born: i64) -> Learner {
+        Learner {
+            learned_to: born,
+            level: Level::new(HOUR),
+            slow: Level::new(6 * HOUR),
+            days: Days::default(),
+            dispersion: Default::default(),
+            flagged: [(i64::MAX, i64::MIN); SIGNALS],
+        }
+    }
+
+    /// Whether it knows enough for anything to be said.
+    pub fn knows(&self, config: &Config) -> bool {
+        self.level.buckets[0] * BUCKET as f64 >= config.learn as f64 * 0.8
+    }
+
+    /// A finding began: what it is about is not learned, until it is over.
+    pub fn flag(&mut self, signal: usize, from: i64) {
+        self.flagged[signal] = (from, i64::MAX);
+    }
+
+    pub fn flagged_to(&mut self, signal: usize, to: i64) {
+        self.flagged[signal].1 = to;
+    }
+
+    /// It is how things are now: learned anew from what was last.
+    pub fn adapt(&mut self, signal: usize, at: i64) {
+        self.flagged[signal].1 = self.flagged[signal].0;
+        self.level.forget(signal);
+        self.slow.forget(signal);
+        self.learned_to = at - DELAY;
+    }
+
+    /// The most of a signal that is usual for so many buckets until `at` with so many good decisions.
+    pub fn most(&self, signal: usize, at: i64, span: usize, good: f64) -> f64 {
+        let level = if span == LONGEST { &self.slow } else { &self.level };
+        let (by_time, by_traffic) = level.expected(signal, span as f64, good);
+        let recent = by_time.max(by_traffic) * level.doubt(signal);
+        recent.max(self.days.most(at, signal, span as f64, good))
+    }
+
+    /// The fewest denials that are usual.
+    pub fn least(&self, at: i64, span: usize, good: f64) -> f64 {
+        let (by_time, by_traffic) = self.level.expected(0, span as f64, good);
+        let recent = by_time.min(by_traffic);
+        let least = self.days.least(at, 0, good).map_or(recent, |usual| recent.min(usual));
+        least / self.level.doubt(0)
+    }
+
+    /// The part of decisions that are denied.
+    pub fn denied(&self) -> f64 {
+        (self.level.bad[0] + 0.5) / (self.level.bad[0] + self.level.good_with[0] + 1.0)
+    }
+
+    /// Nobody watched until `to`: there is nothing to learn from.
+    pub fn skip(&mut self, to: i64) {
+        self.learned_to = self.learned_to.max(to);
+    }
+
+    /// Learns what is old enough, and what was not part of a finding; `quiet` buckets without decisions are none.
+    pub fn learn(
+        &mut self,
+        at: i64,
+        window: &Window,
+        quiet: bool,
+        calm: [bool; SIGNALS],
+        config: &Config,
+    ) {
+        let young = self.level.buckets[0] * (BUCKET as f64) < config.learn as f64;
+        let delay = if young { 2 } else { DELAY };
+        while self.learned_to <= at - delay {
+            let one = self.learned_to;
+            self.learned_to += 1;
+            let Ok(back) = usize::try_from(at - one) else { continue };
+            if back + 1 >= window.len() {
+                continue;
+            }
+            let counts = window.one(back);
+            let flagged = self.flagged.map(|(from, to)| from <= one && one <= to);
+            if !quiet || counts.all > 0 {
+                self.level.learn(counts, flagged.map(|f| !f));
+                self.slow.learn(counts, flagged.map(|f| !f));
+            }
+            self.days.learn(one, counts, window.minute(back), flagged);
+        }
+        if !young {
+            self.scatter(at, window, calm);
+        }
+    }
+
+    /// Learns how much counts scatter.
+    fn scatter(&mut self, at: i64, window: &Window, calm: [bool; SIGNALS]) {
+        for (i, span) in SPANS.into_iter().enumerate() {
+            if at % span as i64 != 0 || window.len() <= span {
+                continue;
+            }
+            let sum = window.span(span);
+            for signal in (0..SIGNALS).filter(|s| calm[*s]) {
+                let (by_time, by_traffic) =
+                    self.level.expected(signal, span as f64, sum.good as f64);
+                let seen = sum.bad[signal] as f64;
+                // The nearer of both models.
+                let expected = if (seen - by_time).abs() < (seen - by_traffic).abs() {
+                    by_time
+                } else {
+                    by_traffic
+                };
+                self.dispersion[signal][i].learn(seen, expected);
+            }
+        }
+    }
+}
+
+/// A revision that is new to a policy.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Trial {
+    pub revision: String,
+    pub since: i64,
+    pub counts: Counts,
+    /// The part that was denied before.
+    pub before: f64,
+}
