@@ -34,6 +34,24 @@ pub enum HttpError {
 /// An answer longer than this is cut.
 const MAX_ANSWER: usize = 16 << 20;
 
+/// An answer of 2xx.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub content: Vec<u8>,
+}
+
+impl Answer {
+    /// It is not what this server answers when it takes something: a proxy's, or that of another service.
+    pub fn unexpected(&self, wanted: &str) -> Failure {
+        let detail = format!(
+            "the server answered {} and not {wanted}; is the address right?",
+            self.status.as_u16()
+        );
+        Failure::retry(Cause::Misconfigured, detail)
+    }
+}
+
 #[derive(Clone)]
 pub struct Client {
     client: reqwest::Client,
@@ -131,20 +149,24 @@ impl Client {
         Ok(Client { client: builder.build().map_err(HttpError::Client)? })
     }
 
-    /// Posts a body; the content of a 2xx answer, or what the answer means.
+    /// Posts a body; a 2xx answer, or what another means. Whether it acknowledges what was sent, the caller says.
     pub async fn post(
         &self,
         url: &str,
         content_type: &'static str,
         encoding: Option<&'static str>,
         body: Bytes,
-    ) -> Result<Vec<u8>, Failure> {
+    ) -> Result<Answer, Failure> {
         let mut request = self.client.post(url).header(CONTENT_TYPE, content_type).body(body);
         if let Some(encoding) = encoding {
             request = request.header(CONTENT_ENCODING, encoding);
         }
-        let (status, after, answer) = self.send(request).await?;
-        if status.is_success() { Ok(answer) } else { Err(meaning(status, after, &answer)) }
+        let (status, after, content) = self.send(request).await?;
+        if status.is_success() {
+            Ok(Answer { status, content })
+        } else {
+            Err(meaning(status, after, &content))
+        }
     }
 
     /// Sends a request of `request`: status, Retry-After, content. An error is an outage.
@@ -213,15 +235,16 @@ pub fn broken(error: &reqwest::Error) -> Failure {
 /// What a status other than 2xx means.
 pub fn meaning(status: StatusCode, after: Option<Duration>, answer: &[u8]) -> Failure {
     let cause = match status.as_u16() {
-        401 | 403 => Cause::Credentials,
-        408 | 429 => Cause::Throttled,
-        500.. => Cause::Server,
-        300..=399 | 404 | 405 => Cause::Misconfigured,
-        status => {
+        // These alone are about what was sent.
+        status @ (400 | 413 | 422) => {
             let reason: String =
                 String::from_utf8_lossy(answer).trim().chars().take(1000).collect();
             return Failure::Refused(Refusal { status, reason });
         }
+        401 | 403 | 407 => Cause::Credentials,
+        408 | 425 | 429 => Cause::Throttled,
+        500.. => Cause::Server,
+        _ => Cause::Misconfigured,
     };
     Failure::Retry(Retry { cause, detail: format!("the server answered {status}"), after })
 }
@@ -249,6 +272,14 @@ mod tests {
             (503, "server"),
             (404, "misconfigured"),
             (301, "misconfigured"),
+            (402, "misconfigured"),
+            (405, "misconfigured"),
+            (407, "credentials"),
+            (415, "misconfigured"),
+            (421, "misconfigured"),
+            (425, "throttled"),
+            (431, "misconfigured"),
+            (451, "misconfigured"),
             (400, "refused"),
             (413, "refused"),
             (422, "refused"),

@@ -104,7 +104,15 @@ impl Api {
         let request = self.client.request(head.method, &resolved.endpoint).headers(head.headers);
         let (status, after, answer) = self.client.send(request.body(body)).await?;
         if status.is_success() {
-            return Ok(serde_json::from_slice(&answer).unwrap_or(Value::Null));
+            // Operations that tell nothing answer with nothing.
+            let content = if answer.is_empty() { &b"{}"[..] } else { &answer };
+            return match serde_json::from_slice(content) {
+                Ok(value @ Value::Object(_)) => Ok(value),
+                _ => Err(Failure::retry(
+                    Cause::Misconfigured,
+                    format!("the service answered {status} and no JSON; is the endpoint right?"),
+                )),
+            };
         }
         let outcome = meaning(status, after, &answer);
         if matches!(&outcome, Failure::Retry(r) if r.cause == Cause::Credentials) {

@@ -71,17 +71,15 @@ impl Sink for Elasticsearch {
             .post(&self.url, "application/x-ndjson", encoding, body.bytes.clone())
             .await
         {
-            Ok(answer) => read_answer(&answer, body.records),
+            Ok(answer) => read_answer(&answer.content, body.records),
             Err(failure) => Outcome::Failed(failure),
         }
     }
 }
 
 #[derive(Deserialize)]
-struct Answer<'a> {
-    errors: bool,
-    #[serde(borrow)]
-    items: &'a serde_json::value::RawValue,
+struct Answer {
+    items: Vec<Item>,
 }
 
 #[derive(Deserialize)]
@@ -97,23 +95,18 @@ struct ItemResult {
     error: Option<serde_json::Value>,
 }
 
-/// What a bulk answer says of each document.
+/// What a bulk answer says of each document. Every one of them has to be in it.
 pub fn read_answer(answer: &[u8], records: usize) -> Outcome {
     let unreadable = || {
         let detail = "the answer is not that of a bulk request; is the address right?";
         Outcome::Failed(Failure::retry(Cause::Misconfigured, detail))
     };
-    let Ok(parsed) = serde_json::from_slice::<Answer<'_>>(answer) else { return unreadable() };
-    if !parsed.errors {
-        return Outcome::Delivered;
-    }
-    let Ok(items) = serde_json::from_str::<Vec<Item>>(parsed.items.get()) else {
-        return unreadable();
-    };
+    let Ok(Answer { items }) = serde_json::from_slice(answer) else { return unreadable() };
     if items.len() != records {
         return unreadable();
     }
-    Outcome::Each(items.iter().map(|item| one(&item.create)).collect())
+    let each: Vec<_> = items.iter().map(|item| one(&item.create)).collect();
+    if each.iter().all(Result::is_ok) { Outcome::Delivered } else { Outcome::Each(each) }
 }
 
 fn one(item: &ItemResult) -> Result<(), Failure> {
@@ -133,7 +126,40 @@ fn one(item: &ItemResult) -> Result<(), Failure> {
         404 => retry(Cause::Misconfigured),
         408 | 429 => retry(Cause::Throttled),
         500.. => retry(Cause::Server),
-        status => Err(Failure::refused(status, format!("{}: {}", text("type"), text("reason")))),
+        status if is_of_document(&text("type"), &text("reason")) => {
+            Err(Failure::refused(status, format!("{}: {}", text("type"), text("reason"))))
+        }
+        // The index or the cluster can't take it, whatever it is: too many shards, a closed index, no write index.
+        _ => Err(Failure::retry(
+            Cause::Misconfigured,
+            format!("{} {}: {}", item.status, text("type"), text("reason")),
+        )),
+    }
+}
+
+/// Whether an error is about the document. Others of the same status are about the index or the cluster.
+fn is_of_document(kind: &str, reason: &str) -> bool {
+    match kind {
+        "mapper_parsing_exception"
+        | "document_parsing_exception"
+        | "strict_dynamic_mapping_exception"
+        | "parse_exception"
+        | "parsing_exception"
+        | "x_content_parse_exception"
+        | "json_parse_exception"
+        | "not_x_content_exception"
+        | "max_bytes_length_exceeded_exception"
+        | "number_format_exception"
+        | "date_time_parse_exception"
+        | "arithmetic_exception"
+        | "input_coercion_exception"
+        | "stream_constraints_exception" => true,
+        "illegal_argument_exception" => {
+            !["no write index", "is not allowed", "alias [", "pipeline with id"]
+                .iter()
+                .any(|of_index| reason.contains(of_index))
+        }
+        _ => false,
     }
 }
 
@@ -218,9 +244,43 @@ mod tests {
             items[3],
             Err(Failure::refused(400, "mapper_parsing_exception: failed to parse"))
         );
-        assert_eq!(read_answer(br#"{"took":1,"errors":false,"items":[]}"#, 9), Outcome::Delivered);
+        let taken = br#"{"took":1,"errors":false,"items":[{"create":{"status":201}}]}"#;
+        assert_eq!(read_answer(taken, 1), Outcome::Delivered);
+        // An answer that does not tell of each record acknowledges none.
+        for answer in
+            [&taken[..], br#"{"took":1,"errors":false,"items":[]}"#, br#"{"errors":false}"#]
+        {
+            let outcome = read_answer(answer, 2);
+            assert!(matches!(outcome, Outcome::Failed(Failure::Retry(_))), "{outcome:?}");
+        }
         assert!(matches!(read_answer(b"<html>", 1), Outcome::Failed(Failure::Retry(_))));
         let none = read_answer(br#"{"errors":true,"items":[]}"#, 1);
         assert!(matches!(none, Outcome::Failed(Failure::Retry(_))));
+    }
+
+    #[test]
+    fn errors_of_the_index_or_the_cluster_are_outages() {
+        let refused = |kind: &str, reason: &str| {
+            let answer = serde_json::json!({ "items": [{ "create": { "status": 400, "error": { "type": kind, "reason": reason } } }] });
+            match read_answer(answer.to_string().as_bytes(), 1) {
+                Outcome::Each(each) => matches!(each[0], Err(Failure::Refused(_))),
+                other => panic!("{other:?}"),
+            }
+        };
+        assert!(refused("document_parsing_exception", "[1:2] failed to parse field [a]"));
+        assert!(refused("strict_dynamic_mapping_exception", "mapping set to strict"));
+        assert!(refused(
+            "illegal_argument_exception",
+            "Document contains at least one immense term"
+        ));
+        assert!(refused(
+            "illegal_argument_exception",
+            "Limit of total fields [1000] has been exceeded"
+        ));
+        let full = "this action would add [2] shards, but this cluster currently has [1000]/[1000] maximum normal shards open;";
+        assert!(!refused("validation_exception", full));
+        assert!(!refused("illegal_argument_exception", "no write index is defined for alias [a]"));
+        assert!(!refused("index_closed_exception", "closed"));
+        assert!(!refused("something_new", "?"));
     }
 }

@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 
 use config::{LogServer, LokiConfig};
 pub use encode::Encoder;
+use reqwest::StatusCode;
 
 use super::{Outcome, Sink};
 use crate::config::secrets::Secret;
@@ -79,12 +80,15 @@ impl Sink for Loki {
     }
 
     async fn send(&self, body: &bytes::Bytes) -> Outcome {
-        // The answer to a push is 204. A 400 names one entry, and others of the batch were stored; what is
-        // sent again is stored once.
-        self.client
-            .post(&self.url, "application/x-protobuf", None, body.clone())
-            .await
-            .map(drop)
+        // The answer to a push is 204; Loki's 260 says that ingestion is blocked and nothing was stored. A 400 names one
+        // entry, and others of the batch were stored; what is sent again is stored once.
+        let answer =
+            self.client.post(&self.url, "application/x-protobuf", None, body.clone()).await;
+        answer
+            .and_then(|answer| match answer.status {
+                StatusCode::NO_CONTENT => Ok(()),
+                _ => Err(answer.unexpected("204")),
+            })
             .into()
     }
 }

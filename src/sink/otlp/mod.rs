@@ -75,6 +75,7 @@ impl Otlp {
                         body.clone(),
                     )
                     .await
+                    .map(|answer| answer.content)
             }
             Transport::Grpc { channel, headers } => {
                 self.call(channel.clone(), headers, signal, body).await
@@ -127,14 +128,18 @@ impl Otlp {
 /// A receiver may take a request and refuse some of its records, without saying which. The batch is then
 /// bisected as if it were refused; a span that was taken already keeps its id.
 fn partial_success(signal: Signal, answer: &[u8]) -> Result<(), Failure> {
+    let unreadable = |_| {
+        let detail = "the answer is not that of an OTLP receiver; is the address right?";
+        Failure::retry(Cause::Misconfigured, detail)
+    };
     let refused = match signal {
         Signal::Traces => ExportTraceServiceResponse::decode(answer)
-            .ok()
-            .and_then(|r| r.partial_success)
+            .map_err(unreadable)?
+            .partial_success
             .map(|p| (p.rejected_spans, p.error_message)),
         Signal::Logs => ExportLogsServiceResponse::decode(answer)
-            .ok()
-            .and_then(|r| r.partial_success)
+            .map_err(unreadable)?
+            .partial_success
             .map(|p| (p.rejected_log_records, p.error_message)),
     };
     match refused {
@@ -209,5 +214,11 @@ mod tests {
         assert!(matches!(partial_success(Signal::Traces, &answer(2)), Err(Failure::Refused(_))));
         assert_eq!(partial_success(Signal::Traces, &answer(0)), Ok(()));
         assert_eq!(partial_success(Signal::Traces, b""), Ok(()));
+        for page in ["<!doctype html><html>", "OK\n", "{\"status\":\"ok\"}"] {
+            for signal in [Signal::Traces, Signal::Logs] {
+                let outcome = partial_success(signal, page.as_bytes());
+                assert!(matches!(outcome, Err(Failure::Retry(_))), "{page}: {outcome:?}");
+            }
+        }
     }
 }
