@@ -7,27 +7,28 @@ use super::redrive;
 use crate::log::scan::{ScanBound, TopicScan};
 use crate::stage::redrive::backfill;
 
-/// Send a sink again what the docket topic holds. Shows how much that is; --send does it.
+/// Send a sink the decisions of the docket topic again. Without --send, shows how many that would be.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   docket backfill pipelines/opa.yaml --sink loki --from 2h            how much would be sent
   docket backfill pipelines/opa.yaml --sink loki --from 2h --send     send it
 
-This runs beside the sink's consumer group, whose offsets stay as they are. Loki itself and Elasticsearch keep one of several copies of a
-decision; other sinks would hold it twice.")]
+The sink's consumer group and its offsets are not touched. Elasticsearch stores repeated decisions once, and so does Loki in most cases;
+other sinks would hold them twice.")]
 pub struct Args {
+    /// Pipeline file.
     #[arg(value_name = "PIPELINE")]
     file: PathBuf,
-    /// The sink.
+    /// Name of the sink.
     #[arg(long)]
     sink: String,
-    /// What Kafka got since: `start`, a duration ago (2h), or a time (RFC 3339).
+    /// Only decisions written to the docket topic from here on: start, a duration ago such as 2h, or a time (RFC 3339).
     #[arg(long, default_value = "start", value_parser = super::bound)]
     from: ScanBound,
-    /// And before.
+    /// Only decisions written before this: end, a duration ago, or a time.
     #[arg(long, default_value = "end", value_parser = super::bound)]
     until: ScanBound,
-    /// Do it.
+    /// Send them.
     #[arg(long)]
     send: bool,
 }

@@ -20,34 +20,35 @@ use crate::pipeline::Pipeline;
 use crate::sink::config::SinkConfig;
 use crate::sink::{AnySink, any};
 
-/// Write a capacity review of what the docket holds: load, growth and forecast, evaluation times, costs, headroom, data volume.
+/// Write a capacity review of the decisions in the docket topic: load, growth and forecast, evaluation times, cost, headroom and data volume.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
-  docket capacity pipelines/opa.yaml                                     the last 30 days, as far as the docket has them
+  docket capacity pipelines/opa.yaml                                     the last 30 days, as far back as the topic goes
   docket capacity pipelines/opa.yaml --since 7d --cores 2 --out reviews/2026-47
-  docket capacity pipelines/opa.yaml --prometheus http://localhost:9090  with the days before the docket's, for growth
+  docket capacity pipelines/opa.yaml --prometheus http://localhost:9090  with earlier days from Prometheus, for growth
 
-Writes NAME.html (one page that needs nothing else, made to be printed), NAME.json and NAME.csv (by the hour). docs/capacity.md says what
-the numbers are.")]
+Writes NAME.html (a self-contained page, suitable for printing), NAME.json and NAME.csv (by the hour). docs/capacity.md explains the
+numbers.")]
 pub struct Args {
+    /// Pipeline file.
     #[arg(value_name = "PIPELINE")]
     file: PathBuf,
-    /// From where on: start, how long ago, or a time.
+    /// Start of the review: start, a duration ago, or a time (RFC 3339).
     #[arg(long, value_parser = super::bound, default_value = "30d")]
     since: ScanBound,
-    /// Up to where: end, how long ago, or a time.
+    /// End of the review: end, a duration ago, or a time.
     #[arg(long, value_parser = super::bound, default_value = "end")]
     until: ScanBound,
-    /// How far ahead to look.
+    /// How far ahead to forecast.
     #[arg(long, value_parser = super::duration, default_value = "30d")]
     ahead: Duration,
-    /// Cores that each OPA may use, for headroom.
+    /// CPU cores available to each OPA, for headroom.
     #[arg(long, default_value_t = 1.0)]
     cores: f64,
-    /// A Prometheus that has scraped docket, to ask for the days before the docket's.
+    /// Prometheus that scrapes docket, to query for days that the docket topic no longer has.
     #[arg(long, value_name = "URL")]
     prometheus: Option<String>,
-    /// Files are called so, with .html, .json and .csv.
+    /// Path and base name of the files; .html, .json and .csv are appended.
     #[arg(long, value_name = "NAME", default_value = "capacity")]
     out: PathBuf,
 }
@@ -57,7 +58,7 @@ const WEIGHED: u64 = 50_000;
 
 pub async fn run(args: Args) -> CommandResult {
     if !(args.cores > 0.0 && args.cores.is_finite()) {
-        return Err("--cores is how many cores an OPA may use, such as 0.5 or 2".into());
+        return Err("--cores must be a positive number, such as 0.5 or 2".into());
     }
     let pipeline = super::load(&args.file)?;
     let now = crate::clock::now();
@@ -119,7 +120,7 @@ pub async fn run(args: Args) -> CommandResult {
         written.push(path.display().to_string());
     }
     let left_out = if unreadable > 0 {
-        format!("; {unreadable} records are none of docket's")
+        format!("; {unreadable} records were not written by docket")
     } else {
         String::new()
     };

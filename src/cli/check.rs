@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use super::CommandResult;
 use crate::pipeline::{self, cases};
 
-/// Validate pipeline files and run the tests in them. Nothing is connected to.
+/// Validate pipeline files and run their test cases, without connecting to anything.
 #[derive(clap::Args)]
 #[command(after_help = "Example:
   docket check pipelines/*.yaml")]
 pub struct Args {
+    /// Pipeline files.
     #[arg(required = true, value_name = "PIPELINE")]
     files: Vec<PathBuf>,
 }

@@ -7,19 +7,19 @@ use std::path::PathBuf;
 use super::CommandResult;
 use crate::protect::keys::{self, Key};
 
-/// Open what action: encrypt sealed in docket records, one record a line. Nothing is connected to.
+/// Decrypt values that action: encrypt encrypted in docket records, without connecting to anything.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   docket decrypt --key k1=/run/secrets/k1 decisions.ndjson
   docket tail my.yaml --json | docket decrypt --key k1=/run/secrets/k1 --key k0=/run/secrets/k0 -
-  openssl rand -base64 32 > /run/secrets/k1              make a key
+  openssl rand -base64 32 > /run/secrets/k1              create a key
 
-A value opens only in the decision and at the place where it was sealed. What is shown is not protected any more.")]
+A value can be decrypted only in the decision and at the place where it was encrypted. The output is no longer protected.")]
 pub struct Args {
-    /// A key by its id, and the file that holds it: 32 bytes, in base64 or hex. May be repeated.
+    /// ID of a key and the file that holds it: 32 bytes, in base64 or hex. May be repeated.
     #[arg(long = "key", required = true, value_name = "ID=FILE")]
     keys: Vec<String>,
-    /// A file of docket records; - is standard input.
+    /// File of docket records, one per line; - is standard input.
     #[arg(value_name = "RECORDS")]
     records: PathBuf,
 }
@@ -28,7 +28,7 @@ pub fn run(args: &Args) -> CommandResult {
     let mut keys = BTreeMap::new();
     for pair in &args.keys {
         let (id, path) =
-            pair.split_once('=').ok_or_else(|| format!("--key {pair}: it is ID=FILE"))?;
+            pair.split_once('=').ok_or_else(|| format!("--key {pair}: expected ID=FILE"))?;
         let text = zeroize::Zeroizing::new(
             std::fs::read_to_string(path).map_err(|e| format!("{path} can't be read: {e}"))?,
         );

@@ -35,30 +35,31 @@ use crate::stage::run::{Parts, Process};
 use crate::telemetry::config::Admin;
 use crate::telemetry::{self, Health, admin};
 
-/// See docket work, without any server: generated decisions with a denial spike, or your own decision logs.
+/// See docket work without any server, on generated decisions with a denial spike or on your own decision logs.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   docket demo --for 30s
-  docket demo decisions.ndjson more.json.gz      your own decision logs, in any format that docket reads
-  kubectl logs deploy/opa | docket demo -        what OPA printed
+  docket demo decisions.ndjson more.json.gz      your own decision logs, in any format docket reads
+  kubectl logs deploy/opa | docket demo -        what OPA wrote to its console
 
-A pipeline file given with --pipeline brings its own rules; its Kafka and its sinks are not used.")]
+Of a pipeline file given with --pipeline, only the rules are used, not its Kafka and its sinks.")]
 pub struct Args {
-    /// Decision logs to take instead of generated ones; - is standard input. Ends when they are through.
+    /// Files of decision logs to use instead of generated ones; - is standard input. The demo ends when they are processed.
     #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// End after so long; runs on without it.
+    /// How long to run. Default: until interrupted.
     #[arg(long = "for", value_name = "DURATION", value_parser = super::duration)]
     period: Option<Duration>,
-    /// Decisions per second.
+    /// Generated decisions per second.
     #[arg(long, default_value_t = 200.0)]
     rate: f64,
+    /// Seed of the generator.
     #[arg(long, default_value_t = 7)]
     seed: u64,
-    /// Use the rules of a pipeline file.
+    /// Pipeline file whose rules to use.
     #[arg(long, value_name = "PIPELINE")]
     pipeline: Option<PathBuf>,
-    /// Where /metrics is served; port 0 takes a free one.
+    /// Address to serve /metrics on, host:port; port 0 chooses a free port.
     #[arg(long, default_value = "127.0.0.1:0")]
     listen: String,
 }
@@ -70,7 +71,7 @@ const UNDER_WAY: u64 = 1000;
 
 pub async fn run(args: Args) -> CommandResult {
     if args.rate.is_nan() || args.rate <= 0.0 {
-        return Err("--rate is a number of decisions per second, more than 0".into());
+        return Err("--rate must be greater than 0".into());
     }
     let content = args.files.iter().map(|path| feed::read(path)).collect::<Result<Vec<_>, _>>()?;
     if std::env::var_os("DOCKET_LOG").is_some() {

@@ -14,50 +14,51 @@ use crate::generate::scenario::{Day, Scenario};
 use crate::generate::{Generator, Mix, Shape};
 use crate::log::client;
 
-/// Write made-up decisions, as OPA writes them, to standard output or to a pipeline's source topic.
+/// Generate decisions, as OPA would log them, to standard output or to a pipeline's source topic.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   docket generate --count 1000 > decisions.ndjson
   docket generate --to pipelines/opa.yaml --rate 500 --for 10m --deny 0.2
   docket generate --to pipelines/opa.yaml --count 100000 --format mixed
-  docket generate --to pipelines/opa.yaml --scenario attack      a drill: the hour before at once, then the attack as it happens
-  docket generate --scenario bad-bundle > day.ndjson             a whole day, which ended now
+  docket generate --to pipelines/opa.yaml --scenario attack      a drill: the hour before it at once, then the attack in real time
+  docket generate --scenario bad-bundle > day.ndjson             a whole day that ends now
 
-With --scenario there is a made-up platform of six services, and one thing happens: in the drill a minute from now.")]
+With --scenario, the decisions are those of a made-up platform of six services on which one thing happens; in a drill, a minute from now.")]
 pub struct Args {
-    /// A pipeline file; decisions go to its first source topic. Standard output without it.
+    /// Pipeline file whose first source topic to write to. Default: standard output.
     #[arg(long, value_name = "PIPELINE")]
     to: Option<PathBuf>,
-    /// Stop after so many decisions. Endless without --count and --for.
+    /// Number of decisions to generate. Default: unlimited.
     #[arg(long)]
     count: Option<u64>,
-    /// Stop after so long.
+    /// How long to run. Default: unlimited.
     #[arg(long = "for", value_name = "DURATION", value_parser = super::duration)]
     period: Option<Duration>,
-    /// Decisions per second; as fast as possible without it.
+    /// Decisions per second. Default: as fast as possible.
     #[arg(long)]
     rate: Option<f64>,
-    /// How records are written. Only line formats go to standard output.
+    /// Format of the records. Standard output takes line formats only.
     #[arg(long, value_enum, default_value = "json")]
     format: Shape,
-    /// The part of decisions that are denials.
+    /// Fraction of decisions that are denials, from 0 to 1.
     #[arg(long, default_value_t = 0.08)]
     deny: f64,
-    /// The part of decisions that are undefined.
+    /// Fraction of decisions that are undefined, from 0 to 1.
     #[arg(long, default_value_t = 0.01)]
     undefined: f64,
-    /// The part of decisions that are evaluation errors.
+    /// Fraction of decisions that are evaluation errors, from 0 to 1.
     #[arg(long, default_value_t = 0.002)]
     error: f64,
-    /// The part of decisions that carry a trace context.
+    /// Fraction of decisions with a trace context, from 0 to 1.
     #[arg(long, default_value_t = 0.95)]
     traced: f64,
-    /// Further bytes in each input.
+    /// Bytes of padding to add to each input.
     #[arg(long, default_value_t = 0)]
     padding: usize,
+    /// Seed of the generator.
     #[arg(long, default_value_t = 7)]
     seed: u64,
-    /// A day with something in it, see docs/spikes.md.
+    /// Generate a day on which something happens; docs/spikes.md describes the scenarios.
     #[arg(long, value_enum, conflicts_with_all = ["count", "rate", "format", "deny", "undefined", "error", "traced", "padding"])]
     scenario: Option<Scenario>,
 }
@@ -124,11 +125,14 @@ pub fn run(args: &Args) -> CommandResult {
         ("--traced", args.traced),
     ] {
         if !(0.0..=1.0).contains(&part) {
-            return Err(format!("{name} is a part, from 0 to 1").into());
+            return Err(format!("{name} must be from 0 to 1").into());
         }
     }
     if args.to.is_none() && matches!(args.format, Shape::Upload | Shape::Mixed) {
-        return Err("gzipped uploads are no lines; use --to PIPELINE, or another --format".into());
+        return Err(
+            "gzipped uploads can't be written as lines; use --to PIPELINE or another --format"
+                .into(),
+        );
     }
     let mut target = Target::open(args.to.as_ref())?;
     if let Some(scenario) = args.scenario {

@@ -26,7 +26,7 @@ use crate::pipeline::{self, Pipeline};
 
 /// The flight recorder for policy decisions.
 ///
-/// docket reads OPA decision logs from Kafka, joins them with traces, and hands each decision to the
+/// docket reads OPA decision logs from Kafka, joins them with traces, and delivers each decision to the
 /// tools that platform teams already watch: OpenTelemetry, Prometheus, Loki, Elasticsearch.
 #[derive(Parser)]
 #[command(
@@ -34,18 +34,18 @@ use crate::pipeline::{self, Pipeline};
     version,
     arg_required_else_help = true,
     after_help = "Examples:
-  docket demo --for 30s                      see it work, without any server
-  docket demo decisions.ndjson               the same with your own decision logs
-  docket check pipelines/opa.yaml            validate a pipeline file and run its tests
+  docket demo --for 30s                      see docket work, without any server
+  docket demo decisions.ndjson               the same, with your own decision logs
+  docket check pipelines/opa.yaml            validate a pipeline file and run its test cases
   docket setup pipelines/opa.yaml            create topics and index templates
-  docket run pipelines/opa.yaml              run it
+  docket run pipelines/opa.yaml              run the pipeline
   docket tail pipelines/opa.yaml --verdict deny
   docket rejects pipelines/opa.yaml          what was refused, and why
-  docket redrive pipelines/opa.yaml          send it round again
-  docket verify pipelines/opa.yaml           is the record complete and true?
+  docket redrive pipelines/opa.yaml          send rejects again
+  docket verify pipelines/opa.yaml           is every decision in every sink, once and unaltered?
   docket spikes pipelines/opa.yaml           what the spike detector would have said
   docket capacity pipelines/opa.yaml         a capacity review: load, growth, cost, headroom
-  docket protect my.yaml decisions.ndjson    what is taken out of decisions before they spread"
+  docket protect my.yaml decisions.ndjson    what is removed from decisions, and by which rule"
 )]
 struct Cli {
     #[command(subcommand)]
@@ -57,6 +57,7 @@ enum Command {
     Run(run::Args),
     Demo(demo::Args),
     Check(check::Args),
+    /// Print the JSON Schema of the pipeline file, for editors.
     Schema,
     Setup(setup::Args),
     Generate(generate::Args),
@@ -64,7 +65,7 @@ enum Command {
     Rejects(rejects::Args),
     Redrive(redrive::Args),
     Backfill(backfill::Args),
-    /// Now `docket redrive` and `docket backfill`.
+    /// Renamed to `docket redrive` and `docket backfill`.
     #[command(hide = true)]
     Replay {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -77,6 +78,7 @@ enum Command {
     Decrypt(decrypt::Args),
     /// Print shell completions, e.g. `docket completions bash > /etc/bash_completion.d/docket`.
     Completions {
+        /// Shell to complete for.
         shell: clap_complete::Shell,
     },
 }

@@ -10,21 +10,22 @@ use super::CommandResult;
 use crate::decision::formats::{self, Format, Piece};
 use crate::protect::{By, Protected};
 
-/// Show what a pipeline's protect section does to decisions: before and after, and which rule did it. Nothing is connected to.
+/// Show what a pipeline's protect section does to decisions: before and after, and by which rule. Connects to nothing.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
-  docket protect my.yaml decisions.ndjson             in whatever form docket reads
-  docket protect my.yaml decisions.ndjson --count     only how often which rule did what where
+  docket protect my.yaml decisions.ndjson             in any format docket reads
+  docket protect my.yaml decisions.ndjson --count     only counts by rule, action and place
   kcat -b localhost:9092 -t opa-decisions -C -o -1000 -e -q | docket protect my.yaml -
 
-What is shown is not protected: it is for who may see it.")]
+The output shows decisions unprotected, unless --count is given.")]
 pub struct Args {
+    /// Pipeline file.
     #[arg(value_name = "PIPELINE")]
     file: PathBuf,
-    /// A file of decisions; - is standard input.
+    /// File of decisions; - is standard input.
     #[arg(value_name = "DECISIONS")]
     decisions: PathBuf,
-    /// Count, and show no decision.
+    /// Show only counts, and no decisions.
     #[arg(long)]
     count: bool,
 }

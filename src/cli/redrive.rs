@@ -11,23 +11,24 @@ use crate::sink::config::SinkConfig;
 use crate::stage::redrive::{Plan, Redrive, Sent};
 use crate::stage::run::{Parts, Process};
 
-/// Send rejects round again: to intake what could not be decoded, to its sink what the sink refused. Shows what it would do; --send does it.
+/// Send rejects again: to intake what could not be decoded, to its sink what the sink refused. Without --send, shows what would be sent.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   docket redrive pipelines/opa.yaml --sink search                 what would be sent
   docket redrive pipelines/opa.yaml --sink search --send          send it
   docket redrive pipelines/opa.yaml --sink intake --reason too_large --send
 
-Rejects that were sent are not shown again; --again includes them. What is refused again becomes a new reject.")]
+Rejects that were sent before are left out; --again includes them. What is refused again becomes a new reject.")]
 pub struct Args {
+    /// Pipeline file.
     #[arg(value_name = "PIPELINE")]
     file: PathBuf,
     #[command(flatten)]
     which: Which,
-    /// Send rejected decisions to this sink instead of the one that refused them.
+    /// Send decisions to this sink instead of the one that refused them.
     #[arg(long, value_name = "SINK")]
     to: Option<String>,
-    /// Do it.
+    /// Send them.
     #[arg(long)]
     send: bool,
 }

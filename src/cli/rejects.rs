@@ -14,21 +14,22 @@ use crate::log::headers;
 use crate::log::scan::ScanBound;
 use crate::pipeline::Pipeline;
 
-/// Show what was rejected: by the part that refused it and why, or one by one.
+/// Show what was rejected: counts by part and reason, or each reject.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   docket rejects pipelines/opa.yaml                                     how many, by part and reason
   docket rejects pipelines/opa.yaml --from 1h --sink search --list
   docket rejects pipelines/opa.yaml --reason not_json --json | jq -r .value")]
 pub struct Args {
+    /// Pipeline file.
     #[arg(value_name = "PIPELINE")]
     file: PathBuf,
     #[command(flatten)]
     pub which: Which,
-    /// One a line, instead of how many of each kind.
+    /// List each reject on a line, instead of counts.
     #[arg(long)]
     list: bool,
-    /// Each as a JSON object with its headers and its original bytes (`value`, or `value_base64` if they are no text), one a line.
+    /// Print each reject as a JSON object, one per line, with its headers and original bytes (value, or value_base64 if they are not UTF-8).
     #[arg(long)]
     json: bool,
 }
@@ -36,19 +37,19 @@ pub struct Args {
 /// Which dead letters.
 #[derive(clap::Args, Clone)]
 pub struct Which {
-    /// Rejected since: `start`, how long ago, such as 2h, or a time (RFC 3339).
+    /// Only rejects from here on: start, a duration ago such as 2h, or a time (RFC 3339).
     #[arg(long, default_value = "start", value_parser = super::bound)]
     pub from: ScanBound,
-    /// Rejected before.
+    /// Only rejects before this: end, a duration ago, or a time.
     #[arg(long, default_value = "end", value_parser = super::bound)]
     pub until: ScanBound,
-    /// Only for these reasons.
+    /// Only rejects with these reasons, separated by commas.
     #[arg(long, value_delimiter = ',')]
     pub reason: Vec<String>,
-    /// Only of this sink; `intake` for what could not be decoded.
+    /// Only rejects of this sink; intake stands for what could not be decoded.
     #[arg(long)]
     pub sink: Option<String>,
-    /// Also what was sent round again already.
+    /// Include rejects that were already sent again by docket redrive.
     #[arg(long)]
     pub again: bool,
 }

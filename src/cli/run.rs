@@ -14,26 +14,27 @@ use crate::stage::run::{self, Parts, Process};
 use crate::telemetry::push::Pushing;
 use crate::telemetry::{self, Health, admin, push};
 
-/// Run pipelines until SIGTERM or SIGINT; then deliver what was read, commit, and end.
+/// Run pipelines until SIGTERM or SIGINT; then deliver what was read, commit, and exit.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   docket run pipelines/opa.yaml
-  docket run --only intake pipelines/opa.yaml            scale intake and
-  docket run --only sink:loki pipelines/opa.yaml         a sink apart
+  docket run --only intake pipelines/opa.yaml            scale intake
+  docket run --only sink:loki pipelines/opa.yaml         and a sink separately
   DOCKET_LOG=debug docket run --log-json a.yaml b.yaml
 
-A changed pipeline file, and what it refers to (secrets, certificates, policies), is taken up on SIGHUP and within a few seconds by itself:
-the parts that it changes are started again, the others run on. A file with errors is refused with all of them, and the old one stays in force. SIGTERM delivers what was read and commits it.
+A changed pipeline file, or a change of what it refers to (secrets, certificates, policies), is reloaded within a few seconds, or at once on
+SIGHUP: the parts that it affects are restarted, the others keep running. If the file has errors, they are logged, and the old one stays in force.
 
-The admin port (admin.listen, 127.0.0.1:9464 unless set) of the first pipeline serves /metrics, /healthz and /readyz for all;
-its telemetry section says where they are pushed.")]
+The admin port of the first pipeline (admin.listen, 127.0.0.1:9464 by default) serves /metrics, /healthz and /readyz for all pipelines;
+its telemetry section says where metrics are pushed.")]
 pub struct Args {
+    /// Pipeline files.
     #[arg(required = true, value_name = "PIPELINE")]
     files: Vec<PathBuf>,
-    /// Run only these parts: door, intake, spikes, sinks, sink:NAME. Start the others elsewhere.
+    /// Run only these parts, separated by commas: door, intake, spikes, sinks, sink:NAME. Default: all.
     #[arg(long, value_delimiter = ',', value_name = "PART")]
     only: Vec<String>,
-    /// How long a stop may take to deliver what was read.
+    /// Maximum time to deliver what was read after SIGTERM or SIGINT.
     #[arg(long, value_parser = super::duration, default_value = "20s")]
     drain: Duration,
     /// Write the log as JSON.

@@ -11,11 +11,12 @@ use crate::pipeline::topics;
 use crate::sink::config::SinkConfig;
 use crate::sink::elasticsearch::config::ElasticsearchConfig;
 
-/// Create what a pipeline needs: its Kafka topics, and the index template of its Elasticsearch sinks. Safe to repeat.
+/// Create what pipelines need: Kafka topics, and the index templates of Elasticsearch sinks. Safe to repeat.
 #[derive(clap::Args)]
 #[command(after_help = "Example:
   docket setup pipelines/opa.yaml")]
 pub struct Args {
+    /// Pipeline files.
     #[arg(required = true, value_name = "PIPELINE")]
     files: Vec<PathBuf>,
 }

@@ -20,42 +20,43 @@ use crate::spike::config::Config;
 use crate::spike::follow::Follower;
 use crate::spike::{Change, Finding, Observation};
 
-/// Run the spike detector over the docket's past, to see what it would have said before it pages anyone.
+/// Run the spike detector over past decisions, to see what it would have reported before it pages anyone.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   docket spikes pipelines/opa.yaml --since 7d
-  docket spikes pipelines/opa.yaml --since 7d --floor 30 --certainty 40     fewer, surer findings
+  docket spikes pipelines/opa.yaml --since 7d --floor 30 --certainty 40     fewer findings, but more certain ones
   docket spikes pipelines/opa.yaml --since 1d --json | jq .causes
-  docket spikes --evaluate                            how good it is, on made-up days whose events are known
+  docket spikes --evaluate                            how good the detector is, on made-up days with known events
 
-The findings are those that `docket run` makes of the same stream with the same `spikes:` section. docs/spikes.md says how they are made.
---evaluate ends with exit code 1 when recall or precision are below 0.95, the median time to detection is above 20 s, or the first cause is
-the right one in less than 0.9 of the cases.")]
+The findings are those that `docket run` would report for the same decisions and the same spikes section; docs/spikes.md explains how.
+--evaluate exits with code 1 if recall or precision is below 0.95, the median time to detection is above 20 s, or the first cause is right
+in less than 90 % of cases.")]
 pub struct Args {
+    /// Pipeline file.
     #[arg(value_name = "PIPELINE", required_unless_present = "evaluate")]
     file: Option<PathBuf>,
-    /// From where on: start, how long ago, or a time.
+    /// Start of the decisions to look at: start, a duration ago, or a time (RFC 3339).
     #[arg(long, value_parser = super::bound, default_value = "7d")]
     since: ScanBound,
-    /// Denials beyond the expected before anything is said, instead of the pipeline's.
+    /// Minimum number of denials beyond the expected for a finding, instead of the pipeline's spikes.floor.
     #[arg(long)]
     floor: Option<f64>,
-    /// How improbable a finding must be, as an exponent of e, instead of the pipeline's.
+    /// Minimum improbability of a finding, as a negative exponent of e, instead of the pipeline's spikes.certainty.
     #[arg(long)]
     certainty: Option<f64>,
-    /// A JSON object for each finding instead of a table.
+    /// Print each finding as a JSON object, one per line, instead of a table.
     #[arg(long)]
     json: bool,
-    /// Measure the detector on made-up days instead.
+    /// Measure the detector on made-up days with known events.
     #[arg(long, conflicts_with_all = ["file", "since"])]
     evaluate: bool,
-    /// Days of each scenario.
+    /// Number of days per scenario.
     #[arg(long, default_value_t = 3, requires = "evaluate")]
     days: u64,
-    /// The first day's seed.
+    /// Seed of the first day.
     #[arg(long, default_value_t = 1, requires = "evaluate")]
     seed: u64,
-    /// Only these scenarios.
+    /// Only these scenarios, separated by commas. Default: all.
     #[arg(long, value_enum, value_delimiter = ',', requires = "evaluate")]
     scenario: Vec<Scenario>,
 }

@@ -14,37 +14,38 @@ use crate::decision::time;
 use crate::decision::verdict::Verdict;
 use crate::log::scan::ScanBound;
 
-/// Follow the decisions in the docket topic.
+/// Print decisions of the docket topic as they arrive.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   docket tail pipelines/opa.yaml
   docket tail pipelines/opa.yaml --from 1h --verdict deny --policy 'http/**'
   docket tail pipelines/opa.yaml --from start --until-end --json | jq .docket")]
 pub struct Args {
+    /// Pipeline file.
     #[arg(value_name = "PIPELINE")]
     file: PathBuf,
-    /// Where to begin: `end`, `start`, how long ago, such as 10m, or a time (RFC 3339).
+    /// Where to start: end, start, a duration ago such as 10m, or a time (RFC 3339).
     #[arg(long, default_value = "end", value_parser = super::bound)]
     from: ScanBound,
-    /// End at what is the end of the topic now, instead of following it.
+    /// Stop at the current end of the topic instead of following it.
     #[arg(long)]
     until_end: bool,
-    /// Only these verdicts: allow, deny, undefined, error.
+    /// Only decisions with these verdicts, separated by commas: allow, deny, undefined, error.
     #[arg(long, value_delimiter = ',', value_parser = verdict)]
     verdict: Vec<Verdict>,
-    /// Only policies that match this glob.
+    /// Only decisions of policies that match this glob: * matches within a segment, ** across segments.
     #[arg(long)]
     policy: Option<String>,
-    /// Only decisions of this trace.
+    /// Only decisions of traces whose ID starts with this.
     #[arg(long)]
     trace: Option<String>,
     /// Only decisions of this service.
     #[arg(long)]
     service: Option<String>,
-    /// Stop after so many.
+    /// Stop after this many decisions.
     #[arg(short = 'n', long)]
     count: Option<u64>,
-    /// Print whole docket records, one a line.
+    /// Print complete docket records as JSON, one per line.
     #[arg(long)]
     json: bool,
 }

@@ -16,38 +16,39 @@ use crate::pipeline::Pipeline;
 use crate::verify::probe::{Probed, probe};
 use crate::verify::run::{Report, Scope, Verified, Watch, verify};
 
-/// Check that every decision of the docket is in every sink, once and unaltered, or in rejects. Ends with 1 on any gap.
+/// Check that every decision of the docket topic is in every sink, once and unaltered, or in rejects. Exits with code 1 on any gap.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   docket verify pipelines/opa.yaml --from 1h
   docket verify pipelines/opa.yaml --sink search --json | jq .sinks
   docket verify pipelines/opa.yaml --probe http://127.0.0.1:8181
 
-Elasticsearch is asked by id, Loki, VictoriaLogs and CloudWatch for every line, files are read, the trace backend is asked for a sample (set `query` of the
-OTLP sink), Prometheus for its counts (set `query` of the metrics sink). --probe asks OPA the questions under `probes` in the pipeline file and
-follows the decisions to every sink.")]
+Elasticsearch is queried by ID; Loki, VictoriaLogs and CloudWatch for every line; files are read; the trace backend is queried for a sample
+(set query of the OTLP sink), and Prometheus for its counts (set query of the metrics sink). --probe sends OPA the requests under probes in
+the pipeline file, and follows their decisions to every sink.")]
 pub struct Args {
+    /// Pipeline file.
     #[arg(value_name = "PIPELINE")]
     file: PathBuf,
-    /// Decisions that the docket got since: `start`, how long ago, or a time (RFC 3339).
+    /// Only decisions written to the docket topic from here on: start, a duration ago, or a time (RFC 3339).
     #[arg(long, default_value = "1h", value_parser = super::bound)]
     from: ScanBound,
-    /// And before.
+    /// Only decisions written before this: end, a duration ago, or a time.
     #[arg(long, default_value = "end", value_parser = super::bound)]
     until: ScanBound,
-    /// Only these sinks.
+    /// Only these sinks, separated by commas.
     #[arg(long, value_delimiter = ',')]
     sink: Vec<String>,
-    /// How many traces are asked for.
+    /// Number of traces to query.
     #[arg(long, default_value_t = 200)]
     sample: usize,
-    /// How long what is missing may still be on its way; with --probe, how long a decision may take to each sink.
+    /// How long to wait for decisions that may still be on their way; with --probe, how long a decision may take to each sink.
     #[arg(long, value_parser = super::duration, default_value = "30s")]
     settle: Duration,
-    /// Ask this OPA the questions of the pipeline file, and follow the decisions.
+    /// URL of an OPA to send the pipeline file's probes to, following their decisions.
     #[arg(long, value_name = "OPA_URL")]
     probe: Option<String>,
-    /// Print everything as one JSON object.
+    /// Print the whole report as one JSON object.
     #[arg(long)]
     json: bool,
 }

@@ -137,7 +137,7 @@ pub mod form {
 
     impl Form for Glob {
         const NAME: &'static str = "glob";
-        const DESCRIPTION: &'static str = "A glob: * within a part, ** across parts.";
+        const DESCRIPTION: &'static str = "A glob: * matches within a segment, ** across segments.";
         const EXAMPLE: &'static str = "**";
         type Value = GlobMatcher;
 
@@ -165,8 +165,7 @@ pub mod form {
 
     impl Form for LabelSource {
         const NAME: &'static str = "label-source";
-        const DESCRIPTION: &'static str =
-            "service, verdict, engine, policy, instance, label.<OPA label>, or =<fixed text>.";
+        const DESCRIPTION: &'static str = "Source of a label's value: service, verdict, engine, policy, instance, label.<OPA label>, or =<fixed text>.";
         const EXAMPLE: &'static str = "service";
         type Value = super::LabelSource;
 
@@ -177,7 +176,7 @@ pub mod form {
 
     impl Form for Template {
         const NAME: &'static str = "template";
-        const DESCRIPTION: &'static str = "Text in which {service}, {verdict}, {engine}, {policy}, {instance} and {label.<OPA label>} stand for the decision's.";
+        const DESCRIPTION: &'static str = "Text in which {service}, {verdict}, {engine}, {policy}, {instance} and {label.<OPA label>} are replaced by the decision's values.";
         const EXAMPLE: &'static str = "{service}";
         type Value = Vec<super::LabelSource>;
 
@@ -188,7 +187,8 @@ pub mod form {
 
     impl Form for RedactPath {
         const NAME: &'static str = "redact-path";
-        const DESCRIPTION: &'static str = "A JSON pointer with * and **.";
+        const DESCRIPTION: &'static str =
+            "A JSON pointer in which * matches one segment and ** any number of segments.";
         const EXAMPLE: &'static str = "/input";
         type Value = Pattern;
 

@@ -35,7 +35,7 @@ impl JsonSchema for Secret {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "x-secret": "always", "description": "A secret: ${env:NAME} or ${file:PATH}; it does not stand in the file. Never printed." })
+        json_schema!({ "type": "string", "x-secret": "always", "description": "A secret, given as a reference: ${env:NAME} or ${file:PATH}. It must not be in the file itself, and is never printed." })
     }
 }
 
@@ -48,7 +48,7 @@ impl JsonSchema for Called {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "x-secret": "by name", "description": "Text; a secret is ${env:NAME} or ${file:PATH}. Never printed." })
+        json_schema!({ "type": "string", "x-secret": "by name", "description": "Text. If the name is that of a secret (password, token, key, ..), a reference: ${env:NAME} or ${file:PATH}. Never printed." })
     }
 }
 
@@ -88,7 +88,7 @@ fn replace(text: &str, outside: &dyn Outside) -> Result<Zeroizing<String>, Strin
             continue;
         }
         out.push_str(&rest[..start]);
-        let end = rest[start..].find('}').ok_or("${ without its }")? + start;
+        let end = rest[start..].find('}').ok_or("${ without a closing }")? + start;
         out.push_str(&one(&rest[start + 2..end], outside)?);
         rest = &rest[end + 1..];
     }

@@ -41,6 +41,6 @@ impl JsonSchema for TrackedFile {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "description": "A file's path. A change of what it holds is taken up as one of the pipeline file." })
+        json_schema!({ "type": "string", "description": "Path of a file. When its content changes, docket reloads it as it does the pipeline file." })
     }
 }

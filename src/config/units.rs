@@ -95,7 +95,7 @@ impl std::str::FromStr for Moment {
     }
 }
 
-/// A stretch of each day, in UTC: `22:00-06:00`.
+/// A time range of each day, in UTC: `22:00-06:00`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Daily {
     /// Minutes since midnight.
@@ -129,7 +129,7 @@ impl std::str::FromStr for Daily {
             .split_once('-')
             .and_then(|(from, to)| Some(Daily { from: minute(from)?, to: minute(to)? }));
         both.filter(|d| d.from != d.to)
-            .ok_or_else(|| format!("{text:?} is not a stretch of the day such as 22:00-06:00"))
+            .ok_or_else(|| format!("{text:?} is not a daily time range such as 22:00-06:00"))
     }
 }
 
@@ -142,7 +142,7 @@ from_text!(
 from_text!(
     Daily,
     "Daily",
-    "a stretch of the day in UTC such as 22:00-06:00",
+    "a daily time range in UTC such as 22:00-06:00",
     r"^\d{1,2}:\d{2}\s*-\s*\d{1,2}:\d{2}$"
 );
 from_text!(

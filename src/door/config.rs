@@ -10,28 +10,29 @@ use crate::config::secrets::Secret;
 use crate::config::units::{Bytes, Span};
 use crate::http::config::ServerTls;
 
-/// A port that takes what OPA uploads: its decision logs (POST /logs), its status (POST /status), and OTLP logs (POST /v1/logs).
+/// HTTP endpoint for what OPA uploads: decision logs (POST /logs), status (POST /status) and OTLP logs (POST /v1/logs).
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "Door")]
 pub struct DoorConfig {
-    /// host:port to listen on; port 0 takes a free one, which the log names.
+    /// Address to listen on, host:port. Port 0 chooses a free port, which is logged.
     #[schemars(regex(pattern = r"^\S+:\d{1,5}$"))]
     pub listen: String,
-    /// The topic that decisions are written to; the first source's unless set.
+    /// Topic that decisions are written to. Default: the topic of the first source.
     #[serde(default)]
     #[schemars(regex(pattern = r"^[A-Za-z0-9._-]{1,249}$"))]
     pub topic: Option<String>,
-    /// Paths that decision logs are posted to: OPA's decision_logs.resource_path. What follows one (OPA's partition_name) is taken, too.
+    /// Paths that accept decision logs, as in OPA's decision_logs.resource_path. A further segment (OPA's partition_name) is accepted after each. Default: [/logs].
     #[serde(default = "paths")]
     #[schemars(length(min = 1))]
     pub paths: Vec<String>,
-    /// Plain HTTP unless set.
+    /// TLS settings. Default: plain HTTP.
     #[serde(default)]
     pub tls: Option<ServerTls>,
-    /// Bearer tokens by the name of who has it; one of them is needed once there are any. A change is in force without a restart.
+    /// Bearer tokens, by name of the client. If there are any, every request needs one of them. Changes take effect without closing connections.
     #[serde(default)]
     pub tokens: BTreeMap<String, Secret>,
+    /// Limits on what clients may do.
     #[serde(default)]
     pub limits: DoorLimits,
 }
@@ -40,32 +41,32 @@ fn paths() -> Vec<String> {
     vec!["/logs".into()]
 }
 
-/// Bounds on what clients of the door may do.
+/// Limits on what clients of the door may do.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct DoorLimits {
-    /// A larger body is refused, as it comes over the wire. What it may be once decompressed is limits.record_bytes.
+    /// Maximum size of a request body as transferred; larger ones get 413. After decompression, the pipeline's limits.record_bytes applies. Default: 8MiB.
     pub body_bytes: Bytes,
-    /// Requests whose body is being read or written to Kafka at once; others are told to come again.
+    /// Maximum number of requests in progress; further ones get 503. Default: 256.
     #[schemars(range(min = 1, max = 100000))]
     pub requests: usize,
-    /// Bytes of bodies, decompressed, that are held at once; others are told to come again.
+    /// Maximum total size of decompressed bodies in progress; further requests get 503. Default: 64MiB.
     pub bytes_in_flight: Bytes,
-    /// Bytes that wait for Kafka's acknowledgement at once; others wait for theirs to be sent.
+    /// Maximum amount of data awaiting acknowledgement by Kafka; further data waits. Default: 32MiB.
     pub queue_bytes: Bytes,
-    /// Connections at once. One more, and the one that has waited longest without a whole request is closed.
+    /// Maximum number of connections. When another arrives, the one that has waited longest without a complete request is closed. Default: 512.
     #[schemars(range(min = 1, max = 1000000))]
     pub connections: usize,
-    /// How long a TLS handshake, and then a request's headers, may take.
+    /// Timeout for the TLS handshake, and again for the headers of a request. Default: 60s.
     pub headers: Span,
-    /// How long a body may take.
+    /// Timeout for receiving a request body. Default: 30s.
     pub body: Span,
-    /// How long Kafka may take to acknowledge it. OPA waits 10 s for an answer (services[_].response_header_timeout_seconds).
+    /// Timeout for Kafka's acknowledgement. Keep it below OPA's timeout for an answer (services[_].response_header_timeout_seconds, 10 s by default). Default: 8s.
     pub kafka: Span,
-    /// Requests a second of one client: whoever has a token or, without tokens, an address. No bound unless set.
+    /// Maximum number of requests per second and client; a client is a token or, without tokens, an IP address. Default: unlimited.
     #[schemars(range(min = 1, max = 1000000))]
     pub requests_per_second: Option<u32>,
-    /// Bytes a second of one client, over the wire. No bound unless set.
+    /// Maximum number of bytes per second and client, as transferred. Default: unlimited.
     pub bytes_per_second: Option<Bytes>,
 }
 
@@ -97,7 +98,7 @@ impl DoorConfig {
             if !fits || path.contains("//") {
                 problem(
                     &["door", "paths", &i.to_string()],
-                    format!("{path:?} is no path that can be posted to; write it like /logs"),
+                    format!("{path:?} is not a valid path; write it like /logs"),
                 );
             }
             let taken = |other: &str| {
@@ -106,7 +107,7 @@ impl DoorConfig {
             if ["/status", "/v1/logs", "/healthz"].into_iter().any(taken)
                 || self.paths[..i].iter().any(|other| taken(other))
             {
-                problem(&["door", "paths", &i.to_string()], format!("{path:?} is taken already"));
+                problem(&["door", "paths", &i.to_string()], format!("{path:?} is already in use"));
             }
         }
         for (name, token) in &self.tokens {
@@ -123,7 +124,7 @@ impl DoorConfig {
             ("queue_bytes", self.limits.queue_bytes),
         ] {
             if bytes.0 == 0 {
-                problem(&["door", "limits", key], "it must be more than nothing".into());
+                problem(&["door", "limits", key], "it must be greater than zero".into());
             }
         }
         for (key, span) in [
@@ -132,11 +133,11 @@ impl DoorConfig {
             ("kafka", self.limits.kafka),
         ] {
             if span.0.is_zero() {
-                problem(&["door", "limits", key], "it must be more than nothing".into());
+                problem(&["door", "limits", key], "it must be greater than zero".into());
             }
         }
         if self.limits.bytes_per_second.is_some_and(|b| b.0 == 0 || u32::try_from(b.0).is_err()) {
-            problem(&["door", "limits", "bytes_per_second"], "it is between 1 B and 4 GiB".into());
+            problem(&["door", "limits", "bytes_per_second"], "it must be from 1 B to 4 GiB".into());
         }
     }
 }

@@ -12,57 +12,65 @@ use crate::config::tracked::TrackedFile;
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Auth {
+    /// HTTP basic authentication.
     Basic(Basic),
+    /// A bearer token.
     Bearer(Bearer),
-    /// Elasticsearch's API key, as it is encoded there.
+    /// An API key of Elasticsearch, in its encoded form.
     ApiKey(ApiKey),
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Basic {
+    /// User name.
     #[schemars(with = "String")]
     pub username: Secret,
+    /// Password.
     pub password: Secret,
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Bearer {
+    /// Token, sent as Authorization: Bearer <token>.
     pub token: Secret,
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ApiKey {
+    /// Encoded API key, sent as Authorization: ApiKey <key>.
     pub key: Secret,
 }
 
-/// TLS towards a server. Certificates are verified against the system's authorities unless told otherwise.
+/// TLS settings for connections to a server. Certificates are verified against the system's certificate authorities unless ca_file is set.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Tls {
-    /// PEM file with the authorities to trust instead of the system's.
+    /// PEM file of the certificate authorities to trust instead of the system's.
     pub ca_file: Option<TrackedFile>,
-    /// PEM files of a client certificate and its key.
+    /// PEM file of the client certificate; needs key_file.
     pub cert_file: Option<TrackedFile>,
+    /// PEM file of the private key of the client certificate.
     pub key_file: Option<TrackedFile>,
-    /// Do not verify the server's certificate. For tests only.
+    /// Do not verify the server's certificate. For tests only. Default: false.
     pub insecure_skip_verify: bool,
 }
 
-/// TLS of a port. The files are read again when they change.
+/// TLS settings of a port. The files are reloaded when they change.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ServerTls {
-    /// PEM file with the certificate, and those between it and the authority.
+    /// PEM file of the certificate, followed by its intermediate certificates.
     pub cert_file: PathBuf,
-    /// PEM file with its key.
+    /// PEM file of the certificate's private key.
     pub key_file: PathBuf,
-    /// PEM file with the authorities whose client certificates are let in; others are not. No client certificate is asked for unless set.
+    /// PEM file of the certificate authorities for client certificates. If set, every client needs a certificate issued by one of them.
     pub client_ca_file: Option<PathBuf>,
 }
 
+/// Compression of request bodies. Default: gzip.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum HttpCompression {

@@ -13,10 +13,10 @@ use crate::decision::formats::Format;
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Kafka {
-    /// Bootstrap servers, host:port, separated by commas.
+    /// Bootstrap servers: comma-separated list of host:port.
     #[schemars(length(min = 1))]
     pub brokers: String,
-    /// Any librdkafka property, as it is (security.protocol, sasl.*, ssl.*, ..). See librdkafka's CONFIGURATION.md.
+    /// librdkafka properties, passed on unchanged, such as security.protocol, sasl.* and ssl.*. They are listed in librdkafka's CONFIGURATION.md.
     #[serde(default)]
     pub properties: BTreeMap<String, Property>,
 }
@@ -45,54 +45,56 @@ impl Property {
     }
 }
 
+/// A topic to read decision logs from.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Source {
-    /// The topic.
+    /// Name of the topic.
     #[schemars(regex(pattern = r"^[A-Za-z0-9._-]{1,249}$"))]
     pub topic: String,
-    /// How its records are written.
+    /// Format of its records. Default: auto.
     #[serde(default)]
     pub format: Format,
-    /// The member of the collecting agent's envelope that holds the decision, where it is not found by itself or there are two.
+    /// Member of the log agent's envelope that holds the decision. Needed only if it is not recognized, or if two members could hold one.
     #[serde(default)]
     #[schemars(length(min = 1))]
     pub envelope: Option<String>,
 }
 
+/// Where to start reading a topic.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Start {
-    /// With the oldest record.
+    /// At the oldest record.
     #[default]
     Earliest,
-    /// With what comes from now on.
+    /// At the end: only records that arrive from now on.
     Latest,
 }
 
-/// The topics that docket writes.
+/// The topics that docket writes: the docket topic and the rejects topic.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Docket {
-    /// The docket topic; docket.<pipeline> unless set.
+    /// Name of the docket topic. Default: docket.<pipeline>.
     #[schemars(regex(pattern = r"^[A-Za-z0-9._-]{1,249}$"))]
     pub topic: Option<String>,
-    /// The topic for what can't be decoded or delivered; <docket topic>.rejects unless set.
+    /// Name of the topic for records that can't be decoded or delivered. Default: <docket topic>.rejects.
     #[schemars(regex(pattern = r"^[A-Za-z0-9._-]{1,249}$"))]
     pub rejects: Option<String>,
-    /// Create missing topics.
+    /// Create topics that are missing. Default: true.
     pub create: bool,
-    /// Partitions of topics that are created.
+    /// Number of partitions of created topics. Default: 12.
     #[schemars(range(min = 1, max = 10000))]
     pub partitions: u32,
-    /// Replicas of topics that are created; the broker's default unless set.
+    /// Replication factor of created topics. Default: the broker's default.
     #[schemars(range(min = 1, max = 15))]
     pub replication: Option<u32>,
-    /// How long topics that are created keep records.
+    /// Retention time (retention.ms) of created topics. Default: 7d.
     pub retention: Span,
-    /// max.message.bytes of topics that are created.
+    /// Maximum size of a record batch (max.message.bytes) of created topics. Default: 4MiB.
     pub max_message: Bytes,
-    /// Compression of what docket writes.
+    /// Compression of records that docket writes. Default: lz4.
     pub compression: Compression,
 }
 

@@ -85,7 +85,7 @@ pub fn receipt(letters: &[(i32, i64)]) -> DeadLetter {
     DeadLetter { value: lines.join("\n").into_bytes(), headers: all }
 }
 
-/// RecordWriter without receipts, and the places that receipts tell of.
+/// Letters without receipts, and the places that receipts tell of.
 pub fn without_receipts(all: Vec<Letter>) -> (Vec<Letter>, BTreeSet<(i32, i64)>) {
     let mut replayed = BTreeSet::new();
     let letters = all.into_iter().filter(|letter| match letter.receipt() {

@@ -10,32 +10,35 @@ use crate::config::secrets::{Called, Secret};
 use crate::config::units::Span;
 use crate::http::config::{Auth, Tls};
 
-/// Who is told of findings.
+/// A notifier: where findings are sent.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Notify {
-    /// Prometheus' Alertmanager, which groups, silences and routes.
+    /// Prometheus Alertmanager, which groups, silences and routes alerts.
     Alertmanager(Alertmanager),
-    /// Any HTTP endpoint: a JSON document of the findings.
+    /// Any HTTP endpoint; receives a JSON document of the findings.
     Webhook(Webhook),
-    /// Slack's incoming webhooks, and what takes the same: Mattermost, Rocket.Chat, Discord with /slack.
+    /// A Slack incoming webhook, or a compatible one: Mattermost, Rocket.Chat, Discord with /slack.
     Slack(Slack),
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Alertmanager {
-    /// Addresses of Alertmanager; /api/v2/alerts is added. Of a cluster name every instance: each is told.
+    /// Base URLs of Alertmanager; /api/v2/alerts is appended. For a cluster, list every instance: alerts are sent to each.
     #[schemars(length(min = 1), inner(regex(pattern = r"^https?://.+")))]
     pub urls: Vec<String>,
-    /// Labels that every alert gets.
+    /// Labels added to every alert.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+    /// Additional HTTP headers.
     #[serde(default)]
     #[schemars(with = "BTreeMap<String, Called>")]
     pub headers: BTreeMap<String, Secret>,
+    /// Credentials. None by default.
     #[serde(default)]
     pub auth: Option<Auth>,
+    /// TLS settings for https addresses.
     #[serde(default)]
     pub tls: Tls,
 }
@@ -43,16 +46,20 @@ pub struct Alertmanager {
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Webhook {
-    /// POSTed to; it may be a secret.
+    /// URL that findings are posted to. May be a reference to a secret.
     #[schemars(with = "String")]
     pub url: Secret,
+    /// Additional HTTP headers.
     #[serde(default)]
     #[schemars(with = "BTreeMap<String, Called>")]
     pub headers: BTreeMap<String, Secret>,
+    /// Credentials. None by default.
     #[serde(default)]
     pub auth: Option<Auth>,
+    /// TLS settings for https addresses.
     #[serde(default)]
     pub tls: Tls,
+    /// When messages are sent.
     #[serde(default)]
     pub say: Say,
 }
@@ -60,13 +67,15 @@ pub struct Webhook {
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Slack {
-    /// The incoming webhook, which is a secret.
+    /// URL of the incoming webhook.
     pub url: Secret,
-    /// One line of text for each finding; {sentence}, {state}, {kind}, {service}, {policy}, {cause}, {trace_id}, {decision_id}, {onset} stand for what was found.
+    /// Text of the message, one line per finding. {sentence}, {state}, {kind}, {service}, {policy}, {cause}, {trace_id}, {decision_id} and {onset} are replaced by the finding's values. Default: "*{state}* {sentence} (since {onset}) trace {trace_id}".
     #[serde(default = "slack_text")]
     pub text: String,
+    /// TLS settings for https addresses.
     #[serde(default)]
     pub tls: Tls,
+    /// When messages are sent.
     #[serde(default)]
     pub say: Say,
 }
@@ -75,15 +84,15 @@ fn slack_text() -> String {
     "*{state}* {sentence} (since {onset}) trace {trace_id}".into()
 }
 
-/// When people are told.
+/// When messages about findings are sent.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Say {
-    /// Findings that come within so long of each other are one message.
+    /// How long to wait for further findings to send in the same message. Default: 5s.
     pub group_wait: Span,
-    /// What goes on is said again after so long.
+    /// Interval at which a finding that continues is sent again. Default: 4h.
     pub repeat: Span,
-    /// Say also when it has ended.
+    /// Send a message when a finding ends, too. Default: true.
     pub ends: bool,
 }
 

@@ -148,7 +148,7 @@ impl<'s> Checker<'s, '_> {
             && self.is_secret(&key.name, schema)
         {
             let message = format!(
-                "{:?} is a secret, which does not stand in the file; write ${{env:NAME}} or ${{file:PATH}}",
+                "{:?} is a secret and must not be in the file; write ${{env:NAME}} or ${{file:PATH}}",
                 key.name
             );
             return self.problems.push(Problem::hidden(child.at, message));
@@ -332,7 +332,7 @@ impl<'s> Checker<'s, '_> {
             && !scalar.resolved
             && reqwest::Url::parse(text).is_ok_and(|url| url.password().is_some())
         {
-            let message = "a password does not stand in the file; write auth, or ${env:NAME} or ${file:PATH} in its place";
+            let message = "a password must not be in the file; use auth, or write ${env:NAME} or ${file:PATH} in its place";
             self.problems.push(Problem::hidden(at, message.into()));
             return Some(Value::Null);
         }

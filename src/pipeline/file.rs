@@ -19,28 +19,28 @@ use crate::log::config::{Docket, Kafka, Source, Start};
 use crate::sink::config::SinkConfig;
 use crate::telemetry::config::{Admin, Telemetry};
 
-/// A docket pipeline: from decision logs in Kafka, through the docket topic, to sinks.
+/// A docket pipeline: reads OPA decision logs from Kafka, writes each decision once to the docket topic, and delivers it to sinks.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct File {
-    /// Name of the pipeline; consumer groups are named docket.<name>.<part>.
+    /// Name of the pipeline. Its consumer groups are named docket.<name>.<part>.
     #[schemars(regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$"))]
     pub name: String,
     pub kafka: Kafka,
-    /// Topics that hold decision logs.
+    /// Topics to read decision logs from.
     #[schemars(length(min = 1))]
     pub sources: Vec<Source>,
-    /// Takes decision logs from OPAs over HTTP and writes them to a source topic.
+    /// HTTP endpoint that accepts decision logs from OPA and writes them to a source topic. Disabled unless set.
     #[serde(default)]
     pub door: Option<DoorConfig>,
     #[serde(default)]
     pub intake: Intake,
     #[serde(default)]
     pub limits: LimitsSection,
-    /// Rules that say what a result means, tried in order before the defaults.
+    /// Rules that map results to verdicts, tried in order; the first whose path matches applies. A result that no rule applies to is judged by its shape.
     #[serde(default)]
     pub verdict: Vec<VerdictRule>,
-    /// A policy in Rego that says what a result means; asked before the rules.
+    /// Rego policy that maps results to verdicts, evaluated before the rules under verdict.
     #[serde(default)]
     pub verdict_policy: Option<VerdictPolicy>,
     #[serde(default)]
@@ -49,29 +49,29 @@ pub struct File {
     pub service: ServiceSection,
     #[serde(default)]
     pub request: RequestSection,
-    /// What must not spread, and is taken out of decisions before they get to the docket.
+    /// Data protection: what is removed from decisions, hashed or encrypted before they reach the docket topic. Nothing is unless this section is present; if it is, even empty, the detectors are on.
     #[serde(default)]
     pub protect: Option<Protect>,
     #[serde(default)]
     pub docket: Docket,
-    /// Where decisions go, by name. Each is a consumer group of its own on the docket topic.
+    /// Sinks by name: where decisions are delivered. Each is a separate consumer group on the docket topic.
     #[serde(default)]
     pub sinks: BTreeMap<String, SinkConfig>,
     #[serde(default)]
     pub memory: Memory,
     #[serde(default)]
     pub watchdog: Watchdog,
-    /// Denial spikes and silent failures: found in the docket, told to people and to the sinks. Not looked for unless set.
+    /// Detection of denial spikes and silent failures. Findings go to the notifiers and, as records of the docket topic, to all sinks. Disabled unless set.
     #[serde(default)]
     pub spikes: Option<Spikes>,
-    /// Questions for `docket verify --probe`: one that must be allowed and one that must be denied.
+    /// Requests that `docket verify --probe` sends to OPA: at least one that must be allowed and one that must be denied.
     #[serde(default)]
     pub probes: Vec<Probe>,
     #[serde(default)]
     pub admin: Admin,
     #[serde(default)]
     pub telemetry: Telemetry,
-    /// Test cases, run by `docket check`.
+    /// Test cases of this file, run by `docket check`.
     #[serde(default)]
     pub tests: Vec<Case>,
 }
@@ -86,21 +86,21 @@ impl File {
     }
 }
 
-/// How intake reads.
+/// How decision logs are read from the source topics.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Intake {
-    /// Consumer group; docket.<pipeline>.intake unless set.
+    /// Consumer group. Default: docket.<pipeline>.intake.
     pub group: Option<String>,
-    /// Where a group without offsets begins.
+    /// Where to start reading when the group has no committed offsets. Default: earliest.
     pub start: Start,
-    /// Static membership (group.instance.id): a name that only this instance has, so that a quick restart moves no partitions.
+    /// Static group membership (group.instance.id) for intake and the sinks: a name unique to this process, so that a quick restart does not cause a rebalance. Default: dynamic membership.
     pub instance_id: Option<String>,
-    /// Commit a transaction at least so often.
+    /// Maximum time before a transaction is committed. Default: 200ms.
     pub transaction_interval: Span,
-    /// Commit a transaction after so many bytes.
+    /// Size at which a transaction is committed. Default: 16MiB.
     pub transaction_bytes: Bytes,
-    /// At most so much is fetched ahead of processing.
+    /// Maximum amount of data fetched from Kafka ahead of processing. Default: 16MiB.
     pub prefetch: Bytes,
 }
 
@@ -117,11 +117,11 @@ impl Default for Intake {
     }
 }
 
-/// How much memory the process may use for this pipeline.
+/// Memory budget of the pipeline.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Memory {
-    /// Prefetch, transactions and batches are made smaller until the pipeline fits into this, whatever its sinks and sources do.
+    /// Maximum memory for this pipeline in one process. If prefetch, transactions and batches could exceed it, they are scaled down. Default: 512MiB.
     pub budget: Bytes,
 }
 
@@ -131,11 +131,11 @@ impl Default for Memory {
     }
 }
 
-/// Notices partitions that stall silently.
+/// Detection of partitions that stall silently.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Watchdog {
-    /// An assigned partition with something to do that makes no progress for so long is stalled: docket_stalled_partitions, the log, /readyz.
+    /// How long an assigned partition with pending records may make no progress before it is reported as stalled: in docket_stalled_partitions, in the log and by /readyz. Default: 2m.
     pub stalled_after: Span,
 }
 
@@ -145,56 +145,65 @@ impl Default for Watchdog {
     }
 }
 
-/// A question that OPA is asked by `docket verify --probe`.
+/// A request that `docket verify --probe` sends to OPA.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Probe {
-    /// Path of the policy, as in OPA's data API: http/authz/allow.
+    /// Path of the policy, as in OPA's data API, such as http/authz/allow.
     pub path: String,
-    /// The input.
+    /// Input document of the request.
     #[serde(default)]
     pub input: Value,
-    /// The verdict that it must get.
+    /// Expected verdict.
     #[schemars(extend("enum" = ["allow", "deny"]))]
     pub expect: String,
 }
 
-/// A test case of the pipeline file.
+/// A test case: a record, and what docket must make of it.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Case {
+    /// Name of the test case, shown when it fails.
     pub name: String,
-    /// A decision, or anything else a producer might write: an object, an array, or text as it is.
+    /// The record as a producer would write it: an object, an array, or a string, which is taken literally.
     pub record: Value,
     /// Kafka headers of the record.
     #[serde(default)]
     pub headers: BTreeMap<String, String>,
-    /// What is expected. Only what is named is compared.
+    /// Expected outcome. Only the members that are given are compared.
     pub expect: Expect,
 }
 
+/// Expected outcome of a test case. Only the members that are given are compared.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Expect {
+    /// Expected verdict.
     #[schemars(extend("enum" = ["allow", "deny", "undefined", "error"]))]
     pub verdict: Option<String>,
+    /// Expected reasons, in order.
     pub reasons: Option<Vec<String>>,
+    /// Expected policy path, without a leading slash.
     pub policy: Option<String>,
+    /// Expected service name.
     pub service: Option<String>,
+    /// Expected trace ID: 32 hex digits.
     pub trace_id: Option<String>,
+    /// Expected parent span ID: 16 hex digits.
     pub parent_span_id: Option<String>,
+    /// Expected source of the trace context.
     #[schemars(extend("enum" = ["decision", "request_context", "input", "record", "join", "none"]))]
     pub trace_from: Option<String>,
-    /// Members of the docket record.
+    /// Expected members of the docket record. Within objects, only the members that are given are compared.
     pub record: Option<BTreeMap<String, Value>>,
-    /// Labels of the Loki stream, whole.
+    /// Expected labels of the Loki stream, all of them, as set by the first Loki sink.
     pub labels: Option<BTreeMap<String, String>>,
-    /// Members of the Elasticsearch document.
+    /// Expected members of the Elasticsearch document. Within objects, only the members that are given are compared.
     pub document: Option<BTreeMap<String, Value>>,
-    /// The record is rejected for this reason.
+    /// Expected reason for a reject. Without it, a reject fails the test case.
     pub rejected: Option<String>,
-    /// The record is no decision, and no error either.
+    /// Whether the record is expected to be ignored: it holds no decision, and is not rejected either.
     pub ignored: Option<bool>,
-    /// How many decisions the record holds, where it is not one.
+    /// Expected number of decisions in the record.
     pub decisions: Option<usize>,
 }

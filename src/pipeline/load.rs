@@ -134,7 +134,7 @@ fn topics(file: &File, problem: &mut dyn FnMut(&[&str], String)) {
         if !topics.insert(&source.topic) {
             problem(
                 &["sources", &i.to_string(), "topic"],
-                format!("the topic {:?} is a source already", source.topic),
+                format!("the topic {:?} is already a source", source.topic),
             );
         }
     }
@@ -149,7 +149,7 @@ fn topics(file: &File, problem: &mut dyn FnMut(&[&str], String)) {
     }
     let door = file.door.as_ref().and_then(|door| door.topic.as_ref());
     if door.is_some_and(|topic| [&docket, &rejects].contains(&topic)) {
-        problem(&["door", "topic"], "the door writes to a source, which intake reads".into());
+        problem(&["door", "topic"], "the door must write to a source, which intake reads".into());
     }
     if docket == rejects {
         problem(&["docket", "rejects"], "rejects need a topic of their own".into());
@@ -166,7 +166,7 @@ fn sinks(file: &File, problem: &mut dyn FnMut(&[&str], String)) {
             problem(
                 &["sinks", name],
                 format!(
-                    "{name:?} can't name a sink; use letters, digits, _ and -, and none of {}",
+                    "{name:?} can't be the name of a sink; use letters, digits, _ and -, but none of {}",
                     RESERVED.join(", ")
                 ),
             );
@@ -177,11 +177,13 @@ fn sinks(file: &File, problem: &mut dyn FnMut(&[&str], String)) {
             continue;
         }
         let wrong = match file.sinks.get(too_old) {
-            None => Some(format!("there is no sink {too_old:?}; it is rejects or a sink's name")),
+            None => {
+                Some(format!("there is no sink {too_old:?}; give rejects or the name of a sink"))
+            }
             Some(_) if too_old == name => Some("a sink can't stand in for itself".into()),
-            Some(other) if other.max_age().is_some() => Some(format!(
-                "{too_old:?} has a max_age of its own; name a sink that takes any age"
-            )),
+            Some(other) if other.max_age().is_some() => {
+                Some(format!("{too_old:?} has a max_age of its own; name a sink without one"))
+            }
             Some(_) => None,
         };
         if let Some(message) = wrong {
@@ -246,8 +248,8 @@ protect:
             "p.yaml:7:",
             "is not a JSON pointer to a part",
             "hash needs protect.hash_key",
-            "truncate has a length",
-            "only replace has a value",
+            "length is required for truncate",
+            "value is for replace only",
         ] {
             assert!(error.contains(said), "{said}:\n{error}");
         }
@@ -263,6 +265,35 @@ protect:
         assert_eq!(pipeline.rejects_topic(), "docket.opa.rejects");
         assert_eq!(pipeline.group("loki"), "docket.opa.loki");
         assert!(pipeline.file.sinks.is_empty());
+    }
+
+    /// schemars puts words with a description apart from those without, and `check` knows the former.
+    #[test]
+    fn every_word_that_the_schema_has_is_taken() {
+        fn look(schema: &serde_json::Value, mixed: &mut Vec<String>) {
+            let options = schema.get("oneOf").or_else(|| schema.get("anyOf"));
+            let options = options.and_then(serde_json::Value::as_array);
+            let has = |key: &str| options.is_some_and(|o| o.iter().any(|o| o.get(key).is_some()));
+            if has("const") && has("enum") {
+                mixed.push(schema.to_string());
+            }
+            let members = schema.as_object().into_iter().flat_map(|object| object.values());
+            let elements = schema.as_array().into_iter().flatten();
+            members.chain(elements).for_each(|inner| look(inner, mixed));
+        }
+        let mut mixed = Vec::new();
+        look(&check::schema(), &mut mixed);
+        assert_eq!(mixed, Vec::<String>::new());
+        parsed(
+            "name: opa
+kafka: {brokers: x}
+sources: [{topic: t, format: otlp_proto}]
+telemetry: {push: {p: {type: remote_write, url: http://x, version: \"1.0\"}}}
+sinks: {a: {type: otlp, endpoint: http://x, protocol: grpc, signals: [traces, logs], compression: none}}
+",
+        )
+        .map_err(|e| e.to_string())
+        .unwrap();
     }
 
     #[test]
@@ -339,7 +370,7 @@ spikes: {notify: {chat: {type: slack, url: https://hooks/canary}}}
             .filter_map(|l| l.strip_prefix("p.yaml:")?.split(':').next()?.parse().ok())
             .collect();
         assert_eq!(lines, [2, 4, 6, 7, 9, 10, 11, 11, 12, 13, 13, 14], "{error}");
-        assert!(error.contains("p.yaml:2:130: \"sasl.password\" is a secret, which does not stand in the file; write ${env:NAME} or ${file:PATH}"), "{error}");
+        assert!(error.contains("p.yaml:2:130: \"sasl.password\" is a secret and must not be in the file; write ${env:NAME} or ${file:PATH}"), "{error}");
         let broken = parsed("name: opa\nsinks: {a: {token: [canary}\n").unwrap_err().to_string();
         assert!(broken.contains("not YAML") && !broken.contains("canary"), "{broken}");
     }
@@ -369,6 +400,6 @@ spikes: {notify: {chat: {type: slack, url: https://hooks/canary}}}
         let twice = parsed("name: a\nname: b\nkafka: {brokers: x}\nsources: [{topic: t}]\n")
             .unwrap_err()
             .to_string();
-        assert!(twice.starts_with("p.yaml:2:1: \"name\" stands here a second time"), "{twice}");
+        assert!(twice.starts_with("p.yaml:2:1: \"name\" is given twice"), "{twice}");
     }
 }

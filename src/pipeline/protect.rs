@@ -20,79 +20,86 @@ use crate::protect::rego::Policy;
 use crate::protect::rules::{self, Pattern};
 use crate::rego::{SourceFile, rule_name};
 
-/// What must not spread.
+/// Data protection: what is removed from decisions, hashed or encrypted before they reach the docket topic.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Protect {
-    /// OPA's own mask and drop policies.
+    /// Mask and drop policies of OPA, evaluated by docket.
     pub opa: Option<Opa>,
-    /// Rules without Rego, applied in their order, after OPA's.
+    /// Masking rules without Rego, applied in order, after OPA's policies.
     pub rules: Vec<Rule>,
-    /// The key of pseudonyms (action: hash). Whoever has it can find out whose one is, by trying.
+    /// Key for pseudonyms (action: hash), at least 16 bytes. Anyone who has it can check guesses against a pseudonym.
     pub hash_key: Option<Secret>,
-    /// The key of action: encrypt.
+    /// Key for action: encrypt.
     pub encryption_key: Option<EncryptionKey>,
-    /// What is done with secrets and personal data that no rule names, by detector. All are erased unless set.
+    /// What to do with secrets and personal data that no rule names, by detector. Default: erase, for all of them.
     pub detect: Detectors,
-    /// What is longer is cut: the record keeps its beginning, its length and its SHA-256.
+    /// Maximum sizes of parts of a decision. A part that exceeds its limit is replaced by its beginning, its length and its SHA-256. Unlimited by default.
     pub sizes: Sizes,
 }
 
-/// A key, and what it is called in what is encrypted with it.
+/// An encryption key and its ID.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EncryptionKey {
+    /// ID of the key, stored with each encrypted value. A new key needs a new ID.
     #[schemars(regex(pattern = r"^[A-Za-z0-9._-]{1,64}$"))]
     pub id: String,
-    /// 32 bytes, in base64 or hex.
+    /// The key: 32 bytes, in base64 or hex.
     pub key: Secret,
 }
 
+/// Maximum sizes of parts of a decision.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Sizes {
+    /// Maximum size of the input. Default: unlimited.
     pub input: Option<Bytes>,
+    /// Maximum size of the result. Default: unlimited.
     pub result: Option<Bytes>,
+    /// Maximum size of the cache of non-deterministic built-ins. Default: unlimited.
     pub nd_builtin_cache: Option<Bytes>,
 }
 
-/// What is done with what a detector finds.
+/// What to do with what a detector finds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Detected {
-    /// [erased:<detector>] stands in its place.
+    /// Replace it with [erased:<detector>].
     Erase,
-    /// A pseudonym stands in its place.
+    /// Replace it with a pseudonym; needs hash_key.
     Hash,
-    /// It stays, and is counted.
+    /// Keep it, and count it in docket_protect_detected_total.
     Count,
-    /// It is not looked for.
+    /// Do not look for it.
     Off,
 }
 
+/// What to do with secrets and personal data that no rule names, by detector. Default: erase, for all of them.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Detectors {
-    /// Text of members whose name says what it is: password, client_secret, api_key, authorization, cookie, ..
+    /// Values of members whose name marks them as secret, such as password, client_secret, api_key, authorization or cookie.
     pub named: Detected,
-    /// Credentials after Bearer, Basic or Negotiate.
+    /// Credentials that follow Bearer, Basic or Negotiate.
     pub authorization: Detected,
     /// JSON Web Tokens.
     pub jwt: Detected,
-    /// Private keys in PEM.
+    /// Private keys in PEM format.
     pub private_key: Detected,
-    /// AWS access keys.
+    /// AWS access key IDs.
     pub aws_key: Detected,
-    /// Tokens of GitHub, GitLab, Slack, Stripe, Google, npm, PyPI, Hugging Face, DigitalOcean, SendGrid, Shopify, Vault, Docker, OpenAI, ..
+    /// API tokens of GitHub, GitLab, Slack, Stripe, Google, npm, PyPI, Hugging Face, DigitalOcean, SendGrid, Shopify, Vault, Docker, OpenAI and others.
     pub api_token: Detected,
-    /// The password in scheme://user:password@host.
+    /// Passwords in URLs: scheme://user:password@host.
     pub url_password: Detected,
-    /// Card numbers with their check digit (Luhn).
+    /// Payment card numbers with a valid check digit (Luhn).
     pub card: Detected,
+    /// E-mail addresses.
     pub email: Detected,
-    /// Account numbers with their check digits (ISO 13616).
+    /// International bank account numbers with valid check digits (ISO 13616).
     pub iban: Detected,
-    /// US social security numbers.
+    /// US Social Security numbers, with dashes.
     pub ssn: Detected,
 }
 
@@ -134,21 +141,21 @@ impl Detectors {
     }
 }
 
-/// Policies in Rego, as OPA's decision_logs has them.
+/// OPA's mask and drop policies, configured as in OPA's decision_logs.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Opa {
-    /// Policy files, relative to the pipeline file.
+    /// Rego files, with paths relative to the pipeline file.
     #[schemars(length(min = 1))]
     pub policies: Vec<PathBuf>,
-    /// JSON files with what policies know as data.
+    /// JSON files loaded as data, with paths relative to the pipeline file.
     #[serde(default)]
     pub data: Vec<PathBuf>,
-    /// Where the mask rules are.
+    /// Path of the mask rule, without the leading data. Default: system/log/mask.
     #[serde(default = "mask")]
     #[schemars(regex(pattern = r"^/?[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)+$"))]
     pub mask_decision: String,
-    /// Where it stands whether a decision is not to be recorded at all.
+    /// Path of the drop rule, without the leading data; a decision for which it is true is not recorded. Default: system/log/drop.
     #[serde(default = "drop")]
     #[schemars(regex(pattern = r"^/?[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)+$"))]
     pub drop_decision: String,
@@ -165,33 +172,34 @@ fn drop() -> String {
     "system/log/drop".into()
 }
 
-/// What is done to what.
+/// A masking rule: what to do with which parts of a decision.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Rule {
-    /// JSON pointer into the decision; `*` stands for any one part, `**` for any number of them.
+    /// JSON pointer into the decision, such as /input/**/password. `*` matches one segment, `**` any number of segments.
     pub path: String,
-    /// Only decisions of these policies, as a glob.
+    /// Policies whose decisions the rule applies to: a glob on the decision's path. Default: all.
     pub policy: Option<Glob>,
+    /// What to do with the value.
     pub action: Action,
-    /// What it is replaced by; null unless set.
+    /// Replacement value, for action: replace. Default: null.
     pub value: Option<Value>,
-    /// How many characters of text are kept.
+    /// Number of characters to keep; required for action: truncate.
     pub length: Option<usize>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
-    /// Taken out.
+    /// Remove the value.
     Erase,
-    /// By value.
+    /// Replace the value with the one given as value.
     Replace,
-    /// By a pseudonym: the same value has the same one.
+    /// Replace the value with a pseudonym, the same for equal values; needs hash_key.
     Hash,
-    /// To length.
+    /// Cut text to the number of characters given as length.
     Truncate,
-    /// With encryption_key; `docket decrypt` opens it for who holds the key.
+    /// Encrypt the value; needs encryption_key. `docket decrypt` restores it.
     Encrypt,
 }
 
@@ -244,7 +252,7 @@ impl Protect {
             if act.is_err() {
                 problem(
                     &["protect", "detect", detector.name()],
-                    "hash needs protect.hash_key, of 16 bytes at least".into(),
+                    "hash needs protect.hash_key of at least 16 bytes".into(),
                 );
             }
         }
@@ -278,10 +286,10 @@ impl Rule {
     ) -> Option<rules::Rule> {
         let path = Pattern::parse(&self.path).map_err(|e| wrong("path", e)).ok();
         if self.value.is_some() && self.action != Action::Replace {
-            wrong("value", "only replace has a value".into());
+            wrong("value", "value is for replace only".into());
         }
         if self.length.is_some() != (self.action == Action::Truncate) {
-            wrong("length", "truncate has a length, and nothing else has".into());
+            wrong("length", "length is required for truncate, and for no other action".into());
         }
         let action = match self.action {
             Action::Erase => Some(rules::Action::Erase),
@@ -296,7 +304,7 @@ impl Rule {
         if action.is_none() {
             let needs = match self.action {
                 Action::Encrypt => "encrypt needs protect.encryption_key",
-                _ => "hash needs protect.hash_key, of 16 bytes at least",
+                _ => "hash needs protect.hash_key of at least 16 bytes",
             };
             wrong("action", needs.into());
         }

@@ -16,13 +16,13 @@ use crate::decision::record::{self, Service};
 use crate::decision::{request, trace, verdict};
 use crate::rego::{self, SourceFile};
 
-/// Bounds on what producers may send.
+/// Size limits on what producers may send.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct LimitsSection {
-    /// A larger decision goes to rejects.
+    /// Maximum size of a decision. Larger ones go to rejects. Default: 1MiB.
     pub decision_bytes: Bytes,
-    /// A Kafka record that is larger once decompressed goes to rejects.
+    /// Maximum size of a Kafka record after decompression. Larger ones go to rejects. Default: 64MiB.
     pub record_bytes: Bytes,
 }
 
@@ -33,22 +33,22 @@ impl Default for LimitsSection {
     }
 }
 
-/// What the results of some policies mean.
+/// A rule that maps the results of some policies to verdicts.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct VerdictRule {
-    /// Policies, as a glob on the decision's path: `*` within a part, `**` across parts.
+    /// Policies that the rule applies to: a glob on the decision's path, in which `*` matches within a segment and `**` across segments.
     pub path: Glob,
-    /// JSON pointer (RFC 6901) to the answer in the result; the whole result unless set.
+    /// JSON pointer (RFC 6901) to the deciding value within the result. Default: the whole result.
     #[serde(default = "whole")]
     pub pointer: JsonPointer,
-    /// Values that mean allow.
+    /// Values that mean allow. Default: [true].
     #[serde(default = "just_true")]
     pub allow: Vec<Value>,
-    /// Values that mean deny. A value in neither list is undefined.
+    /// Values that mean deny. Default: [false]. The verdict for a value in neither list is undefined.
     #[serde(default = "just_false")]
     pub deny: Vec<Value>,
-    /// JSON pointer to the reasons in the result; the usual places unless set.
+    /// JSON pointer to the reasons within the result. Default: members named reason, reasons, message, messages or msg, and other customary places.
     pub reasons: Option<JsonPointer>,
 }
 
@@ -64,17 +64,17 @@ fn just_false() -> Vec<Value> {
     vec![false.into()]
 }
 
-/// A policy in Rego for results that need more than pointers. Its input is the decision as OPA logged it; it says "allow", "deny", "undefined" or "error", true or false, or an object with that as its verdict and a list of reasons. Where it is undefined, the rules and then the defaults say.
+/// A Rego policy for results that rules can't express. Its input is the decision as OPA logged it. It returns "allow", "deny", "undefined", "error", true, false, or an object with one of these as verdict and a list of reasons. If it is undefined, the rules under verdict apply, and then the defaults.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct VerdictPolicy {
-    /// Policy files, relative to the pipeline file.
+    /// Rego files, with paths relative to the pipeline file.
     #[schemars(length(min = 1))]
     pub policies: Vec<PathBuf>,
-    /// JSON files with what policies know as data.
+    /// JSON files loaded as data, with paths relative to the pipeline file.
     #[serde(default)]
     pub data: Vec<PathBuf>,
-    /// The rule that is asked.
+    /// Path of the rule to evaluate, without the leading data. Default: docket/verdict.
     #[serde(default = "verdict_rule")]
     #[schemars(regex(pattern = r"^/?[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)+$"))]
     pub rule: String,
@@ -87,37 +87,37 @@ fn verdict_rule() -> String {
     "docket/verdict".into()
 }
 
-/// Where a decision's trace context comes from.
+/// Where the trace context of a decision is taken from.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Trace {
-    /// Sources in the order of precedence; the first context found is the parent, others become links. decision, request_context, input unless set.
+    /// Sources in order of precedence. The first context found becomes the parent; contexts of other traces become links. Default: [decision, request_context, input].
     #[schemars(length(min = 1))]
     pub order: Option<Vec<TraceSource>>,
-    /// JSON pointers to objects of headers inside the input.
+    /// JSON pointers, within the input, to objects that hold HTTP headers. Default: [/attributes/request/http/headers, /request/http/headers, /request/headers, /http/headers, /headers].
     pub input_headers: Option<Vec<JsonPointer>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum TraceSource {
-    /// trace_id and span_id of the decision: OPA's own span.
+    /// trace_id and span_id of the decision, which are OPA's own span.
     Decision,
-    /// request_context.http.headers of the decision.
+    /// HTTP headers in request_context.http.headers of the decision.
     RequestContext,
-    /// Headers inside the input.
+    /// HTTP headers within the input, found by input_headers.
     Input,
     /// Headers of the Kafka record.
     Record,
 }
 
-/// How a decision's service is named.
+/// How the service and the OPA instance of a decision are identified.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ServiceSection {
-    /// OPA's label that names the service.
+    /// OPA label that holds the name of the service. Default: app.
     pub name_label: String,
-    /// OPA's label that tells its instances apart.
+    /// OPA label that identifies the OPA instance. Default: id.
     pub instance_label: String,
 }
 
@@ -127,15 +127,15 @@ impl Default for ServiceSection {
     }
 }
 
-/// Who asked for what: JSON pointers into a decision (/input, /labels, /request_context, /result, /requested_by). The first that leads to text, a number or a list of these wins. Without one, the usual places of OPA's callers, Envoy and Kubernetes.
+/// Who asked for what. Each setting is a list of JSON pointers into the decision, below /input, /labels, /request_context, /result or /requested_by; the first that leads to a string, a number or a list of these is used. By default, the customary places of OPA's callers, Envoy and Kubernetes are searched.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RequestSection {
-    /// Who asked; docket.subject in the record.
+    /// JSON pointers to who asked; stored as docket.subject.
     pub subject: Option<Vec<JsonPointer>>,
-    /// To do what; docket.action.
+    /// JSON pointers to the requested action; stored as docket.action.
     pub action: Option<Vec<JsonPointer>>,
-    /// With what; docket.resource. What follows a question mark is left out.
+    /// JSON pointers to the requested resource; stored as docket.resource, without what follows a question mark.
     pub resource: Option<Vec<JsonPointer>>,
 }
 

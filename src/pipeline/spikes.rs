@@ -13,25 +13,25 @@ use crate::notify::config::Notify;
 use crate::spike::config::Config;
 use crate::spike::{Finding, Kind};
 
-/// Denial spikes and silent failures.
+/// Detection of denial spikes and silent failures.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Spikes {
-    /// Denials beyond the expected before anything is said; of errors and undefined results half as many.
+    /// Minimum number of denials beyond the expected for a finding; half as many for errors and undefined results. Default: 12.
     #[schemars(range(min = 1))]
     pub floor: f64,
-    /// How improbable a finding must be under the baseline, as an exponent of e: 28 is once in a million million.
+    /// Minimum improbability of a finding under the baseline, as a negative exponent of e: 28 means a probability of about one in a trillion. Default: 28.
     #[schemars(range(min = 5, max = 1000))]
     pub certainty: f64,
-    /// How long a policy is watched before anything is said of it.
+    /// How long a policy is observed before it can have findings. Default: 10m.
     pub learn: Span,
-    /// How long decisions may take from OPA to the docket topic. Later ones count when they come.
+    /// How long decisions may take from OPA to the docket topic. Later ones are counted when they arrive. Default: 3s.
     pub lateness: Span,
-    /// So much of the docket's past is read at start.
+    /// How much of the docket topic's past is read at startup to learn the baseline. Default: 1d.
     pub history: Span,
-    /// What is known to be noisy.
+    /// Findings to ignore, because their source is known to be noisy.
     pub ignore: Vec<Ignore>,
-    /// Who is told, by name.
+    /// Notifiers by name: who is told of findings.
     pub notify: BTreeMap<String, Notify>,
 }
 
@@ -54,25 +54,26 @@ pub fn span(seconds: u64) -> Span {
     Span(Duration::from_secs(seconds))
 }
 
-/// Findings that nobody wants to hear of.
+/// Findings to ignore: those that match all of these settings at the time they become certain.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Ignore {
-    /// Services, as a glob.
+    /// Services: a glob. Default: all.
     #[serde(default = "any")]
     pub service: Glob,
-    /// Policies, as a glob: `*` within a part, `**` across parts.
+    /// Policies: a glob, in which `*` matches within a segment and `**` across segments. Default: all.
     #[serde(default = "any")]
     pub policy: Glob,
-    /// All kinds unless set.
+    /// Kinds of findings. Default: all.
     #[serde(default)]
     pub kinds: Vec<Kind>,
-    /// From this time on, and only before that one.
+    /// Ignore findings from this time on. Default: no start.
     #[serde(default)]
     pub from: Option<Moment>,
+    /// Ignore findings before this time. Default: no end.
     #[serde(default)]
     pub until: Option<Moment>,
-    /// Only within these hours of each day, in UTC.
+    /// Ignore findings only within this daily time range, in UTC. Default: at any hour.
     #[serde(default)]
     pub daily: Option<Daily>,
 }

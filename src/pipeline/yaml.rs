@@ -180,10 +180,8 @@ impl<'i, T: Input> Reader<'i, '_, T> {
                 _ => return Err(Problem::new(at, "a key must be text".into())),
             };
             if let Some((first, _)) = pairs.iter().find(|(key, _)| key.name == name) {
-                let message = format!(
-                    "{name:?} stands here a second time; the first is on line {}",
-                    first.at.line
-                );
+                let message =
+                    format!("{name:?} is given twice; the first time on line {}", first.at.line);
                 self.problems.push(Problem::new(at, message));
             }
             let (event, span) = self.next()?;

@@ -16,22 +16,22 @@ use crate::config::units::{Bytes, Span};
 use crate::log::config::Start;
 use crate::protect::redact::Redaction;
 
-/// Where decisions go.
+/// A sink: where decisions are delivered.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 #[schemars(rename = "Sink")]
 pub enum SinkConfig {
-    /// OTLP: each decision a span in its request's trace, or a log record, or both.
+    /// OpenTelemetry (OTLP): each decision becomes a span in the trace of its request, a log record, or both.
     Otlp(OtlpConfig),
-    /// Grafana Loki, or VictoriaLogs, which speaks its push protocol.
+    /// Grafana Loki, or VictoriaLogs by way of Loki's push protocol.
     Loki(LokiConfig),
     /// Elasticsearch or OpenSearch.
     Elasticsearch(ElasticsearchConfig),
     /// Amazon CloudWatch Logs.
     Cloudwatch(CloudwatchConfig),
-    /// A file, or standard output: one docket record a line.
+    /// A file or standard output: one docket record per line.
     File(FileConfig),
-    /// Prometheus metrics on the admin port.
+    /// Prometheus metrics of the decisions, on the admin port.
     Metrics(MetricsConfig),
 }
 
@@ -117,41 +117,41 @@ impl SinkConfig {
     }
 }
 
-/// How a sink's batches are made and sent.
+/// How batches for a sink are formed and sent.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Delivery {
-    /// Where a sink without offsets begins in the docket topic.
+    /// Where to start in the docket topic when the sink has no committed offsets. Default: earliest.
     pub start: Start,
-    /// A batch is sent when it has so many records,
+    /// Number of records at which a batch is sent. Default: 2000.
     #[schemars(range(min = 1, max = 100000))]
     pub batch_records: usize,
-    /// or so many bytes of docket records,
+    /// Size of docket records, before encoding, at which a batch is sent. Default: 2MiB.
     pub batch_bytes: Bytes,
-    /// or its first record waits so long.
+    /// Time after its first record at which a batch is sent. Default: 500ms.
     pub batch_age: Span,
-    /// Batches in flight at once. 1 for Loki itself, which may lose lines when it crashes that several requests wrote to one stream at once, 4 for the others unless set.
+    /// Maximum number of batches in flight. Default: 4, but 1 for Loki itself: if it crashes, it may lose lines that several concurrent requests wrote to the same stream.
     #[schemars(range(min = 1, max = 64))]
     pub concurrency: Option<usize>,
-    /// A request that takes longer is given up and sent again.
+    /// Timeout of a request, after which it is retried. Default: 30s.
     pub timeout: Span,
-    /// The first pause before sending again; it doubles each time,
+    /// Initial backoff before a retry; it doubles with each further attempt. Default: 200ms.
     pub retry_initial: Span,
-    /// up to this.
+    /// Maximum backoff between retries. Default: 30s.
     pub retry_max: Span,
-    /// At most so much is fetched ahead of batching.
+    /// Maximum amount of data fetched from Kafka ahead of batching. Default: 8MiB.
     pub prefetch: Bytes,
-    /// So many decision ids of each partition are remembered, so that a decision that stands twice in the docket is sent once; 0 for none. 0 for Elasticsearch, which keeps one of several by itself, 10000 for the others unless set.
+    /// Number of recent decision IDs remembered per partition, so that a decision that is in the docket topic twice is sent once; 0 disables this. Default: 10000, but 0 for Elasticsearch, which discards repeats itself.
     #[schemars(range(max = 10000000))]
     pub repeat_window: Option<usize>,
-    /// Older decisions are not sent to this sink. 7d for Loki and VictoriaLogs, which do not take them from there on by default, 14d for CloudWatch.
+    /// Maximum age of decisions sent to this sink; older ones go where too_old says. Default: 7d for Loki and VictoriaLogs and 14d for CloudWatch, which are their own limits; unlimited for other sinks.
     pub max_age: Option<Span>,
-    /// Where they go: rejects, or the name of a sink.
+    /// Where decisions older than max_age go: rejects, or the name of another sink. Default: rejects.
     #[serde(default = "rejects")]
     pub too_old: String,
-    /// The sink gets only what others name it for (too_old).
+    /// Deliver to this sink only what other sinks pass on to it by too_old. Default: false.
     pub only_routed: bool,
-    /// What this sink alone does not get, beside what protect takes out for all: JSON pointers with * and **, such as /input or /docket/subject.
+    /// Parts of decisions to withhold from this sink, in addition to what protect removes for all sinks: JSON pointers, in which * matches one segment and ** any number, such as /input or /docket/subject.
     pub redact: Vec<RedactPath>,
 }
 
@@ -190,7 +190,7 @@ impl Delivery {
             ("retry_max", self.retry_max.0.is_zero()),
         ] {
             if is_nothing {
-                problem(key, "it must be more than nothing".into());
+                problem(key, "it must be greater than zero".into());
             }
         }
     }

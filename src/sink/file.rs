@@ -20,8 +20,9 @@ use crate::http::failure::{Cause, Failure};
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "FileSink")]
 pub struct FileConfig {
-    /// Path of the file, appended to; - is standard output.
+    /// Path of the file to append to; - is standard output.
     pub path: PathBuf,
+    /// How batches are formed and sent.
     #[serde(default)]
     pub delivery: Delivery,
 }

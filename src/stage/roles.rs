@@ -26,7 +26,7 @@ impl Roles {
             other => match other.strip_prefix("sink:") {
                 Some(sink) if !sink.is_empty() => Ok(Role::Sink(sink.to_owned())),
                 _ => Err(format!(
-                    "{other:?} is no part; there are door, intake, sinks, spikes and sink:NAME"
+                    "{other:?} is not a part; the parts are door, intake, sinks, spikes and sink:NAME"
                 )),
             },
         };

@@ -10,14 +10,14 @@ use crate::config::secrets::{Called, Secret};
 use crate::config::units::Span;
 use crate::http::config::{Auth, HttpCompression, ServerTls, Tls};
 
-/// The admin port: /metrics, /healthz, /readyz.
+/// The admin port, which serves /metrics, /healthz and /readyz.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Admin {
-    /// host:port to listen on; port 0 takes a free one, which the log names.
+    /// Address to listen on, host:port. Port 0 chooses a free port, which is logged. Default: 127.0.0.1:9464.
     #[schemars(regex(pattern = r"^\S+:\d{1,5}$"))]
     pub listen: String,
-    /// Plain HTTP unless set.
+    /// TLS settings. Default: plain HTTP.
     pub tls: Option<ServerTls>,
 }
 
@@ -27,24 +27,24 @@ impl Default for Admin {
     }
 }
 
-/// docket's own logs and traces.
+/// Where docket sends its own traces, logs and metrics.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Telemetry {
-    /// OTLP/gRPC endpoint for docket's own traces and logs.
+    /// OTLP/gRPC endpoint for docket's own traces and logs, such as http://collector:4317. Not sent by default.
     #[schemars(regex(pattern = r"^https?://.+"))]
     pub otlp: Option<String>,
-    /// Where the metrics are pushed, by name, for those who can't scrape the admin port.
+    /// Destinations, by name, that metrics are pushed to, for environments where the admin port can't be scraped.
     pub push: BTreeMap<String, Push>,
 }
 
-/// Where metrics are pushed.
+/// A destination that metrics are pushed to.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Push {
     /// Prometheus remote write.
     RemoteWrite(RemoteWrite),
-    /// OTLP metrics over HTTP with protobuf.
+    /// OTLP metrics over HTTP, encoded as protobuf.
     Otlp(Otlp),
 }
 
@@ -60,34 +60,41 @@ impl Push {
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RemoteWrite {
-    /// The whole address, such as https://mimir/api/v1/push or http://prometheus:9090/api/v1/write.
+    /// Complete URL, such as https://mimir/api/v1/push or http://prometheus:9090/api/v1/write.
     #[schemars(regex(pattern = r"^https?://.+"))]
     pub url: String,
+    /// Version of the remote write protocol. Default: auto.
     #[serde(default)]
     pub version: Version,
+    /// Interval between pushes. Default: 15s.
     #[serde(default = "often")]
     pub interval: Span,
-    /// Labels of every series. job (docket) and instance (the host's name) unless set.
+    /// Labels added to every series. Default: job=docket, and instance, the name of the host.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+    /// Additional HTTP headers.
     #[serde(default)]
     #[schemars(with = "BTreeMap<String, Called>")]
     pub headers: BTreeMap<String, Secret>,
+    /// Credentials. None by default.
     #[serde(default)]
     pub auth: Option<Auth>,
+    /// TLS settings for https addresses.
     #[serde(default)]
     pub tls: Tls,
 }
 
-/// The version of remote write.
+/// Version of the Prometheus remote write protocol.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 pub enum Version {
-    /// 2.0, and 1.0 for a server that does not take it.
+    /// 2.0, with a fallback to 1.0 for servers that do not support it.
     #[default]
     #[serde(rename = "auto")]
     Auto,
+    /// Remote write 1.0.
     #[serde(rename = "1.0")]
     V1,
+    /// Remote write 2.0.
     #[serde(rename = "2.0")]
     V2,
 }
@@ -95,21 +102,26 @@ pub enum Version {
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Otlp {
-    /// http://host:4318; /v1/metrics is added. For Prometheus, http://host:9090/api/v1/otlp.
+    /// Base URL, such as http://host:4318, or http://host:9090/api/v1/otlp for Prometheus; /v1/metrics is appended.
     #[schemars(regex(pattern = r"^https?://.+"))]
     pub endpoint: String,
+    /// Interval between pushes. Default: 15s.
     #[serde(default = "often")]
     pub interval: Span,
-    /// Attributes of the resource. service.name (docket), service.instance.id (the host's name) and service.version unless set.
+    /// Resource attributes. Default: service.name (docket), service.instance.id (the name of the host) and service.version.
     #[serde(default)]
     pub resource: BTreeMap<String, String>,
+    /// Compression of requests. Default: gzip.
     #[serde(default)]
     pub compression: HttpCompression,
+    /// Additional HTTP headers.
     #[serde(default)]
     #[schemars(with = "BTreeMap<String, Called>")]
     pub headers: BTreeMap<String, Secret>,
+    /// Credentials. None by default.
     #[serde(default)]
     pub auth: Option<Auth>,
+    /// TLS settings for https addresses.
     #[serde(default)]
     pub tls: Tls,
 }

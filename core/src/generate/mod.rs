@@ -14,11 +14,11 @@ use crate::decision::time;
 /// How a record on the topic is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Shape {
-    /// One JSON object a record.
+    /// One JSON object per record.
     Json,
     /// A JSON array of ten decisions, gzipped, as OPA uploads them.
     Upload,
-    /// OPA's console line.
+    /// A line of OPA's console log.
     Console,
     /// A console line inside Fluent Bit's envelope.
     FluentBit,

@@ -18,15 +18,15 @@ const DAY: i64 = 24 * HOUR;
 pub enum Scenario {
     /// Nothing happens.
     Calm,
-    /// One stranger tries what it can reach.
+    /// One stranger tries everything it can reach.
     Attack,
-    /// Many strangers try passwords at one place.
+    /// Many strangers try passwords at one endpoint.
     Stuffing,
     /// A client asks for the wrong thing, again and again.
     MisconfiguredClient,
     /// A new bundle denies most of a policy's requests, and is rolled back.
     BadBundle,
-    /// A new bundle denies nothing any more.
+    /// A new bundle no longer denies anything.
     PermissiveBundle,
     /// A busy client's credential expires; it is denied, and retries.
     ExpiredCredential,
@@ -36,13 +36,13 @@ pub enum Scenario {
     DailyRhythm,
     /// Eight days: quiet weekends, busy Mondays.
     WeeklyRhythm,
-    /// A service gets many times its traffic.
+    /// A service gets many times its usual traffic.
     Launch,
     /// One of a service's OPAs dies, and what it was asked with it.
     DeadOpa,
     /// One of a service's OPAs dies; the others take its requests.
     Failover,
-    /// A service stops asking.
+    /// A service stops sending requests.
     Silence,
     /// One OPA answers undefined: its data did not load.
     MissingData,

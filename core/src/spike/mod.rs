@@ -106,7 +106,7 @@ impl Dimension {
     }
 }
 
-/// What was found.
+/// Kind of a finding.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
 )]
@@ -114,15 +114,15 @@ impl Dimension {
 pub enum Kind {
     /// More denials than the baseline explains.
     DenialSpike,
-    /// Denials that stop although decisions go on.
+    /// Denials stop although decisions go on.
     DenialsVanished,
     /// More errors and undefined decisions than the baseline explains.
     FailureSpike,
-    /// A new bundle revision answers otherwise than the one before.
+    /// A new bundle revision answers differently from the one before.
     RevisionShift,
-    /// A policy of a service gets no decisions any more.
+    /// There are no more decisions for a policy of a service.
     PolicyQuiet,
-    /// An OPA sends no decisions any more, while its service goes on.
+    /// An OPA instance sends no more decisions, although its service goes on.
     InstanceQuiet,
     /// No decisions at all.
     StreamQuiet,

@@ -11,35 +11,37 @@ use crate::sink::config::Delivery;
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "Cloudwatch")]
 pub struct CloudwatchConfig {
-    /// Region; from AWS_REGION, the profile or the instance unless set.
+    /// AWS region. Default: that of AWS_REGION, the profile or the instance.
     #[serde(default)]
     pub region: Option<String>,
-    /// Profile of the AWS configuration files.
+    /// Profile in the AWS configuration files. Default: AWS_PROFILE, or default.
     #[serde(default)]
     pub profile: Option<String>,
-    /// Address of the service instead of the region's: a VPC endpoint, a proxy.
+    /// URL of the service, such as a VPC endpoint. Default: the public endpoint of the region.
     #[serde(default)]
     #[schemars(regex(pattern = r"^https?://.+"))]
     pub endpoint: Option<String>,
-    /// Log group.
+    /// Name of the log group.
     #[schemars(regex(pattern = r"^[A-Za-z0-9_./#-]{1,512}$"))]
     pub group: String,
-    /// Log stream; {service}, {verdict}, {engine}, {policy}, {instance} and {label.<OPA label>} stand for the decision's. Characters that a stream can't have become _.
+    /// Name of the log stream. {service}, {verdict}, {engine}, {policy}, {instance} and {label.<OPA label>} are replaced by the decision's values, and characters that are not allowed by _. Default: "{service}".
     #[serde(default = "stream")]
     #[schemars(length(min = 1))]
     pub stream: Template,
-    /// Create missing groups and streams.
+    /// Create log groups and streams that are missing. Default: true.
     #[serde(default = "yes")]
     pub create: bool,
-    /// Days that a group keeps its events, once it is created here, as CloudWatch has them: 1, 3, 5, 7, 14, 30, .. 3653; for ever unless set.
+    /// Retention in days of a log group that docket creates; one of the values that CloudWatch accepts: 1, 3, 5, 7, 14, 30, .. 3653. Default: unlimited.
     #[serde(default)]
     #[schemars(range(min = 1, max = 3653))]
     pub retention_days: Option<u32>,
-    /// Metrics in each event, in the embedded metric format: a namespace for Decisions and Duration by Service, Policy and Verdict.
+    /// CloudWatch namespace for the metrics Decisions and Duration by Service, Policy and Verdict, written into each event in the embedded metric format. Default: no metrics.
     #[serde(default)]
     pub emf_namespace: Option<String>,
+    /// TLS settings for https addresses.
     #[serde(default)]
     pub tls: Tls,
+    /// How batches are formed and sent.
     #[serde(default)]
     pub delivery: Delivery,
 }

@@ -13,25 +13,30 @@ use crate::sink::config::Delivery;
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "Elasticsearch")]
 pub struct ElasticsearchConfig {
-    /// Address of Elasticsearch or OpenSearch.
+    /// Base URL of Elasticsearch or OpenSearch.
     #[schemars(regex(pattern = r"^https?://.+"))]
     pub url: String,
-    /// The data stream or index that documents are created in.
+    /// Index or data stream in which documents are created. Default: docket-decisions.
     #[serde(default = "index")]
     #[schemars(regex(pattern = r"^[a-z0-9][a-z0-9._-]{0,254}$"))]
     pub index: String,
-    /// Whether `docket setup` makes the index a data stream. A data stream's backing index changes at a rollover, and document ids are unique within one only.
+    /// Whether `docket setup` makes the index a data stream. Document IDs are unique only within one backing index of a data stream, so a repeat after a rollover is stored again. Default: false.
     #[serde(default)]
     pub data_stream: bool,
+    /// Additional HTTP headers.
     #[serde(default)]
     #[schemars(with = "BTreeMap<String, Called>")]
     pub headers: BTreeMap<String, Secret>,
+    /// Credentials. None by default.
     #[serde(default)]
     pub auth: Option<Auth>,
+    /// TLS settings for https addresses.
     #[serde(default)]
     pub tls: Tls,
+    /// Compression of requests. Default: gzip.
     #[serde(default)]
     pub compression: HttpCompression,
+    /// How batches are formed and sent.
     #[serde(default)]
     pub delivery: Delivery,
 }

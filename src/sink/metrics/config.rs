@@ -9,12 +9,13 @@ use crate::sink::config::Delivery;
 #[serde(default, deny_unknown_fields)]
 #[schemars(rename = "Metrics")]
 pub struct MetricsConfig {
-    /// Address of the Prometheus that scrapes docket, for `docket verify`.
+    /// Base URL of the Prometheus that scrapes docket, for `docket verify`. Without it, the sink is not verified.
     #[schemars(regex(pattern = r"^https?://.+"))]
     pub query: Option<String>,
-    /// How many combinations of service, policy, verdict and bundle revision have a series of their own. The heaviest keep theirs, others are counted as `other`, the idle make room.
+    /// Maximum number of combinations of service, policy, verdict and bundle revision with a series of their own. The busiest keep theirs, others are counted under `other`, and idle ones make room. Default: 10000.
     #[schemars(range(min = 10, max = 1000000))]
     pub max_series: usize,
+    /// How batches are formed and counted.
     pub delivery: Delivery,
 }
 

@@ -13,28 +13,34 @@ use crate::sink::config::Delivery;
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "Otlp")]
 pub struct OtlpConfig {
-    /// http://host:4317 for gRPC, http://host:4318 for HTTP (/v1/traces and /v1/logs are added).
+    /// Endpoint: http://host:4317 for gRPC, http://host:4318 for HTTP (/v1/traces and /v1/logs are appended).
     #[schemars(regex(pattern = r"^https?://.+"))]
     pub endpoint: String,
+    /// OTLP transport. Default: grpc.
     #[serde(default)]
     pub protocol: OtlpProtocol,
-    /// What a decision becomes.
+    /// Signals to send for each decision. Default: [traces].
     #[serde(default = "only_traces")]
     #[schemars(length(min = 1))]
     pub signals: Vec<Signal>,
+    /// Additional HTTP headers.
     #[serde(default)]
     #[schemars(with = "BTreeMap<String, Called>")]
     pub headers: BTreeMap<String, Secret>,
+    /// Credentials. None by default.
     #[serde(default)]
     pub auth: Option<Auth>,
+    /// TLS settings for https addresses.
     #[serde(default)]
     pub tls: Tls,
+    /// Compression of requests. Default: gzip.
     #[serde(default)]
     pub compression: HttpCompression,
-    /// Where traces can be asked for, for `docket verify`: the query address of Jaeger or Tempo; /api/traces/<trace id> is added. The sink's credentials are sent there only if it is the same host.
+    /// Base URL of the query API of Jaeger or Tempo, for `docket verify`; /api/traces/<trace ID> is appended. The sink's credentials are sent there only if the host is the same. Without it, the sink is not verified.
     #[serde(default)]
     #[schemars(regex(pattern = r"^https?://.+"))]
     pub query: Option<String>,
+    /// How batches are formed and sent.
     #[serde(default)]
     pub delivery: Delivery,
 }
@@ -46,15 +52,18 @@ fn only_traces() -> Vec<Signal> {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OtlpProtocol {
+    /// OTLP over gRPC.
     #[default]
     Grpc,
-    /// HTTP with protobuf.
+    /// OTLP over HTTP, encoded as protobuf.
     Http,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Signal {
+    /// A span in the trace of the request.
     Traces,
+    /// A log record.
     Logs,
 }

@@ -29,16 +29,16 @@ use super::json;
 use super::record::Agent;
 use super::reject::{Reason, Reject};
 
-/// How a source's records are written.
+/// Format of a source's records.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Format {
-    /// Told from the record: JSON decisions (one, an array, or lines), wrapped by an agent or not, or OTLP logs; any of them gzipped.
+    /// Recognized record by record: JSON decisions (one, an array, or lines), wrapped by a log agent or not, or OTLP logs; each gzipped or not.
     #[default]
     Auto,
-    /// JSON: one decision, an array of them as OPA uploads it, or one a line; any of them gzipped, or wrapped by a log agent.
+    /// JSON: one decision, an array of them as OPA uploads it, or one per line; each gzipped or not, wrapped by a log agent or not.
     Json,
-    /// OTLP logs as protobuf (`ExportLogsServiceRequest`), a decision in each body.
+    /// OTLP logs as protobuf (`ExportLogsServiceRequest`), with a decision in each body.
     OtlpProto,
 }
 
