@@ -9,7 +9,7 @@ use super::heartbeat::{Heartbeat, STREAM};
 use super::room::Room;
 use super::series::{Around, Series};
 use super::service::Service;
-use super::{BUCKET, Change, Dimension, Finding, Kind, Observation};
+use super::{BUCKET, Change, Dimension, Finding, Kind, Observation, decision_key, service_key};
 use crate::decision::time::Nanos;
 use crate::decision::verdict::Verdict;
 
@@ -23,12 +23,14 @@ const FORGOTTEN: i64 = 10 * MINUTE;
 pub struct Detector {
     config: Config,
     /// By service, zero byte, policy.
-    names: HashMap<String, usize>,
+    pub(super) names: HashMap<String, usize>,
     pub(super) series: Vec<Series>,
     /// By name.
-    service_names: HashMap<String, usize>,
+    pub(super) service_names: HashMap<String, usize>,
     pub(super) services: Vec<Service>,
     pub(super) stream: Heartbeat,
+    /// The first bucket that the stream's heartbeat does not know.
+    pub(super) stream_next: i64,
     /// The first bucket that is not closed; none before the first decision.
     pub(super) next: Option<i64>,
     pub(super) room: Room,
@@ -47,6 +49,7 @@ impl Detector {
             service_names: HashMap::new(),
             services: Vec::new(),
             stream: Heartbeat::default(),
+            stream_next: i64::MIN,
             next: None,
             late: 0,
             scratch: String::new(),
@@ -79,7 +82,9 @@ impl Detector {
             Verdict::Error | Verdict::Undefined => Some(1),
             Verdict::Allow | Verdict::Finding => None,
         };
-        self.stream.note(usize::try_from(at - next).unwrap_or(0));
+        if at >= self.stream_next {
+            self.stream.note(usize::try_from(at - next.max(self.stream_next)).unwrap_or(0));
+        }
         if let Some(service) = self.service(seen.service, next) {
             self.services[service].observe(seen.who[Dimension::Instance as usize], at);
         }
@@ -92,8 +97,9 @@ impl Detector {
             }
         };
         let series = &mut self.series[index];
-        series.heat += self.room.weight;
-        series.observe(seen, signal, at);
+        if series.observe(seen, signal, at) {
+            series.heat += self.room.weight;
+        }
     }
 
     /// A decision that is too old to be counted shows that its service is alive.
@@ -121,12 +127,29 @@ impl Detector {
         let mut new = new();
         new.heat = heat;
         let cold = std::mem::replace(&mut self.series[index], new);
-        let mut name = String::new();
-        key(&mut name, &cold.service, &cold.policy);
-        self.names.remove(&name);
+        let name = decision_key(&cold.service, &cold.policy);
+        self.names.remove(&name["policy\0".len()..]);
         self.room.forgotten.push(name);
         self.names.insert(self.scratch.clone(), index);
         Some(index)
+    }
+
+    pub(super) fn restore_series(&mut self, mut series: Series) {
+        key(&mut self.scratch, &series.service, &series.policy);
+        if self.series.len() < self.config.max_series && !self.names.contains_key(&self.scratch) {
+            series.heat *= self.room.weight;
+            self.names.insert(self.scratch.clone(), self.series.len());
+            self.series.push(series);
+        }
+    }
+
+    pub(super) fn restore_service(&mut self, service: Service) {
+        if self.services.len() < self.config.max_series
+            && !self.service_names.contains_key(&service.name)
+        {
+            self.service_names.insert(service.name.clone(), self.services.len());
+            self.services.push(service);
+        }
     }
 
     /// A service's place. Where there is no more room the one goes that was quiet for longest, and nobody misses.
@@ -151,7 +174,7 @@ impl Detector {
         };
         let gone = std::mem::replace(&mut self.services[index], new);
         self.service_names.remove(&gone.name);
-        self.room.forgotten.push(gone.name);
+        self.room.forgotten.push(service_key(&gone.name));
         self.service_names.insert(name.to_owned(), index);
         Some(index)
     }
@@ -203,7 +226,8 @@ impl Detector {
 
     fn close(&mut self, at: i64, changes: &mut Vec<Change>) {
         let (config, from) = (&self.config, changes.len());
-        let all = self.stream.close();
+        let known = at < self.stream_next;
+        let all = if known { 0 } else { self.stream.close() };
         let fewest = || self.series.iter().filter_map(|s| s.fewest(at)).reduce(|a, b| a + b);
         changes.extend(
             self.stream

@@ -12,6 +12,7 @@ use super::baseline::bucket;
 use super::config::Config;
 use super::detector::{Detector, LATE};
 use super::reorder::Reorder;
+use super::snapshot::Unreadable;
 use super::{BUCKET, Change, Finding, Kind, Observation, SECOND};
 use crate::decision::time::Nanos;
 
@@ -93,6 +94,20 @@ impl Follower {
         } else {
             self.ahead.push(written, written, seen);
         }
+    }
+
+    /// Takes back what was kept (`snapshot`): each piece, and then from when on the docket is read. What can't be read is
+    /// learned anew, and returned.
+    pub fn restore<'p>(
+        &mut self,
+        pieces: impl Iterator<Item = &'p [u8]>,
+        from: impl FnOnce(Nanos) -> Nanos,
+    ) -> Vec<Unreadable> {
+        let wrong = pieces.filter_map(|piece| self.detector.import(piece).err()).collect();
+        if let Some(through) = self.detector.through() {
+            self.detector.resume(from(through));
+        }
+        wrong
     }
 
     /// A finding that stands in the docket, told by who looked before.

@@ -20,6 +20,7 @@ pub mod reorder;
 pub mod room;
 pub mod series;
 pub mod service;
+pub mod snapshot;
 pub mod window;
 
 use schemars::JsonSchema;
@@ -206,6 +207,15 @@ fn maybe_time<S: serde::Serializer>(at: &Option<Nanos>, s: S) -> Result<S::Ok, S
         Some(at) => time::serialize(at, s),
         None => s.serialize_none(),
     }
+}
+
+/// The key of what is known of a policy of a service; the part behind the first zero byte tells policies apart.
+fn decision_key(service: &str, policy: &str) -> String {
+    format!("policy\0{service}\0{policy}")
+}
+
+fn service_key(service: &str) -> String {
+    format!("service\0{service}")
 }
 
 fn read_time<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Nanos, D::Error> {

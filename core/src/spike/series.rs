@@ -98,8 +98,9 @@ impl Series {
         watches.chain(self.heartbeat.active.as_ref()).chain(self.shift.as_ref().map(|(f, _)| f))
     }
 
-    pub fn observe(&mut self, seen: &Observation<'_>, signal: Option<usize>, at: i64) {
-        let Ok(index) = usize::try_from(at - self.next) else { return };
+    /// Whether it was news: what is known again is read again.
+    pub fn observe(&mut self, seen: &Observation<'_>, signal: Option<usize>, at: i64) -> bool {
+        let Ok(index) = usize::try_from(at - self.next) else { return false };
         self.window.count(index, signal);
         let revision = seen.who[Dimension::Revision as usize];
         if !revision.is_empty() {
@@ -122,10 +123,16 @@ impl Series {
         }
         let calm = self.spikes.iter().all(|w| w.active.is_none());
         self.memory.note(seen, signal, calm);
+        true
     }
 
     pub fn excuse(&mut self) {
         self.heartbeat.excuse();
+    }
+
+    /// As it is kept: heat in decisions of now.
+    pub fn cooled(&self, weight: f64) -> Series {
+        Series { heat: self.heat / weight, ..self.clone() }
     }
 
     /// Nobody watched from the first open bucket to `to`.
