@@ -79,6 +79,8 @@ impl Sink for Elasticsearch {
 
 #[derive(Deserialize)]
 struct Answer {
+    errors: bool,
+    #[serde(default)]
     items: Vec<Item>,
 }
 
@@ -95,13 +97,17 @@ struct ItemResult {
     error: Option<serde_json::Value>,
 }
 
-/// What a bulk answer says of each document. Every one of them has to be in it.
+/// What a bulk answer says of each document. Every one of them has to be in it, unless there are no errors and a proxy left
+/// all items away (`filter_path`).
 pub fn read_answer(answer: &[u8], records: usize) -> Outcome {
     let unreadable = || {
         let detail = "the answer is not that of a bulk request; is the address right?";
         Outcome::Failed(Failure::retry(Cause::Misconfigured, detail))
     };
-    let Ok(Answer { items }) = serde_json::from_slice(answer) else { return unreadable() };
+    let Ok(Answer { errors, items }) = serde_json::from_slice(answer) else { return unreadable() };
+    if !errors && items.is_empty() {
+        return Outcome::Delivered;
+    }
     if items.len() != records {
         return unreadable();
     }
@@ -247,9 +253,7 @@ mod tests {
         let taken = br#"{"took":1,"errors":false,"items":[{"create":{"status":201}}]}"#;
         assert_eq!(read_answer(taken, 1), Outcome::Delivered);
         // An answer that does not tell of each record acknowledges none.
-        for answer in
-            [&taken[..], br#"{"took":1,"errors":false,"items":[]}"#, br#"{"errors":false}"#]
-        {
+        for answer in [&taken[..], br#"{"took":1,"errors":true,"items":[]}"#, b"{}", b"[]", b""] {
             let outcome = read_answer(answer, 2);
             assert!(matches!(outcome, Outcome::Failed(Failure::Retry(_))), "{outcome:?}");
         }
@@ -261,7 +265,7 @@ mod tests {
     #[test]
     fn errors_of_the_index_or_the_cluster_are_outages() {
         let refused = |kind: &str, reason: &str| {
-            let answer = serde_json::json!({ "items": [{ "create": { "status": 400, "error": { "type": kind, "reason": reason } } }] });
+            let answer = serde_json::json!({ "errors": true, "items": [{ "create": { "status": 400, "error": { "type": kind, "reason": reason } } }] });
             match read_answer(answer.to_string().as_bytes(), 1) {
                 Outcome::Each(each) => matches!(each[0], Err(Failure::Refused(_))),
                 other => panic!("{other:?}"),
