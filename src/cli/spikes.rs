@@ -24,7 +24,7 @@ use crate::spike::{Change, Detector, Finding, Observation};
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   docket spikes pipelines/opa.yaml --since 7d
-  docket spikes pipelines/opa.yaml --since 7d --floor 30 --certainty 40   fewer, more certain findings
+  docket spikes pipelines/opa.yaml --since 7d --floor 30 --certainty 40   fewer findings
   docket spikes pipelines/opa.yaml --since 1d --json | jq .causes
   docket spikes --evaluate                            measure the detector on made-up days
 
