@@ -101,7 +101,7 @@ pub async fn run(args: Args) -> CommandResult {
     };
     let Some(review) = capacity::review(counter, asked) else {
         return Err(format!(
-            "there are no decisions in {} from there on; --since start reads all that it holds",
+            "there are no decisions in {} in that period; --since start reads everything it holds",
             pipeline.docket_topic()
         )
         .into());

@@ -128,7 +128,7 @@ pub fn run(args: &Args) -> CommandResult {
         String::new()
     };
     let unreadable = if unreadable > 0 {
-        format!("; {unreadable} records are none of docket's")
+        format!("; {unreadable} records were not written by docket")
     } else {
         String::new()
     };

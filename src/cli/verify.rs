@@ -177,7 +177,7 @@ fn notes(verified: &Verified, out: &mut String) {
             about.out_of_order,
             "decisions came ten seconds or more after a later one of the same OPA instance",
         ),
-        (verified.unreadable, "records of the docket topic are no docket records"),
+        (verified.unreadable, "records of the docket topic are not docket records"),
     ] {
         if n > 0 {
             let _ = writeln!(out, "note: {n} {what}");
