@@ -13,7 +13,7 @@ use crate::stage::redrive::backfill;
   docket backfill pipelines/opa.yaml --sink loki --from 2h            how much would be sent
   docket backfill pipelines/opa.yaml --sink loki --from 2h --send     send it
 
-The sink's consumer group and its offsets are not touched. Elasticsearch stores repeated decisions once, and so does Loki in most cases;
+The sink's consumer group and its offsets are not touched. Elasticsearch stores repeated decisions once, and so does Loki in most cases; \
 other sinks would hold them twice.")]
 pub struct Args {
     /// Pipeline file.

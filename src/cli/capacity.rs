@@ -23,11 +23,11 @@ use crate::sink::{AnySink, any};
 /// Write a capacity review of the decisions in the docket topic: load, growth and forecast, evaluation times, cost, headroom and data volume.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
-  docket capacity pipelines/opa.yaml                                     the last 30 days, as far back as the topic goes
+  docket capacity pipelines/opa.yaml                the last 30 days, as far back as the topic goes
   docket capacity pipelines/opa.yaml --since 7d --cores 2 --out reviews/2026-47
-  docket capacity pipelines/opa.yaml --prometheus http://localhost:9090  with earlier days from Prometheus, for growth
+  docket capacity pipelines/opa.yaml --prometheus http://localhost:9090
 
-Writes NAME.html (a self-contained page, suitable for printing), NAME.json and NAME.csv (by the hour). docs/capacity.md explains the
+Writes NAME.html (a self-contained page, suitable for printing), NAME.json and NAME.csv (by the hour). docs/capacity.md explains the \
 numbers.")]
 pub struct Args {
     /// Pipeline file.
@@ -101,7 +101,7 @@ pub async fn run(args: Args) -> CommandResult {
     };
     let Some(review) = capacity::review(counter, asked) else {
         return Err(format!(
-            "there are no decisions in {} from there on; --since start reads all that it holds",
+            "there are no decisions in {} in that period; --since start reads everything it holds",
             pipeline.docket_topic()
         )
         .into());

@@ -20,10 +20,11 @@ use crate::log::client;
   docket generate --count 1000 > decisions.ndjson
   docket generate --to pipelines/opa.yaml --rate 500 --for 10m --deny 0.2
   docket generate --to pipelines/opa.yaml --count 100000 --format mixed
-  docket generate --to pipelines/opa.yaml --scenario attack      a drill: the hour before it at once, then the attack in real time
+  docket generate --to pipelines/opa.yaml --scenario attack      a drill, in real time
   docket generate --scenario bad-bundle > day.ndjson             a whole day that ends now
 
-With --scenario, the decisions are those of a made-up platform of six services on which one thing happens; in a drill, a minute from now.")]
+With --scenario, the decisions are those of a made-up platform of six services on which one thing happens. With --to it is a drill: the \
+hour before is written at once, and what happens begins a minute from now, in real time.")]
 pub struct Args {
     /// Pipeline file whose first source topic to write to. Default: standard output.
     #[arg(long, value_name = "PIPELINE")]

@@ -102,7 +102,7 @@ pub fn run(args: &Args) -> CommandResult {
     anstream::eprintln!(
         "{decisions} decisions, {dropped} dropped, {withheld} withheld, {unread} that can't be read; {each:.1} us a decision"
     );
-    if decisions == 0 { Err("there is no decision in it".into()) } else { Ok(()) }
+    if decisions == 0 { Err("no decision was found".into()) } else { Ok(()) }
 }
 
 /// Lines that differ, of both as indented JSON.

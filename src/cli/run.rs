@@ -22,10 +22,10 @@ use crate::telemetry::{self, Health, admin, push};
   docket run --only sink:loki pipelines/opa.yaml         and a sink separately
   DOCKET_LOG=debug docket run --log-json a.yaml b.yaml
 
-A changed pipeline file, or a change of what it refers to (secrets, certificates, policies), is reloaded within a few seconds, or at once on
+A changed pipeline file, or a change of what it refers to (secrets, certificates, policies), is reloaded within a few seconds, or at once on \
 SIGHUP: the parts that it affects are restarted, the others keep running. If the file has errors, they are logged, and the old one stays in force.
 
-The admin port of the first pipeline (admin.listen, 127.0.0.1:9464 by default) serves /metrics, /healthz and /readyz for all pipelines;
+The admin port of the first pipeline (admin.listen, 127.0.0.1:9464 by default) serves /metrics, /healthz and /readyz for all pipelines; \
 its telemetry section says where metrics are pushed.")]
 pub struct Args {
     /// Pipeline files.

@@ -24,12 +24,12 @@ use crate::spike::{Change, Finding, Observation};
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   docket spikes pipelines/opa.yaml --since 7d
-  docket spikes pipelines/opa.yaml --since 7d --floor 30 --certainty 40     fewer findings, but more certain ones
+  docket spikes pipelines/opa.yaml --since 7d --floor 30 --certainty 40   fewer findings
   docket spikes pipelines/opa.yaml --since 1d --json | jq .causes
-  docket spikes --evaluate                            how good the detector is, on made-up days with known events
+  docket spikes --evaluate                            measure the detector on made-up days
 
-The findings are those that `docket run` would report for the same decisions and the same spikes section; docs/spikes.md explains how.
---evaluate exits with code 1 if recall or precision is below 0.95, the median time to detection is above 20 s, or the first cause is right
+The findings are those that `docket run` would report for the same decisions and the same spikes section; docs/spikes.md explains how. \
+--evaluate exits with code 1 if recall or precision is below 0.95, the median time to detection is above 20 s, or the first cause is right \
 in less than 90 % of cases.")]
 pub struct Args {
     /// Pipeline file.
@@ -124,7 +124,7 @@ pub fn run(args: &Args) -> CommandResult {
         String::new()
     };
     let unreadable = if unreadable > 0 {
-        format!("; {unreadable} records are none of docket's")
+        format!("; {unreadable} records were not written by docket")
     } else {
         String::new()
     };

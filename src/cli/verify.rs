@@ -23,8 +23,8 @@ use crate::verify::run::{Report, Scope, Verified, Watch, verify};
   docket verify pipelines/opa.yaml --sink search --json | jq .sinks
   docket verify pipelines/opa.yaml --probe http://127.0.0.1:8181
 
-Elasticsearch is queried by ID; Loki, VictoriaLogs and CloudWatch for every line; files are read; the trace backend is queried for a sample
-(set query of the OTLP sink), and Prometheus for its counts (set query of the metrics sink). --probe sends OPA the requests under probes in
+Elasticsearch is queried by ID; Loki, VictoriaLogs and CloudWatch for every line; files are read; the trace backend is queried for a sample \
+(set query of the OTLP sink), and Prometheus for its counts (set query of the metrics sink). --probe sends OPA the requests under probes in \
 the pipeline file, and follows their decisions to every sink.")]
 pub struct Args {
     /// Pipeline file.
@@ -177,7 +177,7 @@ fn notes(verified: &Verified, out: &mut String) {
             about.out_of_order,
             "decisions came ten seconds or more after a later one of the same OPA instance",
         ),
-        (verified.unreadable, "records of the docket topic are no docket records"),
+        (verified.unreadable, "records of the docket topic are not docket records"),
     ] {
         if n > 0 {
             let _ = writeln!(out, "note: {n} {what}");

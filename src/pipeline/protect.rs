@@ -79,7 +79,7 @@ pub enum Detected {
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Detectors {
-    /// Values of members whose name marks them as secret, such as password, client_secret, api_key, authorization or cookie.
+    /// Text of members whose name says what it is: password, client_secret, api_key, authorization, cookie, ..
     pub named: Detected,
     /// Credentials that follow Bearer, Basic or Negotiate.
     pub authorization: Detected,
@@ -89,13 +89,12 @@ pub struct Detectors {
     pub private_key: Detected,
     /// AWS access key IDs.
     pub aws_key: Detected,
-    /// API tokens of GitHub, GitLab, Slack, Stripe, Google, npm, PyPI, Hugging Face, DigitalOcean, SendGrid, Shopify, Vault, Docker, OpenAI and others.
+    /// Tokens of GitHub, GitLab, Slack, Stripe, Google, npm, PyPI, Hugging Face, DigitalOcean, SendGrid, Shopify, Vault, Docker, OpenAI, ..
     pub api_token: Detected,
     /// Passwords in URLs: scheme://user:password@host.
     pub url_password: Detected,
     /// Payment card numbers with a valid check digit (Luhn).
     pub card: Detected,
-    /// E-mail addresses.
     pub email: Detected,
     /// International bank account numbers with valid check digits (ISO 13616).
     pub iban: Detected,

@@ -159,7 +159,7 @@ pub(super) async fn get(
         )));
     }
     serde_json::from_str(&text)
-        .map_err(|e| QueryError::Answer(format!("the answer is no JSON: {e}")))
+        .map_err(|e| QueryError::Answer(format!("the answer is not JSON: {e}")))
 }
 
 pub(super) async fn answer(

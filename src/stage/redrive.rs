@@ -85,18 +85,18 @@ impl Plan {
         let Some(sink) = letter.sink() else {
             let topic = letter.header(headers::SOURCE_TOPIC);
             if !pipeline.file.sources.iter().any(|source| source.topic == topic) {
-                return Err(format!("they are of {topic}, which is no source of this pipeline"));
+                return Err(format!("they are of {topic}, which is not a source of this pipeline"));
             }
             self.to_intake.push(letter);
             return Ok(());
         };
         let to = to.unwrap_or(sink).to_owned();
         if Record::parse(&letter.value).is_err() {
-            return Err("they are no docket records".into());
+            return Err("they are not docket records".into());
         }
         if !pipeline.file.sinks.contains_key(&to) {
             return Err(format!(
-                "they are of {to}, which is no sink of this pipeline (--to names another)"
+                "they are of {to}, which is not a sink of this pipeline (--to names another)"
             ));
         }
         self.to_sinks.entry(to).or_default().push(letter);

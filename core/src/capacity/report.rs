@@ -411,7 +411,7 @@ fn method(review: &Review) -> Markup {
             ". Evaluation time is " code { "metrics.timer_server_handler_ns" } ", or " code { "timer_rego_query_eval_ns" } " where there is none; quantiles are right within 1 %. "
             "Growth is the median of the slopes between all whole days (Theil and Sen); the band is a line's prediction interval. Of " (span(review.seconds)) ", rates are over all of it."
         }
-        @if read.unreadable > 0 { p { (read.unreadable) " records of the topic are none of docket's and were left out." } }
+        @if read.unreadable > 0 { p { (read.unreadable) " records of the topic were not written by docket, and were left out." } }
         @if read.late > 0 { p { (read.late) " decisions came hours out of order; they count, but peaks may be missing some of them." } }
         @if read.odd > 0 { p { (read.odd) " decisions with timestamps of the future, or of more than 400 days ago, were left out." } }
     }
