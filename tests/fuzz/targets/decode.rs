@@ -1,9 +1,9 @@
 //! A Kafka record's value of any kind becomes decisions, rejects, or nothing; each docket record reads back as what it was made of.
 #![no_main]
 
-use docket::decision::record::{Rules, write};
-use docket::decision::formats::{self, Format, Limits, Piece};
-use docket::decision::record::Record;
+use docket_core::decision::formats::{self, Format, Limits, Piece};
+use docket_core::decision::record::Record;
+use docket_core::decision::record::{Rules, write};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {

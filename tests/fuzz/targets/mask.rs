@@ -3,13 +3,14 @@
 
 use std::sync::{Arc, LazyLock};
 
-use docket::decision::event::Event;
-use docket::protect::detect::{Act, Detect};
-use docket::protect::detector;
-use docket::protect::rules::{Action, Pattern, Rule};
-use docket::protect::keys::Key;
-use docket::protect::tree::Node;
-use docket::protect::{Protected, Protection, opa};
+use docket_core::decision::event::Event;
+use docket_core::protect::detect::{Act, Detect};
+use docket_core::protect::detector;
+use docket_core::protect::keys::Key;
+use docket_core::protect::rules::{Action, Pattern, Rule};
+use docket_core::protect::taken::Taken;
+use docket_core::protect::tree::Node;
+use docket_core::protect::{Protected, Protection, opa};
 use libfuzzer_sys::fuzz_target;
 
 static SHIELD: LazyLock<Protection> = LazyLock::new(|| {
@@ -58,7 +59,7 @@ fuzz_target!(|bytes: &[u8]| {
         && let Ok(masks) = opa::masks(&input)
     {
         let mut node = Node::Raw(event.raw);
-        opa::apply(&masks, &mut node);
+        opa::apply(&masks, &mut node, &mut Taken::default());
         serde_json::from_str::<&serde_json::value::RawValue>(&node.to_text())
             .expect("what is left is JSON");
     }

@@ -1,8 +1,8 @@
 //! Trace contexts, wherever they may stand: in the decision, in headers inside of it, in Kafka headers.
 #![no_main]
 
-use docket::decision::event::Event;
-use docket::decision::trace::{self, Carrier};
+use docket_core::decision::event::Event;
+use docket_core::decision::trace::{self, Carrier};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
