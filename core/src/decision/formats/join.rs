@@ -181,8 +181,10 @@ pub(super) fn line(
 pub(super) fn cri(line: &[u8]) -> Option<(&[u8], Part, &[u8])> {
     let mut parts = line.splitn(4, |b| *b == b' ');
     let (time, stream, tag, content) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-    let is_time =
-        time.len() >= 20 && time[4] == b'-' && time[10] == b'T' && time[0].is_ascii_digit();
+    let is_time = (20..=40).contains(&time.len())
+        && time[4] == b'-'
+        && time[10] == b'T'
+        && time.iter().all(|b| b.is_ascii_digit() || b"-:.+TZ".contains(b));
     if !is_time || !matches!(stream, b"stdout" | b"stderr") {
         return None;
     }

@@ -310,7 +310,7 @@ impl<'t> Reader<'t> {
         let line = self.text.slice(at, end);
         let content = json::trim(line.bytes);
         if any {
-        } else if marks::like(content) {
+        } else if marks::like(content) || debris(line.text, around.collected) {
             found(Piece::Reject { bytes: content.into(), reject: unread(line) });
         } else if console::logrus(line.text) {
             found(Piece::Ignored(Ignored::OpaLog));
@@ -342,11 +342,17 @@ impl<'t> Reader<'t> {
             i += n;
             let before = &text[from..i];
             // What stands behind a piece of broken JSON is within it: whoever wrote it there meant no record.
-            if before.contains("\":") || before.contains("\",") {
+            if within_json(before) {
                 break;
             }
-            if before.ends_with('"') {
-                if let Some(end) = self.string(i - 1, open, around, &mut told) {
+            // Within a string its quotes are escaped.
+            let within = text[i + 1..].trim_start().starts_with('\\');
+            if within || before.ends_with('"') {
+                let end = match opening_quote(before) {
+                    Some(quote) => self.string(from + quote, open, around, &mut told),
+                    None => None,
+                };
+                if let Some(end) = end {
                     (from, i) = (end, end);
                     continue;
                 }
@@ -380,6 +386,37 @@ impl<'t> Reader<'t> {
     }
 }
 
+/// Whether a line may be what is left of an object. Programs print objects behind text, too; without their beginning they
+/// don't.
+fn debris(line: &str, collected: bool) -> bool {
+    let name = line.find("\":");
+    if collected {
+        return name.is_some_and(|name| line.find('{').is_none_or(|begin| name < begin));
+    }
+    name.is_some() || line.contains("{\"") || line.trim_end().ends_with(['}', ']'])
+}
+
+/// The last quote that no backslash stands before: where a string begins that is open at the end of the text.
+fn opening_quote(text: &str) -> Option<usize> {
+    let quotes = text.rmatch_indices('"').map(|(at, _)| at);
+    quotes.into_iter().find(|at| {
+        let before = &text.as_bytes()[..*at];
+        before.iter().rev().take_while(|b| **b == b'\\').count() % 2 == 0
+    })
+}
+
+/// Whether text is a piece of JSON that something may stand within: names of members, texts in a row, a value before a
+/// comma.
+fn within_json(before: &str) -> bool {
+    let row = || {
+        before.match_indices("\",").any(|(at, _)| before[at + 2..].trim_start().starts_with('"'))
+    };
+    let end = before.trim_end();
+    before.contains("\":")
+        || (end.len() > 1 && (end.ends_with("},") || end.ends_with("],")))
+        || row()
+}
+
 fn line_end(text: &str, at: usize) -> usize {
     memchr::memchr(b'\n', &text.as_bytes()[at..]).map_or(text.len(), |n| at + n)
 }
@@ -404,7 +441,7 @@ fn unread(line: Text<'_>) -> Reject {
             "a part of a decision that was written over many lines: start OPA with --log-format json"
                 .to_owned()
         }
-        _ => "it tells of a decision, and holds no JSON object that is one".to_owned(),
+        _ => "it may be a part of a decision, and holds no JSON object that is one".to_owned(),
     };
     Reject::new(Reason::NotJson, detail)
 }
