@@ -15,6 +15,9 @@ pub(super) enum Part {
     Last,
 }
 
+/// So many streams may have an open line at once.
+const MAX_OPEN: usize = 256;
+
 /// Lines whose ends have not come yet, each of one stream.
 pub(super) struct Joins {
     open: Vec<Pending>,
@@ -39,7 +42,7 @@ impl Joins {
 
     fn take(&mut self, stream: &[u8]) -> Option<Pending> {
         let at = self.open.iter().position(|pending| pending.stream == stream)?;
-        let pending = self.open.swap_remove(at);
+        let pending = self.open.remove(at);
         self.room += pending.text.len();
         Some(pending)
     }
@@ -49,6 +52,11 @@ impl Joins {
     }
 
     fn keep(&mut self, pending: Pending, found: &mut Found<'_>) {
+        if self.open.len() >= MAX_OPEN {
+            let oldest = self.open.remove(0);
+            self.room += oldest.text.len();
+            oldest.missing(found);
+        }
         if pending.text.len() > self.room {
             return pending.missing(found);
         }

@@ -184,6 +184,9 @@ fn object(open: &mut Opener<'_>, raw: &str, around: Around<'_>, found: &mut Foun
     open.layers -= 1;
 }
 
+/// So many decisions of an envelope are looked for in what can't be read beside them.
+const MAX_COPIES: usize = 64;
+
 /// What stands in a member.
 #[derive(Default)]
 struct Inside {
@@ -201,8 +204,11 @@ fn several(
     around: Around<'_>,
     found: &mut Found<'_>,
 ) {
-    let probing = std::mem::replace(&mut open.probing, true);
     let quiet = Around { agent: None, collected: true, stream: &[] };
+    if open.probing {
+        return may_hold.iter().for_each(|at| value(open, members, *at, quiet, found));
+    }
+    open.probing = true;
     let inside = |at: &usize| {
         let mut inside = Inside::default();
         value(open, members, *at, quiet, &mut |piece| match piece {
@@ -213,13 +219,13 @@ fn several(
         (*at, inside)
     };
     let mut all: Vec<(usize, Inside)> = may_hold.iter().map(inside).collect();
-    open.probing = probing;
+    open.probing = false;
     all.retain(|(_, inside)| inside.rejects || !inside.ids.is_empty());
     // A line is what the producer wrote; an object is what an agent made of it.
     all.sort_by_key(|(at, _)| !members[*at].value.starts_with('"'));
     let ids: Vec<&str> = all.iter().flat_map(|(_, i)| i.ids.iter().map(String::as_str)).collect();
     // What can't be read, and is of a decision that was read beside it, is a copy.
-    let copy = |at: usize| ids.iter().any(|id| members[at].value.contains(id));
+    let copy = |at: usize| ids.iter().take(MAX_COPIES).any(|id| members[at].value.contains(id));
     let held: Vec<usize> = all.iter().map(|(at, _)| *at).collect();
     if all.is_empty() {
         return nothing(text, members, None, around, found);
