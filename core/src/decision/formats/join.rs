@@ -15,6 +15,9 @@ pub(super) enum Part {
     Last,
 }
 
+/// So many streams may have an open line at once.
+const MAX_OPEN: usize = 256;
+
 /// Lines whose ends have not come yet, each of one stream.
 pub(super) struct Joins {
     open: Vec<Pending>,
@@ -39,7 +42,7 @@ impl Joins {
 
     fn take(&mut self, stream: &[u8]) -> Option<Pending> {
         let at = self.open.iter().position(|pending| pending.stream == stream)?;
-        let pending = self.open.swap_remove(at);
+        let pending = self.open.remove(at);
         self.room += pending.text.len();
         Some(pending)
     }
@@ -49,6 +52,11 @@ impl Joins {
     }
 
     fn keep(&mut self, pending: Pending, found: &mut Found<'_>) {
+        if self.open.len() >= MAX_OPEN {
+            let oldest = self.open.remove(0);
+            self.room += oldest.text.len();
+            oldest.missing(found);
+        }
         if pending.text.len() > self.room {
             return pending.missing(found);
         }
@@ -181,8 +189,10 @@ pub(super) fn line(
 pub(super) fn cri(line: &[u8]) -> Option<(&[u8], Part, &[u8])> {
     let mut parts = line.splitn(4, |b| *b == b' ');
     let (time, stream, tag, content) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-    let is_time =
-        time.len() >= 20 && time[4] == b'-' && time[10] == b'T' && time[0].is_ascii_digit();
+    let is_time = (20..=40).contains(&time.len())
+        && time[4] == b'-'
+        && time[10] == b'T'
+        && time.iter().all(|b| b.is_ascii_digit() || b"-:.+TZ".contains(b));
     if !is_time || !matches!(stream, b"stdout" | b"stderr") {
         return None;
     }

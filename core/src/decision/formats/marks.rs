@@ -53,6 +53,11 @@ pub(super) fn like(bytes: &[u8]) -> bool {
     false
 }
 
+/// Whether a decision's id stands in it.
+pub(super) fn sure(bytes: &[u8]) -> bool {
+    memchr::memmem::find(bytes, MARKS[0].as_bytes()).is_some()
+}
+
 fn enough(strong: usize, all: usize) -> bool {
     strong >= 2 || (strong == 1 && all >= 3)
 }

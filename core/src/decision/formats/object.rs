@@ -47,20 +47,36 @@ pub(super) fn open(
         };
     }
     let mut may_hold = holding(open, members);
+    // It may be a decision whose id is damaged: then only a line in it counts, not an object that belongs to it.
+    let like = marks::names(members);
+    if like && !may_hold.iter().any(|at| marks::sure(members[*at].value.as_bytes())) {
+        may_hold.retain(|at| members[*at].value.starts_with('"'));
+    }
     let console = find("level").is_some() && find("msg").is_some();
-    if may_hold.is_empty() && refused.is_none() && !console {
-        may_hold.extend(line(members));
-    }
-    match may_hold.as_slice() {
-        [] => nothing(text, members, refused, around, found),
-        [one] => {
-            let rest = agent::around(members, &[*one], around.agent);
-            let stream = agent::stream(members, *one, around.stream);
-            let inside = Around { agent: Some(&rest), collected: true, stream: &stream };
-            member(open, members, *one, inside, found);
+    if may_hold.is_empty() {
+        match line(members).filter(|_| refused.is_none() && !console) {
+            Some(line) => member(open, members, line, around, found),
+            None => nothing(text, members, refused, around, found),
         }
-        many => several(open, text, members, many, around, found),
+        return;
     }
+    let mut ignored = Vec::new();
+    let mut any = false;
+    let told = &mut |piece: Piece<'_>| match piece {
+        Piece::Ignored(what) => ignored.push(what),
+        piece => {
+            any = true;
+            found(piece);
+        }
+    };
+    match may_hold.as_slice() {
+        [one] => member(open, members, *one, around, told),
+        many => several(open, text, members, many, around, told),
+    }
+    if !any && like && !ignored.is_empty() {
+        return nothing(text, members, refused, around, found);
+    }
+    ignored.into_iter().for_each(|what| found(Piece::Ignored(what)));
 }
 
 /// Whether an object says more of a decision than its id.
@@ -113,7 +129,7 @@ fn nothing(
     }
 }
 
-/// Opens a member: a line, an object, or an array of these.
+/// Opens a member that alone holds what there is.
 fn member(
     open: &mut Opener<'_>,
     members: &[Member<'_>],
@@ -121,15 +137,29 @@ fn member(
     around: Around<'_>,
     found: &mut Found<'_>,
 ) {
-    let value = members[at].value;
-    match value.as_bytes().first() {
+    let rest = agent::around(members, &[at], around.agent);
+    let stream = agent::stream(members, at, around.stream);
+    let inside = Around { agent: Some(&rest), collected: true, stream: &stream };
+    value(open, members, at, inside, found);
+}
+
+/// Opens a member's value: a line, an object, or an array of these.
+fn value(
+    open: &mut Opener<'_>,
+    members: &[Member<'_>],
+    at: usize,
+    around: Around<'_>,
+    found: &mut Found<'_>,
+) {
+    let raw = members[at].value;
+    match raw.as_bytes().first() {
         Some(b'"') => {
-            let line = json::as_str(value).unwrap_or_default();
+            let line = json::as_str(raw).unwrap_or_default();
             agent::line(open, members, &line, around, found);
         }
-        Some(b'{') => object(open, value, around, found),
+        Some(b'{') => object(open, raw, around, found),
         Some(b'[') => {
-            for element in json::elements(value) {
+            for element in json::elements(raw) {
                 if element.starts_with('{') {
                     object(open, element, around, found);
                 } else {
@@ -138,7 +168,7 @@ fn member(
             }
         }
         // The pipeline file names it, and there is neither a line nor an object in it.
-        _ => open.bytes(value.as_bytes(), around, found),
+        _ => open.bytes(raw.as_bytes(), around, found),
     }
 }
 
@@ -153,6 +183,9 @@ fn object(open: &mut Opener<'_>, raw: &str, around: Around<'_>, found: &mut Foun
     self::open(open, Text::new(raw), &members, around, found);
     open.layers -= 1;
 }
+
+/// So many decisions of an envelope are looked for in what can't be read beside them.
+const MAX_COPIES: usize = 64;
 
 /// What stands in a member.
 #[derive(Default)]
@@ -171,11 +204,14 @@ fn several(
     around: Around<'_>,
     found: &mut Found<'_>,
 ) {
-    let probing = std::mem::replace(&mut open.probing, true);
     let quiet = Around { agent: None, collected: true, stream: &[] };
+    if open.probing {
+        return may_hold.iter().for_each(|at| value(open, members, *at, quiet, found));
+    }
+    open.probing = true;
     let inside = |at: &usize| {
         let mut inside = Inside::default();
-        member(open, members, *at, quiet, &mut |piece| match piece {
+        value(open, members, *at, quiet, &mut |piece| match piece {
             Piece::Decision { event, .. } => inside.ids.push(event.decision_id.into_owned()),
             Piece::Reject { .. } => inside.rejects = true,
             Piece::Ignored(_) => {}
@@ -183,13 +219,13 @@ fn several(
         (*at, inside)
     };
     let mut all: Vec<(usize, Inside)> = may_hold.iter().map(inside).collect();
-    open.probing = probing;
+    open.probing = false;
     all.retain(|(_, inside)| inside.rejects || !inside.ids.is_empty());
     // A line is what the producer wrote; an object is what an agent made of it.
     all.sort_by_key(|(at, _)| !members[*at].value.starts_with('"'));
     let ids: Vec<&str> = all.iter().flat_map(|(_, i)| i.ids.iter().map(String::as_str)).collect();
     // What can't be read, and is of a decision that was read beside it, is a copy.
-    let copy = |at: usize| ids.iter().any(|id| members[at].value.contains(id));
+    let copy = |at: usize| ids.iter().take(MAX_COPIES).any(|id| members[at].value.contains(id));
     let held: Vec<usize> = all.iter().map(|(at, _)| *at).collect();
     if all.is_empty() {
         return nothing(text, members, None, around, found);
@@ -210,7 +246,7 @@ fn several(
         if told {
             continue;
         }
-        member(open, members, *at, around, &mut |piece| match &piece {
+        value(open, members, *at, around, &mut |piece| match &piece {
             Piece::Decision { event, .. } => {
                 if seen.insert(event.decision_id.to_string()) {
                     found(piece);

@@ -4,7 +4,7 @@ use super::json;
 
 /// Where a value that the strict pass refused ends by its brackets and strings, if these are whole: then only
 /// something within is wrong. A line break inside a string means that they aren't.
-fn structural_end(bytes: &[u8], at: usize) -> Result<usize, usize> {
+fn structural_end(bytes: &[u8], at: usize) -> Option<usize> {
     let mut open: Vec<u8> = Vec::new();
     let mut i = at;
     while let Some(&b) = bytes.get(i) {
@@ -15,7 +15,7 @@ fn structural_end(bytes: &[u8], at: usize) -> Result<usize, usize> {
                     match bytes.get(i) {
                         Some(b'"') => break,
                         Some(b'\\') => i += 1,
-                        Some(b'\n') | None => return Err(i),
+                        Some(b'\n') | None => return None,
                         Some(_) => {}
                     }
                     i += 1;
@@ -25,17 +25,17 @@ fn structural_end(bytes: &[u8], at: usize) -> Result<usize, usize> {
             b'[' => open.push(b']'),
             b'}' | b']' => {
                 if open.pop() != Some(b) {
-                    return Err(i);
+                    return None;
                 }
                 if open.is_empty() {
-                    return Ok(i + 1);
+                    return Some(i + 1);
                 }
             }
             _ => {}
         }
         i += 1;
     }
-    Err(bytes.len())
+    None
 }
 
 /// What follows an object without a break tells that it was none, or not all of it.
@@ -65,27 +65,26 @@ impl Effort {
         self.0 = self.0.saturating_sub(bytes);
     }
 
+    pub(super) fn is_spent(&self) -> bool {
+        self.0 == 0
+    }
+
     /// Where the broken object ends that begins at `at`. `name` is how objects here begin, if that is known.
     pub(super) fn end(&mut self, text: &str, at: usize, name: Option<&str>) -> usize {
         let bytes = text.as_bytes();
         if self.0 == 0 {
             return bytes.len();
         }
-        match structural_end(bytes, at) {
-            Ok(end) => {
-                self.spend(end - at);
-                let rest = &bytes[end..];
-                let next = json::trim(rest).first();
-                let fits = rest.is_empty()
-                    || rest[0].is_ascii_whitespace()
-                    || matches!(next, None | Some(b',' | b']' | b'{' | b'['));
-                if fits && !torn(&text[end..]) {
-                    return end;
-                }
-            }
-            Err(far) => self.spend(far - at),
-        }
         let line = self.line(bytes, at);
+        if let Some(end) = structural_end(&bytes[..line], at) {
+            let rest = &bytes[end..];
+            let next = json::trim(rest).first();
+            let fits = rest.first().is_none_or(u8::is_ascii_whitespace)
+                || matches!(next, None | Some(b',' | b']' | b'{' | b'['));
+            if fits && !torn(&text[end..]) {
+                return end;
+            }
+        }
         // Text of another object of the same making: a quote can't stand in a string, so it begins one.
         let Some(name) = name else { return line };
         let opening = format!("{{\"{name}\"");

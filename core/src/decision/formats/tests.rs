@@ -243,6 +243,51 @@ fn what_is_no_decision_is_rejected_with_a_reason() {
     assert_eq!(pieces(&bytes), ["reject invalid_utf8"]);
 }
 
+#[test]
+fn lines_that_are_cut_do_not_take_others_along() {
+    for cut in ["{\"a\":{\"b\":1", "{\"a\":[", "{\"a\":\"x", "{\"a\":1,", "{\"a\"", "[{\"a\":[1,2"]
+    {
+        let lines = format!("{ONE}\n{cut}\n{TWO}\n").repeat(200);
+        let found = pieces(lines.as_bytes());
+        let count = |what: &str| found.iter().filter(|piece| *piece == what).count();
+        assert_eq!((count("d1"), count("d2")), (200, 200), "{cut}");
+        assert!(count("reject not_json") >= 200, "{cut}");
+    }
+}
+
+/// What is written to be slow is given up before long.
+#[test]
+fn nothing_is_looked_at_too_often() {
+    const SOME: usize = 60_000;
+    for piece in [
+        "{",
+        "[",
+        "{\"a\":",
+        "[{\"a\":[",
+        "x{",
+        "x{\\\"",
+        "x\"{\\\"",
+        "{\"a\":[1,{\"a\":x,",
+        "[\"a\",\n",
+        "{\"a\":[\n",
+        "x {\"a\":1} ",
+        "{\"log\":\"{\\\"a\\\"\",\"partial_message\":\"true\",\"partial_id\":\"0\"}\n",
+        "2026-11-24T12:48:50Z stdout P x\n",
+        "{\"a\":\"decision_id\",\"b\":\"decision_id\"}",
+    ] {
+        let text = piece.repeat(SOME / piece.len());
+        let long = text.repeat(4);
+        let time = |text: &str| {
+            let mut pieces = 0u64;
+            let limits = Limits::default();
+            split(text.as_bytes(), Format::Auto, &limits, &mut |_| pieces += 1);
+            pieces
+        };
+        assert!(time(&text) > 0 || piece == "[", "{piece}");
+        time(&long);
+    }
+}
+
 proptest::proptest! {
     /// Whatever a producer sends ends somewhere, without a panic.
     #[test]

@@ -91,20 +91,6 @@ fn glue(bytes: &[u8], mut at: usize) -> usize {
     }
 }
 
-/// Whether an array begins at `at`, and not a line of a log that happens to begin with its bracket.
-fn array_begins(text: &str, at: usize) -> bool {
-    let rest = json::trim(&text.as_bytes()[at + 1..]);
-    match rest.first() {
-        Some(b'{') => true,
-        None => false,
-        // Some other value: only if the whole of it is JSON, and the line is over then.
-        Some(_) => json::value_prefix(&text[at..]).is_ok_and(|len| {
-            let after = text[at + len..].trim_start_matches([' ', '\t', '\r']);
-            after.is_empty() || after.starts_with(['\n', ',', ']', '[', '{'])
-        }),
-    }
-}
-
 /// How an object's JSON goes on after its brace; `{` alone, or before something else, is some other text.
 fn object_begins(text: &str, at: usize) -> bool {
     matches!(json::trim(&text.as_bytes()[at + 1..]).first(), Some(b'"' | b'}'))
@@ -130,15 +116,35 @@ impl<'t> Reader<'t> {
             at = match bytes.get(at) {
                 None => return,
                 Some(b'{') => self.object(at, open, around, found),
-                Some(b'[') if array_begins(self.text.text, at) => {
-                    self.array(at, open, around, found)
-                }
+                Some(b'[') if self.array_begins(at) => self.array(at, open, around, found),
                 Some(b'"') => match self.string(at, open, around, found) {
                     Some(end) => end,
                     None => self.line(at, open, around, found),
                 },
                 Some(_) => self.line(at, open, around, found),
             };
+        }
+    }
+
+    /// Whether an array begins at `at`, and not a line of a log that happens to begin with its bracket.
+    fn array_begins(&mut self, at: usize) -> bool {
+        let text = self.text.text;
+        match json::trim(&text.as_bytes()[at + 1..]).first() {
+            Some(b'{') => return true,
+            None => return false,
+            Some(_) if self.effort.is_spent() => return false,
+            Some(_) => {}
+        }
+        // Some other value: only if the whole of it is JSON, and the line is over then.
+        match json::value_prefix(&text[at..]) {
+            Ok(len) => {
+                let after = text[at + len..].trim_start_matches([' ', '\t', '\r']);
+                after.is_empty() || after.starts_with(['\n', ',', ']', '[', '{'])
+            }
+            Err(error) => {
+                self.effort.spend(place(&error));
+                false
+            }
         }
     }
 
@@ -310,7 +316,7 @@ impl<'t> Reader<'t> {
         let line = self.text.slice(at, end);
         let content = json::trim(line.bytes);
         if any {
-        } else if marks::like(content) {
+        } else if marks::like(content) || debris(line.text, around.collected) {
             found(Piece::Reject { bytes: content.into(), reject: unread(line) });
         } else if console::logrus(line.text) {
             found(Piece::Ignored(Ignored::OpaLog));
@@ -338,18 +344,28 @@ impl<'t> Reader<'t> {
                 found(piece);
             }
         };
+        let mut checked = at;
         while let Some(n) = memchr::memchr(b'{', &text.as_bytes()[i..eol]) {
             i += n;
             let before = &text[from..i];
             // What stands behind a piece of broken JSON is within it: whoever wrote it there meant no record.
-            if before.contains("\":") || before.contains("\",") {
+            if within_json(&text.as_bytes()[from.max(checked)..i]) || self.effort.is_spent() {
                 break;
             }
-            if before.ends_with('"') {
-                if let Some(end) = self.string(i - 1, open, around, &mut told) {
+            // What was looked at is not looked at again, but for a few bytes that its end may need.
+            checked = i.saturating_sub(16);
+            // Within a string its quotes are escaped.
+            let within = text[i + 1..].trim_start().starts_with('\\');
+            if within || before.ends_with('"') {
+                let end = match opening_quote(before) {
+                    Some(quote) => self.string(from + quote, open, around, &mut told),
+                    None => None,
+                };
+                if let Some(end) = end {
                     (from, i) = (end, end);
                     continue;
                 }
+                self.effort.spend(eol - at);
             } else if object_begins(text, i) {
                 let bracket = before.trim_end();
                 let end = if bracket.ends_with('[') {
@@ -380,6 +396,38 @@ impl<'t> Reader<'t> {
     }
 }
 
+/// Whether a line may be what is left of an object. Programs print objects behind text, too; without their beginning they
+/// don't.
+fn debris(line: &str, collected: bool) -> bool {
+    let name = line.find("\":");
+    if collected {
+        return name.is_some_and(|name| line.find('{').is_none_or(|begin| name < begin));
+    }
+    name.is_some() || line.contains("{\"") || line.trim_end().ends_with(['}', ']'])
+}
+
+/// The last quote that no backslash stands before: where a string begins that is open at the end of the text.
+fn opening_quote(text: &str) -> Option<usize> {
+    let quotes = text.rmatch_indices('"').map(|(at, _)| at);
+    quotes.into_iter().find(|at| {
+        let before = &text.as_bytes()[..*at];
+        before.iter().rev().take_while(|b| **b == b'\\').count() % 2 == 0
+    })
+}
+
+/// Whether text is a piece of JSON that something may stand within: names of members, texts in a row, a value before a
+/// comma.
+fn within_json(before: &[u8]) -> bool {
+    let end = before.trim_ascii_end();
+    end.ends_with(b"},")
+        || end.ends_with(b"],")
+        || memchr::memchr_iter(b'"', before).any(|at| match before.get(at + 1) {
+            Some(b':') => true,
+            Some(b',') => before[at + 2..].trim_ascii_start().starts_with(b"\""),
+            _ => false,
+        })
+}
+
 fn line_end(text: &str, at: usize) -> usize {
     memchr::memchr(b'\n', &text.as_bytes()[at..]).map_or(text.len(), |n| at + n)
 }
@@ -404,7 +452,7 @@ fn unread(line: Text<'_>) -> Reject {
             "a part of a decision that was written over many lines: start OPA with --log-format json"
                 .to_owned()
         }
-        _ => "it tells of a decision, and holds no JSON object that is one".to_owned(),
+        _ => "it may be a part of a decision, and holds no JSON object that is one".to_owned(),
     };
     Reject::new(Reason::NotJson, detail)
 }

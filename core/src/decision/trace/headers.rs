@@ -97,12 +97,17 @@ pub(super) fn in_headers(
                 trace.get_or_insert(context.trace);
                 add(context);
             }
-            Parsed::Absent => {}
+            Parsed::Partly(_) | Parsed::Absent => {}
             Parsed::Malformed => *malformed += 1,
         }
     }
     let mut read = |parsed: Parsed| match parsed {
         Parsed::Context(context) => {
+            add(context);
+            true
+        }
+        Parsed::Partly(context) => {
+            *malformed += 1;
             add(context);
             true
         }
@@ -125,6 +130,8 @@ pub(super) fn in_headers(
 
 enum Parsed {
     Context(Context),
+    /// The trace is known; what stands where its span should is no id.
+    Partly(Context),
     /// The header says that there is none, or only whether to sample.
     Absent,
     Malformed,
@@ -217,7 +224,10 @@ fn amzn(value: &str) -> Parsed {
         _ => None,
     };
     match trace {
-        Some(trace) => Parsed::Context(Context { trace, span: parent.and_then(ids::span_id) }),
+        Some(trace) => {
+            let parent = parent.filter(|parent| !parent.is_empty());
+            spanned(trace, parent.map(ids::span_id))
+        }
         None => Parsed::Malformed,
     }
 }
@@ -261,7 +271,17 @@ fn cloud(value: &str) -> Parsed {
 
 fn decimal(trace: Option<TraceId>, span: Option<&str>) -> Parsed {
     let Some(trace) = trace else { return Parsed::Malformed };
-    let span = span.and_then(|span| span.trim().parse::<u64>().ok());
-    let span = span.and_then(|span| ids::span_id(&format!("{span:016x}")));
-    Parsed::Context(Context { trace, span })
+    // 0 is no span.
+    let span = span.map(str::trim).filter(|span| *span != "0");
+    let id = |span: &str| ids::span_id(&format!("{:016x}", span.parse::<u64>().ok()?));
+    spanned(trace, span.map(id))
+}
+
+/// A trace with its span, if there is one and it is an id.
+fn spanned(trace: TraceId, span: Option<Option<SpanId>>) -> Parsed {
+    match span {
+        None => Parsed::Context(Context { trace, span: None }),
+        Some(Some(span)) => Parsed::Context(Context { trace, span: Some(span) }),
+        Some(None) => Parsed::Partly(Context { trace, span: None }),
+    }
 }

@@ -104,3 +104,68 @@ fn record_headers_count_only_if_the_pipeline_says_so() {
     let rules = Rules { order: vec![Carrier::Record], ..Rules::default() };
     assert_eq!(find(&event, &headers, &rules).source(), Carrier::Record);
 }
+
+#[test]
+fn datadog_and_google_cloud_write_decimals() {
+    let headers = |text: &str| found(&format!(r#""input":{{"headers":{{{text}}}}}"#));
+    let datadog = headers(
+        r#""x-datadog-trace-id":"11803532876627986230","x-datadog-parent-id":"67667974448284343","x-datadog-tags":"_dd.p.dm=-1,_dd.p.tid=4bf92f3577b34da6""#,
+    );
+    // Not far from it: 0xa3ce929d0e0e4736 and 0x00f067aa0ba902b7.
+    let context = Context { trace: ids::trace_id(T).unwrap(), span: ids::span_id(S) };
+    assert_eq!(datadog.parent.unwrap().0, context);
+    let half = headers(r#""X-Datadog-Trace-Id":["11803532876627986230"]"#);
+    assert_eq!(
+        half.parent.unwrap().0.trace,
+        ids::trace_id("0000000000000000a3ce929d0e0e4736").unwrap()
+    );
+    let cloud = headers(&format!(r#""X-Cloud-Trace-Context":"{T}/67667974448284343;o=1""#));
+    assert_eq!(cloud.parent.unwrap().0, context);
+    for (text, span_malformed) in
+        [(T.to_owned(), 0), (format!("{T}/0;o=0"), 0), (format!("{T}/x"), 1)]
+    {
+        let cloud = headers(&format!(r#""x-cloud-trace-context":"{text}""#));
+        assert_eq!(cloud.parent.unwrap().0.trace, context.trace, "{text}");
+        assert_eq!(
+            (cloud.parent.unwrap().0.span, cloud.malformed),
+            (None, span_malformed),
+            "{text}"
+        );
+    }
+    for text in [
+        r#""x-datadog-trace-id":"a3ce""#,
+        r#""x-datadog-trace-id":"0""#,
+        r#""x-cloud-trace-context":"1/2""#,
+    ] {
+        assert_eq!((headers(text).parent, headers(text).malformed), (None, 1), "{text}");
+    }
+}
+
+#[test]
+fn envoys_raw_headers_are_read_in_either_json() {
+    let value = "MDAtNGJmOTJmMzU3N2IzNGRhNmEzY2U5MjlkMGUwZTQ3MzYtMDBmMDY3YWEwYmE5MDJiNy0wMQ==";
+    for (map, raw) in [("header_map", "raw_value"), ("headerMap", "rawValue")] {
+        let found = found(&format!(
+            r#""input":{{"attributes":{{"request":{{"http":{{"{map}":{{"headers":[{{"key":":path","{raw}":"L28="}},{{"key":"Traceparent","{raw}":"{value}"}}]}}}}}}}}}}"#
+        ));
+        assert_eq!(found.parent.unwrap().0.trace, ids::trace_id(T).unwrap(), "{map}");
+    }
+}
+
+#[test]
+fn a_second_traceparent_is_a_link_and_is_counted() {
+    let other = "ffffffffffffffffffffffffffffff01";
+    for (values, links, malformed) in [
+        (format!(r#"["00-{T}-{S}-01","00-{other}-{S}-01"]"#), 1, 1),
+        (format!(r#""00-{T}-{S}-01,00-{other}-{S}-01""#), 1, 1),
+        (format!(r#"["00-{T}-{S}-01","00-{T}-73ab48767734d7c1-01"]"#), 0, 0),
+        (format!(r#"["junk","00-{T}-{S}-01"]"#), 0, 1),
+        (format!(r#"["","00-{T}-{S}-01"]"#), 0, 0),
+    ] {
+        let found = found(&format!(
+            r#""request_context":{{"http":{{"headers":{{"traceparent":{values}}}}}}}"#
+        ));
+        assert_eq!(found.parent.unwrap().0.trace, ids::trace_id(T).unwrap(), "{values}");
+        assert_eq!((found.links.len(), found.malformed), (links, malformed), "{values}");
+    }
+}

@@ -122,9 +122,11 @@ pub fn judge<'a>(event: &Event<'a>, rules: &Rules) -> Judgement<'a> {
     let mut reasons = Vec::new();
     if let Some(error) = event.error {
         collect(error, &mut reasons);
-        // A decision that is undefined is no error to OPA, though it logs it as one.
-        let code = json::get(error, "code").and_then(json::as_str);
-        let (verdict, from) = match code.as_deref() {
+        // A decision that is undefined is no error to OPA, though it logs it as one. Its console has code and message
+        // in one string.
+        let code = json::get(error, "code").unwrap_or(error);
+        let code = json::as_str(code).unwrap_or_default();
+        let (verdict, from) = match code.split(':').next() {
             Some("undefined_document" | "opa_undefined_error") => {
                 (Verdict::Undefined, Basis::NoResult)
             }

@@ -130,3 +130,235 @@ verdict := \"deny\" if input.result.broken";
         );
     }
 }
+
+/// Of each product a result as it really returns it.
+#[test]
+fn results_of_well_known_products_are_judged() {
+    use Verdict::*;
+    let shapes: [(&str, &str, &str, Verdict, &[&str]); 26] = [
+        (
+            "conftest",
+            "main",
+            r#"{"deny":[],"violation":[{"msg":"no latest tag"}],"warn":[]}"#,
+            Deny,
+            &["no latest tag"],
+        ),
+        (
+            "conftest",
+            "main",
+            r#"{"deny":[],"violation":[],"warn":["old"],"exception":[["x"]]}"#,
+            Allow,
+            &[],
+        ),
+        (
+            "conftest",
+            "main",
+            r#"{"deny_root":["runs as root"],"deny":[]}"#,
+            Deny,
+            &["runs as root"],
+        ),
+        (
+            "Gatekeeper",
+            "hooks/validation.gatekeeper.sh/violation",
+            r#"[{"msg":"missing label","details":{},"enforcementAction":"deny"}]"#,
+            Deny,
+            &["missing label"],
+        ),
+        (
+            "Gatekeeper",
+            "hooks/validation.gatekeeper.sh/violation",
+            r#"[{"msg":"missing label","enforcementAction":"dryrun"}]"#,
+            Allow,
+            &["missing label"],
+        ),
+        (
+            "Kubernetes",
+            "system/main",
+            r#"{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","response":{"allowed":false,"uid":"u","status":{"message":"bad host"}}}"#,
+            Deny,
+            &["bad host"],
+        ),
+        (
+            "Kyverno's Envoy plugin",
+            "policies",
+            r#"{"status":{"code":7},"denied_response":{"status":{"code":"Forbidden"},"body":"not today"}}"#,
+            Deny,
+            &["Forbidden", "not today"],
+        ),
+        ("Kyverno's Envoy plugin", "policies", r#"{"status":{},"okResponse":{}}"#, Allow, &[]),
+        (
+            "Envoy",
+            "envoy/authz/allow",
+            r#"{"allowed":false,"http_status":302,"headers":{"location":"https://idp.example"},"body":"no"}"#,
+            Deny,
+            &["no"],
+        ),
+        ("Envoy", "envoy/authz", r#"{"allow":true,"allowed":false}"#, Deny, &[]),
+        (
+            "Envoy",
+            "policy/main",
+            r#"{"allow":false,"allowed":true,"response_headers_to_add":{}}"#,
+            Allow,
+            &[],
+        ),
+        ("Envoy", "policy/main", r#"{"http_status":200,"headers":{}}"#, Undefined, &[]),
+        (
+            "AuthZEN",
+            "authzen",
+            r#"{"decision":true,"context":{"reason":"owner"}}"#,
+            Allow,
+            &["owner"],
+        ),
+        (
+            "AuthZEN",
+            "authzen",
+            r#"{"evaluations":[{"decision":false},{"decision":false}]}"#,
+            Deny,
+            &[],
+        ),
+        (
+            "AuthZEN",
+            "authzen",
+            r#"{"evaluations":[{"decision":true},{"decision":false}]}"#,
+            Undefined,
+            &["the result contradicts itself: evaluations says yes, evaluations says no"],
+        ),
+        (
+            "Permit",
+            "permit/root",
+            r#"{"allow":false,"debug":{"rbac":{"allow":true,"code":"no_such_role"}},"allowing_sources":[]}"#,
+            Deny,
+            &[],
+        ),
+        (
+            "Permit",
+            "permit/bulk",
+            r#"{"allow":[{"allow":true,"result":true},{"allow":true,"result":true}]}"#,
+            Allow,
+            &[],
+        ),
+        (
+            "OPAL",
+            "app/rbac",
+            r#"{"allow":true,"grant":[],"user_is_admin":true,"user_is_viewer":false}"#,
+            Allow,
+            &[],
+        ),
+        ("Topaz", "rebac/check", r#"{"allowed":true,"enabled":true,"visible":false}"#, Allow, &[]),
+        (
+            "Topaz",
+            "rebac/check",
+            r#"{"decisions":[{"decision":"allowed","is":false},{"decision":"visible","is":true}]}"#,
+            Deny,
+            &[],
+        ),
+        (
+            "Styra entitlements",
+            "main/main",
+            r#"{"allowed":true,"entz":[{"roles":["editor"]}],"outcome":{"allow":true,"decision_type":"ALLOWED","enforced":[{"allowed":true,"entz":[],"message":"m"}],"monitored":[],"stacks":{}}}"#,
+            Allow,
+            &[],
+        ),
+        (
+            "Styra entitlements",
+            "main/main",
+            r#"{"allowed":false,"entz":[],"outcome":{"allow":false,"deny":true,"decision_type":"DENIED"}}"#,
+            Deny,
+            &[],
+        ),
+        ("Compile API", "filters/include", r#"{"query":"WHERE 1=1"}"#, Undefined, &[]),
+        ("a wrapped result", "x", r#"{"result":{"allow":false}}"#, Deny, &[]),
+        ("Cerbos's words", "x", r#"{"effect":"EFFECT_DENY"}"#, Deny, &[]),
+        ("camel case", "x", r#"{"isAllowed":true,"isDenied":false}"#, Allow, &[]),
+    ];
+    for (product, path, result, verdict, reasons) in shapes {
+        let (is, _, said) = judged(path, result, &[]);
+        assert_eq!(
+            (is, said),
+            (verdict, reasons.iter().map(|r| r.to_string()).collect()),
+            "{product}: {result}"
+        );
+    }
+}
+
+#[test]
+fn objections_deny_and_contradictions_are_undefined() {
+    use Verdict::*;
+    for (path, result, verdict) in [
+        ("authz", r#"{"allow":true,"deny":["frozen"]}"#, Deny),
+        ("authz", r#"{"deny":["frozen"],"allow":true}"#, Deny),
+        ("authz", r#"{"allow":true,"deny":[]}"#, Allow),
+        ("authz", r#"{"allow":true,"deny":true}"#, Deny),
+        ("authz", r#"{"allow":true,"violations":{"a":{"msg":"x"}}}"#, Deny),
+        ("authz", r#"{"allow":true,"violations":{}}"#, Allow),
+        ("authz", r#"{"allow":false,"deny":[]}"#, Deny),
+        ("authz", r#"{"allow":false,"deny":false}"#, Deny),
+        ("authz", r#"{"allow":true,"permitted":false}"#, Undefined),
+        ("authz", r#"{"allow":true,"response":{"allowed":false}}"#, Undefined),
+        ("authz", r#"{"allow":null,"deny":null}"#, Undefined),
+        ("authz", r#"{"deny":"not for you"}"#, Deny),
+        ("authz", r#"{"deny":""}"#, Allow),
+        ("authz", r#"{"violations":0}"#, Allow),
+        ("authz", r#"{"violations":3}"#, Deny),
+        ("authz", r#"{"deny_list":"x","denylist":["y"]}"#, Undefined),
+        ("authz", "{}", Undefined),
+        ("authz", r#"" Permit ""#, Allow),
+        // The same shape at a path and in an object.
+        ("x/deny", r#""not for you""#, Deny),
+        ("x/deny", r#""""#, Allow),
+        ("x/deny", r#"{"a":"b"}"#, Deny),
+        ("x/deny", "{}", Allow),
+        ("x/deny", r#"{"allow":false,"reason":"x"}"#, Deny),
+        ("x/deny", "null", Undefined),
+        ("x/deny_all", "[1]", Deny),
+        ("x/violations", "0", Allow),
+        ("x/is_denied", "true", Deny),
+        ("x/allow", "[]", Undefined),
+    ] {
+        assert_eq!(judged(path, result, &[]).0, verdict, "{path} {result}");
+    }
+    let (_, from, reasons) = judged("authz", r#"{"allow":true,"permitted":false}"#, &[]);
+    assert_eq!(from, "nothing");
+    assert_eq!(reasons, ["the result contradicts itself: allow says yes, permitted says no"]);
+}
+
+#[test]
+fn what_opa_calls_undefined_is_no_error() {
+    for (error, verdict) in [
+        (r#"{"code":"undefined_document","message":"document missing"}"#, Verdict::Undefined),
+        (
+            r#"{"code":"opa_undefined_error","message":"/a decision was undefined"}"#,
+            Verdict::Undefined,
+        ),
+        (r#""undefined_document: document undefined: data.a""#, Verdict::Undefined),
+        (r#"{"code":"internal_error","message":"undefined_document"}"#, Verdict::Error),
+        (r#""undefined_documents""#, Verdict::Error),
+        ("{}", Verdict::Error),
+    ] {
+        let doc =
+            format!(r#"{{"decision_id":"d","timestamp":"2026-11-24T12:48:50Z","error":{error}}}"#);
+        let event = Event::parse(doc.as_bytes()).unwrap();
+        assert_eq!(judge(&event, &Rules::default()).verdict, verdict, "{error}");
+    }
+}
+
+#[test]
+fn trinos_batches_are_counted() {
+    let table = r#"[{"table":{"tableName":"t","columns":["a","b","c"]}}]"#;
+    for (operation, resources, result, verdict) in [
+        ("FilterTables", "[{},{},{}]", "[0,1,2]", Verdict::Allow),
+        ("FilterTables", "[{},{},{}]", "[]", Verdict::Deny),
+        ("FilterTables", "[{},{},{}]", "[0,2]", Verdict::Undefined),
+        ("FilterColumns", table, "[0,1,2]", Verdict::Allow),
+        ("FilterColumns", table, "[0]", Verdict::Undefined),
+    ] {
+        let doc = format!(
+            r#"{{"decision_id":"d","timestamp":"2026-11-24T12:48:50Z","path":"trino/batch","result":{result},
+            "input":{{"action":{{"operation":"{operation}","filterResources":{resources}}}}}}}"#
+        );
+        let event = Event::parse(doc.as_bytes()).unwrap();
+        let judgement = judge(&event, &Rules::default());
+        assert_eq!(judgement.verdict, verdict, "{operation} {result}");
+        assert_eq!(judgement.verdict == Verdict::Undefined, !judgement.reasons.is_empty());
+    }
+}

@@ -1,0 +1,307 @@
+//! Decisions in whatever stands around them: generated decisions in generated envelopes, behind generated prefixes,
+//! split and encoded. Every one is found, once; and damaged ones are never passed over.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
+
+use docket_core::decision::formats::{Format, Limits, Piece, split};
+use docket_core::generate::{Generator, Mix};
+use docket_core::gzip::gzip;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+/// 2026-11-24T12:48:50Z
+const NOW: i64 = 1_795_524_530_000_000_000;
+
+/// The ids that are found, and how many pieces ended otherwise.
+fn found(value: &[u8]) -> (Vec<String>, Vec<String>) {
+    let (mut ids, mut others) = (Vec::new(), Vec::new());
+    split(value, Format::Auto, &Limits::default(), &mut |piece| match piece {
+        Piece::Decision { event, agent } => {
+            if let Some(agent) = agent {
+                assert!(serde_json::from_str::<Value>(&agent.json).unwrap().is_object());
+                assert!(!agent.json.contains(&*event.decision_id), "a copy in {}", agent.json);
+            }
+            ids.push(event.decision_id.into_owned());
+        }
+        Piece::Reject { bytes, reject } => {
+            others.push(format!("{reject}: {}", String::from_utf8_lossy(&bytes)));
+        }
+        Piece::Ignored(what) => others.push(what.as_str().to_owned()),
+    });
+    (ids, others)
+}
+
+/// A decision as a line, as OPA uploads it or as its console prints it.
+fn decision(seed: u64, console: bool, padding: usize) -> (String, String) {
+    let mut generator = Generator::new(Mix { seed, padding, ..Mix::default() });
+    let mut decision = generator.decision(NOW);
+    let id = decision["decision_id"].as_str().unwrap().to_owned();
+    if console {
+        decision["level"] = "info".into();
+        decision["msg"] = "Decision Log".into();
+    }
+    (id, decision.to_string())
+}
+
+/// What may stand around text.
+#[derive(Debug, Clone)]
+enum Wrap {
+    /// A member of this name holds it as a string, others are around it.
+    Line(String),
+    /// A member of this name holds it as an object.
+    Object(String),
+    /// Once as the line it was, and once as what an agent read out of it.
+    Twice(String, String),
+    /// An element of an array in a member.
+    Array(String),
+    JsonString,
+    Pretty,
+    Prefix(String),
+    Cri,
+    Mark,
+    Break,
+}
+
+fn wrap(text: String, wrap: &Wrap) -> String {
+    let value: Option<Value> = serde_json::from_str(&text).ok().filter(Value::is_object);
+    let around = |name: &str, held: Value| {
+        let mut all = json!({ "stream": "stdout", "time": "2026-11-24T12:48:51Z", "input": { "type": "container" },
+            "kubernetes": { "pod_name": "opa-0", "labels": { "app": "opa" } }, "path": "/var/log/containers/opa.log" });
+        all[name] = held;
+        all.to_string()
+    };
+    match (wrap, value) {
+        (Wrap::Object(name), Some(value)) => around(name, value),
+        (Wrap::Array(name), Some(value)) => around(name, json!([{ "id": 1, "data": value }])),
+        (Wrap::Twice(line, object), Some(value)) if line != object => {
+            let once: Value = serde_json::from_str(&around(line, text.into())).unwrap();
+            let mut twice = once;
+            twice[object] = value;
+            twice.to_string()
+        }
+        (Wrap::Pretty, Some(value)) => serde_json::to_string_pretty(&value).unwrap(),
+        (Wrap::Line(name) | Wrap::Object(name) | Wrap::Array(name) | Wrap::Twice(name, _), _) => {
+            around(name, text.into())
+        }
+        (Wrap::JsonString, _) => Value::from(text).to_string(),
+        // Behind a prefix, lines are lines.
+        (Wrap::Prefix(prefix), _) if !text.contains('\n') => format!("{prefix}{text}"),
+        (Wrap::Cri, _) => text
+            .lines()
+            .map(|line| format!("2026-11-24T12:48:50.123456789Z stdout F {line}\n"))
+            .collect(),
+        (Wrap::Mark, _) => format!("\u{feff}{text}"),
+        (Wrap::Break, _) => format!("{text}\r\n"),
+        _ => text,
+    }
+}
+
+fn member() -> impl Strategy<Value = String> {
+    prop_oneof![
+        prop::sample::select(vec![
+            "log",
+            "message",
+            "MESSAGE",
+            "event",
+            "line",
+            "jsonPayload",
+            "_source",
+            "log_processed",
+            "textPayload",
+            "body",
+            "data",
+            "original",
+            "msg",
+            "result",
+            "labels",
+            "value",
+        ])
+        .prop_map(str::to_owned),
+        "[a-zA-Z_.@é]{1,12}",
+    ]
+    // Names of what stands around it, or of what makes it something else.
+    .prop_filter("taken", |name| {
+        !["stream", "time", "kubernetes", "decision_id", "timestamp", "resourceLogs", "id"]
+            .contains(&name.as_str())
+    })
+}
+
+fn wraps() -> impl Strategy<Value = Vec<Wrap>> {
+    let prefix = prop::sample::select(vec![
+        "2026-11-24T12:48:50.931133+0000 | 17 | opal_client.engine.logger | INFO  | Decision Log         ",
+        "[pod/opa-0/opa] ",
+        "2026-11-24T12:48:50.123456789Z ",
+        "opa-1  | ",
+        "2026-11-24T12:48:50+00:00\tkubernetes.opa\t",
+        "<14>1 2026-11-24T12:48:50Z node-a opa 17 - - ",
+        "2026-11-24T12:48:50Z {app=\"opa\", pod=\"opa-0\"} ",
+        "\u{0}\u{0}\u{0}\u{0}\u{1}",
+    ]);
+    let one = prop_oneof![
+        4 => member().prop_map(Wrap::Line),
+        2 => member().prop_map(Wrap::Object),
+        2 => (member(), member()).prop_map(|(a, b)| Wrap::Twice(a, b)),
+        1 => member().prop_map(Wrap::Array),
+        1 => Just(Wrap::JsonString),
+        1 => Just(Wrap::Pretty),
+        2 => prefix.prop_map(|p| Wrap::Prefix(p.to_owned())),
+        1 => Just(Wrap::Cri),
+        1 => Just(Wrap::Mark),
+        1 => Just(Wrap::Break),
+    ];
+    // An array in a member counts twice, and so may its element.
+    prop::collection::vec(one, 0..5)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_decision_is_found_once_in_whatever_stands_around_it(
+        seed in any::<u64>(), console in any::<bool>(), wraps in wraps(), zipped in any::<bool>()
+    ) {
+        let (id, line) = decision(seed, console, 0);
+        let text = wraps.iter().fold(line, wrap);
+        let bytes = if zipped { gzip(text.as_bytes()) } else { text.clone().into_bytes() };
+        let (ids, others) = found(&bytes);
+        prop_assert_eq!((ids, others), (vec![id], Vec::new()), "{}", text);
+    }
+
+    #[test]
+    fn many_are_found_once_each_however_they_are_put_together(
+        all in prop::collection::vec((any::<u64>(), any::<bool>(), wraps()), 1..6),
+        between in prop::sample::select(vec!["\n", "\r\n", "\n\n", "\n\u{feff}", "\n\u{1e}"])
+    ) {
+        let all: Vec<(String, String)> = all
+            .into_iter()
+            .map(|(seed, console, wraps)| {
+                let (id, line) = decision(seed, console, 0);
+                (id, wraps.iter().fold(line, wrap))
+            })
+            .collect();
+        let text = all.iter().map(|(_, text)| text.as_str()).collect::<Vec<_>>().join(between);
+        let (mut ids, others) = found(text.as_bytes());
+        let mut wanted: Vec<String> = all.iter().map(|(id, _)| id.clone()).collect();
+        // Streams of a container are put together first.
+        ids.sort();
+        wanted.sort();
+        prop_assert_eq!((ids, others), (wanted, Vec::new()), "{}", text);
+    }
+
+    #[test]
+    fn objects_need_nothing_between_them(
+        seeds in prop::collection::vec(any::<u64>(), 1..6), pretty in any::<bool>(),
+        put in prop::sample::select(vec![("", "", ""), ("[", ",", "]"), ("[", ",\n", "]\n"), ("", " ", ""), ("[", "][", "]")])
+    ) {
+        let all: Vec<(String, String)> = seeds.iter().map(|seed| decision(*seed, false, 0)).collect();
+        let text = |line: &str| match pretty {
+            true => serde_json::to_string_pretty(&serde_json::from_str::<Value>(line).unwrap()).unwrap(),
+            false => line.to_owned(),
+        };
+        let (open, between, close) = put;
+        let joined = all.iter().map(|(_, line)| text(line)).collect::<Vec<_>>().join(between);
+        let wanted: Vec<String> = all.into_iter().map(|(id, _)| id).collect();
+        prop_assert_eq!(found(format!("{open}{joined}{close}").as_bytes()), (wanted, Vec::new()));
+    }
+
+    #[test]
+    fn parts_of_a_line_are_put_together(
+        seed in any::<u64>(), other in any::<u64>(), cuts in prop::collection::vec(any::<prop::sample::Index>(), 1..5),
+        how in 0usize..5
+    ) {
+        let (id, line) = decision(seed, true, if how == 0 { 40_000 } else { 300 });
+        let (beside, whole) = decision(other, false, 0);
+        let text = line + "\n";
+        let mut at: Vec<usize> = match how {
+            // Docker's json-file.
+            0 => (1..).map(|n| n << 14).take_while(|n| *n < text.len()).collect(),
+            _ => cuts.iter().map(|i| 1 + i.index(text.len() - 2)).collect(),
+        };
+        at.sort_unstable();
+        at.dedup();
+        at.push(text.len());
+        let mut from = 0;
+        let mut lines = Vec::new();
+        for (n, to) in at.iter().enumerate() {
+            let (part, last) = (&text[from..*to], *to == text.len());
+            let stripped = part.trim_end_matches('\n');
+            from = *to;
+            lines.push(match how {
+                0 => json!({ "log": part, "stream": "stderr", "time": "2026-11-24T12:48:50Z" }).to_string(),
+                1 => format!("2026-11-24T12:48:50.{n:09}Z stderr {} {stripped}", if last { "F" } else { "P" }),
+                2 => json!({ "log": stripped, "source": "stderr", "container_id": "c1", "partial_message": "true",
+                    "partial_id": "p1", "partial_ordinal": n.to_string(), "partial_last": last.to_string() }).to_string(),
+                3 => json!({ "log": stripped, "stream": "stderr", "logtag": if last { "F" } else { "P" } }).to_string(),
+                _ => json!({ "message": stripped, "stream": "stderr", "_p": if last { "F" } else { "P" } }).to_string(),
+            });
+            // The other stream has its say in between.
+            if n == 0 {
+                lines.push(match how {
+                    1 => format!("2026-11-24T12:48:50.1Z stdout F {whole}"),
+                    _ => json!({ "log": format!("{whole}\n"), "stream": "stdout", "time": "2026-11-24T12:48:50Z" }).to_string(),
+                });
+            }
+        }
+        let (mut ids, others) = found(lines.join("\n").as_bytes());
+        ids.sort();
+        let mut wanted = vec![id, beside];
+        wanted.sort();
+        prop_assert_eq!((ids, others), (wanted, Vec::new()), "{}", lines.join("\n"));
+    }
+}
+
+/// Damages a line at one to three places.
+fn damage(line: &mut Vec<u8>, random: &mut impl FnMut(usize) -> usize) {
+    for _ in 0..=random(3) {
+        let at = random(line.len());
+        let some = 1 + random(12);
+        let end = (at + some).min(line.len());
+        match random(6) {
+            0 => line[at] = random(256) as u8,
+            1 => line[at] ^= 1 << random(8),
+            2 => drop(line.drain(at..end)),
+            3 => {
+                let copy = line[at..end].to_vec();
+                line.splice(at..at, copy);
+            }
+            4 if line.len() > 200 => line.truncate(line.len() - 1 - random(line.len() / 2)),
+            5 if line.len() > 200 => drop(line.drain(..1 + random(line.len() / 2))),
+            _ => line.insert(at, *b"\"{}[],:\\\n x0".get(random(12)).unwrap()),
+        }
+    }
+}
+
+#[test]
+fn of_ten_thousand_damaged_lines_none_is_passed_over() {
+    let mut state = 11u64;
+    let mut random = move |below: usize| {
+        // Knuth's MMIX generator; the upper bits are the good ones.
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % below
+    };
+    let mut read = 0;
+    for n in 0..10_000u64 {
+        let (_, line) = decision(n, n % 3 == 0, 0);
+        let mut line = line.into_bytes();
+        damage(&mut line, &mut random);
+        let text = String::from_utf8_lossy(&line).into_owned();
+        let bytes = match n % 4 {
+            0 => json!({ "log": format!("{text}\n"), "stream": "stdout" }).to_string().into_bytes(),
+            1 => [b"2026-11-24T12:48:50.1Z stdout F ".to_vec(), line.clone()].concat(),
+            _ => line.clone(),
+        };
+        let mut ends = (0, 0, 0);
+        split(&bytes, Format::Auto, &Limits::default(), &mut |piece| match piece {
+            Piece::Decision { .. } => ends.0 += 1,
+            Piece::Reject { .. } => ends.1 += 1,
+            Piece::Ignored(_) => ends.2 += 1,
+        });
+        assert!(ends.0 + ends.1 >= 1, "{n}: {ends:?} of {text}");
+        // A line break may have been put into it; what is left of it by itself is text.
+        assert!(ends.2 == 0 || text.contains('\n') || n % 4 < 2, "{n}: {ends:?} of {text}");
+        assert!(ends.0 <= 1, "{n}: {ends:?} of {text}");
+        read += ends.0;
+    }
+    // Most damage is within a value, where it makes another decision of it; the rest is rejected.
+    assert!((500..9_500).contains(&read), "{read}");
+}
