@@ -1,5 +1,6 @@
 //! Runs a part on a thread of its own, again and again until it is stopped.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -54,6 +55,16 @@ pub fn spawn(
     Ok(Part { stop: token, thread })
 }
 
+/// A panic is a failure like any other.
+fn caught(part: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
+    // What the part had goes with it: its own state is made anew, and what it shares is behind locks whose poison is ignored.
+    catch_unwind(AssertUnwindSafe(part)).unwrap_or_else(|panic| {
+        let said = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+        let said = said.or_else(|| panic.downcast_ref::<String>().cloned());
+        Err(format!("it panicked: {}", said.as_deref().unwrap_or("without a word")))
+    })
+}
+
 fn again_and_again(
     reports: &Reports,
     stop: &CancellationToken,
@@ -62,7 +73,7 @@ fn again_and_again(
     let mut pause = PAUSE;
     while !stop.is_cancelled() {
         let started = Instant::now();
-        let Err(error) = part(stop) else { continue };
+        let Err(error) = caught(|| part(stop)) else { continue };
         reports.health.set(&reports.full_name, Err(error.clone()));
         reports.meters.restarts.with_label_values(&[&reports.name]).inc();
         tracing::error!(part = reports.full_name, error, "a part failed and is started again");
@@ -71,5 +82,43 @@ fn again_and_again(
         while !stop.is_cancelled() && Instant::now() < until {
             std::thread::sleep(Duration::from_millis(50));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn a_part_that_panics_is_told_and_started_again() {
+        let registry = prometheus::Registry::new();
+        let meters = Arc::new(Meters::new("p", &registry).unwrap());
+        let health = Arc::new(Health::default());
+        let reports = Reports {
+            full_name: "p/loki".into(),
+            name: "loki".into(),
+            meters: meters.clone(),
+            health: health.clone(),
+        };
+        let (runs, stop) = (Arc::new(AtomicU32::new(0)), CancellationToken::new());
+        let counted = runs.clone();
+        let told = health.clone();
+        let part = spawn(reports, stop.clone(), move |stop| {
+            if counted.fetch_add(1, Ordering::SeqCst) == 0 {
+                panic!("a bug");
+            }
+            // What it was before it ran again.
+            assert_eq!(told.not_ready(), [("p/loki".to_owned(), "it panicked: a bug".to_owned())]);
+            told.set("p/loki", Ok(()));
+            stop.cancel();
+            Ok(())
+        })
+        .unwrap();
+        part.join();
+        assert_eq!(runs.load(Ordering::SeqCst), 2);
+        assert_eq!(meters.restarts.with_label_values(&["loki"]).get(), 1);
+        assert!(health.not_ready().is_empty());
     }
 }
