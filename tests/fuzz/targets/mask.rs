@@ -8,6 +8,7 @@ use docket::protect::detect::{Act, Detect};
 use docket::protect::detector;
 use docket::protect::rules::{Action, Pattern, Rule};
 use docket::protect::keys::Key;
+use docket::protect::taken::Taken;
 use docket::protect::tree::Node;
 use docket::protect::{Protected, Protection, opa};
 use libfuzzer_sys::fuzz_target;
@@ -58,7 +59,7 @@ fuzz_target!(|bytes: &[u8]| {
         && let Ok(masks) = opa::masks(&input)
     {
         let mut node = Node::Raw(event.raw);
-        opa::apply(&masks, &mut node);
+        opa::apply(&masks, &mut node, &mut Taken::default());
         serde_json::from_str::<&serde_json::value::RawValue>(&node.to_text())
             .expect("what is left is JSON");
     }
