@@ -59,6 +59,7 @@ pub fn run(args: &Args) -> CommandResult {
                     By::Opa => "opa".to_owned(),
                     By::Rule(i) => format!("rule {i}"),
                     By::Detectors => "detectors".to_owned(),
+                    By::Copies => "copies".to_owned(),
                     By::Size => "size".to_owned(),
                 };
                 for (what, paths) in [("erased", &done.erased), ("masked", &done.masked)] {
