@@ -153,9 +153,7 @@ fn hex_pair(bytes: &[u8], at: usize) -> Option<u8> {
 /// A part without its percent-encoding, if it has any; in a form's value `+` is a space.
 pub fn percent_decoded(part: &str, is_form: bool) -> Option<String> {
     let bytes = part.as_bytes();
-    if memchr::memchr2(b'%', if is_form { b'+' } else { b'%' }, bytes).is_none() {
-        return None;
-    }
+    memchr::memchr2(b'%', if is_form { b'+' } else { b'%' }, bytes)?;
     let decode = |all: bool| {
         let mut out = Vec::with_capacity(bytes.len());
         let mut at = 0;
@@ -298,7 +296,7 @@ pub fn decoded(run: &str) -> Option<String> {
 /// A text in base64, with the alphabet and the padding of another.
 fn encoded_as(model: &str, text: &str) -> String {
     let is_url = model.contains(['-', '_']);
-    let is_padded = model.ends_with('=') || (!is_url && model.len() % 4 == 0);
+    let is_padded = model.ends_with('=') || (!is_url && model.len().is_multiple_of(4));
     let mut out = BASE64.encode(text);
     if is_url {
         out = out.replace('+', "-").replace('/', "_");

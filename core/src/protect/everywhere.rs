@@ -186,7 +186,7 @@ impl Everywhere {
                 let clean = encoded::look(&plain, self);
                 self.inside -= 1;
                 if let Some(clean) = clean {
-                    let name = distinct.get_or_insert_with(|| Distinct::of(members)).name(clean);
+                    let name = distinct.get_or_insert_with(|| Distinct::of(members)).name(&clean);
                     members[i].0 = quoted_inside(&name).into();
                     self.changed();
                 }

@@ -412,9 +412,9 @@ fn key(bare: &[u8], last: &[u8]) -> Told {
         before.ends_with(word.as_bytes())
             && (is_apart || word.len() > 3 || before.len() == word.len())
     };
-    if NAMING.iter().any(|word| is_before(&word)) {
+    if NAMING.iter().any(|word| is_before(word)) {
         Told::Nothing
-    } else if OPENING.iter().any(|word| is_before(&word)) {
+    } else if OPENING.iter().any(|word| is_before(word)) {
         Told::Secret
     } else if is_apart {
         Told::IfOpaque
@@ -465,7 +465,7 @@ fn is_placeholder(text: &str) -> bool {
 /// Whether a text looks made, not written: letters and digits in turn, no words, no path, no UUID.
 pub fn is_opaque(text: &str) -> bool {
     let bytes = text.as_bytes();
-    if bytes.len() < 6 || !bytes.iter().all(|b| b.is_ascii_graphic()) || is_uuid(bytes) {
+    if bytes.len() < 6 || !bytes.iter().all(u8::is_ascii_graphic) || is_uuid(bytes) {
         return false;
     }
     let has = |is: fn(&u8) -> bool| bytes.iter().any(is);

@@ -191,7 +191,7 @@ impl<'w> Walk<'w> {
             self.inside -= 1;
             self.once(from);
             if let Some(clean) = clean {
-                let name = distinct.get_or_insert_with(|| Distinct::of(members)).name(clean);
+                let name = distinct.get_or_insert_with(|| Distinct::of(members)).name(&clean);
                 members[i].0 = quoted_inside(&name).into();
                 self.changed();
             }
