@@ -79,7 +79,7 @@ pub enum Detected {
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Detectors {
-    /// Text of members whose name says what it is: password, client_secret, api_key, authorization, cookie, ..
+    /// Values whose name says what they are: db_password, X-Csrf-Token, api_key, authorization, otp, ..
     pub named: Detected,
     /// Credentials that follow Bearer, Basic or Negotiate.
     pub authorization: Detected,
@@ -89,12 +89,13 @@ pub struct Detectors {
     pub private_key: Detected,
     /// AWS access key IDs.
     pub aws_key: Detected,
-    /// Tokens of GitHub, GitLab, Slack, Stripe, Google, npm, PyPI, Hugging Face, DigitalOcean, SendGrid, Shopify, Vault, Docker, OpenAI, ..
+    /// Tokens that begin as their makers have them: GitHub, GitLab, Slack, Stripe, Google, npm, Vault, OpenAI, ..
     pub api_token: Detected,
     /// Passwords in URLs: scheme://user:password@host.
     pub url_password: Detected,
     /// Payment card numbers with a valid check digit (Luhn).
     pub card: Detected,
+    /// With erase and hash_key, those of who asked are hashed.
     pub email: Detected,
     /// International bank account numbers with valid check digits (ISO 13616).
     pub iban: Detected,
@@ -241,6 +242,7 @@ impl Protect {
                 }
             }
         });
+        protection.pseudonyms.clone_from(&hash_key);
         let acts = self.detect.all().map(|detected| match detected {
             Detected::Off => Ok(None),
             Detected::Erase => Ok(Some(Act::Erase)),

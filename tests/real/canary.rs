@@ -422,7 +422,7 @@ telemetry: {{push: {{p: {{type: remote_write, url: \"{}/api/v1/write\", interval
         assert!(
             text.matches("[erased:").count() > 100
                 && text.contains("hmac:")
-                && text.contains("enc:v1:k1:"),
+                && text.contains("enc:v2:k1:"),
             "{of}"
         );
     }

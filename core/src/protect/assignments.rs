@@ -16,6 +16,22 @@ static NAME: LazyLock<Regex> = LazyLock::new(|| {
     .expect("the pattern is right")
 });
 
+/// `<password>x</password>`.
+static ELEMENT: LazyLock<Regex> = LazyLock::new(|| {
+    Regex::new(
+        r"<(?:[A-Za-z0-9_.-]{1,40}:)?([A-Za-z_][A-Za-z0-9_.-]{1,80})(?:\s[^<>]*)?>([^<>]+)</",
+    )
+    .expect("the pattern is right")
+});
+
+/// A part of multipart/form-data.
+static PART: LazyLock<Regex> = LazyLock::new(|| {
+    Regex::new(
+        r#"(?s)name="([^"\r\n]{1,80})"[^\r\n]*(?:\r?\n[^\r\n]+)*\r?\n\r?\n(.*?)(?:\r?\n--|\z)"#,
+    )
+    .expect("the pattern is right")
+});
+
 const SCHEMES: [&str; 8] =
     ["bearer", "basic", "digest", "negotiate", "ntlm", "token", "apikey", "aws4-hmac-sha256"];
 
@@ -62,6 +78,30 @@ pub fn replace(text: &str, take: &mut dyn FnMut(&str) -> Option<String>) -> Opti
             out.put(text, at..end, &instead);
         }
         at = end;
+    }
+    out.end(text)
+}
+
+/// The same of XML and of multipart/form-data.
+pub fn replace_in_markup(
+    text: &str,
+    take: &mut dyn FnMut(&str) -> Option<String>,
+) -> Option<String> {
+    let pattern = if text.contains("form-data") {
+        &PART
+    } else if text.contains("</") {
+        &ELEMENT
+    } else {
+        return None;
+    };
+    let mut out = Changed::default();
+    for found in pattern.captures_iter(text) {
+        let (Some(name), Some(value)) = (found.get(1), found.get(2)) else { continue };
+        if names::is_secret(names::told(name.as_str()), value.as_str())
+            && let Some(instead) = take(value.as_str())
+        {
+            out.put(text, value.range(), &instead);
+        }
     }
     out.end(text)
 }
@@ -193,6 +233,33 @@ mod tests {
         ] {
             assert_eq!(replaced(text), (left.to_owned(), vec![secret.to_owned()]), "{text}");
         }
+    }
+
+    #[test]
+    fn markup_has_names_and_values_too() {
+        let part = |name: &str, value: &str| {
+            format!("--b\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n")
+        };
+        for (text, left) in [
+            (
+                "<a:Password Type=\"x\">hunter2</a:Password>".to_owned(),
+                "<a:Password Type=\"x\">[x]</a:Password>".to_owned(),
+            ),
+            (
+                "<user>bob</user><apiKey>k1</apiKey>".to_owned(),
+                "<user>bob</user><apiKey>[x]</apiKey>".to_owned(),
+            ),
+            (
+                format!("{}{}--b--", part("user", "bob"), part("password", "a\r\nb")),
+                format!("{}{}--b--", part("user", "bob"), part("password", "[x]")),
+            ),
+        ] {
+            assert_eq!(replace_in_markup(&text, &mut |_| Some("[x]".into())), Some(left));
+        }
+        assert_eq!(
+            replace_in_markup("<token-type>Bearer</token-type>", &mut |_| Some("x".into())),
+            None
+        );
     }
 
     #[test]

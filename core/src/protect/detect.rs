@@ -108,14 +108,26 @@ impl Detect {
     ) -> Done {
         let mut done = Done::default();
         let lower = raw.to_ascii_lowercase();
-        let suspect =
-            |part: Range<usize>| self.prefilter.within(&raw[part.clone()], &lower[part]) != 0;
-        if !json::members(raw).any(|m| !is_left(&m.key()) && suspect(with_name(raw, &m))) {
+        let suspects = |part: Range<usize>| self.prefilter.within(&raw[part.clone()], &lower[part]);
+        // Paths name members, and hold no values.
+        let named = Detector::Named.bit();
+        let suspected: Vec<&str> = json::members(raw)
+            .filter(|m| {
+                let name = m.key();
+                let not = if is_note(&name) { named } else { 0 };
+                !is_left(&name) && suspects(with_name(raw, m)) & !not != 0
+            })
+            .map(|m| m.name)
+            .collect();
+        if suspected.is_empty() {
             return done;
         }
         let Node::Object(members) = event.open() else { return done };
         let mut walk = Walk::new(self, asked, raw.len(), hits, taken);
         for (name, node) in members {
+            if matches!(node, Node::Raw(_)) && !suspected.contains(&&**name) {
+                continue;
+            }
             let name = json::unescape(name);
             if is_note(&name) {
                 walk.unnoted(node);

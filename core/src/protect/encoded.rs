@@ -31,7 +31,7 @@ pub const BASE64: GeneralPurpose = GeneralPurpose::new(
 const SHORTEST: usize = 14;
 
 /// JSON in a text that is not opened whole is looked for so often, at most.
-const MAX_BEGINNINGS: usize = 64;
+const MAX_BEGINNINGS: usize = 32;
 
 /// Who looks into texts. Each answers with the text as it is to be, if it is to change.
 pub trait Look {
@@ -153,9 +153,7 @@ fn hex_pair(bytes: &[u8], at: usize) -> Option<u8> {
 /// A part without its percent-encoding, if it has any; in a form's value `+` is a space.
 pub fn percent_decoded(part: &str, is_form: bool) -> Option<String> {
     let bytes = part.as_bytes();
-    if memchr::memchr2(b'%', if is_form { b'+' } else { b'%' }, bytes).is_none() {
-        return None;
-    }
+    memchr::memchr2(b'%', if is_form { b'+' } else { b'%' }, bytes)?;
     let decode = |all: bool| {
         let mut out = Vec::with_capacity(bytes.len());
         let mut at = 0;
@@ -227,28 +225,32 @@ fn is_text(bytes: &[u8]) -> bool {
     !bytes.iter().any(|b| *b < 0x20 && !matches!(b, b'\t' | b'\n' | b'\r') || *b == 0x7F)
 }
 
-/// Whether what begins at a place may be text in base64, by its first nine bytes.
+/// Whether what begins at a place may be text in base64, by its first nine bytes; text begins in ASCII.
 fn may_be_text(run: &[u8]) -> bool {
     let mut first = [0u8; 9];
-    let mut length = 0;
-    for quad in run.chunks_exact(4).take(3) {
+    for (i, quad) in run.chunks_exact(4).take(3).enumerate() {
         let bits = quad.iter().fold(0u32, |bits, b| bits << 6 | u32::from(sextet(*b)));
-        first[length..length + 3].copy_from_slice(&bits.to_be_bytes()[1..]);
-        length += 3;
-    }
-    is_text(&first[..length])
-        && match std::str::from_utf8(&first[..length]) {
-            Ok(_) => true,
-            Err(e) => e.error_len().is_none(),
+        let bytes = &bits.to_be_bytes()[1..];
+        if i == 0 && !bytes.is_ascii() || !is_text(bytes) {
+            return false;
         }
+        first[3 * i..3 * i + 3].copy_from_slice(bytes);
+    }
+    match std::str::from_utf8(&first) {
+        Ok(_) => true,
+        Err(e) => e.error_len().is_none(),
+    }
 }
 
 /// Where text may begin in a run: at its start, or after what is no base64 in paths and ids.
+///
+/// Text in base64 has capitals: what has none is a word, an id, a path.
 fn beginnings(run: &[u8]) -> impl Iterator<Item = usize> {
+    let run = if run.iter().any(u8::is_ascii_uppercase) { run } else { &[] };
     let inner = run.iter().enumerate().filter(|(_, b)| matches!(b, b'/' | b'-' | b'_' | b'+'));
     std::iter::once(0)
         .chain(inner.map(|(i, _)| i + 1))
-        .filter(|at| run.len() - at >= SHORTEST && may_be_text(&run[*at..]))
+        .filter(|at| run.len() >= at + SHORTEST && may_be_text(&run[*at..]))
         .take(8)
 }
 
@@ -262,7 +264,12 @@ pub fn may_have_base64(bytes: &[u8]) -> bool {
         }
         let start = at - bytes[..at].iter().rev().take_while(|b| is_base64(**b)).count();
         let end = at + bytes[at..].iter().take_while(|b| is_base64(**b)).count();
-        if end - start >= SHORTEST && beginnings(&bytes[start..end]).next().is_some() {
+        // In JSON as it is written, an escape may stand before it: \n, \u003d.
+        let is_escaped = start > 0 && bytes[start - 1] == b'\\';
+        let skips: &[usize] = if is_escaped { &[1, 5] } else { &[0] };
+        let mut from = skips.iter().map(|skip| start + skip);
+        if from.any(|from| from + SHORTEST <= end && beginnings(&bytes[from..end]).next().is_some())
+        {
             return true;
         }
         at = end + SHORTEST;
@@ -289,7 +296,7 @@ pub fn decoded(run: &str) -> Option<String> {
 /// A text in base64, with the alphabet and the padding of another.
 fn encoded_as(model: &str, text: &str) -> String {
     let is_url = model.contains(['-', '_']);
-    let is_padded = model.ends_with('=') || (!is_url && model.len() % 4 == 0);
+    let is_padded = model.ends_with('=') || (!is_url && model.len().is_multiple_of(4));
     let mut out = BASE64.encode(text);
     if is_url {
         out = out.replace('+', "-").replace('/', "_");

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 
 use aho_corasick::AhoCorasick;
 use base64::Engine;
+use memchr::memmem;
 
 use super::detect::{is_left, is_note};
 use super::encoded::{self, BASE64, Changed, Look, MAX_DEPTH};
@@ -19,6 +20,7 @@ const ANYWHERE: usize = 12;
 /// A text as it may stand there.
 struct Form {
     text: String,
+    finder: memmem::Finder<'static>,
     /// It stands in base64: all around it is taken out with it.
     is_base64: bool,
     instead: String,
@@ -35,6 +37,8 @@ pub struct Everywhere {
     depth: usize,
     left: usize,
     inside: usize,
+    /// How many objects and lists are open.
+    open: usize,
 }
 
 impl Everywhere {
@@ -48,7 +52,8 @@ impl Everywhere {
         for secret in taken.all() {
             let mut add = |text: String, is_base64| {
                 if known.insert(text.clone()) {
-                    forms.push(Form { text, is_base64, instead: secret.instead.clone() });
+                    let finder = memmem::Finder::new(&text).into_owned();
+                    forms.push(Form { text, finder, is_base64, instead: secret.instead.clone() });
                 }
             };
             add(secret.text.clone(), false);
@@ -74,11 +79,15 @@ impl Everywhere {
             depth: 0,
             left: encoded::most(bytes),
             inside: 0,
+            open: 0,
         })
     }
 
     /// A decision without it; what was changed is noted in `masked`.
     pub fn clean(&mut self, event: &mut Node<'_>) -> Done {
+        if !self.may_be_in(&event.to_text()) {
+            return Done::default();
+        }
         let Node::Object(members) = event.open() else { return Done::default() };
         for (name, node) in members {
             let name = json::unescape(name);
@@ -117,9 +126,7 @@ impl Everywhere {
         if let Some(search) = &self.search {
             return search.is_match(text);
         }
-        self.forms
-            .iter()
-            .any(|form| memchr::memmem::find(text.as_bytes(), form.text.as_bytes()).is_some())
+        self.forms.iter().any(|form| form.finder.find(text.as_bytes()).is_some())
     }
 
     fn below(&mut self, name: &str, look: impl FnOnce(&mut Self)) {
@@ -130,6 +137,12 @@ impl Everywhere {
     }
 
     fn value(&mut self, node: &mut Node<'_>) {
+        self.open += 1;
+        self.look_at(node);
+        self.open -= 1;
+    }
+
+    fn look_at(&mut self, node: &mut Node<'_>) {
         let text = match node {
             Node::Raw(text) => Cow::Borrowed(*text),
             Node::New(text) => Cow::Owned(text.clone()),
@@ -173,7 +186,7 @@ impl Everywhere {
                 let clean = encoded::look(&plain, self);
                 self.inside -= 1;
                 if let Some(clean) = clean {
-                    let name = distinct.get_or_insert_with(|| Distinct::of(members)).name(clean);
+                    let name = distinct.get_or_insert_with(|| Distinct::of(members)).name(&clean);
                     members[i].0 = quoted_inside(&name).into();
                     self.changed();
                 }
@@ -222,6 +235,9 @@ impl Look for Everywhere {
     }
 
     fn json(&mut self, json: &str) -> Option<String> {
+        if self.open > json::MAX_DEPTH {
+            return self.plain(json);
+        }
         let mut node = Node::Raw(json);
         let before = self.changes;
         self.value(&mut node);
@@ -256,7 +272,7 @@ impl Form {
     fn out_of(&self, text: &str) -> Option<String> {
         let mut out = Changed::default();
         let mut end = 0;
-        for at in memchr::memmem::find_iter(text.as_bytes(), self.text.as_bytes()) {
+        for at in self.finder.find_iter(text.as_bytes()) {
             let (mut from, mut to) = (at, at + self.text.len());
             if at < end || is_in_mark(text, at) {
                 continue;

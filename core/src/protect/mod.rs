@@ -29,6 +29,8 @@ pub mod taken;
 pub mod tree;
 mod walk;
 
+use std::sync::LazyLock;
+
 use ring::hmac;
 use sha2::{Digest, Sha256};
 
@@ -94,8 +96,8 @@ impl Protection {
         hits: &mut Vec<Hit>,
         tell: &mut dyn FnMut(By, &Done),
     ) -> Result<Protected, Reject> {
-        let asking = request::Rules::default();
-        self.take_out(event, &asking, &mut Taken::default(), hits, tell)
+        static ASKING: LazyLock<request::Rules> = LazyLock::new(request::Rules::default);
+        self.take_out(event, &ASKING, &mut Taken::default(), hits, tell)
     }
 
     /// OPA's policies first, as if OPA had masked the decision itself; then the rules, the detectors, copies, and what is still too long is

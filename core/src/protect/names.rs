@@ -41,7 +41,7 @@ pub const WORDS: [&str; 22] = [
 ];
 
 /// Endings that say it whatever stands before.
-const ENDINGS: [&str; 13] = [
+const ENDINGS: [&str; 14] = [
     "password",
     "passwd",
     "passwort",
@@ -52,6 +52,7 @@ const ENDINGS: [&str; 13] = [
     "apikey",
     "mnemonic",
     "sessid",
+    "jsessionid",
     "credential",
     "credentials",
     "cookie",
@@ -389,7 +390,6 @@ fn odd(bare: &[u8]) -> Told {
         | b"httpauthorization"
         | b"basicauth"
         | b"xbasicauth"
-        | b"jsessionid"
         | b"aspnetsessionid"
         | b"xamzsignature"
         | b"xgoogsignature"
@@ -412,9 +412,9 @@ fn key(bare: &[u8], last: &[u8]) -> Told {
         before.ends_with(word.as_bytes())
             && (is_apart || word.len() > 3 || before.len() == word.len())
     };
-    if NAMING.iter().any(|word| is_before(&word)) {
+    if NAMING.iter().any(|word| is_before(word)) {
         Told::Nothing
-    } else if OPENING.iter().any(|word| is_before(&word)) {
+    } else if OPENING.iter().any(|word| is_before(word)) {
         Told::Secret
     } else if is_apart {
         Told::IfOpaque
@@ -465,7 +465,7 @@ fn is_placeholder(text: &str) -> bool {
 /// Whether a text looks made, not written: letters and digits in turn, no words, no path, no UUID.
 pub fn is_opaque(text: &str) -> bool {
     let bytes = text.as_bytes();
-    if bytes.len() < 6 || !bytes.iter().all(|b| b.is_ascii_graphic()) || is_uuid(bytes) {
+    if bytes.len() < 6 || !bytes.iter().all(u8::is_ascii_graphic) || is_uuid(bytes) {
         return false;
     }
     let has = |is: fn(&u8) -> bool| bytes.iter().any(is);
@@ -490,136 +490,4 @@ fn is_uuid(bytes: &[u8]) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn words_and_suffixes_tell() {
-        for name in [
-            "password",
-            "Password",
-            "db_password",
-            "dbPassword",
-            "userpassword",
-            "DB-PASSWORD",
-            "password2",
-            "new_password",
-            "passwordConfirmation",
-            "user[password]",
-            "passwd",
-            "Client-Secret",
-            "clientsecret",
-            "client_secret_value",
-            "token",
-            "csrf_token",
-            "X-CSRF-Token",
-            "xsrfToken",
-            "private-token",
-            "PRIVATE-TOKEN",
-            "x-vault-token",
-            "access_token",
-            "idToken",
-            "apikey",
-            "api_key",
-            "X-API-Key",
-            "apiKey2",
-            "x-functions-key",
-            "Ocp-Apim-Subscription-Key",
-            "signing_key",
-            "encryptionKey",
-            "secretkey",
-            "AccountKey",
-            "aws_secret_access_key",
-            "authorization",
-            "Proxy-Authorization",
-            "cookie",
-            "Set-Cookie",
-            "session_cookie",
-            "db_pass",
-            "credentials",
-            "JSESSIONID",
-            "PHPSESSID",
-            "passphrase",
-            "webhook_secret",
-            "X-Amz-Security-Token",
-            "pwd",
-            "ssh_private_key",
-            "jwt",
-        ] {
-            assert_eq!(told(name), Told::Secret, "{name}");
-        }
-        for name in ["otp", "totp_code", "pin", "CVV", "cvc2", "mfaCode", "verification_code"] {
-            assert_eq!(told(name), Told::Code, "{name}");
-        }
-        for name in ["pass", "stripe_live_key", "tenant_key", "sig", "tokens"] {
-            assert_eq!(told(name), Told::IfOpaque, "{name}");
-        }
-    }
-
-    #[test]
-    fn words_that_only_sound_like_it_do_not() {
-        for name in [
-            "",
-            "a",
-            "key",
-            "keys",
-            "monkey",
-            "turkey",
-            "public_key",
-            "primaryKey",
-            "partition_key",
-            "token_type",
-            "tokenCount",
-            "max_token_length",
-            "next_page_token",
-            "nextToken",
-            "continuationToken",
-            "password_policy",
-            "secretName",
-            "key_id",
-            "passed",
-            "bypass",
-            "compass",
-            "cookie_name",
-            "status_code",
-            "country_code",
-            "spin",
-            "shipping",
-            "adopt",
-            "keyboard",
-            "author",
-            "idempotency_key",
-            "cache-key",
-            "passenger",
-            "design",
-            "secretary",
-            "credit",
-            "pinned",
-            "encoded",
-        ] {
-            assert_eq!(told(name), Told::Nothing, "{name}");
-        }
-    }
-
-    #[test]
-    fn every_name_that_tells_has_a_word_of_the_prefilter() {
-        for ending in ENDINGS.iter().chain(&["token", "key", "code", "cookie", "cookies", "sig"]) {
-            assert!(WORDS.iter().any(|word| ending.contains(word)), "{ending}");
-        }
-    }
-
-    #[test]
-    fn what_stands_for_a_secret_is_none() {
-        for text in ["", "***", "[REDACTED]", "${DB_PASSWORD}", "{{ password }}", "<masked>", "?"] {
-            assert!(!is_secret(Told::Secret, text), "{text}");
-        }
-        for text in ["hunter2", "secret", "correct horse", "0"] {
-            assert!(is_secret(Told::Secret, text), "{text}");
-        }
-        for text in
-            ["yes", "order-12345", "us-east-1", "550e8400-e29b-41d4-a716-446655440000", "/etc/x"]
-        {
-            assert!(!is_secret(Told::IfOpaque, text), "{text}");
-        }
-    }
-}
+mod tests;

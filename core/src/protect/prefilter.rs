@@ -20,8 +20,8 @@ pub struct Prefilter {
     /// What finds begin with or hold, as it is written, and the detector of each; none for an escape.
     words: Vec<(&'static str, Option<Detector>)>,
     search: Search,
-    /// What is too short for the search, with its detector.
-    short: Vec<(memmem::Finder<'static>, Detector)>,
+    /// Beginnings of tokens.
+    tokens: Tokens,
     /// The detectors that are on, as bits.
     on: u16,
 }
@@ -39,33 +39,26 @@ impl Prefilter {
     pub fn new(detectors: impl Iterator<Item = Detector>) -> Prefilter {
         let mut words = vec![(ESCAPE, None)];
         let mut on = 0;
-        let mut short = Vec::new();
+        let mut tokens = Vec::new();
         for detector in detectors {
             on |= detector.bit();
+            if detector == Detector::Jwt {
+                tokens.push(("eyJ", detector.bit()));
+            }
             let its: &[&'static str] = match detector {
                 Detector::Named => &names::WORDS,
                 Detector::Authorization => &["bearer", "basic", "negotiate", "ntlm"],
-                Detector::Jwt => &["eyJ"],
                 Detector::PrivateKey => &["private key"],
                 _ => &[],
             };
             words.extend(its.iter().map(|word| (*word, Some(detector))));
-            for begins in makers::begins(detector) {
-                if begins.len() < 3 {
-                    short.push((memmem::Finder::new(begins), detector));
-                } else {
-                    words.push((begins, Some(detector)));
-                }
-            }
-            if detector == Detector::ApiToken {
-                short.push((memmem::Finder::new(makers::AZURE), detector));
-            }
+            tokens.extend(makers::begins(detector).map(|begins| (begins, detector.bit())));
         }
         if on != 0 {
             on |= ENCODED;
         }
         let search = Search::packed(&words).unwrap_or_else(|| Search::automaton(&words));
-        Prefilter { words, search, short, on }
+        Prefilter { words, search, tokens: Tokens::new(tokens), on }
     }
 
     /// As bits.
@@ -78,7 +71,7 @@ impl Prefilter {
         let bytes = text.as_bytes();
         let mut bits = 0;
         let found = |word: usize, start: usize, end: usize| {
-            let (word, detector) = self.words[word];
+            let (_, detector) = self.words[word];
             let bit = detector.map_or(u16::MAX, Detector::bit);
             let may_be = match detector {
                 _ if bits & bit == bit => false,
@@ -87,26 +80,90 @@ impl Prefilter {
                 Some(Detector::Authorization) => {
                     begins(bytes, start) && bytes.get(end).is_some_and(|b| b" \t\\+%".contains(b))
                 }
-                Some(Detector::PrivateKey) => true,
-                Some(_) => begins(bytes, start) && &bytes[start..end] == word.as_bytes(),
+                Some(_) => true,
             };
             if may_be {
                 bits |= bit;
             }
         };
         self.search.each(lower, found);
-        for (finder, detector) in &self.short {
-            if finder.find(bytes).is_some() {
-                bits |= detector.bit();
-            }
-        }
+        bits |= self.tokens.find(bytes);
         if bits & ENCODED == 0 && (has_percent(bytes) || may_have_base64(bytes)) {
             bits |= ENCODED;
+        }
+        if memmem::find(bytes, makers::AZURE.as_bytes()).is_some() {
+            bits |= Detector::ApiToken.bit();
         }
         if memchr::memchr(b'@', bytes).is_some() {
             bits |= Detector::Email.bit() | Detector::UrlPassword.bit();
         }
         (bits | numbers(bytes)) & self.on
+    }
+}
+
+/// Beginnings of tokens, looked for where words begin. They are too many to be searched for together
+/// with what names tell by.
+#[derive(Debug)]
+struct Tokens {
+    /// By first byte, and which second ones there are, as bits of what is left by 64.
+    second: Box<[[u64; 4]; 256]>,
+    /// By first byte, which of all.
+    range: Box<[(u8, u8); 256]>,
+    all: Vec<(&'static str, u16)>,
+}
+
+impl Tokens {
+    fn new(mut all: Vec<(&'static str, u16)>) -> Tokens {
+        all.sort_unstable();
+        let mut second = Box::new([[0u64; 4]; 256]);
+        let mut range = Box::new([(0, 0); 256]);
+        for (i, (begins, _)) in all.iter().enumerate() {
+            if let [first, next, ..] = begins.as_bytes() {
+                let first = usize::from(*first);
+                second[first][usize::from(next / 64)] |= 1 << (next % 64);
+                if range[first].1 == 0 {
+                    range[first].0 = i as u8;
+                }
+                range[first].1 = i as u8 + 1;
+            }
+        }
+        Tokens { second, range, all }
+    }
+
+    /// The detectors whose tokens may begin in a text, as bits.
+    fn find(&self, bytes: &[u8]) -> u16 {
+        if self.all.is_empty() {
+            return 0;
+        }
+        let mut bits = 0;
+        let mut in_word = false;
+        for (at, pair) in bytes.windows(2).enumerate() {
+            let is_word = pair[0].is_ascii_alphanumeric();
+            if is_word && !in_word {
+                bits |= self.at(bytes, at, pair);
+            }
+            in_word = is_word;
+        }
+        // After an escape: \n, \u0026.
+        for at in memchr::memchr_iter(b'\\', bytes) {
+            for begin in [at + 2, at + 6] {
+                if let Some(pair) = bytes.get(begin..begin + 2) {
+                    bits |= self.at(bytes, begin, pair);
+                }
+            }
+        }
+        bits
+    }
+
+    fn at(&self, bytes: &[u8], at: usize, pair: &[u8]) -> u16 {
+        let second = &self.second[usize::from(pair[0])];
+        if second[usize::from(pair[1] / 64)] >> (pair[1] % 64) & 1 == 0 {
+            return 0;
+        }
+        let (from, to) = self.range[usize::from(pair[0])];
+        let all = &self.all[usize::from(from)..usize::from(to)];
+        let found = all.iter().filter(|(begins, _)| bytes[at..].starts_with(begins.as_bytes()));
+        found.fold(0, |bits, (_, bit)| bits | bit)
     }
 }
 
@@ -196,7 +253,14 @@ fn is_in_telling_name(text: &str, start: usize, end: usize) -> bool {
         }
         // {"name":"password","value":"x"}
         Some(b',' | b'}' | b']') => matches!(bytes.get(name_end), Some(b'"' | b'\\')),
-        _ => false,
+        // <password>, and name="password" of multipart/form-data.
+        Some(b'>') => true,
+        _ => {
+            let next = &bytes[name_end..bytes.len().min(name_end + 8)];
+            next.contains(&b'"')
+                && (next.contains(&b'\n')
+                    || next.windows(2).any(|pair| matches!(pair, [b'\\', b'n' | b'r'])))
+        }
     };
     if !follows {
         return false;
@@ -204,15 +268,15 @@ fn is_in_telling_name(text: &str, start: usize, end: usize) -> bool {
     let near = start.saturating_sub(NEAR);
     let length = bytes[near..start].iter().rev().take_while(|b| is_of_name(b)).count();
     let name = &text[start - length..name_end];
-    if names::told(name) != Told::Nothing {
+    let tells = |name: &str| names::told(name) != Told::Nothing;
+    // In prose it is the last word.
+    if tells(name) || name.rsplit_once(' ').is_some_and(|(_, last)| tells(last)) {
         return true;
     }
     // After an escape that is no part of the name: \n, \u0026.
     let is_escaped = start > length && bytes[start - length - 1] == b'\\';
     let rest = name.get(1..).unwrap_or_default();
-    is_escaped
-        && (names::told(rest) != Told::Nothing
-            || rest.get(4..).is_some_and(|rest| names::told(rest) != Told::Nothing))
+    is_escaped && (tells(rest) || rest.get(4..).is_some_and(tells))
 }
 
 /// The shortest number that is looked for: that of social security.
@@ -251,7 +315,7 @@ fn numbers_between(bytes: &[u8], start: usize, end: usize) -> u16 {
         let (end, digits) = run(bytes, at);
         if digits >= 9 {
             let groups = Groups::of(bytes, at, end);
-            if digits >= 12 && groups.may_be_card() {
+            if digits >= 13 && groups.may_be_card() {
                 bits |= Detector::Card.bit();
             }
             if groups.may_be_ssn() {
@@ -317,7 +381,7 @@ impl Groups {
     fn may_be_card(&self) -> bool {
         self.some(|groups| {
             (b'2'..=b'6').contains(&groups[0].1)
-                && (12..=19).contains(&groups.iter().map(|g| g.0).sum::<usize>())
+                && matches!(groups.iter().map(|g| g.0).sum::<usize>(), 13..=16 | 19)
         })
     }
 

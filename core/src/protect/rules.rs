@@ -26,6 +26,29 @@ pub const PARTS: [&str; 9] = [
     "query",
 ];
 
+/// Whether a member is none of OPA's, and not one of them misspelt: agents and plugins add theirs.
+fn is_other(name: &str) -> bool {
+    !name.is_empty()
+        && !super::copies::is_opa_s(name)
+        && !matches!(name, "@timestamp" | "docket")
+        && PARTS.iter().all(|part| distance(part.as_bytes(), name.as_bytes()) > 2)
+}
+
+/// How many letters two words differ by (Levenshtein).
+fn distance(a: &[u8], b: &[u8]) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.iter().enumerate() {
+        let mut before = i;
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let next = (before + usize::from(x != y)).min(row[j] + 1).min(row[j + 1] + 1);
+            before = row[j + 1];
+            row[j + 1] = next;
+        }
+    }
+    row[b.len()]
+}
+
 /// Those of them that are objects, whatever is done to them.
 const OBJECTS: [&str; 4] =
     ["/nd_builtin_cache", "/request_context", "/intermediate_results", "/custom"];
@@ -63,7 +86,7 @@ impl Pattern {
     pub fn parse(text: &str) -> Result<Pattern, String> {
         let not = || {
             format!(
-                "{text:?} is not a JSON pointer to a part of a decision; it begins with one of /{}",
+                "{text:?} is not a JSON pointer to a part of a decision; it begins with one of /{}, or with a member that is not OPA's",
                 PARTS.join(", /")
             )
         };
@@ -75,7 +98,7 @@ impl Pattern {
         };
         let parts: Vec<Part> = rest.split('/').map(part).collect();
         match &parts[0] {
-            Part::Name(name) if PARTS.contains(&name.as_str()) => {}
+            Part::Name(name) if PARTS.contains(&name.as_str()) || is_other(name) => {}
             _ => return Err(not()),
         }
         if parts.last() == Some(&Part::Deep) {
@@ -339,6 +362,15 @@ mod tests {
     }
 
     #[test]
+    fn rules_reach_what_agents_add() {
+        let event = r#"{"input":{},"kubernetes":{"annotations":{"owner":"bob"}}}"#;
+        assert_eq!(
+            done(event, "/kubernetes/annotations/owner", Action::Replace("null".into())),
+            r#"{"input":{},"kubernetes":{"annotations":{"owner":null}},"masked":["/kubernetes/annotations/owner"]}"#
+        );
+    }
+
+    #[test]
     fn what_says_what_was_decided_is_not_touched() {
         for path in [
             "",
@@ -346,6 +378,10 @@ mod tests {
             "/decision_id",
             "/timestamp",
             "/bundles/x",
+            "/inputs/x",
+            "/inptu/x",
+            "/results",
+            "/docket/subject",
             "/**/token",
             "input/x",
             "/input/**",

@@ -145,10 +145,10 @@ impl Distinct {
     }
 
     /// The wanted name, or the same with a number.
-    pub fn name(&mut self, wanted: String) -> String {
-        let mut name = wanted.clone();
+    pub fn name(&mut self, wanted: &str) -> String {
+        let mut name = wanted.to_owned();
         while !self.names.insert(name.clone()) {
-            let last = self.last.entry(wanted.clone()).or_insert(1);
+            let last = self.last.entry(wanted.to_owned()).or_insert(1);
             *last += 1;
             name = format!("{wanted}-{last}");
         }

@@ -16,6 +16,8 @@ use crate::decision::json;
 pub struct Walk<'w> {
     detect: &'w Detect,
     asked: Option<&'w Asked<'w>>,
+    /// Who asked, once it is looked for.
+    who: Option<Vec<String>>,
     hits: &'w mut Vec<Hit>,
     taken: &'w mut Taken,
     /// Paths of what was changed.
@@ -29,6 +31,8 @@ pub struct Walk<'w> {
     left: usize,
     /// In what is encoded, and in notes, places are those of the text.
     inside: usize,
+    /// How many objects and lists are open.
+    open: usize,
 }
 
 impl<'w> Walk<'w> {
@@ -42,6 +46,7 @@ impl<'w> Walk<'w> {
         Walk {
             detect,
             asked,
+            who: None,
             hits,
             taken,
             masked: Vec::new(),
@@ -51,6 +56,7 @@ impl<'w> Walk<'w> {
             depth: 0,
             left: encoded::most(bytes),
             inside: 0,
+            open: 0,
         }
     }
 
@@ -125,18 +131,11 @@ impl<'w> Walk<'w> {
 
     /// A detector's finds in one text count once.
     fn once(&mut self, from: usize) {
-        if self.inside == 0 {
-            self.hits[from..].sort_by_key(|hit| hit.detector);
-            let mut seen = Vec::new();
-            let mut at = 0;
-            self.hits.retain(|hit| {
-                at += 1;
-                let is_new = !seen.contains(&hit.detector);
-                if at > from {
-                    seen.push(hit.detector);
-                }
-                at <= from || is_new
-            });
+        if self.inside == 0 && self.hits.len() > from + 1 {
+            let mut found = self.hits.split_off(from);
+            found.sort_by_key(|hit| hit.detector);
+            found.dedup_by_key(|hit| hit.detector);
+            self.hits.append(&mut found);
         }
     }
 
@@ -153,6 +152,12 @@ impl<'w> Walk<'w> {
     }
 
     fn open(&mut self, node: &mut Node<'_>) {
+        self.open += 1;
+        self.look_inside(node);
+        self.open -= 1;
+    }
+
+    fn look_inside(&mut self, node: &mut Node<'_>) {
         match node.open() {
             Node::Object(members) => self.members(members),
             Node::Array(elements) => {
@@ -186,7 +191,7 @@ impl<'w> Walk<'w> {
             self.inside -= 1;
             self.once(from);
             if let Some(clean) = clean {
-                let name = distinct.get_or_insert_with(|| Distinct::of(members)).name(clean);
+                let name = distinct.get_or_insert_with(|| Distinct::of(members)).name(&clean);
                 members[i].0 = quoted_inside(&name).into();
                 self.changed();
             }
@@ -254,6 +259,7 @@ impl<'w> Walk<'w> {
         match node {
             Node::Object(members) => {
                 let all = told == Told::Secrets;
+                self.open += 1;
                 for (name, node) in members.iter_mut() {
                     let plain = json::unescape(name).into_owned();
                     if all || matches!(&*plain, "value" | "raw" | "plaintext" | "text" | "string") {
@@ -261,10 +267,15 @@ impl<'w> Walk<'w> {
                         self.below(&plain, |walk| walk.named(told, node));
                     }
                 }
-                return self.members(members);
+                self.members(members);
+                self.open -= 1;
+                return;
             }
             Node::Array(elements) => {
-                return self.elements(elements, |walk, _, element| walk.named(told, element));
+                self.open += 1;
+                self.elements(elements, |walk, _, element| walk.named(told, element));
+                self.open -= 1;
+                return;
             }
             _ => {}
         }
@@ -324,11 +335,11 @@ impl<'w> Walk<'w> {
         out.end(text)
     }
 
-    fn instead(&self, act: &Act, detector: Detector, text: &str) -> Option<String> {
+    fn instead(&mut self, act: &Act, detector: Detector, text: &str) -> Option<String> {
         if detector == Detector::Email
             && matches!(act, Act::Erase)
             && let Some(asked) = self.asked
-            && (asked.texts)().iter().any(|who| who.contains(text))
+            && self.who.get_or_insert_with(asked.texts).iter().any(|who| who.contains(text))
         {
             return Some(pseudonym(asked.key, text));
         }
@@ -364,6 +375,11 @@ impl Look for Walk<'_> {
     }
 
     fn json(&mut self, json: &str) -> Option<String> {
+        // As deep as one document may be; deeper, it is text.
+        if self.open > json::MAX_DEPTH {
+            let paired = self.pairs(json);
+            return self.plain(paired.as_deref().unwrap_or(json)).or(paired);
+        }
         let mut node = Node::Raw(json);
         let before = self.changes;
         self.value(&mut node);
@@ -372,9 +388,11 @@ impl Look for Walk<'_> {
 
     fn pairs(&mut self, text: &str) -> Option<String> {
         self.detect.act(Detector::Named)?;
-        assignments::replace(text, &mut |value| {
+        let mut take = |value: &str| {
             if is_protected(value) { None } else { self.secret(value) }
-        })
+        };
+        let replaced = assignments::replace(text, &mut take);
+        assignments::replace_in_markup(replaced.as_deref().unwrap_or(text), &mut take).or(replaced)
     }
 
     fn plain(&mut self, text: &str) -> Option<String> {
