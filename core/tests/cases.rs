@@ -248,7 +248,7 @@ fn records_one_by_one() {
         // A copy of the line beside it, and the same line once more as a string.
         (format!(r#"{{"message":"{{\"decision_id\":\"m\",\"timestamp\":\"2026-11-24T12:48:50Z\",\"result\":true}}","event":{{"original":"{{\"decision_id\":\"m\",\"timestamp\":\"2026-11-24T12:48:50Z\",\"result\":true}}"}},{at}}}"#), "m allow"),
         // Names that mean something elsewhere.
-        (format!(r#"{{"decision_id":"x","message":"{{\"decision_id\":\"n\",\"timestamp\":\"2026-11-24T12:48:50Z\",\"result\":false}}"}}"#), "n deny"),
+        (r#"{"decision_id":"x","message":"{\"decision_id\":\"n\",\"timestamp\":\"2026-11-24T12:48:50Z\",\"result\":false}"}"#.to_owned(), "n deny"),
         (r#"{"decision_id":"x","message":"hello"}"#.to_owned(), "reject missing_timestamp"),
         (r#"{"level":"info","msg":"decision","decision_xd":"x","labels":{},"result":true}"#.to_owned(), "reject missing_decision_id"),
         (r#"{"level":"debug","msg":"Returning policy decision.","decision-id":"x","query":"data.a","result":true,"metrics":{}}"#.to_owned(), "ignored opa_log"),

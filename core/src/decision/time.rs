@@ -44,10 +44,9 @@ pub fn parse(text: &str) -> Option<Nanos> {
             if digits == 0 {
                 return None;
             }
-            let mut nanos = 0i64;
-            for place in 0..9 {
-                nanos = nanos * 10 + if place < digits { i64::from(rest[place] - b'0') } else { 0 };
-            }
+            let kept = &rest[..digits.min(9)];
+            let nanos = kept.iter().fold(0i64, |n, b| n * 10 + i64::from(b - b'0'));
+            let nanos = nanos * 10i64.pow(9 - kept.len() as u32);
             (nanos, &rest[digits..])
         }
         rest => (0, rest),

@@ -234,11 +234,10 @@ pub(super) fn cri_lines(
             break;
         };
         // One line alone is the common case: it is not copied.
-        if tag == Part::Last && from == at && json::trim(&bytes[eol..]).is_empty() {
-            if open.probing || !open.joins.has(&key(around, name)) {
-                open.bytes(content, around, found);
-                return bytes.len();
-            }
+        let alone = tag == Part::Last && from == at && json::trim(&bytes[eol..]).is_empty();
+        if alone && (open.probing || !open.joins.has(&key(around, name))) {
+            open.bytes(content, around, found);
+            return bytes.len();
         }
         let stream = match streams.iter().position(|s| s.name == name) {
             Some(n) => &mut streams[n],

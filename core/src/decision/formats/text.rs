@@ -304,7 +304,7 @@ impl<'t> Reader<'t> {
             return end;
         }
         let eol = line_end(text, at);
-        if join::cri(text[at..eol].as_bytes()).is_some() {
+        if join::cri(&text.as_bytes()[at..eol]).is_some() {
             return join::cri_lines(open, self.text.bytes, at, around, found);
         }
         if console::decision(&text[at..eol]) {

@@ -2,8 +2,6 @@
 //! first, and combined then: an objection denies, whatever stands beside it; answers that contradict each other are
 //! no answer.
 
-use std::borrow::Cow;
-
 use super::super::event::Event;
 use super::super::json::{self, Member};
 use super::{Basis, Verdict};
@@ -101,8 +99,8 @@ fn means(name: &str) -> Option<Means> {
 #[derive(Default)]
 struct Said<'a> {
     /// The first member that says yes, and the first that says no.
-    yes: Option<Cow<'a, str>>,
-    no: Option<Cow<'a, str>>,
+    yes: Option<&'a str>,
+    no: Option<&'a str>,
     /// What `allowed` says: of several, Envoy's plugin reads this one.
     allowed: Option<bool>,
     objection: bool,
@@ -110,12 +108,12 @@ struct Said<'a> {
 }
 
 impl<'a> Said<'a> {
-    fn answer(&mut self, name: &Cow<'a, str>, yes: bool) {
+    fn answer(&mut self, name: &'a str, yes: bool) {
         if name == "allowed" {
             self.allowed = Some(yes);
         }
         let side = if yes { &mut self.yes } else { &mut self.no };
-        side.get_or_insert_with(|| name.clone());
+        side.get_or_insert(name);
     }
 
     fn combine(&self, envoy: bool, from: Basis) -> Judged {
@@ -163,10 +161,10 @@ pub(super) fn judge(event: &Event<'_>, result: &str) -> Judged {
         return said.combine(false, from);
     }
     match result.as_bytes().first() {
-        Some(b't' | b'f') => said.answer(&Cow::Borrowed("the result"), result == "true"),
+        Some(b't' | b'f') => said.answer("the result", result == "true"),
         Some(b'"') => {
             if let Some(yes) = json::as_str(result).and_then(|word| by_word(&word)) {
-                said.answer(&Cow::Borrowed("the result"), yes);
+                said.answer("the result", yes);
             }
         }
         Some(b'{') => {
@@ -176,7 +174,7 @@ pub(super) fn judge(event: &Event<'_>, result: &str) -> Judged {
         }
         Some(b'[') => match batch(event, last, result) {
             Some((of, all)) => return batched(of, all),
-            None => each(result, &Cow::Borrowed("an element"), MAX_DEPTH, &mut said),
+            None => each(result, "an element", MAX_DEPTH, &mut said),
         },
         _ => {}
     }
@@ -197,25 +195,25 @@ fn envoy(event: &Event<'_>, result: &str) -> bool {
 
 fn gather<'a>(object: &'a str, depth: usize, said: &mut Said<'a>) {
     for member in json::members(object) {
-        let name = member.key();
-        let Some(means) = means(&name) else { continue };
+        let name = member.name;
+        let Some(means) = means(&member.key()) else { continue };
         match means {
-            Means::Answer => answer(&member, &name, depth, said),
+            Means::Answer => answer(&member, name, depth, said),
             Means::Objection | Means::Objections => {
                 objects(member.value, means, said);
             }
             Means::Inside if member.value.starts_with('{') && depth > 0 => {
                 gather(member.value, depth - 1, said);
             }
-            Means::Each => each(member.value, &name, depth, said),
-            Means::Ok if member.value != "null" => said.answer(&name, true),
-            Means::Denied if member.value != "null" => said.answer(&name, false),
+            Means::Each => each(member.value, name, depth, said),
+            Means::Ok if member.value != "null" => said.answer(name, true),
+            Means::Denied if member.value != "null" => said.answer(name, false),
             _ => {}
         }
     }
 }
 
-fn answer<'a>(member: &Member<'a>, name: &Cow<'a, str>, depth: usize, said: &mut Said<'a>) {
+fn answer<'a>(member: &Member<'a>, name: &'a str, depth: usize, said: &mut Said<'a>) {
     match member.value.as_bytes().first() {
         Some(b't') => said.answer(name, true),
         Some(b'f') => said.answer(name, false),
@@ -232,7 +230,7 @@ fn answer<'a>(member: &Member<'a>, name: &Cow<'a, str>, depth: usize, said: &mut
 }
 
 /// Answers one each: AuthZEN's evaluations, Topaz's decisions (`is` of a decision by its name), Permit's bulk checks.
-fn each<'a>(array: &'a str, name: &Cow<'a, str>, depth: usize, said: &mut Said<'a>) {
+fn each<'a>(array: &'a str, name: &'a str, depth: usize, said: &mut Said<'a>) {
     for element in json::elements(array).filter(|e| e.starts_with('{') && depth > 0) {
         match (json::get(element, "is"), json::get(element, "decision")) {
             (Some(is @ ("true" | "false")), Some(decision)) => {
