@@ -38,7 +38,8 @@ fn rule(path: &str, action: Action) -> Rule {
 /// The docket records of a topic's record.
 fn records(value: &str, protection: impl Into<Arc<Protection>>) -> Vec<String> {
     let rules = Rules { protection: Some(protection.into()), ..Rules::default() };
-    let source = Source { value: value.as_bytes(), headers: &[], format: Format::Auto, envelope: None };
+    let source =
+        Source { value: value.as_bytes(), headers: &[], format: Format::Auto, envelope: None };
     let mut records = Vec::new();
     transform(source, &Limits::default(), &rules, &mut Vec::new(), &|_| None, &mut |_, product| {
         match product {

@@ -79,7 +79,7 @@ pub enum Detected {
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Detectors {
-    /// Values whose name says what they are: db_password, X-Csrf-Token, api_key, authorization, otp, ..
+    /// Values whose name marks them as secret, such as db_password, X-Csrf-Token, api_key, authorization or otp.
     pub named: Detected,
     /// Credentials that follow Bearer, Basic or Negotiate.
     pub authorization: Detected,
@@ -89,13 +89,13 @@ pub struct Detectors {
     pub private_key: Detected,
     /// AWS access key IDs.
     pub aws_key: Detected,
-    /// Tokens that begin as their makers have them: GitHub, GitLab, Slack, Stripe, Google, npm, Vault, OpenAI, ..
+    /// API tokens with a known prefix: GitHub, GitLab, Slack, Stripe, Google, npm, Vault, OpenAI and others.
     pub api_token: Detected,
     /// Passwords in URLs: scheme://user:password@host.
     pub url_password: Detected,
     /// Payment card numbers with a valid check digit (Luhn).
     pub card: Detected,
-    /// With erase and hash_key, those of who asked are hashed.
+    /// E-mail addresses. If hash_key is set, those of whoever made the request are hashed instead of erased.
     pub email: Detected,
     /// International bank account numbers with valid check digits (ISO 13616).
     pub iban: Detected,

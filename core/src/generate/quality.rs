@@ -85,14 +85,48 @@ pub fn judge(
     config: &Config,
     lateness: Nanos,
 ) -> Judged {
-    let mut day = Day::new(scenario, seed, start, 1.0);
+    let day = Day::new(scenario, seed, begins(scenario, start), 1.0);
+    live(day, seed, config, lateness)
+}
+
+/// Lives through days of a scenario's platform on which nothing happens: whatever is said is wrong.
+pub fn judge_quiet(
+    scenario: Scenario,
+    seed: u64,
+    start: Nanos,
+    days: i64,
+    config: &Config,
+    lateness: Nanos,
+) -> Judged {
+    let day = Day::quiet(scenario, seed, begins(scenario, start), days);
+    live(day, seed, config, lateness)
+}
+
+/// Clocks are changed on 25 October 2026, the fifth day from the Wednesday before on; other days begin at `start`.
+fn begins(scenario: Scenario, start: Nanos) -> Nanos {
+    if scenario == Scenario::DaylightSaving { 1_792_540_800 * SECOND } else { start }
+}
+
+fn live(mut day: Day, seed: u64, config: &Config, lateness: Nanos) -> Judged {
+    let scenario = day.scenario;
+    let mut config = config.clone();
+    if scenario == Scenario::JunkPaths {
+        // Room that thousands of junk policies fill, in less time than a thousand series take.
+        config.max_series = config.max_series.min(100);
+    }
+    let config = &config;
     let mut follower = Follower::new(config.clone(), lateness, std::iter::once(0));
     let (mut ratio, mut sigma) = (Rules::default(), Rules::default());
     let (mut second, mut findings) = (Vec::new(), Vec::new());
-    let mut now = start;
-    while !day.is_over() {
+    let (from, to) = day.stretch();
+    day.skip_to(from);
+    let mut now = from;
+    while now < to {
         day.second(&mut second);
         now += SECOND;
+        if scenario == Scenario::Restarts && now / SECOND % 86_400 == 43_200 {
+            follower = restarted(&follower, config, lateness);
+        }
         for made in &second {
             day.observe(made, |seen| {
                 follower.observe(0, seen, now);
@@ -130,6 +164,15 @@ pub fn judge(
     }
 }
 
+/// Another process goes on with what the old one kept.
+fn restarted(old: &Follower, config: &Config, lateness: Nanos) -> Follower {
+    let keys = old.detector.keys();
+    let pieces: Vec<Vec<u8>> = keys.iter().filter_map(|key| old.detector.export(key)).collect();
+    let mut new = Follower::new(config.clone(), lateness, std::iter::once(0));
+    new.restore(pieces.iter().map(Vec::as_slice), |through| through);
+    new
+}
+
 fn score(
     events: &[Event],
     findings: &[Finding],
@@ -149,14 +192,11 @@ fn score(
                 score.said += 1;
                 score.right += 1;
                 good.push(finding.clone());
-                if let Some((dimension, value)) = &event.cause {
+                if event.cause.is_some() {
                     score.caused += 1;
-                    score.cause_right += usize::from(
-                        finding
-                            .causes
-                            .first()
-                            .is_some_and(|c| c.dimension == *dimension && c.value == *value),
-                    );
+                    let said = finding.causes.first().map(|c| (c.dimension, c.value.clone()));
+                    let right = said.is_some() && (said == event.cause || said == event.or);
+                    score.cause_right += usize::from(right);
                 }
             }
             None => {
@@ -180,9 +220,11 @@ fn score(
 /// A rule on each minute of a service's policy, with the 60 minutes before; as alert rules are commonly written.
 #[derive(Default)]
 struct Rules {
-    series: BTreeMap<(String, String), Minutes>,
+    /// By service, zero byte, policy.
+    series: BTreeMap<String, Minutes>,
     said: Vec<Finding>,
     minute: i64,
+    scratch: String,
 }
 
 #[derive(Default)]
@@ -195,8 +237,12 @@ struct Minutes {
 
 impl Rules {
     fn observe(&mut self, seen: &Observation<'_>) {
-        let series =
-            self.series.entry((seen.service.to_owned(), seen.policy.to_owned())).or_default();
+        self.scratch.clear();
+        self.scratch.extend([seen.service, "\0", seen.policy]);
+        if !self.series.contains_key(&self.scratch) {
+            self.series.insert(self.scratch.clone(), Minutes::default());
+        }
+        let Some(series) = self.series.get_mut(&self.scratch) else { return };
         series.all += 1.0;
         series.denied += f64::from(u8::from(seen.verdict == Verdict::Deny));
     }
@@ -207,7 +253,8 @@ impl Rules {
             return;
         }
         self.minute = minute;
-        for ((service, policy), series) in &mut self.series {
+        for (name, series) in &mut self.series {
+            let (service, policy) = name.split_once('\0').unwrap_or_default();
             let firing = fires(&series.past, series.denied, series.all);
             if firing && !series.firing {
                 let new = Finding::new(Kind::DenialSpike, service, policy);

@@ -68,7 +68,8 @@ impl Detector {
 
     /// `now`: when it was seen; a decision that says to be of later is of then.
     pub fn observe(&mut self, seen: &Observation<'_>, now: Nanos) {
-        let mut at = bucket(seen.at.min(now));
+        let seen = &Observation { at: seen.at.min(now), ..*seen };
+        let mut at = bucket(seen.at);
         let next = *self.next.get_or_insert(at);
         if at < next - LATE {
             return self.backlog(seen);

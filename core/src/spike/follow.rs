@@ -21,8 +21,8 @@ const SETTLED: Nanos = 10 * SECOND;
 /// Docket paused when it wrote nothing for so long, and then what is older.
 const PAUSE: Nanos = 30 * SECOND;
 
-/// A backlog lasts for no longer than this, or twice as long as it was old when it began.
-const STEADY: Nanos = 600 * SECOND;
+/// What is as old as before after so long is no backlog.
+const STEADY: Nanos = 60 * SECOND;
 /// Changes of a backlog that are kept for who asks.
 const REMEMBERED: usize = 10_000;
 
@@ -61,6 +61,8 @@ struct Backlog {
     since: Nanos,
     /// How old its first decision was.
     age: Nanos,
+    /// It gets no shorter: some decisions always come late here.
+    steady: bool,
     /// When the latest of what is old was written.
     latest: Nanos,
 }
@@ -193,11 +195,15 @@ impl Follower {
         let old = age > self.lateness + LATE * BUCKET;
         if old && before == Nanos::MIN && self.detector.is_new() {
             let held = Reorder::default();
-            self.backlog = Some(Backlog { held, since: written, age, latest: written });
+            self.backlog =
+                Some(Backlog { held, since: written, age, steady: false, latest: written });
         }
         if let Some(backlog) = &mut self.backlog {
             if old {
                 backlog.latest = written;
+                // One that is caught up with gets shorter.
+                let passed = written - backlog.since;
+                backlog.steady |= passed > STEADY && age > backlog.age - passed / 10;
             }
             if backlog.goes_on(written) {
                 backlog.held.push(seen.at.min(written), written, seen);
@@ -251,9 +257,9 @@ impl Follower {
 }
 
 impl Backlog {
-    /// It is over when none of it came for some seconds; or when it gets no shorter: decisions always come late here.
+    /// It is over when none of it came for some seconds, or what comes is none.
     fn goes_on(&self, now: Nanos) -> bool {
-        now - self.latest <= SETTLED && now - self.since <= (2 * self.age).max(STEADY)
+        now - self.latest <= SETTLED && !self.steady
     }
 }
 

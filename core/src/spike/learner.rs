@@ -56,10 +56,23 @@ impl Learner {
 
     /// The most of a signal that is usual for so many buckets until `at` with so many good decisions.
     pub fn most(&self, signal: usize, at: i64, span: usize, good: f64) -> f64 {
+        let recent = self.recent(signal, span, good);
+        recent.max(self.days.most(at, signal, span as f64, good))
+    }
+
+    /// The same by the recent level alone, which is sooner said; never more.
+    pub fn recent(&self, signal: usize, span: usize, good: f64) -> f64 {
         let level = if span == LONGEST { &self.slow } else { &self.level };
         let (by_time, by_traffic) = level.expected(signal, span as f64, good);
-        let recent = by_time.max(by_traffic) * level.doubt(signal);
-        recent.max(self.days.most(at, signal, span as f64, good))
+        by_time.max(by_traffic) * level.doubt(signal)
+    }
+
+    /// How much counts of a span scatter. What creeps scatters half hours more and more, and must not hide in that: they
+    /// scatter no more than twice as much as minutes.
+    pub fn scatter_of(&self, signal: usize, index: usize) -> f64 {
+        let this = self.dispersion[signal][index].get();
+        let minutes = self.dispersion[signal][3].get();
+        if SPANS[index] == LONGEST { this.min(2.0 * minutes) } else { this }
     }
 
     /// The fewest denials that are usual.

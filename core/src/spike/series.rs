@@ -203,45 +203,13 @@ impl Series {
         if (total as f64) < floor {
             return;
         }
-        let mut best: Option<(usize, f64)> = None;
-        for (i, span) in SPANS.into_iter().enumerate() {
-            let sum = self.window.span(span);
-            let seen = sum.bad[signal] as f64;
-            if at - (span as i64) < self.said_to[signal] {
-                break;
-            }
-            if seen < floor {
-                continue;
-            }
-            let most = self.learner.most(signal, at, span, sum.good as f64);
-            let dispersion = self.learner.dispersion[signal][i].get();
-            let score = improbable(seen, most, dispersion);
-            let excess = seen - most;
-            // Of a hundred decisions one that fails is worth a word, of a thousand not.
-            let enough = signal == 0 || excess >= 0.01 * sum.all as f64;
-            let much = enough
-                && (seen >= 2.0 * most || (excess >= 0.1 * sum.all as f64 && seen >= 1.5 * most));
-            // Not all of it at once: it lasts.
-            let one = (1..span.min(30))
-                .map(|back| {
-                    self.window.one(back - 1).bad[signal] + self.window.one(back).bad[signal]
-                })
-                .max()
-                .unwrap_or(0);
-            let lasts = seen - f64::from(one) - most >= floor * 0.2;
-            let latest = span > 30
-                || f64::from(self.window.one(0).bad[signal] + self.window.one(1).bad[signal])
-                    > 2.0 * most / span as f64;
-            if excess >= floor
-                && much
-                && lasts
-                && latest
-                && score >= config.certainty
-                && best.is_none_or(|(_, s)| score > s)
-            {
-                best = Some((span, score));
-            }
-        }
+        let spans = SPANS
+            .into_iter()
+            .enumerate()
+            .take_while(|(_, span)| at - (*span as i64) >= self.said_to[signal]);
+        let scores = spans.filter_map(|(i, span)| Some((span, self.score(signal, at, i, config)?)));
+        // Of the same score the shortest.
+        let best = scores.reduce(|best, this| if this.1 > best.1 { this } else { best });
         let Some((span, score)) = best else { return };
         let onset = self.onset(signal, at, span);
         let long = usize::try_from(at + 1 - onset).unwrap_or(span).clamp(1, LONGEST);
@@ -260,6 +228,36 @@ impl Series {
             self.trial = None;
         }
         changes.push(Change::Begins(finding));
+    }
+
+    /// How improbable a signal's count in the last so many buckets is, if it is enough to be said.
+    fn score(&self, signal: usize, at: i64, index: usize, config: &Config) -> Option<f64> {
+        let (span, floor) = (SPANS[index], config.floor_of(signal));
+        let sum = self.window.span(span);
+        let (seen, all, good) = (sum.bad[signal] as f64, sum.all as f64, sum.good as f64);
+        let dispersion = self.learner.scatter_of(signal, index);
+        let score = |most: f64| {
+            let excess = seen - most;
+            // Of a hundred decisions one that fails is worth a word, of a thousand not.
+            let enough = signal == 0 || excess >= 0.01 * all;
+            // Half an hour says more: what creeps shows there first.
+            let (part, times) = if span == LONGEST { (0.05, 1.4) } else { (0.1, 1.5) };
+            let much = seen >= 2.0 * most || (excess >= part * all && seen >= times * most);
+            let score = improbable(seen, most, dispersion);
+            (enough && much && excess >= floor && score >= config.certainty).then_some(score)
+        };
+        // What the recent level explains needs no look at other days.
+        score(self.learner.recent(signal, span, good))?;
+        let most = self.learner.most(signal, at, span, good);
+        let score = score(most)?;
+        // Not all of it at once: it lasts.
+        let two = |back: usize| {
+            f64::from(self.window.one(back - 1).bad[signal] + self.window.one(back).bad[signal])
+        };
+        let one = (1..span.min(30)).map(two).fold(0.0, f64::max);
+        let lasts = seen - one - most >= floor * 0.2;
+        let latest = span > 30 || two(1) > 2.0 * most / span as f64;
+        (lasts && latest).then_some(score)
     }
 
     /// Looks whether an active spike has ended. The ended one, if so.

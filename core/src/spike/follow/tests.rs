@@ -137,7 +137,7 @@ fn what_a_run_raises_is_what_a_look_back_raises() {
             changes.iter().map(text).collect()
         };
         let live = run(&docket, SECOND / 5);
-        assert_eq!(begins(live.clone()).len(), usize::from(scenario != Scenario::Failover));
+        assert_eq!(begins(live.clone()).is_empty(), scenario == Scenario::Failover);
         assert_eq!(plain(&live), plain(&run(&docket, 7 * SECOND)), "{scenario:?}: seldom looked");
         assert_eq!(plain(&live), plain(&look_back(&docket, 100)), "{scenario:?}");
         assert_eq!(plain(&live), plain(&look_back(&docket, 20_000)), "{scenario:?}: skewed");
@@ -181,6 +181,7 @@ fn live() -> Follower {
 
 #[test]
 fn old_samples_are_no_silence() {
+    // A minute of it is learned as a backlog; what stays as old for longer only comes late.
     for seconds in [8, 120, 3600] {
         let mut follower = live();
         assert_eq!(calm(&mut follower, START, seconds, 3 * 86_400 * SECOND), []);
@@ -269,4 +270,29 @@ fn a_backlog_is_learned_and_what_goes_on_in_it_is_news() {
     let [finding] = found.as_slice() else { panic!("{found:#?}") };
     assert_eq!(finding.kind, Kind::DenialSpike);
     assert_eq!(begins(follower.past()).len(), 1, "for who looks back it was found where it began");
+}
+
+#[test]
+fn an_opa_whose_clock_is_behind_holds_nobody_back() {
+    let mut follower = live();
+    let mut changes = Vec::new();
+    for tick in 0..20_000 {
+        let now = START + tick * SECOND / 10;
+        let behind = tick % 3 == 0;
+        let one = Written {
+            partition: 0,
+            written: now,
+            at: if behind { now - 1200 * SECOND } else { now },
+            service: "s".into(),
+            policy: "p".into(),
+            verdict: if tick > 15_000 { Verdict::Deny } else { Verdict::Allow },
+            who: ["r", if behind { "opa-0" } else { "opa-1" }, "u", "", ""].map(str::to_owned),
+        };
+        one.see(|seen| follower.observe(0, seen, now));
+        follower.ended(0);
+        changes.extend(follower.advance(now));
+    }
+    let [Change::Begins(finding)] = changes.as_slice() else { panic!("{changes:#?}") };
+    assert_eq!(finding.kind, Kind::DenialSpike);
+    assert!((finding.detected - START) / SECOND < 1530);
 }

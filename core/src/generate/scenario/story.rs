@@ -1,0 +1,121 @@
+//! What happens on a day, and what should be said of it.
+
+use super::platform::{SERVICES, client, resource};
+use super::{DAY, Day, Event, HOUR, SECOND, Scenario};
+use crate::spike::{Dimension, Kind};
+
+const SPIKE: &[Kind] = &[Kind::DenialSpike];
+const BUNDLE: &[Kind] = &[Kind::DenialSpike, Kind::RevisionShift];
+
+impl Day {
+    /// What happens.
+    pub fn events(&self) -> Vec<Event> {
+        let unwatched = Event {
+            kinds: &[Kind::Unwatched],
+            service: String::new(),
+            from: self.start,
+            to: self.start + self.seconds * SECOND,
+            cause: None,
+            or: None,
+            may: true,
+        };
+        if self.from >= self.seconds {
+            return match self.scenario {
+                Scenario::JunkPaths => vec![unwatched],
+                _ => self.nights(),
+            };
+        }
+        let what = |kinds, cause| self.event(kinds, self.victim, cause, None);
+        let one = |kinds, cause| vec![what(kinds, cause)];
+        let revision = |n| Some((Dimension::Revision, self.revision(n)));
+        let opa = || Some((Dimension::Instance, self.opa(self.victim, 0)));
+        let stranger = || Some((Dimension::Subject, self.stranger(0)));
+        match self.scenario {
+            Scenario::Calm
+            | Scenario::WeeklyRhythm
+            | Scenario::Holiday
+            | Scenario::Launch
+            | Scenario::LoadHalves
+            | Scenario::NewService
+            | Scenario::Autoscaling
+            | Scenario::Deploys
+            | Scenario::Sidecars
+            | Scenario::Failover
+            | Scenario::Canary
+            | Scenario::OldSamples
+            | Scenario::Backfill => Vec::new(),
+            // Whoever watches sees nothing come.
+            Scenario::DocketPause => {
+                vec![Event { kinds: &[Kind::StreamQuiet], from: self.event_at(), ..unwatched }]
+            }
+            Scenario::DailyRhythm | Scenario::DaylightSaving | Scenario::Restarts => self.nights(),
+            Scenario::Attack
+            | Scenario::WeekendAttack
+            | Scenario::LowTraffic
+            | Scenario::ClockAhead
+            | Scenario::ClockBehind => one(SPIKE, stranger()),
+            Scenario::JunkPaths => vec![what(SPIKE, stranger()), unwatched],
+            Scenario::Stuffing | Scenario::Spraying => {
+                one(SPIKE, Some((Dimension::Resource, "/login".into())))
+            }
+            Scenario::MisconfiguredClient | Scenario::ExpiredCredential => {
+                one(SPIKE, Some((Dimension::Subject, client(self.the_client()))))
+            }
+            Scenario::BadBundle | Scenario::TenantDenied => one(BUNDLE, revision(1)),
+            Scenario::PolicyRollback => one(BUNDLE, revision(0)),
+            Scenario::PermissiveBundle => {
+                one(&[Kind::DenialsVanished, Kind::RevisionShift], revision(1))
+            }
+            Scenario::StaleBundle => {
+                vec![self.event(SPIKE, self.victim, opa(), revision(0))]
+            }
+            Scenario::MissingPolicy => one(&[Kind::FailureSpike], revision(1)),
+            Scenario::IdentityOutage => {
+                (0..SERVICES.len()).map(|s| self.event(SPIKE, s, None, None)).collect()
+            }
+            Scenario::SlowLeak => one(SPIKE, Some((Dimension::Resource, resource(self.victim, 0)))),
+            Scenario::CreepingLeak => one(SPIKE, None),
+            Scenario::DeadOpa => one(&[Kind::InstanceQuiet], opa()),
+            Scenario::Silence => one(&[Kind::PolicyQuiet], None),
+            Scenario::MissingData => one(&[Kind::FailureSpike], opa()),
+        }
+    }
+
+    fn event(
+        &self,
+        kinds: &'static [Kind],
+        service: usize,
+        cause: Option<(Dimension, String)>,
+        or: Option<(Dimension, String)>,
+    ) -> Event {
+        let at = |second: i64| self.start + second * SECOND;
+        let service = SERVICES[service].name.to_owned();
+        Event { kinds, service, from: at(self.from), to: at(self.to), cause, or, may: false }
+    }
+
+    /// The first two nights of a nightly job: the second was not yet seen twice.
+    fn nights(&self) -> Vec<Event> {
+        if !self.has_nights() {
+            return Vec::new();
+        }
+        let night = |day: i64| {
+            let from = self.start + (day * DAY + self.night(day)) * SECOND;
+            let to = from + 900 * SECOND;
+            let service = "ledger".into();
+            Event { kinds: SPIKE, service, from, to, cause: None, or: None, may: true }
+        };
+        vec![night(0), night(1)]
+    }
+
+    pub(super) fn has_nights(&self) -> bool {
+        matches!(
+            self.scenario,
+            Scenario::DailyRhythm | Scenario::DaylightSaving | Scenario::Restarts
+        )
+    }
+
+    /// When the nightly job begins, in seconds of a day: at two, until clocks are changed in the fifth night.
+    pub(super) fn night(&self, day: i64) -> i64 {
+        if self.scenario == Scenario::DaylightSaving && day >= 4 { 3 * HOUR } else { 2 * HOUR }
+    }
+}
