@@ -202,7 +202,7 @@ impl Parts {
             compression: pipeline.file.docket.compression,
             topic: pipeline.door_topic().unwrap_or_default().to_owned(),
             rejects_topic: pipeline.rejects_topic(),
-            limits: pipeline.limits.clone(),
+            limits: pipeline.limits,
             rules: pipeline.rules.record.clone(),
             withholds: pipeline.rules.protection.is_some(),
             clients,

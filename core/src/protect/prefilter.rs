@@ -399,10 +399,9 @@ mod tests {
     fn both_searches_find_the_same() {
         let words = Prefilter::new(ALL.into_iter()).words;
         let (Some(packed), automaton) = (Search::packed(&words), Search::automaton(&words)) else {
-            assert!(
-                !cfg!(target_arch = "x86_64"),
-                "they are more than the processor's search takes"
-            );
+            // Only some processors have the search; where one has, the words must fit it.
+            let has = cfg!(target_arch = "x86_64");
+            assert!(!has, "they are more than the processor's search takes");
             return;
         };
         let places = |search: &Search, text: &str| {

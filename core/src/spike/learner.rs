@@ -108,7 +108,7 @@ impl Learner {
             let one = self.learned_to;
             self.learned_to += 1;
             let Ok(back) = usize::try_from(at - one) else { continue };
-            if back + 1 >= window.len() {
+            if back + 1 >= window.known() {
                 continue;
             }
             let counts = window.one(back);
@@ -127,7 +127,7 @@ impl Learner {
     /// Learns how much counts scatter.
     fn scatter(&mut self, at: i64, window: &Window, calm: [bool; SIGNALS]) {
         for (i, span) in SPANS.into_iter().enumerate() {
-            if at % span as i64 != 0 || window.len() <= span {
+            if at % span as i64 != 0 || window.known() <= span {
                 continue;
             }
             let sum = window.span(span);

@@ -296,7 +296,7 @@ impl Series {
     fn onset(&self, signal: usize, at: i64, span: usize) -> i64 {
         let step = (span / 10).max(1);
         let (mut back, mut first, mut calm) = (0, 0, 0);
-        while back + step < self.window.len() && back < LONGEST && calm < 3 {
+        while back + step < self.window.known() && back < LONGEST && calm < 3 {
             let (mut bad, mut good) = (0.0, 0.0);
             for counts in (back..back + step).map(|b| self.window.one(b)) {
                 bad += f64::from(counts.bad[signal]);
@@ -359,7 +359,7 @@ impl Series {
             });
         let Some((span, sum, least, score)) = found else { return };
         let mut quiet = 0;
-        while quiet < self.window.len() - 1 && self.window.one(quiet).bad[0] == 0 {
+        while quiet < self.window.known() - 1 && self.window.one(quiet).bad[0] == 0 {
             quiet += 1;
         }
         let mut finding = Finding::new(Kind::DenialsVanished, &self.service, &self.policy);

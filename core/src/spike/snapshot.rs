@@ -38,7 +38,7 @@ enum Writing<'d> {
 enum Read {
     Policy(Box<Series>),
     Service(Box<Service>),
-    Stream { next: i64, heart: Heartbeat },
+    Stream { next: i64, heart: Box<Heartbeat> },
 }
 
 /// Why a piece can't be read.
@@ -83,7 +83,7 @@ impl Detector {
         }
         let read: Snapshot<Read> = serde_json::from_slice(piece)?;
         match read.state {
-            Read::Stream { next, heart } => (self.stream_next, self.stream) = (next, heart),
+            Read::Stream { next, heart } => (self.stream_next, self.stream) = (next, *heart),
             Read::Service(service) => self.restore_service(*service),
             Read::Policy(series) => self.restore_series(*series),
         }

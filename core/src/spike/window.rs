@@ -83,7 +83,7 @@ impl Window {
     }
 
     /// Closed buckets that are known, and one.
-    pub fn len(&self) -> usize {
+    pub fn known(&self) -> usize {
         self.sums.len()
     }
 
@@ -171,6 +171,6 @@ mod tests {
         window.skip(10);
         assert_eq!((window.span(10).all, window.one(10).all), (0, 1999 % 7));
         window.skip(1000);
-        assert_eq!((window.span(LONGEST).all, window.len()), (0, 0));
+        assert_eq!((window.span(LONGEST).all, window.known()), (0, 0));
     }
 }

@@ -275,7 +275,7 @@ fn results_of_well_known_products_are_judged() {
         let (is, _, said) = judged(path, result, &[]);
         assert_eq!(
             (is, said),
-            (verdict, reasons.iter().map(|r| r.to_string()).collect()),
+            (verdict, reasons.iter().map(std::string::ToString::to_string).collect()),
             "{product}: {result}"
         );
     }

@@ -18,7 +18,7 @@ fn decisions(second: i64, mut take: impl FnMut(&Observation<'_>)) {
         let who = ["r1", "opa-1", subject, "/x", "GET"];
         take(&Observation { at, service, policy, verdict, who, trace_id, decision_id: "" });
     };
-    let verdict = if dice % 50 == 0 { Verdict::Deny } else { Verdict::Allow };
+    let verdict = if dice.is_multiple_of(50) { Verdict::Deny } else { Verdict::Allow };
     see("shop", "app/allow", verdict, ["a", "b", "c"][dice as usize % 3]);
     if (7200..8100).contains(&time) {
         see("shop", "app/allow", Verdict::Deny, "job");
