@@ -412,9 +412,9 @@ fn key(bare: &[u8], last: &[u8]) -> Told {
         before.ends_with(word.as_bytes())
             && (is_apart || word.len() > 3 || before.len() == word.len())
     };
-    if NAMING.iter().any(|word| is_before(word)) {
+    if NAMING.iter().any(is_before) {
         Told::Nothing
-    } else if OPENING.iter().any(|word| is_before(word)) {
+    } else if OPENING.iter().any(is_before) {
         Told::Secret
     } else if is_apart {
         Told::IfOpaque
