@@ -412,7 +412,7 @@ fn key(bare: &[u8], last: &[u8]) -> Told {
         before.ends_with(word.as_bytes())
             && (is_apart || word.len() > 3 || before.len() == word.len())
     };
-    if NAMING.iter().any(&is_before) {
+    if NAMING.iter().any(is_before) {
         Told::Nothing
     } else if OPENING.iter().any(is_before) {
         Told::Secret
