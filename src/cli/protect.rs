@@ -8,6 +8,8 @@ use similar::{ChangeTag, TextDiff};
 
 use super::CommandResult;
 use crate::decision::formats::{self, Format, Piece};
+use crate::protect::opa::Done;
+use crate::protect::taken::Taken;
 use crate::protect::{By, Protected};
 
 /// Show what a pipeline's protect section does to decisions: before and after, and by which rule. Connects to nothing.
@@ -42,13 +44,19 @@ pub fn run(args: &Args) -> CommandResult {
     formats::split(&bytes, Format::Auto, &pipeline.limits, &mut |piece| match piece {
         Piece::Ignored(_) => {}
         Piece::Reject { .. } => unread += 1,
-        Piece::Decision { event, .. } => {
+        Piece::Decision { event, agent } => {
             decisions += 1;
             let mut told = Vec::new();
             let began = Instant::now();
             let mut hits = Vec::new();
-            let result = protection
-                .explain(&event, &mut hits, &mut |by, done| told.push((by, done.clone())));
+            // As intake does: what stands in the envelope is looked at first, and taken out of both.
+            let mut taken = Taken::default();
+            if let Some(agent) = &agent {
+                protection.protect_agent(&agent.json, &mut hits, &mut taken);
+            }
+            let asking = &pipeline.rules.record.request;
+            let mut tell = |by, done: &Done| told.push((by, done.clone()));
+            let result = protection.take_out(&event, asking, &mut taken, &mut hits, &mut tell);
             took += began.elapsed();
             for hit in hits {
                 *counts

@@ -46,7 +46,7 @@ pub struct Which {
     /// Only rejects with these reasons, separated by commas.
     #[arg(long, value_delimiter = ',')]
     pub reason: Vec<String>,
-    /// Only rejects of this sink; intake stands for what could not be decoded.
+    /// Only rejects of this sink; intake stands for what could not be decoded, door for what the door could not.
     #[arg(long)]
     pub sink: Option<String>,
     /// Include rejects that were already sent again by docket redrive.
@@ -57,7 +57,7 @@ pub struct Which {
 impl Which {
     fn takes(&self, letter: &Letter) -> bool {
         (self.reason.is_empty() || self.reason.iter().any(|r| r == letter.header(headers::REASON)))
-            && self.sink.as_ref().is_none_or(|wanted| letter.sink().unwrap_or("intake") == wanted)
+            && self.sink.as_ref().is_none_or(|wanted| letter.part() == wanted)
     }
 
     /// Reads them from the rejects topic.
@@ -140,7 +140,7 @@ fn line(letter: &Letter) -> String {
     format!(
         "{} {} {}{status} from {} ({} bytes): {}",
         time::format(letter.written * 1_000_000),
-        printable(letter.sink().unwrap_or("intake")),
+        printable(letter.part()),
         printable(letter.header(headers::REASON)),
         source(letter),
         letter.value.len(),
@@ -156,11 +156,7 @@ pub fn grouped(letters: &[Letter]) -> String {
     let mut groups: BTreeMap<(&str, &str, &str), Vec<&Letter>> = BTreeMap::new();
     for letter in letters {
         groups
-            .entry((
-                letter.sink().unwrap_or("intake"),
-                letter.header(headers::REASON),
-                letter.header(headers::STATUS),
-            ))
+            .entry((letter.part(), letter.header(headers::REASON), letter.header(headers::STATUS)))
             .or_default()
             .push(letter);
     }

@@ -164,7 +164,12 @@ async fn taken(
     let gzip =
         match headers.get(header::CONTENT_ENCODING).map(|value| value.as_bytes().trim_ascii()) {
             None | Some(b"" | b"identity") => false,
-            Some(encoding) if encoding.eq_ignore_ascii_case(b"gzip") => true,
+            // RFC 9110, section 8.4.1.3: x-gzip is gzip.
+            Some(encoding)
+                if [&b"gzip"[..], b"x-gzip"].iter().any(|e| encoding.eq_ignore_ascii_case(e)) =>
+            {
+                true
+            }
             Some(_) => {
                 return Err(Refused::new(
                     StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -290,6 +295,7 @@ mod tests {
     async fn bodies_are_inflated_and_the_budget_comes_back() {
         let budget = Budget::new(4 << 20);
         let text = b"[1,2,3]".repeat(1000);
+        drop(sent("X-Gzip", gzip(&text), &budget).await.unwrap().unwrap());
         let content = sent("gzip", gzip(&text), &budget).await.unwrap().unwrap();
         assert_eq!((content.text(), content.wire), (&text[..], gzip(&text).len()));
         assert!(budget.in_use() >= text.len());

@@ -127,6 +127,16 @@ impl Door {
     }
 }
 
+/// Says what is taken, and where.
+async fn nothing_here(State(at): State<Arc<At>>, mut request: Request) -> Response {
+    body::discard(request.body_mut()).await;
+    let paths = at.door.config.paths.join(", ");
+    let said = format!(
+        "nothing is taken here; OPA posts its decision logs to {paths} (door.paths; in OPA services[_].url and decision_logs.resource_path), its status to /status, and OTLP logs go to /v1/logs\n"
+    );
+    (StatusCode::NOT_FOUND, said).into_response()
+}
+
 /// A door that is open.
 struct At {
     door: Arc<Door>,
@@ -192,7 +202,8 @@ impl At {
         inside = inside
             .route("/v1/logs", post(otlp))
             .route("/status", post(opa_status))
-            .route("/status/{*partition}", post(opa_status));
+            .route("/status/{*partition}", post(opa_status))
+            .fallback(nothing_here);
         inside
             .layer(middleware::from_fn_with_state(self.clone(), guard))
             .route("/healthz", get(|| async { "ok\n" }))

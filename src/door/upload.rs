@@ -28,8 +28,8 @@ fn key(event: &Event<'_>, rules: &trace::Rules) -> String {
     }
 }
 
-/// What OPA uploads: an array of decisions. What is JSON and no decision goes on, for intake to say so of that one; what is not JSON is an
-/// error of the whole.
+/// What OPA uploads: an array of decisions. An element that is none, or no JSON, goes on by itself, for intake to say so of that one: OPA would
+/// send the whole again and again. A body whose elements can't be told apart is an error of the whole.
 pub fn decisions<'a>(text: &'a [u8], rules: &trace::Rules) -> Result<Vec<Record<'a>>, Reject> {
     let text = json::trim(text);
     match text.first() {
@@ -39,10 +39,12 @@ pub fn decisions<'a>(text: &'a [u8], rules: &trace::Rules) -> Result<Vec<Record<
             for element in Elements::of(text) {
                 let (at, element) =
                     element.map_err(|broken| Reject::new(Reason::NotJson, broken.detail))?;
-                records.push(decision(element, rules).map_err(|e| Reject {
-                    detail: format!("in the element at byte {at}: {}", e.detail),
-                    ..e
-                })?);
+                if element.is_empty() {
+                    let detail = format!("there is nothing in the element at byte {at}");
+                    return Err(Reject::new(Reason::NotJson, detail));
+                }
+                let alone = Record { key: None, bytes: element.into() };
+                records.push(decision(element, rules).unwrap_or(alone));
             }
             Ok(records)
         }
@@ -152,15 +154,20 @@ mod tests {
             ("", "empty"),
             ("decisions", "not a JSON array"),
             ("[{\"a\":1}", "without its ]"),
-            ("[{\"a\":1} {\"a\":2}]", "in the element at byte 1"),
-            ("[{\"a\":1},{\"a\":tru}]", "in the element at byte 9"),
+            ("{\"a\":tru}", "byte"),
             ("[{\"a\":1}] x", "something follows"),
-            ("[{\"a\":1},]", "in the element at byte 9"),
+            ("[{\"a\":1},]", "nothing in the element at byte 9"),
         ] {
             let error = taken(text).unwrap_err();
             assert!(error.contains(said), "{text}: {error}");
         }
-        // One that is no decision does not take the others along.
-        assert_eq!(taken(r#"[{"a":1,"a":2},{"b":1}]"#).unwrap().len(), 2);
+        // One that is no decision, or no JSON, does not take the others along.
+        let good = r#"{"decision_id":"d1","timestamp":"2026-11-24T12:00:00Z"}"#;
+        for bad in [r#"{"a":1,"a":2}"#, r#"{"a":"\ud800"}"#, r#"{"a":tru}"#, "{} {}", "nul"] {
+            let records = taken(&format!("[{good},{bad},{good}]")).unwrap();
+            let keys: Vec<_> = records.iter().map(|(key, _)| key.as_deref()).collect();
+            assert_eq!(keys, [Some("d1"), None, Some("d1")], "{bad}");
+            assert_eq!(records[1].1, bad);
+        }
     }
 }

@@ -57,6 +57,15 @@ impl Letter {
         self.headers.get(headers::SINK).map(String::as_str)
     }
 
+    /// Who refused it: a sink, or else intake or the door.
+    pub fn part(&self) -> &str {
+        match (self.sink(), self.header(headers::STAGE)) {
+            (Some(sink), _) => sink,
+            (None, "door") => "door",
+            (None, _) => "intake",
+        }
+    }
+
     pub fn is_truncated(&self) -> bool {
         self.headers.contains_key(headers::TRUNCATED)
     }

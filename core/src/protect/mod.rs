@@ -86,18 +86,8 @@ pub enum By {
 
 impl Protection {
     pub fn protect(&self, event: &Event<'_>, hits: &mut Vec<Hit>) -> Result<Protected, Reject> {
-        self.explain(event, hits, &mut |_, _| {})
-    }
-
-    /// As `protect`; `tell` hears what each did.
-    pub fn explain(
-        &self,
-        event: &Event<'_>,
-        hits: &mut Vec<Hit>,
-        tell: &mut dyn FnMut(By, &Done),
-    ) -> Result<Protected, Reject> {
         static ASKING: LazyLock<request::Rules> = LazyLock::new(request::Rules::default);
-        self.take_out(event, &ASKING, &mut Taken::default(), hits, tell)
+        self.take_out(event, &ASKING, &mut Taken::default(), hits, &mut |_, _| {})
     }
 
     /// OPA's policies first, as if OPA had masked the decision itself; then the rules, the detectors, copies, and what is still too long is
