@@ -11,7 +11,7 @@ use super::names::{self, Told};
 /// A name, what stands between, and the quote that a value begins with.
 static NAME: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new(
-        r#"([A-Za-z_][A-Za-z0-9_.%$\[\]-]{1,80})(\\*["'])?[ \t]*(=>|:=|=|:)[ \t]*(\\*["'])?"#,
+        r#"([A-Za-z_][A-Za-z0-9_.%$\[\]-]{1,80})(\\*["'])?[ \t]*(=>|->|===?|!==?|:=|=|:)[ \t]*(\\*["'])?"#,
     )
     .expect("the pattern is right")
 });

@@ -246,7 +246,7 @@ fn is_in_telling_name(text: &str, start: usize, end: usize) -> bool {
         .skip_while(|b| matches!(b, b'\\' | b'"' | b'\''))
         .skip_while(|b| b.is_ascii_whitespace());
     let follows = match after.next() {
-        Some(b':' | b'=') => {
+        Some(b':' | b'=' | b'!') => {
             let value =
                 after.find(|b| !b.is_ascii_whitespace() && !matches!(b, b'\\' | b'>' | b'='));
             !matches!(value, None | Some(b't' | b'f' | b'n' | b'}')) || bytes[name_end] != b'"'

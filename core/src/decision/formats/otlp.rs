@@ -23,6 +23,11 @@ pub(super) fn json(bytes: &[u8]) -> Result<ExportLogsServiceRequest, String> {
     serde_json::from_slice(bytes).map_err(|e| e.to_string())
 }
 
+pub(super) fn has_records(request: &ExportLogsServiceRequest) -> bool {
+    let scopes = request.resource_logs.iter().flat_map(|resource| &resource.scope_logs);
+    scopes.flat_map(|scope| &scope.log_records).next().is_some()
+}
+
 pub(super) fn open(
     open: &mut Opener<'_>,
     request: ExportLogsServiceRequest,

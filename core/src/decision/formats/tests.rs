@@ -213,6 +213,22 @@ fn the_collector_writes_otlp_logs_as_protobuf_or_json() {
     assert_eq!(pieces(br#"{"resourceLogs":7}"#), ["reject bad_otlp"]);
 }
 
+/// Collectors from before scopeLogs had their name, and what only looks like OTLP.
+#[test]
+fn what_is_otlp_of_another_form_is_an_envelope_like_others() {
+    let line = serde_json::json!(r#"{"decision_id":"d1","timestamp":"2026-11-24T12:48:50Z"}"#);
+    let record = serde_json::json!([{"body": {"stringValue": line}}]);
+    for whole in [
+        serde_json::json!({"resourceLogs": [{"instrumentationLibraryLogs": [{"logRecords": record}]}]}),
+        serde_json::json!({"resourceLogs": [{"scopeLogs": [{"logs": record}]}]}),
+        serde_json::json!({"resourceLogs": [], "x": line}),
+    ] {
+        let told = pieces(whole.to_string().as_bytes());
+        assert!(told.len() == 1 && told[0].starts_with("d1"), "{whole}: {told:?}");
+    }
+    assert_eq!(pieces(br#"{"resourceLogs":[]}"#), [""; 0]);
+}
+
 #[test]
 fn what_is_no_decision_is_rejected_with_a_reason() {
     assert_eq!(pieces(b""), ["reject empty"]);

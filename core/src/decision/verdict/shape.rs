@@ -2,6 +2,8 @@
 //! first, and combined then: an objection denies, whatever stands beside it; answers that contradict each other are
 //! no answer.
 
+use std::collections::BTreeSet;
+
 use super::super::event::Event;
 use super::super::json::{self, Member};
 use super::{Basis, Verdict};
@@ -31,7 +33,7 @@ enum Means {
     Answer,
     /// Reasons to deny: nothing in it is no objection.
     Objection,
-    /// Objections by a name of their own, as conftest has them: only if they are a set.
+    /// Objections by a name of their own, as conftest has them: a set, or a no if it is true (`deny_public`).
     Objections,
     /// The answer is inside.
     Inside,
@@ -42,7 +44,7 @@ enum Means {
     Denied,
 }
 
-/// The table. Case and underscores don't matter (`isAllowed`).
+/// The table. Case, underscores and hyphens don't matter (`isAllowed`).
 fn means(name: &str) -> Option<Means> {
     use Means::*;
     const NAMES: [(&str, Means); 33] = [
@@ -86,12 +88,20 @@ fn means(name: &str) -> Option<Means> {
         return None;
     }
     let same = |known: &str| {
-        let mut letters = name.bytes().filter(|b| *b != b'_').map(|b| b.to_ascii_lowercase());
+        let mut letters =
+            name.bytes().filter(|b| !b"_-".contains(b)).map(|b| b.to_ascii_lowercase());
         known.bytes().all(|b| letters.next() == Some(b)) && letters.next().is_none()
     };
     let known = NAMES.iter().find(|(known, _)| same(known)).map(|(_, means)| *means);
     known.or_else(|| {
-        (name.starts_with("deny_") || name.starts_with("violation_")).then_some(Objections)
+        let rest = |of: &str| {
+            let (head, rest) = name.split_at_checked(of.len())?;
+            head.eq_ignore_ascii_case(of).then_some(rest.as_bytes())
+        };
+        // `deny_tags`, `deny-tags`, `denyTags`.
+        let apart =
+            |rest: &[u8]| rest.first().is_some_and(|b| b"_-".contains(b) || b.is_ascii_uppercase());
+        rest("deny").or_else(|| rest("violation")).filter(|r| apart(r)).map(|_| Objections)
     })
 }
 
@@ -161,6 +171,7 @@ pub(super) fn judge(event: &Event<'_>, result: &str) -> Judged {
         return said.combine(false, from);
     }
     match result.as_bytes().first() {
+        Some(b't') if means(last) == Some(Means::Objections) => said.answer("the result", false),
         Some(b't' | b'f') => said.answer("the result", result == "true"),
         Some(b'"') => {
             if let Some(yes) = json::as_str(result).and_then(|word| by_word(&word)) {
@@ -173,7 +184,7 @@ pub(super) fn judge(event: &Event<'_>, result: &str) -> Judged {
             return said.combine(envoy, from);
         }
         Some(b'[') => match batch(event, last, result) {
-            Some((of, all)) => return batched(of, all),
+            Some(judged) => return judged,
             None => each(result, "an element", MAX_DEPTH, &mut said),
         },
         _ => {}
@@ -199,6 +210,9 @@ fn gather<'a>(object: &'a str, depth: usize, said: &mut Said<'a>) {
         let Some(means) = means(&member.key()) else { continue };
         match means {
             Means::Answer => answer(&member, name, depth, said),
+            // What is true may also be how something is set (`deny_by_default`): beside a yes it is a contradiction.
+            Means::Objections if member.value == "true" => said.answer(name, false),
+            Means::Objections if member.value == "false" => {}
             Means::Objection | Means::Objections => {
                 objects(member.value, means, said);
             }
@@ -238,6 +252,8 @@ fn each<'a>(array: &'a str, name: &'a str, depth: usize, said: &mut Said<'a>) {
                     said.answer(name, is == "true");
                 }
             }
+            // Topaz leaves `is` away where it is false, and "allowed" is the name of what was asked.
+            (None, Some("\"allowed\"")) if json::members(element).count() == 1 => {}
             _ => {
                 let mut one = Said::default();
                 gather(element, depth - 1, &mut one);
@@ -253,8 +269,7 @@ fn each<'a>(array: &'a str, name: &'a str, depth: usize, said: &mut Said<'a>) {
 
 /// Takes what objections say; whether they say anything.
 fn objects(raw: &str, means: Means, said: &mut Said<'_>) -> bool {
-    let set = matches!(raw.as_bytes().first(), Some(b'[' | b'{'));
-    if means == Means::Objections && !set {
+    if means == Means::Objections && !matches!(raw.as_bytes().first(), Some(b'[' | b'{' | b'f')) {
         return false;
     }
     let any = match raw.as_bytes().first() {
@@ -299,8 +314,8 @@ fn by_word(word: &str) -> Option<bool> {
     }
 }
 
-/// Trino's batches: which of the resources in the input are allowed, by their places. How many are, and of how many.
-fn batch(event: &Event<'_>, last: &str, result: &str) -> Option<(usize, usize)> {
+/// Trino's batches: which of the resources in the input are allowed, by their places.
+fn batch(event: &Event<'_>, last: &str, result: &str) -> Option<Judged> {
     let is_place = |e: &str| e.bytes().all(|b| b.is_ascii_digit());
     if last != "batch" || !json::elements(result).all(is_place) {
         return None;
@@ -315,19 +330,19 @@ fn batch(event: &Event<'_>, last: &str, result: &str) -> Option<(usize, usize)> 
         }
         _ => json::elements(resources).count(),
     };
-    Some((json::elements(result).count(), all))
-}
-
-fn batched(allowed: usize, all: usize) -> Judged {
-    match allowed {
+    let undefined =
+        |why: String| Judged { contradiction: Some(why), ..Judged::new(None, Basis::Set) };
+    let places: BTreeSet<usize> = json::elements(result).filter_map(|e| e.parse().ok()).collect();
+    let allowed = places.iter().filter(|place| **place < all).count();
+    Some(match allowed {
         _ if all == 0 => Judged::new(None, Basis::Set),
+        n if n < places.len() => {
+            undefined(format!("a place of the answer is none of the {all} asked for"))
+        }
         0 => Judged::new(Some(Verdict::Deny), Basis::Set),
-        n if n >= all => Judged::new(Some(Verdict::Allow), Basis::Set),
-        n => Judged {
-            contradiction: Some(format!("{n} of {all} are allowed, {} are not", all - n)),
-            ..Judged::new(None, Basis::Set)
-        },
-    }
+        n if n == all => Judged::new(Some(Verdict::Allow), Basis::Set),
+        n => undefined(format!("{n} of {all} are allowed, {} are not", all - n)),
+    })
 }
 
 /// Whether a member holds reasons to deny.

@@ -14,6 +14,18 @@ fn cleaned(event: &str) -> (String, Vec<(&'static str, String)>) {
     (node.to_text(), hits.into_iter().map(|h| (h.detector.name(), h.place)).collect())
 }
 
+/// What compares, assigns or leads to a value is no part of it.
+#[test]
+fn a_value_is_found_behind_every_operator() {
+    for by in ["=", "==", "===", "!=", "!==", ":=", "=>", "->", ":"] {
+        for text in [format!("password {by} 'qwertyu98765'"), format!("password{by}qwertyu98765")] {
+            let (left, _) = cleaned(&format!(r#"{{"query":{text:?}}}"#));
+            assert!(!left.contains("qwertyu98765"), "{text}: {left}");
+            assert!(left.contains(by), "{text}: {left}");
+        }
+    }
+}
+
 #[test]
 fn each_finds_its_own() {
     for (detector, secret, left) in [
