@@ -45,7 +45,8 @@ pub struct Limits {
 
 pub async fn max_messages(pipeline: &Pipeline) -> Limits {
     let (docket, rejects) = (pipeline.docket_topic(), pipeline.rejects_topic());
-    let door = pipeline.door_topic().unwrap_or(&docket);
-    let told = topics::max_messages(&pipeline.file.kafka, &[&docket, &rejects, door]).await;
-    Limits { docket: told[0], rejects: told[1], door: told[2] }
+    let mut asked = vec![docket.as_str(), &rejects];
+    asked.extend(pipeline.door_topic());
+    let told = topics::max_messages(&pipeline.file.kafka, &asked).await;
+    Limits { docket: told[0], rejects: told[1], door: told.get(2).copied().flatten() }
 }
