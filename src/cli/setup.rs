@@ -6,7 +6,6 @@ use reqwest::Method;
 use serde_json::Value;
 
 use super::CommandResult;
-use crate::http::client::Client;
 use crate::pipeline::topics;
 use crate::sink::config::SinkConfig;
 use crate::sink::elasticsearch::config::ElasticsearchConfig;
@@ -47,8 +46,7 @@ const TEMPLATE: &str = include_str!("../../deploy/elasticsearch/index-template.j
 
 /// Installs the index template; for OpenSearch with its own name for `flattened`.
 async fn template(config: &ElasticsearchConfig) -> Result<String, Box<dyn std::error::Error>> {
-    let client =
-        Client::new(&config.tls, config.auth.as_ref(), &config.headers, config.delivery.timeout.0)?;
+    let client = config.client()?;
     let base = config.url.trim_end_matches('/');
     let about: Value = answer(client.request(Method::GET, base)).await?;
     let opensearch = about["version"]["distribution"] == "opensearch";

@@ -38,8 +38,8 @@ impl<F: Form> Parsed<F> {
         Ok(Parsed { value: F::parse(text)?, text: text.to_owned() })
     }
 
-    pub fn text(&self) -> &str {
-        &self.text
+    pub fn value(&self) -> F::Value {
+        self.value.clone()
     }
 }
 
@@ -122,7 +122,7 @@ pub type RedactPath = Parsed<form::RedactPath>;
 
 /// What a sink alone does not get.
 pub fn redaction(paths: &[RedactPath]) -> Redaction {
-    Redaction::new(paths.iter().map(|path| (**path).clone()))
+    Redaction::new(paths.iter().map(RedactPath::value))
 }
 
 pub mod form {

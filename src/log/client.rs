@@ -102,22 +102,6 @@ pub fn with_properties(mut config: ClientConfig, kafka: &Kafka) -> ClientConfig 
     config
 }
 
-/// See [`Property::check`](super::config::Property::check).
-pub(super) fn check_property(name: &str, value: &str) -> Result<(), String> {
-    let mut config = ClientConfig::new();
-    config.set(name, value);
-    match config.create_native_config() {
-        Ok(_) => Ok(()),
-        Err(KafkaError::ClientConfig(
-            rdkafka::types::RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN,
-            ..,
-        )) => Err(format!("librdkafka has no property {name:?}; see its CONFIGURATION.md")),
-        Err(_) => Err(format!(
-            "librdkafka does not take this value for {name:?}; see its CONFIGURATION.md"
-        )),
-    }
-}
-
 /// librdkafka's log goes to docket's log, quieter by one level: it reports each lost connection as an error.
 pub fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     match level {

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use rdkafka::ClientConfig;
+use rdkafka::error::KafkaError;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -41,7 +43,18 @@ impl Property {
 
     /// Whether librdkafka knows a property and takes its value. The answer does not quote the value.
     pub fn check(&self, name: &str) -> Result<(), String> {
-        super::client::check_property(name, &self.value())
+        let mut config = ClientConfig::new();
+        config.set(name, self.value());
+        match config.create_native_config() {
+            Ok(_) => Ok(()),
+            Err(KafkaError::ClientConfig(
+                rdkafka::types::RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN,
+                ..,
+            )) => Err(format!("librdkafka has no property {name:?}; see its CONFIGURATION.md")),
+            Err(_) => Err(format!(
+                "librdkafka does not take this value for {name:?}; see its CONFIGURATION.md"
+            )),
+        }
     }
 }
 

@@ -309,7 +309,7 @@ impl Rule {
             };
             wrong("action", needs.into());
         }
-        let policy = self.policy.as_ref().map(|glob| (**glob).clone());
+        let policy = self.policy.as_ref().map(Glob::value);
         Some(rules::Rule { path: path?, policy, action: action? })
     }
 }

@@ -149,11 +149,11 @@ impl VerdictRule {
 
     fn compile(&self) -> verdict::Rule {
         verdict::Rule {
-            path: (*self.path).clone(),
-            pointer: (*self.pointer).clone(),
+            path: self.path.value(),
+            pointer: self.pointer.value(),
             allow: self.allow.clone(),
             deny: self.deny.clone(),
-            reasons: self.reasons.as_ref().map(|pointer| (**pointer).clone()),
+            reasons: self.reasons.as_ref().map(JsonPointer::value),
         }
     }
 }
@@ -165,7 +165,7 @@ impl Trace {
             rules.order = order.iter().map(|source| source.carrier()).collect();
         }
         if let Some(pointers) = &self.input_headers {
-            rules.input_headers = pointers.iter().map(|pointer| (**pointer).clone()).collect();
+            rules.input_headers = pointers.iter().map(JsonPointer::value).collect();
         }
         rules
     }
@@ -200,7 +200,7 @@ impl RequestSection {
 
     fn compile(&self) -> request::Rules {
         let pointers = |given: &Option<Vec<JsonPointer>>| {
-            given.as_ref().map(|all| all.iter().map(|pointer| (**pointer).clone()).collect())
+            given.as_ref().map(|all| all.iter().map(JsonPointer::value).collect())
         };
         request::Rules::new([
             pointers(&self.subject),

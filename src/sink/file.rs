@@ -9,7 +9,7 @@ use serde::Deserialize;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::Mutex;
 
-use super::config::Delivery;
+use super::delivery::Delivery;
 use super::query::{Answer, Asked, Found, Hash, QueryError, Question, SinkQuery, hash, note};
 use super::{Outcome, Sink};
 use crate::decision::json::one_line;

@@ -5,6 +5,7 @@
 pub mod any;
 pub mod cloudwatch;
 pub mod config;
+pub mod delivery;
 pub mod elasticsearch;
 pub mod file;
 pub mod loki;

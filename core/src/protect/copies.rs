@@ -5,28 +5,9 @@ use std::borrow::Cow;
 
 use super::encoded::{decoded, percent_decoded};
 use super::opa::Done;
-use super::rules::PARTS;
+use super::rules::is_opa_s;
 use super::tree::{Name, Node, push};
 use crate::decision::json;
-
-/// Members of OPA's events that are no part that rules reach.
-const OTHERS: [&str; 15] = [
-    "decision_id",
-    "batch_decision_id",
-    "timestamp",
-    "path",
-    "trace_id",
-    "span_id",
-    "labels",
-    "bundles",
-    "revision",
-    "metrics",
-    "req_id",
-    "rule_labels",
-    "erased",
-    "masked",
-    "error",
-];
 
 /// Names by which a text is a decision's, whole or a piece of it.
 const TELLING: [&str; 9] = [
@@ -40,11 +21,6 @@ const TELLING: [&str; 9] = [
     "mapped_result",
     "decision_logger",
 ];
-
-/// Whether OPA writes a member of that name.
-pub fn is_opa_s(name: &str) -> bool {
-    PARTS.contains(&name) || OTHERS.contains(&name)
-}
 
 /// Whether a decision has members that are not OPA's.
 pub fn has_others(raw: &str) -> bool {

@@ -12,11 +12,33 @@ use super::tree::quoted;
 use crate::decision::json;
 
 /// How deep encodings are opened.
-pub const MAX_DEPTH: usize = 8;
+const MAX_DEPTH: usize = 8;
 
-/// How many bytes are decoded in all for a document of so many.
-pub fn most(bytes: usize) -> usize {
-    bytes.saturating_mul(16).saturating_add(64 * 1024)
+/// How many encodings deep, and how much may still be decoded.
+pub struct Budget {
+    depth: usize,
+    left: usize,
+}
+
+impl Budget {
+    /// For a document of so many bytes.
+    pub fn new(bytes: usize) -> Budget {
+        Budget { depth: 0, left: bytes.saturating_mul(16).saturating_add(64 * 1024) }
+    }
+
+    /// Whether to open what is encoded in a text of so many bytes; `leave` follows.
+    fn enter(&mut self, bytes: usize) -> bool {
+        if self.depth >= MAX_DEPTH || self.left < bytes {
+            return false;
+        }
+        self.depth += 1;
+        self.left -= bytes;
+        true
+    }
+
+    fn leave(&mut self) {
+        self.depth -= 1;
+    }
 }
 
 /// Base64 with padding or without, and with whatever is left of the last bits.
@@ -37,9 +59,7 @@ const MAX_BEGINNINGS: usize = 32;
 pub trait Look {
     /// Whether there may be anything in it, however it is encoded.
     fn wants(&self, text: &str) -> bool;
-    /// Whether to open what is encoded in a text of so many bytes; `leave` follows.
-    fn enter(&mut self, bytes: usize) -> bool;
-    fn leave(&mut self);
+    fn budget(&mut self) -> &mut Budget;
     /// An object or an array.
     fn json(&mut self, json: &str) -> Option<String>;
     /// Text as it stands, before what is encoded in it is opened,
@@ -53,11 +73,11 @@ pub fn look(text: &str, who: &mut dyn Look) -> Option<String> {
     if !who.wants(text) {
         return None;
     }
-    if !who.enter(text.len()) {
+    if !who.budget().enter(text.len()) {
         return who.plain(text);
     }
     let looked = whole(text, who);
-    who.leave();
+    who.budget().leave();
     looked
 }
 

@@ -8,7 +8,7 @@ use base64::Engine;
 use memchr::memmem;
 
 use super::detect::{is_left, is_note};
-use super::encoded::{self, BASE64, Changed, Look, MAX_DEPTH};
+use super::encoded::{self, BASE64, Budget, Changed, Look};
 use super::opa::Done;
 use super::taken::{Secret, Taken};
 use super::tree::{Distinct, Name, Node, push, quoted, quoted_inside};
@@ -34,8 +34,7 @@ pub struct Everywhere {
     at: String,
     masked: Vec<String>,
     changes: usize,
-    depth: usize,
-    left: usize,
+    budget: Budget,
     inside: usize,
     /// How many objects and lists are open.
     open: usize,
@@ -76,8 +75,7 @@ impl Everywhere {
             at: String::new(),
             masked: Vec::new(),
             changes: 0,
-            depth: 0,
-            left: encoded::most(bytes),
+            budget: Budget::new(bytes),
             inside: 0,
             open: 0,
         })
@@ -221,17 +219,8 @@ impl Look for Everywhere {
         text.len() >= super::taken::SHORTEST
     }
 
-    fn enter(&mut self, bytes: usize) -> bool {
-        if self.depth >= MAX_DEPTH || self.left < bytes {
-            return false;
-        }
-        self.depth += 1;
-        self.left -= bytes;
-        true
-    }
-
-    fn leave(&mut self) {
-        self.depth -= 1;
+    fn budget(&mut self) -> &mut Budget {
+        &mut self.budget
     }
 
     fn json(&mut self, json: &str) -> Option<String> {

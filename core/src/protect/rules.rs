@@ -26,10 +26,34 @@ pub const PARTS: [&str; 9] = [
     "query",
 ];
 
+/// Members of OPA's events that are no part that rules reach.
+const OTHERS: [&str; 15] = [
+    "decision_id",
+    "batch_decision_id",
+    "timestamp",
+    "path",
+    "trace_id",
+    "span_id",
+    "labels",
+    "bundles",
+    "revision",
+    "metrics",
+    "req_id",
+    "rule_labels",
+    "erased",
+    "masked",
+    "error",
+];
+
+/// Whether OPA writes a member of that name.
+pub fn is_opa_s(name: &str) -> bool {
+    PARTS.contains(&name) || OTHERS.contains(&name)
+}
+
 /// Whether a member is none of OPA's, and not one of them misspelt: agents and plugins add theirs.
 fn is_other(name: &str) -> bool {
     !name.is_empty()
-        && !super::copies::is_opa_s(name)
+        && !is_opa_s(name)
         && !matches!(name, "@timestamp" | "docket")
         && PARTS.iter().all(|part| distance(part.as_bytes(), name.as_bytes()) > 2)
 }

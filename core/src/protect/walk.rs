@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::detect::{Act, Asked, Detect};
 use super::detector::{ALL, Detector, Hit};
-use super::encoded::{self, Look, MAX_DEPTH};
+use super::encoded::{self, Budget, Look};
 use super::keys::{is_envelope, is_pseudonym, pseudonym};
 use super::names::{self, Told};
 use super::patterns::LOOKING;
@@ -26,9 +26,7 @@ pub struct Walk<'w> {
     /// The JSON pointer, and the same as metrics have it.
     at: String,
     pub place: String,
-    /// How many encodings deep, and how much may still be decoded.
-    depth: usize,
-    left: usize,
+    budget: Budget,
     /// In what is encoded, and in notes, places are those of the text.
     inside: usize,
     /// How many objects and lists are open.
@@ -53,8 +51,7 @@ impl<'w> Walk<'w> {
             changes: 0,
             at: String::new(),
             place: String::new(),
-            depth: 0,
-            left: encoded::most(bytes),
+            budget: Budget::new(bytes),
             inside: 0,
             open: 0,
         }
@@ -361,17 +358,8 @@ impl Look for Walk<'_> {
         self.detect.prefilter.of(text) != 0
     }
 
-    fn enter(&mut self, bytes: usize) -> bool {
-        if self.depth >= MAX_DEPTH || self.left < bytes {
-            return false;
-        }
-        self.depth += 1;
-        self.left -= bytes;
-        true
-    }
-
-    fn leave(&mut self) {
-        self.depth -= 1;
+    fn budget(&mut self) -> &mut Budget {
+        &mut self.budget
     }
 
     fn json(&mut self, json: &str) -> Option<String> {

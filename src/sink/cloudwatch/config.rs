@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use crate::config::forms::Template;
 use crate::http::config::Tls;
-use crate::sink::config::Delivery;
+use crate::sink::delivery::Delivery;
 
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

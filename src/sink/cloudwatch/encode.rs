@@ -56,7 +56,7 @@ struct Event {
 
 impl Encoder {
     pub fn new(config: &CloudwatchConfig) -> Encoder {
-        Encoder { stream: config.stream.to_vec(), namespace: config.emf_namespace.clone() }
+        Encoder { stream: config.stream.value(), namespace: config.emf_namespace.clone() }
     }
 
     fn stream(&self, record: &Record<'_>) -> String {

@@ -6,8 +6,9 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::config::secrets::{Called, Secret};
+use crate::http::client::{Client, HttpError};
 use crate::http::config::{Auth, HttpCompression, Tls};
-use crate::sink::config::Delivery;
+use crate::sink::delivery::Delivery;
 
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -39,6 +40,12 @@ pub struct ElasticsearchConfig {
     /// How batches are formed and sent.
     #[serde(default)]
     pub delivery: Delivery,
+}
+
+impl ElasticsearchConfig {
+    pub fn client(&self) -> Result<Client, HttpError> {
+        Client::new(&self.tls, self.auth.as_ref(), &self.headers, self.delivery.timeout.0)
+    }
 }
 
 fn index() -> String {

@@ -34,12 +34,7 @@ pub struct Body {
 
 impl Elasticsearch {
     pub fn new(config: &ElasticsearchConfig) -> Result<Elasticsearch, HttpError> {
-        let client = Client::new(
-            &config.tls,
-            config.auth.as_ref(),
-            &config.headers,
-            config.delivery.timeout.0,
-        )?;
+        let client = config.client()?;
         Ok(Elasticsearch {
             client,
             url: format!("{}/{}/_bulk", config.url.trim_end_matches('/'), config.index),

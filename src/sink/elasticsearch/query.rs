@@ -24,8 +24,7 @@ pub struct Query {
 
 impl Query {
     pub fn new(config: &ElasticsearchConfig) -> Result<Query, QueryError> {
-        let (auth, timeout) = (config.auth.as_ref(), config.delivery.timeout.0);
-        let client = Client::new(&config.tls, auth, &config.headers, timeout)?;
+        let client = config.client()?;
         let url = config.url.trim_end_matches('/');
         Ok(Query { client, index: format!("{url}/{}", config.index) })
     }

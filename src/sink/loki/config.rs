@@ -7,8 +7,9 @@ use serde::Deserialize;
 
 use crate::config::forms::{LABEL_NAME, Label};
 use crate::config::secrets::{Called, Secret};
+use crate::http::client::{Client, HttpError};
 use crate::http::config::{Auth, Tls};
-use crate::sink::config::Delivery;
+use crate::sink::delivery::Delivery;
 
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -52,7 +53,36 @@ pub enum LogServer {
     Victorialogs,
 }
 
+impl LokiConfig {
+    pub fn client(&self) -> Result<Client, HttpError> {
+        let (auth, timeout) = (self.auth.as_ref(), self.delivery.timeout.0);
+        Client::new(&self.tls, auth, &self.request_headers(), timeout)
+    }
+
+    /// What the server is told besides the lines: whose they are, and of VictoriaLogs that it keeps each as it is, in `_msg`. It takes JSON apart
+    /// otherwise, and what was altered could no longer be told.
+    pub(super) fn request_headers(&self) -> BTreeMap<String, Secret> {
+        let mut headers = self.headers.clone();
+        let mut add = |name: &str, value: &str| headers.insert(name.to_owned(), Secret::new(value));
+        match (self.server, &self.tenant) {
+            (LogServer::Loki, None) => {}
+            (LogServer::Loki, Some(tenant)) => {
+                add("X-Scope-OrgID", tenant);
+            }
+            (LogServer::Victorialogs, tenant) => {
+                add("VL-Loki-Disable-Message-Parsing", "1");
+                if let Some(tenant) = tenant {
+                    let (account, project) = tenant.split_once(':').unwrap_or((tenant, "0"));
+                    add("AccountID", account);
+                    add("ProjectID", project);
+                }
+            }
+        }
+        headers
+    }
+}
+
 fn loki_labels() -> BTreeMap<String, Label> {
-    let named = |name: &str| Some((name.to_owned(), Label::new(name).ok()?));
-    ["service", "verdict", "engine"].into_iter().filter_map(named).collect()
+    let named = |name: &str| (name.to_owned(), Label::new(name).expect("it is one"));
+    ["service", "verdict", "engine"].into_iter().map(named).collect()
 }

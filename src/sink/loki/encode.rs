@@ -16,7 +16,7 @@ pub struct Encoder {
 
 impl Encoder {
     pub fn new(config: &LokiConfig) -> Encoder {
-        let labels = config.labels.iter().map(|(name, source)| (name.clone(), (**source).clone()));
+        let labels = config.labels.iter().map(|(name, source)| (name.clone(), source.value()));
         Encoder { labels: labels.collect() }
     }
 

@@ -11,38 +11,13 @@ mod encode;
 mod logsql;
 pub mod query;
 
-use std::collections::BTreeMap;
-
 use config::{LogServer, LokiConfig};
 pub use encode::Encoder;
 use reqwest::StatusCode;
 
 use super::{Outcome, Sink};
-use crate::config::secrets::Secret;
 use crate::decision::record::Record;
 use crate::http::client::{Client, HttpError};
-
-/// What the server is told besides the lines: whose they are, and of VictoriaLogs that it keeps each as it is, in `_msg`. It takes JSON apart
-/// otherwise, and what was altered could no longer be told.
-pub fn headers(config: &LokiConfig) -> BTreeMap<String, Secret> {
-    let mut headers = config.headers.clone();
-    let mut add = |name: &str, value: &str| headers.insert(name.to_owned(), Secret::new(value));
-    match (config.server, &config.tenant) {
-        (LogServer::Loki, None) => {}
-        (LogServer::Loki, Some(tenant)) => {
-            add("X-Scope-OrgID", tenant);
-        }
-        (LogServer::Victorialogs, tenant) => {
-            add("VL-Loki-Disable-Message-Parsing", "1");
-            if let Some(tenant) = tenant {
-                let (account, project) = tenant.split_once(':').unwrap_or((tenant, "0"));
-                add("AccountID", account);
-                add("ProjectID", project);
-            }
-        }
-    }
-    headers
-}
 
 pub struct Loki {
     encoder: Encoder,
@@ -52,8 +27,7 @@ pub struct Loki {
 
 impl Loki {
     pub fn new(config: &LokiConfig) -> Result<Loki, HttpError> {
-        let (auth, timeout) = (config.auth.as_ref(), config.delivery.timeout.0);
-        let client = Client::new(&config.tls, auth, &headers(config), timeout)?;
+        let client = config.client()?;
         let path = match config.server {
             LogServer::Loki => "loki/api/v1/push",
             LogServer::Victorialogs => "insert/loki/api/v1/push",
@@ -102,7 +76,8 @@ mod tests {
         let told = |config: serde_json::Value| {
             let mut config = config;
             config["url"] = "http://l".into();
-            let headers = headers(&serde_json::from_value(config).unwrap());
+            let config: LokiConfig = serde_json::from_value(config).unwrap();
+            let headers = config.request_headers();
             headers.iter().map(|(n, v)| format!("{n}={}", v.expose())).collect::<Vec<_>>().join(" ")
         };
         assert_eq!(told(serde_json::json!({})), "");

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::config::{LogServer, LokiConfig};
 use super::encode::Encoder;
-use super::{headers, logsql};
+use super::logsql;
 use crate::decision::record::Record;
 use crate::decision::time::Nanos;
 use crate::http::client::Client;
@@ -30,9 +30,8 @@ pub struct Query {
 
 impl Query {
     pub fn new(config: &LokiConfig) -> Result<Query, QueryError> {
-        let (auth, timeout) = (config.auth.as_ref(), config.delivery.timeout.0);
         Ok(Query {
-            client: Client::new(&config.tls, auth, &headers(config), timeout)?,
+            client: config.client()?,
             url: config.url.trim_end_matches('/').to_owned(),
             server: config.server,
             encoder: Encoder::new(config),

@@ -43,7 +43,7 @@ impl Otlp {
         let timeout = config.delivery.timeout.0;
         let transport = match config.protocol {
             OtlpProtocol::Http => Transport::Http {
-                client: Client::new(&config.tls, config.auth.as_ref(), &config.headers, timeout)?,
+                client: config.client()?,
                 base: config.endpoint.trim_end_matches('/').to_owned(),
             },
             OtlpProtocol::Grpc => Transport::Grpc {

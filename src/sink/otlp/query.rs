@@ -29,7 +29,7 @@ impl Query {
         let host = |url: &str| Url::parse(url).ok().and_then(|u| u.host_str().map(str::to_owned));
         let timeout = config.delivery.timeout.0;
         let client = if host(query) == host(&config.endpoint) {
-            Client::new(&config.tls, config.auth.as_ref(), &config.headers, timeout)?
+            config.client()?
         } else {
             Client::new(&config.tls, None, &BTreeMap::new(), timeout)?
         };

@@ -34,7 +34,7 @@ use crate::log::{Commits, Message, Polled, Reader, RecordWriter, producer};
 use crate::pipeline::Pipeline;
 use crate::protect::redact::Redaction;
 use crate::sink::AnySink;
-use crate::sink::config::Delivery;
+use crate::sink::delivery::Delivery;
 use crate::telemetry::{Health, Meters};
 
 #[derive(Debug, thiserror::Error)]
