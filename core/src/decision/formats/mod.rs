@@ -4,16 +4,19 @@
 //! A Kafka record may hold one decision or many, gzipped or not, wrapped by log agents or not. Each
 //! piece ends in exactly one of three ways: a decision, a reject with its own bytes, or ignored, which only
 //! what can't be a decision is. `text` finds where values begin and end, `object` tells what one is and opens
-//! envelopes, `join` puts lines together that were split on their way.
+//! envelopes, `join` puts lines together that were split on their way, `lines` objects whose lines came one by one.
 
 mod agent;
 mod console;
 mod elements;
 mod join;
+mod labels;
+mod lines;
 mod marks;
 mod object;
 mod otlp;
 mod recover;
+mod same;
 mod text;
 
 use std::borrow::Cow;
@@ -23,6 +26,7 @@ pub use elements::Elements;
 use flate2::bufread::MultiGzDecoder;
 
 use self::join::Joins;
+use self::lines::Spread;
 use self::text::Text;
 use super::event::Event;
 use super::json;
@@ -117,6 +121,9 @@ impl Default for Limits {
 /// Envelopes inside envelopes are opened so many times (gzip, CRI, an agent's members).
 const MAX_LAYERS: usize = 8;
 
+/// So many rejects of one Kafka record are told one by one; what more there is of them is told together.
+pub const MAX_REJECTS: usize = 1_000;
+
 /// Calls `piece` for each piece of a Kafka record's value.
 pub fn split<'a>(
     value: &'a [u8],
@@ -130,7 +137,9 @@ pub fn split<'a>(
         layers: 0,
         probing: false,
         joins: Joins::new(limits.record),
+        spread: Vec::new(),
     };
+    let mut rejects = Rejects::default();
     let mut found = |p: Piece<'_>| match p {
         Piece::Decision { event, .. } if event.raw.len() > limits.decision => {
             let detail = format!(
@@ -138,15 +147,55 @@ pub fn split<'a>(
                 event.raw.len(),
                 limits.decision
             );
-            piece(Piece::Reject {
-                bytes: event.raw.as_bytes().into(),
-                reject: Reject::new(Reason::TooLarge, detail),
-            });
+            let bytes = event.raw.as_bytes().into();
+            rejects.tell(bytes, Reject::new(Reason::TooLarge, detail), piece);
         }
+        Piece::Reject { bytes, reject } => rejects.tell(bytes, reject, piece),
         p => piece(p),
     };
     open.bytes(value, Around::default(), &mut found);
+    lines::flush(&mut open, &mut found);
     open.joins.flush(&mut found);
+    rejects.tell_more(piece);
+}
+
+/// How many rejects a record made, and what is told together of those that are too many.
+#[derive(Default)]
+struct Rejects {
+    told: usize,
+    more: Option<More>,
+}
+
+struct More {
+    count: usize,
+    /// Line by line, so that it can be read again.
+    bytes: Vec<u8>,
+    first: Reject,
+}
+
+impl Rejects {
+    fn tell(&mut self, bytes: Cow<'_, [u8]>, reject: Reject, piece: &mut dyn FnMut(Piece<'_>)) {
+        if self.told < MAX_REJECTS {
+            self.told += 1;
+            return piece(Piece::Reject { bytes, reject });
+        }
+        let more =
+            self.more.get_or_insert_with(|| More { count: 0, bytes: Vec::new(), first: reject });
+        if more.count > 0 {
+            more.bytes.push(b'\n');
+        }
+        more.count += 1;
+        more.bytes.extend_from_slice(&bytes);
+    }
+
+    fn tell_more(self, piece: &mut dyn FnMut(Piece<'_>)) {
+        let Some(More { count, bytes, first }) = self.more else { return };
+        let detail = format!(
+            "{count} more rejects of this record, beside {MAX_REJECTS} told before; the first of them: {}",
+            first.detail
+        );
+        piece(Piece::Reject { bytes: bytes.into(), reject: Reject::new(first.reason, detail) });
+    }
 }
 
 /// Opens layer after layer.
@@ -157,6 +206,8 @@ pub(crate) struct Opener<'l> {
     /// It is only asked what stands somewhere: parts of lines are not kept.
     probing: bool,
     joins: Joins,
+    /// Objects whose lines came one by one, until they are whole.
+    spread: Vec<Spread>,
 }
 
 /// What the layers around some bytes said.
