@@ -52,6 +52,7 @@ impl<A> Context<A> {
 impl<A: Assignments> ClientContext for Context<A> {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         client::log(level, facility, message);
+        self.brokers.logged(facility, message);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
