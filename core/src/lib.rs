@@ -6,6 +6,7 @@
 //! - [`rego`]: policies in Rego, compiled and evaluated.
 //! - [`gzip`]: compression that several rooms share.
 //! - [`decision`]: what a decision is; from a producer's bytes to the docket record.
+//! - [`facts`]: what requests did, of access logs, spans and audit events.
 //! - [`protect`]: what must not spread is taken out of it.
 //! - [`transform`]: the way of a record, from a producer's bytes to what becomes of each piece.
 //! - [`spike`]: denial spikes and silent failures.
@@ -15,6 +16,7 @@
 
 pub mod capacity;
 pub mod decision;
+pub mod facts;
 pub mod generate;
 pub mod gzip;
 pub mod metrics;
