@@ -7,6 +7,7 @@
 //! - [`gzip`]: compression that several rooms share.
 //! - [`decision`]: what a decision is; from a producer's bytes to the docket record.
 //! - [`facts`]: what requests did, of access logs, spans and audit events.
+//! - [`correlate`]: decisions meet the requests that they ruled on, and what enforcement did wrong.
 //! - [`protect`]: what must not spread is taken out of it.
 //! - [`transform`]: the way of a record, from a producer's bytes to what becomes of each piece.
 //! - [`spike`]: denial spikes and silent failures.
@@ -15,6 +16,7 @@
 //! - [`generate`]: made-up decisions, for load, drills and the demo, and how well they are detected.
 
 pub mod capacity;
+pub mod correlate;
 pub mod decision;
 pub mod facts;
 pub mod generate;

@@ -126,7 +126,7 @@ impl<'a> Fields<'a> {
             | "x_envoy_original_path"
             | "x_envoy_origin_path"
             | "http_path" => self.path.put(3, no_query(text)),
-            "http_url" | "url_full" => self.path.put(2, no_query(path_of(text))),
+            "http_url" | "url_full" => self.path.put(2, no_query(path_of(&text).into())),
             "route_name" | "rpc_method" => self.path.put(1, text),
             "method" | "request_method" | "http_request_method" | "http_method" => {
                 self.method = text
@@ -254,10 +254,9 @@ fn no_query(text: Cow<'_, str>) -> Cow<'_, str> {
 }
 
 /// The path of a URL. Its host may hold credentials.
-fn path_of(url: Cow<'_, str>) -> Cow<'_, str> {
+fn path_of(url: &str) -> String {
     let after = url.find("://").map_or(0, |at| at + 3);
-    let path = url[after..].find('/').map_or("/", |at| &url[after + at..]);
-    Cow::Owned(path.to_owned())
+    url[after..].find('/').map_or("/", |at| &url[after + at..]).to_owned()
 }
 
 fn yes(text: &str) -> bool {

@@ -59,8 +59,6 @@ impl Marks {
     pub const DRY_RUN: Marks = Marks(4);
     /// A span of kind SERVER: it is a request, not a part of one.
     pub const SERVER: Marks = Marks(8);
-    /// The source says itself that it writes only a part of the requests.
-    pub const SAMPLED: Marks = Marks(16);
 
     pub fn has(self, mark: Marks) -> bool {
         self.0 & mark.0 != 0

@@ -383,3 +383,45 @@ proptest! {
         _ = all(text);
     }
 }
+
+/// deploy/envoy/access-log.yaml, as Envoy fills it in.
+#[test]
+fn the_shipped_format_of_envoy_is_read() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/envoy/access-log.yaml");
+    let text = std::fs::read_to_string(file).unwrap();
+    let filled = |command: &str| match command {
+        "START_TIME" => r#""2026-11-24T12:48:50.000Z""#,
+        "DURATION" => "12",
+        "CEL(xds.node.cluster)" => r#""orders""#,
+        "REQ(:AUTHORITY)" => r#""orders.example""#,
+        "REQ(:METHOD)" => r#""GET""#,
+        "REQ(X-ENVOY-ORIGINAL-PATH?:PATH)" => r#""/items?x=y""#,
+        "RESPONSE_CODE" => "200",
+        "RESPONSE_CODE_DETAILS" => r#""via_upstream""#,
+        "RESPONSE_FLAGS" => r#""-""#,
+        "GRPC_STATUS_NUMBER" => "0",
+        "REQ(X-REQUEST-ID)" => r#""r-1""#,
+        "TRACE_ID" => r#""4bf92f3577b34da6a3ce929d0e0e4736""#,
+        "DYNAMIC_METADATA(envoy.filters.http.ext_authz:decision_id)" => r#""d-1""#,
+        "REQ(X-ENVOY-AUTH-FAILURE-MODE-ALLOWED)" => r#""true""#,
+        other => panic!("{other}"),
+    };
+    let members = text.split_once("json_format:\n").unwrap().1.lines().map(|line| {
+        let (name, command) = line.trim().split_once(": ").unwrap();
+        format!("{name:?}:{}", filled(command.trim_matches(['"', '%'])))
+    });
+    let fact = one(format!("{{{}}}", members.collect::<Vec<_>>().join(",")));
+    let wanted = Fact {
+        marks: Marks::FAILURE_MODE_ALLOWED,
+        trace: crate::decision::ids::trace_id(TRACE),
+        status: Status { http: Some(200), grpc: Some(0) },
+        request_id: "r-1".into(),
+        decision_id: "d-1".into(),
+        service: "orders".into(),
+        path: "/items".into(),
+        method: "GET".into(),
+        details: "via_upstream".into(),
+        ..Fact::new(Kind::Access, AT, AT + 12 * MS)
+    };
+    assert_eq!(fact, wanted);
+}
