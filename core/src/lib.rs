@@ -8,6 +8,7 @@
 //! - [`decision`]: what a decision is; from a producer's bytes to the docket record.
 //! - [`facts`]: what requests did, of access logs, spans and audit events.
 //! - [`correlate`]: decisions meet the requests that they ruled on, and what enforcement did wrong.
+//! - [`explain`]: why a policy answered as it did: the line, and the condition that was not met.
 //! - [`protect`]: what must not spread is taken out of it.
 //! - [`transform`]: the way of a record, from a producer's bytes to what becomes of each piece.
 //! - [`spike`]: denial spikes and silent failures.
@@ -18,6 +19,7 @@
 pub mod capacity;
 pub mod correlate;
 pub mod decision;
+pub mod explain;
 pub mod facts;
 pub mod generate;
 pub mod gzip;

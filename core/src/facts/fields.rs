@@ -133,17 +133,23 @@ impl<'a> Fields<'a> {
             }
             "response_flags" => self.flags = text,
             "response_code_details" => self.details = text,
-            "failure_mode_allowed" | "x_envoy_auth_failure_mode_allowed" if yes(&text) => {
-                self.marks = self.marks.with(Marks::FAILURE_MODE_ALLOWED);
-            }
-            "dry_run" | "ext_authz_dry_run" | "ext_authz_shadow" | "shadow" | "shadow_mode"
-                if yes(&text) =>
-            {
-                self.marks = self.marks.with(Marks::DRY_RUN);
-            }
+            name if yes(&text) => self.mark(name),
             _ => {}
         }
         Ok(())
+    }
+
+    fn mark(&mut self, name: &str) {
+        let mark = match name {
+            "failure_mode_allowed" | "x_envoy_auth_failure_mode_allowed" => {
+                Marks::FAILURE_MODE_ALLOWED
+            }
+            "dry_run" | "ext_authz_dry_run" | "ext_authz_shadow" | "shadow" | "shadow_mode" => {
+                Marks::DRY_RUN
+            }
+            _ => return,
+        };
+        self.marks = self.marks.with(mark);
     }
 
     fn traceparent(&mut self, text: &str) {
