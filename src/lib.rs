@@ -30,5 +30,6 @@ pub mod telemetry;
 pub mod verify;
 
 pub use docket_core::{
-    capacity, decision, generate, gzip, metrics, protect, rego, spike, topk, transform,
+    capacity, correlate, decision, explain, facts, generate, gzip, metrics, protect, rego, spike,
+    topk, transform,
 };

@@ -16,6 +16,7 @@ mod setup;
 mod spikes;
 mod tail;
 mod verify;
+mod why;
 
 use std::process::ExitCode;
 
@@ -45,7 +46,8 @@ use crate::pipeline::{self, Pipeline};
   docket verify pipelines/opa.yaml           is every decision in every sink, once and unaltered?
   docket spikes pipelines/opa.yaml           what the spike detector would have said
   docket capacity pipelines/opa.yaml         a capacity review: load, growth, cost, headroom
-  docket protect my.yaml decisions.ndjson    what is removed from decisions, and by which rule"
+  docket protect my.yaml decisions.ndjson    what is removed from decisions, and by which rule
+  docket why ID --from decisions.ndjson --bundle policies/   why was this request denied?"
 )]
 struct Cli {
     #[command(subcommand)]
@@ -75,6 +77,7 @@ enum Command {
     Spikes(spikes::Args),
     Capacity(capacity::Args),
     Protect(protect::Args),
+    Why(why::Args),
     Decrypt(decrypt::Args),
     /// Print shell completions, e.g. `docket completions bash > /etc/bash_completion.d/docket`.
     Completions {
@@ -108,6 +111,10 @@ pub fn main() -> ExitCode {
         Command::Verify(args) => runtime(verify::run(args)),
         Command::Spikes(args) => spikes::run(&args),
         Command::Protect(args) => protect::run(&args),
+        Command::Why(args) => match why::run(&args) {
+            Ok(code) => return code,
+            Err(e) => Err(e),
+        },
         Command::Decrypt(args) => decrypt::run(&args),
         Command::Capacity(args) => runtime(capacity::run(args)),
         Command::Completions { shell } => {
