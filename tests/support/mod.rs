@@ -1,6 +1,7 @@
 //! What the suites share: docket as a process, topics to write and read, and waiting with a deadline.
 #![allow(dead_code, clippy::unwrap_used, clippy::panic)]
 
+pub mod canaries;
 pub mod loki_double;
 pub mod proxy;
 
