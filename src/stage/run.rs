@@ -224,6 +224,7 @@ impl Parts {
             progress: self.progress.clone(),
             docket_limit: self.limits.docket,
             rejects_limit: self.limits.rejects,
+            trouble: super::intake::Trouble::default(),
         };
         let runtime = self.process.runtime.clone();
         self.spawn("intake", move |stop| {

@@ -108,6 +108,8 @@ pub struct World {
     pub stored: BTreeMap<String, BTreeMap<String, Vec<Vec<u8>>>>,
     /// By sink: until when it answers with an outage.
     pub away: BTreeMap<String, Instant>,
+    /// By sink: until when it refuses everything.
+    pub refusing: BTreeMap<String, Instant>,
     pub violations: Vec<String>,
     pub events: Vec<String>,
     start: Instant,
@@ -131,6 +133,7 @@ impl Shared {
             acknowledged: BTreeMap::new(),
             stored: BTreeMap::new(),
             away: BTreeMap::new(),
+            refusing: BTreeMap::new(),
             violations: Vec::new(),
             events: Vec::new(),
             start: Instant::now(),
@@ -364,6 +367,15 @@ impl World {
     }
 }
 
+/// Kafka refuses docket records that hold this,
+pub const UNWANTED: &str = "unwanted-";
+/// and docket panics at source records that hold this.
+pub const PANICS: &str = "panics-";
+
+fn holds(value: &[u8], text: &str) -> bool {
+    value.windows(text.len()).any(|window| window == text.as_bytes())
+}
+
 /// A transactional producer.
 pub struct Producer {
     world: Shared,
@@ -371,6 +383,7 @@ pub struct Producer {
     /// Tags of the open transaction, in the order of sending.
     sent: RefCell<Vec<usize>>,
     too_large: RefCell<Vec<usize>>,
+    unwanted: Cell<bool>,
 }
 
 /// Kafka's max.message.bytes of the docket topic and of rejects, here.
@@ -384,6 +397,7 @@ impl Producer {
             open: Cell::new(None),
             sent: RefCell::default(),
             too_large: RefCell::default(),
+            unwanted: Cell::new(false),
         }
     }
 
@@ -427,6 +441,10 @@ impl Transactions for Producer {
             self.too_large.borrow_mut().extend(refused);
             return Ok(());
         }
+        if record.topic == super::DOCKET && holds(record.payload, UNWANTED) {
+            self.unwanted.set(true);
+            return Ok(());
+        }
         // What is sent alone is in no batch with others.
         if alone {
             self.sent.borrow_mut().clear();
@@ -446,12 +464,15 @@ impl Transactions for Producer {
     }
 
     fn any_failed(&self) -> bool {
-        !self.too_large.borrow().is_empty()
+        !self.too_large.borrow().is_empty() || self.unwanted.get()
     }
 
     fn commit(&self, offsets: &[(&str, i32, i64)], member: &(String, u64, u64)) -> KafkaResult<()> {
         if self.is_fenced() || !self.too_large.borrow().is_empty() {
             return Err(KafkaError::MessageProduction(RDKafkaErrorCode::InvalidTransactionalState));
+        }
+        if self.unwanted.get() {
+            return Err(KafkaError::MessageProduction(RDKafkaErrorCode::InvalidRecord));
         }
         let mut w = self.world.lock();
         let p = w.faults.commit_fails;
@@ -488,6 +509,7 @@ impl Transactions for Producer {
             self.world.lock().end(id, State::Aborted);
         }
         self.sent.borrow_mut().clear();
+        self.unwanted.set(false);
         Ok(self.too_large.take())
     }
 }

@@ -53,6 +53,19 @@ impl Batch {
         }
     }
 
+    /// Forgets all records but these, whose numbers change.
+    pub(super) fn keep<'k>(&mut self, kept: impl Iterator<Item = &'k mut Vec<usize>>) {
+        let (mut bytes, mut records) = (Vec::new(), Vec::new());
+        for i in kept.flatten() {
+            let item = self.records[*i];
+            let start = bytes.len();
+            bytes.extend_from_slice(self.value(&item));
+            *i = records.len();
+            records.push(Item { start, end: bytes.len(), ..item });
+        }
+        (self.bytes, self.records) = (bytes, records);
+    }
+
     pub(super) fn saw(&mut self, partition: i32, timestamp: i64) {
         if let Some(at) = self.segments.iter().rposition(|s| s.partition == partition) {
             self.oldest[at] = self.oldest[at].min(timestamp);

@@ -2,15 +2,19 @@
 //! a bounded number in flight; an offset is committed only when every record below it was acknowledged or
 //! is in rejects.
 //!
-//! Requests are sent again without end while the cause is an outage. A batch that is refused is halved
-//! until the refused records stand alone; they go to rejects, the others through.
+//! Requests are sent again without end while the cause is an outage. A batch that is refused, or fails while others pass, is halved
+//! until the records that are the cause stand alone; they go to rejects, the others through. Meanwhile they wait beside the next
+//! batches, and so does what is for another sink. `group` says what a failure means.
 
 mod batch;
+mod group;
+mod letters;
+mod pauses;
 mod repeats;
 mod send;
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use rdkafka::error::{KafkaError, KafkaResult};
@@ -130,6 +134,9 @@ const POLL: Duration = Duration::from_millis(20);
 const COMMIT_EVERY: Duration = Duration::from_secs(1);
 /// A sink that takes nothing for so long gets its partitions paused, so that Kafka is still polled.
 const PAUSE_AFTER: Duration = Duration::from_secs(5);
+/// So many records refused one by one, and none taken, are no coincidence. Fewer may wait for the next that passes, in a pipeline that
+/// has little to do: it is as ready as ever.
+const MANY_REFUSED: u32 = 10;
 /// Records taken from librdkafka before looking after anything else.
 const BURST: usize = 1000;
 
@@ -208,9 +215,9 @@ struct Loop<'d, R, L> {
     offsets: Shared,
     joined: Arc<AtomicBool>,
     sender: Arc<Sending<L>>,
-    done: UnboundedSender<Vec<Segment>>,
-    /// Never more than what is in flight.
-    finished: UnboundedReceiver<Vec<Segment>>,
+    done: UnboundedSender<Told>,
+    /// Never more than two of each batch in flight or waiting.
+    finished: UnboundedReceiver<Told>,
     repeats: Repeats,
     batch: Batch,
     /// When the batch got its first record.
@@ -218,6 +225,14 @@ struct Loop<'d, R, L> {
     in_flight: usize,
     blocked: Option<Instant>,
     paused: bool,
+}
+
+/// What is told of a batch on its way.
+enum Told {
+    /// It waits beside the others from now on.
+    Waits,
+    /// It is over, and what it finishes.
+    Over { waited: bool, segments: Vec<Segment> },
 }
 
 /// What is to become of the records of a batch.
@@ -261,8 +276,12 @@ impl<R: Reader, L: RecordWriter> Loop<'_, R, L> {
             Duration::ZERO => None,
             wait => tokio::time::timeout(wait, self.finished.recv()).await.ok().flatten(),
         };
-        while let Some(segments) = first.take().or_else(|| self.finished.try_recv().ok()) {
-            self.in_flight -= 1;
+        while let Some(told) = first.take().or_else(|| self.finished.try_recv().ok()) {
+            let Told::Over { waited, segments } = told else {
+                self.in_flight -= 1;
+                continue;
+            };
+            self.in_flight -= usize::from(!waited);
             let mut offsets = self.offsets.lock();
             segments.iter().for_each(|segment| offsets.finish(segment));
         }
@@ -314,7 +333,7 @@ impl<R: Reader, L: RecordWriter> Loop<'_, R, L> {
         }
         let repeats = &mut self.repeats;
         let (body, triage) =
-            self.sender.triage(&mut batch, |partition, id| repeats.note(partition, id));
+            self.sender.triage(&mut batch, |partition, record| repeats.note(partition, record));
         {
             let mut offsets = self.offsets.lock();
             for (segment, oldest) in batch.segments.iter().zip(&batch.oldest) {
@@ -336,15 +355,23 @@ impl<R: Reader, L: RecordWriter> Loop<'_, R, L> {
         );
         let work = async move {
             let stop = sender.stop.clone();
+            // The room that it waits in, if it does.
+            let room = OnceLock::new();
+            let park = |permit| {
+                let _ = room.set(permit);
+                let _ = done.send(Told::Waits);
+            };
             let delivered = tokio::select! {
                 biased;
                 () = stop.cancelled() => false,
-                delivered = sender.deliver(&batch, body, triage) => delivered,
+                delivered = sender.deliver(&mut batch, body, triage, &park) => delivered,
             };
             gauge.sub(records);
+            let waited = room.get().is_some();
             // A batch that was given up frees its place, too, and finishes nothing. The loop may have ended;
             // then nothing is committed any more.
-            let _ = done.send(if delivered { batch.segments } else { Vec::new() });
+            let segments = if delivered { batch.segments } else { Vec::new() };
+            let _ = done.send(Told::Over { waited, segments });
         };
         self.deliver.runtime.spawn(work.instrument(span));
     }
@@ -352,11 +379,13 @@ impl<R: Reader, L: RecordWriter> Loop<'_, R, L> {
     /// Fills a window with what stands before what was read first.
     fn warm(&mut self, segment: &Segment) {
         let (repeats, reader) = (&mut self.repeats, &self.reader);
+        let redaction = &self.deliver.redaction;
         let size = repeats.size();
         let read =
             reader.read_back(&self.topic, segment.partition, segment.first, size, &mut |value| {
-                if let Ok(record) = Record::parse(value) {
-                    repeats.note(segment.partition, &record.decision_id);
+                // As it was sent.
+                if let Ok(record) = Record::parse(&redaction.apply(value)) {
+                    repeats.note(segment.partition, &record);
                 }
             });
         if let Err(error) = read {
@@ -434,7 +463,17 @@ impl<R: Reader, L: RecordWriter> Loop<'_, R, L> {
             meters.oldest.with_label_values(&[&deliver.name, &id]).set(age);
         }
         let joined = self.joined.load(Ordering::Relaxed);
-        let ready = if joined { Ok(()) } else { Err("not in its consumer group yet".to_owned()) };
+        let ready = match self.sender.refuses() {
+            _ if !joined => Err("not in its consumer group yet".to_owned()),
+            Some((status, records)) if records >= MANY_REFUSED => {
+                Err(format!("it refuses whatever it is sent, with {status}"))
+            }
+            _ => Ok(()),
+        };
         deliver.health.set(&format!("{}/{}", deliver.pipeline.name(), deliver.name), ready);
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::panic, clippy::unwrap_used)]
+mod tests;

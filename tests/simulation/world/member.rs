@@ -128,11 +128,15 @@ impl<A: Assignments> Member<A> {
     }
 }
 
-struct Owned(Pairs);
+struct Owned {
+    pairs: Pairs,
+    panics: bool,
+}
 
 impl Headers for Owned {
     fn pairs(&self) -> Vec<(&str, &[u8])> {
-        self.0.iter().map(|(n, v)| (n.as_str(), v.as_slice())).collect()
+        assert!(!self.panics, "simulated: docket has a bug");
+        self.pairs.iter().map(|(n, v)| (n.as_str(), v.as_slice())).collect()
     }
 }
 
@@ -210,7 +214,8 @@ impl<A: Assignments> Reader for Member<A> {
             Some((place, None)) => Polled::End(place.1),
             Some((place, Some(record))) => {
                 self.positions.borrow_mut().insert(place.clone(), record.offset + 1);
-                let headers = Owned(record.headers.clone());
+                let panics = place.0 == super::super::SOURCE && holds(&record.value, PANICS);
+                let headers = Owned { pairs: record.headers.clone(), panics };
                 take(&Message {
                     topic: &place.0,
                     partition: place.1,

@@ -15,8 +15,10 @@ mod object;
 mod otlp;
 mod recover;
 mod text;
+mod weight;
 
 use std::borrow::Cow;
+use std::cell::Cell;
 
 pub use elements::Elements;
 
@@ -104,49 +106,86 @@ impl Ignored {
 pub struct Limits {
     /// Bytes of one decision.
     pub decision: usize,
-    /// Bytes of one Kafka record's content, after decompression.
+    /// Bytes of one Kafka record's content, after decompression: of all that is compressed in it together.
     pub record: usize,
+    /// Decisions, or pieces that are none, in one Kafka record.
+    pub elements: usize,
 }
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { decision: 1 << 20, record: 64 << 20 }
+        Limits { decision: 1 << 20, record: 64 << 20, elements: 100_000 }
     }
 }
 
 /// Envelopes inside envelopes are opened so many times (gzip, CRI, an agent's members).
 const MAX_LAYERS: usize = 8;
 
-/// Calls `piece` for each piece of a Kafka record's value.
+/// Values of an OTLP request for each element that a record may have: attributes, and those of structured bodies.
+const VALUES: usize = 10;
+
+/// Calls `piece` for each piece of a Kafka record's value. If it returns a reject, the record holds too much: then it is the whole
+/// that is rejected, and what was told of its pieces doesn't count.
 pub fn split<'a>(
     value: &'a [u8],
     reading: impl Into<Reading<'a>>,
     limits: &Limits,
     piece: &mut dyn FnMut(Piece<'_>),
-) {
+) -> Option<Reject> {
+    split_until(&Cell::new(false), value, reading, limits, piece)
+}
+
+/// The same, and no further once `over` is set.
+pub fn split_until<'a>(
+    over: &Cell<bool>,
+    value: &'a [u8],
+    reading: impl Into<Reading<'a>>,
+    limits: &Limits,
+    piece: &mut dyn FnMut(Piece<'_>),
+) -> Option<Reject> {
     let mut open = Opener {
         reading: reading.into(),
         limits,
         layers: 0,
         probing: false,
         joins: Joins::new(limits.record),
+        expands: limits.record,
+        over,
     };
-    let mut found = |p: Piece<'_>| match p {
-        Piece::Decision { event, .. } if event.raw.len() > limits.decision => {
-            let detail = format!(
-                "the decision has {} bytes; limits.decision_bytes is {}",
-                event.raw.len(),
-                limits.decision
-            );
-            piece(Piece::Reject {
-                bytes: event.raw.as_bytes().into(),
-                reject: Reject::new(Reason::TooLarge, detail),
-            });
+    let (mut elements, mut too_many) = (0, false);
+    let mut found = |p: Piece<'_>| {
+        if over.get() {
+            return;
         }
-        p => piece(p),
+        // What is ignored goes nowhere.
+        elements += usize::from(!matches!(p, Piece::Ignored(_)));
+        if elements > limits.elements {
+            too_many = true;
+            over.set(true);
+            return;
+        }
+        match p {
+            Piece::Decision { event, .. } if event.raw.len() > limits.decision => {
+                let detail = format!(
+                    "the decision has {} bytes; limits.decision_bytes is {}",
+                    event.raw.len(),
+                    limits.decision
+                );
+                piece(Piece::Reject {
+                    bytes: event.raw.as_bytes().into(),
+                    reject: Reject::new(Reason::TooLarge, detail),
+                });
+            }
+            p => piece(p),
+        }
     };
     open.bytes(value, Around::default(), &mut found);
     open.joins.flush(&mut found);
+    too_many.then(|| {
+        let most = limits.elements;
+        let detail = format!("more than {most} elements in it; limits.record_elements is {most}");
+        Reject::new(Reason::TooLarge, detail)
+    })
 }
 
 /// Opens layer after layer.
@@ -157,6 +196,10 @@ pub(crate) struct Opener<'l> {
     /// It is only asked what stands somewhere: parts of lines are not kept.
     probing: bool,
     joins: Joins,
+    /// How many bytes may still come of what is compressed.
+    expands: usize,
+    /// Nothing more is wanted.
+    over: &'l Cell<bool>,
 }
 
 /// What the layers around some bytes said.
@@ -179,6 +222,15 @@ impl<'a> Around<'a> {
 pub(crate) type Found<'f> = dyn FnMut(Piece<'_>) + 'f;
 
 impl Opener<'_> {
+    pub(crate) fn is_over(&self) -> bool {
+        self.over.get()
+    }
+
+    /// How many values a record may have where all of them are read before any is looked at.
+    pub(crate) fn most_values(&self) -> usize {
+        self.limits.elements.saturating_mul(VALUES)
+    }
+
     /// Opens bytes of whatever kind.
     pub(crate) fn bytes(&mut self, value: &[u8], around: Around<'_>, found: &mut Found<'_>) {
         if self.layers > MAX_LAYERS {
@@ -191,15 +243,18 @@ impl Opener<'_> {
 
     fn layer(&mut self, value: &[u8], around: Around<'_>, found: &mut Found<'_>) {
         if value.starts_with(&[0x1f, 0x8b]) {
-            return match gunzip(value, self.limits.record) {
-                Ok(plain) => self.bytes(&plain, around, found),
+            return match gunzip(value, self.expands) {
+                Ok(plain) => {
+                    self.expands -= plain.len();
+                    self.bytes(&plain, around, found);
+                }
                 Err(e) => found(Piece::Reject { bytes: value.into(), reject: e }),
             };
         }
         // A protobuf request starts with the tag of its field 1, which is also a line feed.
         let format = self.reading.format;
         if format == Format::OtlpProto || (format == Format::Auto && value.first() == Some(&0x0a)) {
-            match otlp::protobuf(value) {
+            match otlp::protobuf(value, self.most_values()) {
                 Ok(request) => return otlp::open(self, request, around, found),
                 Err(e) if format == Format::OtlpProto => {
                     let detail = format!("not an OTLP logs request: {e}");
@@ -238,6 +293,12 @@ fn utf16(bytes: &[u8], big: bool) -> Option<String> {
 
 pub(crate) fn reject(bytes: &[u8], reason: Reason, detail: &str, found: &mut Found<'_>) {
     found(Piece::Reject { bytes: bytes.into(), reject: Reject::new(reason, detail) });
+}
+
+/// Whether an OTLP request has at most so many values: it may take a hundred times its size once it is read.
+pub fn otlp_is_small(bytes: &[u8], json: bool, limits: &Limits) -> bool {
+    let most = limits.elements.saturating_mul(VALUES);
+    if json { weight::json(bytes, most) } else { weight::protobuf(bytes, most) }
 }
 
 /// Inflates gzip (RFC 1952, any number of members), at most `limit` bytes.

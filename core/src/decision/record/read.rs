@@ -139,6 +139,12 @@ impl<'a> Record<'a> {
         Ok(record)
     }
 
+    /// The decision as it came, apart from what was taken out of it, and without the brace at its end. With the decision id, it is what
+    /// tells a decision that came twice from another that came under the same id.
+    pub fn original(&self) -> &'a str {
+        &self.raw[..self.original]
+    }
+
     /// Where docket's own members begin in `raw`, with the comma before them.
     pub fn own_members(&self) -> usize {
         self.original
