@@ -6,6 +6,7 @@
 //! until the refused records stand alone; they go to rejects, the others through.
 
 mod batch;
+mod outage;
 mod repeats;
 mod send;
 

@@ -9,6 +9,7 @@ use rand::{Rng, SeedableRng};
 use tokio_util::sync::CancellationToken;
 
 use super::batch::Batch;
+use super::outage::Outage;
 use super::{Deliver, Shared, Triage};
 use crate::clock::now;
 use crate::decision::record::Record;
@@ -29,6 +30,7 @@ pub struct Sending<L> {
     rejects: L,
     pub(super) stop: CancellationToken,
     jitter: Mutex<rand::rngs::SmallRng>,
+    outage: Mutex<Outage>,
 }
 
 /// Records that are still to be delivered, in their order, and how often they were sent already.
@@ -77,7 +79,8 @@ impl<L: RecordWriter> Sending<L> {
     /// Sends records that no consumer group of this sink has read.
     pub fn apart(deliver: Arc<Deliver>, rejects: L, stop: CancellationToken) -> Sending<L> {
         let jitter = Mutex::new(rand::rngs::SmallRng::seed_from_u64(deliver.seed));
-        Sending { deliver, offsets: None, rejects, stop, jitter }
+        let outage = Mutex::new(Outage::new());
+        Sending { deliver, offsets: None, rejects, stop, jitter, outage }
     }
 
     /// A batch's first body, and what is to become of each of its records. `is_new` tells repeats.
@@ -240,7 +243,7 @@ impl<L: RecordWriter> Sending<L> {
             match body.send().await {
                 Outcome::Delivered => {
                     meters.requests.with_label_values(&[name, "ok"]).inc();
-                    self.recovered(attempts);
+                    self.recovered();
                     self.delivered(batch, &records);
                     return Some(Vec::new());
                 }
@@ -255,7 +258,7 @@ impl<L: RecordWriter> Sending<L> {
                 }
                 Outcome::Failed(Failure::Refused(refusal)) => {
                     meters.requests.with_label_values(&[name, "refused"]).inc();
-                    self.recovered(attempts);
+                    self.recovered();
                     if let [only] = records.as_slice() {
                         self.refuse(batch, *only, &refusal, attempts).await;
                         return Some(Vec::new());
@@ -267,7 +270,7 @@ impl<L: RecordWriter> Sending<L> {
                     let (again, pause) = self.each(batch, &records, each, attempts).await;
                     match pause {
                         Some(retry) => self.pause(&retry, attempts).await,
-                        None => self.recovered(attempts),
+                        None => self.recovered(),
                     }
                     return Some(vec![Group { records: again, attempts }]);
                 }
@@ -381,34 +384,33 @@ impl<L: RecordWriter> Sending<L> {
             retry.after.map_or(jittered, |after| after + jittered.min(Duration::from_secs(1)));
         let name = self.deliver.name.as_str();
         self.deliver.meters.failing.with_label_values(&[name, retry.cause.as_str()]).set(1);
-        match attempts {
-            1 => tracing::info!(
+        let line = self.outage().failed(retry.cause, attempts, tokio::time::Instant::now());
+        if let Some(line) = line {
+            tracing::warn!(
                 part = name,
                 cause = retry.cause.as_str(),
                 detail = retry.detail,
-                "the sink can't be served; trying again"
-            ),
-            2..=5 => tracing::warn!(
-                part = name,
-                cause = retry.cause.as_str(),
-                detail = retry.detail,
-                attempts,
-                "the sink can't be served; trying again"
-            ),
-            _ => tracing::error!(
-                part = name,
-                cause = retry.cause.as_str(),
-                detail = retry.detail,
-                attempts,
+                failures = line.failures,
+                seconds = line.lasted.as_secs(),
                 "the sink can't be served; its decisions wait in Kafka"
-            ),
+            );
         }
         tokio::time::sleep(wait).await;
     }
 
-    fn recovered(&self, attempts: u32) {
-        if attempts > 1 {
-            tracing::info!(part = self.deliver.name, attempts, "the sink can be served again");
+    fn outage(&self) -> std::sync::MutexGuard<'_, Outage> {
+        self.outage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn recovered(&self) {
+        let line = self.outage().served(tokio::time::Instant::now());
+        if let Some(line) = line {
+            tracing::info!(
+                part = self.deliver.name,
+                failures = line.failures,
+                seconds = line.lasted.as_secs(),
+                "the sink can be served again"
+            );
         }
         use Cause::*;
         for cause in [Connection, Timeout, Credentials, Throttled, Server, Misconfigured] {
