@@ -14,11 +14,13 @@
 //! - [`pipeline`]: the pipeline file, which says everything below what to do.
 //! - [`stage`]: the running parts. `intake` writes the docket topic, `deliver` hands it to one sink.
 //! - [`verify`]: whether the sinks hold what the docket holds.
+//! - [`doctor`]: what is wrong around a pipeline, and the way out.
 //! - [`cli`]: the commands.
 
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod doctor;
 pub mod door;
 pub mod http;
 pub mod log;

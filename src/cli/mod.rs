@@ -5,8 +5,10 @@ mod capacity;
 mod check;
 mod decrypt;
 mod demo;
+mod doctor;
 mod feed;
 mod generate;
+
 mod protect;
 mod redrive;
 mod rejects;
@@ -39,6 +41,7 @@ use crate::pipeline::{self, Pipeline};
   docket demo decisions.ndjson               the same, with your own decision logs
   docket check pipelines/opa.yaml            validate a pipeline file and run its test cases
   docket setup pipelines/opa.yaml            create topics and index templates
+  docket doctor pipelines/opa.yaml           is everything there that it needs? what is wrong, and the way out
   docket run pipelines/opa.yaml              run the pipeline
   docket tail pipelines/opa.yaml --verdict deny
   docket rejects pipelines/opa.yaml          what was refused, and why
@@ -62,6 +65,7 @@ enum Command {
     /// Print the JSON Schema of the pipeline file, for editors.
     Schema,
     Setup(setup::Args),
+    Doctor(doctor::Args),
     Generate(generate::Args),
     Tail(tail::Args),
     Rejects(rejects::Args),
@@ -98,6 +102,7 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Schema => schema::run(),
         Command::Setup(args) => runtime(setup::run(args)),
+        Command::Doctor(args) => runtime(doctor::run(args)),
         Command::Generate(args) => generate::run(&args),
         Command::Tail(args) => tail::run(&args),
         Command::Rejects(args) => rejects::run(&args),
@@ -192,6 +197,20 @@ fn progress(total: u64, what: &'static str) -> indicatif::ProgressBar {
 fn step(bar: &indicatif::ProgressBar) -> std::sync::Arc<dyn Fn(u64) + Send + Sync> {
     let bar = bar.clone();
     std::sync::Arc::new(move |n| bar.inc(n))
+}
+
+/// Says what is waited for, if that takes long, until it is dropped.
+struct Waiting(#[allow(dead_code)] std::sync::mpsc::Sender<()>);
+
+fn waiting(what: String) -> Waiting {
+    let (done, wait) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let timeout = std::sync::mpsc::RecvTimeoutError::Timeout;
+        if wait.recv_timeout(std::time::Duration::from_millis(1500)) == Err(timeout) {
+            anstream::eprintln!("waiting for {what} ..");
+        }
+    });
+    Waiting(done)
 }
 
 /// Rows with aligned columns.

@@ -4,6 +4,7 @@
 //! The stages know Kafka by the traits below, so that the same loops run over a simulated log in
 //! tests/simulation. `consumer` and `producer` implement them with librdkafka.
 
+pub mod ask;
 pub mod client;
 pub mod config;
 pub mod consumer;

@@ -8,6 +8,7 @@ use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::{Offset, TopicPartitionList};
 
+use super::ask::{ACLS, Asker, Unanswered, hides};
 use super::client;
 use super::config::Kafka;
 use crate::decision::time::Nanos;
@@ -115,8 +116,12 @@ pub struct TopicScan {
 /// Why a topic can't be read. Says the way out.
 #[derive(Debug, thiserror::Error)]
 pub enum ScanError {
-    #[error("Kafka at {brokers} can't be reached: {error}")]
-    Unreachable { brokers: String, error: KafkaError },
+    #[error(transparent)]
+    Unanswered(#[from] Unanswered),
+    #[error(
+        "Kafka at {brokers} hides the topic {topic} for want of rights (TopicAuthorizationFailed): it may be there; {ACLS} gives docket the rights it needs"
+    )]
+    Hidden { brokers: String, topic: String },
     #[error("there is no topic {0}; `docket setup` creates it")]
     NoTopic(String),
     #[error("{topic} can't be read to its end: {error}")]
@@ -135,9 +140,14 @@ impl TopicScan {
         to: ScanBound,
     ) -> Result<TopicScan, ScanError> {
         let wrong = |error| ScanError::Kafka { topic: topic.to_owned(), error };
+        let metadata = Asker::new(kafka, part, None)?.metadata(Some(topic), TIMEOUT)?;
+        if metadata.topics().iter().any(|topic| hides(topic.error())) {
+            return Err(ScanError::Hidden {
+                brokers: kafka.brokers.clone(),
+                topic: topic.to_owned(),
+            });
+        }
         let reader = reader(kafka, part, group).map_err(wrong)?;
-        let unreachable = |error| ScanError::Unreachable { brokers: kafka.brokers.clone(), error };
-        let metadata = reader.fetch_metadata(Some(topic), TIMEOUT).map_err(unreachable)?;
         let partitions: Vec<i32> = metadata
             .topics()
             .iter()

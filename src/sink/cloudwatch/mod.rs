@@ -64,6 +64,22 @@ impl Cloudwatch {
         Ok(Cloudwatch { encoder: Encoder::new(config), api: Api::new(config)? })
     }
 
+    /// Asks for one event at most: that is answered to who has the rights that `docket verify` needs. No group yet is no error.
+    pub async fn reach(&self) -> Result<(), Failure> {
+        let body = json!({ "logGroupName": self.api.config.group, "limit": 1 }).to_string();
+        match self.api.call("FilterLogEvents", body.into()).await {
+            Err(Failure::Refused(r)) if r.reason.starts_with("ResourceNotFoundException") => {
+                if self.api.config.create {
+                    return Ok(());
+                }
+                let group = &self.api.config.group;
+                let detail = format!("log group {group} is missing, and create is false");
+                Err(Failure::retry(Cause::Misconfigured, detail))
+            }
+            answer => answer.map(|_| ()),
+        }
+    }
+
     async fn put(&self, put: &Put) -> Result<Vec<Result<(), Failure>>, Failure> {
         let mut body =
             json!({ "logGroupName": self.api.config.group, "logStreamName": put.stream })

@@ -9,6 +9,7 @@
 mod batch;
 mod group;
 mod letters;
+mod outage;
 mod pauses;
 mod repeats;
 mod send;

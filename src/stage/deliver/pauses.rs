@@ -1,10 +1,12 @@
 //! How long to wait for a sink that fails, and what is told of it.
 
-use std::sync::PoisonError;
+use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rand::Rng;
+use tokio::time::Instant;
 
+use super::outage::Outage;
 use super::send::Sending;
 use crate::http::failure::{Cause, Retry};
 use crate::log::RecordWriter;
@@ -39,33 +41,32 @@ impl<L: RecordWriter> Sending<L> {
             return;
         }
         self.deliver.meters.failing.with_label_values(&[name, cause]).set(1);
-        match attempts {
-            1 => tracing::info!(
+        let line = self.outage().failed(retry.cause, attempts, Instant::now());
+        if let Some(line) = line {
+            tracing::warn!(
                 part = name,
                 cause,
                 detail = retry.detail,
-                "the sink can't be served; trying again"
-            ),
-            2..=5 => tracing::warn!(
-                part = name,
-                cause,
-                detail = retry.detail,
-                attempts,
-                "the sink can't be served; trying again"
-            ),
-            _ => tracing::error!(
-                part = name,
-                cause,
-                detail = retry.detail,
-                attempts,
+                failures = line.failures,
+                seconds = line.lasted.as_secs(),
                 "the sink can't be served; its decisions wait in Kafka"
-            ),
+            );
         }
     }
 
-    pub(super) fn recovered(&self, attempts: u32) {
-        if attempts > 1 {
-            tracing::info!(part = self.deliver.name, attempts, "the sink can be served again");
+    fn outage(&self) -> MutexGuard<'_, Outage> {
+        self.outage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn recovered(&self) {
+        let line = self.outage().served(Instant::now());
+        if let Some(line) = line {
+            tracing::info!(
+                part = self.deliver.name,
+                failures = line.failures,
+                seconds = line.lasted.as_secs(),
+                "the sink can be served again"
+            );
         }
         use Cause::*;
         for cause in [Connection, Timeout, Credentials, Throttled, Server, Misconfigured] {

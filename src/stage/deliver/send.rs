@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::batch::Batch;
 use super::group::{Group, Next, Seen};
 use super::letters::Letter;
+use super::outage::Outage;
 use super::repeats::Noted;
 use super::{Deliver, Shared, Triage};
 use crate::clock::now;
@@ -33,6 +34,7 @@ pub struct Sending<L> {
     pub(super) rejects: L,
     pub(super) stop: CancellationToken,
     pub(super) jitter: Mutex<rand::rngs::SmallRng>,
+    pub(super) outage: Mutex<Outage>,
     /// So many requests are on their way at once.
     requests: Semaphore,
     /// Room for batches that wait beside the others.
@@ -112,6 +114,7 @@ impl<L: RecordWriter> Sending<L> {
             rejects,
             stop,
             jitter,
+            outage: Mutex::new(Outage::new()),
             room: Arc::new(Semaphore::new(ROOM)),
             sent: AtomicU64::new(0),
             taken: AtomicU64::new(0),
@@ -355,7 +358,7 @@ impl<L: RecordWriter> Sending<L> {
             Outcome::Delivered => {
                 requests("ok");
                 self.took(number);
-                self.recovered(group.attempts);
+                self.recovered();
                 self.delivered(batch, &group.records);
             }
             Outcome::Failed(Failure::Retry(retry)) => {
@@ -401,7 +404,7 @@ impl<L: RecordWriter> Sending<L> {
         if !delivered.is_empty() {
             self.took(number);
             if why.is_none() {
-                self.recovered(group.attempts);
+                self.recovered();
             }
             self.delivered(batch, &delivered);
         }
