@@ -30,5 +30,5 @@ pub mod telemetry;
 pub mod verify;
 
 pub use docket_core::{
-    capacity, decision, generate, gzip, metrics, protect, rego, spike, topk, transform,
+    capacity, decision, generate, gzip, metrics, order, protect, rego, spike, topk, transform,
 };

@@ -6,6 +6,7 @@
 //! - [`rego`]: policies in Rego, compiled and evaluated.
 //! - [`gzip`]: compression that several rooms share.
 //! - [`decision`]: what a decision is; from a producer's bytes to the docket record.
+//! - [`order`]: which partition is read next.
 //! - [`protect`]: what must not spread is taken out of it.
 //! - [`transform`]: the way of a record, from a producer's bytes to what becomes of each piece.
 //! - [`spike`]: denial spikes and silent failures.
@@ -18,6 +19,7 @@ pub mod decision;
 pub mod generate;
 pub mod gzip;
 pub mod metrics;
+pub mod order;
 pub mod protect;
 pub mod rego;
 pub mod spike;
