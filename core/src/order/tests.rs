@@ -7,6 +7,11 @@ use super::*;
 const SECOND: Nanos = 1_000_000_000;
 const SKEW: Nanos = 60 * SECOND;
 
+/// Written when it happened, long ago.
+fn at(time: Nanos) -> Times {
+    Times { happened: time, written: time }
+}
+
 /// Partitions in a log, a fetch that brings some records of some of them at a time, and a reader.
 struct Log {
     /// Not fetched yet, by partition.
@@ -60,7 +65,7 @@ impl Log {
         for key in 0..self.near.len() {
             match self.near[key].front() {
                 Some(time) if !heads.contains(&key) => {
-                    self.order.head(key, *time);
+                    self.order.head(key, at(*time));
                 }
                 None if self.far[key].is_empty() && !self.told[key] => {
                     self.told[key] = true;
@@ -83,7 +88,7 @@ impl Log {
         let Next::Take(key) = self.order.next(self.now) else { return false };
         self.take(key);
         while let Some(time) = self.near[key].front().copied() {
-            if !self.order.head(key, time) {
+            if !self.order.head(key, at(time)) {
                 break;
             }
             self.take(key);
@@ -187,17 +192,38 @@ proptest! {
 }
 
 #[test]
+fn what_is_new_waits_for_nobody_at_the_end_of_the_log() {
+    let mut order = Order::new(SKEW);
+    order.begin(1);
+    order.begin(2);
+    order.end(2);
+    let now = 1_000_000 * SECOND;
+    order.head(1, Times { happened: now - 59 * SECOND, written: now });
+    assert_eq!(order.next(now), Next::Take(1));
+    order.took(1);
+    // Of an hour ago, and written just now: 2 may have got some, too.
+    let old = Times { happened: now - 1800 * SECOND, written: now };
+    let mut order = Order::new(SKEW);
+    order.begin(1);
+    order.begin(2);
+    order.end(2);
+    order.head(1, old);
+    assert_eq!(order.next(now), Next::Wait(now + SETTLE));
+    assert_eq!(order.next(now + SETTLE), Next::Take(1));
+}
+
+#[test]
 fn what_is_furthest_behind_goes_first() {
     let mut order = Order::new(SKEW);
     for (key, time) in [(1, 300), (2, 100), (3, 200)] {
         order.begin(key);
-        order.head(key, time * SECOND);
+        order.head(key, at(time * SECOND));
     }
     assert_eq!(order.next(0), Next::Take(2));
     order.took(2);
-    assert!(order.head(2, 260 * SECOND), "60 s ahead of the next");
+    assert!(order.head(2, at(260 * SECOND)), "60 s ahead of the next");
     order.took(2);
-    assert!(!order.head(2, 261 * SECOND));
+    assert!(!order.head(2, at(261 * SECOND)));
     assert_eq!(order.next(0), Next::Take(3));
 }
 
@@ -207,13 +233,13 @@ fn one_that_is_silent_is_waited_for_no_longer_than_patience_lasts() {
     order.begin(1);
     order.begin(2);
     assert_eq!(order.next(5), Next::Nothing);
-    order.head(1, 0);
+    order.head(1, at(0));
     assert_eq!(order.next(10), Next::Wait(10 + PATIENCE), "of 2 nothing is known");
     assert_eq!(order.next(9 + PATIENCE), Next::Wait(10 + PATIENCE));
     assert_eq!(order.next(10 + PATIENCE), Next::Take(1));
     order.took(1);
     // Of 1 it is known where it stands.
-    order.head(2, 61 * SECOND);
+    order.head(2, at(61 * SECOND));
     assert_eq!(order.next(PATIENCE * 2), Next::Wait(PATIENCE * 3));
     order.end(1);
     assert_eq!(order.next(PATIENCE * 2), Next::Take(2), "at its end it holds back nobody");
@@ -223,27 +249,27 @@ fn one_that_is_silent_is_waited_for_no_longer_than_patience_lasts() {
 fn what_comes_too_late_does_not_stop_the_others_and_catches_up() {
     let mut order = Order::new(SKEW);
     order.begin(1);
-    order.head(1, 100_000 * SECOND);
+    order.head(1, at(100_000 * SECOND));
     assert_eq!(order.next(0), Next::Take(1));
     order.took(1);
     // A partition of a broker that was away for a day.
     order.begin(2);
     let (mut old, mut new, mut late, mut live) = (0, 100_000 * SECOND, 0, 0);
-    order.head(1, new);
-    order.head(2, old);
+    order.head(1, at(new));
+    order.head(2, at(old));
     for _ in 0..80 {
         match order.next(0) {
             Next::Take(1) => {
                 live += 1;
                 order.took(1);
                 new += SECOND;
-                order.head(1, new);
+                order.head(1, at(new));
             }
             Next::Take(2) => {
                 late += 1;
                 order.took(2);
                 old += SECOND;
-                order.head(2, old);
+                order.head(2, at(old));
             }
             other => panic!("{other:?}"),
         }
@@ -256,13 +282,13 @@ fn of_equals_each_has_its_turn() {
     let mut order = Order::new(SKEW);
     for key in 0..5 {
         order.begin(key);
-        order.head(key, 7);
+        order.head(key, at(7));
     }
     let mut turns = Vec::new();
     for _ in 0..10 {
         let Next::Take(key) = order.next(0) else { panic!() };
         order.took(key);
-        order.head(key, 7);
+        order.head(key, at(7));
         turns.push(key);
     }
     let mut first = turns[..5].to_vec();

@@ -6,9 +6,14 @@ use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::hash::{Hash, Hasher};
 
+/// What the window of a partition and epoch is filled with, the oldest first.
+pub(super) type Filling = (i32, u64, VecDeque<u128>);
+
 #[derive(Default)]
 struct Window {
     epoch: u64,
+    /// It was filled from the log.
+    filled: bool,
     order: VecDeque<u128>,
     ids: HashSet<u128>,
 }
@@ -28,37 +33,55 @@ impl Repeats {
         self.size
     }
 
-    /// Whether the window of a partition has to be filled from the log: it was assigned anew.
-    pub(super) fn is_cold(&mut self, partition: i32, epoch: u64) -> bool {
-        if self.size == 0 || self.windows.get(&partition).is_some_and(|w| w.epoch == epoch) {
-            return false;
-        }
+    /// A partition was assigned anew: its window begins anew.
+    pub(super) fn begin(&mut self, partition: i32, epoch: u64) {
         self.windows.insert(partition, Window { epoch, ..Window::default() });
-        true
     }
 
-    /// Takes note of a decision; `false` if it is in the window already.
-    pub(super) fn note(&mut self, partition: i32, decision_id: &str) -> bool {
-        if self.size == 0 {
-            return true;
+    /// What stood in the log before what was read first.
+    pub(super) fn fill(&mut self, (partition, epoch, ids): Filling) {
+        let size = self.size;
+        if let Some(window) = self.windows.get_mut(&partition).filter(|w| w.epoch == epoch) {
+            for id in ids {
+                window.note(id, size);
+            }
+            window.filled = true;
         }
-        let id = fingerprint(decision_id);
-        let window = self.windows.entry(partition).or_default();
-        if !window.ids.insert(id) {
+    }
+
+    /// Whether the window of a partition is still being filled from the log.
+    pub(super) fn is_cold(&self, partition: i32, epoch: u64) -> bool {
+        self.windows.get(&partition).is_some_and(|w| w.epoch == epoch && !w.filled)
+    }
+
+    /// Takes note of a decision; `false` if it is in the window already. One that was read under an assignment that has
+    /// ended may never be sent, so it is in no window.
+    pub(super) fn note(&mut self, partition: i32, epoch: u64, decision_id: &str) -> bool {
+        let size = self.size;
+        match self.windows.get_mut(&partition).filter(|window| window.epoch == epoch) {
+            Some(window) if size > 0 => window.note(fingerprint(decision_id), size),
+            _ => true,
+        }
+    }
+}
+
+impl Window {
+    fn note(&mut self, id: u128, size: usize) -> bool {
+        if !self.ids.insert(id) {
             return false;
         }
-        window.order.push_back(id);
-        if window.order.len() > self.size
-            && let Some(oldest) = window.order.pop_front()
+        self.order.push_back(id);
+        if self.order.len() > size
+            && let Some(oldest) = self.order.pop_front()
         {
-            window.ids.remove(&oldest);
+            self.ids.remove(&oldest);
         }
         true
     }
 }
 
 /// 128 bits of a decision id: a UUID as it is.
-fn fingerprint(id: &str) -> u128 {
+pub(super) fn fingerprint(id: &str) -> u128 {
     if let Ok(uuid) = uuid::Uuid::try_parse(id) {
         return uuid.as_u128();
     }
@@ -77,13 +100,32 @@ mod tests {
     #[test]
     fn a_window_forgets_the_oldest_first_and_knows_partitions_apart() {
         let mut repeats = Repeats::new(2);
-        assert!(repeats.is_cold(0, 1) && !repeats.is_cold(0, 1));
-        assert!(repeats.note(0, "a") && repeats.note(0, "b") && !repeats.note(0, "a"));
-        assert!(repeats.note(1, "a"), "another partition");
-        assert!(repeats.note(0, "c") && repeats.note(0, "a"), "a was forgotten for c");
-        assert!(repeats.is_cold(0, 2) && repeats.note(0, "c"), "a new assignment begins anew");
+        repeats.begin(0, 1);
+        repeats.begin(1, 2);
+        let mut note = |partition, epoch, id| repeats.note(partition, epoch, id);
+        assert!(note(0, 1, "a") && note(0, 1, "b") && !note(0, 1, "a"));
+        assert!(note(1, 2, "a"), "another partition");
+        assert!(note(0, 1, "c") && note(0, 1, "a"), "a was forgotten for c");
+        repeats.begin(0, 3);
+        assert!(repeats.note(0, 1, "b"), "of the assignment before");
+        assert!(repeats.note(0, 3, "b") && repeats.note(0, 3, "c"), "a new one begins anew");
         let mut off = Repeats::new(0);
-        assert!(!off.is_cold(0, 1) && off.note(0, "a") && off.note(0, "a"));
+        assert!(off.note(0, 1, "a") && off.note(0, 1, "a"));
+    }
+
+    #[test]
+    fn a_window_is_cold_until_it_is_filled_for_its_own_assignment() {
+        let mut repeats = Repeats::new(9);
+        repeats.begin(0, 1);
+        assert!(repeats.is_cold(0, 1) && !repeats.is_cold(0, 7) && !repeats.is_cold(1, 1));
+        let filling = |epoch, id| (0, epoch, VecDeque::from([fingerprint(id)]));
+        repeats.begin(0, 2);
+        // What was read back for the assignment before comes too late.
+        repeats.fill(filling(1, "b"));
+        assert!(repeats.is_cold(0, 2));
+        repeats.fill(filling(2, "c"));
+        assert!(!repeats.is_cold(0, 2));
+        assert!(repeats.note(0, 2, "a") && repeats.note(0, 2, "b") && !repeats.note(0, 2, "c"));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use rand::{Rng, SeedableRng};
 use tokio_util::sync::CancellationToken;
 
-use super::batch::Batch;
+use super::batch::{Batch, Item};
 use super::{Deliver, Shared, Triage};
 use crate::clock::now;
 use crate::decision::record::Record;
@@ -84,7 +84,7 @@ impl<L: RecordWriter> Sending<L> {
     pub(super) fn triage(
         &self,
         batch: &mut Batch,
-        mut is_new: impl FnMut(i32, &str) -> bool,
+        mut is_new: impl FnMut(&Item, &str) -> bool,
     ) -> (Box<dyn Request>, Triage) {
         let deliver = &self.deliver;
         let oldest = deliver.max_age.map(|age| now().saturating_sub(time::nanos(age)));
@@ -110,7 +110,7 @@ impl<L: RecordWriter> Sending<L> {
                     }
                 };
                 seen.push((i, record.timestamp));
-                if !is_new(item.partition, &record.decision_id) {
+                if !is_new(item, &record.decision_id) {
                     repeats += 1;
                 } else if oldest.is_some_and(|oldest| record.timestamp < oldest) {
                     triage.old.push(i);
