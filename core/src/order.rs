@@ -96,6 +96,8 @@ pub struct Order<K> {
     replay: bool,
     /// Since when records at hand wait for others.
     held: Option<Nanos>,
+    /// When it was asked last whose turn it is.
+    asked: Nanos,
 }
 
 impl<K: Ord + Copy> Order<K> {
@@ -109,6 +111,7 @@ impl<K: Ord + Copy> Order<K> {
             newest: Nanos::MIN,
             replay: false,
             held: None,
+            asked: Nanos::MIN,
         }
     }
 
@@ -190,6 +193,11 @@ impl<K: Ord + Copy> Order<K> {
     /// Whose turn it is. `now` is of the clock by which records are written.
     pub fn next(&mut self, now: Nanos) -> Next<K> {
         self.run = None;
+        // Who did not look for a while can't tell who was silent.
+        if now.saturating_sub(self.asked) > PATIENCE / 2 {
+            self.held = None;
+        }
+        self.asked = now;
         let unsettled = self.unsettled();
         let choice = match self.choose(now, unsettled) {
             Ok(choice) => choice,
@@ -203,7 +211,7 @@ impl<K: Ord + Copy> Order<K> {
                 self.held = Some(since);
                 let until = since.saturating_add(PATIENCE);
                 if now < until {
-                    return Next::Wait(until);
+                    return Next::Wait(until.min(now.saturating_add(PATIENCE / 8)));
                 }
                 // Whoever they wait for is not waited for any more.
                 self.partitions.values_mut().for_each(Partition::rests);

@@ -191,6 +191,68 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    /// Days of old events are being written, a few in a transaction, and can be seen here earlier, there later: who follows at
+    /// the end of the log reads them in order all the same.
+    #[test]
+    fn who_follows_a_replay_reads_it_in_order(
+        events in prop::collection::vec((0usize..6, 0i64..20_000), 1..300),
+        together in 1usize..60,
+        seed in any::<u64>(),
+    ) {
+        let mut log = Log::new(vec![Vec::new(); 7], seed);
+        let mut now = 1_000_000_000 * SECOND;
+        // Up to the present, from long before it.
+        let events: Vec<_> = (0..7).map(|key| (key, 20)).chain([(0, 3600)]).chain(events).collect();
+        let mut time = now - events.iter().map(|(_, gap)| gap * SECOND).sum::<Nanos>();
+        let step = SECOND / 20;
+        // By partition: when it can be seen, and its times.
+        let mut coming: Vec<VecDeque<(Nanos, Times)>> = vec![VecDeque::new(); 7];
+        let mut chunks = events.chunks(together);
+        for _ in 0..100_000 {
+            if let Some(chunk) = chunks.next() {
+                let seen: Vec<Nanos> =
+                    (0..7).map(|_| now + log.below((SETTLE - step) as u64) as i64).collect();
+                for (key, gap) in chunk {
+                    time += gap * SECOND;
+                    // Not before what was written to the partition earlier.
+                    let seen = coming[*key].back().map_or(seen[*key], |last| last.0.max(seen[*key]));
+                    coming[*key].push_back((seen, Times { happened: time, written: now }));
+                }
+            }
+            loop {
+                let held: Vec<usize> = log.order.held().collect();
+                for (key, queue) in coming.iter().enumerate() {
+                    match queue.front().filter(|(seen, _)| *seen <= now) {
+                        Some((_, times)) if !held.contains(&key) => {
+                            log.order.head(key, *times);
+                        }
+                        Some(_) => {}
+                        None => log.order.end(key),
+                    }
+                }
+                let Next::Take(key) = log.order.next(now) else { break };
+                loop {
+                    let (_, times) = coming[key].pop_front().unwrap();
+                    log.order.took(key);
+                    log.out.push((key, times.happened));
+                    match coming[key].front().filter(|(seen, _)| *seen <= now) {
+                        Some((_, times)) if log.order.head(key, *times) => {}
+                        _ => break,
+                    }
+                }
+            }
+            if log.out.len() == events.len() { break }
+            now += step;
+        }
+        prop_assert_eq!(log.out.len(), events.len());
+        // Where the old ends and the new begins, what is new is taken for in order.
+        prop_assert!(log.disorder() <= 2 * SKEW, "{} s", log.disorder() / SECOND);
+    }
+}
+
 #[test]
 fn what_is_new_waits_for_nobody_at_the_end_of_the_log() {
     let mut order = Order::new(SKEW);
@@ -234,15 +296,20 @@ fn one_that_is_silent_is_waited_for_no_longer_than_patience_lasts() {
     order.begin(2);
     assert_eq!(order.next(5), Next::Nothing);
     order.head(1, at(0));
-    assert_eq!(order.next(10), Next::Wait(10 + PATIENCE), "of 2 nothing is known");
-    assert_eq!(order.next(9 + PATIENCE), Next::Wait(10 + PATIENCE));
+    let step = PATIENCE / 8;
+    for i in 0..8 {
+        let now = 10 + i * step;
+        assert_eq!(order.next(now), Next::Wait(now + step), "of 2 nothing is known");
+    }
     assert_eq!(order.next(10 + PATIENCE), Next::Take(1));
     order.took(1);
     // Of 1 it is known where it stands.
     order.head(2, at(61 * SECOND));
-    assert_eq!(order.next(PATIENCE * 2), Next::Wait(PATIENCE * 3));
+    assert_eq!(order.next(PATIENCE * 2), Next::Wait(PATIENCE * 2 + step));
+    // The reader itself was elsewhere.
+    assert_eq!(order.next(PATIENCE * 9), Next::Wait(PATIENCE * 9 + step));
     order.end(1);
-    assert_eq!(order.next(PATIENCE * 2), Next::Take(2), "at its end it holds back nobody");
+    assert_eq!(order.next(PATIENCE * 9), Next::Take(2), "at its end it holds back nobody");
 }
 
 #[test]
