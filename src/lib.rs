@@ -32,6 +32,6 @@ pub mod telemetry;
 pub mod verify;
 
 pub use docket_core::{
-    capacity, correlate, decision, explain, facts, generate, gzip, metrics, protect, rego, spike,
-    topk, transform,
+    capacity, correlate, decision, explain, facts, generate, gzip, metrics, order, protect, rego,
+    spike, topk, transform,
 };

@@ -6,6 +6,7 @@
 //! - [`rego`]: policies in Rego, compiled and evaluated.
 //! - [`gzip`]: compression that several rooms share.
 //! - [`decision`]: what a decision is; from a producer's bytes to the docket record.
+//! - [`order`]: which partition is read next.
 //! - [`facts`]: what requests did, of access logs, spans and audit events.
 //! - [`correlate`]: decisions meet the requests that they ruled on, and what enforcement did wrong.
 //! - [`explain`]: why a policy answered as it did: the line, and the condition that was not met.
@@ -24,6 +25,7 @@ pub mod facts;
 pub mod generate;
 pub mod gzip;
 pub mod metrics;
+pub mod order;
 pub mod protect;
 pub mod rego;
 pub mod spike;

@@ -49,6 +49,7 @@ impl fmt::Display for LoadError {
 
 /// Reads a pipeline file, with references resolved from the environment and the file system.
 pub fn load(path: &Path) -> Result<Pipeline, LoadError> {
+    crate::config::tracked::reads(path);
     let text = std::fs::read_to_string(path).map_err(|e| LoadError {
         path: path.to_owned(),
         text: String::new(),

@@ -53,6 +53,8 @@ impl SimSink {
     fn store(&self, records: &[&(String, Vec<u8>)], acknowledge: bool) {
         let mut w = self.world.lock();
         for (id, raw) in records {
+            let at = docket::decision::record::time(raw).unwrap();
+            w.times.entry(self.name.clone()).or_default().push(at);
             w.stored
                 .entry(self.name.clone())
                 .or_default()

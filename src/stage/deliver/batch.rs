@@ -18,6 +18,7 @@ pub struct Item {
     end: usize,
     pub(super) partition: i32,
     pub(super) offset: i64,
+    pub(super) epoch: u64,
     /// When it was decided; 0 until the record was read.
     pub(super) timestamp: i64,
 }
@@ -43,7 +44,8 @@ impl Batch {
     pub fn push(&mut self, value: &[u8], partition: i32, offset: i64, epoch: u64) {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(value);
-        self.records.push(Item { start, end: self.bytes.len(), partition, offset, timestamp: 0 });
+        let end = self.bytes.len();
+        self.records.push(Item { start, end, partition, offset, epoch, timestamp: 0 });
         match self.segments.iter_mut().find(|s| s.partition == partition && s.epoch == epoch) {
             Some(segment) => segment.last = offset,
             None => {

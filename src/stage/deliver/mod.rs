@@ -14,6 +14,7 @@ mod pauses;
 mod repeats;
 mod send;
 
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -26,11 +27,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 pub use batch::Batch;
-use repeats::Repeats;
+use repeats::{Filling, Identity, Repeats};
 pub use send::{Fallback, Sending};
 
 use crate::clock::now;
-use crate::decision::record::Record;
+use crate::decision::record::{self, Record};
 use crate::decision::reject::Reject;
 use crate::log::consumer::{self, Assignments, Reading};
 use crate::log::offsets::{Offsets, Segment};
@@ -91,6 +92,8 @@ pub struct Watch {
     offsets: Shared,
     /// Partitions were assigned once, perhaps none: there may be more members than partitions.
     joined: Arc<AtomicBool>,
+    /// Assigned since the loop looked last: partition and epoch.
+    fresh: UnboundedSender<(i32, u64)>,
 }
 
 impl Assignments for Watch {
@@ -98,7 +101,8 @@ impl Assignments for Watch {
         self.joined.store(true, Ordering::Relaxed);
         let mut offsets = self.offsets.lock();
         for (_, partition) in partitions {
-            offsets.assign(*partition);
+            // The loop may have ended.
+            let _ = self.fresh.send((*partition, offsets.assign(*partition)));
         }
     }
 
@@ -131,10 +135,10 @@ fn commit(commits: &dyn Commits, topic: &str, offsets: &Shared, wait: bool) {
     }
 }
 
+/// How long the loop waits for a record while there is something else to look after, and while there is nothing.
 const POLL: Duration = Duration::from_millis(20);
+const REST: Duration = Duration::from_millis(250);
 const COMMIT_EVERY: Duration = Duration::from_secs(1);
-/// A sink that takes nothing for so long gets its partitions paused, so that Kafka is still polled.
-const PAUSE_AFTER: Duration = Duration::from_secs(5);
 /// So many records refused one by one, and none taken, are no coincidence. Fewer may wait for the next that passes, in a pipeline that
 /// has little to do: it is as ready as ever.
 const MANY_REFUSED: u32 = 10;
@@ -153,6 +157,7 @@ impl Deliver {
             start: self.delivery.start,
             instance_id: self.pipeline.file.intake.instance_id.as_deref(),
             prefetch: self.delivery.prefetch.0,
+            time: record::time,
         };
         self.over(
             |watch| consumer::join(&reading, watch, self.meters.clone(), self.progress.clone()),
@@ -182,8 +187,13 @@ impl Deliver {
         let offsets = Shared::default();
         let topic = self.pipeline.docket_topic();
         let joined = Arc::new(AtomicBool::new(false));
-        let reader =
-            join(Watch { topic: topic.clone(), offsets: offsets.clone(), joined: joined.clone() })?;
+        let (fresh, assigned) = unbounded_channel();
+        let reader = join(Watch {
+            topic: topic.clone(),
+            offsets: offsets.clone(),
+            joined: joined.clone(),
+            fresh,
+        })?;
         let (done, finished) = unbounded_channel();
         // Dropped when the loop ends, however it ends: what is still being sent is given up.
         let sending = CancellationToken::new();
@@ -199,11 +209,11 @@ impl Deliver {
             done,
             finished,
             repeats: Repeats::new(self.repeat_window),
+            assigned,
+            filling: unbounded_channel(),
             batch: Batch::default(),
             since: None,
             in_flight: 0,
-            blocked: None,
-            paused: false,
         };
         running.until(stop).await
     }
@@ -220,12 +230,13 @@ struct Loop<'d, R, L> {
     /// Never more than two of each batch in flight or waiting.
     finished: UnboundedReceiver<Told>,
     repeats: Repeats,
+    assigned: UnboundedReceiver<(i32, u64)>,
+    /// What the windows of repeats are filled with.
+    filling: (UnboundedSender<Filling>, UnboundedReceiver<Filling>),
     batch: Batch,
     /// When the batch got its first record.
     since: Option<Instant>,
     in_flight: usize,
-    blocked: Option<Instant>,
-    paused: bool,
 }
 
 /// What is told of a batch on its way.
@@ -252,11 +263,15 @@ impl<R: Reader, L: RecordWriter> Loop<'_, R, L> {
         let mut committed = Instant::now();
         while !stop.is_cancelled() {
             self.settle(Duration::ZERO).await;
+            self.look_back();
             if self.in_flight < self.deliver.concurrency {
-                self.unblock()?;
-                self.fill(BURST, POLL).await?;
-                if self.is_due() {
+                let busy = self.in_flight > 0 || !self.batch.is_empty();
+                self.fill(BURST, if busy { POLL } else { REST }).await?;
+                self.look_back();
+                if self.is_due() && self.is_warm() {
                     self.send();
+                } else if self.is_full() {
+                    self.warm().await?;
                 }
             } else {
                 self.block().await?;
@@ -316,7 +331,6 @@ impl<R: Reader, L: RecordWriter> Loop<'_, R, L> {
             };
             match self.reader.poll(wait, &mut take).await? {
                 Polled::Message => wait = Duration::ZERO,
-                Polled::End(_) => {}
                 Polled::Nothing => break,
             }
         }
@@ -327,14 +341,9 @@ impl<R: Reader, L: RecordWriter> Loop<'_, R, L> {
     fn send(&mut self) {
         let mut batch = std::mem::take(&mut self.batch);
         self.since = None;
-        for segment in &batch.segments {
-            if self.repeats.is_cold(segment.partition, segment.epoch) {
-                self.warm(segment);
-            }
-        }
         let repeats = &mut self.repeats;
         let (body, triage) =
-            self.sender.triage(&mut batch, |partition, record| repeats.note(partition, record));
+            self.sender.triage(&mut batch, |item, r| repeats.note(item.partition, item.epoch, r));
         {
             let mut offsets = self.offsets.lock();
             for (segment, oldest) in batch.segments.iter().zip(&batch.oldest) {
@@ -377,50 +386,65 @@ impl<R: Reader, L: RecordWriter> Loop<'_, R, L> {
         self.deliver.runtime.spawn(work.instrument(span));
     }
 
-    /// Fills a window with what stands before what was read first.
-    fn warm(&mut self, segment: &Segment) {
-        let (repeats, reader) = (&mut self.repeats, &self.reader);
-        let redaction = &self.deliver.redaction;
-        let size = repeats.size();
-        let read =
-            reader.read_back(&self.topic, segment.partition, segment.first, size, &mut |value| {
+    /// Has the windows of partitions that were assigned filled with what stands before the group's place in them, of all
+    /// at once, and takes what came for those that are being filled.
+    fn look_back(&mut self) {
+        let mut fresh = BTreeMap::new();
+        while let Ok((partition, epoch)) = self.assigned.try_recv() {
+            fresh.insert(partition, epoch);
+        }
+        if !fresh.is_empty() && self.repeats.size() > 0 {
+            fresh.iter().for_each(|(partition, epoch)| self.repeats.begin(*partition, *epoch));
+            let partitions = fresh.keys().copied().collect();
+            let (fill, size) = (self.filling.0.clone(), self.repeats.size());
+            let (contents, redaction) = (self.repeats.contents(), self.deliver.redaction.clone());
+            let mut windows: BTreeMap<i32, VecDeque<Identity>> = BTreeMap::new();
+            let told = Box::new(move |partition: i32, value: Option<&[u8]>| {
+                let window = windows.entry(partition).or_default();
+                let Some(value) = value else {
+                    let epoch = fresh.get(&partition).copied().unwrap_or_default();
+                    // The loop may have ended.
+                    let _ = fill.send((partition, epoch, std::mem::take(window)));
+                    return;
+                };
                 // As it was sent.
                 if let Ok(record) = Record::parse(&redaction.apply(value)) {
-                    repeats.note(segment.partition, &record);
+                    window.push_back(contents.identity(&record));
+                }
+                if window.len() > size {
+                    window.pop_front();
                 }
             });
-        if let Err(error) = read {
-            tracing::warn!(part = self.deliver.name, partition = segment.partition, %error, "what was sent before can't be read; a repeat may pass");
+            self.reader.read_back(&self.topic, partitions, self.repeats.size(), told);
+        }
+        while let Ok(filling) = self.filling.1.try_recv() {
+            self.repeats.fill(filling);
         }
     }
 
-    /// The sink takes no more for now: waits for it, and goes on polling Kafka.
+    /// Whether the windows are filled that the batch needs.
+    fn is_warm(&self) -> bool {
+        self.batch.segments.iter().all(|s| !self.repeats.is_cold(s.partition, s.epoch))
+    }
+
+    /// Waits for windows that are being filled, and stays in the group.
+    async fn warm(&mut self) -> Result<(), DeliverError> {
+        if let Ok(Some(filling)) = tokio::time::timeout(POLL, self.filling.1.recv()).await {
+            self.repeats.fill(filling);
+        }
+        Ok(self.reader.idle()?)
+    }
+
+    /// The sink takes no more for now: waits for it, and stays in the group.
     async fn block(&mut self) -> Result<(), DeliverError> {
-        let since = *self.blocked.get_or_insert_with(Instant::now);
         self.settle(Duration::from_millis(50)).await;
-        if since.elapsed() < PAUSE_AFTER || self.in_flight < self.deliver.concurrency {
-            return Ok(());
-        }
-        // Also for partitions that were assigned since.
-        self.reader.pause()?;
-        self.paused = true;
-        // There may be one that was handed out before the pause took hold.
-        self.fill(1, Duration::ZERO).await
-    }
-
-    fn unblock(&mut self) -> Result<(), DeliverError> {
-        self.blocked = None;
-        if self.paused {
-            self.reader.resume()?;
-            self.paused = false;
-        }
-        Ok(())
+        Ok(self.reader.idle()?)
     }
 
     /// The end: sends what is read, waits for what is sent, commits.
     async fn drain(&mut self) {
         let deadline = Instant::now() + self.deliver.drain;
-        if !self.batch.records.is_empty() && self.in_flight < self.deliver.concurrency {
+        if !self.batch.is_empty() && self.in_flight < self.deliver.concurrency && self.is_warm() {
             self.send();
         }
         while self.in_flight > 0 && Instant::now() < deadline {

@@ -11,7 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::batch::Batch;
+use super::batch::{Batch, Item};
 use super::group::{Group, Next, Seen};
 use super::letters::Letter;
 use super::outage::Outage;
@@ -126,7 +126,7 @@ impl<L: RecordWriter> Sending<L> {
     pub(super) fn triage(
         &self,
         batch: &mut Batch,
-        mut note: impl FnMut(i32, &Record<'_>) -> Noted,
+        mut note: impl FnMut(&Item, &Record<'_>) -> Noted,
     ) -> (Box<dyn Request>, Triage) {
         let deliver = &self.deliver;
         let oldest = deliver.max_age.map(|age| now().saturating_sub(time::nanos(age)));
@@ -152,7 +152,7 @@ impl<L: RecordWriter> Sending<L> {
                     }
                 };
                 seen.push((i, record.timestamp));
-                let noted = note(item.partition, &record);
+                let noted = note(item, &record);
                 if noted == Noted::Reused {
                     reused.push(i);
                 }

@@ -89,7 +89,9 @@ impl Seen {
     }
 }
 
+/// How long the loop waits for a record in a transaction, and while there is none.
 const POLL: Duration = Duration::from_millis(50);
+const REST: Duration = Duration::from_millis(250);
 
 impl Intake {
     /// Reads from Kafka until told to stop.
@@ -120,6 +122,7 @@ impl Intake {
             start: file.intake.start,
             instance_id: instance.as_deref(),
             prefetch: file.intake.prefetch.0,
+            time: time::guess,
         };
         self.over(
             |seen| consumer::join(&reading, seen, self.meters.clone(), self.progress.clone()),
@@ -237,7 +240,7 @@ where
         let mut due = Instant::now() + interval;
         loop {
             let wait = match &open {
-                None => POLL,
+                None => REST,
                 Some(_) => due.saturating_duration_since(Instant::now()).min(POLL),
             };
             let mut begin = Ok(());
