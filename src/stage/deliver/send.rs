@@ -485,7 +485,7 @@ impl<L: RecordWriter> Sending<L> {
             Next::Halve if self.refuses().is_none() => halved(group, queue),
             next => {
                 // It stands alone, or the one that did was refused, too, and nothing was taken since.
-                self.outage(&refusal, seen, group.is_refused_first());
+                self.refuses_all(&refusal, seen, group.is_refused_first());
                 let wait = self.wait(
                     &Retry { cause: Cause::Server, detail: String::new(), after: None },
                     group.backoff,
@@ -502,7 +502,7 @@ impl<L: RecordWriter> Sending<L> {
     }
 
     /// Until a request passes, the sink is taken to refuse everything.
-    fn outage(&self, refusal: &Refusal, seen: Seen, another: bool) {
+    fn refuses_all(&self, refusal: &Refusal, seen: Seen, another: bool) {
         let mut refuses = self.refuses.lock().unwrap_or_else(PoisonError::into_inner);
         // What passed meanwhile proves otherwise.
         if seen.taken < self.taken.load(Ordering::Relaxed) {
