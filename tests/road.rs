@@ -313,6 +313,9 @@ fn the_demo_ends_by_itself_and_shows_what_a_user_came_for() {
         "Metrics: http://127.0.0.1:",
         "denied most",
         "ledger http/authz/decision",
+        "what the spike detector says",
+        " on http/authz/decision of ledger: ",
+        "revision bad4f1c2a09e37d5b681",
         "decisions as spans",
         "└─ policy.decision",
     ] {

@@ -8,7 +8,8 @@ mod demo;
 mod doctor;
 mod feed;
 mod generate;
-
+mod init;
+mod offline;
 mod protect;
 mod redrive;
 mod rejects;
@@ -17,6 +18,7 @@ mod schema;
 mod setup;
 mod spikes;
 mod tail;
+mod top;
 mod verify;
 mod why;
 
@@ -27,6 +29,9 @@ use clap::{CommandFactory, Parser, Subcommand};
 use crate::log::scan::ScanBound;
 use crate::pipeline::{self, Pipeline};
 
+/// Which docket this is.
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("DOCKET_COMMIT"), ")");
+
 /// The flight recorder for policy decisions.
 ///
 /// docket reads OPA decision logs from Kafka, joins them with traces, and delivers each decision to the
@@ -34,15 +39,17 @@ use crate::pipeline::{self, Pipeline};
 #[derive(Parser)]
 #[command(
     name = "docket",
-    version,
+    version = VERSION,
     arg_required_else_help = true,
     after_help = "Examples:
   docket demo --for 30s                      see docket work, without any server
   docket demo decisions.ndjson               the same, with your own decision logs
+  docket init my.yaml                        write a pipeline file to begin with
   docket check pipelines/opa.yaml            validate a pipeline file and run its test cases
   docket setup pipelines/opa.yaml            create topics and index templates
   docket doctor pipelines/opa.yaml           is everything there that it needs? what is wrong, and the way out
   docket run pipelines/opa.yaml              run the pipeline
+  docket top pipelines/opa.yaml              what each part does: rates, lag, age, what fails
   docket tail pipelines/opa.yaml --verdict deny
   docket rejects pipelines/opa.yaml          what was refused, and why
   docket redrive pipelines/opa.yaml          send rejects again
@@ -62,12 +69,13 @@ enum Command {
     Run(run::Args),
     Demo(demo::Args),
     Check(check::Args),
-    /// Print the JSON Schema of the pipeline file, for editors.
-    Schema,
+    Schema(schema::Args),
+    Init(init::Args),
     Setup(setup::Args),
     Doctor(doctor::Args),
     Generate(generate::Args),
     Tail(tail::Args),
+    Top(top::Args),
     Rejects(rejects::Args),
     Redrive(redrive::Args),
     Backfill(backfill::Args),
@@ -83,6 +91,12 @@ enum Command {
     Protect(protect::Args),
     Why(why::Args),
     Decrypt(decrypt::Args),
+    /// Write a manual page for each command into a folder.
+    #[command(hide = true)]
+    Man {
+        /// Folder to write to.
+        folder: std::path::PathBuf,
+    },
     /// Print shell completions, e.g. `docket completions bash > /etc/bash_completion.d/docket`.
     Completions {
         /// Shell to complete for.
@@ -100,7 +114,9 @@ pub fn main() -> ExitCode {
         Command::Run(args) => runtime(run::run(args)),
         Command::Demo(args) => runtime(demo::run(args)),
         Command::Check(args) => check::run(&args),
-        Command::Schema => schema::run(),
+        Command::Schema(args) => schema::run(&args),
+        Command::Init(args) => init::run(&args),
+        Command::Top(args) => runtime(top::run(args)),
         Command::Setup(args) => runtime(setup::run(args)),
         Command::Doctor(args) => runtime(doctor::run(args)),
         Command::Generate(args) => generate::run(&args),
@@ -122,6 +138,7 @@ pub fn main() -> ExitCode {
         },
         Command::Decrypt(args) => decrypt::run(&args),
         Command::Capacity(args) => runtime(capacity::run(args)),
+        Command::Man { folder } => manual(&folder),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "docket", &mut std::io::stdout());
             Ok(())
@@ -143,8 +160,18 @@ pub fn main() -> ExitCode {
     }
 }
 
+fn manual(folder: &std::path::Path) -> CommandResult {
+    std::fs::create_dir_all(folder)
+        .map_err(|e| format!("{} can't be made: {e}", folder.display()))?;
+    Ok(clap_mangen::generate_to(Cli::command(), folder)?)
+}
+
 fn runtime(command: impl Future<Output = CommandResult>) -> CommandResult {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(command)
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let result = runtime.block_on(command);
+    // Nobody waits for a name that is still looked up.
+    runtime.shutdown_background();
+    result
 }
 
 fn load(path: &std::path::Path) -> Result<Pipeline, Box<dyn std::error::Error>> {

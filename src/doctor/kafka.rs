@@ -165,11 +165,12 @@ fn cluster(about: &About, runtime: &tokio::runtime::Handle) -> Vec<Check> {
     let mut may = 0;
     for reader in readers {
         match reader.join() {
-            Ok(Some(check)) => checks.push(check),
-            _ => may += 1,
+            Ok(Err(check)) => checks.push(check),
+            Ok(Ok(known)) => may += usize::from(known.is_some()),
+            Err(_) => {}
         }
     }
-    if !there.is_empty() && checks.iter().all(|check| !check.what.starts_with("rights")) {
+    if may > 0 && checks.iter().all(|check| !check.what.starts_with("rights")) {
         let says = format!("{} may read their topics", plural(may, "consumer group"));
         checks.push(about.check("rights").ok(says));
     }
@@ -428,18 +429,17 @@ fn stamps(about: &About, asker: &Asker, all: &Metadata, there: &[String]) -> Vec
     checks
 }
 
-/// Whether a part's group may be used, and read the topic; says nothing if it may, or if the topic is not there.
-fn may_read(about: &About, (part, group, topic): &(String, String, String)) -> Option<Check> {
+/// Whether a part's group may be used, and read the topic; not known if the topic is not there, or does not answer.
+fn may_read(
+    about: &About,
+    (part, group, topic): &(String, String, String),
+) -> Result<Option<()>, Check> {
     let check = about.check(format!("rights of {part}"));
     let asker = match Asker::new(&about.kafka, "doctor", Some(group)) {
         Ok(asker) => asker,
-        Err(error) => return Some(unanswered(check, error)),
+        Err(error) => return Err(unanswered(check, error)),
     };
-    let metadata = asker.metadata(Some(topic), STEP).ok()?;
-    let partition =
-        metadata.topics().iter().find(|t| t.name() == topic)?.partitions().first()?.id();
-    let mut list = TopicPartitionList::new();
-    list.add_partition_offset(topic, partition, Offset::OffsetTail(1)).ok()?;
+    let Some(list) = last_record(&asker, topic) else { return Ok(None) };
     if let Err(error) = asker.client.committed_offsets(list.clone(), STEP) {
         asker.hear();
         let heard = asker.client.context().last();
@@ -449,25 +449,37 @@ fn may_read(about: &About, (part, group, topic): &(String, String, String)) -> O
         {
             let says =
                 format!("no right to use the consumer group {group} (GroupAuthorizationFailed)");
-            return Some(check.wrong(says, about.acls()));
+            return Err(check.wrong(says, about.acls()));
         }
     }
-    asker.client.assign(&list).ok()?;
+    if asker.client.assign(&list).is_err() {
+        return Ok(None);
+    }
     let began = Instant::now();
     while began.elapsed() < STEP {
         match asker.client.poll(Duration::from_millis(100)) {
-            Some(Ok(_) | Err(KafkaError::PartitionEOF(_))) => return None,
+            Some(Ok(_) | Err(KafkaError::PartitionEOF(_))) => return Ok(Some(())),
             Some(Err(error)) => {
                 let denied = RDKafkaErrorCode::TopicAuthorizationFailed;
                 if error.rdkafka_error_code() == Some(denied) {
                     let says = format!("no right to read {topic} (TopicAuthorizationFailed)");
-                    return Some(check.wrong(says, about.acls()));
+                    return Err(check.wrong(says, about.acls()));
                 }
             }
             None => {}
         }
     }
-    None
+    Ok(None)
+}
+
+/// Where the last record of a topic's first partition is.
+fn last_record(asker: &Asker, topic: &str) -> Option<TopicPartitionList> {
+    let metadata = asker.metadata(Some(topic), STEP).ok()?;
+    let topic = metadata.topics().iter().find(|t| t.name() == topic)?;
+    let mut list = TopicPartitionList::new();
+    let first = topic.partitions().first()?.id();
+    list.add_partition_offset(topic.name(), first, Offset::OffsetTail(1)).ok()?;
+    Some(list)
 }
 
 #[cfg(test)]

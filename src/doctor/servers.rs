@@ -132,8 +132,9 @@ pub fn sink(pipeline: &Pipeline, name: &str, config: &SinkConfig) -> Vec<Look> {
             looks
         }
         SinkConfig::Cloudwatch(config) => {
+            let region = config.region.as_deref().map_or_else(String::new, |r| format!("{r}."));
             let address = config.endpoint.clone();
-            let address = address.unwrap_or_else(|| "https://logs.amazonaws.com".into());
+            let address = address.unwrap_or_else(|| format!("https://logs.{region}amazonaws.com"));
             let whole = SinkConfig::Cloudwatch(config);
             vec![look(&address, Box::pin(nothing(check(&address), whole)))]
         }
