@@ -166,6 +166,9 @@ pub fn way_out(reason: Reason) -> &'static str {
         Reason::MaskFailed => {
             "what must be removed could not be: see protect, or OPA's mask policy (docket protect shows it)"
         }
+        Reason::Failed => {
+            "docket failed at it three times: docket rejects has its bytes; please report it"
+        }
         Reason::Refused => "a sink refused it for good: docket rejects shows why",
         Reason::TooOld => "it is older than the sink takes (max_age, too_old)",
         Reason::BadDocketRecord => {

@@ -130,7 +130,11 @@ impl Group {
         if others {
             self.backoff = self.shape;
         }
-        if self.shape >= patience { Next::Halve } else { Next::Again }
+        if self.shape < patience {
+            return Next::Again;
+        }
+        self.since = Some(seen.sent);
+        Next::Halve
     }
 
     /// It was refused for what is in it, or so the sink says; `hasty` believes it at once.
@@ -142,7 +146,11 @@ impl Group {
         match self.records.len() {
             1 if others || hasty => Next::Reject,
             1 => Next::Later,
-            _ => Next::Halve,
+            _ => {
+                // What passed before says nothing of the halves: the sink may refuse everything from now on.
+                self.since = Some(seen.sent);
+                Next::Halve
+            }
         }
     }
 
