@@ -18,8 +18,10 @@ mod otlp;
 mod recover;
 mod same;
 mod text;
+mod weight;
 
 use std::borrow::Cow;
+use std::cell::Cell;
 
 pub use elements::Elements;
 
@@ -108,13 +110,15 @@ impl Ignored {
 pub struct Limits {
     /// Bytes of one decision.
     pub decision: usize,
-    /// Bytes of one Kafka record's content, after decompression.
+    /// Bytes of one Kafka record's content, after decompression: of all that is compressed in it together.
     pub record: usize,
+    /// Decisions, or pieces that are none, in one Kafka record.
+    pub elements: usize,
 }
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { decision: 1 << 20, record: 64 << 20 }
+        Limits { decision: 1 << 20, record: 64 << 20, elements: 100_000 }
     }
 }
 
@@ -124,13 +128,28 @@ const MAX_LAYERS: usize = 8;
 /// So many rejects of one Kafka record are told one by one; what more there is of them is told together.
 pub const MAX_REJECTS: usize = 1_000;
 
-/// Calls `piece` for each piece of a Kafka record's value.
+/// Values of an OTLP request for each element that a record may have: attributes, and those of structured bodies.
+const VALUES: usize = 10;
+
+/// Calls `piece` for each piece of a Kafka record's value. If it returns a reject, the record holds too much: then it is the whole
+/// that is rejected, and what was told of its pieces doesn't count.
 pub fn split<'a>(
     value: &'a [u8],
     reading: impl Into<Reading<'a>>,
     limits: &Limits,
     piece: &mut dyn FnMut(Piece<'_>),
-) {
+) -> Option<Reject> {
+    split_until(&Cell::new(false), value, reading, limits, piece)
+}
+
+/// The same, and no further once `over` is set.
+pub fn split_until<'a>(
+    over: &Cell<bool>,
+    value: &'a [u8],
+    reading: impl Into<Reading<'a>>,
+    limits: &Limits,
+    piece: &mut dyn FnMut(Piece<'_>),
+) -> Option<Reject> {
     let mut open = Opener {
         reading: reading.into(),
         limits,
@@ -138,25 +157,47 @@ pub fn split<'a>(
         probing: false,
         joins: Joins::new(limits.record),
         spread: Vec::new(),
+        expands: limits.record,
+        over,
     };
     let mut rejects = Rejects::default();
-    let mut found = |p: Piece<'_>| match p {
-        Piece::Decision { event, .. } if event.raw.len() > limits.decision => {
-            let detail = format!(
-                "the decision has {} bytes; limits.decision_bytes is {}",
-                event.raw.len(),
-                limits.decision
-            );
-            let bytes = event.raw.as_bytes().into();
-            rejects.tell(bytes, Reject::new(Reason::TooLarge, detail), piece);
+    let (mut elements, mut too_many) = (0, false);
+    let mut found = |p: Piece<'_>| {
+        if over.get() {
+            return;
         }
-        Piece::Reject { bytes, reject } => rejects.tell(bytes, reject, piece),
-        p => piece(p),
+        // What is ignored goes nowhere.
+        elements += usize::from(!matches!(p, Piece::Ignored(_)));
+        if elements > limits.elements {
+            too_many = true;
+            over.set(true);
+            return;
+        }
+        match p {
+            Piece::Decision { event, .. } if event.raw.len() > limits.decision => {
+                let detail = format!(
+                    "the decision has {} bytes; limits.decision_bytes is {}",
+                    event.raw.len(),
+                    limits.decision
+                );
+                let bytes = event.raw.as_bytes().into();
+                rejects.tell(bytes, Reject::new(Reason::TooLarge, detail), piece);
+            }
+            Piece::Reject { bytes, reject } => rejects.tell(bytes, reject, piece),
+            p => piece(p),
+        }
     };
     open.bytes(value, Around::default(), &mut found);
     lines::flush(&mut open, &mut found);
     open.joins.flush(&mut found);
-    rejects.tell_more(piece);
+    if !over.get() {
+        rejects.tell_more(piece);
+    }
+    too_many.then(|| {
+        let most = limits.elements;
+        let detail = format!("more than {most} elements in it; limits.record_elements is {most}");
+        Reject::new(Reason::TooLarge, detail)
+    })
 }
 
 /// How many rejects a record made, and what is told together of those that are too many.
@@ -208,6 +249,10 @@ pub(crate) struct Opener<'l> {
     joins: Joins,
     /// Objects whose lines came one by one, until they are whole.
     spread: Vec<Spread>,
+    /// How many bytes may still come of what is compressed.
+    expands: usize,
+    /// Nothing more is wanted.
+    over: &'l Cell<bool>,
 }
 
 /// What the layers around some bytes said.
@@ -230,6 +275,15 @@ impl<'a> Around<'a> {
 pub(crate) type Found<'f> = dyn FnMut(Piece<'_>) + 'f;
 
 impl Opener<'_> {
+    pub(crate) fn is_over(&self) -> bool {
+        self.over.get()
+    }
+
+    /// How many values a record may have where all of them are read before any is looked at.
+    pub(crate) fn most_values(&self) -> usize {
+        self.limits.elements.saturating_mul(VALUES)
+    }
+
     /// Opens bytes of whatever kind.
     pub(crate) fn bytes(&mut self, value: &[u8], around: Around<'_>, found: &mut Found<'_>) {
         if self.layers > MAX_LAYERS {
@@ -242,15 +296,18 @@ impl Opener<'_> {
 
     fn layer(&mut self, value: &[u8], around: Around<'_>, found: &mut Found<'_>) {
         if value.starts_with(&[0x1f, 0x8b]) {
-            return match gunzip(value, self.limits.record) {
-                Ok(plain) => self.bytes(&plain, around, found),
+            return match gunzip(value, self.expands) {
+                Ok(plain) => {
+                    self.expands -= plain.len();
+                    self.bytes(&plain, around, found);
+                }
                 Err(e) => found(Piece::Reject { bytes: value.into(), reject: e }),
             };
         }
         // A protobuf request starts with the tag of its field 1, which is also a line feed.
         let format = self.reading.format;
         if format == Format::OtlpProto || (format == Format::Auto && value.first() == Some(&0x0a)) {
-            match otlp::protobuf(value) {
+            match otlp::protobuf(value, self.most_values()) {
                 Ok(request) => return otlp::open(self, request, around, found),
                 Err(e) if format == Format::OtlpProto => {
                     let detail = format!("not an OTLP logs request: {e}");
@@ -289,6 +346,12 @@ fn utf16(bytes: &[u8], big: bool) -> Option<String> {
 
 pub(crate) fn reject(bytes: &[u8], reason: Reason, detail: &str, found: &mut Found<'_>) {
     found(Piece::Reject { bytes: bytes.into(), reject: Reject::new(reason, detail) });
+}
+
+/// Whether an OTLP request has at most so many values: it may take a hundred times its size once it is read.
+pub fn otlp_is_small(bytes: &[u8], json: bool, limits: &Limits) -> bool {
+    let most = limits.elements.saturating_mul(VALUES);
+    if json { weight::json(bytes, most) } else { weight::protobuf(bytes, most) }
 }
 
 /// Inflates gzip (RFC 1952, any number of members), at most `limit` bytes.

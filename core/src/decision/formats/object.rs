@@ -39,7 +39,7 @@ pub(super) fn open(
         }
     }
     if find("resourceLogs").is_some() {
-        match otlp::from_json(text.bytes) {
+        match otlp::from_json(text.bytes, open.most_values()) {
             // Of another form than today's, as before scopeLogs had their name: an envelope like others.
             Ok(request) if !otlp::has_records(&request) && marks::like(text.bytes) => {}
             Ok(request) => return otlp::open(open, request, around, found),

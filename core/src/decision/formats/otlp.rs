@@ -12,9 +12,14 @@ use super::super::json::{self, push_string};
 use super::super::record::Agent;
 use super::super::reject::Reason;
 use super::join::{self, Part};
-use super::{Around, Format, Found, Opener, Piece, lines, marks, object, reject};
+use super::{Around, Format, Found, Opener, Piece, lines, marks, object, reject, weight};
 
-pub(super) fn protobuf(bytes: &[u8]) -> Result<ExportLogsServiceRequest, String> {
+const TOO_MANY: &str = "there are too many values in it";
+
+pub(super) fn protobuf(bytes: &[u8], most: usize) -> Result<ExportLogsServiceRequest, String> {
+    if !weight::protobuf(bytes, most) {
+        return Err(TOO_MANY.into());
+    }
     let request = ExportLogsServiceRequest::decode(bytes).map_err(|e| e.to_string())?;
     if request.resource_logs.is_empty() {
         return Err("it has no resource_logs".into());
@@ -22,7 +27,10 @@ pub(super) fn protobuf(bytes: &[u8]) -> Result<ExportLogsServiceRequest, String>
     Ok(request)
 }
 
-pub(super) fn from_json(bytes: &[u8]) -> Result<ExportLogsServiceRequest, String> {
+pub(super) fn from_json(bytes: &[u8], most: usize) -> Result<ExportLogsServiceRequest, String> {
+    if !weight::json(bytes, most) {
+        return Err(TOO_MANY.into());
+    }
     serde_json::from_slice(bytes).map_err(|e| e.to_string())
 }
 
@@ -44,6 +52,9 @@ pub(super) fn open(
             attributes(&resource_logs.resource.map(|r| r.attributes).unwrap_or_default());
         for scope_logs in resource_logs.scope_logs {
             for record in scope_logs.log_records {
+                if open.is_over() {
+                    break;
+                }
                 self::record(open, &resource, record, around, found);
             }
         }

@@ -21,7 +21,8 @@ fn pieces(value: &[u8]) -> Vec<String> {
 
 fn pieces_as(value: &[u8], format: Format) -> Vec<String> {
     let mut all = Vec::new();
-    split(value, format, &Limits { decision: 10_000, record: 1_000_000 }, &mut |piece| {
+    let limits = Limits { decision: 10_000, record: 1_000_000, ..Limits::default() };
+    split(value, format, &limits, &mut |piece| {
         all.push(match piece {
             Piece::Ignored(what) => format!("ignored {}", what.as_str()),
             Piece::Reject { reject, .. } => format!("reject {}", reject.reason.as_str()),

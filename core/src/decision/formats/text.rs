@@ -134,7 +134,7 @@ impl<'t> Reader<'t> {
         let mut at = 0;
         loop {
             at = glue(bytes, at);
-            at = match bytes.get(at) {
+            at = match bytes.get(at).filter(|_| !open.is_over()) {
                 None => return,
                 Some(b'{') => self.object(at, open, around, found),
                 Some(b'[') if self.array_begins(at) => self.array(at, open, around, found),
@@ -296,6 +296,9 @@ impl<'t> Reader<'t> {
         let mut i = at + 1;
         loop {
             i = glue(bytes, i);
+            if open.is_over() {
+                return bytes.len();
+            }
             i = match bytes.get(i) {
                 None => {
                     let detail = format!("the array ends at byte {}, without its ]", i - at);
