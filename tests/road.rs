@@ -47,7 +47,8 @@ async fn samples_of_a_real_opa_arrive_whole_and_in_the_metrics() {
     assert_eq!(metrics.sum("docket_decisions_total", &[]), 1960);
     assert_eq!(metrics.sum("docket_decisions_total", &["verdict=\"undefined\""]), 60);
     let ready = reqwest::get(format!("http://{}/readyz", running.admin)).await.unwrap();
-    assert_eq!(ready.status(), 200);
+    let (status, why) = (ready.status(), ready.text().await.unwrap());
+    assert_eq!(status, 200, "{why}");
     let log = running.stop();
     assert!(!log.contains("ERROR"), "{log}");
 

@@ -444,12 +444,7 @@ fn quiet() {
 
 fn run(seed: u64, sabotage: Sabotage) -> (Vec<String>, Vec<String>) {
     quiet();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build()
-        .unwrap();
-    LocalSet::new().block_on(&runtime, simulate(seed, sabotage))
+    in_virtual_time(simulate(seed, sabotage))
 }
 
 #[test]
@@ -488,6 +483,66 @@ fn whatever_happens_nothing_is_lost_and_no_offset_passes_what_is_not_finished() 
         "{}\nDOCKET_SEED=<seed> cargo test --test simulation -- --nocapture shows what happened",
         failed.join("\n")
     );
+}
+
+/// Six days over twelve partitions, some with ten times as much as others, one idle: the most by which a record came to
+/// the sink behind a newer one.
+async fn replay(seed: u64, sabotage: Sabotage) -> Duration {
+    let faults = Faults { commit_fails: 0.0, poll_stalls: 0.0, letter_fails: 0.0 };
+    let world = Shared::new(seed, faults, sabotage);
+    let mut rng = SmallRng::seed_from_u64(seed);
+    let count = 4_000;
+    {
+        let mut w = world.lock();
+        w.create(SOURCE, 12);
+        w.create(DOCKET, 12);
+        w.create(REJECTS, 1);
+        let now = jiff::Timestamp::from_second(jiff::Timestamp::now().as_second()).unwrap();
+        for i in 0..count {
+            let at = now - jiff::SignedDuration::from_secs((count - i) * 6 * 86_400 / count);
+            let decision = format!(
+                r#"{{"decision_id":"d{i}","path":"a/allow","result":true,"timestamp":"{at}"}}"#
+            );
+            let partition = if rng.random_bool(0.3) { 0 } else { rng.random_range(0..11) };
+            w.produce_to(SOURCE, partition, decision.as_bytes());
+        }
+    }
+    let process = Process::start(&world, &Arc::new(parsed()), seed);
+    let mut waited = 0;
+    while world.lock().times.get("once").map_or(0, Vec::len) < count as usize {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        waited += 1;
+        assert!(waited < 3_600, "not all of it came");
+    }
+    process.stop().await;
+    let w = world.lock();
+    let (mut newest, mut worst) = (0, 0);
+    for at in &w.times["once"] {
+        worst = worst.max(newest - at);
+        newest = newest.max(*at);
+    }
+    Duration::from_nanos(worst as u64)
+}
+
+fn in_virtual_time<T>(work: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    LocalSet::new().block_on(&runtime, work)
+}
+
+/// Intake may be out of order by a minute, and the sink by another.
+#[test]
+#[ignore = "its last run was before a change that it is to prove"]
+fn six_days_are_replayed_in_order() {
+    for seed in 0..3 {
+        let worst = in_virtual_time(replay(seed, Sabotage::Nothing));
+        assert!(worst <= 2 * docket::order::MAX_SKEW, "seed {seed}: {} s", worst.as_secs());
+    }
+    let worst = in_virtual_time(replay(0, Sabotage::NoOrder));
+    assert!(worst > Duration::from_secs(3600), "{} s", worst.as_secs());
 }
 
 #[test]
