@@ -1,6 +1,8 @@
 //! Says which commit this is, for `docket --version`: DOCKET_COMMIT, or that of the working copy. Only in a release: others would be built
 //! anew after each commit.
 
+#![allow(clippy::disallowed_methods)]
+
 use std::process::Command;
 
 fn git(args: &[&str]) -> Option<String> {

@@ -301,7 +301,6 @@ fn verified(pipeline: &Path) -> (u64, usize, usize) {
 
 /// Of which all is read at once after an outage, or moved from another cluster.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "its last run was before a change that it is to prove"]
 async fn six_days_are_replayed_in_order_and_nothing_is_refused() {
     let topics = [("source", 12), ("docket", 12), ("rejects", 1)];
     let (mock, place) = (Mock::start(&topics).unwrap(), Place::new("replay"));

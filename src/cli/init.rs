@@ -240,7 +240,8 @@ mod tests {
         let file = &pipeline.file;
         assert_eq!((pipeline.name(), file.kafka.brokers.as_str()), ("myfilev2", "k1:9092,k2:9092"));
         assert_eq!(file.sources.iter().map(|s| s.topic.as_str()).collect::<Vec<_>>(), ["a", "b"]);
-        let kinds: Vec<_> = file.sinks.values().map(|sink| sink.type_name()).collect();
+        let kinds: Vec<_> =
+            file.sinks.values().map(crate::sink::config::SinkConfig::type_name).collect();
         assert_eq!(
             kinds,
             ["cloudwatch", "file", "loki", "metrics", "elasticsearch", "otlp", "loki"]

@@ -102,11 +102,11 @@ impl Reader {
     }
 }
 
+/// A docket record and the time of its decision.
+pub type Timed = (Nanos, Vec<u8>);
+
 /// All docket records of files, by the time of their decisions.
-pub fn in_order(
-    pipeline: &Pipeline,
-    files: &[PathBuf],
-) -> Result<(Vec<(Nanos, Vec<u8>)>, Tally), String> {
+pub fn in_order(pipeline: &Pipeline, files: &[PathBuf]) -> Result<(Vec<Timed>, Tally), String> {
     let mut reader = Reader::new(pipeline.clone());
     let mut all = Vec::new();
     for path in files {

@@ -12,6 +12,7 @@ use tokio::net::TcpStream;
 use super::{Check, Look, Seen};
 use crate::decision::time::{self, Nanos};
 use crate::http::config::Tls;
+use crate::log::config::Property;
 use crate::notify::config::Notify;
 use crate::pipeline::Pipeline;
 use crate::sink::config::SinkConfig;
@@ -58,7 +59,7 @@ pub fn servers(pipeline: &Pipeline, opa: Option<&str>) -> Vec<Look> {
         }
     }
     opa.into_iter().for_each(|at| url("opa".into(), at));
-    let protocol = pipeline.file.kafka.properties.get("security.protocol").map(|p| p.value());
+    let protocol = pipeline.file.kafka.properties.get("security.protocol").map(Property::value);
     if protocol.is_some_and(|p| p.to_ascii_lowercase().ends_with("ssl")) {
         let brokers = pipeline.file.kafka.brokers.split(',').map(str::trim);
         at.extend(

@@ -185,6 +185,9 @@ mod tests {
         let mock = crate::log::mock::Mock::start(&[("here", 3)]).unwrap();
         let asker = Asker::new(&kafka(&mock.bootstrap()), "test", None).unwrap();
         let all = asker.metadata(None, Duration::from_secs(10)).unwrap();
-        assert_eq!(all.topics().iter().map(|t| t.name()).collect::<Vec<_>>(), ["here"]);
+        assert_eq!(
+            all.topics().iter().map(rdkafka::metadata::MetadataTopic::name).collect::<Vec<_>>(),
+            ["here"]
+        );
     }
 }

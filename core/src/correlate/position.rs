@@ -79,7 +79,7 @@ impl Position {
     /// Whether a decision had been given out.
     pub fn given_out(&self, offset: i64) -> bool {
         let at = self.open.partition_point(|(_, last)| *last < offset);
-        offset < self.next && !self.open.get(at).is_some_and(|(first, _)| *first <= offset)
+        offset < self.next && self.open.get(at).is_none_or(|(first, _)| *first > offset)
     }
 
     /// The metadata of a commit: printable, and at most four bytes a run as long as runs are near each other.

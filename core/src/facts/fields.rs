@@ -129,7 +129,7 @@ impl<'a> Fields<'a> {
             "http_url" | "url_full" => self.path.put(2, no_query(path_of(&text).into())),
             "route_name" | "rpc_method" => self.path.put(1, text),
             "method" | "request_method" | "http_request_method" | "http_method" => {
-                self.method = text
+                self.method = text;
             }
             "response_flags" => self.flags = text,
             "response_code_details" => self.details = text,

@@ -275,7 +275,7 @@ fn enveloped(members: &[json::Member<'_>], place: &str, take: &mut dyn FnMut(Pie
             Ok(Some(fact)) => take(Piece::Fact(fact)),
             Ok(None) => take(Piece::Bad(BadFact::new(place, NOTHING))),
             Err((name, problem)) => {
-                take(Piece::Bad(BadFact::new(format!("{place}, {name}"), problem)))
+                take(Piece::Bad(BadFact::new(format!("{place}, {name}"), problem)));
             }
         };
     }

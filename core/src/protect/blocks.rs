@@ -78,7 +78,7 @@ fn below(text: &str, lines: &[Line<'_>], parent: &Line<'_>) -> Vec<Range<usize>>
     }
     let start = offset(text, first.text.trim());
     let end = last.text.trim_end();
-    vec![start..offset(text, end) + end.len()]
+    std::iter::once(start..offset(text, end) + end.len()).collect()
 }
 
 /// Where a part of a text begins in it.

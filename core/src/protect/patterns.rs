@@ -214,7 +214,7 @@ fn is_grouped(groups: &[Range<usize>], text: &str) -> bool {
         return true;
     }
     if text.contains('.') {
-        let lengths: Vec<usize> = groups.iter().map(|group| group.len()).collect();
+        let lengths: Vec<usize> = groups.iter().map(ExactSizeIterator::len).collect();
         return matches!(lengths[..], [4, 4, 4, 4] | [4, 6, 5] | [4, 6, 4] | [4, 4, 4, 4, 3]);
     }
     before.iter().all(|g| (3..=7).contains(&g.len())) && (1..=7).contains(&last.len())

@@ -261,6 +261,7 @@ pub struct Triage {
 impl<R: Reader, L: RecordWriter> Loop<'_, R, L> {
     async fn until(&mut self, stop: &CancellationToken) -> Result<(), DeliverError> {
         let mut committed = Instant::now();
+        let mut ready = false;
         while !stop.is_cancelled() {
             self.settle(Duration::ZERO).await;
             self.look_back();
@@ -276,7 +277,10 @@ impl<R: Reader, L: RecordWriter> Loop<'_, R, L> {
             } else {
                 self.block().await?;
             }
-            if committed.elapsed() >= COMMIT_EVERY {
+            // Who is waited for says so at once.
+            let joined = self.joined.load(Ordering::Relaxed);
+            if committed.elapsed() >= COMMIT_EVERY || joined != ready {
+                ready = joined;
                 commit(&self.reader, &self.topic, &self.offsets, false);
                 self.report();
                 committed = Instant::now();

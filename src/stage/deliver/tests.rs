@@ -32,7 +32,7 @@ impl Scripted {
         Arc::new(Scripted(Mutex::new(Box::new(answer)), AtomicUsize::new(0)))
     }
 
-    fn from_now(&self, answer: impl Fn(&[String]) -> Outcome + Send + 'static) {
+    fn answers(&self, answer: impl Fn(&[String]) -> Outcome + Send + 'static) {
         *self.0.lock().unwrap() = Box::new(answer);
     }
 
@@ -206,7 +206,7 @@ async fn a_sink_that_refuses_everything_is_an_outage_until_it_takes_something() 
     assert_eq!(failing.get(), 1);
     // One in a quarter of a minute or so.
     assert!(sink.requests() < 1000, "{}", sink.requests());
-    sink.from_now(|ids| match ids.iter().any(|id| id == "bad") {
+    sink.answers(|ids| match ids.iter().any(|id| id == "bad") {
         true => Outcome::Failed(Failure::refused(400, "no")),
         false => Outcome::Delivered,
     });
@@ -226,7 +226,7 @@ async fn items_that_are_all_refused_are_an_outage_too() {
     assert!(!task.is_finished() && rejects.all().is_empty() && sending.refuses() == Some((400, 3)));
     task.abort();
     // One that is taken says that the others are refused for what they are.
-    sink.from_now(move |ids| {
+    sink.answers(move |ids| {
         let one = |id: &String| if id == "good" { Ok(()) } else { refused() };
         Outcome::Each(ids.iter().map(one).collect())
     });
@@ -257,7 +257,7 @@ async fn a_sink_for_what_is_too_old_holds_up_only_that() {
     let counter = |outcome| sending.deliver.meters.delivered.with_label_values(&["s", outcome]);
     assert_eq!(counter("delivered").get(), 2);
     assert!(waits.load(Ordering::Relaxed) && !task.is_finished());
-    archive.from_now(|ids| {
+    archive.answers(|ids| {
         assert_eq!(ids, ["old"]);
         Outcome::Delivered
     });
