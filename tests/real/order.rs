@@ -61,6 +61,9 @@ async fn with_a_backlog_every_partition_moves() {
     let half =
         sink.until("half of it is delivered", 60, |m| m.delivered("slow") >= total / 2).await;
     let delivered = half.delivered("slow");
+    // Offsets are told each second.
+    tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
+    let later = sink.metrics().await;
     assert!(delivered < total * 4 / 5, "too fast to tell: {delivered} of {total}");
     for partition in 0..PARTITIONS {
         let labels = ["part=\"slow\"".to_owned(), format!("partition=\"{partition}\"")];
