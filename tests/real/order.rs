@@ -92,9 +92,11 @@ sinks:
 ";
     let path = pipeline(&place, 1, rest).await;
     let source = Source::new(&kafka, &format!("{name}-source"));
+    let begun = docket::clock::now();
     let write = |from: u64, to: u64| {
-        let decision = |i| {
-            let at = docket::decision::time::format(docket::clock::now());
+        // The same again is a repeat.
+        let decision = |i: u64| {
+            let at = docket::decision::time::format(begun + i as i64);
             let labels = json!({"app": "a"});
             json!({"decision_id": format!("d-{i}"), "labels": labels, "path": "a/allow", "result": true, "timestamp": at})
         };
