@@ -367,7 +367,14 @@ sinks:
     // Behind its back: 7 deleted, 3 altered, 2 doubled.
     let ids: Vec<String> = decisions.iter().step_by(400).take(12).map(|d| id(d)).collect();
     let client = reqwest::Client::new();
+    post(&format!("{url}/{name}/_refresh"), json!({})).await;
+    let document = async |id: &str| {
+        let one = json!({ "query": { "prefix": { "decision_id": id } } });
+        let found = post(&format!("{url}/{name}/_search"), one).await;
+        found["hits"]["hits"][0]["_id"].as_str().unwrap().to_owned()
+    };
     for id in &ids[..7] {
+        let id = document(id).await;
         assert!(
             client
                 .delete(format!("{url}/{name}/_doc/{id}"))
@@ -379,9 +386,11 @@ sinks:
         );
     }
     for id in &ids[7..10] {
+        let id = document(id).await;
         post(&format!("{url}/{name}/_update/{id}"), json!({ "doc": { "path": "forged" } })).await;
     }
     for id in &ids[10..12] {
+        let id = document(id).await;
         let source = super::get(&format!("{url}/{name}/_source/{id}")).await;
         post(&format!("{url}/{name}/_doc"), source).await;
     }

@@ -27,16 +27,12 @@ fuzz_target!(|bytes: &[u8]| {
         assert!(budget.in_use() <= 4 << 20);
         let Ok(Ok(content)) = read else { continue };
         assert!(content.text().len() <= bounds.plain);
-        if let Ok(records) = upload::decisions(content.text(), &rules) {
+        let limits = Limits { decision: 1 << 16, record: 1 << 20, ..Limits::default() };
+        if let Ok(records) = upload::decisions(content.text(), &rules, &limits) {
             assert!(records.iter().map(|r| r.bytes.len()).sum::<usize>() <= content.text().len());
         }
         for json in [true, false] {
-            let _ = upload::otlp(
-                content.text(),
-                json,
-                &rules,
-                &Limits { decision: 1 << 16, record: 1 << 20, ..Limits::default() },
-            );
+            let _ = upload::otlp(content.text(), json, &rules, &limits);
         }
         let _ = status::Status::parse(content.text(), "app", "id");
         drop(content);
