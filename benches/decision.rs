@@ -2,8 +2,6 @@
 //! Items per second of one core; the inputs are the decisions that a real OPA wrote.
 #![allow(clippy::unwrap_used)]
 
-use std::io::Read;
-
 use divan::counter::{BytesCount, ItemsCount};
 use divan::{Bencher, black_box};
 use docket::decision::event::Event;
@@ -15,19 +13,12 @@ use docket::sink::loki::config::LokiConfig;
 use docket::sink::{elasticsearch, loki, metrics, otlp};
 use prost::Message;
 
+#[path = "../tests/support/samples.rs"]
+mod samples;
+use samples::samples;
+
 fn main() {
     divan::main();
-}
-
-fn samples() -> Vec<String> {
-    let bytes = std::fs::read(concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/tests/data/decisions-opa-1.22.2.ndjson.gz"
-    ))
-    .unwrap();
-    let mut text = String::new();
-    flate2::read::MultiGzDecoder::new(&bytes[..]).read_to_string(&mut text).unwrap();
-    text.lines().map(str::to_owned).collect()
 }
 
 fn records() -> Vec<Vec<u8>> {

@@ -2,7 +2,6 @@
 //! Items per second of one core; the inputs are the decisions that a real OPA wrote.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
-use std::io::Read;
 use std::sync::Arc;
 
 use divan::counter::ItemsCount;
@@ -16,19 +15,12 @@ use docket_core::protect::rego::Policy;
 use docket_core::protect::rules::{Action, Pattern, Rule};
 use docket_core::rego::SourceFile;
 
+#[path = "../../tests/support/samples.rs"]
+mod samples;
+use samples::samples;
+
 fn main() {
     divan::main();
-}
-
-fn samples() -> Vec<String> {
-    let bytes = std::fs::read(concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/../tests/data/decisions-opa-1.22.2.ndjson.gz"
-    ))
-    .unwrap();
-    let mut text = String::new();
-    flate2::read::MultiGzDecoder::new(&bytes[..]).read_to_string(&mut text).unwrap();
-    text.lines().map(str::to_owned).collect()
 }
 
 /// What taking out what must not spread costs a decision.

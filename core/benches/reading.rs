@@ -2,25 +2,16 @@
 //! are the decisions that a real OPA wrote.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
-use std::io::Read;
-
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
 use docket_core::decision::formats::{self, Format, Limits};
 
+#[path = "../../tests/support/samples.rs"]
+mod samples;
+use samples::samples;
+
 fn main() {
     divan::main();
-}
-
-fn samples() -> Vec<String> {
-    let bytes = std::fs::read(concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/../tests/data/decisions-opa-1.22.2.ndjson.gz"
-    ))
-    .unwrap();
-    let mut text = String::new();
-    flate2::read::MultiGzDecoder::new(&bytes[..]).read_to_string(&mut text).unwrap();
-    text.lines().map(str::to_owned).collect()
 }
 
 fn read(bencher: Bencher<'_, '_>, records: &[String], items: usize) {

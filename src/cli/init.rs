@@ -231,7 +231,7 @@ mod tests {
             victorialogs: Some("http://vl:9428".into()),
             elasticsearch: Some("http://es:9200".into()),
             cloudwatch: Some("/policy/decisions".into()),
-            out: Some("/tmp/out: \"odd\".ndjson".into()),
+            out: Some("decisions: \"odd\".ndjson".into()),
             metrics: true,
             unprotected: false,
             no_spikes: false,

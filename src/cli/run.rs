@@ -1,7 +1,6 @@
 //! `docket run`: runs pipelines until told to stop.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -13,7 +12,7 @@ use crate::pipeline::Pipeline;
 use crate::stage::roles::Roles;
 use crate::stage::run::{self, Parts, Process};
 use crate::telemetry::push::Pushing;
-use crate::telemetry::{self, Health, admin, push};
+use crate::telemetry::{self, admin, push};
 
 /// Run pipelines until SIGTERM or SIGINT; then deliver what was read, commit, and exit.
 #[derive(clap::Args)]
@@ -64,15 +63,7 @@ pub async fn run(args: Args) -> CommandResult {
     let roles = Roles::parse(&args.only)?;
     // From now on SIGHUP does not end the process.
     let hup = signal(SignalKind::hangup())?;
-    let process = Process {
-        registry: prometheus::Registry::new(),
-        exemplars: Arc::default(),
-        health: Arc::new(Health::default()),
-        stop: CancellationToken::new(),
-        runtime: tokio::runtime::Handle::current(),
-        drain: args.drain,
-        roles,
-    };
+    let process = Process { drain: args.drain, roles, ..Process::alone() };
     register_process(&process.registry)?;
     let served = CancellationToken::new();
     let address = admin::serve(

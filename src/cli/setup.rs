@@ -6,6 +6,7 @@ use reqwest::Method;
 use serde_json::Value;
 
 use super::CommandResult;
+use crate::http::failure::innermost;
 use crate::pipeline::topics;
 use crate::sink::config::SinkConfig;
 use crate::sink::elasticsearch::config::ElasticsearchConfig;
@@ -90,19 +91,10 @@ fn to_opensearch(value: &mut Value) {
     }
 }
 
-/// What is behind an error: it says itself only that a request failed.
-fn cause(error: &dyn std::error::Error) -> String {
-    let mut error = error;
-    while let Some(source) = error.source() {
-        error = source;
-    }
-    error.to_string()
-}
-
 async fn answer(request: reqwest::RequestBuilder) -> Result<Value, Box<dyn std::error::Error>> {
-    let response = request.send().await.map_err(|e| cause(&e))?;
+    let response = request.send().await.map_err(|e| innermost(&e))?;
     let status = response.status();
-    let text = response.text().await.map_err(|e| cause(&e))?;
+    let text = response.text().await.map_err(|e| innermost(&e))?;
     if !status.is_success() {
         return Err(format!(
             "the server answered {status}: {}",

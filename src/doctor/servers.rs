@@ -1,7 +1,6 @@
 //! The servers that a pipeline talks to over HTTP and gRPC: whether each is there, is what it is taken for, knows who asks, and
 //! has what it needs.
 
-use std::error::Error;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -11,7 +10,7 @@ use serde_json::Value;
 use super::{Check, Clock, Look, PATIENCE, Seen, clocks, shown};
 use crate::clock::now;
 use crate::http::client::{Client, HttpError};
-use crate::http::failure::{Cause, Failure};
+use crate::http::failure::{Cause, Failure, innermost};
 use crate::metrics::Decisions;
 use crate::notify::config::Notify;
 use crate::pipeline::Pipeline;
@@ -53,14 +52,6 @@ async fn ask(what: &str, url: &str, request: RequestBuilder) -> Result<Answer, (
             "see whether it is overloaded, or something else listens there".into(),
         )),
     }
-}
-
-fn innermost(error: &dyn Error) -> String {
-    let mut error = error;
-    while let Some(source) = error.source() {
-        error = source;
-    }
-    error.to_string()
 }
 
 /// What a connection that fails is about, and what to do.

@@ -68,3 +68,23 @@ pub struct Refusal {
     /// In the server's words; may quote data, so it goes to the reject's headers and nowhere else.
     pub reason: String,
 }
+
+/// What is behind an error that itself says only that something failed.
+pub fn innermost(error: &dyn std::error::Error) -> String {
+    let mut error = error;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error.to_string()
+}
+
+/// An error with its causes.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}

@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::time::Duration;
 
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::{ClientConfig, ClientContext, Statistics};
 
@@ -30,19 +29,6 @@ pub fn long_lived(kafka: &Kafka, part: &str) -> ClientConfig {
     let mut config = config(kafka, part);
     config.set("statistics.interval.ms", "2000");
     config
-}
-
-/// How many partitions topics have; as many as docket makes, where Kafka does not say in time.
-pub fn partitions(kafka: &Kafka, part: &str, topics: &[&str]) -> usize {
-    let config = with_properties(config(kafka, part), kafka);
-    let client: KafkaResult<BaseConsumer<Context>> = config.create_with_context(Context::default());
-    let count = |topic: &&str| {
-        let told =
-            client.as_ref().ok()?.fetch_metadata(Some(topic), Duration::from_secs(5)).ok()?;
-        let count = told.topics().first()?.partitions().len();
-        (count > 0).then_some(count)
-    };
-    topics.iter().map(|topic| count(topic).unwrap_or(12)).sum()
 }
 
 /// Whether a client can still reach a broker, ever. There are two ways in which librdkafka gives up without a word, so that the client has to be made

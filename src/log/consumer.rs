@@ -17,6 +17,7 @@ use rdkafka::consumer::{
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::{ClientContext, Offset, Statistics, TopicPartitionList};
 
+use super::ask::Asker;
 use super::config::{Kafka, Start};
 use super::progress::{Assigned, Progress};
 use super::queues::{Change, Queue, Queues, Wake};
@@ -192,6 +193,17 @@ fn shares(prefetch: usize, partitions: usize) -> (usize, usize) {
     (share.max(16 << 10), (share / 4).clamp(16 << 10, 512 << 10))
 }
 
+/// How many partitions the topics have; as many as docket makes, where Kafka does not say in time.
+fn partitions(reading: &Reading<'_>) -> usize {
+    let asker = Asker::new(reading.kafka, reading.part, None);
+    let count = |topic: &&str| {
+        let told = asker.as_ref().ok()?.metadata(Some(topic), Duration::from_secs(5)).ok()?;
+        let count = told.topics().first()?.partitions().len();
+        (count > 0).then_some(count)
+    };
+    reading.topics.iter().map(|topic| count(topic).unwrap_or(12)).sum()
+}
+
 /// Joins the group.
 pub fn join<A: Assignments>(
     reading: &Reading<'_>,
@@ -199,7 +211,7 @@ pub fn join<A: Assignments>(
     meters: Arc<Meters>,
     progress: Arc<Progress>,
 ) -> KafkaResult<Group<A>> {
-    let partitions = client::partitions(reading.kafka, reading.part, reading.topics);
+    let partitions = partitions(reading);
     let (share, request) = shares(reading.prefetch, partitions);
     let mut config = client::long_lived(reading.kafka, reading.part);
     config

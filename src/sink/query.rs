@@ -14,6 +14,7 @@ use crate::decision::record::Record;
 use crate::decision::time::Nanos;
 use crate::decision::verdict::Verdict;
 use crate::http::client::{Client, HttpError};
+use crate::http::failure::chain;
 
 /// How a sink is asked, and what it should hold of each decision.
 pub trait SinkQuery: Send + Sync {
@@ -175,16 +176,6 @@ pub(super) async fn answer(
     let response = request.send().await.map_err(|e| QueryError::Answer(chain(&e.without_url())))?;
     let status = response.status();
     Ok((status, response.text().await.map_err(|e| QueryError::Answer(chain(&e.without_url())))?))
-}
-
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 /// The stretches of time that hold decisions, each within a day: one that is years old must not make every day since be

@@ -61,7 +61,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// Of a command that runs no part, and ends when it is done.
+    /// Of a command that runs no part, and ends when it is done; others say what they have beside that.
     pub fn alone() -> Process {
         Process {
             registry: Registry::new(),

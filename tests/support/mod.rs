@@ -4,9 +4,13 @@
 pub mod canaries;
 pub mod loki_double;
 pub mod proxy;
+mod samples;
+
+// Not every suite asks for them.
+#[allow(unused_imports)]
+pub use samples::samples;
 
 use std::collections::HashMap;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
@@ -382,18 +386,6 @@ pub fn read_all(bootstrap: &str, topic: &str) -> Vec<Read1> {
         }
     }
     all
-}
-
-/// The decisions that a real OPA 1.22.2 wrote, one a line.
-pub fn samples() -> Vec<String> {
-    let bytes = std::fs::read(concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/tests/data/decisions-opa-1.22.2.ndjson.gz"
-    ))
-    .unwrap();
-    let mut text = String::new();
-    flate2::read::MultiGzDecoder::new(&bytes[..]).read_to_string(&mut text).unwrap();
-    text.lines().map(str::to_owned).collect()
 }
 
 /// Made-up decisions, as `docket generate` writes them.

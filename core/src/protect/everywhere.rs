@@ -293,6 +293,17 @@ impl Everywhere {
             self.masked.push(self.at.clone());
         }
     }
+
+    /// Text that is another now, and counted.
+    fn replaced(&mut self, now: Cow<'_, str>) -> Option<String> {
+        match now {
+            Cow::Borrowed(_) => None,
+            Cow::Owned(new) => {
+                self.changes += 1;
+                Some(new)
+            }
+        }
+    }
 }
 
 impl Look for Everywhere {
@@ -322,13 +333,7 @@ impl Look for Everywhere {
                 now = Cow::Owned(new);
             }
         }
-        match now {
-            Cow::Borrowed(_) => None,
-            Cow::Owned(new) => {
-                self.changes += 1;
-                Some(new)
-            }
-        }
+        self.replaced(now)
     }
 
     fn plain(&mut self, text: &str) -> Option<String> {
@@ -341,13 +346,7 @@ impl Look for Everywhere {
                 now = Cow::Owned(new);
             }
         }
-        match now {
-            Cow::Borrowed(_) => None,
-            Cow::Owned(new) => {
-                self.changes += 1;
-                Some(new)
-            }
-        }
+        self.replaced(now)
     }
 }
 

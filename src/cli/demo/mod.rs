@@ -31,10 +31,9 @@ use crate::log::config::Kafka;
 use crate::log::mock::Mock;
 use crate::pipeline::topics::Limits;
 use crate::pipeline::{self, Pipeline};
-use crate::stage::roles::Roles;
 use crate::stage::run::{Parts, Process};
 use crate::telemetry::config::Admin;
-use crate::telemetry::{self, Health, admin};
+use crate::telemetry::{self, admin};
 
 /// See docket work without any server, on generated decisions with a denial spike or on your own decision logs.
 #[derive(clap::Args)]
@@ -89,15 +88,7 @@ pub async fn run(args: Args) -> CommandResult {
     ])?;
     let pipeline = pipeline(&args, &mock.bootstrap())?;
     let kafka = pipeline.file.kafka.clone();
-    let process = Process {
-        registry: prometheus::Registry::new(),
-        exemplars: Arc::default(),
-        health: Arc::new(Health::default()),
-        stop: CancellationToken::new(),
-        runtime: tokio::runtime::Handle::current(),
-        drain: Duration::from_secs(10),
-        roles: Roles::default(),
-    };
+    let process = Process { drain: Duration::from_secs(10), ..Process::alone() };
     let address = admin::serve(
         &Admin { listen: args.listen.clone(), tls: None },
         process.registry.clone(),

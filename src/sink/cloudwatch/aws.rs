@@ -13,6 +13,7 @@ use reqsign_aws_v4::{
 use reqsign_core::{Context, Error, OsEnv, ProvideCredential, ProvideCredentialDyn, Signer};
 
 use super::aws_io::{Files, Http, Shell};
+use crate::http::failure::chain;
 
 type Provider = Box<dyn ProvideCredentialDyn<Credential = Credential>>;
 
@@ -47,24 +48,12 @@ impl ProvideCredential for Chain {
                 Ok(None) => {}
                 Ok(got) => return Ok(got),
                 Err(error) => {
-                    return Err(Error::new(error.kind(), format!("{name}: {}", told(&error))));
+                    return Err(Error::new(error.kind(), format!("{name}: {}", chain(&error))));
                 }
             }
         }
         Ok(None)
     }
-}
-
-/// An error with its causes. None of them shows a secret.
-fn told(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 impl Source {
@@ -75,7 +64,7 @@ impl Source {
             .with_file_read(Files)
             .with_command_execute(Shell)
             .with_http_send(Http::new().map_err(|e| e.to_string())?);
-        Source::of(context, profile, region).await.map_err(|e| told(&e))
+        Source::of(context, profile, region).await.map_err(|e| chain(&e))
     }
 
     async fn of(
@@ -122,7 +111,7 @@ impl Source {
                  the instance's metadata are disabled",
                 self.profile
             )),
-            Err(error) => Err(told(&error)),
+            Err(error) => Err(chain(&error)),
         }
     }
 }
@@ -340,7 +329,7 @@ mod tests {
         async fn key(&self, profile: Option<&str>) -> Result<String, String> {
             match self.source(profile).await {
                 Ok(source) => Ok(source.credentials().await?.access_key_id),
-                Err(error) => Err(told(&error)),
+                Err(error) => Err(chain(&error)),
             }
         }
 

@@ -11,7 +11,8 @@ use serde::Deserialize;
 use crate::decision::json;
 use crate::decision::time::{self, Nanos};
 use crate::http::client::Client;
-use crate::sink::query::{Found, Hash, QueryError, chain, hash, with_query};
+use crate::http::failure::chain;
+use crate::sink::query::{Found, Hash, QueryError, hash, with_query};
 
 const SECOND: Nanos = 1_000_000_000;
 

@@ -7,15 +7,7 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity
 
 use super::config::OtlpConfig;
 use crate::http::client::{HttpError, read};
-use crate::http::failure::{Cause, Failure, Refusal, Retry};
-
-pub fn innermost(error: &dyn std::error::Error) -> String {
-    let mut error = error;
-    while let Some(source) = error.source() {
-        error = source;
-    }
-    error.to_string()
-}
+use crate::http::failure::{Cause, Failure, Refusal, Retry, innermost};
 
 pub fn channel(config: &OtlpConfig) -> Result<Channel, HttpError> {
     let invalid = |e: tonic::transport::Error| {

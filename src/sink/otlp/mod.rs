@@ -24,7 +24,7 @@ use super::{Outcome, Sink};
 use crate::decision::record::Record;
 use crate::http::client::{self, Client, HttpError};
 use crate::http::config::HttpCompression;
-use crate::http::failure::{Cause, Failure, Retry};
+use crate::http::failure::{Cause, Failure, Retry, innermost};
 
 enum Transport {
     Http { client: Client, base: String },
@@ -117,7 +117,7 @@ impl Otlp {
         );
         request.set_timeout(self.timeout);
         let call = async {
-            client.ready().await.map_err(|e| tonic::Status::unavailable(grpc::innermost(&e)))?;
+            client.ready().await.map_err(|e| tonic::Status::unavailable(innermost(&e)))?;
             client
                 .unary(
                     request,

@@ -5,7 +5,8 @@
 
 use tokio::time::Instant;
 
-use crate::http::failure::Cause;
+use crate::decision::reject::{Reason, Reject};
+use crate::http::failure::{Cause, Refusal};
 use crate::sink::any::Request;
 
 /// Records that are sent together, in their order.
@@ -64,6 +65,8 @@ const SMALL: usize = 16;
 const STRIKES: u32 = 8;
 /// and so often if the server says or shows that it has too much to do.
 const STRIKES_IF_BUSY: u32 = 30;
+/// So many letters are written at once.
+pub(super) const AT_ONCE: usize = 64;
 /// So many answers are kept.
 const ANSWERS: usize = 3;
 
@@ -173,6 +176,24 @@ impl Group {
             ..self
         };
         [half(self.records.clone()), half(right)]
+    }
+}
+
+/// A record on its way to rejects.
+pub(super) struct Letter {
+    pub record: usize,
+    pub reject: Reject,
+    pub status: Option<u16>,
+    pub attempts: u32,
+}
+
+impl Letter {
+    /// Of a record that the sink refused.
+    pub fn of(record: usize, refusal: Refusal, attempts: u32) -> Letter {
+        let reject = Reject::new(Reason::Refused, refusal.reason);
+        // What was no refusal has no status.
+        let status = Some(refusal.status).filter(|status| *status > 0);
+        Letter { record, reject, status, attempts }
     }
 }
 

@@ -6,35 +6,13 @@ use std::task::Poll;
 use std::time::Duration;
 
 use super::batch::Batch;
+use super::group::{AT_ONCE, Letter};
 use super::send::Sending;
 use crate::clock::now;
-use crate::decision::reject::{Reason, Reject};
 use crate::decision::time;
-use crate::http::failure::Refusal;
 use crate::log::dead_letter::{cut, cut_to_fit, dead_letter};
 use crate::log::headers::{self, Origin};
 use crate::log::{Outgoing, RecordWriter};
-
-/// A record on its way to rejects.
-pub(super) struct Letter {
-    pub record: usize,
-    pub reject: Reject,
-    pub status: Option<u16>,
-    pub attempts: u32,
-}
-
-/// So many are written at once.
-pub(super) const AT_ONCE: usize = 64;
-
-impl Letter {
-    /// Of a record that the sink refused.
-    pub fn of(record: usize, refusal: Refusal, attempts: u32) -> Letter {
-        let reject = Reject::new(Reason::Refused, refusal.reason);
-        // What was no refusal has no status.
-        let status = Some(refusal.status).filter(|status| *status > 0);
-        Letter { record, reject, status, attempts }
-    }
-}
 
 impl<L: RecordWriter> Sending<L> {
     /// Puts records into rejects, many at once and however long that takes: they may not be lost.

@@ -16,7 +16,7 @@ const LONGEST: Duration = Duration::from_secs(3600);
 
 impl<L: RecordWriter> Sending<L> {
     /// How long to wait before sending again: exponential with full jitter, or as long as the server wants.
-    pub(super) fn wait(&self, retry: &Retry, attempts: u32) -> Duration {
+    pub(super) fn wait(&self, after: Option<Duration>, attempts: u32) -> Duration {
         let delivery = &self.deliver.delivery;
         let ceiling = delivery
             .retry_initial
@@ -25,7 +25,7 @@ impl<L: RecordWriter> Sending<L> {
             .min(delivery.retry_max.0);
         let jittered = ceiling
             .mul_f64(self.jitter.lock().unwrap_or_else(PoisonError::into_inner).random::<f64>());
-        asked(retry.after, jittered)
+        asked(after, jittered)
     }
 
     pub(super) fn tell(&self, retry: &Retry, attempts: u32, others: bool) {

@@ -12,8 +12,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::batch::{Batch, Item};
-use super::group::{Group, Next, Seen};
-use super::letters::Letter;
+use super::group::{AT_ONCE, Group, Letter, Next, Seen};
 use super::outage::Outage;
 use super::repeats::Noted;
 use super::{Deliver, Shared, Triage};
@@ -21,7 +20,7 @@ use crate::clock::now;
 use crate::decision::record::Record;
 use crate::decision::reject::{Reason, Reject};
 use crate::decision::time;
-use crate::http::failure::{Cause, Failure, Refusal, Retry};
+use crate::http::failure::{Failure, Refusal, Retry};
 use crate::log::RecordWriter;
 use crate::sink::Outcome;
 use crate::sink::any::Request;
@@ -321,7 +320,7 @@ impl<L: RecordWriter> Sending<L> {
                 break Sent::GivenUp;
             }
             self.one(batch, group, queue, &mut letters, manner.hasty).await;
-            if letters.len() >= super::letters::AT_ONCE {
+            if letters.len() >= AT_ONCE {
                 self.reject(batch, std::mem::take(&mut letters)).await;
             }
         };
@@ -439,7 +438,7 @@ impl<L: RecordWriter> Sending<L> {
     ) {
         let others = group.others_passed(seen);
         let next = group.failed(retry.cause, &retry.detail, seen);
-        let wait = self.wait(retry, group.backoff);
+        let wait = self.wait(retry.after, group.backoff);
         if next != Next::Reject {
             self.tell(retry, group.attempts, others);
             if others {
@@ -486,10 +485,7 @@ impl<L: RecordWriter> Sending<L> {
             next => {
                 // It stands alone, or the one that did was refused, too, and nothing was taken since.
                 self.refuses_all(&refusal, seen, group.is_refused_first());
-                let wait = self.wait(
-                    &Retry { cause: Cause::Server, detail: String::new(), after: None },
-                    group.backoff,
-                );
+                let wait = self.wait(None, group.backoff);
                 if queue.is_empty() || group.attempts > 1 || next == Next::Halve {
                     tokio::time::sleep(wait).await;
                 }
