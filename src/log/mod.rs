@@ -11,6 +11,7 @@ pub mod dead_letter;
 pub mod headers;
 pub mod mock;
 pub mod offsets;
+pub mod original;
 pub mod producer;
 pub mod progress;
 pub mod scan;

@@ -1,6 +1,7 @@
 //! A file or standard output: one docket record a line. A file is flushed to disk before a batch counts
 //! as delivered; after a crash the last batches may stand in it twice.
 
+use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::sync::Mutex;
 
 use super::delivery::Delivery;
-use super::query::{Answer, Asked, Found, Hash, QueryError, Question, SinkQuery, hash, note};
+use super::query::{Answer, Asked, Hash, QueryError, Question, SinkQuery, hash, note};
 use super::{Outcome, Sink};
 use crate::decision::json::one_line;
 use crate::decision::record::Record;
@@ -116,12 +117,15 @@ impl SinkQuery for Query {
 
     fn ask<'q>(&'q self, question: Question<'q>) -> Asked<'q> {
         Box::pin(async move {
-            let text = std::fs::read(&self.0)
-                .map_err(|e| QueryError::Answer(format!("{}: {e}", self.0.display())))?;
-            let mut found = Found::new();
-            text.split(|b| *b == b'\n').for_each(|line| note(&mut found, line));
-            (question.step)(question.decisions.len() as u64);
-            Ok(Answer::All(found))
+            let wrong = |e| QueryError::Answer(format!("{}: {e}", self.0.display()));
+            let mut file = BufReader::new(std::fs::File::open(&self.0).map_err(wrong)?);
+            let mut line = Vec::new();
+            while file.read_until(b'\n', &mut line).map_err(wrong)? > 0 {
+                note(question.take, line.strip_suffix(b"\n").unwrap_or(&line));
+                (question.step)(1);
+                line.clear();
+            }
+            Ok(Answer::All(Ok(())))
         })
     }
 }

@@ -26,7 +26,9 @@ mod parts;
 mod push;
 mod samples;
 mod spikes;
+mod stored_whole;
 mod tls;
+mod withheld;
 
 /// Tests run beside each other, but not beside one that stops servers, or that measures what they would disturb.
 static SERVERS: RwLock<()> = RwLock::const_new(());
