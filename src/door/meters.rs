@@ -1,5 +1,8 @@
 //! What the door counts.
 
+use std::collections::BTreeSet;
+use std::sync::{PoisonError, RwLock};
+
 use prometheus::{HistogramVec, IntCounterVec, Registry};
 
 use super::status::Told;
@@ -11,7 +14,12 @@ pub struct Meters {
     pub decisions: IntCounterVec,
     pub bytes: IntCounterVec,
     pub status: Told,
+    /// Clients that have series of their own: without tokens anybody is one, by their address.
+    clients: RwLock<BTreeSet<String>>,
 }
+
+/// At most so many.
+const MOST_CLIENTS: usize = 1000;
 
 impl Meters {
     pub fn new(pipeline: &str, registry: &Registry) -> Result<Meters, prometheus::Error> {
@@ -31,6 +39,20 @@ impl Meters {
             decisions: all.counter("docket_door_decisions_total", "Records that Kafka has acknowledged, by who brought them.", &["client"])?,
             bytes: all.counter("docket_door_bytes_total", "Bytes of bodies, as they came over the wire, by who brought them.", &["client"])?,
             status: Told::new(&all)?,
+            clients: RwLock::default(),
         })
+    }
+
+    /// The label of a client: `other` beyond the first so many.
+    pub fn client<'c>(&self, name: &'c str) -> &'c str {
+        if self.clients.read().unwrap_or_else(PoisonError::into_inner).contains(name) {
+            return name;
+        }
+        let mut clients = self.clients.write().unwrap_or_else(PoisonError::into_inner);
+        if clients.len() >= MOST_CLIENTS && !clients.contains(name) {
+            return "other";
+        }
+        clients.insert(name.to_owned());
+        name
     }
 }

@@ -265,6 +265,9 @@ func TestTheRulesAndDashboardsAreThoseOfDeploy(t *testing.T) {
 				rules += len(group.Rules)
 			}
 			text, _ := yaml.Marshal(o)
+			if !bytes.Contains(text, []byte("runbook_url: https://git.example.com/docket/docs/runbook.md#docketdown")) || bytes.Contains(text, []byte("runbook_url: docs/")) {
+				t.Error("the runbook is not where the values say")
+			}
 			if !bytes.Contains(text, []byte("{{ $labels.")) {
 				t.Error("the rules' own templates were taken for the chart's")
 			}

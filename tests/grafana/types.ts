@@ -6,6 +6,7 @@ import type * as heatmap from "@grafana/grafana-foundation-sdk/heatmap";
 import type * as logs from "@grafana/grafana-foundation-sdk/logs";
 import type * as loki from "@grafana/grafana-foundation-sdk/loki";
 import type * as prometheus from "@grafana/grafana-foundation-sdk/prometheus";
+import type * as stat from "@grafana/grafana-foundation-sdk/stat";
 import type * as table from "@grafana/grafana-foundation-sdk/table";
 import type * as timeseries from "@grafana/grafana-foundation-sdk/timeseries";
 
@@ -18,11 +19,12 @@ type Target =
   | (Plain<prometheus.Dataquery> & { datasource: { type: "prometheus"; uid: string } })
   | (Plain<loki.dataquery> & { datasource: { type: "loki"; uid: string } })
   | (Plain<elasticsearch.dataquery> & { datasource: { type: "elasticsearch"; uid: string } });
-type Base = Omit<Plain<dashboard.Panel>, "targets" | "type" | "options"> & { title: string; targets: Target[] };
+type Base = Omit<Plain<dashboard.Panel>, "targets" | "type" | "options"> & { title: string; description: string; targets: Target[] };
 type Of<Type extends string, Options> = Base & { type: Type; options: Some<Plain<Options>> };
 type Panel =
   | Of<"timeseries", timeseries.Options>
   | Of<"bargauge", bargauge.Options>
+  | Of<"stat", stat.Options>
   | Of<"table", table.Options>
   | Of<"heatmap", heatmap.Options>
   | Of<"logs", logs.Options>;

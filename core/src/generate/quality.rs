@@ -125,7 +125,7 @@ fn live(mut day: Day, seed: u64, config: &Config, lateness: Nanos) -> Judged {
         day.second(&mut second);
         now += SECOND;
         if scenario == Scenario::Restarts && now / SECOND % 86_400 == 43_200 {
-            follower = restarted(&follower, config, lateness);
+            follower = restarted(&follower, config, lateness, now);
         }
         for made in &second {
             day.observe(made, |seen| {
@@ -165,11 +165,12 @@ fn live(mut day: Day, seed: u64, config: &Config, lateness: Nanos) -> Judged {
 }
 
 /// Another process goes on with what the old one kept.
-fn restarted(old: &Follower, config: &Config, lateness: Nanos) -> Follower {
-    let keys = old.detector.keys();
-    let pieces: Vec<Vec<u8>> = keys.iter().filter_map(|key| old.detector.export(key)).collect();
+fn restarted(old: &Follower, config: &Config, lateness: Nanos, now: Nanos) -> Follower {
+    let piece = |key: String| old.detector.export(&key).map(|piece| (key, piece));
+    let pieces: Vec<(String, Vec<u8>)> =
+        old.detector.keys().into_iter().filter_map(piece).collect();
     let mut new = Follower::new(config.clone(), lateness, std::iter::once(0));
-    new.restore(pieces.iter().map(Vec::as_slice), |through| through);
+    new.restore(pieces.iter().map(|(k, p)| (k.as_str(), p.as_slice())), now, |through| through);
     new
 }
 

@@ -61,6 +61,11 @@ impl Detector {
         self.next.is_none()
     }
 
+    /// Policies of services that have a place.
+    pub fn watched(&self) -> usize {
+        self.series.len()
+    }
+
     /// Decisions of policies for which there was no room.
     pub fn unwatched(&self) -> u64 {
         self.room.unwatched
@@ -135,22 +140,25 @@ impl Detector {
         Some(index)
     }
 
-    pub(super) fn restore_series(&mut self, mut series: Series) {
+    /// Takes a policy back, if there is room.
+    pub(super) fn restore_series(&mut self, mut series: Series) -> bool {
         key(&mut self.scratch, &series.service, &series.policy);
-        if self.series.len() < self.config.max_series && !self.names.contains_key(&self.scratch) {
+        let room = self.series.len() < self.config.max_series;
+        if room && !self.names.contains_key(&self.scratch) {
             series.heat *= self.room.weight;
             self.names.insert(self.scratch.clone(), self.series.len());
             self.series.push(series);
         }
+        room
     }
 
-    pub(super) fn restore_service(&mut self, service: Service) {
-        if self.services.len() < self.config.max_series
-            && !self.service_names.contains_key(&service.name)
-        {
+    pub(super) fn restore_service(&mut self, service: Service) -> bool {
+        let room = self.services.len() < self.config.max_series;
+        if room && !self.service_names.contains_key(&service.name) {
             self.service_names.insert(service.name.clone(), self.services.len());
             self.services.push(service);
         }
+        room
     }
 
     /// A service's place. Where there is no more room the one goes that was quiet for longest, and nobody misses.
@@ -228,7 +236,7 @@ impl Detector {
     fn close(&mut self, at: i64, changes: &mut Vec<Change>) {
         let (config, from) = (&self.config, changes.len());
         let known = at < self.stream_next;
-        let all = if known { 0 } else { self.stream.close() };
+        let all = (!known).then(|| self.stream.close());
         let fewest = || self.series.iter().filter_map(|s| s.fewest(at)).reduce(|a, b| a + b);
         changes.extend(
             self.stream

@@ -70,11 +70,10 @@ struct Backlog {
 impl Follower {
     /// `partitions`: those that hold anything.
     pub fn new(config: Config, lateness: Nanos, partitions: impl Iterator<Item = i32>) -> Follower {
-        let clock = Clock { written: Nanos::MIN, ended: false, reached: false };
-        Follower {
+        let mut follower = Follower {
             detector: Detector::new(config),
             lateness,
-            clocks: partitions.map(|p| (p, clock)).collect(),
+            clocks: BTreeMap::new(),
             ahead: Reorder::default(),
             backlog: None,
             live: false,
@@ -82,7 +81,9 @@ impl Follower {
             latest: Nanos::MIN,
             changes: Vec::new(),
             past: Vec::new(),
-        }
+        };
+        follower.reads(partitions);
+        follower
     }
 
     /// Of each partition in the order in which it stands there. `written`: the record's time in Kafka, which is when
@@ -98,18 +99,27 @@ impl Follower {
         }
     }
 
-    /// Takes back what was kept (`snapshot`): each piece, and then from when on the docket is read. What can't be read is
-    /// learned anew, and returned.
+    /// Takes back what was kept (`snapshot`), each piece by its key; `from` says from when on the docket is read, of
+    /// what the pieces know. Returns that, if there is anything to go on with, and what can't be read and is learned
+    /// anew.
     pub fn restore<'p>(
         &mut self,
-        pieces: impl Iterator<Item = &'p [u8]>,
+        pieces: impl Iterator<Item = (&'p str, &'p [u8])>,
+        now: Nanos,
         from: impl FnOnce(Nanos) -> Nanos,
-    ) -> Vec<Unreadable> {
-        let wrong = pieces.filter_map(|piece| self.detector.import(piece).err()).collect();
-        if let Some(through) = self.detector.through() {
-            self.detector.resume(from(through));
+    ) -> (Option<Nanos>, Vec<(String, Unreadable)>) {
+        let wrong = self.detector.restore(pieces, now);
+        let from = self.detector.through().map(from);
+        if let Some(from) = from {
+            self.detector.resume(from);
         }
-        wrong
+        (from, wrong)
+    }
+
+    /// Partitions that are read from here on.
+    pub fn reads(&mut self, partitions: impl Iterator<Item = i32>) {
+        let clock = Clock { written: Nanos::MIN, ended: false, reached: false };
+        self.clocks.extend(partitions.map(|p| (p, clock)));
     }
 
     /// A finding that stands in the docket, told by who looked before.

@@ -1,6 +1,8 @@
 //! Room for so many policies of services and no more: the coldest goes when a warmer one comes. What finds no room is
 //! counted, and said when it is a part of the decisions that matters: nobody looks at it.
 
+use serde::{Deserialize, Serialize};
+
 use super::heartbeat::Fading;
 use super::series::Series;
 use super::{BUCKET, Change, Finding, Kind, SECOND};
@@ -14,6 +16,15 @@ const MANY: f64 = 100.0;
 const PART: f64 = 0.02;
 const TEN_MINUTES: f64 = (600 * SECOND / BUCKET) as f64;
 const CALM: u32 = (120 * SECOND / BUCKET) as u32;
+
+/// What is kept of it for who starts again; who waits comes again soon.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Kept {
+    all: Fading,
+    recent: Fading,
+    calm: u32,
+    active: Option<Finding>,
+}
 
 pub struct Room {
     /// What a decision weighs now, in heat.
@@ -72,7 +83,24 @@ impl Room {
         Some((index, heat - self.weight))
     }
 
-    pub fn close(&mut self, at: i64, all: u32, series: &mut [Series], changes: &mut Vec<Change>) {
+    pub fn kept(&self) -> Kept {
+        let active = self.active.clone();
+        Kept { all: self.all, recent: self.recent, calm: self.calm, active }
+    }
+
+    pub fn take_back(&mut self, kept: Kept) {
+        (self.all, self.recent, self.calm, self.active) =
+            (kept.all, kept.recent, kept.calm, kept.active);
+    }
+
+    /// A bucket with so many decisions is over; none, if it is known already and read again.
+    pub fn close(
+        &mut self,
+        at: i64,
+        all: Option<u32>,
+        series: &mut [Series],
+        changes: &mut Vec<Change>,
+    ) {
         self.weight *= GLOW;
         if self.weight > 1e9 {
             let factor = 1.0 / self.weight;
@@ -82,6 +110,7 @@ impl Room {
         }
         (self.coldest, self.full_of_services) = (None, false);
         let open = std::mem::take(&mut self.open);
+        let Some(all) = all else { return };
         self.calm = if open == 0 { self.calm + 1 } else { 0 };
         self.all.add(f64::from(all));
         self.recent.add(f64::from(open));

@@ -2,22 +2,31 @@
 //! and the stream, each by its key, so that it fits a compacted topic.
 //!
 //! Who keeps it writes `export` of each of `keys` now and then, in any order and not all at once, and deletes
-//! `forgotten`. Who starts gives every piece to `import`, says by `resume` from when on it reads the docket, no later
-//! than `through` if it can, and reads: of what a piece knows already it takes nothing twice.
+//! `forgotten`. Who starts gives back every piece by its key (`restore`), says by `resume` from when on it reads the
+//! docket, no later than `through` if it can, and reads: of what a piece knows already it takes nothing twice.
+//!
+//! A piece that is much older than the others is one whose deletion got lost: it is forgotten, so that nobody reads days
+//! back for it. One that claims to know the future would be blind until then; it is learned anew.
 
 use serde::{Deserialize, Serialize};
 
 use super::baseline::bucket;
+use super::config::HOUR;
 use super::detector::Detector;
 use super::heartbeat::Heartbeat;
+use super::room;
 use super::series::Series;
 use super::service::Service;
-use super::{BUCKET, decision_key, service_key};
+use super::{BUCKET, SECOND, decision_key, service_key};
 use crate::decision::time::Nanos;
 
 /// Of how it is written. What another version wrote is learned anew.
 pub const VERSION: u32 = 1;
 const STREAM: &str = "stream";
+/// What is written again and again is not older than the latest by so much.
+const STALE: i64 = HOUR / BUCKET;
+/// Clocks of processes differ by so much at most.
+const AHEAD: i64 = 60 * SECOND / BUCKET;
 
 #[derive(Serialize, Deserialize)]
 struct Snapshot<S> {
@@ -25,20 +34,46 @@ struct Snapshot<S> {
     state: S,
 }
 
+// One at a time, on the stack.
+#[allow(clippy::large_enum_variant)]
 #[derive(Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Writing<'d> {
     Policy(&'d Series),
     Service(&'d Service),
-    Stream { next: i64, heart: &'d Heartbeat },
+    Stream { next: i64, heart: &'d Heartbeat, room: room::Kept },
 }
 
+#[allow(clippy::large_enum_variant)]
 #[derive(Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Read {
     Policy(Box<Series>),
     Service(Box<Service>),
-    Stream { next: i64, heart: Box<Heartbeat> },
+    Stream {
+        next: i64,
+        heart: Box<Heartbeat>,
+        #[serde(default)]
+        room: room::Kept,
+    },
+}
+
+impl Read {
+    fn key(&self) -> String {
+        match self {
+            Read::Policy(series) => decision_key(&series.service, &series.policy),
+            Read::Service(service) => service_key(&service.name),
+            Read::Stream { .. } => STREAM.to_owned(),
+        }
+    }
+
+    fn next(&self) -> i64 {
+        match self {
+            Read::Policy(series) => series.next,
+            Read::Service(service) => service.next,
+            Read::Stream { next, .. } => *next,
+        }
+    }
 }
 
 /// Why a piece can't be read.
@@ -48,6 +83,25 @@ pub enum Unreadable {
     Version(u32),
     #[error("it is no state of the detector: {0}")]
     Json(#[from] serde_json::Error),
+    #[error("it stands under the key of another")]
+    Misplaced,
+    #[error("it says to know the future: it was written by a clock that is ahead")]
+    Ahead,
+}
+
+fn read(key: &str, piece: &[u8], now: Nanos) -> Result<Read, Unreadable> {
+    let version: Snapshot<serde::de::IgnoredAny> = serde_json::from_slice(piece)?;
+    if version.version != VERSION {
+        return Err(Unreadable::Version(version.version));
+    }
+    let read: Snapshot<Read> = serde_json::from_slice(piece)?;
+    if read.state.key() != key {
+        return Err(Unreadable::Misplaced);
+    }
+    if read.state.next() > bucket(now) + AHEAD {
+        return Err(Unreadable::Ahead);
+    }
+    Ok(read.state)
 }
 
 impl Detector {
@@ -63,7 +117,7 @@ impl Detector {
         let next = self.next?;
         let cooled;
         let state = if key == STREAM {
-            Writing::Stream { next, heart: &self.stream }
+            Writing::Stream { next, heart: &self.stream, room: self.room.kept() }
         } else if let Some(name) = key.strip_prefix("service\0") {
             Writing::Service(&self.services[*self.service_names.get(name)?])
         } else {
@@ -75,25 +129,45 @@ impl Detector {
         serde_json::to_vec(&Snapshot { version: VERSION, state }).ok()
     }
 
-    /// Takes a piece back, before the first decision.
-    pub fn import(&mut self, piece: &[u8]) -> Result<(), Unreadable> {
-        let version: Snapshot<serde::de::IgnoredAny> = serde_json::from_slice(piece)?;
-        if version.version != VERSION {
-            return Err(Unreadable::Version(version.version));
+    /// Takes pieces back, each by its key, before the first decision. Returns the keys of those that can't be read, and
+    /// why; they are learned anew.
+    pub fn restore<'p>(
+        &mut self,
+        pieces: impl Iterator<Item = (&'p str, &'p [u8])>,
+        now: Nanos,
+    ) -> Vec<(String, Unreadable)> {
+        let (mut all, mut wrong) = (Vec::new(), Vec::new());
+        for (key, piece) in pieces {
+            match read(key, piece, now) {
+                Ok(state) => all.push(state),
+                Err(error) => wrong.push((key.to_owned(), error)),
+            }
         }
-        let read: Snapshot<Read> = serde_json::from_slice(piece)?;
-        match read.state {
-            Read::Stream { next, heart } => (self.stream_next, self.stream) = (next, *heart),
-            Read::Service(service) => self.restore_service(*service),
-            Read::Policy(series) => self.restore_series(*series),
+        let newest = all.iter().map(Read::next).max().unwrap_or(0);
+        for state in all {
+            let key = state.key();
+            let fresh = newest - state.next() <= STALE;
+            let taken = fresh
+                && match state {
+                    Read::Stream { next, heart, room } => {
+                        (self.stream_next, self.stream) = (next, *heart);
+                        self.room.take_back(room);
+                        true
+                    }
+                    Read::Service(service) => self.restore_service(*service),
+                    Read::Policy(series) => self.restore_series(*series),
+                };
+            if !taken {
+                self.room.forgotten.push(key);
+            }
         }
-        Ok(())
+        wrong
     }
 
-    /// Up to when the least of the pieces knows everything; none without any.
+    /// Up to when the least of the pieces knows everything; none without any policy.
     pub fn through(&self) -> Option<Nanos> {
-        let policies = self.series.iter().map(|s| s.next);
-        policies.chain(self.services.iter().map(|s| s.next)).min().map(|next| next * BUCKET)
+        let first = self.series.iter().map(|s| s.next).min()?;
+        self.services.iter().map(|s| s.next).chain([first]).min().map(|next| next * BUCKET)
     }
 
     /// From here on it is given the decisions, now that every piece is back.

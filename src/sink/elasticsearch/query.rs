@@ -1,4 +1,4 @@
-//! Asks Elasticsearch by id, and by decision id for copies under another id; and for what else it holds of a time.
+//! Asks Elasticsearch by decision id, and for what else it holds of a time.
 
 use reqwest::Method;
 use serde::Deserialize;
@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::config::ElasticsearchConfig;
-use super::encode::document;
+use super::encode::{decision_id, document};
 use crate::decision::json as text;
 use crate::decision::record::Record;
 use crate::decision::time::{self, Nanos};
@@ -67,7 +67,7 @@ impl Hit<'_> {
     fn decision_id(&self) -> String {
         let source = self.source.map_or("", RawValue::get);
         let id = text::get(source, "decision_id").and_then(text::as_str);
-        id.map_or_else(|| self.id.clone(), std::borrow::Cow::into_owned)
+        id.map_or_else(|| decision_id(&self.id).to_owned(), std::borrow::Cow::into_owned)
     }
 }
 
