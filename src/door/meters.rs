@@ -1,5 +1,8 @@
 //! What the door counts.
 
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+
 use prometheus::{HistogramVec, IntCounterVec, Registry};
 
 use super::status::Told;
@@ -11,12 +14,17 @@ pub struct Meters {
     pub decisions: IntCounterVec,
     pub bytes: IntCounterVec,
     pub status: Told,
+    /// Clients that have a series of their own.
+    clients: Mutex<BTreeSet<String>>,
 }
+
+/// Clients that are told apart: an open door is for whoever can reach it, each by their address.
+const MOST_CLIENTS: usize = 200;
 
 impl Meters {
     pub fn new(pipeline: &str, registry: &Registry) -> Result<Meters, prometheus::Error> {
         let all = Families { pipeline, registry };
-        Ok(Meters {
+        let meters = Meters {
             requests: all.counter(
                 "docket_door_requests_total",
                 "Requests to the door, by what they bring (logs, otlp, status) and the status that they got.",
@@ -31,6 +39,38 @@ impl Meters {
             decisions: all.counter("docket_door_decisions_total", "Records that Kafka has acknowledged, by who brought them.", &["client"])?,
             bytes: all.counter("docket_door_bytes_total", "Bytes of bodies, as they came over the wire, by who brought them.", &["client"])?,
             status: Told::new(&all)?,
-        })
+            clients: Mutex::default(),
+        };
+        // What alerts ask for is there before it happens.
+        for kind in ["logs", "otlp", "status"] {
+            for status in ["200", "400", "401", "413", "429", "503"] {
+                meters.requests.with_label_values(&[kind, status]);
+            }
+        }
+        Ok(meters)
+    }
+
+    /// What a client is called in metrics; those beyond the first so many are `other`.
+    pub fn client<'c>(&self, client: &'c str) -> &'c str {
+        let mut known = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = known.contains(client)
+            || (known.len() < MOST_CLIENTS && known.insert(client.to_owned()));
+        if own { client } else { "other" }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_of_an_open_door_are_bounded() {
+        let meters = Meters::new("p", &Registry::new()).unwrap();
+        for n in 0..1000 {
+            let address = format!("10.0.{}.{}", n / 250, n % 250);
+            let own = if n < MOST_CLIENTS { address.as_str() } else { "other" };
+            assert_eq!(meters.client(&address), own);
+        }
+        assert_eq!(meters.client("10.0.0.7"), "10.0.0.7", "who was told apart still is");
     }
 }

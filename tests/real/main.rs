@@ -21,6 +21,7 @@ mod door_limits;
 mod faults;
 mod logs;
 mod mask;
+mod memory;
 mod opa;
 mod parts;
 mod push;

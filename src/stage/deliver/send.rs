@@ -381,6 +381,8 @@ impl<L: RecordWriter> Sending<L> {
             retry.after.map_or(jittered, |after| after + jittered.min(Duration::from_secs(1)));
         let name = self.deliver.name.as_str();
         self.deliver.meters.failing.with_label_values(&[name, retry.cause.as_str()]).set(1);
+        let detail = format!("{}: {}", retry.cause.as_str(), retry.detail);
+        self.deliver.health.note(&self.requests(), Err(detail));
         match attempts {
             1 => tracing::info!(
                 part = name,
@@ -406,9 +408,15 @@ impl<L: RecordWriter> Sending<L> {
         tokio::time::sleep(wait).await;
     }
 
+    /// What health calls the sink's answers.
+    fn requests(&self) -> String {
+        format!("{}/{} requests", self.deliver.pipeline.name(), self.deliver.name)
+    }
+
     fn recovered(&self, attempts: u32) {
         if attempts > 1 {
             tracing::info!(part = self.deliver.name, attempts, "the sink can be served again");
+            self.deliver.health.note(&self.requests(), Ok(()));
         }
         use Cause::*;
         for cause in [Connection, Timeout, Credentials, Throttled, Server, Misconfigured] {
