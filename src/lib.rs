@@ -14,11 +14,13 @@
 //! - [`pipeline`]: the pipeline file, which says everything below what to do.
 //! - [`stage`]: the running parts. `intake` writes the docket topic, `deliver` hands it to one sink.
 //! - [`verify`]: whether the sinks hold what the docket holds.
+//! - [`doctor`]: what is wrong around a pipeline, and the way out.
 //! - [`cli`]: the commands.
 
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod doctor;
 pub mod door;
 pub mod http;
 pub mod log;
@@ -30,5 +32,6 @@ pub mod telemetry;
 pub mod verify;
 
 pub use docket_core::{
-    capacity, decision, generate, gzip, metrics, protect, rego, spike, topk, transform,
+    capacity, correlate, decision, explain, facts, generate, gzip, metrics, order, protect, rego,
+    spike, topk, transform,
 };

@@ -11,7 +11,7 @@ use docket::log::mock::Mock;
 use prost::Message;
 use serde_json::{Value, json};
 use support::loki_double::{Entry, Limits, LokiDouble, Pair, PushRequest, PushStream};
-use support::{Place, Running, docket, produce, read_all};
+use support::{Place, Running, Source, docket, produce, read_all};
 
 const SECOND: i64 = 1_000_000_000;
 const MINUTE: i64 = 60 * SECOND;
@@ -297,6 +297,35 @@ fn verified(pipeline: &Path) -> (u64, usize, usize) {
     let n = |what: &str| sink[what].as_array().unwrap().len();
     assert_eq!(n("altered"), 0, "{sink}");
     (sink["present"].as_u64().unwrap(), n("missing"), n("repeated"))
+}
+
+/// Of which all is read at once after an outage, or moved from another cluster.
+#[tokio::test(flavor = "multi_thread")]
+async fn six_days_are_replayed_in_order_and_nothing_is_refused() {
+    let topics = [("source", 12), ("docket", 12), ("rejects", 1)];
+    let (mock, place) = (Mock::start(&topics).unwrap(), Place::new("replay"));
+    let loki = LokiDouble::start(Limits { rate: (1e9, 1e9), ..Limits::default() }).await;
+    let pipeline = pipeline(&place, &mock, &loki, "batch_age: 50ms");
+    let (now, count) = (now(), 20_000);
+    let days = 6 * 24 * 60 * MINUTE;
+    let decisions: Vec<String> =
+        (0..count).map(|i| decision(&format!("d-{i}"), now - days + days / count * i)).collect();
+    // Some partitions get an hour at a time, others each tenth decision, one nothing.
+    let source = Source::new(&mock.bootstrap(), "source");
+    for (i, decision) in decisions.iter().enumerate() {
+        source.write_to(if i % 10 == 0 { 10 } else { i as i32 / 200 % 10 }, decision);
+    }
+    source.flush();
+    let running = Running::start(&place, &pipeline);
+    let outcome = |outcome: &str| format!("outcome=\"{outcome}\"");
+    let all = running
+        .until("all came to an end", 60, |m| {
+            m.sum("docket_sink_records_total", &["sink=\"loki\""]) == count as u64
+        })
+        .await;
+    assert_eq!(all.sum("docket_sink_records_total", &[&outcome("refused")]), 0, "{}", all.docket());
+    assert_eq!((all.delivered("loki"), loki.len()), (count as u64, count as usize));
+    running.stop();
 }
 
 #[tokio::test(flavor = "multi_thread")]

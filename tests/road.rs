@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use axum::http::StatusCode;
 use docket::log::mock::Mock;
 use serde_json::Value;
-use support::{Place, Running, docket, generated, produce, read_all, samples, until};
+use support::{Place, Running, canaries, docket, generated, produce, read_all, samples, until};
 
 fn file_pipeline(place: &Place, mock: &Mock, more: &str) -> std::path::PathBuf {
     place.pipeline(&format!(
@@ -47,7 +47,8 @@ async fn samples_of_a_real_opa_arrive_whole_and_in_the_metrics() {
     assert_eq!(metrics.sum("docket_decisions_total", &[]), 1960);
     assert_eq!(metrics.sum("docket_decisions_total", &["verdict=\"undefined\""]), 60);
     let ready = reqwest::get(format!("http://{}/readyz", running.admin)).await.unwrap();
-    assert_eq!(ready.status(), 200);
+    let (status, why) = (ready.status(), ready.text().await.unwrap());
+    assert_eq!(status, 200, "{why}");
     let log = running.stop();
     assert!(!log.contains("ERROR"), "{log}");
 
@@ -215,6 +216,95 @@ async fn what_must_not_spread_is_in_no_topic_that_docket_writes() {
     assert!(text.contains("d-3: mask_failed") && !text.contains("canary"), "{text}");
 }
 
+/// Secrets in every encoding, and copies that collectors leave: none comes out of docket, in no encoding.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_canary_comes_out_in_any_encoding() {
+    let mock = mock();
+    let place = Place::new("canaries");
+    let _ = place.secret("hash.key", "0123456789abcdef");
+    let protect = "protect:
+  hash_key: \"${file:$DIR/hash.key}\"
+  rules:
+    - {path: /input/ruled, action: erase}
+";
+    let pipeline = file_pipeline(&place, &mock, protect);
+    let running = Running::start_env(&place, &pipeline, &[], &[("DOCKET_LOG", "debug")]);
+    let mut planted: Vec<(String, String)> = Vec::new();
+    let mut records: Vec<String> = Vec::new();
+    let decision = |id: usize, input: &Value| {
+        serde_json::json!({"decision_id": format!("d-{id}"), "path": "app/allow", "result": true,
+            "timestamp": "2026-11-24T12:48:50Z", "input": input})
+    };
+    for length in [7, 12, 20] {
+        for (i, (how, _)) in canaries::inputs("x").into_iter().enumerate() {
+            let secret = canaries::noise(length);
+            let input = canaries::inputs(&secret).swap_remove(i).1;
+            records.push(decision(records.len(), &input).to_string());
+            // In a result, an error, and what an agent adds.
+            let mut elsewhere = decision(records.len(), &serde_json::json!({}));
+            elsewhere["result"] = input.clone();
+            elsewhere["error"] = serde_json::json!({"message": input.to_string()});
+            elsewhere["kubernetes"] = serde_json::json!({"annotations": input});
+            records.push(elsewhere.to_string());
+            planted.push((how.to_owned(), secret));
+        }
+    }
+    for i in 0..canaries::copies(&decision(0, &Value::Null)).len() {
+        let (found, ruled) = (canaries::noise(12), canaries::noise(7));
+        let input =
+            serde_json::json!({"body": format!("a=1&password={found}"), "ruled": {"pin": ruled}});
+        let whole = decision(records.len(), &input);
+        records.push(canaries::copies(&whole).swap_remove(i).to_string());
+        planted.push((format!("copy {i}"), found));
+        planted.push((format!("copy {i}, by a rule"), ruled));
+    }
+    let good = records.len() as u64;
+    // Broken: rejects have no content.
+    for (how, input) in canaries::inputs("broken7Canary7") {
+        let text = decision(records.len(), &input).to_string();
+        records.push(text.replace("\"2026-11-24T12:48:50Z\"", "5"));
+        planted.push((format!("broken: {how}"), "broken7Canary7".to_owned()));
+    }
+    let bad = records.len() as u64 - good;
+    produce(&mock.bootstrap(), "source", &records);
+    let metrics = running
+        .until("all are through", 60, |m| m.delivered("file") == good && m.rejected() == bad)
+        .await;
+    let mut outputs = vec![("metrics".to_owned(), metrics.0.clone())];
+    outputs.push(("log".into(), running.stop()));
+    let written = std::fs::read_to_string(place.path("out.ndjson")).unwrap();
+    outputs.extend(written.lines().map(|line| ("file".to_owned(), line.to_owned())));
+    for topic in ["docket", "rejects"] {
+        for record in read_all(&mock.bootstrap(), topic) {
+            let all = format!("{:?} {:?}", record.key, record.headers);
+            outputs
+                .push((topic.into(), String::from_utf8_lossy(&record.value).into_owned() + &all));
+        }
+    }
+    for command in ["rejects", "protect"] {
+        let decisions = place.path("decisions.ndjson");
+        std::fs::write(&decisions, records.join("\n")).unwrap();
+        let mut asked = docket();
+        asked.arg(command).arg(&pipeline);
+        if command == "protect" {
+            asked.arg(&decisions).arg("--count");
+        }
+        let shown = asked.output().unwrap();
+        let text = [shown.stdout, shown.stderr].concat();
+        outputs.push((command.into(), String::from_utf8_lossy(&text).into_owned()));
+    }
+    for (of, text) in &outputs {
+        let told: Vec<&str> = planted
+            .iter()
+            .filter(|(_, secret)| canaries::tells(text, secret))
+            .map(|(how, _)| how.as_str())
+            .collect();
+        assert!(told.is_empty(), "{of} tells {told:?}: {text}");
+    }
+    // What was looked through was no empty room.
+    assert!(written.matches("[erased:").count() as u64 > good, "{written}");
+}
+
 #[test]
 fn the_demo_ends_by_itself_and_shows_what_a_user_came_for() {
     let out = docket().args(["demo", "--for", "4s", "--rate", "100"]).output().unwrap();
@@ -224,6 +314,9 @@ fn the_demo_ends_by_itself_and_shows_what_a_user_came_for() {
         "Metrics: http://127.0.0.1:",
         "denied most",
         "ledger http/authz/decision",
+        "what the spike detector says",
+        " on http/authz/decision of ledger: ",
+        "revision bad4f1c2a09e37d5b681",
         "decisions as spans",
         "└─ policy.decision",
     ] {

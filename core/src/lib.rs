@@ -6,6 +6,10 @@
 //! - [`rego`]: policies in Rego, compiled and evaluated.
 //! - [`gzip`]: compression that several rooms share.
 //! - [`decision`]: what a decision is; from a producer's bytes to the docket record.
+//! - [`order`]: which partition is read next.
+//! - [`facts`]: what requests did, of access logs, spans and audit events.
+//! - [`correlate`]: decisions meet the requests that they ruled on, and what enforcement did wrong.
+//! - [`explain`]: why a policy answered as it did: the line, and the condition that was not met.
 //! - [`protect`]: what must not spread is taken out of it.
 //! - [`transform`]: the way of a record, from a producer's bytes to what becomes of each piece.
 //! - [`spike`]: denial spikes and silent failures.
@@ -14,10 +18,14 @@
 //! - [`generate`]: made-up decisions, for load, drills and the demo, and how well they are detected.
 
 pub mod capacity;
+pub mod correlate;
 pub mod decision;
+pub mod explain;
+pub mod facts;
 pub mod generate;
 pub mod gzip;
 pub mod metrics;
+pub mod order;
 pub mod protect;
 pub mod rego;
 pub mod spike;

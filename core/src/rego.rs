@@ -1,6 +1,50 @@
 //! Policies in Rego, compiled and asked by regorus.
+//!
+//! What they are asked about comes from outside, so an answer may take no longer than [`LIMIT`], and a function that panics is an
+//! error of that one question: regorus 0.14.1 does so in `strings.count` of nothing, for one.
 
+use std::cell::Cell;
+use std::num::NonZeroU32;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Once;
+use std::time::Duration;
+
+use regorus::utils::limits::{ExecutionTimerConfig, set_fallback_execution_timer_config};
 use regorus::{CompiledPolicy, Engine, Value};
+
+/// An answer that takes longer is none. It is far more than any policy needs, so that a busy machine does not run into it.
+const LIMIT: Duration = Duration::from_secs(1);
+/// So many steps are made between two looks at the clock.
+const STEPS: NonZeroU32 = NonZeroU32::new(1024).expect("it is not 0");
+
+thread_local! {
+    /// A policy is being asked on this thread.
+    static ASKING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Sets the limit, and keeps panics of policies out of the log: they may quote what was asked about, and come with every question.
+fn prepare() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let config = ExecutionTimerConfig { limit: LIMIT, check_interval: STEPS };
+        set_fallback_execution_timer_config(Some(config));
+        let others = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            if !ASKING.get() {
+                others(panic);
+            }
+        }));
+    });
+}
+
+/// Calls regorus; a panic is an error.
+fn caught<T>(call: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    ASKING.set(true);
+    // Whatever it had, it made for this call.
+    let result = catch_unwind(AssertUnwindSafe(call));
+    ASKING.set(false);
+    result.unwrap_or_else(|_| Err("a function of the policy panicked".into()))
+}
 
 /// A policy file, or one of data.
 #[derive(Debug, Clone, PartialEq)]
@@ -14,6 +58,7 @@ pub struct Policies(Engine);
 
 impl Policies {
     pub fn new(policies: &[SourceFile], data: &[SourceFile]) -> Result<Policies, String> {
+        prepare();
         let mut engine = Engine::new();
         engine.set_strict_builtin_errors(false);
         for source in policies {
@@ -60,11 +105,14 @@ impl Input {
 impl Rule {
     /// What the rule says of an input; nothing if it is undefined.
     pub fn ask(&self, input: &Input) -> Result<Option<serde_json::Value>, String> {
-        let said = self.0.eval_with_input(input.0.clone()).map_err(|e| e.to_string())?;
-        if said == Value::Undefined {
-            return Ok(None);
-        }
-        let said = said.to_json_str().map_err(|e| e.to_string())?;
+        let said = caught(|| {
+            let said = self.0.eval_with_input(input.0.clone()).map_err(|e| e.to_string())?;
+            if said == Value::Undefined {
+                return Ok(None);
+            }
+            said.to_json_str().map(Some).map_err(|e| e.to_string())
+        })?;
+        let Some(said) = said else { return Ok(None) };
         serde_json::from_str(&said).map(Some).map_err(|e| e.to_string())
     }
 }
@@ -72,4 +120,39 @@ impl Rule {
 /// A rule's name as policies have it, of one as OPA's configuration has it: system/log/mask.
 pub fn rule_name(path: &str) -> String {
     format!("data.{}", path.trim_start_matches('/').replace('/', "."))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rule(text: &str) -> Rule {
+        let source = SourceFile {
+            name: "p.rego".into(),
+            text: format!("package p\nimport rego.v1\n{text}"),
+        };
+        Policies::new(&[source], &[]).unwrap().rule("data.p.answer").unwrap().unwrap()
+    }
+
+    #[test]
+    fn a_function_that_panics_is_an_error_of_one_question() {
+        let rule = rule("answer := strings.count(input.text, input.part)");
+        let asked = |part: &str| {
+            rule.ask(&Input::new(&format!(r#"{{"text":"secret","part":"{part}"}}"#)).unwrap())
+        };
+        let error = asked("").unwrap_err();
+        assert!(error.contains("panicked") && !error.contains("secret"), "{error}");
+        assert_eq!(asked("e").unwrap(), Some(2.into()));
+        assert!(!ASKING.get());
+    }
+
+    #[test]
+    fn an_answer_that_takes_too_long_is_none() {
+        let endless = rule(
+            "answer := count([1 | some a in numbers.range(1, input.n); some b in numbers.range(1, input.n); some c in numbers.range(1, input.n); a + b == c])",
+        );
+        let error = endless.ask(&Input::new(r#"{"n":2000}"#).unwrap()).unwrap_err();
+        assert!(error.contains("limit"), "{error}");
+        assert_eq!(endless.ask(&Input::new(r#"{"n":3}"#).unwrap()).unwrap(), Some(3.into()));
+    }
 }

@@ -1,6 +1,8 @@
 //! The way of a record, from a producer's bytes to what becomes of each piece in them. Intake and the
 //! cases of a pipeline file go this way.
 
+use std::cell::Cell;
+
 use crate::decision::formats::{self, Format, Ignored, Limits, Piece, Reading};
 use crate::decision::reject::Reject;
 use crate::protect::record::{Made, Rules, make};
@@ -31,6 +33,9 @@ pub enum Product<'p> {
 /// Tells what becomes of each piece of a record, in their order, with its element: how many decisions and
 /// rejects stood before it. What is ignored is not counted, since it goes nowhere. `refused` says of
 /// decisions, by their element, that they go to rejects whatever they are; `out` is room to write to.
+///
+/// If it returns a reject, the record holds more than the limits allow: then the whole goes to rejects, and what was told of its
+/// pieces doesn't count.
 pub fn transform(
     source: Source<'_>,
     limits: &Limits,
@@ -38,10 +43,23 @@ pub fn transform(
     out: &mut Vec<u8>,
     refused: &dyn Fn(usize) -> Option<Reject>,
     take: &mut dyn FnMut(usize, Product<'_>),
-) {
+) -> Option<Reject> {
+    transform_until(&Cell::new(false), source, limits, rules, out, refused, take)
+}
+
+/// The same, and no further once `over` is set.
+pub fn transform_until(
+    over: &Cell<bool>,
+    source: Source<'_>,
+    limits: &Limits,
+    rules: &Rules,
+    out: &mut Vec<u8>,
+    refused: &dyn Fn(usize) -> Option<Reject>,
+    take: &mut dyn FnMut(usize, Product<'_>),
+) -> Option<Reject> {
     let mut element = 0;
     let reading = Reading { format: source.format, envelope: source.envelope };
-    formats::split(source.value, reading, limits, &mut |piece| {
+    formats::split_until(over, source.value, reading, limits, &mut |piece| {
         match piece {
             Piece::Ignored(what) => return take(element, Product::Ignored(what)),
             Piece::Reject { bytes, reject } => {
@@ -62,7 +80,7 @@ pub fn transform(
             }
         }
         element += 1;
-    });
+    })
 }
 
 #[cfg(test)]
@@ -91,5 +109,51 @@ mod tests {
             }
         });
         assert_eq!(seen, [(0, "a".to_owned()), (1, decision("b"))]);
+    }
+
+    fn told(value: &[u8], limits: &Limits) -> (usize, Vec<Reason>, Option<Reject>) {
+        let source = Source { value, headers: &[], format: Format::Auto, envelope: None };
+        let (mut made, mut rejects) = (0, Vec::new());
+        let take = &mut |_, product: Product<'_>| match product {
+            Product::Docket { .. } => made += 1,
+            Product::Reject { reject, .. } => rejects.push(reject.reason),
+            _ => {}
+        };
+        let whole = transform(source, limits, &Rules::default(), &mut Vec::new(), &|_| None, take);
+        (made, rejects, whole)
+    }
+
+    #[test]
+    fn a_record_of_too_many_elements_is_told_as_a_whole() {
+        let limits = Limits { elements: 1000, ..Limits::default() };
+        let many = |n: usize| crate::gzip::gzip(format!("[{}]", vec!["1"; n].join(",")).as_bytes());
+        let (_, rejects, whole) = told(&many(1000), &limits);
+        assert_eq!((rejects.len(), whole), (1000, None));
+        let (_, rejects, whole) = told(&many(1_000_000), &limits);
+        assert_eq!(whole.unwrap().reason, Reason::TooLarge);
+        assert!(rejects.len() <= 1000);
+        // Lines of a log go nowhere, however many they are.
+        let decision = r#"{"decision_id":"a","timestamp":"2026-11-24T12:48:50Z"}"#;
+        let log = r#"{"level":"info","msg":"ready","time":"2026-11-24T12:48:49Z"}"#;
+        let lines = format!("{}{decision}", format!("{log}\n").repeat(3000));
+        assert_eq!(told(lines.as_bytes(), &limits), (1, Vec::new(), None));
+    }
+
+    #[test]
+    fn what_is_compressed_many_times_in_one_record_expands_no_further_than_its_limit() {
+        use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+        use opentelemetry_proto::tonic::common::v1::{AnyValue, any_value::Value};
+        use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
+        use prost::Message;
+        let limits = Limits { record: 1 << 20, ..Limits::default() };
+        let bomb = crate::gzip::gzip(&vec![b' '; 600 << 10]);
+        let body = Some(AnyValue { value: Some(Value::BytesValue(bomb)) });
+        let log_records = vec![LogRecord { body, ..LogRecord::default() }; 20];
+        let scope_logs = vec![ScopeLogs { log_records, ..ScopeLogs::default() }];
+        let resource_logs = vec![ResourceLogs { scope_logs, ..ResourceLogs::default() }];
+        let value = ExportLogsServiceRequest { resource_logs }.encode_to_vec();
+        let (_, rejects, _) = told(&value, &limits);
+        // The first is nothing but blanks, and there is no room for the others.
+        assert_eq!(rejects, [Reason::TooLarge; 19]);
     }
 }

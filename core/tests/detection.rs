@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
+use corpus::field::{documents, says};
 use corpus::{Case, look_alikes, secrets};
 use docket_core::decision::event::Event;
 use docket_core::protect::detect::{Act, Detect};
@@ -91,6 +92,57 @@ fn detectors_find_secrets_and_leave_look_alikes() {
     );
     println!("missed:\n{}\nwrong:\n{}", missed.join("\n"), wrong.join("\n"));
     assert!(secrets.len() >= 300 && harmless.len() >= 300);
+    assert!(recall >= 0.97, "{recall}");
+    assert!(precision >= 0.98, "{precision}");
+}
+
+#[test]
+fn documents_from_the_field_lose_their_secrets_and_keep_the_rest() {
+    let protection = Protection {
+        detect: Some(Detect::new(detector::ALL.map(|_| Some(Act::Erase)))),
+        ..Protection::default()
+    };
+    let mut kinds: BTreeMap<&str, [usize; 4]> = BTreeMap::new();
+    let (mut missed, mut wrong) = (Vec::new(), Vec::new());
+    for document in (1..=2).flat_map(documents) {
+        let input = &document.input;
+        let left = left(&protection, input)
+            .map_or_else(|| input.clone(), |left| serde_json::from_str(&left).unwrap());
+        let counts = kinds.entry(document.kind).or_default();
+        for secret in &document.secrets {
+            assert!(says(input, secret), "{secret}: {input}");
+            let found = !says(&left, secret);
+            counts[0] += 1;
+            counts[1] += usize::from(found);
+            if !found {
+                missed.push(format!("{}: {secret} in {left}", document.kind));
+            }
+        }
+        for harmless in &document.harmless {
+            assert!(says(input, harmless), "{harmless}: {input}");
+            let kept = says(&left, harmless);
+            counts[2] += 1;
+            counts[3] += usize::from(kept);
+            if !kept {
+                wrong.push(format!("{}: {harmless}: {input} -> {left}", document.kind));
+            }
+        }
+        if document.secrets.is_empty() && left != *input {
+            wrong.push(format!("{}: changed: {input} -> {left}", document.kind));
+        }
+    }
+    println!("| kind | secrets | found | look-alikes | kept |\n|---|---|---|---|---|");
+    let mut all = [0; 4];
+    for (kind, counts) in &kinds {
+        let [secrets, found, harmless, kept] = counts;
+        println!("| {kind} | {secrets} | {found} | {harmless} | {kept} |");
+        all.iter_mut().zip(counts).for_each(|(all, count)| *all += count);
+    }
+    let recall = all[1] as f64 / all[0] as f64;
+    let precision = all[1] as f64 / (all[1] + wrong.len()) as f64;
+    println!("{all:?}: recall {recall:.4}, precision {precision:.4}");
+    println!("missed:\n{}\nwrong:\n{}", missed.join("\n"), wrong.join("\n"));
+    assert!(all[0] >= 100 && all[2] >= 100);
     assert!(recall >= 0.97, "{recall}");
     assert!(precision >= 0.98, "{precision}");
 }

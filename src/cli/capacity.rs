@@ -8,7 +8,7 @@ use std::time::Duration;
 use rdkafka::message::Message;
 use serde_json::Value;
 
-use super::CommandResult;
+use super::{CommandResult, offline};
 use crate::capacity::count::{Counter, DAY};
 use crate::capacity::{self, Asked, Read, Volume, report, table};
 use crate::decision::record::Record;
@@ -25,17 +25,18 @@ use crate::sink::{AnySink, any};
 #[command(after_help = "Examples:
   docket capacity pipelines/opa.yaml                the last 30 days, as far back as the topic goes
   docket capacity pipelines/opa.yaml --since 7d --cores 2 --out reviews/2026-47
+  docket capacity decisions.ndjson.gz               of files, without Kafka
   docket capacity pipelines/opa.yaml --prometheus http://localhost:9090
 
 Writes NAME.html (a self-contained page, suitable for printing), NAME.json and NAME.csv (by the hour). docs/capacity.md explains the \
 numbers.")]
 pub struct Args {
-    /// Pipeline file.
-    #[arg(value_name = "PIPELINE")]
-    file: PathBuf,
-    /// Start of the review: start, a duration ago, or a time (RFC 3339).
-    #[arg(long, value_parser = super::bound, default_value = "30d")]
-    since: ScanBound,
+    /// Pipeline file (.yaml), to review its docket topic; or files of decision logs, of which it needs no Kafka, with a pipeline file before them for its rules and sinks.
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// Start of the review: start, a duration ago, or a time (RFC 3339). Default: 30d, but all of files.
+    #[arg(long, value_parser = super::bound)]
+    since: Option<ScanBound>,
     /// End of the review: end, a duration ago, or a time.
     #[arg(long, value_parser = super::bound, default_value = "end")]
     until: ScanBound,
@@ -60,34 +61,24 @@ pub async fn run(args: Args) -> CommandResult {
     if !(args.cores > 0.0 && args.cores.is_finite()) {
         return Err("--cores must be a positive number, such as 0.5 or 2".into());
     }
-    let pipeline = super::load(&args.file)?;
+    let (file, decisions) = offline::told_apart(&args.files);
+    let pipeline = offline::pipeline(file)?;
     let now = crate::clock::now();
     let history = match &args.prometheus {
         Some(url) => history(url, pipeline.name(), now).await?,
         None => BTreeMap::new(),
     };
-    let past = pipeline.scan("capacity", &pipeline.docket_topic(), args.since, args.until)?;
     let mut counter = Counter::new(capacity::believed(now));
-    let mut scales = scales(&pipeline, past.offsets())?;
     let mut read = Read {
         topic: pipeline.docket_topic(),
         history: args.prometheus.as_deref().map(without_credentials),
         ..Read::default()
     };
-    let bar = super::progress(past.offsets(), "counting");
-    past.read(&mut |n| bar.inc(n), &mut |message| {
-        let value = message.payload().unwrap_or_default();
-        match Record::parse(value) {
-            Ok(record) if record.verdict == Verdict::Finding => read.findings += 1,
-            Ok(record) => {
-                counter.add(&record);
-                scales.iter_mut().for_each(|scale| scale.take(value));
-            }
-            Err(_) => read.unreadable += 1,
-        }
-        true
-    })?;
-    bar.finish_and_clear();
+    let scales = if decisions.is_empty() {
+        of_topic(&args, &pipeline, &mut counter, &mut read)?
+    } else {
+        of_files(&args, &pipeline, decisions, &mut counter, &mut read)?
+    };
     let volumes = scales.into_iter().map(Scale::volume).collect();
     let ahead = (args.ahead.as_secs() / 86_400).clamp(1, 730);
     let unreadable = read.unreadable;
@@ -100,11 +91,13 @@ pub async fn run(args: Args) -> CommandResult {
         read,
     };
     let Some(review) = capacity::review(counter, asked) else {
-        return Err(format!(
-            "there are no decisions in {} in that period; --since start reads everything it holds",
-            pipeline.docket_topic()
-        )
-        .into());
+        let all = "--since start reads everything it holds";
+        let topic = pipeline.docket_topic();
+        return Err(if decisions.is_empty() {
+            format!("there are no decisions in {topic} in that period; {all}").into()
+        } else {
+            "no decision was found in that period".into()
+        });
     };
     let mut written = Vec::new();
     for (suffix, text) in [
@@ -132,6 +125,69 @@ pub async fn run(args: Args) -> CommandResult {
     );
     anstream::println!("{}", written.join("\n"));
     Ok(())
+}
+
+/// Counts what the docket topic holds.
+fn of_topic(
+    args: &Args,
+    pipeline: &Pipeline,
+    counter: &mut Counter,
+    read: &mut Read,
+) -> Result<Vec<Scale>, Box<dyn std::error::Error>> {
+    let since = match args.since {
+        Some(since) => since,
+        None => super::bound("30d")?,
+    };
+    let waiting = super::waiting(format!("Kafka at {}", pipeline.file.kafka.brokers));
+    let past = pipeline.scan("capacity", &pipeline.docket_topic(), since, args.until)?;
+    drop(waiting);
+    let mut scales = scales(pipeline, past.offsets())?;
+    let bar = super::progress(past.offsets(), "counting");
+    past.read(&mut |n| bar.inc(n), &mut |message| {
+        let value = message.payload().unwrap_or_default();
+        match Record::parse(value) {
+            Ok(record) if record.verdict == Verdict::Finding => read.findings += 1,
+            Ok(record) => {
+                counter.add(&record);
+                scales.iter_mut().for_each(|scale| scale.take(value));
+            }
+            Err(_) => read.unreadable += 1,
+        }
+        true
+    })?;
+    bar.finish_and_clear();
+    Ok(scales)
+}
+
+/// Counts what files of decision logs hold.
+fn of_files(
+    args: &Args,
+    pipeline: &Pipeline,
+    files: &[PathBuf],
+    counter: &mut Counter,
+    read: &mut Read,
+) -> Result<Vec<Scale>, Box<dyn std::error::Error>> {
+    let (mut all, tally) = offline::in_order(pipeline, files)?;
+    if let Some(ScanBound::At(since)) = args.since {
+        all.retain(|(at, _)| *at >= since);
+    }
+    if let ScanBound::At(until) = args.until {
+        all.retain(|(at, _)| *at < until);
+    }
+    let names: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
+    read.topic = names.join(", ");
+    let rejects: u64 = tally.rejects.values().map(|(n, _)| n).sum();
+    if rejects > 0 {
+        anstream::eprintln!("{rejects} that can't be read (docket demo shows why)");
+    }
+    let mut scales = scales(pipeline, all.len() as u64)?;
+    for (_, bytes) in &all {
+        if let Ok(record) = Record::parse(bytes) {
+            counter.add(&record);
+            scales.iter_mut().for_each(|scale| scale.take(bytes));
+        }
+    }
+    Ok(scales)
 }
 
 /// What decisions weigh on their way to a sink: some batches are encoded as they would be.

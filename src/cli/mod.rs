@@ -5,8 +5,11 @@ mod capacity;
 mod check;
 mod decrypt;
 mod demo;
+mod doctor;
 mod feed;
 mod generate;
+mod init;
+mod offline;
 mod protect;
 mod redrive;
 mod rejects;
@@ -15,7 +18,9 @@ mod schema;
 mod setup;
 mod spikes;
 mod tail;
+mod top;
 mod verify;
+mod why;
 
 use std::process::ExitCode;
 
@@ -24,6 +29,9 @@ use clap::{CommandFactory, Parser, Subcommand};
 use crate::log::scan::ScanBound;
 use crate::pipeline::{self, Pipeline};
 
+/// Which docket this is.
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("DOCKET_COMMIT"), ")");
+
 /// The flight recorder for policy decisions.
 ///
 /// docket reads OPA decision logs from Kafka, joins them with traces, and delivers each decision to the
@@ -31,21 +39,25 @@ use crate::pipeline::{self, Pipeline};
 #[derive(Parser)]
 #[command(
     name = "docket",
-    version,
+    version = VERSION,
     arg_required_else_help = true,
     after_help = "Examples:
   docket demo --for 30s                      see docket work, without any server
   docket demo decisions.ndjson               the same, with your own decision logs
+  docket init my.yaml                        write a pipeline file to begin with
   docket check pipelines/opa.yaml            validate a pipeline file and run its test cases
   docket setup pipelines/opa.yaml            create topics and index templates
+  docket doctor pipelines/opa.yaml           is everything there that it needs? what is wrong, and the way out
   docket run pipelines/opa.yaml              run the pipeline
+  docket top pipelines/opa.yaml              what each part does: rates, lag, age, what fails
   docket tail pipelines/opa.yaml --verdict deny
   docket rejects pipelines/opa.yaml          what was refused, and why
   docket redrive pipelines/opa.yaml          send rejects again
   docket verify pipelines/opa.yaml           is every decision in every sink, once and unaltered?
   docket spikes pipelines/opa.yaml           what the spike detector would have said
   docket capacity pipelines/opa.yaml         a capacity review: load, growth, cost, headroom
-  docket protect my.yaml decisions.ndjson    what is removed from decisions, and by which rule"
+  docket protect my.yaml decisions.ndjson    what is removed from decisions, and by which rule
+  docket why ID --from decisions.ndjson --bundle policies/   why was this request denied?"
 )]
 struct Cli {
     #[command(subcommand)]
@@ -57,11 +69,13 @@ enum Command {
     Run(run::Args),
     Demo(demo::Args),
     Check(check::Args),
-    /// Print the JSON Schema of the pipeline file, for editors.
-    Schema,
+    Schema(schema::Args),
+    Init(init::Args),
     Setup(setup::Args),
+    Doctor(doctor::Args),
     Generate(generate::Args),
     Tail(tail::Args),
+    Top(top::Args),
     Rejects(rejects::Args),
     Redrive(redrive::Args),
     Backfill(backfill::Args),
@@ -75,7 +89,14 @@ enum Command {
     Spikes(spikes::Args),
     Capacity(capacity::Args),
     Protect(protect::Args),
+    Why(why::Args),
     Decrypt(decrypt::Args),
+    /// Write a manual page for each command into a folder.
+    #[command(hide = true)]
+    Man {
+        /// Folder to write to.
+        folder: std::path::PathBuf,
+    },
     /// Print shell completions, e.g. `docket completions bash > /etc/bash_completion.d/docket`.
     Completions {
         /// Shell to complete for.
@@ -93,8 +114,11 @@ pub fn main() -> ExitCode {
         Command::Run(args) => runtime(run::run(args)),
         Command::Demo(args) => runtime(demo::run(args)),
         Command::Check(args) => check::run(&args),
-        Command::Schema => schema::run(),
+        Command::Schema(args) => schema::run(&args),
+        Command::Init(args) => init::run(&args),
+        Command::Top(args) => runtime(top::run(args)),
         Command::Setup(args) => runtime(setup::run(args)),
+        Command::Doctor(args) => runtime(doctor::run(args)),
         Command::Generate(args) => generate::run(&args),
         Command::Tail(args) => tail::run(&args),
         Command::Rejects(args) => rejects::run(&args),
@@ -108,8 +132,13 @@ pub fn main() -> ExitCode {
         Command::Verify(args) => runtime(verify::run(args)),
         Command::Spikes(args) => spikes::run(&args),
         Command::Protect(args) => protect::run(&args),
+        Command::Why(args) => match why::run(&args) {
+            Ok(code) => return code,
+            Err(e) => Err(e),
+        },
         Command::Decrypt(args) => decrypt::run(&args),
         Command::Capacity(args) => runtime(capacity::run(args)),
+        Command::Man { folder } => manual(&folder),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "docket", &mut std::io::stdout());
             Ok(())
@@ -131,8 +160,18 @@ pub fn main() -> ExitCode {
     }
 }
 
+fn manual(folder: &std::path::Path) -> CommandResult {
+    std::fs::create_dir_all(folder)
+        .map_err(|e| format!("{} can't be made: {e}", folder.display()))?;
+    Ok(clap_mangen::generate_to(Cli::command(), folder)?)
+}
+
 fn runtime(command: impl Future<Output = CommandResult>) -> CommandResult {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(command)
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let result = runtime.block_on(command);
+    // Nobody waits for a name that is still looked up.
+    runtime.shutdown_background();
+    result
 }
 
 fn load(path: &std::path::Path) -> Result<Pipeline, Box<dyn std::error::Error>> {
@@ -185,6 +224,20 @@ fn progress(total: u64, what: &'static str) -> indicatif::ProgressBar {
 fn step(bar: &indicatif::ProgressBar) -> std::sync::Arc<dyn Fn(u64) + Send + Sync> {
     let bar = bar.clone();
     std::sync::Arc::new(move |n| bar.inc(n))
+}
+
+/// Says what is waited for, if that takes long, until it is dropped.
+struct Waiting(#[allow(dead_code)] std::sync::mpsc::Sender<()>);
+
+fn waiting(what: String) -> Waiting {
+    let (done, wait) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let timeout = std::sync::mpsc::RecvTimeoutError::Timeout;
+        if wait.recv_timeout(std::time::Duration::from_millis(1500)) == Err(timeout) {
+            anstream::eprintln!("waiting for {what} ..");
+        }
+    });
+    Waiting(done)
 }
 
 /// Rows with aligned columns.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use similar::{ChangeTag, TextDiff};
 
 use super::CommandResult;
-use crate::decision::formats::{self, Format, Piece};
+use crate::decision::formats::{self, Format, Limits, Piece};
 use crate::protect::opa::Done;
 use crate::protect::taken::Taken;
 use crate::protect::{By, Protected};
@@ -41,7 +41,9 @@ pub fn run(args: &Args) -> CommandResult {
     let mut counts: BTreeMap<(String, &str, String), u64> = BTreeMap::new();
     let (mut decisions, mut dropped, mut withheld, mut unread) = (0u64, 0u64, 0u64, 0u64);
     let mut took = Duration::ZERO;
-    formats::split(&bytes, Format::Auto, &pipeline.limits, &mut |piece| match piece {
+    // A file is no record.
+    let limits = Limits { elements: usize::MAX, ..pipeline.limits };
+    formats::split(&bytes, Format::Auto, &limits, &mut |piece| match piece {
         Piece::Ignored(_) => {}
         Piece::Reject { .. } => unread += 1,
         Piece::Decision { event, agent } => {

@@ -8,6 +8,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::CommandResult;
+use crate::config::tracked::{self, Looked};
 use crate::pipeline::Pipeline;
 use crate::stage::roles::Roles;
 use crate::stage::run::{self, Parts, Process};
@@ -123,7 +124,7 @@ pub async fn run(args: Args) -> CommandResult {
     Ok(())
 }
 
-/// How often the files are read again.
+/// How often is looked whether files have changed; only then they are read again.
 const LOOK: Duration = Duration::from_secs(2);
 
 struct TrackedFile {
@@ -157,6 +158,7 @@ fn watch(
     let task = tokio::spawn(async move {
         // What was wrong when it was last refused.
         let mut refused: Vec<Option<String>> = vec![None; files.len()];
+        let mut looked: Vec<Looked> = files.iter().map(|_| Looked::default()).collect();
         loop {
             let asked = tokio::select! {
                 () = stopped.cancelled() => return (running, pushing),
@@ -168,9 +170,14 @@ fn watch(
                 if !asked && !path.exists() {
                     continue;
                 }
+                if !asked && looked[i].unchanged() {
+                    continue;
+                }
                 let file = path.display().to_string();
                 let parts = &mut running[i];
-                let loaded = tokio::task::block_in_place(|| crate::pipeline::load(path));
+                let load = || tracked::looking(|| crate::pipeline::load(path));
+                let (loaded, seen) = tokio::task::block_in_place(load);
+                looked[i] = seen;
                 if !asked
                     && loaded.as_ref().is_ok_and(|pipeline| pipeline.file == parts.pipeline.file)
                 {

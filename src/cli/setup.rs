@@ -23,7 +23,9 @@ pub struct Args {
 pub async fn run(args: Args) -> CommandResult {
     for path in &args.files {
         let pipeline = super::load(path)?;
+        let waiting = super::waiting(format!("Kafka at {}", pipeline.file.kafka.brokers));
         let made = topics::ensure(&pipeline, true).await?;
+        drop(waiting);
         let topics = if made.is_empty() {
             "all there".to_owned()
         } else {
@@ -32,9 +34,11 @@ pub async fn run(args: Args) -> CommandResult {
         anstream::println!("{}: topics: {topics}", path.display());
         for (name, sink) in &pipeline.file.sinks {
             if let SinkConfig::Elasticsearch(config) = sink {
-                let what = template(config)
-                    .await
-                    .map_err(|e| format!("{}: sink {name}: {e}", path.display()))?;
+                let waiting = super::waiting(format!("sink {name} at {}", config.url));
+                let what = template(config).await.map_err(|e| {
+                    format!("{}: sink {name} at {}: {e}", path.display(), config.url)
+                })?;
+                drop(waiting);
                 anstream::println!("{}: sink {name}: {what}", path.display());
             }
         }
@@ -60,7 +64,7 @@ async fn template(config: &ElasticsearchConfig) -> Result<String, Box<dyn std::e
     if opensearch {
         to_opensearch(&mut template);
     }
-    let name = format!("docket-{}", config.index);
+    let name = config.template();
     let request = client.request(Method::PUT, &format!("{base}/_index_template/{name}"));
     let body = template.to_string();
     answer(request.header("content-type", "application/json").body(body)).await?;
@@ -86,10 +90,19 @@ fn to_opensearch(value: &mut Value) {
     }
 }
 
+/// What is behind an error: it says itself only that a request failed.
+fn cause(error: &dyn std::error::Error) -> String {
+    let mut error = error;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error.to_string()
+}
+
 async fn answer(request: reqwest::RequestBuilder) -> Result<Value, Box<dyn std::error::Error>> {
-    let response = request.send().await.map_err(reqwest::Error::without_url)?;
+    let response = request.send().await.map_err(|e| cause(&e))?;
     let status = response.status();
-    let text = response.text().await.map_err(reqwest::Error::without_url)?;
+    let text = response.text().await.map_err(|e| cause(&e))?;
     if !status.is_success() {
         return Err(format!(
             "the server answered {status}: {}",

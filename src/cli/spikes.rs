@@ -1,7 +1,7 @@
 //! `docket spikes`: what the detector says of the past, and how good it is.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -9,7 +9,8 @@ use clap::ValueEnum;
 use rdkafka::message::Message;
 use serde_json::json;
 
-use super::CommandResult;
+use super::demo::findings::past;
+use super::{CommandResult, offline};
 use crate::decision::record::Record;
 use crate::decision::time::{self, Nanos};
 use crate::generate::quality::{self, Score};
@@ -26,18 +27,19 @@ use crate::spike::{Change, Finding, Observation};
   docket spikes pipelines/opa.yaml --since 7d
   docket spikes pipelines/opa.yaml --since 7d --floor 30 --certainty 40   fewer findings
   docket spikes pipelines/opa.yaml --since 1d --json | jq .causes
+  docket spikes decisions.ndjson.gz                    without Kafka: what it would have said of these decisions
   docket spikes --evaluate                            measure the detector on made-up days
 
 The findings are those that `docket run` would report for the same decisions and the same spikes section; docs/spikes.md explains how. \
 --evaluate exits with code 1 if recall or precision is below 0.97, the median time to detection is above 20 s, or the first cause is right \
 in less than 95 % of cases; with --quiet, if a scenario has more than one false finding in 30 days.")]
 pub struct Args {
-    /// Pipeline file.
-    #[arg(value_name = "PIPELINE", required_unless_present = "evaluate")]
-    file: Option<PathBuf>,
-    /// Start of the decisions to look at: start, a duration ago, or a time (RFC 3339).
-    #[arg(long, value_parser = super::bound, default_value = "7d")]
-    since: ScanBound,
+    /// Pipeline file (.yaml), to look at its docket topic; or files of decision logs, of which it needs no Kafka, with a pipeline file before them for its rules.
+    #[arg(value_name = "FILE", required_unless_present = "evaluate")]
+    files: Vec<PathBuf>,
+    /// Start of the decisions to look at: start, a duration ago, or a time (RFC 3339). Default: 7d, but all of files.
+    #[arg(long, value_parser = super::bound)]
+    since: Option<ScanBound>,
     /// Minimum number of denials beyond the expected for a finding, instead of the pipeline's spikes.floor.
     #[arg(long)]
     floor: Option<f64>,
@@ -48,7 +50,7 @@ pub struct Args {
     #[arg(long)]
     json: bool,
     /// Measure the detector on made-up days with known events.
-    #[arg(long, conflicts_with_all = ["file", "since"])]
+    #[arg(long, conflicts_with_all = ["files", "since"])]
     evaluate: bool,
     /// Number of days per scenario.
     #[arg(long, default_value_t = 3, requires = "evaluate")]
@@ -66,14 +68,24 @@ pub struct Args {
 
 pub fn run(args: &Args) -> CommandResult {
     let mut spikes = Spikes::default();
-    let Some(file) = &args.file else {
+    let (file, decisions) = offline::told_apart(&args.files);
+    if !decisions.is_empty() {
+        return of_files(args, file, decisions);
+    }
+    let Some(file) = file else {
         return evaluate(args, &config(args, &spikes), time::nanos(spikes.lateness.0));
     };
     let pipeline = super::load(file)?;
     if let Some(section) = &pipeline.file.spikes {
         spikes = section.clone();
     }
-    let past = pipeline.scan("spikes", &pipeline.docket_topic(), args.since, ScanBound::End)?;
+    let since = match args.since {
+        Some(since) => since,
+        None => super::bound("7d")?,
+    };
+    let waiting = super::waiting(format!("Kafka at {}", pipeline.file.kafka.brokers));
+    let past = pipeline.scan("spikes", &pipeline.docket_topic(), since, ScanBound::End)?;
+    drop(waiting);
     let lateness = time::nanos(spikes.lateness.0);
     let partitions = past.ranges().iter().filter(|s| s.from < s.to).map(|s| s.partition);
     let mut follower = Follower::new(config(args, &spikes), lateness, partitions);
@@ -114,13 +126,7 @@ pub fn run(args: &Args) -> CommandResult {
     bar.finish_and_clear();
     let mut findings: Vec<Finding> = findings.into_values().collect();
     findings.sort_by_key(|f| f.detected);
-    if args.json {
-        for finding in &findings {
-            anstream::println!("{}", json!(finding));
-        }
-    } else if !findings.is_empty() {
-        anstream::print!("{}", super::table(&rows(&findings)));
-    }
+    tell_all(args, &findings);
     let late = if follower.detector.late > 0 {
         format!("; {} came later than `lateness` allows", follower.detector.late)
     } else {
@@ -141,6 +147,55 @@ pub fn run(args: &Args) -> CommandResult {
     let all = findings.len();
     anstream::eprintln!("{all} findings in {decisions} decisions{late}{past}{unreadable}");
     Ok(())
+}
+
+fn tell_all(args: &Args, findings: &[Finding]) {
+    if args.json {
+        for finding in findings {
+            anstream::println!("{}", json!(finding));
+        }
+    } else if !findings.is_empty() {
+        anstream::print!("{}", super::table(&rows(findings)));
+    }
+}
+
+/// The same of decisions in files, in the order of their times.
+fn of_files(args: &Args, pipeline: Option<&Path>, files: &[PathBuf]) -> CommandResult {
+    let pipeline = offline::pipeline(pipeline)?;
+    let mut spikes = pipeline.file.spikes.clone().unwrap_or_else(Spikes::default);
+    (spikes.floor, spikes.certainty) = {
+        let config = config(args, &spikes);
+        (config.floor, config.certainty)
+    };
+    let (mut all, tally) = offline::in_order(&pipeline, files)?;
+    if let Some(ScanBound::At(since)) = args.since {
+        all.retain(|(at, _)| *at >= since);
+    }
+    let mut findings = past(&spikes, &all);
+    findings.sort_by_key(|f| f.detected);
+    tell_all(args, &findings);
+    let rejects: u64 = tally.rejects.values().map(|(n, _)| n).sum();
+    let unread = if rejects > 0 {
+        format!("; {rejects} that can't be read (docket demo shows why)")
+    } else {
+        String::new()
+    };
+    let (span, learn) = (
+        all.last().map_or(0, |(at, _)| *at) - all.first().map_or(0, |(at, _)| *at),
+        time::nanos(spikes.learn.0),
+    );
+    let short = if span < learn {
+        format!(
+            "; they span less than the {} s in which it learns what is usual (spikes.learn)",
+            learn / 1_000_000_000
+        )
+    } else {
+        String::new()
+    };
+    let found = findings.len();
+    let plural = if found == 1 { "" } else { "s" };
+    anstream::eprintln!("{found} finding{plural} in {} decisions{unread}{short}", all.len());
+    if all.is_empty() { Err("no decision was found".into()) } else { Ok(()) }
 }
 
 fn config(args: &Args, spikes: &Spikes) -> Config {

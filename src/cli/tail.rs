@@ -65,7 +65,9 @@ pub fn run(args: &Args) -> CommandResult {
                 .compile_matcher(),
         ),
     };
+    let waiting = super::waiting(format!("Kafka at {}", pipeline.file.kafka.brokers));
     let past = pipeline.scan("tail", &pipeline.docket_topic(), args.from, ScanBound::End)?;
+    drop(waiting);
     let mut out = anstream::AutoStream::auto(std::io::stdout()).lock();
     let mut shown = 0;
     let mut failed = None;
@@ -137,7 +139,7 @@ pub fn style(verdict: Verdict) -> Style {
 }
 
 /// A decision on a line.
-fn line(record: &Record<'_>) -> String {
+pub fn line(record: &Record<'_>) -> String {
     let style = style(record.verdict);
     let dim = Style::new().dimmed();
     let duration =

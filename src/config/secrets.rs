@@ -68,6 +68,7 @@ impl Outside for Real {
     }
 
     fn file(&self, path: &str) -> Result<Zeroizing<String>, String> {
+        super::tracked::reads(path.as_ref());
         std::fs::read_to_string(path).map(Zeroizing::new).map_err(|e| e.to_string())
     }
 }

@@ -1,7 +1,7 @@
 //! What the door counts.
 
 use std::collections::BTreeSet;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{PoisonError, RwLock};
 
 use prometheus::{HistogramVec, IntCounterVec, Registry};
 
@@ -14,12 +14,12 @@ pub struct Meters {
     pub decisions: IntCounterVec,
     pub bytes: IntCounterVec,
     pub status: Told,
-    /// Clients that have a series of their own.
-    clients: Mutex<BTreeSet<String>>,
+    /// Clients that have series of their own: without tokens anybody is one, by their address.
+    clients: RwLock<BTreeSet<String>>,
 }
 
-/// Clients that are told apart: an open door is for whoever can reach it, each by their address.
-const MOST_CLIENTS: usize = 200;
+/// At most so many.
+const MOST_CLIENTS: usize = 1000;
 
 impl Meters {
     pub fn new(pipeline: &str, registry: &Registry) -> Result<Meters, prometheus::Error> {
@@ -39,7 +39,7 @@ impl Meters {
             decisions: all.counter("docket_door_decisions_total", "Records that Kafka has acknowledged, by who brought them.", &["client"])?,
             bytes: all.counter("docket_door_bytes_total", "Bytes of bodies, as they came over the wire, by who brought them.", &["client"])?,
             status: Told::new(&all)?,
-            clients: Mutex::default(),
+            clients: RwLock::default(),
         };
         // What alerts ask for is there before it happens.
         for kind in ["logs", "otlp", "status"] {
@@ -50,12 +50,17 @@ impl Meters {
         Ok(meters)
     }
 
-    /// What a client is called in metrics; those beyond the first so many are `other`.
-    pub fn client<'c>(&self, client: &'c str) -> &'c str {
-        let mut known = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        let own = known.contains(client)
-            || (known.len() < MOST_CLIENTS && known.insert(client.to_owned()));
-        if own { client } else { "other" }
+    /// The label of a client: `other` beyond the first so many.
+    pub fn client<'c>(&self, name: &'c str) -> &'c str {
+        if self.clients.read().unwrap_or_else(PoisonError::into_inner).contains(name) {
+            return name;
+        }
+        let mut clients = self.clients.write().unwrap_or_else(PoisonError::into_inner);
+        if clients.len() >= MOST_CLIENTS && !clients.contains(name) {
+            return "other";
+        }
+        clients.insert(name.to_owned());
+        name
     }
 }
 
@@ -66,7 +71,7 @@ mod tests {
     #[test]
     fn addresses_of_an_open_door_are_bounded() {
         let meters = Meters::new("p", &Registry::new()).unwrap();
-        for n in 0..1000 {
+        for n in 0..2 * MOST_CLIENTS {
             let address = format!("10.0.{}.{}", n / 250, n % 250);
             let own = if n < MOST_CLIENTS { address.as_str() } else { "other" };
             assert_eq!(meters.client(&address), own);

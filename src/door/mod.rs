@@ -85,6 +85,8 @@ const WINDOW: usize = 1 << 20;
 /// How often it is looked whether Kafka can be written to, and how long the answer may take.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 const LOOK_WAIT: Duration = Duration::from_secs(3);
+/// What a record takes beside its bytes and its key.
+const RECORD: usize = 64;
 
 impl Door {
     /// Listens until told to stop, and then until what came in is answered.
@@ -276,21 +278,22 @@ impl At {
         &self,
         from: &From,
         request: Request,
+        bounds: &Bounds,
     ) -> Result<(Result<Content, Unread>, Busy), Refused> {
         let (parts, body) = request.into_parts();
-        let read = body::read(&parts.headers, body, &self.bounds(), &self.budget).await;
+        let read = body::read(&parts.headers, body, bounds, &self.budget).await;
         let busy = from.line.busy();
         let read = read?;
         let wire = read.as_ref().map_or_else(|unread| unread.bytes.len(), |content| content.wire);
-        let client = self.door.counts.client(&from.client);
-        self.door.counts.bytes.with_label_values(&[client]).inc_by(wire as u64);
+        let counts = &self.door.counts;
+        counts.bytes.with_label_values(&[counts.client(&from.client)]).inc_by(wire as u64);
         self.door.clients.pay(&from.client, wire)?;
         Ok((read, busy))
     }
 
     /// The same of a body that goes to rejects if it can't be read.
     async fn content(&self, from: &From, request: Request) -> Result<(Content, Busy), Refused> {
-        match self.read(from, request).await? {
+        match self.read(from, request, &self.bounds()).await? {
             (Ok(content), busy) => Ok((content, busy)),
             (Err(unread), _busy) => Err(self.malformed(&unread.reject, &unread.bytes).await),
         }
@@ -298,6 +301,10 @@ impl At {
 
     /// What can't be read goes to rejects as a whole; the client is told why.
     async fn malformed(&self, reject: &Reject, bytes: &[u8]) -> Refused {
+        // It would come again and again, and be in rejects each time.
+        if reject.reason == Reason::TooLarge {
+            return Refused::new(StatusCode::PAYLOAD_TOO_LARGE, reject.to_string());
+        }
         match self.reject(reject, bytes, 0).await {
             Ok(()) => Refused::new(StatusCode::BAD_REQUEST, reject.to_string()),
             Err(refused) => refused,
@@ -417,10 +424,13 @@ async fn logs(
     request: Request,
 ) -> Result<Response, Refused> {
     let (content, _busy) = at.content(&from, request).await?;
-    let records = match upload::decisions(content.text(), &at.door.rules.trace) {
+    let records = match upload::decisions(content.text(), &at.door.rules.trace, &at.door.limits) {
         Ok(records) => records,
         Err(reject) => return Err(at.malformed(&reject, content.text()).await),
     };
+    // Small elements take more than their bytes.
+    let beside = records.iter().map(|r| RECORD + r.key.as_ref().map_or(0, String::len)).sum();
+    let _held = at.budget.take(beside)?;
     at.write(&from.client, &records).await?;
     Ok(Json(json!({})).into_response())
 }
@@ -450,7 +460,7 @@ async fn otlp(
         Err(reject) => return Err(at.malformed(&reject, content.text()).await),
     };
     // It may be larger taken apart than it was.
-    let _held = at.budget.take(records.iter().map(|record| record.bytes.len()).sum())?;
+    let _held = at.budget.take(records.iter().map(|r| RECORD + r.bytes.len()).sum())?;
     drop(content);
     at.write(&from.client, &records).await?;
     // An ExportLogsServiceResponse without a partial success.
@@ -468,7 +478,8 @@ async fn opa_status(
     request: Request,
 ) -> Result<Response, Refused> {
     let wrong = |detail: String| Refused::new(StatusCode::BAD_REQUEST, detail);
-    let (read, _busy) = at.read(&from, request).await?;
+    let bounds = Bounds { wire: status::BODY, plain: status::BODY, ..at.bounds() };
+    let (read, _busy) = at.read(&from, request, &bounds).await?;
     let content = read.map_err(|unread| wrong(unread.reject.to_string()))?;
     let service = &at.door.rules.service;
     let status =

@@ -6,20 +6,21 @@ use std::time::{Duration, Instant};
 
 use prometheus::{GaugeVec, IntCounterVec};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::value::RawValue;
 
-use crate::decision::time;
+use crate::decision::{json, time};
 use crate::telemetry::Families;
 
 /// What docket reads of OPA's status; there is more in it.
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Body {
+#[serde(default, bound(deserialize = "'de: 'b"))]
+struct Body<'b> {
     labels: BTreeMap<String, String>,
     bundles: Option<BTreeMap<String, Option<Bundle>>>,
-    decision_logs: Option<DecisionLogs>,
+    decision_logs: Option<DecisionLogs<'b>>,
     plugins: Option<BTreeMap<String, Option<Plugin>>>,
-    metrics: Option<BTreeMap<String, Value>>,
+    /// Most of a status, of which little is wanted.
+    metrics: Option<&'b RawValue>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -31,10 +32,10 @@ struct Bundle {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct DecisionLogs {
+#[serde(default, bound(deserialize = "'de: 'b"))]
+struct DecisionLogs<'b> {
     code: String,
-    metrics: Option<BTreeMap<String, Value>>,
+    metrics: Option<&'b RawValue>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -57,6 +58,24 @@ pub struct Status {
     plugins: BTreeMap<String, bool>,
 }
 
+/// A status is no longer than this; OPA's with all of its metrics has some ten KiB.
+pub const BODY: usize = 2 << 20;
+/// What is kept of one: names and revisions up to this length,
+const LONGEST: usize = 200;
+/// and so many counts, bundles and plugins.
+const MOST_OF_EACH: usize = 100;
+
+/// A name or a revision as a label: without its end, if it is too long.
+fn short(mut text: String) -> String {
+    if text.len() > LONGEST {
+        let end = (0..=LONGEST).rev().find(|at| text.is_char_boundary(*at));
+        text.truncate(end.unwrap_or(0));
+        text.push('…');
+        text.shrink_to_fit();
+    }
+    text
+}
+
 /// OPA counts these around decision logs: the prefix is left out.
 const PREFIX: &str = "counter_decision_logs_";
 
@@ -65,27 +84,34 @@ impl Status {
     pub fn parse(text: &[u8], name: &str, instance: &str) -> Result<Status, String> {
         let body: Body =
             serde_json::from_slice(text).map_err(|e| format!("not OPA's status: {e}"))?;
-        let label = |name: &str| body.labels.get(name).cloned().unwrap_or_default();
+        let label = |name: &str| short(body.labels.get(name).cloned().unwrap_or_default());
         let opa = label(instance);
         if opa.is_empty() {
             return Err("the status does not say whose it is: it has no label id".into());
         }
         let logs = body.decision_logs.unwrap_or_default();
         let mut counts = BTreeMap::new();
-        // OPA has its counters among those of Prometheus, which are a level deeper.
-        let deeper =
-            body.metrics.iter().flatten().filter_map(|(_, value)| value.as_object()).flatten();
-        for (name, value) in logs.metrics.iter().flatten().chain(deeper) {
-            if let (Some(name), Some(n)) = (name.strip_prefix(PREFIX), value.as_u64()) {
-                counts.insert(name.to_owned(), n);
+        let mut count = |name: &str, value: &str| {
+            let name = json::as_str(name).unwrap_or_default();
+            if let (Some(name), Ok(n)) = (name.strip_prefix(PREFIX), value.parse::<u64>())
+                && counts.len() < MOST_OF_EACH
+            {
+                counts.insert(short(name.to_owned()), n);
             }
-        }
+        };
+        each(logs.metrics, &mut count);
+        // OPA has its counters among those of Prometheus, which are a level deeper.
+        each(body.metrics, &mut |_, value| {
+            if value.starts_with('{') {
+                each_of(value, &mut count);
+            }
+        });
         let made_some = !logs.code.is_empty() || counts.contains_key("chunks_uploaded");
         let seconds = |text: &str| time::parse(text).filter(|t| *t > 0).map(|t| t as f64 / 1e9);
         let bundle = |bundle: Option<Bundle>| {
             let bundle = bundle.unwrap_or_default();
             (
-                bundle.active_revision,
+                short(bundle.active_revision),
                 bundle.code.is_empty(),
                 seconds(&bundle.last_successful_activation),
             )
@@ -99,15 +125,37 @@ impl Status {
                 .bundles
                 .unwrap_or_default()
                 .into_iter()
-                .map(|(name, b)| (name, bundle(b)))
+                .take(MOST_OF_EACH)
+                .map(|(name, b)| (short(name), bundle(b)))
                 .collect(),
             plugins: body
                 .plugins
                 .unwrap_or_default()
                 .into_iter()
-                .map(|(name, p)| (name, p.is_some_and(|p| p.state == "OK")))
+                .take(MOST_OF_EACH)
+                .map(|(name, p)| (short(name), p.is_some_and(|p| p.state == "OK")))
                 .collect(),
         })
+    }
+}
+
+/// Tells each member of an object, with its name in quotes.
+fn each(object: Option<&RawValue>, tell: &mut dyn FnMut(&str, &str)) {
+    if let Some(text) = object.map(RawValue::get).filter(|text| text.starts_with('{')) {
+        each_of(text, tell);
+    }
+}
+
+fn each_of(object: &str, tell: &mut dyn FnMut(&str, &str)) {
+    for member in json::members(object) {
+        tell(&format!("\"{}\"", member.name), member.value);
+    }
+}
+
+impl Status {
+    /// How many series it has.
+    fn size(&self) -> usize {
+        2 + self.counts.len() + 3 * self.bundles.len() + self.plugins.len()
     }
 }
 
@@ -115,8 +163,8 @@ impl Status {
 const GONE: Duration = Duration::from_secs(3600);
 /// At most so many OPAs are told apart.
 const MOST: usize = 5000;
-/// And so many series of one.
-const MOST_SERIES: usize = 200;
+/// And so many series kept of all of them.
+const MOST_SERIES: usize = 50_000;
 
 /// The metrics.
 pub struct Told {
@@ -196,6 +244,14 @@ impl Told {
             tracing::warn!("more than {MOST} OPAs tell their status; the others have no metrics");
             return;
         }
+        let others = known.values().filter(|(other, _)| other.opa != status.opa);
+        if others.map(|(other, _)| other.size()).sum::<usize>() + status.size() > MOST_SERIES {
+            tracing::warn!(
+                "OPAs tell more than {MOST_SERIES} series of their status; the rest is left out"
+            );
+            known.remove(&status.opa);
+            return;
+        }
         self.series(&status, &mut |family, labels, value| family.set(labels, value));
         known.insert(status.opa.clone(), (status, now));
     }
@@ -205,13 +261,13 @@ impl Told {
         let yes = |is: bool| f64::from(u8::from(is));
         let (service, opa) = (status.service.as_str(), status.opa.as_str());
         each(Family::Gauge(&self.at), &[service, opa], crate::clock::now() as f64 / 1e9);
-        for (event, n) in status.counts.iter().take(MOST_SERIES) {
+        for (event, n) in &status.counts {
             each(Family::Counter(&self.counts), &[service, opa, event], *n as f64);
         }
         if let Some(went_well) = status.uploads {
             each(Family::Gauge(&self.uploads), &[service, opa], yes(went_well));
         }
-        for (name, (revision, went_well, activated)) in status.bundles.iter().take(MOST_SERIES) {
+        for (name, (revision, went_well, activated)) in &status.bundles {
             each(Family::Gauge(&self.bundle), &[service, opa, name], yes(*went_well));
             if !revision.is_empty() {
                 each(Family::Gauge(&self.revision), &[service, opa, name, revision], 1.0);
@@ -220,7 +276,7 @@ impl Told {
                 each(Family::Gauge(&self.activated), &[service, opa, name], *seconds);
             }
         }
-        for (name, ok) in status.plugins.iter().take(MOST_SERIES) {
+        for (name, ok) in &status.plugins {
             each(Family::Gauge(&self.plugin), &[service, opa, name], yes(*ok));
         }
     }
@@ -275,5 +331,39 @@ mod tests {
         );
         assert!(Status::parse(b"{}", "app", "id").unwrap_err().contains("whose"));
         assert!(Status::parse(b"[", "app", "id").is_err());
+    }
+
+    #[test]
+    fn what_is_kept_of_a_status_is_bounded() {
+        let many = |n: usize, value: &str| {
+            (0..n)
+                .map(|i| format!(r#""{i}{}":{value}"#, "x".repeat(500)))
+                .collect::<Vec<_>>()
+                .join(",")
+        };
+        let counts: Vec<_> =
+            (0..500).map(|i| format!(r#""counter_decision_logs_{i}":1"#)).collect();
+        let counts = counts.join(",");
+        let text = |opa: &str| {
+            format!(
+                r#"{{"labels":{{"id":"{opa}"}},"bundles":{{{}}},"plugins":{{{}}},"decision_logs":{{"metrics":{{{counts}}}}},"metrics":{{"a":[[1]],"b":{{{}}}}}}}"#,
+                many(500, r#"{"active_revision":"r"}"#),
+                many(500, "null"),
+                many(500, "1")
+            )
+        };
+        let status = |opa: &str| Status::parse(text(opa).as_bytes(), "app", "id").unwrap();
+        let one = status(&"é".repeat(5000));
+        assert_eq!((one.counts.len(), one.bundles.len(), one.plugins.len()), (100, 100, 100));
+        assert!(one.opa.len() < 210 && one.bundles.keys().all(|name| name.len() < 210));
+        let registry = Registry::new();
+        let told = Told::new(&Families { pipeline: "p", registry: &registry }).unwrap();
+        (0..300).for_each(|i| told.tell(status(&format!("opa{i}")), Instant::now()));
+        let series: usize = registry.gather().iter().map(|family| family.get_metric().len()).sum();
+        assert!(series > 10_000 && series <= MOST_SERIES, "{series}");
+        // The last one of those that were taken up can still tell its own anew.
+        told.tell(status("opa0"), Instant::now());
+        let after: usize = registry.gather().iter().map(|family| family.get_metric().len()).sum();
+        assert_eq!(after, series);
     }
 }

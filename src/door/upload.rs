@@ -30,13 +30,20 @@ fn key(event: &Event<'_>, rules: &trace::Rules) -> String {
 
 /// What OPA uploads: an array of decisions. An element that is none, or no JSON, goes on by itself, for intake to say so of that one: OPA would
 /// send the whole again and again. A body whose elements can't be told apart is an error of the whole.
-pub fn decisions<'a>(text: &'a [u8], rules: &trace::Rules) -> Result<Vec<Record<'a>>, Reject> {
+pub fn decisions<'a>(
+    text: &'a [u8],
+    rules: &trace::Rules,
+    limits: &Limits,
+) -> Result<Vec<Record<'a>>, Reject> {
     let text = json::trim(text);
     match text.first() {
         None => Err(Reject::new(Reason::Empty, "the body is empty")),
         Some(b'[') => {
             let mut records = Vec::new();
             for element in Elements::of(text) {
+                if records.len() == limits.elements {
+                    return Err(too_many(limits));
+                }
                 let (at, element) =
                     element.map_err(|broken| Reject::new(Reason::NotJson, broken.detail))?;
                 if element.is_empty() {
@@ -71,6 +78,12 @@ fn decision<'a>(text: &'a [u8], rules: &trace::Rules) -> Result<Record<'a>, Reje
     Ok(Record { key, bytes: text.into() })
 }
 
+/// What is too much for one upload: it goes nowhere, since it would come again and again.
+fn too_many(limits: &Limits) -> Reject {
+    let most = limits.elements;
+    Reject::new(Reason::TooLarge, format!("more than {most} elements (limits.record_elements)"))
+}
+
 /// The log records of an OTLP request, each a request of its own with its resource and scope.
 pub fn otlp(
     body: &[u8],
@@ -81,6 +94,9 @@ pub fn otlp(
     let wrong = |detail: String| {
         Reject::new(Reason::BadOtlp, format!("not an OTLP logs request: {detail}"))
     };
+    if !formats::otlp_is_small(body, json, limits) {
+        return Err(too_many(limits));
+    }
     let request: ExportLogsServiceRequest = if json {
         // serde_json does not mind repeated names, so this goes first.
         json::check(body)?;
@@ -88,7 +104,8 @@ pub fn otlp(
     } else {
         ExportLogsServiceRequest::decode(body).map_err(|e| wrong(e.to_string()))?
     };
-    let mut records = Vec::new();
+    // Each gets its resource and scope, which may be most of the request.
+    let (mut records, mut left) = (Vec::new(), limits.record);
     for resource in request.resource_logs {
         for scope in resource.scope_logs {
             for record in scope.log_records {
@@ -104,6 +121,13 @@ pub fn otlp(
                 };
                 let bytes =
                     ExportLogsServiceRequest { resource_logs: vec![resource] }.encode_to_vec();
+                left = left.checked_sub(bytes.len()).ok_or_else(|| {
+                    let detail = "its log records have more than limits.record_bytes, each with its resource";
+                    Reject::new(Reason::TooLarge, detail)
+                })?;
+                if records.len() == limits.elements {
+                    return Err(too_many(limits));
+                }
                 let mut found = None;
                 formats::split(&bytes, Format::OtlpProto, limits, &mut |piece| {
                     if let Piece::Decision { event, .. } = piece {
@@ -122,8 +146,8 @@ mod tests {
     use super::*;
 
     fn taken(text: &str) -> Result<Vec<(Option<String>, String)>, String> {
-        let records =
-            decisions(text.as_bytes(), &trace::Rules::default()).map_err(|e| e.to_string())?;
+        let records = decisions(text.as_bytes(), &trace::Rules::default(), &Limits::default())
+            .map_err(|e| e.to_string())?;
         Ok(records
             .into_iter()
             .map(|r| (r.key, String::from_utf8_lossy(&r.bytes).into_owned()))
@@ -169,5 +193,42 @@ mod tests {
             assert_eq!(keys, [Some("d1"), None, Some("d1")], "{bad}");
             assert_eq!(records[1].1, bad);
         }
+    }
+
+    #[test]
+    fn an_upload_of_more_than_the_limits_goes_nowhere() {
+        let rules = trace::Rules::default();
+        let limits = Limits { elements: 1000, record: 1 << 20, ..Limits::default() };
+        let many = |n: usize| format!("[{}]", vec!["1"; n].join(",")).into_bytes();
+        assert_eq!(decisions(&many(1000), &rules, &limits).unwrap().len(), 1000);
+        let refused = decisions(&many(1001), &rules, &limits).unwrap_err();
+        assert_eq!(refused.reason, Reason::TooLarge);
+        // Two bytes each, and some hundreds once they are read.
+        let request = |records: usize, resource: usize| {
+            use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Value};
+            use opentelemetry_proto::tonic::logs::v1::LogRecord;
+            use opentelemetry_proto::tonic::resource::v1::Resource;
+            let value = Some(AnyValue { value: Some(Value::StringValue("x".repeat(resource))) });
+            let attributes = vec![KeyValue { key: "k".into(), value, ..KeyValue::default() }];
+            let resource = Some(Resource { attributes, ..Resource::default() });
+            let log_records = vec![LogRecord::default(); records];
+            let scope_logs = vec![ScopeLogs { log_records, ..ScopeLogs::default() }];
+            let logs = ResourceLogs { resource, scope_logs, ..ResourceLogs::default() };
+            ExportLogsServiceRequest { resource_logs: vec![logs] }.encode_to_vec()
+        };
+        let told = |bytes: &[u8]| {
+            otlp(bytes, false, &rules, &limits).map(|r| r.len()).map_err(|e| e.reason)
+        };
+        assert_eq!(told(&request(900, 10)), Ok(900));
+        assert_eq!(told(&request(1001, 10)), Err(Reason::TooLarge));
+        assert_eq!(told(&request(50_000, 10)), Err(Reason::TooLarge));
+        // Each is sent with its resource.
+        assert_eq!(told(&request(900, 10_000)), Err(Reason::TooLarge));
+        let json = format!(
+            r#"{{"resourceLogs":[{{"scopeLogs":[{{"logRecords":[{}]}}]}}]}}"#,
+            vec!["{}"; 20_000].join(",")
+        );
+        let refused = otlp(json.as_bytes(), true, &rules, &limits).unwrap_err();
+        assert_eq!(refused.reason, Reason::TooLarge);
     }
 }

@@ -163,10 +163,15 @@ impl Client {
         }
         let (status, after, content) = self.send(request).await?;
         if status.is_success() {
-            Ok(Answer { status, content })
-        } else {
-            Err(meaning(status, after, &content))
+            return Ok(Answer { status, content });
         }
+        Err(match meaning(status, after, &content) {
+            Failure::Retry(retry) => {
+                let place = reqwest::Url::parse(url).map_or_else(|_| String::new(), |u| place(&u));
+                Failure::Retry(Retry { detail: format!("{place}: {}", retry.detail), ..retry })
+            }
+            refused => refused,
+        })
     }
 
     /// Sends a request of `request`: status, Retry-After, content. An error is an outage.
@@ -229,7 +234,23 @@ pub fn broken(error: &reqwest::Error) -> Failure {
         detail = e.to_string();
         source = e.source();
     }
+    if detail.is_empty() {
+        // It has no cause but itself; without its URL.
+        detail = if error.is_timeout() { "no answer in time".into() } else { "it broke".into() };
+    }
+    if let Some(url) = error.url() {
+        detail = format!("{}: {detail}", place(url));
+    }
     Failure::Retry(Retry { cause, detail, after: None })
+}
+
+/// Where a server is: no credentials, no path, which may hold a secret.
+pub fn place(url: &reqwest::Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    match url.port() {
+        Some(port) => format!("{}://{host}:{port}", url.scheme()),
+        None => format!("{}://{host}", url.scheme()),
+    }
 }
 
 /// What a status other than 2xx means.
@@ -286,6 +307,17 @@ mod tests {
         ] {
             assert_eq!(cause(status), meaning, "{status}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_failure_names_the_address_and_the_cause_and_no_secret() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let timeout = Duration::from_secs(5);
+        let client = Client::new(&Tls::default(), None, &BTreeMap::new(), timeout).unwrap();
+        let url = "http://user:canary@127.0.0.1:1/push/canary?key=canary";
+        let failed = client.post(url, "text/plain", None, Bytes::new()).await.unwrap_err();
+        let Failure::Retry(retry) = failed else { panic!("{failed:?}") };
+        assert_eq!(retry.detail, "http://127.0.0.1:1: Connection refused (os error 111)");
     }
 
     #[test]

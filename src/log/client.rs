@@ -1,10 +1,11 @@
 //! Settings that every Kafka client of docket has, and what librdkafka says.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
 
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::ConsumerContext;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::{ClientConfig, ClientContext, Statistics};
 
@@ -31,12 +32,30 @@ pub fn long_lived(kafka: &Kafka, part: &str) -> ClientConfig {
     config
 }
 
-/// Whether a client knows a broker. A Kafka that starts or stops may answer that there are none; librdkafka then forgets those it had, and never looks
-/// for another (<https://github.com/confluentinc/librdkafka/issues/5301>): the client has to be made anew.
+/// How many partitions topics have; as many as docket makes, where Kafka does not say in time.
+pub fn partitions(kafka: &Kafka, part: &str, topics: &[&str]) -> usize {
+    let config = with_properties(config(kafka, part), kafka);
+    let client: KafkaResult<BaseConsumer<Context>> = config.create_with_context(Context::default());
+    let count = |topic: &&str| {
+        let told =
+            client.as_ref().ok()?.fetch_metadata(Some(topic), Duration::from_secs(5)).ok()?;
+        let count = told.topics().first()?.partitions().len();
+        (count > 0).then_some(count)
+    };
+    topics.iter().map(|topic| count(topic).unwrap_or(12)).sum()
+}
+
+/// Whether a client can still reach a broker, ever. There are two ways in which librdkafka gives up without a word, so that the client has to be made
+/// anew:
+/// - A Kafka that starts or stops may answer that there are no brokers; librdkafka then forgets those it had, and never looks for another
+///   (<https://github.com/confluentinc/librdkafka/issues/5301>).
+/// - A request for an OAuth token that fails without a reason (a connection reset, an empty answer of 500) isn't noted as failed
+///   (`rd_kafka_oauthbearer_set_token_failure` takes no empty text), and what isn't noted is never tried again.
 #[derive(Default)]
 pub struct Brokers {
     /// So many reports named none, one after the other.
     without: AtomicU32,
+    tokenless: AtomicBool,
 }
 
 impl Brokers {
@@ -59,8 +78,18 @@ impl Brokers {
         }
     }
 
+    /// What librdkafka logs: the only place where the second way shows.
+    pub fn logged(&self, facility: &str, message: &str) {
+        let failed = matches!(facility, "OIDC" | "JWT") && message.contains("Failed to retrieve");
+        let reason = message.rsplit_once(" (").map_or(message, |(before, _code)| before);
+        if failed && reason.ends_with(": ") {
+            self.tokenless.store(true, Ordering::Relaxed);
+            tracing::warn!("no token, and librdkafka won't ask again; this client is made anew");
+        }
+    }
+
     pub fn lost(&self) -> bool {
-        self.without.load(Ordering::Relaxed) >= Self::LOST
+        self.without.load(Ordering::Relaxed) >= Self::LOST || self.tokenless.load(Ordering::Relaxed)
     }
 
     /// An error if the client can't do anything any more.
@@ -79,6 +108,7 @@ pub struct Context<T = ()> {
 impl<T: Send + Sync + 'static> ClientContext for Context<T> {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         log(level, facility, message);
+        self.brokers.logged(facility, message);
     }
 
     fn stats(&self, statistics: Statistics) {
@@ -170,5 +200,25 @@ mod tests {
             brokers.note(&report(&["logical", "internal"]));
         }
         assert!(brokers.lost() && brokers.check().is_err());
+    }
+
+    #[test]
+    fn a_client_whose_token_failed_without_a_reason_is_lost() {
+        let failed = |why: &str| {
+            format!(
+                "[thrd:background]: Failed to retrieve OIDC token from \"https://idp/token\": {why}"
+            )
+        };
+        let brokers = Brokers::default();
+        brokers.logged("OIDC", &failed("Couldn't connect to server (-1)"));
+        brokers.logged("OIDC", &failed("{\"error\":\"invalid_client\"} (401)"));
+        brokers.logged("FAIL", &failed(" (-1)"));
+        assert!(!brokers.lost());
+        for why in [" (-1)", " (500)"] {
+            let brokers = Brokers::default();
+            brokers.logged("OIDC", &failed(why));
+            brokers.note(&report(&["configured"]));
+            assert!(brokers.lost(), "{why}");
+        }
     }
 }

@@ -1,8 +1,13 @@
 //! A member of a consumer group. Cooperative-sticky unless the pipeline file says otherwise, reads
 //! committed records only, commits nothing by itself, and fetches a bounded number of bytes ahead.
+//!
+//! Each partition that is assigned has a queue of its own, so that librdkafka fetches for it whatever the
+//! others hold, and docket says which is read next (`queues`).
 
+use std::cell::RefCell;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use rdkafka::config::RDKafkaLogLevel;
@@ -10,12 +15,13 @@ use rdkafka::consumer::{
     BaseConsumer, CommitMode, Consumer, ConsumerContext, ConsumerGroupMetadata, Rebalance,
 };
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
-use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::{ClientContext, Offset, Statistics, TopicPartitionList};
 
 use super::config::{Kafka, Start};
 use super::progress::{Assigned, Progress};
-use super::{Commits, Headers, Message, Polled, Reader, client, headers, scan};
+use super::queues::{Change, Queue, Queues, Wake};
+use super::{Commits, Message, Polled, Reader, Told, client, scan};
+use crate::decision::time::Nanos;
 use crate::telemetry::Meters;
 
 /// What a stage does when partitions come and go. Called on the thread that polls.
@@ -25,9 +31,16 @@ pub trait Assignments: Send + Sync + 'static {
     fn revoked(&self, commits: &dyn Commits, partitions: &[(String, i32)], lost: bool);
 }
 
-pub type Group<A> = BaseConsumer<Context<A>>;
+pub type Client<A> = BaseConsumer<Context<A>>;
 
-pub struct Context<A> {
+pub struct Group<A: Assignments> {
+    /// Before the client, which they keep.
+    queues: RefCell<Queues<Context<A>>>,
+    client: Arc<Client<A>>,
+    time: fn(&[u8]) -> Option<Nanos>,
+}
+
+pub struct Context<A: Assignments> {
     pub assignments: A,
     part: String,
     group: String,
@@ -40,9 +53,15 @@ pub struct Context<A> {
     starts: Mutex<HashMap<(String, i32), i64>>,
     start: Start,
     brokers: client::Brokers,
+    wake: Arc<Wake>,
+    /// What happened to the assignment and the queues do not know yet.
+    changes: Mutex<Vec<Change<Context<A>>>>,
+    /// How often librdkafka told something that is no record.
+    served: AtomicU64,
+    client: OnceLock<Weak<Client<A>>>,
 }
 
-impl<A> Context<A> {
+impl<A: Assignments> Context<A> {
     fn starts(&self) -> MutexGuard<'_, HashMap<(String, i32), i64>> {
         self.starts.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -54,14 +73,31 @@ impl<A> Context<A> {
     fn place(&self, topic: &str, partition: i32) -> Assigned {
         Assigned { part: self.part.clone(), topic: topic.to_owned(), partition }
     }
+
+    fn changes(&self) -> MutexGuard<'_, Vec<Change<Context<A>>>> {
+        self.changes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives partitions queues of their own, before anything is fetched for them.
+    fn split(&self, partitions: &[(String, i32)]) {
+        let Some(client) = self.client.get().and_then(Weak::upgrade) else { return };
+        for (topic, partition) in partitions {
+            if let Some(queue) = client.split_partition_queue(topic, *partition) {
+                let queue = Queue::new(topic.clone(), *partition, queue, &self.wake);
+                self.changes().push(Change::Assigned(queue));
+            }
+        }
+    }
 }
 
 impl<A: Assignments> ClientContext for Context<A> {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         client::log(level, facility, message);
+        self.brokers.logged(facility, message);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
+        self.served.fetch_add(1, Ordering::Relaxed);
         // The end of a partition, which `poll` tells.
         if error.rdkafka_error_code() == Some(RDKafkaErrorCode::PartitionEOF) {
             return;
@@ -74,6 +110,7 @@ impl<A: Assignments> ClientContext for Context<A> {
     }
 
     fn stats(&self, statistics: Statistics) {
+        self.served.fetch_add(1, Ordering::Relaxed);
         self.brokers.note(&statistics);
         let mut ends = self.ends();
         for (name, topic) in &statistics.topics {
@@ -101,7 +138,15 @@ impl<A: Assignments> ClientContext for Context<A> {
 }
 
 impl<A: Assignments> ConsumerContext for Context<A> {
-    fn pre_rebalance(&self, consumer: &Group<A>, rebalance: &Rebalance<'_>) {
+    fn commit_callback(&self, result: KafkaResult<()>, _: &TopicPartitionList) {
+        self.served.fetch_add(1, Ordering::Relaxed);
+        if let Err(error) = result {
+            tracing::debug!(part = self.part, %error, "offsets were not committed");
+        }
+    }
+
+    fn pre_rebalance(&self, consumer: &Client<A>, rebalance: &Rebalance<'_>) {
+        self.served.fetch_add(1, Ordering::Relaxed);
         match rebalance {
             Rebalance::Assign(list) => {
                 let partitions = names(list);
@@ -110,6 +155,7 @@ impl<A: Assignments> ConsumerContext for Context<A> {
                 for (topic, partition) in &partitions {
                     self.progress.assigned(self.place(topic, *partition), Instant::now());
                 }
+                self.split(&partitions);
                 self.assignments.assigned(&partitions);
             }
             Rebalance::Revoke(list) => {
@@ -126,6 +172,7 @@ impl<A: Assignments> ConsumerContext for Context<A> {
                     self.meters.gave_up(&self.part, topic, *partition);
                     self.starts().remove(&(topic.clone(), *partition));
                 }
+                self.changes().push(Change::Revoked(partitions));
             }
             Rebalance::Error(error) => {
                 tracing::warn!(part = self.part, %error, "rebalance failed");
@@ -152,6 +199,15 @@ pub struct Reading<'a> {
     pub start: Start,
     pub instance_id: Option<&'a str>,
     pub prefetch: usize,
+    /// When what stands in a record happened, if it says so.
+    pub time: fn(&[u8]) -> Option<Nanos>,
+}
+
+/// What is fetched ahead of one partition, and with one request for it: all of them may be this member's.
+fn shares(prefetch: usize, partitions: usize) -> (usize, usize) {
+    let share = prefetch / partitions.max(1);
+    // What is fetched at once is compressed, and several times as large once it is read.
+    (share.max(16 << 10), (share / 4).clamp(16 << 10, 512 << 10))
 }
 
 /// Joins the group.
@@ -161,6 +217,8 @@ pub fn join<A: Assignments>(
     meters: Arc<Meters>,
     progress: Arc<Progress>,
 ) -> KafkaResult<Group<A>> {
+    let partitions = client::partitions(reading.kafka, reading.part, reading.topics);
+    let (share, request) = shares(reading.prefetch, partitions);
     let mut config = client::long_lived(reading.kafka, reading.part);
     config
         .set("group.id", reading.group)
@@ -176,14 +234,14 @@ pub fn join<A: Assignments>(
             },
         )
         .set("session.timeout.ms", "30000")
-        .set("queued.max.messages.kbytes", (reading.prefetch / 1024).max(64).to_string())
+        // Of each partition, since each has a queue of its own.
+        .set("queued.max.messages.kbytes", (share / 1024).to_string())
         .set("queued.min.messages", "100000")
         // Once the queue is full, librdkafka looks again after a second unless told otherwise.
         .set("fetch.queue.backoff.ms", "20")
-        // What is fetched at once is compressed, and several times as large once it is read.
         .set("fetch.max.bytes", (reading.prefetch / 4).clamp(512 << 10, 16 << 20).to_string())
         .set("message.max.bytes", "500000")
-        .set("fetch.message.max.bytes", "524288")
+        .set("fetch.message.max.bytes", request.to_string())
         .set("enable.partition.eof", "true")
         .set("fetch.wait.max.ms", "100");
     if let Some(id) = reading.instance_id {
@@ -200,14 +258,29 @@ pub fn join<A: Assignments>(
         starts: Mutex::default(),
         start: reading.start,
         brokers: client::Brokers::default(),
+        wake: Arc::default(),
+        changes: Mutex::default(),
+        served: AtomicU64::new(0),
+        client: OnceLock::new(),
     };
-    let consumer: Group<A> =
+    let wake = context.wake.clone();
+    let mut client: Client<A> =
         client::with_properties(config, reading.kafka).create_with_context(context)?;
-    consumer.subscribe(reading.topics)?;
-    Ok(consumer)
+    let own = wake.clone();
+    client.set_nonempty_callback(move || own.main());
+    let client = Arc::new(client);
+    let _ = client.context().client.set(Arc::downgrade(&client));
+    client.subscribe(reading.topics)?;
+    Ok(Group { queues: RefCell::new(Queues::new()), client, time: reading.time })
 }
 
 impl<A: Assignments> Commits for Group<A> {
+    fn commit(&self, topic: &str, offsets: &[(i32, i64)], wait: bool) -> KafkaResult<()> {
+        Commits::commit(&*self.client, topic, offsets, wait)
+    }
+}
+
+impl<A: Assignments> Commits for Client<A> {
     fn commit(&self, topic: &str, offsets: &[(i32, i64)], wait: bool) -> KafkaResult<()> {
         let mut list = TopicPartitionList::new();
         for (partition, offset) in offsets {
@@ -217,13 +290,42 @@ impl<A: Assignments> Commits for Group<A> {
     }
 }
 
-impl Headers for BorrowedMessage<'_> {
-    fn pairs(&self) -> Vec<(&str, &[u8])> {
-        headers::pairs(self)
+impl<A: Assignments> Group<A> {
+    /// Serves rebalances and whatever else librdkafka has to tell; whether it was asked.
+    fn serve(&self) -> KafkaResult<bool> {
+        let context = self.client.context();
+        context.brokers.check()?;
+        if !context.wake.serve() {
+            return Ok(false);
+        }
+        loop {
+            let served = context.served.load(Ordering::Relaxed);
+            let told = BaseConsumer::poll(&*self.client, Duration::ZERO);
+            let mut queues = self.queues.borrow_mut();
+            for change in context.changes().drain(..) {
+                queues.change(change);
+            }
+            match told {
+                // From before its partition had a queue of its own.
+                Some(Ok(message)) => queues.stray(message.detach()),
+                Some(Err(KafkaError::PartitionEOF(_))) => {}
+                Some(Err(error)) if client::is_outage(&error) => {}
+                Some(Err(error)) => return Err(error),
+                None if context.served.load(Ordering::Relaxed) == served => return Ok(true),
+                None => {}
+            }
+        }
+    }
+
+    /// What waits for others in the order of time does not stall.
+    fn excuse(&self) {
+        let context = self.client.context();
+        for (topic, partition) in self.queues.borrow_mut().held() {
+            context.progress.waits(&context.place(&topic, partition), Instant::now());
+        }
     }
 }
 
-/// `poll` blocks its thread: a stage's loop has one of its own.
 impl<A: Assignments> Reader for Group<A> {
     type Membership = ConsumerGroupMetadata;
 
@@ -232,35 +334,36 @@ impl<A: Assignments> Reader for Group<A> {
         wait: Duration,
         take: &mut dyn FnMut(&Message<'_>),
     ) -> KafkaResult<Polled> {
-        self.context().brokers.check()?;
-        match BaseConsumer::poll(self, wait) {
-            None => Ok(Polled::Nothing),
-            Some(Ok(message)) => {
-                take(&Message {
-                    topic: message.topic(),
-                    partition: message.partition(),
-                    offset: message.offset(),
-                    payload: message.payload().unwrap_or_default(),
-                    headers: &message,
-                });
-                Ok(Polled::Message)
+        let mut deadline = None;
+        loop {
+            if self.serve()? {
+                self.excuse();
             }
-            Some(Err(KafkaError::PartitionEOF(partition))) => Ok(Polled::End(partition)),
-            Some(Err(error)) if client::is_outage(&error) => Ok(Polled::Nothing),
-            Some(Err(error)) => Err(error),
+            let taken = self.queues.borrow_mut().take(self.time, take)?;
+            let Some(until) = taken else { return Ok(Polled::Message) };
+            if wait.is_zero() {
+                return Ok(Polled::Nothing);
+            }
+            let now = tokio::time::Instant::now();
+            let deadline = *deadline.get_or_insert(now + wait);
+            let until = deadline.min(now + until);
+            let wake = &self.client.context().wake;
+            let woken = tokio::time::timeout_at(until, wake.woken()).await;
+            wake.look();
+            if woken.is_err() && until == deadline {
+                self.serve()?;
+                return Ok(Polled::Nothing);
+            }
         }
     }
 
-    fn pause(&self) -> KafkaResult<()> {
-        Consumer::pause(self, &self.assignment()?)
-    }
-
-    fn resume(&self) -> KafkaResult<()> {
-        Consumer::resume(self, &self.assignment()?)
+    fn idle(&self) -> KafkaResult<()> {
+        self.client.context().wake.look();
+        self.serve().map(|_| ())
     }
 
     fn seek(&self, places: &[(&str, i32, i64)]) -> KafkaResult<()> {
-        let assigned = self.assignment()?;
+        let assigned = self.client.assignment()?;
         let mut back = TopicPartitionList::new();
         for (topic, partition, offset) in places {
             if assigned.find_partition(topic, *partition).is_some() {
@@ -268,39 +371,35 @@ impl<A: Assignments> Reader for Group<A> {
             }
         }
         if back.count() > 0 {
-            let result = self.seek_partitions(back, Duration::from_secs(10))?;
+            let result = self.client.seek_partitions(back, Duration::from_secs(10))?;
             for element in result.elements() {
                 element.error()?;
             }
         }
+        for (topic, partition, _) in places {
+            self.queues.borrow_mut().moved(topic, *partition);
+        }
         Ok(())
     }
 
-    fn read_back(
-        &self,
-        topic: &str,
-        partition: i32,
-        before: i64,
-        count: usize,
-        take: &mut dyn FnMut(&[u8]),
-    ) -> KafkaResult<()> {
-        let Context { kafka, group, .. } = &**self.context();
-        scan::before(kafka, group, topic, partition, before, count, take)
+    fn read_back(&self, topic: &str, partitions: Vec<i32>, count: usize, told: Told) {
+        let Context { kafka, group, part, .. } = &**self.client.context();
+        scan::read_back(kafka, group, part, topic, partitions, count, told);
     }
 
     fn end(&self, topic: &str, partition: i32) -> Option<i64> {
-        self.context().ends().get(&(topic.to_owned(), partition)).copied()
+        self.client.context().ends().get(&(topic.to_owned(), partition)).copied()
     }
 
     fn start(&self, topic: &str, partition: i32) -> Option<i64> {
-        self.context().starts().get(&(topic.to_owned(), partition)).copied()
+        self.client.context().starts().get(&(topic.to_owned(), partition)).copied()
     }
 
     fn membership(&self) -> Option<ConsumerGroupMetadata> {
-        self.group_metadata()
+        self.client.group_metadata()
     }
 
     fn leave(&self) {
-        self.unsubscribe();
+        self.client.unsubscribe();
     }
 }

@@ -1,7 +1,7 @@
 //! The Kafka headers that docket writes. Where a record came from travels in headers, not in the record,
 //! so that repeats of a decision are byte-identical.
 
-use rdkafka::message::{BorrowedMessage, Header, Headers, Message, OwnedHeaders};
+use rdkafka::message::{Header, Headers, Message, OwnedHeaders};
 
 /// Of a docket record: topic/partition/offset/element in one header, since each header costs something on every decision.
 pub const SOURCE: &str = "docket-source";
@@ -61,7 +61,7 @@ pub fn origin(origin: &Origin<'_>, received: &str) -> OwnedHeaders {
 }
 
 /// A message's headers that are text, by name.
-pub fn pairs<'m>(message: &'m BorrowedMessage<'_>) -> Vec<(&'m str, &'m [u8])> {
+pub fn pairs<M: Message>(message: &M) -> Vec<(&str, &[u8])> {
     match message.headers() {
         None => Vec::new(),
         Some(headers) => headers.iter().filter_map(|h| Some((h.key, h.value?))).collect(),

@@ -4,6 +4,7 @@
 //! The stages know Kafka by the traits below, so that the same loops run over a simulated log in
 //! tests/simulation. `consumer` and `producer` implement them with librdkafka.
 
+pub mod ask;
 pub mod client;
 pub mod config;
 pub mod consumer;
@@ -13,6 +14,7 @@ pub mod mock;
 pub mod offsets;
 pub mod producer;
 pub mod progress;
+mod queues;
 pub mod scan;
 pub mod topics;
 
@@ -41,8 +43,6 @@ pub trait Headers {
 pub enum Polled {
     Nothing,
     Message,
-    /// The end of this partition was reached.
-    End(i32),
 }
 
 /// Commits offsets of the one topic that a group reads: partition and next offset.
@@ -50,34 +50,32 @@ pub trait Commits {
     fn commit(&self, topic: &str, offsets: &[(i32, i64)], wait: bool) -> KafkaResult<()>;
 }
 
+/// Gets the records that stood before a group's place in a partition, in their order, and nothing at the end of each
+/// partition.
+pub type Told = Box<dyn FnMut(i32, Option<&[u8]>) + Send>;
+
 /// A member of a consumer group. Its partitions come and go while it polls.
 pub trait Reader: Commits {
     /// Proves membership when offsets are committed in a transaction.
     type Membership;
 
     /// Hands the next record to `take`, if one comes in time. Errors that pass by themselves are nothing here.
+    /// Which partition it is of, the reader decides: the one furthest behind in record time.
     fn poll(
         &self,
         wait: Duration,
         take: &mut dyn FnMut(&Message<'_>),
     ) -> impl Future<Output = KafkaResult<Polled>>;
 
-    /// Pauses or resumes all partitions that are assigned now.
-    fn pause(&self) -> KafkaResult<()>;
-    fn resume(&self) -> KafkaResult<()>;
+    /// Stays a member, and reads nothing.
+    fn idle(&self) -> KafkaResult<()>;
 
     /// Goes back: topic, partition, offset. Partitions that are not assigned any more are passed over.
     fn seek(&self, places: &[(&str, i32, i64)]) -> KafkaResult<()>;
 
-    /// Reads up to `count` records of a partition that stand before an offset, in their order.
-    fn read_back(
-        &self,
-        topic: &str,
-        partition: i32,
-        before: i64,
-        count: usize,
-        take: &mut dyn FnMut(&[u8]),
-    ) -> KafkaResult<()>;
+    /// Reads up to `count` records of each partition that stand before the group's place in it, and tells of each
+    /// partition once it is read, or can't be. Off the loop: it returns at once.
+    fn read_back(&self, topic: &str, partitions: Vec<i32>, count: usize, told: Told);
 
     /// The end of a partition, as far as it is known.
     fn end(&self, topic: &str, partition: i32) -> Option<i64>;

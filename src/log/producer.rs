@@ -188,7 +188,8 @@ impl Transactions for Transactional {
 /// An idempotent producer for single records.
 pub struct Single {
     config: ClientConfig,
-    made: Mutex<Made>,
+    /// A client is some threads and connections, and most sinks refuse nothing.
+    made: Mutex<Option<Made>>,
 }
 
 struct Made {
@@ -205,13 +206,16 @@ impl Single {
         })
     }
 
-    /// Made anew if it can't do anything any more.
+    /// Made when it is needed, and made anew if it can't do anything any more.
     fn producer(&self) -> KafkaResult<FutureProducer<Context>> {
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        if made.brokers.lost() || made.producer.client().fatal_error().is_some() {
-            *made = Single::make(&self.config)?;
-        }
-        Ok(made.producer.clone())
+        let works =
+            |made: &Made| !made.brokers.lost() && made.producer.client().fatal_error().is_none();
+        let kept = match made.take().filter(works) {
+            Some(kept) => kept,
+            None => Single::make(&self.config)?,
+        };
+        Ok(made.insert(kept).producer.clone())
     }
 }
 
@@ -251,8 +255,9 @@ pub fn single(kafka: &Kafka, part: &str, compression: Compression) -> KafkaResul
         .set("linger.ms", "5")
         .set("message.max.bytes", MAX_MESSAGE);
     let config = client::with_properties(config, kafka);
-    let made = Mutex::new(Single::make(&config)?);
-    Ok(Single { config, made })
+    // That it can be made is seen now.
+    config.create_native_config()?;
+    Ok(Single { config, made: Mutex::default() })
 }
 
 /// What became of records that were sent together.

@@ -75,6 +75,13 @@ impl Progress {
         }
     }
 
+    /// It waits for its turn, on purpose.
+    pub fn waits(&self, place: &Assigned, now: Instant) {
+        if let Some(seen) = self.lock().get_mut(place) {
+            seen.moved = now;
+        }
+    }
+
     /// Everything below `done` is finished; `open` says whether more was read.
     pub fn finished(&self, place: &Assigned, done: Option<i64>, open: bool, now: Instant) {
         if let Some(seen) = self.lock().get_mut(place) {

@@ -1,6 +1,7 @@
 //! Reads what stands in a topic already, without a group: a stretch of a partition, or all of a topic
 //! between two times.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -8,8 +9,9 @@ use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::client;
+use super::ask::{ACLS, Asker, Unanswered, hides};
 use super::config::Kafka;
+use super::{Told, client};
 use crate::decision::time::Nanos;
 
 const TIMEOUT: Duration = Duration::from_secs(15);
@@ -29,6 +31,7 @@ pub fn reader(
         .set("group.id", group)
         .set("enable.auto.commit", "false")
         .set("isolation.level", "read_committed")
+        .set("auto.offset.reset", "earliest")
         .set("enable.partition.eof", "true")
         .set("queued.max.messages.kbytes", "16384")
         .set("fetch.queue.backoff.ms", "20")
@@ -36,46 +39,106 @@ pub fn reader(
     client::with_properties(config, kafka).create_with_context(client::Context::default())
 }
 
-/// Up to `count` records of a partition that stand before an offset.
-pub fn before(
+/// Partitions that are read back, and who is told. However it ends, the end of each is told.
+struct Back {
+    topic: String,
+    left: BTreeMap<i32, i64>,
+    told: Told,
+}
+
+impl Back {
+    fn end(&mut self, partition: i32) {
+        if self.left.remove(&partition).is_some() {
+            (self.told)(partition, None);
+        }
+    }
+
+    /// Hands on up to `count` records of each partition that stand before the group's place in it. What has no place
+    /// yet has nothing before it.
+    fn read(&mut self, kafka: &Kafka, group: &str, count: usize) -> KafkaResult<()> {
+        let reader = reader(kafka, "read-back", group)?;
+        let mut asked = TopicPartitionList::new();
+        self.left.keys().for_each(|partition| {
+            asked.add_partition(&self.topic, *partition);
+        });
+        let mut from = TopicPartitionList::new();
+        for place in reader.committed_offsets(asked, TIMEOUT)?.elements() {
+            let Offset::Offset(before) = place.offset() else {
+                self.end(place.partition());
+                continue;
+            };
+            // Transaction markers take offsets, too; what they cost is read again from a little further back.
+            let back = i64::try_from(count).unwrap_or(i64::MAX).saturating_add(count as i64 / 8);
+            let start = before.saturating_sub(back).max(0);
+            if start >= before {
+                self.end(place.partition());
+                continue;
+            }
+            self.left.insert(place.partition(), before);
+            // Where that is no more, at the oldest record (`auto.offset.reset`).
+            from.add_partition_offset(&self.topic, place.partition(), Offset::Offset(start))?;
+        }
+        reader.assign(&from)?;
+        let mut last = Instant::now();
+        while !self.left.is_empty() {
+            match reader.poll(Duration::from_millis(100)) {
+                Some(Ok(message)) => {
+                    last = Instant::now();
+                    let partition = message.partition();
+                    let Some(before) = self.left.get(&partition).copied() else { continue };
+                    if message.offset() < before {
+                        (self.told)(partition, Some(message.payload().unwrap_or_default()));
+                    }
+                    if message.offset() + 1 >= before {
+                        self.end(partition);
+                        let mut done = TopicPartitionList::new();
+                        done.add_partition(&self.topic, partition);
+                        reader.pause(&done)?;
+                    }
+                }
+                Some(Err(KafkaError::PartitionEOF(partition))) => self.end(partition),
+                Some(Err(error)) if !client::is_outage(&error) => return Err(error),
+                None | Some(Err(_)) if last.elapsed() > TIMEOUT => {
+                    return Err(KafkaError::MessageConsumption(
+                        rdkafka::types::RDKafkaErrorCode::OperationTimedOut,
+                    ));
+                }
+                None | Some(Err(_)) => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Back {
+    fn drop(&mut self) {
+        for partition in self.left.keys().copied().collect::<Vec<_>>() {
+            self.end(partition);
+        }
+    }
+}
+
+/// Reads back, on a thread of its own and with one client for all partitions.
+pub fn read_back(
     kafka: &Kafka,
     group: &str,
+    part: &str,
     topic: &str,
-    partition: i32,
-    before: i64,
+    partitions: Vec<i32>,
     count: usize,
-    take: &mut dyn FnMut(&[u8]),
-) -> KafkaResult<()> {
-    let reader = reader(kafka, "read-back", group)?;
-    let (low, _) = reader.fetch_watermarks(topic, partition, TIMEOUT)?;
-    // Transaction markers take offsets, too; what they cost is read again from a little further back.
-    let start =
-        low.max(before - i64::try_from(count).unwrap_or(i64::MAX).saturating_add(count as i64 / 8));
-    if start >= before {
-        return Ok(());
-    }
-    let mut list = TopicPartitionList::new();
-    list.add_partition_offset(topic, partition, Offset::Offset(start))?;
-    reader.assign(&list)?;
-    let deadline = Instant::now() + TIMEOUT;
-    loop {
-        match reader.poll(Duration::from_millis(100)) {
-            Some(Ok(message)) if message.offset() >= before => return Ok(()),
-            Some(Ok(message)) => {
-                take(message.payload().unwrap_or_default());
-                if message.offset() + 1 >= before {
-                    return Ok(());
-                }
-            }
-            Some(Err(KafkaError::PartitionEOF(_))) => return Ok(()),
-            Some(Err(error)) if !client::is_outage(&error) => return Err(error),
-            None | Some(Err(_)) if Instant::now() > deadline => {
-                return Err(KafkaError::MessageConsumption(
-                    rdkafka::types::RDKafkaErrorCode::OperationTimedOut,
-                ));
-            }
-            None | Some(Err(_)) => {}
+    told: Told,
+) {
+    let left = partitions.into_iter().map(|partition| (partition, 0)).collect();
+    let mut back = Back { topic: topic.to_owned(), left, told };
+    let (kafka, group, part) = (kafka.clone(), group.to_owned(), part.to_owned());
+    let thread = std::thread::Builder::new().name(format!("docket-{part}-back"));
+    let started = thread.spawn(move || {
+        if let Err(error) = back.read(&kafka, &group, count) {
+            tracing::warn!(part, partitions = ?back.left.keys(), %error, "what was sent before can't be read; a repeat may pass");
         }
+    });
+    if let Err(error) = started {
+        tracing::warn!(%error, "what was sent before can't be read; a repeat may pass");
     }
 }
 
@@ -115,8 +178,12 @@ pub struct TopicScan {
 /// Why a topic can't be read. Says the way out.
 #[derive(Debug, thiserror::Error)]
 pub enum ScanError {
-    #[error("Kafka at {brokers} can't be reached: {error}")]
-    Unreachable { brokers: String, error: KafkaError },
+    #[error(transparent)]
+    Unanswered(#[from] Unanswered),
+    #[error(
+        "Kafka at {brokers} hides the topic {topic} for want of rights (TopicAuthorizationFailed): it may be there; {ACLS} gives docket the rights it needs"
+    )]
+    Hidden { brokers: String, topic: String },
     #[error("there is no topic {0}; `docket setup` creates it")]
     NoTopic(String),
     #[error("{topic} can't be read to its end: {error}")]
@@ -135,9 +202,14 @@ impl TopicScan {
         to: ScanBound,
     ) -> Result<TopicScan, ScanError> {
         let wrong = |error| ScanError::Kafka { topic: topic.to_owned(), error };
+        let metadata = Asker::new(kafka, part, None)?.metadata(Some(topic), TIMEOUT)?;
+        if metadata.topics().iter().any(|topic| hides(topic.error())) {
+            return Err(ScanError::Hidden {
+                brokers: kafka.brokers.clone(),
+                topic: topic.to_owned(),
+            });
+        }
         let reader = reader(kafka, part, group).map_err(wrong)?;
-        let unreachable = |error| ScanError::Unreachable { brokers: kafka.brokers.clone(), error };
-        let metadata = reader.fetch_metadata(Some(topic), TIMEOUT).map_err(unreachable)?;
         let partitions: Vec<i32> = metadata
             .topics()
             .iter()

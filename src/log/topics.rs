@@ -1,6 +1,5 @@
 //! docket's topics: which there must be, and how they are made.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use rdkafka::admin::{
@@ -8,19 +7,18 @@ use rdkafka::admin::{
     TopicReplication,
 };
 use rdkafka::client::DefaultClientContext;
-use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
-use rdkafka::ClientContext;
-use rdkafka::producer::{BaseProducer, DeliveryResult, Producer, ProducerContext};
-
+use super::ask::{self, Asker, Unanswered};
 use super::client;
 use super::config::{Docket, Kafka};
 
 #[derive(Debug, thiserror::Error)]
 pub enum TopicError {
-    #[error("Kafka at {brokers} can't be reached: {why}")]
-    Unreachable { brokers: String, why: String },
+    #[error(transparent)]
+    Unreachable(#[from] Unanswered),
+    #[error("Kafka at {brokers} hides the topics {} for want of rights (TopicAuthorizationFailed): they may be there; {} gives docket the rights it needs", hidden.join(", "), ask::ACLS)]
+    Hidden { brokers: String, hidden: Vec<String> },
     #[error("the topics {} are missing and {why}. Create them:\n{}", missing.join(", "), commands.join("\n"))]
     Missing { missing: Vec<String>, why: String, commands: Vec<String> },
     #[error(transparent)]
@@ -41,54 +39,16 @@ fn admin(kafka: &Kafka) -> Result<AdminClient<DefaultClientContext>, KafkaError>
     client::with_properties(client::config(kafka, "admin"), kafka).create()
 }
 
-/// Keeps the last thing that librdkafka says of a connection that fails.
-#[derive(Default)]
-struct LastError(Mutex<Option<String>>);
-
-impl ClientContext for LastError {
-    fn log(&self, _: RDKafkaLogLevel, _: &str, _: &str) {}
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        // That all are down says less than why one is.
-        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown) {
-            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.to_owned());
-        }
-    }
-}
-
-impl ProducerContext for LastError {
-    type DeliveryOpaque = ();
-
-    fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
-}
-
-/// Why Kafka can't be reached: a certificate, a password. The client for administration does not tell.
-fn why(kafka: &Kafka) -> Option<String> {
-    let config = client::with_properties(client::config(kafka, "why"), kafka);
-    let producer: BaseProducer<LastError> =
-        config.create_with_context(LastError::default()).ok()?;
-    let _ = producer.client().fetch_metadata(None, Duration::from_secs(2));
-    producer.poll(Duration::from_millis(100));
-    producer.context().0.lock().unwrap_or_else(PoisonError::into_inner).take()
-}
-
 /// Makes the topics that are missing, if the settings allow it. Returns the names of those made.
 pub async fn ensure(
     kafka: &Kafka,
     docket: &Docket,
     topics: Vec<Topic>,
 ) -> Result<Vec<String>, TopicError> {
-    let admin = admin(kafka)?;
-    let metadata = tokio::task::block_in_place(|| {
-        let unreachable = |error: KafkaError| TopicError::Unreachable {
-            brokers: kafka.brokers.clone(),
-            why: why(kafka).map_or_else(|| error.to_string(), |why| format!("{error}: {why}")),
-        };
-        admin.inner().fetch_metadata(None, TIMEOUT).map_err(unreachable)
-    })?;
-    let exists =
-        |name: &str| metadata.topics().iter().any(|t| t.name() == name && t.error().is_none());
-    let missing: Vec<Topic> = topics.into_iter().filter(|topic| !exists(&topic.name)).collect();
+    let (missing, hidden) = tokio::task::block_in_place(|| missing(kafka, topics))?;
+    if !hidden.is_empty() {
+        return Err(TopicError::Hidden { brokers: kafka.brokers.clone(), hidden });
+    }
     if missing.is_empty() {
         return Ok(Vec::new());
     }
@@ -109,6 +69,7 @@ pub async fn ensure(
         .collect();
     let options =
         AdminOptions::new().operation_timeout(Some(TIMEOUT)).request_timeout(Some(TIMEOUT));
+    let admin = admin(kafka)?;
     let mut made = Vec::new();
     for result in admin.create_topics(&topics, &options).await? {
         match result {
@@ -125,6 +86,28 @@ pub async fn ensure(
         }
     }
     Ok(made)
+}
+
+/// The topics that are not there, and the names of those that may be, but are not shown to docket.
+fn missing(kafka: &Kafka, topics: Vec<Topic>) -> Result<(Vec<Topic>, Vec<String>), Unanswered> {
+    let asker = Asker::new(kafka, "topics", None)?;
+    let all = asker.metadata(None, TIMEOUT)?;
+    let there =
+        |topic: &Topic| all.topics().iter().any(|t| t.name() == topic.name && t.error().is_none());
+    let (mut missing, mut hidden) = (Vec::new(), Vec::new());
+    for topic in topics {
+        if there(&topic) {
+            continue;
+        }
+        // Of all topics a broker lists those that one may see; of one that is asked for by name it says so.
+        let one = asker.metadata(Some(&topic.name), TIMEOUT)?;
+        if one.topics().iter().any(|t| ask::hides(t.error())) {
+            hidden.push(topic.name);
+        } else if one.topics().iter().all(|t| t.error().is_some()) {
+            missing.push(topic);
+        }
+    }
+    Ok((missing, hidden))
 }
 
 fn not_made(kafka: &Kafka, docket: &Docket, missing: &[Topic], why: String) -> TopicError {

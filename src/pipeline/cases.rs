@@ -35,7 +35,7 @@ pub fn run(pipeline: &Pipeline, case: &Case) -> Result<(), String> {
     let format = first.map_or(Format::Auto, |source| source.format);
     let envelope = first.and_then(|source| source.envelope.as_deref());
     let source = Source { value: &bytes, headers: &headers, format, envelope };
-    transform(
+    let whole = transform(
         source,
         &pipeline.limits,
         &pipeline.rules,
@@ -49,6 +49,9 @@ pub fn run(pipeline: &Pipeline, case: &Case) -> Result<(), String> {
             }
         },
     );
+    if let Some(reject) = whole {
+        actual = Actual { rejected: vec![reject.reason.as_str().to_owned()], ..Actual::default() };
+    }
     compare(&expected(&case.expect), &seen(pipeline, &case.expect, &actual))
 }
 

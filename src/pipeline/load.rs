@@ -1,6 +1,6 @@
 //! From a pipeline file to what the running parts need, or to all that is wrong with it at once.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,6 +11,7 @@ use super::{Pipeline, check, policies, rules};
 use crate::config::secrets::{Outside, Real};
 use crate::decision::formats::Limits;
 use crate::protect::record::Rules;
+use crate::sink::config::SinkConfig;
 
 /// All that is wrong with a file.
 #[derive(Debug)]
@@ -48,6 +49,7 @@ impl fmt::Display for LoadError {
 
 /// Reads a pipeline file, with references resolved from the environment and the file system.
 pub fn load(path: &Path) -> Result<Pipeline, LoadError> {
+    crate::config::tracked::reads(path);
     let text = std::fs::read_to_string(path).map_err(|e| LoadError {
         path: path.to_owned(),
         text: String::new(),
@@ -124,7 +126,12 @@ fn compile(
     }
     sinks(file, &mut problem);
     let rules = Rules { record: rules::compile(file, policy), protection };
-    (rules, Limits { decision: file.limits.decision_bytes.0, record: file.limits.record_bytes.0 })
+    let limits = Limits {
+        decision: file.limits.decision_bytes.0,
+        record: file.limits.record_bytes.0,
+        elements: file.limits.record_elements,
+    };
+    (rules, limits)
 }
 
 /// No topic is read and written.
@@ -167,7 +174,14 @@ fn topics(file: &File, problem: &mut dyn FnMut(&[&str], String)) {
 
 /// Sinks' names, their own settings, and where they hand on what is too old for them.
 fn sinks(file: &File, problem: &mut dyn FnMut(&[&str], String)) {
+    let mut files = HashMap::new();
     for (name, sink) in &file.sinks {
+        if let SinkConfig::File(config) = sink
+            && let Some(path) = config.file()
+            && let Some(other) = files.insert(path, name)
+        {
+            problem(&["sinks", name, "path"], format!("the sink {other} writes to this file"));
+        }
         let name_fits = !name.is_empty()
             && !RESERVED.contains(&name.as_str())
             && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
@@ -234,6 +248,23 @@ mod tests {
 
     fn parsed(text: &str) -> Result<Pipeline, LoadError> {
         parse(Path::new("p.yaml"), text, &Nothing)
+    }
+
+    #[test]
+    fn no_two_sinks_write_to_one_file() {
+        let text = "name: opa
+kafka: {brokers: localhost:9092}
+sources: [{topic: decisions}]
+sinks:
+  a: {type: file, path: out.ndjson}
+  b: {type: file, path: ./out.ndjson}
+  c: {type: file, path: '-'}
+  d: {type: file, path: '-'}
+";
+        let Err(error) = parsed(text) else { panic!("it is taken") };
+        let error = error.to_string();
+        assert!(error.contains("p.yaml:6:") && error.contains("a writes to this file"), "{error}");
+        assert!(!error.contains("p.yaml:8:"), "{error}");
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::rules::VerdictPolicy;
+use crate::config::tracked;
 use crate::rego::{self, Policies, SourceFile};
 
 /// Reads policies and data, relative to the pipeline file's folder. `problem` is told what can't be read.
@@ -16,6 +17,7 @@ pub fn read_all(
     let mut read = |key: &str, paths: &[PathBuf]| {
         let mut sources = Some(Vec::new());
         for (i, path) in paths.iter().enumerate() {
+            tracked::reads(&folder.join(path));
             match std::fs::read_to_string(folder.join(path)) {
                 Ok(text) => sources.iter_mut().for_each(|all| {
                     all.push(SourceFile { name: path.display().to_string(), text: text.clone() });

@@ -24,12 +24,19 @@ pub struct LimitsSection {
     pub decision_bytes: Bytes,
     /// Maximum size of a Kafka record after decompression. Larger ones go to rejects. Default: 64MiB.
     pub record_bytes: Bytes,
+    /// Maximum number of decisions in a Kafka record or an upload. Records with more go to rejects as a whole. Default: 100000.
+    #[schemars(range(min = 1, max = 10000000))]
+    pub record_elements: usize,
 }
 
 impl Default for LimitsSection {
     fn default() -> LimitsSection {
         let limits = Limits::default();
-        LimitsSection { decision_bytes: Bytes(limits.decision), record_bytes: Bytes(limits.record) }
+        LimitsSection {
+            decision_bytes: Bytes(limits.decision),
+            record_bytes: Bytes(limits.record),
+            record_elements: limits.elements,
+        }
     }
 }
 

@@ -15,6 +15,7 @@ use super::query::{QueryError, SinkQuery};
 use super::{Outcome, Sink};
 use crate::decision::record::Record;
 use crate::http::client::HttpError;
+use crate::http::failure::Failure;
 use crate::metrics::Decisions;
 
 /// Makes a sink from its settings.
@@ -29,6 +30,21 @@ pub fn sink(
         SinkConfig::Cloudwatch(config) => Arc::new(Cloudwatch::new(config)?),
         SinkConfig::File(config) => Arc::new(File::new(config)),
         SinkConfig::Metrics(_) => Arc::new(Metrics::new(decisions.clone())),
+    })
+}
+
+/// Sends a sink nothing, to see that it is there and knows who asks.
+pub async fn reach(
+    config: &SinkConfig,
+    decisions: &Arc<Decisions>,
+) -> Result<Result<(), Failure>, HttpError> {
+    if let SinkConfig::Cloudwatch(config) = config {
+        return Ok(Cloudwatch::new(config)?.reach().await);
+    }
+    let request = sink(config, decisions)?.encode(&[]);
+    Ok(match request.send().await {
+        Outcome::Failed(failure) => Err(failure),
+        Outcome::Delivered | Outcome::Each(_) => Ok(()),
     })
 }
 

@@ -1,9 +1,17 @@
 //! A file or standard output: one docket record a line. A file is flushed to disk before a batch counts
 //! as delivered; after a crash the last batches may stand in it twice.
+//!
+//! A file that was moved away or deleted, as logrotate does, is noticed before the next batch, which begins a new one. Processes that
+//! write to one file do so one after the other: a batch is written under a lock (flock). What others wrote stays.
 
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::io::{Error, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, Weak};
+use std::time::Duration;
 
+use bytes::Bytes;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio::io::AsyncWriteExt;
@@ -20,55 +28,186 @@ use crate::http::failure::{Cause, Failure};
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "FileSink")]
 pub struct FileConfig {
-    /// Path of the file to append to; - is standard output.
+    /// Path of the file to append to; - is standard output. The file may be moved away (logrotate): docket then begins a new one.
     pub path: PathBuf,
     /// How batches are formed and sent.
     #[serde(default)]
     pub delivery: Delivery,
 }
 
+impl FileConfig {
+    /// The file, whichever way its path is written; nothing for standard output.
+    pub fn file(&self) -> Option<PathBuf> {
+        (self.path.as_os_str() != "-").then(|| whole(&self.path))
+    }
+}
+
+/// The same file has the same path, as far as can be told without looking.
+fn whole(path: &Path) -> PathBuf {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let folder = path.parent().and_then(|folder| folder.canonicalize().ok());
+    match (folder, path.file_name()) {
+        (Some(folder), Some(name)) => folder.join(name),
+        _ => path,
+    }
+}
+
 pub struct File {
     path: PathBuf,
-    open: Arc<Mutex<Option<tokio::fs::File>>>,
+    writer: Arc<Writer>,
+}
+
+/// Who writes to a file, in this process: one, whichever sinks write to it.
+type Writer = Mutex<Option<Open>>;
+
+static WRITERS: std::sync::Mutex<BTreeMap<PathBuf, Weak<Writer>>> =
+    std::sync::Mutex::new(BTreeMap::new());
+
+fn writer(path: &Path) -> Arc<Writer> {
+    let mut writers = WRITERS.lock().unwrap_or_else(PoisonError::into_inner);
+    writers.retain(|_, writer| writer.strong_count() > 0);
+    let path = whole(path);
+    if let Some(writer) = writers.get(&path).and_then(Weak::upgrade) {
+        return writer;
+    }
+    let writer = Arc::default();
+    writers.insert(path, Arc::downgrade(&writer));
+    writer
+}
+
+/// An open file.
+struct Open {
+    file: std::fs::File,
+    /// Device and inode.
+    id: (u64, u64),
+}
+
+fn id(metadata: &std::fs::Metadata) -> (u64, u64) {
+    (metadata.dev(), metadata.ino())
+}
+
+/// Which file is at a path now.
+fn there(path: &Path) -> Option<(u64, u64)> {
+    std::fs::metadata(path).ok().map(|metadata| id(&metadata))
+}
+
+impl Open {
+    fn new(path: &Path) -> std::io::Result<Open> {
+        let file = std::fs::OpenOptions::new().create(true).append(true).read(true).open(path)?;
+        // A new file is there after a crash only if its folder was written, too.
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        std::fs::File::open(folder.unwrap_or(Path::new(".")))?.sync_all()?;
+        let id = id(&file.metadata()?);
+        Ok(Open { file, id })
+    }
+
+    /// Waits until nobody else writes to it, for a while.
+    fn lock(&self) -> std::io::Result<()> {
+        for _ in 0..LOCKED_FOR {
+            match self.file.try_lock() {
+                Ok(()) => return Ok(()),
+                Err(std::fs::TryLockError::WouldBlock) => std::thread::sleep(LOCK_AGAIN),
+                // A file system without locks.
+                Err(std::fs::TryLockError::Error(e)) if e.kind() == ErrorKind::Unsupported => {
+                    return Ok(());
+                }
+                Err(std::fs::TryLockError::Error(e)) => return Err(e),
+            }
+        }
+        Err(Error::new(ErrorKind::ResourceBusy, "another process holds a lock on it"))
+    }
+
+    /// Writes a batch. If it fails, what was written of it is taken back, unless somebody wrote behind it.
+    fn append(&mut self, batch: &[u8]) -> std::io::Result<()> {
+        let before = self.file.metadata()?.len();
+        // A process that died while it wrote left half a line: that one stays as it is, and the next begins on its own.
+        let torn = before > 0 && {
+            let mut last = [0];
+            self.file.seek(SeekFrom::Start(before - 1))?;
+            self.file.read(&mut last)? == 1 && last != *b"\n"
+        };
+        let begin: &[u8] = if torn { b"\n" } else { b"" };
+        let mut written = 0;
+        let result = self
+            .write(begin, &mut written)
+            .and_then(|()| self.write(batch, &mut written))
+            .and_then(|()| self.file.sync_data());
+        if result.is_err() && self.file.metadata().is_ok_and(|now| now.len() == before + written) {
+            // If that fails, too, half a batch stands there before the whole.
+            let _ = self.file.set_len(before);
+        }
+        result
+    }
+
+    fn write(&mut self, mut part: &[u8], written: &mut u64) -> std::io::Result<()> {
+        while !part.is_empty() {
+            match self.file.write(part) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(n) => {
+                    *written += n as u64;
+                    part = &part[n..];
+                }
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// So often, and so long after each other, a lock is tried.
+const LOCKED_FOR: u32 = 100;
+const LOCK_AGAIN: Duration = Duration::from_millis(20);
+
+/// Appends a batch to the file that is there now.
+fn append(path: &Path, open: &mut Option<Open>, batch: &[u8]) -> std::io::Result<()> {
+    for _ in 0..10 {
+        let there_now = there(path);
+        let file = match open.take().filter(|file| Some(file.id) == there_now) {
+            Some(file) => open.insert(file),
+            None => open.insert(Open::new(path)?),
+        };
+        file.lock()?;
+        // While it waited for the lock, it may have been moved away.
+        let current = there(path) == Some(file.id);
+        let result = if current { file.append(batch) } else { Ok(()) };
+        let _ = file.file.unlock();
+        if let Err(error) = result {
+            // What a file holds after a write or a flush that failed is known only when it is opened anew.
+            *open = None;
+            return Err(error);
+        }
+        // If it was deleted while it was written to, it is written again.
+        if current && file.file.metadata()?.nlink() > 0 {
+            return Ok(());
+        }
+    }
+    Err(Error::other("it is moved away or deleted again and again"))
 }
 
 impl File {
     pub fn new(config: &FileConfig) -> File {
-        File { path: config.path.clone(), open: Arc::default() }
+        File { path: config.path.clone(), writer: writer(&config.path) }
     }
 
-    async fn write(&self, body: &[u8]) -> std::io::Result<()> {
-        let mut open = self.open.lock().await;
+    async fn write(&self, body: &Bytes) -> std::io::Result<()> {
         if self.path.as_os_str() == "-" {
+            let _one = self.writer.lock().await;
             let mut out = tokio::io::stdout();
             out.write_all(body).await?;
             return out.flush().await;
         }
-        let file = match &mut *open {
-            Some(file) => file,
-            None => open.insert(
-                tokio::fs::OpenOptions::new().create(true).append(true).open(&self.path).await?,
-            ),
-        };
-        let before = file.metadata().await?.len();
-        let written = async {
-            file.write_all(body).await?;
-            file.sync_data().await
-        };
-        let result = written.await;
-        if result.is_err() {
-            // Half a batch must not stand before the whole one that is tried next.
-            let _ = file.set_len(before).await;
-            *open = None;
-        }
-        result
+        let (path, writer, body) = (self.path.clone(), self.writer.clone(), body.clone());
+        let written =
+            tokio::task::spawn_blocking(move || append(&path, &mut writer.blocking_lock(), &body));
+        written.await.map_err(Error::other)?
     }
 }
 
 impl Sink for File {
-    type Body = Vec<u8>;
+    type Body = Bytes;
 
-    fn encode(&self, batch: &[Record<'_>]) -> Vec<u8> {
+    fn encode(&self, batch: &[Record<'_>]) -> Bytes {
         let mut out = Vec::with_capacity(batch.iter().map(|r| r.raw.len() + 1).sum());
         for record in batch {
             let start = out.len();
@@ -76,14 +215,14 @@ impl Sink for File {
             one_line(&mut out[start..]);
             out.push(b'\n');
         }
-        out
+        out.into()
     }
 
-    fn size(body: &Vec<u8>) -> usize {
+    fn size(body: &Bytes) -> usize {
         body.len()
     }
 
-    async fn send(&self, body: &Vec<u8>) -> Outcome {
+    async fn send(&self, body: &Bytes) -> Outcome {
         match self.write(body).await {
             Ok(()) => Outcome::Delivered,
             Err(e) => {
@@ -123,5 +262,82 @@ impl SinkQuery for Query {
             (question.step)(question.decisions.len() as u64);
             Ok(Answer::All(found))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sink(path: &Path) -> File {
+        File::new(&FileConfig { path: path.to_owned(), delivery: Delivery::default() })
+    }
+
+    async fn sent(file: &File, text: &'static str) -> Result<(), String> {
+        match file.send(&Bytes::from_static(text.as_bytes())).await {
+            Outcome::Delivered => Ok(()),
+            Outcome::Failed(Failure::Retry(retry)) => Err(retry.detail),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn text(path: &Path) -> String {
+        std::fs::read_to_string(path).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_file_that_was_moved_or_deleted_is_begun_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, moved) = (folder.path().join("d.ndjson"), folder.path().join("d.ndjson.1"));
+        let file = sink(&path);
+        sent(&file, "1\n").await.unwrap();
+        std::fs::rename(&path, &moved).unwrap();
+        sent(&file, "2\n").await.unwrap();
+        assert_eq!((text(&moved), text(&path)), ("1\n".into(), "2\n".into()));
+        std::fs::remove_file(&path).unwrap();
+        sent(&file, "3\n").await.unwrap();
+        // Moved away, and another put in its place.
+        std::fs::rename(&path, &moved).unwrap();
+        std::fs::write(&path, "theirs\n").unwrap();
+        sent(&file, "4\n").await.unwrap();
+        assert_eq!((text(&moved), text(&path)), ("3\n".into(), "theirs\n4\n".into()));
+        // Emptied in its place, as logrotate's copytruncate does.
+        std::fs::File::create(&path).unwrap();
+        sent(&file, "5\n").await.unwrap();
+        assert_eq!(text(&path), "5\n");
+    }
+
+    #[tokio::test]
+    async fn processes_and_sinks_write_one_after_the_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("d.ndjson");
+        let other = std::fs::OpenOptions::new().create(true).append(true).open(&path).unwrap();
+        other.lock().unwrap();
+        let file = sink(&path);
+        let error = sent(&file, "1\n").await.unwrap_err();
+        assert!(error.contains("another process"), "{error}");
+        drop(other);
+        sent(&file, "1\n").await.unwrap();
+        // Two sinks of this process have one writer, however the path is written.
+        let same = sink(&folder.path().join(".").join("d.ndjson"));
+        sent(&same, "2\n").await.unwrap();
+        sent(&file, "3\n").await.unwrap();
+        assert_eq!(text(&path), "1\n2\n3\n");
+    }
+
+    #[tokio::test]
+    async fn what_others_wrote_stays_and_a_torn_line_stands_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("d.ndjson");
+        std::fs::write(&path, "whole\nhalf").unwrap();
+        let file = sink(&path);
+        sent(&file, "1\n").await.unwrap();
+        assert_eq!(text(&path), "whole\nhalf\n1\n");
+        // Another process that died while it wrote.
+        std::fs::write(&path, "1\nhalf").unwrap();
+        sent(&file, "2\n").await.unwrap();
+        assert_eq!(text(&path), "1\nhalf\n2\n");
+        let missing = sink(&folder.path().join("no").join("d.ndjson"));
+        assert!(sent(&missing, "1\n").await.is_err());
     }
 }

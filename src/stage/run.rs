@@ -99,11 +99,20 @@ pub fn announce(pipeline: &Pipeline, health: &Health) {
 /// Makes the topics that are missing; waits for Kafka as long as it takes.
 async fn reachable(pipeline: &Pipeline, process: &Process) -> Result<Vec<String>, TopicError> {
     let part = format!("{}/kafka", pipeline.name());
+    let mut said: Option<(String, tokio::time::Instant)> = None;
     loop {
         match topics::ensure(pipeline, false).await {
             Err(error @ TopicError::Unreachable { .. }) => {
-                tracing::warn!(%error, "waiting for Kafka");
-                process.health.set(&part, Err(error.to_string()));
+                let error = error.to_string();
+                let news = said.as_ref().is_none_or(|(last, at)| {
+                    *last != error && at.elapsed() > Duration::from_secs(10)
+                        || at.elapsed() > Duration::from_secs(60)
+                });
+                if news {
+                    tracing::warn!(error, "waiting for Kafka");
+                    said = Some((error.clone(), tokio::time::Instant::now()));
+                }
+                process.health.set(&part, Err(error));
                 tokio::time::sleep(Duration::from_secs(2)).await;
             }
             result => {
@@ -239,6 +248,7 @@ impl Parts {
             progress: self.progress.clone(),
             docket_limit: self.limits.docket,
             rejects_limit: self.limits.rejects,
+            trouble: super::intake::Trouble::default(),
         };
         let runtime = self.process.runtime.clone();
         self.spawn("intake", move |stop| {

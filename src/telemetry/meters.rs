@@ -33,6 +33,7 @@ pub struct Meters {
     pub transactions: IntCounterVec,
     pub rebalances: IntCounterVec,
     pub delivered: IntCounterVec,
+    pub reused: IntCounterVec,
     pub requests: IntCounterVec,
     pub sent_bytes: IntCounterVec,
     pub in_flight: IntGaugeVec,
@@ -142,6 +143,11 @@ impl Meters {
                 "docket_sink_records_total",
                 "Decisions that are done with for a sink: delivered, refused for good, repeat (sent before), or too_old and sent elsewhere.",
                 &["sink", "outcome"],
+            )?,
+            reused: all.counter(
+                "docket_decision_ids_reused_total",
+                "Decisions delivered under the id of another that a sink got lately (repeat_window): ids are made up, or somebody hides one behind another.",
+                &["sink"],
             )?,
             sent_bytes: all.counter("docket_sink_bytes_total", "Bytes of request bodies sent to a sink, as they are sent, repeats among them.", &["sink"])?,
             requests: all.counter(

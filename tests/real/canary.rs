@@ -10,17 +10,9 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use serde_json::{Value, json};
 
 use super::logs::LogStore;
+use super::support::canaries::{self, noise};
 use super::support::{Place, Running, create_topic, docket, read_all};
 use super::{address, documents, get, init};
-
-/// Random letters and digits, with at least one digit.
-fn noise(length: usize) -> String {
-    let alphabet: Vec<char> = ('a'..='z').chain('A'..='Z').chain('0'..='9').collect();
-    (1..length)
-        .map(|_| alphabet[rand::random::<u32>() as usize % alphabet.len()])
-        .chain(['7'])
-        .collect()
-}
 
 fn upper(length: usize) -> String {
     noise(length).to_uppercase()
@@ -264,6 +256,23 @@ telemetry: {{push: {{p: {{type: remote_write, url: \"{}/api/v1/write\", interval
         ));
         records.push(decision(json!({ "request_context": { "http": { "headers": { "cookie": [format!("session={secret}")], *member: [secret] } } } })));
     }
+    // In every encoding, and in the copies that collectors leave.
+    let mut encoded: Vec<(String, String)> = Vec::new();
+    for (i, (how, _)) in canaries::inputs("x").into_iter().enumerate() {
+        let secret = noise(12);
+        let input = canaries::inputs(&secret).swap_remove(i).1;
+        records.push(decision(json!({ "input": input })));
+        records
+            .push(decision(json!({ "result": input, "error": { "message": input.to_string() } })));
+        encoded.push((how.to_owned(), secret));
+    }
+    for i in 0..canaries::copies(&json!({ "input": {} })).len() {
+        let secret = noise(12);
+        let whole = decision(json!({ "input": { "body": format!("a=1&password={secret}") } }));
+        let whole: Value = serde_json::from_str(&whole).unwrap();
+        records.push(canaries::copies(&whole).swap_remove(i).to_string());
+        encoded.push((format!("copy {i}"), secret));
+    }
     let ruled: Vec<String> = (0..5).map(|_| noise(20)).collect();
     records.push(decision(
         json!({ "input": { "erased": ruled[0], "replaced": { "x": ruled[1] }, "hashed": ruled[2], "sealed": { "deep": [ruled[3]] }, "a": { "cut": format!("abcd{}", ruled[4]) } } }),
@@ -388,6 +397,7 @@ telemetry: {{push: {{p: {{type: remote_write, url: \"{}/api/v1/write\", interval
     let mut secrets: Vec<(String, String)> =
         planted.into_iter().map(|(kind, _, secret)| (kind.to_owned(), secret)).collect();
     secrets.extend(named.into_iter().map(|(kind, secret)| (kind.to_owned(), secret)));
+    secrets.extend(encoded);
     secrets.extend(
         config
             .into_iter()
@@ -405,7 +415,7 @@ telemetry: {{push: {{p: {{type: remote_write, url: \"{}/api/v1/write\", interval
     for (of, text) in &outputs {
         let told: Vec<&str> = secrets
             .iter()
-            .filter(|(_, secret)| text.contains(secret.as_str()))
+            .filter(|(_, secret)| canaries::tells(text, secret))
             .map(|(kind, _)| kind.as_str())
             .collect();
         assert!(

@@ -1,9 +1,13 @@
 //! In transit: TLS, client certificates and SASL, to Kafka, to every sink, and on docket's own ports. Verified unless told otherwise.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use axum::Router;
+use axum::http::StatusCode;
+use axum::response::IntoResponse;
 use axum::routing::post;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -183,8 +187,8 @@ telemetry:
     }
 }
 
-/// Issues tokens that Kafka's validator for tests takes, unsigned; over HTTPS.
-async fn issuer() -> String {
+/// Issues tokens that Kafka's validator for tests takes, unsigned; over HTTPS. Of those that `asked` counts, one in three is refused without a word.
+async fn issuer(asked: Arc<AtomicU32>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!(
         "https://localhost:{}/token",
@@ -192,13 +196,18 @@ async fn issuer() -> String {
     );
     let router = Router::new().route(
         "/token",
-        post(|| async {
+        // The request is read to its end: who answers before that may reset the connection.
+        post(async move |_: String| {
+            let n = asked.fetch_add(1, Relaxed);
+            if n < 100 && n % 3 == 1 {
+                return StatusCode::UNAUTHORIZED.into_response();
+            }
             let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
             let part = |value: serde_json::Value| URL_SAFE_NO_PAD.encode(value.to_string());
             let claims = serde_json::json!({ "sub": "recorder", "iat": now, "exp": now + 3600, "scope": "kafka" });
             let token = format!("{}.{}.", part(serde_json::json!({ "alg": "none" })), part(claims));
             let answer = serde_json::json!({ "access_token": token, "token_type": "Bearer", "expires_in": 3600 });
-            ([("content-type", "application/json")], answer.to_string())
+            ([("content-type", "application/json")], answer.to_string()).into_response()
         }),
     );
     tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
@@ -221,10 +230,11 @@ async fn kafka_lets_in_by_every_mechanism_and_is_verified() {
         format!("sasl.username: recorder, sasl.password: {}", secrets.secret(password, password))
     };
     let password = user("recorder-password");
+    let asked = Arc::new(AtomicU32::new(100));
     let token = format!(
         "sasl.oauthbearer.method: oidc, sasl.oauthbearer.client.id: docket, sasl.oauthbearer.client.secret: {}, https.ca.location: \"{ca}\", sasl.oauthbearer.token.endpoint.url: \"{}\"",
         secrets.secret("client", "none-needed"),
-        issuer().await
+        issuer(asked.clone()).await
     );
     for (what, properties) in [
         ("plain", sasl("PLAIN", &password)),
@@ -240,9 +250,13 @@ async fn kafka_lets_in_by_every_mechanism_and_is_verified() {
         let set = docket().arg("setup").arg(&path).output().unwrap();
         assert!(set.status.success(), "{what}: {}", String::from_utf8_lossy(&set.stderr));
         produce(&kafka, &format!("{}-source", place.name), generated(50, 1));
+        if what == "oauthbearer" {
+            asked.store(0, Relaxed);
+        }
         let running = Running::start(&place, &path);
-        running.until(&format!("{what} lets in"), 60, |m| m.delivered("out") == 50).await;
+        running.until(&format!("{what} lets in"), 120, |m| m.delivered("out") == 50).await;
         let log = running.stop();
+        println!("{what}: {} clients were made anew", log.matches("made anew").count());
         assert!(!log.contains("recorder-password") && !log.contains("none-needed"), "{log}");
     }
     // A broker whose certificate can't be verified, and a password that is wrong: no more than a message, which says why.

@@ -27,11 +27,19 @@ pub struct SimSink {
 /// Decision id and bytes.
 type Body = Vec<(String, Vec<u8>)>;
 
-/// The sink answers with an outage for so long.
-pub fn away(world: &Shared, sink: &str, how_long: Duration) {
+/// The sink answers with an outage for so long, or refuses everything.
+pub fn away(world: &Shared, sink: &str, how_long: Duration, refuses: bool) {
     let until = Instant::now() + how_long;
-    world.lock().away.insert(sink.to_owned(), until);
+    let mut w = world.lock();
+    if refuses {
+        w.refusing.insert(sink.to_owned(), until);
+    } else {
+        w.away.insert(sink.to_owned(), until);
+    }
 }
+
+/// Decisions with this in their id make the sink fail, and are not refused.
+pub const FAILS: &str = "fails";
 
 fn retry(cause: Cause) -> Failure {
     Failure::retry(cause, "simulated")
@@ -45,6 +53,8 @@ impl SimSink {
     fn store(&self, records: &[&(String, Vec<u8>)], acknowledge: bool) {
         let mut w = self.world.lock();
         for (id, raw) in records {
+            let at = docket::decision::record::time(raw).unwrap();
+            w.times.entry(self.name.clone()).or_default().push(at);
             w.stored
                 .entry(self.name.clone())
                 .or_default()
@@ -70,11 +80,13 @@ impl Sink for SimSink {
     }
 
     async fn send(&self, body: &Body) -> Outcome {
-        let (latency, dice, away) = {
+        let (latency, dice, away, refusing) = {
             let mut w = self.world.lock();
-            let away = w.away.get(&self.name).is_some_and(|until| Instant::now() < *until);
+            let now = Instant::now();
+            let away = w.away.get(&self.name).is_some_and(|until| now < *until);
+            let refusing = w.refusing.get(&self.name).is_some_and(|until| now < *until);
             let latency = if w.chance(0.1) { 2_000 } else { 60 };
-            (Duration::from_millis(1 + w.below(latency)), w.below(100), away)
+            (Duration::from_millis(1 + w.below(latency)), w.below(100), away, refusing)
         };
         tokio::time::sleep(latency).await;
         if away {
@@ -100,10 +112,19 @@ impl Sink for SimSink {
                 }
             };
         }
-        let poisoned = body.iter().any(|(id, _)| self.is_poison(id));
-        let refusal = Failure::refused(400, "poison");
-        match self.manner {
-            Manner::Whole if poisoned => {
+        let refused = |id: &str| match id.contains(FAILS) && !refusing {
+            true => retry(Cause::Server),
+            false => Failure::refused(400, "poison"),
+        };
+        if refusing {
+            return match self.manner {
+                Manner::Whole => Outcome::Failed(refused("")),
+                Manner::Items => Outcome::Each(vec![Err(refused("")); body.len()]),
+            };
+        }
+        let poisoned = body.iter().find(|(id, _)| self.is_poison(id));
+        match (self.manner, poisoned) {
+            (Manner::Whole, Some((id, _))) => {
                 // Some may have been stored.
                 if dice < 50 {
                     self.store(
@@ -115,18 +136,18 @@ impl Sink for SimSink {
                         false,
                     );
                 }
-                Outcome::Failed(refusal)
+                Outcome::Failed(refused(id))
             }
-            Manner::Whole => {
+            (Manner::Whole, None) => {
                 self.store(&body.iter().collect::<Vec<_>>(), true);
                 Outcome::Delivered
             }
-            Manner::Items => {
+            (Manner::Items, _) => {
                 let each: Vec<Result<(), Failure>> = body
                     .iter()
                     .map(|record| {
                         if self.is_poison(&record.0) {
-                            return Err(refusal.clone());
+                            return Err(refused(&record.0));
                         }
                         if dice < 20 && self.world.lock().chance(0.3) {
                             return Err(retry(Cause::Throttled));

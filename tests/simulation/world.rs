@@ -30,6 +30,8 @@ pub struct Record {
     pub offset: i64,
     pub value: Vec<u8>,
     pub headers: Pairs,
+    /// When Kafka got it.
+    pub written: i64,
 }
 
 impl Record {
@@ -43,6 +45,7 @@ enum Entry {
         value: Vec<u8>,
         headers: Pairs,
         transaction: Option<usize>,
+        written: i64,
     },
     /// Ends a transaction; takes an offset and is no record.
     Marker,
@@ -91,6 +94,8 @@ pub enum Sabotage {
     NoFencing,
     /// What was aborted can be read.
     ReadsUncommitted,
+    /// Partitions are read in no order of time.
+    NoOrder,
 }
 
 pub struct World {
@@ -108,9 +113,15 @@ pub struct World {
     pub stored: BTreeMap<String, BTreeMap<String, Vec<Vec<u8>>>>,
     /// By sink: until when it answers with an outage.
     pub away: BTreeMap<String, Instant>,
+    /// By sink: until when it refuses everything.
+    pub refusing: BTreeMap<String, Instant>,
+    /// By sink: the times of what it got, as it came.
+    pub times: BTreeMap<String, Vec<i64>>,
     pub violations: Vec<String>,
     pub events: Vec<String>,
     start: Instant,
+    /// The wall clock at the start.
+    began: i64,
 }
 
 #[derive(Clone)]
@@ -131,9 +142,12 @@ impl Shared {
             acknowledged: BTreeMap::new(),
             stored: BTreeMap::new(),
             away: BTreeMap::new(),
+            refusing: BTreeMap::new(),
+            times: BTreeMap::new(),
             violations: Vec::new(),
             events: Vec::new(),
             start: Instant::now(),
+            began: docket::clock::now() / 1_000_000_000 * 1_000_000_000,
         })))
     }
 
@@ -151,6 +165,10 @@ impl World {
         self.rng.random_range(0..n)
     }
 
+    pub fn now(&self) -> i64 {
+        self.began + docket::decision::time::nanos(self.start.elapsed())
+    }
+
     pub fn note(&mut self, event: impl Into<String>) {
         let at = self.start.elapsed().as_millis();
         self.events.push(format!("{at:>8} ms  {}", event.into()));
@@ -165,6 +183,18 @@ impl World {
         for partition in 0..partitions {
             self.logs.insert((topic.to_owned(), partition), Vec::new());
         }
+    }
+
+    /// A producer outside that chooses the partition.
+    pub fn produce_to(&mut self, topic: &str, partition: i32, value: &[u8]) {
+        let (value, written) = (value.to_vec(), self.now());
+        let log = self.logs.get_mut(&(topic.to_owned(), partition)).unwrap();
+        log.push(Entry::Record { value, headers: Vec::new(), transaction: None, written });
+    }
+
+    /// Which of all partitions it is.
+    fn index(&self, place: &Place) -> usize {
+        self.logs.keys().position(|p| p == place).unwrap()
     }
 
     fn partitions(&self, topic: &str) -> i32 {
@@ -190,11 +220,9 @@ impl World {
         if let Some(id) = transaction {
             self.transactions[id].touched.insert(place.clone());
         }
-        self.logs.get_mut(&place).unwrap().push(Entry::Record {
-            value: value.to_vec(),
-            headers,
-            transaction,
-        });
+        let (value, written) = (value.to_vec(), self.now());
+        let record = Entry::Record { value, headers, transaction, written };
+        self.logs.get_mut(&place).unwrap().push(record);
     }
 
     /// A producer outside, which has no transactions.
@@ -225,11 +253,12 @@ impl World {
     fn read(&self, place: &Place, from: i64) -> Option<Record> {
         let (log, stable) = (&self.logs[place], self.stable(place));
         (from..stable).find_map(|offset| match &log[offset as usize] {
-            Entry::Record { value, headers, .. }
+            Entry::Record { value, headers, written, .. }
                 if self.sabotage == Sabotage::ReadsUncommitted
                     || self.state(&log[offset as usize]) == State::Committed =>
             {
-                Some(Record { offset, value: value.clone(), headers: headers.clone() })
+                let (value, headers) = (value.clone(), headers.clone());
+                Some(Record { offset, value, headers, written: *written })
             }
             _ => None,
         })
@@ -342,7 +371,7 @@ impl World {
             .filter(|((topic, _), _)| topic == super::REJECTS)
             .flat_map(|(_, log)| log);
         rejects.into_iter().any(|entry| match entry {
-            Entry::Record { value, headers, transaction: None } => {
+            Entry::Record { value, headers, transaction: None, .. } => {
                 headers.iter().any(|(n, v)| n == "docket-sink" && v == sink.as_bytes())
                     && super::decision_id(value) == id
             }
@@ -364,6 +393,15 @@ impl World {
     }
 }
 
+/// Kafka refuses docket records that hold this,
+pub const UNWANTED: &str = "unwanted-";
+/// and docket panics at source records that hold this.
+pub const PANICS: &str = "panics-";
+
+fn holds(value: &[u8], text: &str) -> bool {
+    value.windows(text.len()).any(|window| window == text.as_bytes())
+}
+
 /// A transactional producer.
 pub struct Producer {
     world: Shared,
@@ -371,6 +409,7 @@ pub struct Producer {
     /// Tags of the open transaction, in the order of sending.
     sent: RefCell<Vec<usize>>,
     too_large: RefCell<Vec<usize>>,
+    unwanted: Cell<bool>,
 }
 
 /// Kafka's max.message.bytes of the docket topic and of rejects, here.
@@ -384,6 +423,7 @@ impl Producer {
             open: Cell::new(None),
             sent: RefCell::default(),
             too_large: RefCell::default(),
+            unwanted: Cell::new(false),
         }
     }
 
@@ -427,6 +467,10 @@ impl Transactions for Producer {
             self.too_large.borrow_mut().extend(refused);
             return Ok(());
         }
+        if record.topic == super::DOCKET && holds(record.payload, UNWANTED) {
+            self.unwanted.set(true);
+            return Ok(());
+        }
         // What is sent alone is in no batch with others.
         if alone {
             self.sent.borrow_mut().clear();
@@ -446,12 +490,15 @@ impl Transactions for Producer {
     }
 
     fn any_failed(&self) -> bool {
-        !self.too_large.borrow().is_empty()
+        !self.too_large.borrow().is_empty() || self.unwanted.get()
     }
 
     fn commit(&self, offsets: &[(&str, i32, i64)], member: &(String, u64, u64)) -> KafkaResult<()> {
         if self.is_fenced() || !self.too_large.borrow().is_empty() {
             return Err(KafkaError::MessageProduction(RDKafkaErrorCode::InvalidTransactionalState));
+        }
+        if self.unwanted.get() {
+            return Err(KafkaError::MessageProduction(RDKafkaErrorCode::InvalidRecord));
         }
         let mut w = self.world.lock();
         let p = w.faults.commit_fails;
@@ -488,6 +535,7 @@ impl Transactions for Producer {
             self.world.lock().end(id, State::Aborted);
         }
         self.sent.borrow_mut().clear();
+        self.unwanted.set(false);
         Ok(self.too_large.take())
     }
 }

@@ -1,6 +1,7 @@
 //! What the suites share: docket as a process, topics to write and read, and waiting with a deadline.
 #![allow(dead_code, clippy::unwrap_used, clippy::panic)]
 
+pub mod canaries;
 pub mod loki_double;
 pub mod proxy;
 
@@ -283,6 +284,23 @@ impl Source {
         }
     }
 
+    /// To a partition; `flush` waits until Kafka has it.
+    pub fn write_to(&self, partition: i32, record: &str) {
+        let mut message =
+            BaseRecord::<(), [u8]>::to(&self.topic).payload(record.as_bytes()).partition(partition);
+        while let Err((error, back)) = self.producer.send(message) {
+            assert_eq!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::QueueFull));
+            self.producer.poll(Duration::from_millis(50));
+            message = back;
+        }
+        self.producer.poll(Duration::ZERO);
+    }
+
+    pub fn flush(&self) {
+        self.producer.flush(Duration::from_secs(120)).unwrap();
+        assert_eq!(*self.producer.context().0.lock().unwrap(), None, "{}", self.topic);
+    }
+
     /// Waits until Kafka has them.
     pub fn write<R: AsRef<[u8]>>(&self, records: impl IntoIterator<Item = R>) {
         let producer = &self.producer;
@@ -295,8 +313,7 @@ impl Source {
             }
             producer.poll(Duration::ZERO);
         }
-        producer.flush(Duration::from_secs(120)).unwrap();
-        assert_eq!(*producer.context().0.lock().unwrap(), None, "{}", self.topic);
+        self.flush();
     }
 }
 

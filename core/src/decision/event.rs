@@ -17,7 +17,7 @@ pub struct Event<'a> {
     pub raw: &'a str,
     pub decision_id: Cow<'a, str>,
     pub timestamp: Nanos,
-    /// As written, without a leading slash; empty for an ad hoc query.
+    /// As written, without slashes at its ends; empty for an ad hoc query.
     pub path: Cow<'a, str>,
     pub trace_id: Option<Cow<'a, str>>,
     pub span_id: Option<Cow<'a, str>>,
@@ -139,7 +139,7 @@ impl<'a> Event<'a> {
                 Field::DecisionId => decision_id = json::as_str(raw),
                 Field::Timestamp => timestamp = json::as_str(raw),
                 Field::Path => {
-                    event.path = json::as_str(raw).map(without_slash).unwrap_or_default();
+                    event.path = json::as_str(raw).map(without_slashes).unwrap_or_default();
                 }
                 Field::TraceId => event.trace_id = json::as_str(raw),
                 Field::SpanId => event.span_id = json::as_str(raw),
@@ -190,10 +190,10 @@ impl<'a> Event<'a> {
     }
 }
 
-fn without_slash(path: Cow<'_, str>) -> Cow<'_, str> {
+fn without_slashes(path: Cow<'_, str>) -> Cow<'_, str> {
     match path {
-        Cow::Borrowed(p) => Cow::Borrowed(p.trim_start_matches('/')),
-        Cow::Owned(p) => Cow::Owned(p.trim_start_matches('/').to_owned()),
+        Cow::Borrowed(p) => Cow::Borrowed(p.trim_matches('/')),
+        Cow::Owned(p) => Cow::Owned(p.trim_matches('/').to_owned()),
     }
 }
 

@@ -22,6 +22,8 @@ pub enum Reason {
     TextFormat,
     /// What must not spread can't be taken out of it.
     MaskFailed,
+    /// docket itself failed at the record, several times.
+    Failed,
     /// A sink refused it for good.
     Refused,
     /// Older than a sink takes.
@@ -31,7 +33,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    pub const ALL: [Reason; 18] = {
+    pub const ALL: [Reason; 19] = {
         use Reason::*;
         [
             Empty,
@@ -49,6 +51,7 @@ impl Reason {
             BadOtlp,
             TextFormat,
             MaskFailed,
+            Failed,
             Refused,
             TooOld,
             BadDocketRecord,
@@ -72,6 +75,7 @@ impl Reason {
             Reason::BadOtlp => "bad_otlp",
             Reason::TextFormat => "text_format",
             Reason::MaskFailed => "mask_failed",
+            Reason::Failed => "failed",
             Reason::Refused => "refused",
             Reason::TooOld => "too_old",
             Reason::BadDocketRecord => "bad_docket_record",

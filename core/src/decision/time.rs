@@ -61,6 +61,21 @@ pub fn parse(text: &str) -> Option<Nanos> {
     })
 }
 
+/// The last time that stands right behind a name, in what may be anything.
+pub fn last_after(bytes: &[u8], name: &[u8]) -> Option<Nanos> {
+    // Of what is very large the end will do.
+    let bytes = &bytes[bytes.len().saturating_sub(64 << 10)..];
+    let rest = &bytes[memchr::memmem::rfind(bytes, name)? + name.len()..];
+    let len = rest.iter().take(64).position(|b| *b == b'"')?;
+    parse(std::str::from_utf8(&rest[..len]).ok()?)
+}
+
+/// When a decision was made, at little cost and as far as it stands there in JSON: OPA writes its `timestamp` behind the
+/// input and the result. A guess, for the order in which records are read.
+pub fn guess(bytes: &[u8]) -> Option<Nanos> {
+    last_after(bytes, b"\"timestamp\":\"")
+}
+
 /// `Z`, or how far local time is ahead.
 fn offset_seconds(b: &[u8]) -> Option<i64> {
     let (sign, digits) = match b {
@@ -133,6 +148,21 @@ pub fn serialize<S: serde::Serializer>(at: &Nanos, s: S) -> Result<S::Ok, S::Err
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_decision_says_when_it_was_made_behind_its_input() {
+        let doc = br#"{"input":{"timestamp":"2020-01-01T00:00:00Z"},"timestamp":"2026-11-24T12:48:50Z","metrics":{}}"#;
+        assert_eq!(guess(doc), parse("2026-11-24T12:48:50Z"));
+        for none in [
+            &b""[..],
+            b"\"timestamp\":\"",
+            b"\"timestamp\":\"now\"",
+            b"\"timestamp\": 5",
+            b"\xff\"timestamp\":\"\xff\"",
+        ] {
+            assert_eq!(guess(none), None);
+        }
+    }
     use proptest::prelude::*;
 
     #[test]

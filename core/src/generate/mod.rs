@@ -66,6 +66,9 @@ const POLICIES: [&str; 4] =
 /// The service and policy of a spike.
 pub const SPIKE: (&str, &str) = ("ledger", "http/authz/decision");
 
+/// The bundle that was rolled out, and brought it.
+const BAD_REVISION: &str = "bad4f1c2a09e37d5b681";
+
 impl Generator {
     pub fn new(mix: Mix) -> Generator {
         let mut rng = StdRng::seed_from_u64(mix.seed);
@@ -140,7 +143,7 @@ impl Generator {
         let mut decision = json!({
             "labels": { "app": service, "id": instance, "region": "eu-west-1", "version": "1.22.2" },
             "decision_id": uuid(&mut self.rng),
-            "bundles": { "authz": { "revision": self.revision } },
+            "bundles": { "authz": { "revision": if spiking { BAD_REVISION } else { &self.revision } } },
             "path": policy,
         });
         decision["input"] = self.input(policy, service, &user);

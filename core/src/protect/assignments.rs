@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 
 use regex::Regex;
 
+use super::commands;
 use super::encoded::{Changed, percent_decoded, percent_encoded};
 use super::names::{self, Told};
 
@@ -66,10 +67,13 @@ pub fn replace(text: &str, take: &mut dyn FnMut(&str) -> Option<String>) -> Opti
         }
         let is_url = place.quote.is_empty()
             && place.by == "="
+            && !text[..name.start()].ends_with('-')
             && (text[..name.start()].ends_with(['?', '&']) || !text.contains(char::is_whitespace));
         let meant = if is_url { percent_decoded(value, true) } else { None };
         let meant = meant.as_deref().unwrap_or(value);
-        if !names::is_secret(told, meant) {
+        // --tls-key=/etc/tls.key
+        let is_file = text[..name.start()].ends_with('-') && commands::is_path(meant);
+        if is_file || !names::is_secret(told, meant) {
             continue;
         }
         let end = at + value.len();
@@ -209,6 +213,7 @@ mod tests {
                 "Server=db;User Id=sa;Password=[x];Encrypt=yes",
                 "p@ss,w",
             ),
+            ("--token=abc123", "--token=[x]", "abc123"),
             ("level=info token=abc123 user=bob", "level=info token=[x] user=bob", "abc123"),
             (
                 "{\"username\":\"alice\",\"password\":\"hun",

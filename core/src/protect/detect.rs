@@ -8,13 +8,14 @@ use std::ops::Range;
 
 use ring::hmac;
 
-use super::detector::{ALL, Detector, Hit};
+use super::detector::{ALL, Detector, Hit, mark};
 use super::keys::pseudonym;
 use super::opa::Done;
 use super::patterns::Patterns;
 use super::prefilter::Prefilter;
+use super::rules::is_opa_s;
 use super::taken::Taken;
-use super::tree::Node;
+use super::tree::{Distinct, Node, quoted_inside};
 use super::walk::Walk;
 use crate::decision::json;
 
@@ -37,11 +38,6 @@ impl Act {
             Act::Count => None,
         }
     }
-}
-
-/// What stands in the place of what was taken out.
-pub fn mark(by: &str) -> String {
-    format!("[erased:{by}]")
 }
 
 /// Members of a decision that detectors leave alone: they say what was decided when, by which OPA and which rules of which
@@ -123,16 +119,26 @@ impl Detect {
             return done;
         }
         let Node::Object(members) = event.open() else { return done };
-        let mut walk = Walk::new(self, asked, raw.len(), hits, taken);
-        for (name, node) in members {
+        let mut walk = Walk::new(self, asked, (raw, &lower), hits, taken);
+        let mut distinct = None;
+        for i in 0..members.len() {
+            let (name, node) = &mut members[i];
             if matches!(node, Node::Raw(_)) && !suspected.contains(&&**name) {
                 continue;
             }
-            let name = json::unescape(name);
+            let name = json::unescape(name).into_owned();
             if is_note(&name) {
                 walk.unnoted(node);
             } else if !is_left(&name) {
                 walk.member(&name, node);
+            }
+            // OPA's own names say nothing.
+            if !is_opa_s(&name)
+                && let Some(clean) = walk.name(&name)
+            {
+                let clean = distinct.get_or_insert_with(|| Distinct::of(members)).name(&clean);
+                members[i].0 = quoted_inside(&clean).into();
+                walk.renamed(&name, &clean);
             }
         }
         done.masked = walk.masked;
@@ -150,8 +156,9 @@ impl Detect {
         if self.prefilter.of(text) == 0 {
             return None;
         }
+        let lower = text.to_ascii_lowercase();
         let mut node = Node::Raw(text);
-        let mut walk = Walk::new(self, None, text.len(), hits, taken);
+        let mut walk = Walk::new(self, None, (text, &lower), hits, taken);
         walk.place = "/docket/agent".into();
         walk.value(&mut node);
         (walk.changes > 0).then(|| node.to_text())
@@ -161,7 +168,9 @@ impl Detect {
     pub fn listen(&self, text: &str, taken: &mut Taken) {
         if self.prefilter.of(text) != 0 {
             let mut hits = Vec::new();
-            Walk::new(self, None, text.len(), &mut hits, taken).value(&mut Node::Raw(text));
+            let lower = text.to_ascii_lowercase();
+            let document = (text, &*lower);
+            Walk::new(self, None, document, &mut hits, taken).value(&mut Node::Raw(text));
         }
     }
 }

@@ -60,3 +60,8 @@ pub struct Hit {
     /// Where, with `*` for elements and for names that look like data.
     pub place: String,
 }
+
+/// What stands in the place of what was taken out.
+pub fn mark(by: &str) -> String {
+    format!("[erased:{by}]")
+}

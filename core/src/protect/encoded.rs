@@ -8,6 +8,7 @@ use base64::Engine;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
+use super::escapes;
 use super::tree::quoted;
 use crate::decision::json;
 
@@ -119,8 +120,15 @@ fn flat(text: &str, who: &mut dyn Look) -> Option<String> {
     }
     let mut now = Cow::Borrowed(text);
     type Step = fn(&str, &mut dyn Look) -> Option<String>;
-    let steps: [Step; 4] =
-        [|text, who| who.pairs(text), percent, base64, |text, who| who.plain(text)];
+    let steps: [Step; 7] = [
+        escapes::backslashes,
+        escapes::entities,
+        |text, who| who.pairs(text),
+        percent,
+        escapes::hexadecimal,
+        base64,
+        |text, who| who.plain(text),
+    ];
     for step in steps {
         if let Some(new) = step(&now, who) {
             now = Cow::Owned(new);
@@ -228,7 +236,17 @@ fn percent(text: &str, who: &mut dyn Look) -> Option<String> {
 // --- base64
 
 fn is_base64(b: u8) -> bool {
-    b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/' | b'-' | b'_')
+    const IS: [bool; 256] = {
+        let mut all = [false; 256];
+        let mut b = 0;
+        while b < 256 {
+            all[b] =
+                (b as u8).is_ascii_alphanumeric() || matches!(b as u8, b'+' | b'/' | b'-' | b'_');
+            b += 1;
+        }
+        all
+    };
+    IS[usize::from(b)]
 }
 
 fn sextet(b: u8) -> u8 {
@@ -274,7 +292,12 @@ fn beginnings(run: &[u8]) -> impl Iterator<Item = usize> {
         .take(8)
 }
 
-/// Whether there may be text in base64: one look at every fourteenth byte.
+/// Whether there may be something that has to be decoded to be seen.
+pub fn may_be_in(bytes: &[u8]) -> bool {
+    has_percent(bytes) || may_have_base64(bytes) || escapes::has_entity(bytes)
+}
+
+/// Whether there may be text in base64, or in hexadecimal: one look at every fourteenth byte.
 pub fn may_have_base64(bytes: &[u8]) -> bool {
     let mut at = SHORTEST - 1;
     while let Some(byte) = bytes.get(at) {
@@ -288,8 +311,11 @@ pub fn may_have_base64(bytes: &[u8]) -> bool {
         let is_escaped = start > 0 && bytes[start - 1] == b'\\';
         let skips: &[usize] = if is_escaped { &[1, 5] } else { &[0] };
         let mut from = skips.iter().map(|skip| start + skip);
-        if from.any(|from| from + SHORTEST <= end && beginnings(&bytes[from..end]).next().is_some())
-        {
+        let may_be = |run: &[u8]| {
+            run.len() >= SHORTEST
+                && (beginnings(run).next().is_some() || escapes::may_have_hex(run))
+        };
+        if from.any(|from| may_be(bytes.get(from..end).unwrap_or_default())) {
             return true;
         }
         at = end + SHORTEST;

@@ -1,7 +1,7 @@
 //! What was taken out at one place of a record is taken out at all of them, in whatever encoding.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use aho_corasick::AhoCorasick;
 use base64::Engine;
@@ -10,17 +10,27 @@ use memchr::memmem;
 use super::detect::{is_left, is_note};
 use super::encoded::{self, BASE64, Budget, Changed, Look};
 use super::opa::Done;
-use super::taken::{Secret, Taken};
+use super::rules::is_opa_s;
+use super::taken::{Member, Secret, Taken, meaning};
 use super::tree::{Distinct, Name, Node, push, quoted, quoted_inside};
+use crate::decision::ids::hex;
 use crate::decision::json;
+
+/// So many are looked for by how they begin.
+const MOST_BY_BEGINNING: usize = 96;
 
 /// Shorter texts are taken out where they stand apart from letters and digits.
 const ANYWHERE: usize = 12;
 
+/// Where the first four bytes of a text are among all.
+fn slot(text: &[u8]) -> usize {
+    let four = text.first_chunk().map_or(0, |four| u32::from_le_bytes(*four));
+    (four.wrapping_mul(0x9E37_79B1) >> 20) as usize
+}
+
 /// A text as it may stand there.
 struct Form {
     text: String,
-    finder: memmem::Finder<'static>,
     /// It stands in base64: all around it is taken out with it.
     is_base64: bool,
     instead: String,
@@ -29,8 +39,14 @@ struct Form {
 /// Looks for what was taken out.
 pub struct Everywhere {
     forms: Vec<Form>,
+    /// How they begin, as bits: most places of a text are told by one look.
+    beginnings: Box<[u64; 64]>,
     /// All forms at once, where they are many.
     search: Option<AhoCorasick>,
+    /// By their names.
+    members: HashMap<String, Vec<Member>>,
+    /// It looks at what is not OPA's: what an agent added.
+    is_foreign: bool,
     at: String,
     masked: Vec<String>,
     changes: usize,
@@ -46,32 +62,48 @@ impl Everywhere {
         if taken.is_empty() {
             return None;
         }
-        let mut forms: Vec<Form> = Vec::new();
-        let mut known = HashSet::new();
+        let mut forms: Vec<Form> = Vec::with_capacity(32);
         for secret in taken.all() {
             let mut add = |text: String, is_base64| {
-                if known.insert(text.clone()) {
-                    let finder = memmem::Finder::new(&text).into_owned();
-                    forms.push(Form { text, finder, is_base64, instead: secret.instead.clone() });
-                }
+                forms.push(Form { text, is_base64, instead: secret.instead.clone() });
             };
             add(secret.text.clone(), false);
-            let escaped = quoted_inside(&secret.text);
-            // As Go's encoder has it.
-            add(
-                escaped.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026"),
-                false,
-            );
-            add(escaped, false);
-            add(encoded::percent_encoded(&secret.text), false);
+            // Letters and digits are the same in every writing.
+            if !secret.text.bytes().all(|b| b.is_ascii_alphanumeric()) {
+                let escaped = quoted_inside(&secret.text);
+                // As Go's encoder has it.
+                let go =
+                    escaped.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026");
+                let percent = encoded::percent_encoded(&secret.text);
+                for (i, form) in [&escaped, &go, &percent].into_iter().enumerate() {
+                    if *form != secret.text && (i != 1 || go != escaped) {
+                        add(form.clone(), false);
+                    }
+                }
+            }
             in_base64(secret).into_iter().for_each(|text| add(text, true));
+            let hexadecimal = hex(secret.text.as_bytes());
+            add(hexadecimal.to_ascii_uppercase(), false);
+            add(hexadecimal, false);
         }
-        let search = (forms.len() > 64)
+        let search = (forms.len() > MOST_BY_BEGINNING)
             .then(|| AhoCorasick::new(forms.iter().map(|form| &form.text)).ok())
             .flatten();
+        let mut beginnings = Box::new([0; 64]);
+        for form in &forms {
+            let slot = slot(form.text.as_bytes());
+            beginnings[slot / 64] |= 1 << (slot % 64);
+        }
+        let mut members: HashMap<String, Vec<Member>> = HashMap::new();
+        for member in taken.members() {
+            members.entry(member.name.clone()).or_default().push(member.clone());
+        }
         Some(Everywhere {
             forms,
+            beginnings,
             search,
+            members,
+            is_foreign: false,
             at: String::new(),
             masked: Vec::new(),
             changes: 0,
@@ -83,18 +115,25 @@ impl Everywhere {
 
     /// A decision without it; what was changed is noted in `masked`.
     pub fn clean(&mut self, event: &mut Node<'_>) -> Done {
-        if !self.may_be_in(&event.to_text()) {
-            return Done::default();
-        }
         let Node::Object(members) = event.open() else { return Done::default() };
-        for (name, node) in members {
-            let name = json::unescape(name);
+        let mut distinct = None;
+        for i in 0..members.len() {
+            let mut name = json::unescape(&members[i].0).into_owned();
             if is_left(&name) {
                 continue;
             }
+            self.is_foreign = !is_opa_s(&name);
+            if self.is_foreign
+                && let Some(clean) = self.name(&name)
+            {
+                name = distinct.get_or_insert_with(|| Distinct::of(members)).name(&clean);
+                members[i].0 = quoted_inside(&name).into();
+                self.below(&name, Self::changed);
+            }
             let noted = usize::from(is_note(&name));
             self.inside += noted;
-            self.below(&name, |all| all.value(node));
+            let node = &mut members[i].1;
+            self.below(&name, |all| all.value(&name, node));
             self.inside -= noted;
         }
         let done = Done { masked: std::mem::take(&mut self.masked), ..Done::default() };
@@ -106,7 +145,8 @@ impl Everywhere {
     pub fn clean_text(&mut self, text: &str) -> Option<String> {
         let mut node = Node::Raw(text);
         self.inside += 1;
-        self.value(&mut node);
+        self.is_foreign = true;
+        self.value("", &mut node);
         self.inside -= 1;
         (std::mem::take(&mut self.changes) > 0).then(|| node.to_text())
     }
@@ -115,16 +155,30 @@ impl Everywhere {
     fn may_be_in(&self, text: &str) -> bool {
         let bytes = text.as_bytes();
         memchr::memchr(b'\\', bytes).is_some()
-            || encoded::has_percent(bytes)
-            || encoded::may_have_base64(bytes)
+            || encoded::may_be_in(bytes)
             || self.is_in(text)
+            || self.may_have_member(text)
+    }
+
+    /// Whether a member that was taken out may be in a text.
+    fn may_have_member(&self, text: &str) -> bool {
+        // Where they are many, it is quicker to look at each member of the text.
+        self.members.len() > 16
+            || self
+                .named_members()
+                .any(|m| memmem::find(text.as_bytes(), m.name.as_bytes()).is_some())
     }
 
     fn is_in(&self, text: &str) -> bool {
         if let Some(search) = &self.search {
             return search.is_match(text);
         }
-        self.forms.iter().any(|form| form.finder.find(text.as_bytes()).is_some())
+        let bytes = text.as_bytes();
+        bytes.windows(4).enumerate().any(|(at, four)| {
+            let slot = slot(four);
+            self.beginnings[slot / 64] >> (slot % 64) & 1 == 1
+                && self.forms.iter().any(|form| bytes[at..].starts_with(form.text.as_bytes()))
+        })
     }
 
     fn below(&mut self, name: &str, look: impl FnOnce(&mut Self)) {
@@ -134,20 +188,42 @@ impl Everywhere {
         self.at.truncate(at);
     }
 
-    fn value(&mut self, node: &mut Node<'_>) {
+    /// A value, and the name that it has; an element has its list's.
+    fn value(&mut self, name: &str, node: &mut Node<'_>) {
+        if let Some(instead) = self.same_member(name, node) {
+            return self.change(node, &instead);
+        }
         self.open += 1;
-        self.look_at(node);
+        self.look_at(name, node);
         self.open -= 1;
     }
 
-    fn look_at(&mut self, node: &mut Node<'_>) {
+    /// What stands in the place of a member that was taken out elsewhere.
+    fn same_member(&self, name: &str, node: &Node<'_>) -> Option<String> {
+        let named = self.members.get(name)?;
+        let text = node.to_text();
+        let member = named.iter().find(|member| self.is_meant(member) && member.has(&text))?;
+        Some(member.instead.clone())
+    }
+
+    fn is_meant(&self, member: &Member) -> bool {
+        self.is_foreign || !member.only_in_copies
+    }
+
+    fn named_members(&self) -> impl Iterator<Item = &Member> {
+        self.members.values().flatten().filter(|member| self.is_meant(member))
+    }
+
+    fn look_at(&mut self, name: &str, node: &mut Node<'_>) {
         let text = match node {
             Node::Raw(text) => Cow::Borrowed(*text),
             Node::New(text) => Cow::Owned(text.clone()),
             Node::Object(members) => return self.members(members),
-            Node::Array(elements) => return self.elements(elements),
+            Node::Array(elements) => return self.elements(name, elements),
         };
-        if !self.may_be_in(&text) {
+        // An element of a list may be one of its values.
+        let in_list = text.starts_with('[') && self.members.contains_key(name);
+        if !in_list && !self.may_be_in(&text) {
             return;
         }
         match text.as_bytes().first() {
@@ -162,7 +238,7 @@ impl Everywhere {
             }
             Some(b'{' | b'[') => match node.open() {
                 Node::Object(members) => self.members(members),
-                Node::Array(elements) => self.elements(elements),
+                Node::Array(elements) => self.elements(name, elements),
                 _ => {}
             },
             _ => {
@@ -178,26 +254,31 @@ impl Everywhere {
         let mut distinct = None;
         for i in 0..members.len() {
             let plain = json::unescape(&members[i].0).into_owned();
-            // Names are words; what is made of more is long.
-            if plain.len() >= 8 && self.may_be_in(&plain) {
-                self.inside += 1;
-                let clean = encoded::look(&plain, self);
-                self.inside -= 1;
-                if let Some(clean) = clean {
-                    let name = distinct.get_or_insert_with(|| Distinct::of(members)).name(&clean);
-                    members[i].0 = quoted_inside(&name).into();
-                    self.changed();
-                }
+            if let Some(clean) = self.name(&plain) {
+                let name = distinct.get_or_insert_with(|| Distinct::of(members)).name(&clean);
+                members[i].0 = quoted_inside(&name).into();
+                self.changed();
             }
             let name = json::unescape(&members[i].0).into_owned();
             let node = &mut members[i].1;
-            self.below(&name, |all| all.value(node));
+            self.below(&name, |all| all.value(&name, node));
         }
     }
 
-    fn elements(&mut self, elements: &mut [Node<'_>]) {
+    /// A name without it.
+    fn name(&mut self, name: &str) -> Option<String> {
+        if name.len() < super::taken::SHORTEST || !self.may_be_in(name) {
+            return None;
+        }
+        self.inside += 1;
+        let clean = encoded::look(name, self);
+        self.inside -= 1;
+        clean
+    }
+
+    fn elements(&mut self, name: &str, elements: &mut [Node<'_>]) {
         for (i, element) in elements.iter_mut().enumerate() {
-            self.below(&i.to_string(), |all| all.value(element));
+            self.below(&i.to_string(), |all| all.value(name, element));
         }
     }
 
@@ -216,7 +297,7 @@ impl Everywhere {
 
 impl Look for Everywhere {
     fn wants(&self, text: &str) -> bool {
-        text.len() >= super::taken::SHORTEST
+        text.len() >= super::taken::SHORTEST || !self.members.is_empty()
     }
 
     fn budget(&mut self) -> &mut Budget {
@@ -229,12 +310,25 @@ impl Look for Everywhere {
         }
         let mut node = Node::Raw(json);
         let before = self.changes;
-        self.value(&mut node);
+        self.value("", &mut node);
         (self.changes > before).then(|| node.to_text())
     }
 
-    fn pairs(&mut self, _: &str) -> Option<String> {
-        None
+    /// Members that were taken out, as text has names and values.
+    fn pairs(&mut self, text: &str) -> Option<String> {
+        let mut now = Cow::Borrowed(text);
+        for member in self.named_members() {
+            if let Some(new) = assigned(member, &now) {
+                now = Cow::Owned(new);
+            }
+        }
+        match now {
+            Cow::Borrowed(_) => None,
+            Cow::Owned(new) => {
+                self.changes += 1;
+                Some(new)
+            }
+        }
     }
 
     fn plain(&mut self, text: &str) -> Option<String> {
@@ -261,7 +355,7 @@ impl Form {
     fn out_of(&self, text: &str) -> Option<String> {
         let mut out = Changed::default();
         let mut end = 0;
-        for at in self.finder.find_iter(text.as_bytes()) {
+        for at in memmem::find_iter(text.as_bytes(), self.text.as_bytes()) {
             let (mut from, mut to) = (at, at + self.text.len());
             if at < end || is_in_mark(text, at) {
                 continue;
@@ -281,6 +375,30 @@ impl Form {
     }
 }
 
+/// A text without the value of a member that stands behind its name: `pin=1234`, `\"pin\": \"1234\"`.
+fn assigned(member: &Member, text: &str) -> Option<String> {
+    let value = meaning(&member.value);
+    if value.starts_with(['{', '[']) {
+        return None;
+    }
+    let mut out = Changed::default();
+    for at in memmem::find_iter(text.as_bytes(), member.name.as_bytes()) {
+        let after = &text[at + member.name.len()..];
+        let quotes =
+            |text: &str| text.len() - text.trim_start_matches(['\\', '"', '\'', ' ']).len();
+        let by = quotes(after);
+        if !after[by..].starts_with([':', '=']) {
+            continue;
+        }
+        let from = at + member.name.len() + by + 1 + quotes(&after[by + 1..]);
+        let to = from + value.len();
+        if text[from..].starts_with(&*value) && stands_apart(text, at, to) {
+            out.put(text, from..to, &member.instead);
+        }
+    }
+    out.end(text)
+}
+
 fn stands_apart(text: &str, from: usize, to: usize) -> bool {
     !text[..from].chars().next_back().is_some_and(char::is_alphanumeric)
         && !text[to..].chars().next().is_some_and(char::is_alphanumeric)
@@ -295,9 +413,6 @@ fn is_in_mark(text: &str, at: usize) -> bool {
 /// common with what is around.
 fn in_base64(secret: &Secret) -> Vec<String> {
     let bytes = secret.text.as_bytes();
-    if bytes.len() < 8 {
-        return vec![BASE64.encode(bytes)];
-    }
     let mut all = Vec::new();
     for before in 0..3 {
         let mut padded = vec![0; before];

@@ -7,6 +7,7 @@
 //! `enc:v1:..` is what docket wrote before: AES-256-GCM, with a nonce made of the value, too. It still opens.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use aes_gcm_siv::aead::{Aead, KeyInit, Payload};
 use aes_gcm_siv::{Aes256GcmSiv, Nonce};
@@ -15,7 +16,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, UnboundKey};
 use ring::hmac;
 
-use super::tree::{Node, each};
+use super::tree::{Node, each, quoted};
 use crate::decision::{ids, json};
 
 const PREFIX: &str = "enc:v2:";
@@ -177,6 +178,45 @@ pub fn may_hold(text: &str) -> bool {
         .any(|prefix| memchr::memmem::find(text.as_bytes(), prefix.as_bytes()).is_some())
 }
 
+/// What was sealed, to be sealed again where it ends up.
+#[derive(Debug)]
+pub struct Sealed {
+    pub key: Arc<Key>,
+    pub place: String,
+    pub plain: String,
+    pub envelope: String,
+}
+
+/// Seals again what was moved since: names above it changed, or elements before it went.
+pub fn seal_again(node: &mut Node<'_>, decision_id: &str, sealed: &[Sealed]) {
+    fn look(node: &mut Node<'_>, at: &mut String, id: &str, sealed: &[Sealed]) {
+        if let Node::Raw(text) = node
+            && !may_hold(text)
+        {
+            return;
+        }
+        match node.open() {
+            Node::Object(_) | Node::Array(_) => {
+                each(node, at, &mut |child, at| look(child, at, id, sealed));
+            }
+            other => {
+                let text = other.to_text();
+                let Some(value) = json::as_str(&text).filter(|text| is_envelope(text)) else {
+                    return;
+                };
+                if let Some(one) = sealed.iter().find(|one| one.envelope == *value)
+                    && one.place != *at
+                {
+                    *other = quoted(&one.key.seal(id, at, &one.plain));
+                }
+            }
+        }
+    }
+    if !sealed.is_empty() {
+        look(node, &mut String::new(), decision_id, sealed);
+    }
+}
+
 /// JSON with null for each envelope; nothing if there is none in it.
 pub fn without(text: &str) -> Option<String> {
     fn empty(node: &mut Node<'_>, count: &mut usize) {
@@ -238,6 +278,10 @@ impl Opener<'_> {
                     return;
                 };
                 let id = envelope.key;
+                // Anybody may write `enc:v2:`.
+                if !self.keys.contains_key(id) && !is_envelope(&value) {
+                    return;
+                }
                 match self.keys.get(id).map(|key| key.open(self.id, at, &envelope)) {
                     Some(Some(plain)) => {
                         *other = Node::New(plain);

@@ -23,10 +23,10 @@ const fn aws(begins: &'static [&'static str], then: &'static str) -> Maker {
     Maker { name: "AWS", detector: Detector::AwsKey, begins, then }
 }
 
-/// What stands within a client secret of Microsoft Entra, which begins with anything.
-pub const AZURE: &str = "Q~";
+/// What stands within tokens that begin with anything: a client secret of Microsoft Entra, a Telegram bot's.
+pub const WITHIN: [&str; 2] = ["Q~", ":AA"];
 
-pub const MAKERS: [Maker; 51] = [
+pub const MAKERS: [Maker; 61] = [
     aws(&["AKIA", "ASIA", "ABIA", "ACCA"], r"[A-Z0-9]{16}\b"),
     aws(&["ABSK"], r"[A-Za-z0-9+/]{40,}={0,2}"),
     aws(&["bedrock-api-key-"], r"[A-Za-z0-9+/=_-]{20,}"),
@@ -88,6 +88,20 @@ pub const MAKERS: [Maker; 51] = [
     token("Brevo", &["xkeysib-"], r"[a-f0-9]{40,}-[A-Za-z0-9]{16}"),
     token("Alibaba", &["LTAI"], r"[A-Za-z0-9]{17,20}\b"),
     token("1Password", &["ops_eyJ"], r"[A-Za-z0-9+/]{40,}={0,3}"),
+    token(
+        "Discord",
+        &["discord.com/api/webhooks/", "discordapp.com/api/webhooks/"],
+        r"[0-9]{17,20}/[A-Za-z0-9_-]{40,}",
+    ),
+    token("Microsoft Teams", &["webhook.office.com/webhookb2/"], r"[A-Za-z0-9@/-]{60,}"),
+    token("Postman", &["PMAK-"], r"[a-f0-9]{24}-[a-f0-9]{34}"),
+    token("Mailgun", &["key-"], r"[a-f0-9]{32}\b"),
+    token("Facebook", &["EAACEdEose0cBA", "EAAG", "EAAB"], r"[A-Za-z0-9]{30,}"),
+    token("HubSpot", &["pat-na1-", "pat-eu1-", "pat-na2-"], r"[a-f0-9]{8}-[a-f0-9-]{27}"),
+    token("NVIDIA", &["nvapi-"], r"[A-Za-z0-9_-]{40,}"),
+    token("Replicate", &["r8_"], r"[A-Za-z0-9]{37}"),
+    token("Contentful", &["CFPAT-"], r"[A-Za-z0-9_-]{40,}"),
+    token("Typeform", &["tfp_"], r"[A-Za-z0-9_=.-]{40,}"),
     token("OpenShift", &["sha256~"], r"[A-Za-z0-9_-]{43}"),
 ];
 

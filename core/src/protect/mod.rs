@@ -2,23 +2,28 @@
 //!
 //! `rego` asks a team's own OPA policies, `opa` applies their rules as OPA would, `rules` are pointers
 //! with wildcards (`keys` encrypts and hashes for them), `detect` finds what no rule names: it `walk`s
-//! through a decision, by `names` and `assignments` and by how things look (`patterns`, `makers`), in what
-//! is `encoded`, too, wherever the `prefilter` says that there may be something. What any of them has
+//! through a decision, by `names` (of members, in `pairs`, `assignments`, `blocks` and `commands`) and by
+//! how things look (`patterns`, `makers`), in what is `encoded` (`escapes`), too, wherever the `prefilter` says that there may be something. What any of them has
 //! `taken` out at one place is taken out `everywhere`, and `copies` of the decision go. All of them change
 //! a `tree`, which stays as it was where nothing is touched. `record` makes the docket record of what is
 //! left, `redact` takes more out of it for one sink. What can't be protected does not go on: it is
 //! rejected, without its content.
 
+mod addresses;
 mod assignments;
+mod blocks;
+mod commands;
 mod copies;
 pub mod detect;
 pub mod detector;
 mod encoded;
+mod escapes;
 mod everywhere;
 pub mod keys;
 mod makers;
 mod names;
 pub mod opa;
+mod pairs;
 mod patterns;
 mod prefilter;
 pub mod record;
@@ -144,6 +149,7 @@ impl Protection {
             return Ok(Protected::AsItWas);
         }
         rules::keep_types(&mut node);
+        keys::seal_again(&mut node, &event.decision_id, &taken.sealed);
         Ok(Protected::Changed(node.to_text()))
     }
 

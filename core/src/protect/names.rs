@@ -15,7 +15,7 @@ pub enum Told {
 }
 
 /// Parts of words that the prefilter looks for: every name that tells has one.
-pub const WORDS: [&str; 22] = [
+pub const WORDS: [&str; 23] = [
     "pass",
     "pwd",
     "secret",
@@ -38,6 +38,7 @@ pub const WORDS: [&str; 22] = [
     "mnemonic",
     "sess",
     "sig",
+    "ssn",
 ];
 
 /// Endings that say it whatever stands before.
@@ -335,7 +336,8 @@ pub fn told(name: &str) -> Told {
     let mut words = Words::of(name);
     loop {
         let last = words.last();
-        let numbered = last.iter().all(u8::is_ascii_digit);
+        // password2, password_v4
+        let numbered = last.strip_prefix(b"v").unwrap_or(last).iter().all(u8::is_ascii_digit);
         if !(numbered || is_one_of(last, &TRAILING)) || !words.shorten() {
             break;
         }
@@ -355,14 +357,18 @@ pub fn told(name: &str) -> Told {
             Told::Secret
         };
     }
+    // The names of Kubernetes' Secrets.
+    if ends("existingsecret") || ends("pullsecret") || ends("pullsecrets") {
+        return Told::Nothing;
+    }
     if ENDINGS.iter().any(|ending| ends(ending)) {
         return Told::Secret;
     }
     if ends("key") {
         return key(bare, last);
     }
-    if ends("code") {
-        let before = &bare[..bare.len() - 4];
+    if ends("code") || ends("codes") {
+        let before = &bare[..bare.len() - if ends("code") { 4 } else { 5 }];
         let opens = CODES.iter().any(|code| before.ends_with(code.as_bytes()));
         return if opens { Told::Code } else { Told::Nothing };
     }
@@ -372,9 +378,8 @@ pub fn told(name: &str) -> Told {
         b"passwords" | b"secrets" | b"cookies" => Told::Secrets,
         b"tokens" => Told::IfOpaque,
         b"keys" if ends("apikeys") || ends("secretkeys") || ends("privatekeys") => Told::Secrets,
-        b"otp" | b"totp" | b"hotp" | b"pin" | b"pincode" | b"2fa" | b"mfa" | b"cvv" | b"cvc" => {
-            Told::Code
-        }
+        b"otp" | b"totp" | b"hotp" | b"pin" | b"pincode" | b"2fa" | b"mfa" | b"cvv" | b"cvc"
+        | b"ssn" => Told::Code,
         _ => odd(bare),
     }
 }
@@ -394,6 +399,8 @@ fn odd(bare: &[u8]) -> Told {
         | b"xamzsignature"
         | b"xgoogsignature"
         | b"passphrases"
+        | b"secretkeybase"
+        | b"codeverifier"
         | b"cookie2" => Told::Secret,
         b"sig" => Told::IfOpaque,
         _ if bare.ends_with(b"authorization") => Told::IfOpaque,
@@ -451,6 +458,7 @@ fn is_placeholder(text: &str) -> bool {
             "hidden",
             "filtered",
             "removed",
+            "inherit",
             "null",
             "none",
             "nil",

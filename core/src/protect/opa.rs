@@ -94,12 +94,12 @@ impl Mask {
         let path = &self.parts[1..];
         match &self.op {
             Op::Remove if path.is_empty() => {
-                taken.node(root, None, POLICY);
+                taken.node(root, document, None, POLICY);
                 event.remove(document)
             }
             Op::Remove => remove(root, path, taken),
             Op::Upsert(value) if path.is_empty() => {
-                taken.node(root, None, POLICY);
+                taken.node(root, document, None, POLICY);
                 *root = Node::New(value.clone());
                 true
             }
@@ -173,6 +173,11 @@ fn index(part: &str) -> Option<usize> {
     digits.bytes().next()?.is_ascii_digit().then(|| digits.parse().ok()).flatten()
 }
 
+/// The name of the list that a path leads to.
+fn name_of(path: &[String]) -> &str {
+    path.iter().rev().find(|part| index(part).is_none()).map_or("", String::as_str)
+}
+
 fn remove(root: &mut Node<'_>, path: &[String], taken: &mut Taken) -> bool {
     let Some((last, before)) = path.split_last() else { return false };
     let mut node = root;
@@ -183,14 +188,14 @@ fn remove(root: &mut Node<'_>, path: &[String], taken: &mut Taken) -> bool {
     match node.open() {
         Node::Array(elements) => match index(last).filter(|at| *at < elements.len()) {
             Some(at) => {
-                taken.node(&elements.remove(at), None, POLICY);
+                taken.node(&elements.remove(at), name_of(before), None, POLICY);
                 true
             }
             None => false,
         },
         _ => {
             if let Some(child) = node.member(last) {
-                taken.node(child, None, POLICY);
+                taken.node(child, last, None, POLICY);
             }
             node.remove(last)
         }
@@ -211,14 +216,14 @@ fn upsert(root: &mut Node<'_>, path: &[String], value: &str, taken: &mut Taken) 
     match node.open() {
         Node::Object(_) => {
             if let Some(child) = node.member(last).filter(|child| child.to_text() != value) {
-                taken.node(child, None, POLICY);
+                taken.node(child, last, None, POLICY);
             }
             node.set(last, Node::New(value.to_owned()));
             true
         }
         Node::Array(elements) => match index(last).and_then(|at| elements.get_mut(at)) {
             Some(element) => {
-                taken.node(element, None, POLICY);
+                taken.node(element, name_of(before), None, POLICY);
                 *element = Node::New(value.to_owned());
                 true
             }

@@ -7,7 +7,7 @@ use regex::Regex;
 
 use super::detector::Detector;
 use super::encoded::BASE64;
-use super::makers;
+use super::{addresses, makers};
 
 #[derive(Debug)]
 pub struct Patterns {
@@ -16,8 +16,9 @@ pub struct Patterns {
     private_key: Regex,
     aws_key: Regex,
     api_token: Regex,
-    azure_secret: Regex,
+    within: Regex,
     url_password: Regex,
+    dsn_password: Regex,
     email: Regex,
     iban: Regex,
     digits: Regex,
@@ -37,12 +38,19 @@ impl Default for Patterns {
             ),
             aws_key: regex(&makers::pattern(Detector::AwsKey)),
             api_token: regex(&makers::pattern(Detector::ApiToken)),
-            azure_secret: regex(r"\b[A-Za-z0-9_~.]{3}[0-9]Q~[A-Za-z0-9_~.-]{31,34}"),
+            // Microsoft Entra's, and a Telegram bot's.
+            within: regex(
+                r"\b(?:[A-Za-z0-9_~.]{3}[0-9]Q~[A-Za-z0-9_~.-]{31,34}|[0-9]{8,10}:AA[A-Za-z0-9_-]{32,34})",
+            ),
             // The password ends at the last @ before the path: there may be one in it.
             url_password: regex(r"[A-Za-z][A-Za-z0-9+.-]*://[^/\s:@?#]*:([^/\s?#]+)@"),
+            // What is no URL: Go's DSN for MySQL, Oracle's.
+            dsn_password: regex(
+                r"[A-Za-z0-9_.-]+:([^\s:@/]+)@(?:tcp|udp|unix)\(|\bjdbc:oracle:[a-z0-9]+:[^\s/@:]+/([^\s/@]+)@",
+            ),
             email: regex(r"(?i)[a-z0-9._%+'-]+@(?:[a-z0-9-]+\.)+[a-z]{2,24}\b"),
-            iban: regex(r"\b[A-Z]{2}[0-9]{2}"),
-            digits: regex(r"[0-9](?:[ -]?[0-9]){11,}"),
+            iban: regex(r"\b(?:[A-Z]{2}|[a-z]{2})[0-9]{2}"),
+            digits: regex(&format!("[0-9](?:[{SEPARATORS}]?[0-9]){{11,}}")),
             ssn: regex(r"\b[0-8][0-9]{2}-[0-9]{2}-[0-9]{4}\b"),
         }
     }
@@ -69,19 +77,29 @@ impl Patterns {
             Detector::ApiToken => {
                 let mut found: Vec<Range<usize>> = first(&self.api_token, makers::is_token);
                 if found.is_empty() {
-                    found = all(&self.azure_secret);
+                    found = all(&self.within);
                 }
                 found
             }
             Detector::AwsKey => first(&self.aws_key, |_| true),
             Detector::Authorization => self.credentials(text),
-            Detector::UrlPassword => first(&self.url_password, |_| true),
+            Detector::UrlPassword => {
+                let found: Vec<Range<usize>> = first(&self.url_password, |_| true);
+                if !found.is_empty() {
+                    return found;
+                }
+                let dsns = self.dsn_password.captures_iter(text);
+                dsns.filter_map(|c| c.get(1).or(c.get(2))).map(|m| m.range()).collect()
+            }
             Detector::Iban => self.ibans(text),
             Detector::Card => self.cards(text),
             Detector::Ssn => {
                 self.ssn.find_iter(text).filter(|m| is_ssn(m.as_str())).map(|m| m.range()).collect()
             }
-            Detector::Email => all(&self.email),
+            Detector::Email => {
+                let found = self.email.find_iter(text).map(|m| m.range());
+                found.filter(|range| addresses::is_person_s(text, range)).collect()
+            }
         }
     }
 
@@ -104,7 +122,7 @@ impl Patterns {
                 let longest = (at + 1..=groups.len().min(at + 5)).rev();
                 let card = longest
                     .map(|end| (end, groups[at].start..groups[end - 1].end))
-                    .filter(|(end, _)| is_grouped(&groups[at..*end]))
+                    .filter(|(end, range)| is_grouped(&groups[at..*end], &text[range.clone()]))
                     .find(|(_, range)| stands_apart(text, range) && is_card(&text[range.clone()]));
                 match card {
                     Some((end, range)) => {
@@ -120,24 +138,42 @@ impl Patterns {
 
     /// Account numbers, whatever words follow them: a country's have one length.
     fn ibans(&self, text: &str) -> Vec<Range<usize>> {
-        let bytes = text.as_bytes();
         let mut found: Vec<Range<usize>> = Vec::new();
         for begins in self.iban.find_iter(text) {
             if found.last().is_some_and(|last| begins.start() < last.end) {
                 continue;
             }
-            let Some(length) = iban_length(&begins.as_str()[..2]) else { continue };
-            let (mut at, mut count) = (begins.start(), 0);
-            while count < length {
-                match bytes.get(at) {
-                    Some(b'A'..=b'Z' | b'0'..=b'9') => count += 1,
-                    Some(b' ' | b'-') if bytes[at - 1] != b' ' && bytes[at - 1] != b'-' => {}
-                    _ => break,
+            let country = begins.as_str()[..2].to_ascii_uppercase();
+            let Some(length) = iban_length(&country) else { continue };
+            let is_lower = begins.as_str().starts_with(|c: char| c.is_ascii_lowercase());
+            let (mut end, mut count, mut digits) = (begins.start(), 0, 0);
+            let mut after_separator = true;
+            for (at, c) in text[begins.start()..].char_indices() {
+                if count == length {
+                    break;
                 }
-                at += 1;
+                if c.is_ascii_digit()
+                    || (c.is_ascii_lowercase() && is_lower)
+                    || (c.is_ascii_uppercase() && !is_lower)
+                {
+                    count += 1;
+                    digits += usize::from(c.is_ascii_digit());
+                    after_separator = false;
+                } else if is_separator(c) && !after_separator {
+                    after_separator = true;
+                } else {
+                    break;
+                }
+                end = begins.start() + at + c.len_utf8();
             }
-            let range = begins.start()..at;
-            if count == length && stands_apart(text, &range) && is_iban(&text[range.clone()]) {
+            let range = begins.start()..end;
+            // In lower case there are words, too.
+            let is_enough = !is_lower || digits >= 10;
+            if count == length
+                && is_enough
+                && stands_apart(text, &range)
+                && is_iban(&text[range.clone()].to_ascii_uppercase())
+            {
                 found.push(range);
             }
         }
@@ -145,7 +181,16 @@ impl Patterns {
     }
 }
 
-/// Groups of digits between spaces and dashes.
+/// What stands between groups of digits, in a class of a regular expression.
+const SEPARATORS: &str =
+    " .\u{a0}\u{b7}\u{2000}-\u{200a}\u{2010}-\u{2015}\u{202f}\u{205f}\u{3000}-";
+
+fn is_separator(c: char) -> bool {
+    matches!(c, ' ' | '-' | '.' | '\u{a0}' | '\u{b7}' | '\u{2000}'..='\u{200a}')
+        || matches!(c, '\u{2010}'..='\u{2015}' | '\u{202f}' | '\u{205f}' | '\u{3000}')
+}
+
+/// Groups of digits between what separates them.
 fn groups(text: &str, run: Range<usize>) -> Vec<Range<usize>> {
     let mut groups = Vec::new();
     let mut start = run.start;
@@ -156,14 +201,23 @@ fn groups(text: &str, run: Range<usize>) -> Vec<Range<usize>> {
         }
     }
     groups.push(start..run.end);
+    // Some separators are several bytes.
+    groups.retain(|group| !group.is_empty());
     groups
 }
 
 /// Whether a card's number is written so: in one, or in groups of three to seven, the last one shorter.
-fn is_grouped(groups: &[Range<usize>]) -> bool {
+/// Other numbers have dots in them: between those, groups are as on cards.
+fn is_grouped(groups: &[Range<usize>], text: &str) -> bool {
     let Some((last, before)) = groups.split_last() else { return false };
-    before.is_empty()
-        || (before.iter().all(|g| (3..=7).contains(&g.len())) && (1..=7).contains(&last.len()))
+    if before.is_empty() {
+        return true;
+    }
+    if text.contains('.') {
+        let lengths: Vec<usize> = groups.iter().map(ExactSizeIterator::len).collect();
+        return matches!(lengths[..], [4, 4, 4, 4] | [4, 6, 5] | [4, 6, 4] | [4, 4, 4, 4, 3]);
+    }
+    before.iter().all(|g| (3..=7).contains(&g.len())) && (1..=7).contains(&last.len())
 }
 
 fn stands_apart(text: &str, range: &Range<usize>) -> bool {
@@ -225,7 +279,7 @@ fn is_card(text: &str) -> bool {
 }
 
 /// How long a country's account numbers are: the IBAN registry of ISO 13616.
-fn iban_length(country: &str) -> Option<usize> {
+pub fn iban_length(country: &str) -> Option<usize> {
     Some(match country {
         "NO" => 15,
         "BE" => 16,

@@ -5,12 +5,15 @@ use aho_corasick::{AhoCorasick, AhoCorasickKind};
 use memchr::memmem;
 
 use super::detector::Detector;
-use super::encoded::{has_percent, may_have_base64};
-use super::makers;
 use super::names::{self, Told};
+use super::patterns::iban_length;
+use super::{commands, encoded, makers};
 
-/// How escapes begin that may stand for any of their characters.
-const ESCAPE: &str = "\\u00";
+/// How escapes begin that may stand for any of their characters: two hexadecimal digits follow.
+const ESCAPES: [&str; 2] = ["\\u00", "\\x"];
+
+/// What stands before a password in SQL.
+const IDENTIFIED: &str = "identified";
 
 /// The bit of what has to be decoded to be seen.
 const ENCODED: u16 = 1 << 15;
@@ -37,7 +40,7 @@ enum Search {
 
 impl Prefilter {
     pub fn new(detectors: impl Iterator<Item = Detector>) -> Prefilter {
-        let mut words = vec![(ESCAPE, None)];
+        let mut words = ESCAPES.map(|escape| (escape, None)).to_vec();
         let mut on = 0;
         let mut tokens = Vec::new();
         for detector in detectors {
@@ -52,6 +55,9 @@ impl Prefilter {
                 _ => &[],
             };
             words.extend(its.iter().map(|word| (*word, Some(detector))));
+            if detector == Detector::Named {
+                words.push((IDENTIFIED, Some(detector)));
+            }
             tokens.extend(makers::begins(detector).map(|begins| (begins, detector.bit())));
         }
         if on != 0 {
@@ -76,7 +82,9 @@ impl Prefilter {
             let may_be = match detector {
                 _ if bits & bit == bit => false,
                 None => hides(bytes, end),
-                Some(Detector::Named) => is_in_telling_name(text, start, end),
+                Some(Detector::Named) => {
+                    self.words[word].0 == IDENTIFIED || is_in_telling_name(text, start, end)
+                }
                 Some(Detector::Authorization) => {
                     begins(bytes, start) && bytes.get(end).is_some_and(|b| b" \t\\+%".contains(b))
                 }
@@ -88,10 +96,13 @@ impl Prefilter {
         };
         self.search.each(lower, found);
         bits |= self.tokens.find(bytes);
-        if bits & ENCODED == 0 && (has_percent(bytes) || may_have_base64(bytes)) {
+        if bits & ENCODED == 0 && encoded::may_be_in(bytes) {
             bits |= ENCODED;
         }
-        if memmem::find(bytes, makers::AZURE.as_bytes()).is_some() {
+        if bits & Detector::Named.bit() == 0 && commands::may_have(bytes) {
+            bits |= Detector::Named.bit();
+        }
+        if makers::WITHIN.iter().any(|within| memmem::find(bytes, within.as_bytes()).is_some()) {
             bits |= Detector::ApiToken.bit();
         }
         if memchr::memchr(b'@', bytes).is_some() {
@@ -138,7 +149,7 @@ impl Tokens {
         let mut bits = 0;
         let mut in_word = false;
         for (at, pair) in bytes.windows(2).enumerate() {
-            let is_word = pair[0].is_ascii_alphanumeric();
+            let is_word = OF_WORDS[usize::from(pair[0])];
             if is_word && !in_word {
                 bits |= self.at(bytes, at, pair);
             }
@@ -238,6 +249,9 @@ const NEAR: usize = 64;
 /// pair in a form, or a text that names a value beside it.
 fn is_in_telling_name(text: &str, start: usize, end: usize) -> bool {
     let bytes = text.as_bytes();
+    if is_followed(text, start, end) {
+        return true;
+    }
     let rest = &bytes[end..bytes.len().min(end + NEAR)];
     let name_end = end + rest.iter().take_while(|b| is_of_name(b)).count();
     // Quotes, and what escapes them, in whatever depth.
@@ -255,6 +269,8 @@ fn is_in_telling_name(text: &str, start: usize, end: usize) -> bool {
         Some(b',' | b'}' | b']') => matches!(bytes.get(name_end), Some(b'"' | b'\\')),
         // <password>, and name="password" of multipart/form-data.
         Some(b'>') => true,
+        // name="csrf_token" value="x"
+        Some(b'v') => true,
         _ => {
             let next = &bytes[name_end..bytes.len().min(name_end + 8)];
             next.contains(&b'"')
@@ -279,12 +295,57 @@ fn is_in_telling_name(text: &str, start: usize, end: usize) -> bool {
     is_escaped && (tells(rest) || rest.get(4..).is_some_and(tells))
 }
 
+/// Whether what is at a place is in a name that a value follows without more: `--password x`,
+/// `PASSWORD 'x'`, `login bot password x`.
+fn is_followed(text: &str, start: usize, end: usize) -> bool {
+    let bytes = text.as_bytes();
+    let is_of_word = |b: &u8| is_of_name(b) && *b != b' ';
+    let word_end = end + bytes[end..].iter().take(NEAR).take_while(|b| is_of_word(b)).count();
+    if !matches!(bytes.get(word_end), Some(b' ' | b'\\' | b',')) {
+        return false;
+    }
+    let near = &bytes[start.saturating_sub(NEAR)..start];
+    let before = near.iter().rev().take_while(|b| is_of_word(b)).count();
+    let word = &text[start - before..word_end];
+    let is_quoted = bytes[word_end..].iter().find(|b| !matches!(b, b' ' | b'\\')) == Some(&b'\'');
+    // After an escape that is no part of it: \n.
+    let flag = word.find('-').filter(|at| *at < 6).map(|at| &word[at..]);
+    let tells = |word: &str| names::told(word) != Told::Nothing;
+    flag.is_some_and(tells) || (is_quoted || memmem::find(near, b"login ").is_some()) && tells(word)
+}
+
 /// The shortest number that is looked for: that of social security.
 const SHORTEST: usize = 11;
 
+/// What stands in numbers: with what separates groups, and its escapes.
+const OF_NUMBERS: [bool; 256] = {
+    let mut all = [false; 256];
+    let mut b = 0;
+    while b < 256 {
+        let byte = b as u8;
+        all[b] = byte.is_ascii_digit()
+            || byte.is_ascii_uppercase()
+            || matches!(byte, b' ' | b'-' | b'.' | b'\\' | b'u' | b'a' | b'f')
+            || byte >= 0x80;
+        b += 1;
+    }
+    all
+};
+
+/// Letters and digits.
+const OF_WORDS: [bool; 256] = {
+    let mut all = [false; 256];
+    let mut b = 0;
+    while b < 256 {
+        all[b] = (b as u8).is_ascii_alphanumeric();
+        b += 1;
+    }
+    all
+};
+
 /// Runs of digits that may be a card, an account or a social security number.
 fn numbers(bytes: &[u8]) -> u16 {
-    let is_part = |b: &u8| b.is_ascii_digit() || b.is_ascii_uppercase() || matches!(b, b' ' | b'-');
+    let is_part = |b: &u8| OF_NUMBERS[usize::from(*b)];
     let mut bits = 0;
     let mut at = SHORTEST - 1;
     // What is as long as the shortest does not fit between two looks.
@@ -312,40 +373,73 @@ fn numbers_between(bytes: &[u8], start: usize, end: usize) -> u16 {
             at = after.min(end);
             continue;
         }
-        let (end, digits) = run(bytes, at);
-        if digits >= 9 {
-            let groups = Groups::of(bytes, at, end);
-            if digits >= 13 && groups.may_be_card() {
+        let run = Groups::of(bytes, at);
+        if run.digits >= 9 {
+            if run.digits >= 13 && run.may_be_card() {
                 bits |= Detector::Card.bit();
             }
-            if groups.may_be_ssn() {
+            if run.may_be_ssn() {
                 bits |= Detector::Ssn.bit();
             }
         }
-        if at >= 2 && bytes[at - 2..at].iter().all(u8::is_ascii_uppercase) && begins(bytes, at - 2)
-        {
+        if may_be_iban(bytes, at, run.digits) {
             bits |= Detector::Iban.bit();
         }
-        at = end;
+        at = run.end;
     }
     bits
 }
 
-/// Where digits with single spaces or dashes between them end, and how many they are.
-fn run(bytes: &[u8], start: usize) -> (usize, usize) {
-    let (mut end, mut digits) = (start, 0);
-    loop {
-        match bytes.get(end) {
-            Some(b'0'..=b'9') => digits += 1,
-            Some(b' ' | b'-') if bytes.get(end + 1).is_some_and(u8::is_ascii_digit) => {}
-            _ => return (end, digits),
+/// How long what separates groups of digits is at a place: spaces of all widths, dashes and dots, as they
+/// are and as JSON's escapes.
+fn separator(bytes: &[u8], at: usize) -> usize {
+    match bytes.get(at..) {
+        Some([b' ' | b'-' | b'.', ..]) => 1,
+        Some([0xC2, 0xA0 | 0xB7, ..]) => 2,
+        Some([0xE2, 0x80, 0x80..=0x8A | 0x90..=0x95 | 0xAF, ..])
+        | Some([0xE2, 0x81, 0x9F, ..])
+        | Some([0xE3, 0x80, 0x80, ..]) => 3,
+        Some(rest @ [b'\\', ..]) => {
+            let slashes = rest.iter().take_while(|b| **b == b'\\').count();
+            let escape = rest.get(slashes..slashes + 5).unwrap_or_default();
+            let is_one = [
+                "u00a0", "u00b7", "u2000", "u2001", "u2002", "u2003", "u2004", "u2005", "u2006",
+                "u2007", "u2008", "u2009", "u200a", "u2010", "u2011", "u2012", "u2013", "u2014",
+                "u2015", "u202f", "u205f", "u3000",
+            ]
+            .iter()
+            .any(|known| known.as_bytes().eq_ignore_ascii_case(escape));
+            if is_one { slashes + 5 } else { 0 }
         }
-        end += 1;
+        _ => 0,
     }
 }
 
-/// Such digits, in their groups.
+/// Whether an account number may have these digits: two letters of a country and two digits stand at its
+/// beginning, here or a few characters before.
+fn may_be_iban(bytes: &[u8], at: usize, digits: usize) -> bool {
+    let begins_at = |start: usize| {
+        let Some([a, b, c, d, ..]) = bytes.get(start..) else { return false };
+        let is_upper = a.is_ascii_uppercase() && b.is_ascii_uppercase();
+        let is_country = || {
+            let country = [a.to_ascii_uppercase(), b.to_ascii_uppercase()];
+            std::str::from_utf8(&country).is_ok_and(|country| iban_length(country).is_some())
+        };
+        // In lower case words and ids begin so, too.
+        c.is_ascii_digit()
+            && d.is_ascii_digit()
+            && (is_upper || (a.is_ascii_lowercase() && b.is_ascii_lowercase() && digits >= 6))
+            && begins(bytes, start)
+            && is_country()
+    };
+    let far = if digits >= 6 { 14 } else { 2 };
+    (2..=far).filter_map(|back| at.checked_sub(back)).any(begins_at)
+}
+
+/// Digits with single separators between them, in their groups.
 struct Groups {
+    end: usize,
+    digits: usize,
     /// How many digits, and the first of them.
     groups: Vec<(usize, u8)>,
     /// Whether the first group begins, and the last ends, where a word does.
@@ -358,12 +452,22 @@ fn is_word(b: u8) -> bool {
 }
 
 impl Groups {
-    fn of(bytes: &[u8], start: usize, end: usize) -> Groups {
-        let groups = bytes[start..end]
-            .split(|b| !b.is_ascii_digit())
-            .map(|group| (group.len(), group[0]))
-            .collect();
+    fn of(bytes: &[u8], start: usize) -> Groups {
+        let (mut end, mut digits, mut groups) = (start, 0, Vec::new());
+        loop {
+            let length = bytes[end..].iter().take_while(|b| b.is_ascii_digit()).count();
+            groups.push((length, bytes[end]));
+            digits += length;
+            end += length;
+            let between = separator(bytes, end);
+            if between == 0 || !bytes.get(end + between).is_some_and(u8::is_ascii_digit) {
+                break;
+            }
+            end += between;
+        }
         Groups {
+            end,
+            digits,
             groups,
             begins: start == 0 || bytes[start - 1] != b'_' && begins(bytes, start),
             ends: !bytes.get(end).is_some_and(|b| is_word(*b)),

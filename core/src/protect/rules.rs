@@ -6,9 +6,9 @@ use std::sync::Arc;
 use globset::GlobMatcher;
 use ring::hmac;
 
-use super::keys::{Key, pseudonym};
+use super::keys::{Key, Sealed, pseudonym};
 use super::opa::Done;
-use super::taken::{RULE, Taken};
+use super::taken::{RULE, Taken, name_in};
 use super::tree::{Node, each, index, push, quoted};
 use crate::decision::event::Event;
 use crate::decision::json;
@@ -83,13 +83,17 @@ pub fn keep_types(event: &mut Node<'_>) {
     for (places, begins) in [(&OBJECTS[..], '{'), (&TEXTS[..], '"')] {
         for place in places {
             let Some(member) = event.member(&place[1..]) else { continue };
-            let Node::New(text) = member else { continue };
+            let text = match &*member {
+                Node::Raw(_) => continue,
+                Node::Object(_) if begins == '{' => continue,
+                changed => changed.to_text(),
+            };
             if text.starts_with(begins) || text == "null" {
                 continue;
             }
             *member = match begins {
                 '{' => Node::New(format!("{{\"masked\":{text}}}")),
-                _ => quoted(text),
+                _ => quoted(&text),
             };
         }
     }
@@ -255,8 +259,8 @@ fn erase(node: &mut Node<'_>, part: &Part, at: &str, taken: &mut Taken, done: &m
     let mut erased = |name: &str, node: &Node<'_>| {
         let mut path = at.to_owned();
         push(&mut path, name);
+        taken.node(node, &name_in(&path), None, RULE);
         done.push(path);
-        taken.node(node, None, RULE);
     };
     match (node.open(), part) {
         (Node::Object(_), Part::Name(name)) => {
@@ -288,6 +292,14 @@ fn meaning(node: &Node<'_>) -> String {
 }
 
 impl Acting<'_> {
+    fn seal(&mut self, key: &Arc<Key>, place: String, plain: &str) -> Node<'static> {
+        let envelope = key.seal(self.decision_id, &place, plain);
+        let node = quoted(&envelope);
+        let (key, plain) = (key.clone(), plain.to_owned());
+        self.taken.sealed.push(Sealed { key, place, plain, envelope });
+        node
+    }
+
     fn change(&mut self, node: &mut Node<'_>, at: &str) -> bool {
         let before = node.to_text();
         let mut instead = None;
@@ -302,11 +314,10 @@ impl Acting<'_> {
             }
             // Where a decision has objects only, the envelope is in one.
             Action::Encrypt(key) if OBJECTS.contains(&at) => {
-                let place = format!("{at}/masked");
-                let sealed = quoted(&key.seal(self.decision_id, &place, &before)).to_text();
+                let sealed = self.seal(key, format!("{at}/masked"), &before).to_text();
                 Node::New(format!("{{\"masked\":{sealed}}}"))
             }
-            Action::Encrypt(key) => quoted(&key.seal(self.decision_id, at, &before)),
+            Action::Encrypt(key) => self.seal(key, at.to_owned(), &before),
             Action::Truncate(length) => {
                 let Some(text) =
                     json::as_str(&before).filter(|text| text.chars().count() > *length)
@@ -319,7 +330,7 @@ impl Acting<'_> {
             }
         };
         if new.to_text() != before {
-            self.taken.json(&before, instead.as_deref(), RULE);
+            self.taken.member(&name_in(at), &before, instead.as_deref(), RULE);
         }
         *node = new;
         true

@@ -1,7 +1,10 @@
 //! What was taken out of a record: it may stand elsewhere in it, too.
 
-use super::detect::mark;
+use std::borrow::Cow;
+
+use super::detector::{ALL, mark};
 use super::encoded::{decoded, percent_decoded};
+use super::keys::{Sealed, is_envelope, is_pseudonym};
 use super::names;
 use super::tree::Node;
 use crate::decision::json;
@@ -61,6 +64,19 @@ const WORDS: [&str; 40] = [
     "withheld",
 ];
 
+pub fn is_word(text: &str) -> bool {
+    WORDS.iter().any(|word| text.eq_ignore_ascii_case(word))
+}
+
+/// Whether nothing is left of a value but what docket put there.
+pub fn is_protected(text: &str) -> bool {
+    let is_mark = |by: &str| ALL.iter().any(|d| d.name() == by) || BY.contains(&by);
+    text.is_empty()
+        || text.strip_prefix("[erased:").and_then(|t| t.strip_suffix(']')).is_some_and(is_mark)
+        || is_pseudonym(text)
+        || is_envelope(text)
+}
+
 /// A text that was taken out, and what stands in its place.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Secret {
@@ -68,14 +84,62 @@ pub struct Secret {
     pub instead: String,
 }
 
+/// A member that was taken out: another of that name goes if it has the same value, however short.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    pub name: String,
+    /// As JSON.
+    pub value: String,
+    pub instead: String,
+    /// It was in what was taken out, or says yes or no: in OPA's own members others may have it.
+    pub only_in_copies: bool,
+}
+
+impl Member {
+    /// Whether a value is the same.
+    pub fn has(&self, value: &str) -> bool {
+        if self.value == value {
+            return true;
+        }
+        match (self.value.as_bytes().first(), value.as_bytes().first()) {
+            (Some(b'{'), Some(b'{')) | (Some(b'['), Some(b'[')) => {
+                let parsed = |text| serde_json::from_str::<serde_json::Value>(text).ok();
+                parsed(&self.value).is_some_and(|known| parsed(value) == Some(known))
+            }
+            (Some(b'{' | b'['), _) | (_, Some(b'{' | b'[')) => false,
+            // An agent may have made text of a number.
+            _ => meaning(&self.value) == meaning(value),
+        }
+    }
+}
+
+/// What a text says, or how another scalar is written.
+pub fn meaning(json: &str) -> Cow<'_, str> {
+    if json.starts_with('"') { json::as_str(json).unwrap_or_default() } else { json.into() }
+}
+
+/// The name of what a JSON pointer points to; of an element, that of its list.
+pub fn name_in(pointer: &str) -> String {
+    let is_index = |part: &&str| !part.bytes().all(|b| b.is_ascii_digit());
+    let name = pointer.rsplit('/').find(is_index).unwrap_or_default();
+    name.replace("~1", "/").replace("~0", "~")
+}
+
 #[derive(Debug, Default)]
 pub struct Taken {
     secrets: Vec<Secret>,
+    members: Vec<Member>,
+    /// What was encrypted.
+    pub sealed: Vec<Sealed>,
 }
 
 impl Taken {
     pub fn is_empty(&self) -> bool {
-        self.secrets.is_empty()
+        self.secrets.is_empty() && self.members.is_empty()
+    }
+
+    pub fn members(&self) -> &[Member] {
+        &self.members
     }
 
     /// The longest first, each once.
@@ -88,8 +152,7 @@ impl Taken {
 
     pub fn add(&mut self, text: &str, instead: &str) {
         let text = text.trim();
-        let is_word = || WORDS.iter().any(|word| text.eq_ignore_ascii_case(word));
-        if text.len() >= SHORTEST && self.secrets.len() < MOST && !is_word() {
+        if text.len() >= SHORTEST && self.secrets.len() < MOST && !is_word(text) {
             self.secrets.push(Secret { text: text.to_owned(), instead: instead.to_owned() });
         }
     }
@@ -139,7 +202,7 @@ impl Taken {
         match text.as_bytes().first() {
             Some(b'"') => {
                 let value = json::as_str(text).unwrap_or_default();
-                if !super::walk::is_protected(&value) {
+                if !is_protected(&value) {
                     self.named(&value, instead, &|_| Some(mark.clone()));
                 }
             }
@@ -164,7 +227,42 @@ impl Taken {
         }
     }
 
-    pub fn node(&mut self, node: &Node<'_>, instead: Option<&str>, by: &str) {
-        self.json(&node.to_text(), instead, by);
+    /// What a rule or a policy took out, and the name that it had.
+    pub fn node(&mut self, node: &Node<'_>, name: &str, instead: Option<&str>, by: &str) {
+        self.member(name, &node.to_text(), instead, by);
+    }
+
+    pub fn member(&mut self, name: &str, value: &str, instead: Option<&str>, by: &str) {
+        self.json(value, instead, by);
+        let mark = mark(by);
+        self.add_member(name, value, instead.unwrap_or(&mark), false);
+        self.add_members_within(name, value, &mark);
+    }
+
+    fn add_members_within(&mut self, name: &str, value: &str, mark: &str) {
+        match value.as_bytes().first() {
+            Some(b'{') => json::members(value).for_each(|m| {
+                self.add_member(&m.key(), m.value, mark, true);
+                self.add_members_within(&m.key(), m.value, mark);
+            }),
+            Some(b'[') => json::elements(value).for_each(|e| {
+                self.add_member(name, e, mark, true);
+                self.add_members_within(name, e, mark);
+            }),
+            _ => {}
+        }
+    }
+
+    fn add_member(&mut self, name: &str, value: &str, instead: &str, is_inner: bool) {
+        let says_nothing = matches!(value, "null" | "\"\"" | "{}" | "[]") || name.is_empty();
+        if says_nothing || self.members.len() >= MOST || is_protected(&meaning(value)) {
+            return;
+        }
+        self.members.push(Member {
+            name: name.to_owned(),
+            value: value.to_owned(),
+            instead: instead.to_owned(),
+            only_in_copies: is_inner || matches!(value, "true" | "false"),
+        });
     }
 }

@@ -158,7 +158,11 @@ impl Distinct {
 
 pub fn push(at: &mut String, name: &str) {
     at.push('/');
-    at.push_str(&name.replace('~', "~0").replace('/', "~1"));
+    if name.contains(['~', '/']) {
+        at.push_str(&name.replace('~', "~0").replace('/', "~1"));
+    } else {
+        at.push_str(name);
+    }
 }
 
 pub fn index(name: &str) -> Option<usize> {

@@ -3,18 +3,20 @@
 use std::borrow::Cow;
 
 use super::detect::{Act, Asked, Detect};
-use super::detector::{ALL, Detector, Hit};
+use super::detector::{Detector, Hit};
 use super::encoded::{self, Budget, Look};
-use super::keys::{is_envelope, is_pseudonym, pseudonym};
+use super::keys::pseudonym;
 use super::names::{self, Told};
 use super::patterns::LOOKING;
-use super::taken::Taken;
+use super::taken::{Taken, is_protected};
 use super::tree::{Distinct, Node, push, quoted, quoted_inside};
-use super::{assignments, encoded::Changed};
+use super::{assignments, blocks, commands, encoded::Changed, pairs};
 use crate::decision::json;
 
 pub struct Walk<'w> {
     detect: &'w Detect,
+    /// The document, and the same in lower case.
+    document: (&'w str, &'w str),
     asked: Option<&'w Asked<'w>>,
     /// Who asked, once it is looked for.
     who: Option<Vec<String>>,
@@ -31,18 +33,21 @@ pub struct Walk<'w> {
     inside: usize,
     /// How many objects and lists are open.
     open: usize,
+    /// What is opened next is one of a list of pairs.
+    is_pair: bool,
 }
 
 impl<'w> Walk<'w> {
     pub fn new(
         detect: &'w Detect,
         asked: Option<&'w Asked<'w>>,
-        bytes: usize,
+        document: (&'w str, &'w str),
         hits: &'w mut Vec<Hit>,
         taken: &'w mut Taken,
     ) -> Walk<'w> {
         Walk {
             detect,
+            document,
             asked,
             who: None,
             hits,
@@ -51,9 +56,10 @@ impl<'w> Walk<'w> {
             changes: 0,
             at: String::new(),
             place: String::new(),
-            budget: Budget::new(bytes),
+            budget: Budget::new(document.0.len()),
             inside: 0,
             open: 0,
+            is_pair: false,
         }
     }
 
@@ -89,13 +95,23 @@ impl<'w> Walk<'w> {
         self.place.truncate(place);
     }
 
+    /// Which detectors may find something, as bits.
+    fn suspects(&self, text: &str) -> u16 {
+        let (all, lower) = self.document;
+        let begin = (text.as_ptr() as usize).wrapping_sub(all.as_ptr() as usize);
+        match lower.get(begin..begin.saturating_add(text.len())) {
+            Some(lower) => self.detect.prefilter.within(text, lower),
+            None => self.detect.prefilter.of(text),
+        }
+    }
+
     pub fn value(&mut self, node: &mut Node<'_>) {
         let text = match node {
             Node::Raw(text) => Cow::Borrowed(*text),
             Node::New(text) => Cow::Owned(text.clone()),
             _ => return self.open(node),
         };
-        let suspects = self.detect.prefilter.of(&text);
+        let suspects = self.suspects(&text);
         if suspects == 0 {
             return;
         }
@@ -116,6 +132,9 @@ impl<'w> Walk<'w> {
     }
 
     fn text(&mut self, node: &mut Node<'_>, text: &str) {
+        if is_protected(text) {
+            return;
+        }
         let from = self.hits.len();
         self.inside += 1;
         let new = encoded::look(text, self);
@@ -155,22 +174,22 @@ impl<'w> Walk<'w> {
     }
 
     fn look_inside(&mut self, node: &mut Node<'_>) {
+        let is_pair = std::mem::take(&mut self.is_pair);
         match node.open() {
             Node::Object(members) => self.members(members),
             Node::Array(elements) => {
-                // ["authorization","Bearer x"]
-                let told = match elements.as_slice() {
-                    [Node::Raw(name), Node::Raw(value)] if value.starts_with('"') => {
-                        json::as_str(name).map_or(Told::Nothing, |name| names::told(&name))
-                    }
-                    _ => Told::Nothing,
+                let told = match self.detect.act(Detector::Named) {
+                    Some(_) => pairs::told(elements, is_pair),
+                    None => Vec::new(),
                 };
+                let are_pairs = pairs::is_list_of_pairs(elements);
                 self.elements(elements, |walk, i, element| {
-                    if i == 1 && told != Told::Nothing {
-                        walk.named(Told::IfOpaque, element);
-                    } else {
-                        walk.value(element);
+                    walk.is_pair = are_pairs;
+                    match told.get(i) {
+                        None | Some(Told::Nothing) => walk.value(element),
+                        Some(told) => walk.named(*told, element),
                     }
+                    walk.is_pair = false;
                 });
             }
             _ => {}
@@ -178,25 +197,24 @@ impl<'w> Walk<'w> {
     }
 
     fn members(&mut self, members: &mut Vec<(super::tree::Name<'_>, Node<'_>)>) {
-        let (beside, is_secret) = self.beside(members);
+        let (beside, is_secret) = match self.detect.act(Detector::Named) {
+            Some(_) => pairs::beside(members),
+            None => (Told::Nothing, false),
+        };
         let mut distinct = None;
         for i in 0..members.len() {
             let plain = json::unescape(&members[i].0).into_owned();
-            let from = self.hits.len();
-            self.inside += 1;
-            let clean = encoded::look(&plain, self);
-            self.inside -= 1;
-            self.once(from);
-            if let Some(clean) = clean {
-                let name = distinct.get_or_insert_with(|| Distinct::of(members)).name(&clean);
-                members[i].0 = quoted_inside(&name).into();
+            let mut name = Cow::Borrowed(&*plain);
+            if let Some(clean) = self.name(&plain) {
+                let clean = distinct.get_or_insert_with(|| Distinct::of(members)).name(&clean);
+                members[i].0 = quoted_inside(&clean).into();
+                name = Cow::Owned(clean);
                 self.changed();
             }
-            let name = json::unescape(&members[i].0).into_owned();
             let node = &mut members[i].1;
             let told = match &*plain {
-                "value" | "raw_value" | "rawValue" | "values" => beside,
                 "data" | "stringData" if is_secret => Told::Secrets,
+                name if beside != Told::Nothing && pairs::is_value(name) => beside,
                 _ => Told::Nothing,
             };
             if told == Told::Nothing {
@@ -207,26 +225,35 @@ impl<'w> Walk<'w> {
         }
     }
 
-    /// What a name in a member of its own says of the value beside it, {"name":"password","value":"x"},
-    /// and whether it is a Secret of Kubernetes.
-    fn beside(&self, members: &[(super::tree::Name<'_>, Node<'_>)]) -> (Told, bool) {
-        let mut told = Told::Nothing;
-        let mut is_secret = false;
-        if self.detect.act(Detector::Named).is_none() {
-            return (told, is_secret);
-        }
-        for (name, node) in members {
-            let (Node::Raw(text), "name" | "key" | "Name" | "kind") = (node, &**name) else {
-                continue;
-            };
-            let Some(text) = json::as_str(text) else { continue };
-            if name == "kind" {
-                is_secret = text == "Secret";
-            } else if told == Told::Nothing {
-                told = names::told(&text);
+    /// A member of the decision has another name now; what is below it is said to be there.
+    pub fn renamed(&mut self, name: &str, clean: &str) {
+        let (mut before, mut now) = (String::new(), String::new());
+        push(&mut before, name);
+        push(&mut now, clean);
+        for path in &mut self.masked {
+            if let Some(rest) = path.strip_prefix(&before)
+                && (rest.is_empty() || rest.starts_with('/'))
+            {
+                *path = format!("{now}{rest}");
             }
         }
-        (told, is_secret)
+        self.masked.push(now);
+        self.changes += 1;
+    }
+
+    /// A name without what detectors find in it.
+    pub fn name(&mut self, name: &str) -> Option<String> {
+        // Too short for anything, and nothing else in it.
+        if name.len() < 11 && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b))
+        {
+            return None;
+        }
+        let from = self.hits.len();
+        self.inside += 1;
+        let clean = encoded::look(name, self);
+        self.inside -= 1;
+        self.once(from);
+        clean
     }
 
     fn elements<'n>(
@@ -259,7 +286,7 @@ impl<'w> Walk<'w> {
                 self.open += 1;
                 for (name, node) in members.iter_mut() {
                     let plain = json::unescape(name).into_owned();
-                    if all || matches!(&*plain, "value" | "raw" | "plaintext" | "text" | "string") {
+                    if all || pairs::is_within(&plain) {
                         let told = if all { Told::Secret } else { told };
                         self.below(&plain, |walk| walk.named(told, node));
                     }
@@ -336,7 +363,7 @@ impl<'w> Walk<'w> {
         if detector == Detector::Email
             && matches!(act, Act::Erase)
             && let Some(asked) = self.asked
-            && self.who.get_or_insert_with(asked.texts).iter().any(|who| who.contains(text))
+            && self.who.get_or_insert_with(|| who_asked(asked)).iter().any(|who| who.contains(text))
         {
             return Some(pseudonym(asked.key, text));
         }
@@ -344,13 +371,13 @@ impl<'w> Walk<'w> {
     }
 }
 
-/// Whether nothing is left of a value but what docket put there.
-pub fn is_protected(text: &str) -> bool {
-    let is_mark = |by: &str| ALL.iter().any(|d| d.name() == by) || super::taken::BY.contains(&by);
-    text.is_empty()
-        || text.strip_prefix("[erased:").and_then(|t| t.strip_suffix(']')).is_some_and(is_mark)
-        || is_pseudonym(text)
-        || is_envelope(text)
+/// Who asked for what, as it is written and without percent-encoding: a path may have an address in it.
+fn who_asked(asked: &Asked<'_>) -> Vec<String> {
+    let mut all = (asked.texts)();
+    let decoded: Vec<String> =
+        all.iter().filter_map(|text| encoded::percent_decoded(text, false)).collect();
+    all.extend(decoded);
+    all
 }
 
 impl Look for Walk<'_> {
@@ -379,8 +406,23 @@ impl Look for Walk<'_> {
         let mut take = |value: &str| {
             if is_protected(value) { None } else { self.secret(value) }
         };
-        let replaced = assignments::replace(text, &mut take);
-        assignments::replace_in_markup(replaced.as_deref().unwrap_or(text), &mut take).or(replaced)
+        type Step = fn(&str, &mut dyn FnMut(&str) -> Option<String>) -> Option<String>;
+        let steps: [Step; 4] = [
+            assignments::replace,
+            assignments::replace_in_markup,
+            blocks::replace,
+            commands::replace,
+        ];
+        let mut now = Cow::Borrowed(text);
+        for step in steps {
+            if let Some(new) = step(&now, &mut take) {
+                now = Cow::Owned(new);
+            }
+        }
+        match now {
+            Cow::Borrowed(_) => None,
+            Cow::Owned(new) => Some(new),
+        }
     }
 
     fn plain(&mut self, text: &str) -> Option<String> {

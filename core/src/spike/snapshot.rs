@@ -34,6 +34,8 @@ struct Snapshot<S> {
     state: S,
 }
 
+// One at a time, on the stack.
+#[allow(clippy::large_enum_variant)]
 #[derive(Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Writing<'d> {
@@ -42,6 +44,7 @@ enum Writing<'d> {
     Stream { next: i64, heart: &'d Heartbeat, room: room::Kept },
 }
 
+#[allow(clippy::large_enum_variant)]
 #[derive(Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Read {

@@ -22,7 +22,7 @@ use encode::{Body, Encoder, Put};
 use super::{Outcome, Sink};
 use crate::decision::record::Record;
 use crate::http::client::HttpError;
-use crate::http::failure::{Cause, Failure, Retry};
+use crate::http::failure::{Cause, Failure, Refusal, Retry};
 
 /// What became of the records of a request that was answered with 200.
 fn accepted(answer: &Value, records: usize) -> Vec<Result<(), Failure>> {
@@ -50,6 +50,10 @@ fn accepted(answer: &Value, records: usize) -> Vec<Result<(), Failure>> {
     (0..records).map(one).collect()
 }
 
+fn is_missing(refusal: &Refusal) -> bool {
+    refusal.reason.starts_with("ResourceNotFoundException")
+}
+
 pub struct Cloudwatch {
     encoder: Encoder,
     api: Api,
@@ -58,6 +62,22 @@ pub struct Cloudwatch {
 impl Cloudwatch {
     pub fn new(config: &CloudwatchConfig) -> Result<Cloudwatch, HttpError> {
         Ok(Cloudwatch { encoder: Encoder::new(config), api: Api::new(config)? })
+    }
+
+    /// Asks for one event at most: that is answered to who has the rights that `docket verify` needs. No group yet is no error.
+    pub async fn reach(&self) -> Result<(), Failure> {
+        let body = json!({ "logGroupName": self.api.config.group, "limit": 1 }).to_string();
+        match self.api.call("FilterLogEvents", body.into()).await {
+            Err(Failure::Refused(r)) if r.reason.starts_with("ResourceNotFoundException") => {
+                if self.api.config.create {
+                    return Ok(());
+                }
+                let group = &self.api.config.group;
+                let detail = format!("log group {group} is missing, and create is false");
+                Err(Failure::retry(Cause::Misconfigured, detail))
+            }
+            answer => answer.map(|_| ()),
+        }
     }
 
     async fn put(&self, put: &Put) -> Result<Vec<Result<(), Failure>>, Failure> {
@@ -71,8 +91,7 @@ impl Cloudwatch {
         body.push(b'}');
         let body = Bytes::from(body);
         let mut answer = self.api.call("PutLogEvents", body.clone()).await;
-        if matches!(&answer, Err(Failure::Refused(r)) if r.reason.starts_with("ResourceNotFoundException"))
-        {
+        if matches!(&answer, Err(Failure::Refused(r)) if is_missing(r)) {
             if !self.api.config.create {
                 return Err(Failure::retry(
                     Cause::Misconfigured,
@@ -84,6 +103,11 @@ impl Cloudwatch {
             }
             self.api.create(&put.stream).await?;
             answer = self.api.call("PutLogEvents", body).await;
+            // What was just made may not be known everywhere yet.
+            if matches!(&answer, Err(Failure::Refused(r)) if is_missing(r)) {
+                let detail = format!("stream {} was made, and is not there yet", put.stream);
+                return Err(Failure::retry(Cause::Server, detail));
+            }
         }
         match answer {
             Ok(answer) => Ok(accepted(&answer, put.records.len())),

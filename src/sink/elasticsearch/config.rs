@@ -46,6 +46,11 @@ impl ElasticsearchConfig {
     pub fn client(&self) -> Result<Client, HttpError> {
         Client::new(&self.tls, self.auth.as_ref(), &self.headers, self.delivery.timeout.0)
     }
+
+    /// The name of the index template that `docket setup` installs.
+    pub fn template(&self) -> String {
+        format!("docket-{}", self.index)
+    }
 }
 
 fn index() -> String {

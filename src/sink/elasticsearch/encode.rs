@@ -1,6 +1,8 @@
 //! Decisions as documents: the docket record plus ECS names (Elastic Common Schema 8). Pure.
 
-use crate::decision::ids::push_hex;
+use sha2::{Digest, Sha256};
+
+use crate::decision::ids::{hex, push_hex};
 use crate::decision::json::{one_line, push_string};
 use crate::decision::record::Record;
 use crate::decision::verdict::Verdict;
@@ -124,12 +126,40 @@ fn ecs(record: &Record<'_>, out: &mut Vec<u8>) {
     out.push(b'}');
 }
 
+/// Hex digits of the hash in a document's id.
+const HASH: usize = 20;
+/// Elasticsearch takes ids of 512 bytes.
+const LONGEST: usize = 512 - HASH - 1;
+
+/// The id of a record's document: the decision id, and a hash of what the decision is. A repeat has the same, another decision under the
+/// same id has not.
+pub fn document_id(record: &Record<'_>) -> String {
+    let id = &*record.decision_id;
+    let mut out = String::with_capacity(id.len() + 1 + HASH);
+    let end = (0..=id.len().min(LONGEST)).rev().find(|at| id.is_char_boundary(*at));
+    out.push_str(&id[..end.unwrap_or(0)]);
+    out.push('-');
+    let digest = Sha256::digest(record.original());
+    out.push_str(&hex(&digest[..HASH / 2]));
+    out
+}
+
+/// The decision id in a document's id.
+pub fn decision_id(document_id: &str) -> &str {
+    let at = document_id.len().saturating_sub(HASH + 1);
+    match document_id.split_at_checked(at) {
+        Some((id, hash)) if hash.starts_with('-') => id,
+        // As ids were before.
+        _ => document_id,
+    }
+}
+
 /// The body of a bulk request, not compressed yet.
 pub fn bulk(batch: &[Record<'_>]) -> Vec<u8> {
     let mut out = Vec::with_capacity(batch.iter().map(|r| r.raw.len() + 400).sum());
     for record in batch {
         out.extend_from_slice(b"{\"create\":{\"_id\":");
-        push_string(&mut out, &record.decision_id);
+        push_string(&mut out, &document_id(record));
         out.extend_from_slice(b"}}\n");
         document(record, &mut out);
         out.push(b'\n');

@@ -1,5 +1,5 @@
-//! Elasticsearch and OpenSearch: `POST /<index>/_bulk`, `create` with the decision id as `_id`, so that a
-//! repeat is a 409, which is success.
+//! Elasticsearch and OpenSearch: `POST /<index>/_bulk`, `create` with the decision id and a hash of the decision as `_id`, so
+//! that a repeat is a 409, which is success, and another decision under the same id is not.
 //! <https://www.elastic.co/docs/api/doc/elasticsearch/operation/operation-bulk>
 //!
 //! The document is the docket record plus ECS names (Elastic Common Schema 8). `input` and `result` are
@@ -230,6 +230,29 @@ mod tests {
                 && !doc.contains(r#""event":{"#)
                 && doc.contains(r#""service":1"#)
         );
+    }
+
+    #[test]
+    fn a_repeat_has_the_same_id_and_another_decision_under_its_id_has_not() {
+        let id = |doc: &str| {
+            let mut raw = Vec::new();
+            let event = Event::parse(doc.as_bytes()).unwrap();
+            record::write(&event, &[], None, &Rules::default(), &mut raw);
+            encode::document_id(&Record::parse(&raw).unwrap())
+        };
+        let decision = |id: &str, result: &str| {
+            format!(
+                r#"{{"decision_id":"{id}","timestamp":"2026-11-24T12:48:50Z","result":{result}}}"#
+            )
+        };
+        let allowed = id(&decision("d1", "true"));
+        assert_eq!(allowed, id(&decision("d1", "true")));
+        let denied = id(&decision("d1", "false"));
+        assert!(allowed != denied && denied.starts_with("d1-") && denied.len() == 23);
+        assert_eq!(encode::decision_id(&denied), "d1");
+        assert_eq!(encode::decision_id("d1"), "d1");
+        let long = id(&decision(&"é".repeat(255), "true"));
+        assert!(long.len() <= 512 && long != id(&decision(&"é".repeat(255), "false")));
     }
 
     #[test]

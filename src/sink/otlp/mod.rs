@@ -24,11 +24,11 @@ use super::{Outcome, Sink};
 use crate::decision::record::Record;
 use crate::http::client::{self, Client, HttpError};
 use crate::http::config::HttpCompression;
-use crate::http::failure::{Cause, Failure};
+use crate::http::failure::{Cause, Failure, Retry};
 
 enum Transport {
     Http { client: Client, base: String },
-    Grpc { channel: Channel, headers: reqwest::header::HeaderMap },
+    Grpc { channel: Channel, headers: reqwest::header::HeaderMap, place: String },
 }
 
 pub struct Otlp {
@@ -49,6 +49,8 @@ impl Otlp {
             OtlpProtocol::Grpc => Transport::Grpc {
                 channel: grpc::channel(config)?,
                 headers: client::headers(config.auth.as_ref(), &config.headers)?,
+                place: reqwest::Url::parse(&config.endpoint)
+                    .map_or_else(|_| String::new(), |url| client::place(&url)),
             },
         };
         Ok(Otlp {
@@ -77,8 +79,15 @@ impl Otlp {
                     .await
                     .map(|answer| answer.content)
             }
-            Transport::Grpc { channel, headers } => {
-                self.call(channel.clone(), headers, signal, body).await
+            Transport::Grpc { channel, headers, place } => {
+                let answer = self.call(channel.clone(), headers, signal, body).await;
+                answer.map_err(|failure| match failure {
+                    Failure::Retry(retry) => Failure::Retry(Retry {
+                        detail: format!("{place}: {}", retry.detail),
+                        ..retry
+                    }),
+                    refused => refused,
+                })
             }
         };
         partial_success(signal, &answer?)

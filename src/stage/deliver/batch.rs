@@ -18,6 +18,7 @@ pub struct Item {
     end: usize,
     pub(super) partition: i32,
     pub(super) offset: i64,
+    pub(super) epoch: u64,
     /// When it was decided; 0 until the record was read.
     pub(super) timestamp: i64,
 }
@@ -43,7 +44,8 @@ impl Batch {
     pub fn push(&mut self, value: &[u8], partition: i32, offset: i64, epoch: u64) {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(value);
-        self.records.push(Item { start, end: self.bytes.len(), partition, offset, timestamp: 0 });
+        let end = self.bytes.len();
+        self.records.push(Item { start, end, partition, offset, epoch, timestamp: 0 });
         match self.segments.iter_mut().find(|s| s.partition == partition && s.epoch == epoch) {
             Some(segment) => segment.last = offset,
             None => {
@@ -51,6 +53,19 @@ impl Batch {
                 self.oldest.push(i64::MAX);
             }
         }
+    }
+
+    /// Forgets all records but these, whose numbers change.
+    pub(super) fn keep<'k>(&mut self, kept: impl Iterator<Item = &'k mut Vec<usize>>) {
+        let (mut bytes, mut records) = (Vec::new(), Vec::new());
+        for i in kept.flatten() {
+            let item = self.records[*i];
+            let start = bytes.len();
+            bytes.extend_from_slice(self.value(&item));
+            *i = records.len();
+            records.push(Item { start, end: bytes.len(), ..item });
+        }
+        (self.bytes, self.records) = (bytes, records);
     }
 
     pub(super) fn saw(&mut self, partition: i32, timestamp: i64) {

@@ -2,15 +2,21 @@
 //! a bounded number in flight; an offset is committed only when every record below it was acknowledged or
 //! is in rejects.
 //!
-//! Requests are sent again without end while the cause is an outage. A batch that is refused is halved
-//! until the refused records stand alone; they go to rejects, the others through.
+//! Requests are sent again without end while the cause is an outage. A batch that is refused, or fails while others pass, is halved
+//! until the records that are the cause stand alone; they go to rejects, the others through. Meanwhile they wait beside the next
+//! batches, and so does what is for another sink. `group` says what a failure means.
 
 mod batch;
+mod group;
+mod letters;
+mod outage;
+mod pauses;
 mod repeats;
 mod send;
 
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use rdkafka::error::{KafkaError, KafkaResult};
@@ -21,11 +27,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 pub use batch::Batch;
-use repeats::Repeats;
+use repeats::{Filling, Identity, Repeats};
 pub use send::{Fallback, Sending};
 
 use crate::clock::now;
-use crate::decision::record::Record;
+use crate::decision::record::{self, Record};
 use crate::decision::reject::Reject;
 use crate::log::consumer::{self, Assignments, Reading};
 use crate::log::offsets::{Offsets, Segment};
@@ -86,6 +92,8 @@ pub struct Watch {
     offsets: Shared,
     /// Partitions were assigned once, perhaps none: there may be more members than partitions.
     joined: Arc<AtomicBool>,
+    /// Assigned since the loop looked last: partition and epoch.
+    fresh: UnboundedSender<(i32, u64)>,
 }
 
 impl Assignments for Watch {
@@ -93,7 +101,8 @@ impl Assignments for Watch {
         self.joined.store(true, Ordering::Relaxed);
         let mut offsets = self.offsets.lock();
         for (_, partition) in partitions {
-            offsets.assign(*partition);
+            // The loop may have ended.
+            let _ = self.fresh.send((*partition, offsets.assign(*partition)));
         }
     }
 
@@ -126,10 +135,13 @@ fn commit(commits: &dyn Commits, topic: &str, offsets: &Shared, wait: bool) {
     }
 }
 
+/// How long the loop waits for a record while there is something else to look after, and while there is nothing.
 const POLL: Duration = Duration::from_millis(20);
+const REST: Duration = Duration::from_millis(250);
 const COMMIT_EVERY: Duration = Duration::from_secs(1);
-/// A sink that takes nothing for so long gets its partitions paused, so that Kafka is still polled.
-const PAUSE_AFTER: Duration = Duration::from_secs(5);
+/// So many records refused one by one, and none taken, are no coincidence. Fewer may wait for the next that passes, in a pipeline that
+/// has little to do: it is as ready as ever.
+const MANY_REFUSED: u32 = 10;
 /// Records taken from librdkafka before looking after anything else.
 const BURST: usize = 1000;
 
@@ -145,6 +157,7 @@ impl Deliver {
             start: self.delivery.start,
             instance_id: self.pipeline.file.intake.instance_id.as_deref(),
             prefetch: self.delivery.prefetch.0,
+            time: record::time,
         };
         self.over(
             |watch| consumer::join(&reading, watch, self.meters.clone(), self.progress.clone()),
@@ -174,8 +187,13 @@ impl Deliver {
         let offsets = Shared::default();
         let topic = self.pipeline.docket_topic();
         let joined = Arc::new(AtomicBool::new(false));
-        let reader =
-            join(Watch { topic: topic.clone(), offsets: offsets.clone(), joined: joined.clone() })?;
+        let (fresh, assigned) = unbounded_channel();
+        let reader = join(Watch {
+            topic: topic.clone(),
+            offsets: offsets.clone(),
+            joined: joined.clone(),
+            fresh,
+        })?;
         let (done, finished) = unbounded_channel();
         // Dropped when the loop ends, however it ends: what is still being sent is given up.
         let sending = CancellationToken::new();
@@ -191,11 +209,11 @@ impl Deliver {
             done,
             finished,
             repeats: Repeats::new(self.repeat_window),
+            assigned,
+            filling: unbounded_channel(),
             batch: Batch::default(),
             since: None,
             in_flight: 0,
-            blocked: None,
-            paused: false,
         };
         running.until(stop).await
     }
@@ -208,16 +226,25 @@ struct Loop<'d, R, L> {
     offsets: Shared,
     joined: Arc<AtomicBool>,
     sender: Arc<Sending<L>>,
-    done: UnboundedSender<Vec<Segment>>,
-    /// Never more than what is in flight.
-    finished: UnboundedReceiver<Vec<Segment>>,
+    done: UnboundedSender<Told>,
+    /// Never more than two of each batch in flight or waiting.
+    finished: UnboundedReceiver<Told>,
     repeats: Repeats,
+    assigned: UnboundedReceiver<(i32, u64)>,
+    /// What the windows of repeats are filled with.
+    filling: (UnboundedSender<Filling>, UnboundedReceiver<Filling>),
     batch: Batch,
     /// When the batch got its first record.
     since: Option<Instant>,
     in_flight: usize,
-    blocked: Option<Instant>,
-    paused: bool,
+}
+
+/// What is told of a batch on its way.
+enum Told {
+    /// It waits beside the others from now on.
+    Waits,
+    /// It is over, and what it finishes.
+    Over { waited: bool, segments: Vec<Segment> },
 }
 
 /// What is to become of the records of a batch.
@@ -234,18 +261,26 @@ pub struct Triage {
 impl<R: Reader, L: RecordWriter> Loop<'_, R, L> {
     async fn until(&mut self, stop: &CancellationToken) -> Result<(), DeliverError> {
         let mut committed = Instant::now();
+        let mut ready = false;
         while !stop.is_cancelled() {
             self.settle(Duration::ZERO).await;
+            self.look_back();
             if self.in_flight < self.deliver.concurrency {
-                self.unblock()?;
-                self.fill(BURST, POLL).await?;
-                if self.is_due() {
+                let busy = self.in_flight > 0 || !self.batch.is_empty();
+                self.fill(BURST, if busy { POLL } else { REST }).await?;
+                self.look_back();
+                if self.is_due() && self.is_warm() {
                     self.send();
+                } else if self.is_full() {
+                    self.warm().await?;
                 }
             } else {
                 self.block().await?;
             }
-            if committed.elapsed() >= COMMIT_EVERY {
+            // Who is waited for says so at once.
+            let joined = self.joined.load(Ordering::Relaxed);
+            if committed.elapsed() >= COMMIT_EVERY || joined != ready {
+                ready = joined;
                 commit(&self.reader, &self.topic, &self.offsets, false);
                 self.report();
                 committed = Instant::now();
@@ -261,8 +296,12 @@ impl<R: Reader, L: RecordWriter> Loop<'_, R, L> {
             Duration::ZERO => None,
             wait => tokio::time::timeout(wait, self.finished.recv()).await.ok().flatten(),
         };
-        while let Some(segments) = first.take().or_else(|| self.finished.try_recv().ok()) {
-            self.in_flight -= 1;
+        while let Some(told) = first.take().or_else(|| self.finished.try_recv().ok()) {
+            let Told::Over { waited, segments } = told else {
+                self.in_flight -= 1;
+                continue;
+            };
+            self.in_flight -= usize::from(!waited);
             let mut offsets = self.offsets.lock();
             segments.iter().for_each(|segment| offsets.finish(segment));
         }
@@ -296,7 +335,6 @@ impl<R: Reader, L: RecordWriter> Loop<'_, R, L> {
             };
             match self.reader.poll(wait, &mut take).await? {
                 Polled::Message => wait = Duration::ZERO,
-                Polled::End(_) => {}
                 Polled::Nothing => break,
             }
         }
@@ -307,14 +345,9 @@ impl<R: Reader, L: RecordWriter> Loop<'_, R, L> {
     fn send(&mut self) {
         let mut batch = std::mem::take(&mut self.batch);
         self.since = None;
-        for segment in &batch.segments {
-            if self.repeats.is_cold(segment.partition, segment.epoch) {
-                self.warm(segment);
-            }
-        }
         let repeats = &mut self.repeats;
         let (body, triage) =
-            self.sender.triage(&mut batch, |partition, id| repeats.note(partition, id));
+            self.sender.triage(&mut batch, |item, r| repeats.note(item.partition, item.epoch, r));
         {
             let mut offsets = self.offsets.lock();
             for (segment, oldest) in batch.segments.iter().zip(&batch.oldest) {
@@ -336,61 +369,86 @@ impl<R: Reader, L: RecordWriter> Loop<'_, R, L> {
         );
         let work = async move {
             let stop = sender.stop.clone();
+            // The room that it waits in, if it does.
+            let room = OnceLock::new();
+            let park = |permit| {
+                let _ = room.set(permit);
+                let _ = done.send(Told::Waits);
+            };
             let delivered = tokio::select! {
                 biased;
                 () = stop.cancelled() => false,
-                delivered = sender.deliver(&batch, body, triage) => delivered,
+                delivered = sender.deliver(&mut batch, body, triage, &park) => delivered,
             };
             gauge.sub(records);
+            let waited = room.get().is_some();
             // A batch that was given up frees its place, too, and finishes nothing. The loop may have ended;
             // then nothing is committed any more.
-            let _ = done.send(if delivered { batch.segments } else { Vec::new() });
+            let segments = if delivered { batch.segments } else { Vec::new() };
+            let _ = done.send(Told::Over { waited, segments });
         };
         self.deliver.runtime.spawn(work.instrument(span));
     }
 
-    /// Fills a window with what stands before what was read first.
-    fn warm(&mut self, segment: &Segment) {
-        let (repeats, reader) = (&mut self.repeats, &self.reader);
-        let size = repeats.size();
-        let read =
-            reader.read_back(&self.topic, segment.partition, segment.first, size, &mut |value| {
-                if let Ok(record) = Record::parse(value) {
-                    repeats.note(segment.partition, &record.decision_id);
+    /// Has the windows of partitions that were assigned filled with what stands before the group's place in them, of all
+    /// at once, and takes what came for those that are being filled.
+    fn look_back(&mut self) {
+        let mut fresh = BTreeMap::new();
+        while let Ok((partition, epoch)) = self.assigned.try_recv() {
+            fresh.insert(partition, epoch);
+        }
+        if !fresh.is_empty() && self.repeats.size() > 0 {
+            fresh.iter().for_each(|(partition, epoch)| self.repeats.begin(*partition, *epoch));
+            let partitions = fresh.keys().copied().collect();
+            let (fill, size) = (self.filling.0.clone(), self.repeats.size());
+            let (contents, redaction) = (self.repeats.contents(), self.deliver.redaction.clone());
+            let mut windows: BTreeMap<i32, VecDeque<Identity>> = BTreeMap::new();
+            let told = Box::new(move |partition: i32, value: Option<&[u8]>| {
+                let window = windows.entry(partition).or_default();
+                let Some(value) = value else {
+                    let epoch = fresh.get(&partition).copied().unwrap_or_default();
+                    // The loop may have ended.
+                    let _ = fill.send((partition, epoch, std::mem::take(window)));
+                    return;
+                };
+                // As it was sent.
+                if let Ok(record) = Record::parse(&redaction.apply(value)) {
+                    window.push_back(contents.identity(&record));
+                }
+                if window.len() > size {
+                    window.pop_front();
                 }
             });
-        if let Err(error) = read {
-            tracing::warn!(part = self.deliver.name, partition = segment.partition, %error, "what was sent before can't be read; a repeat may pass");
+            self.reader.read_back(&self.topic, partitions, self.repeats.size(), told);
+        }
+        while let Ok(filling) = self.filling.1.try_recv() {
+            self.repeats.fill(filling);
         }
     }
 
-    /// The sink takes no more for now: waits for it, and goes on polling Kafka.
+    /// Whether the windows are filled that the batch needs.
+    fn is_warm(&self) -> bool {
+        self.batch.segments.iter().all(|s| !self.repeats.is_cold(s.partition, s.epoch))
+    }
+
+    /// Waits for windows that are being filled, and stays in the group.
+    async fn warm(&mut self) -> Result<(), DeliverError> {
+        if let Ok(Some(filling)) = tokio::time::timeout(POLL, self.filling.1.recv()).await {
+            self.repeats.fill(filling);
+        }
+        Ok(self.reader.idle()?)
+    }
+
+    /// The sink takes no more for now: waits for it, and stays in the group.
     async fn block(&mut self) -> Result<(), DeliverError> {
-        let since = *self.blocked.get_or_insert_with(Instant::now);
         self.settle(Duration::from_millis(50)).await;
-        if since.elapsed() < PAUSE_AFTER || self.in_flight < self.deliver.concurrency {
-            return Ok(());
-        }
-        // Also for partitions that were assigned since.
-        self.reader.pause()?;
-        self.paused = true;
-        // There may be one that was handed out before the pause took hold.
-        self.fill(1, Duration::ZERO).await
-    }
-
-    fn unblock(&mut self) -> Result<(), DeliverError> {
-        self.blocked = None;
-        if self.paused {
-            self.reader.resume()?;
-            self.paused = false;
-        }
-        Ok(())
+        Ok(self.reader.idle()?)
     }
 
     /// The end: sends what is read, waits for what is sent, commits.
     async fn drain(&mut self) {
         let deadline = Instant::now() + self.deliver.drain;
-        if !self.batch.records.is_empty() && self.in_flight < self.deliver.concurrency {
+        if !self.batch.is_empty() && self.in_flight < self.deliver.concurrency && self.is_warm() {
             self.send();
         }
         while self.in_flight > 0 && Instant::now() < deadline {
@@ -436,7 +494,17 @@ impl<R: Reader, L: RecordWriter> Loop<'_, R, L> {
             meters.oldest.with_label_values(&[&deliver.name, &id]).set(age);
         }
         let joined = self.joined.load(Ordering::Relaxed);
-        let ready = if joined { Ok(()) } else { Err("not in its consumer group yet".to_owned()) };
+        let ready = match self.sender.refuses() {
+            _ if !joined => Err("not in its consumer group yet".to_owned()),
+            Some((status, records)) if records >= MANY_REFUSED => {
+                Err(format!("it refuses whatever it is sent, with {status}"))
+            }
+            _ => Ok(()),
+        };
         deliver.health.set(&format!("{}/{}", deliver.pipeline.name(), deliver.name), ready);
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::panic, clippy::unwrap_used)]
+mod tests;

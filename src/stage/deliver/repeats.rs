@@ -1,59 +1,131 @@
 //! Which decisions a sink got lately, so that one that stands in the docket twice is sent once to a sink
-//! that would keep it twice. Bounded: so many decision ids a partition, the oldest forgotten first. What
+//! that would keep it twice. Bounded: so many decisions a partition, the oldest forgotten first. What
 //! producers send twice has the same key, so it is in the same partition.
+//!
+//! A decision is its id and what is in it: another one under an id that was used is no repeat.
 
-use std::collections::hash_map::DefaultHasher;
-use std::collections::{BTreeMap, HashSet, VecDeque};
-use std::hash::{Hash, Hasher};
+use std::collections::hash_map::{DefaultHasher, RandomState};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::hash::{BuildHasher, Hash, Hasher};
+
+use crate::decision::record::Record;
+
+/// A decision: its id and its content.
+pub(super) type Identity = (u128, u64);
+
+/// What the window of a partition and epoch is filled with, the oldest first.
+pub(super) type Filling = (i32, u64, VecDeque<Identity>);
 
 #[derive(Default)]
 struct Window {
     epoch: u64,
-    order: VecDeque<u128>,
-    ids: HashSet<u128>,
+    /// It was filled from the log.
+    filled: bool,
+    order: VecDeque<Identity>,
+    known: HashSet<Identity>,
+    /// How many of them have this id.
+    ids: HashMap<u128, u32>,
+}
+
+/// What a decision is to the window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Noted {
+    New,
+    Repeat,
+    /// Another decision had its id.
+    Reused,
 }
 
 pub(super) struct Repeats {
     size: usize,
     windows: BTreeMap<i32, Window>,
+    contents: Contents,
+}
+
+/// Tells decisions apart. Its key is this process' own: nobody can make up two contents that look alike.
+#[derive(Clone, Default)]
+pub(super) struct Contents(RandomState);
+
+impl Contents {
+    pub(super) fn identity(&self, record: &Record<'_>) -> Identity {
+        self.of(&record.decision_id, record.original())
+    }
+
+    fn of(&self, decision_id: &str, content: &str) -> Identity {
+        (fingerprint(decision_id), self.0.hash_one(content))
+    }
 }
 
 impl Repeats {
-    /// Windows of `size` decision ids; 0 looks for no repeats.
+    /// Windows of `size` decisions; 0 looks for no repeats.
     pub(super) fn new(size: usize) -> Repeats {
-        Repeats { size, windows: BTreeMap::new() }
+        Repeats { size, windows: BTreeMap::new(), contents: Contents::default() }
     }
 
     pub(super) fn size(&self) -> usize {
         self.size
     }
 
-    /// Whether the window of a partition has to be filled from the log: it was assigned anew.
-    pub(super) fn is_cold(&mut self, partition: i32, epoch: u64) -> bool {
-        if self.size == 0 || self.windows.get(&partition).is_some_and(|w| w.epoch == epoch) {
-            return false;
-        }
-        self.windows.insert(partition, Window { epoch, ..Window::default() });
-        true
+    pub(super) fn contents(&self) -> Contents {
+        self.contents.clone()
     }
 
-    /// Takes note of a decision; `false` if it is in the window already.
-    pub(super) fn note(&mut self, partition: i32, decision_id: &str) -> bool {
-        if self.size == 0 {
-            return true;
+    /// A partition was assigned anew: its window begins anew.
+    pub(super) fn begin(&mut self, partition: i32, epoch: u64) {
+        self.windows.insert(partition, Window { epoch, ..Window::default() });
+    }
+
+    /// What stood in the log before what was read first.
+    pub(super) fn fill(&mut self, (partition, epoch, decisions): Filling) {
+        let size = self.size;
+        if let Some(window) = self.windows.get_mut(&partition).filter(|w| w.epoch == epoch) {
+            for identity in decisions {
+                window.note(identity, size);
+            }
+            window.filled = true;
         }
-        let id = fingerprint(decision_id);
-        let window = self.windows.entry(partition).or_default();
-        if !window.ids.insert(id) {
-            return false;
+    }
+
+    /// Whether the window of a partition is still being filled from the log.
+    pub(super) fn is_cold(&self, partition: i32, epoch: u64) -> bool {
+        self.windows.get(&partition).is_some_and(|w| w.epoch == epoch && !w.filled)
+    }
+
+    /// Takes note of a decision. One that was read under an assignment that has ended may never be sent, so it is in no window.
+    pub(super) fn note(&mut self, partition: i32, epoch: u64, record: &Record<'_>) -> Noted {
+        self.noted(partition, epoch, self.contents.identity(record))
+    }
+
+    fn noted(&mut self, partition: i32, epoch: u64, identity: Identity) -> Noted {
+        let size = self.size;
+        match self.windows.get_mut(&partition).filter(|window| window.epoch == epoch) {
+            Some(window) if size > 0 => window.note(identity, size),
+            _ => Noted::New,
         }
-        window.order.push_back(id);
-        if window.order.len() > self.size
-            && let Some(oldest) = window.order.pop_front()
+    }
+}
+
+impl Window {
+    fn note(&mut self, identity: Identity, size: usize) -> Noted {
+        if !self.known.insert(identity) {
+            return Noted::Repeat;
+        }
+        let same = self.ids.entry(identity.0).or_default();
+        *same += 1;
+        let noted = if *same > 1 { Noted::Reused } else { Noted::New };
+        self.order.push_back(identity);
+        if self.order.len() > size
+            && let Some(oldest) = self.order.pop_front()
         {
-            window.ids.remove(&oldest);
+            self.known.remove(&oldest);
+            if let Some(same) = self.ids.get_mut(&oldest.0) {
+                *same -= 1;
+                if *same == 0 {
+                    self.ids.remove(&oldest.0);
+                }
+            }
         }
-        true
+        noted
     }
 }
 
@@ -74,16 +146,60 @@ fn fingerprint(id: &str) -> u128 {
 mod tests {
     use super::*;
 
+    fn is_new(repeats: &mut Repeats, partition: i32, epoch: u64, id: &str) -> bool {
+        let identity = repeats.contents.of(id, "{}");
+        repeats.noted(partition, epoch, identity) == Noted::New
+    }
+
     #[test]
     fn a_window_forgets_the_oldest_first_and_knows_partitions_apart() {
         let mut repeats = Repeats::new(2);
-        assert!(repeats.is_cold(0, 1) && !repeats.is_cold(0, 1));
-        assert!(repeats.note(0, "a") && repeats.note(0, "b") && !repeats.note(0, "a"));
-        assert!(repeats.note(1, "a"), "another partition");
-        assert!(repeats.note(0, "c") && repeats.note(0, "a"), "a was forgotten for c");
-        assert!(repeats.is_cold(0, 2) && repeats.note(0, "c"), "a new assignment begins anew");
+        repeats.begin(0, 1);
+        repeats.begin(1, 2);
+        let (r, note) = (&mut repeats, is_new);
+        assert!(note(r, 0, 1, "a") && note(r, 0, 1, "b") && !note(r, 0, 1, "a"));
+        assert!(note(r, 1, 2, "a"), "another partition");
+        assert!(note(r, 0, 1, "c") && note(r, 0, 1, "a"), "a was forgotten for c");
+        r.begin(0, 3);
+        assert!(note(r, 0, 1, "b"), "of the assignment before");
+        assert!(note(r, 0, 3, "b") && note(r, 0, 3, "c"), "a new one begins anew");
         let mut off = Repeats::new(0);
-        assert!(!off.is_cold(0, 1) && off.note(0, "a") && off.note(0, "a"));
+        assert!(note(&mut off, 0, 1, "a") && note(&mut off, 0, 1, "a"));
+    }
+
+    #[test]
+    fn a_window_is_cold_until_it_is_filled_for_its_own_assignment() {
+        let mut repeats = Repeats::new(9);
+        repeats.begin(0, 1);
+        assert!(repeats.is_cold(0, 1) && !repeats.is_cold(0, 7) && !repeats.is_cold(1, 1));
+        let contents = repeats.contents();
+        let filling = |epoch, id| (0, epoch, VecDeque::from([contents.of(id, "{}")]));
+        repeats.begin(0, 2);
+        // What was read back for the assignment before comes too late.
+        repeats.fill(filling(1, "b"));
+        assert!(repeats.is_cold(0, 2));
+        repeats.fill(filling(2, "c"));
+        assert!(!repeats.is_cold(0, 2));
+        let r = &mut repeats;
+        assert!(is_new(r, 0, 2, "a") && is_new(r, 0, 2, "b") && !is_new(r, 0, 2, "c"));
+    }
+
+    #[test]
+    fn another_decision_under_a_used_id_is_no_repeat() {
+        let mut repeats = Repeats::new(3);
+        repeats.begin(0, 1);
+        let contents = repeats.contents();
+        let mut note = |id: &str, content: &str| repeats.noted(0, 1, contents.of(id, content));
+        assert_eq!(note("a", "allowed"), Noted::New);
+        assert_eq!(note("a", "denied"), Noted::Reused);
+        assert_eq!(note("a", "denied"), Noted::Repeat);
+        assert_eq!(note("a", "allowed"), Noted::Repeat);
+        assert_eq!(note("b", "allowed"), Noted::New);
+        // The first is forgotten for the fourth; the second still has the id, and then nobody.
+        assert_eq!(note("c", ""), Noted::New);
+        assert_eq!(note("a", "allowed"), Noted::Reused);
+        (0..3).for_each(|i| assert_eq!(note(&format!("d{i}"), ""), Noted::New));
+        assert_eq!(note("a", "denied"), Noted::New);
     }
 
     #[test]

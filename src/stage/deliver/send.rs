@@ -1,23 +1,28 @@
 //! Sends one batch until each of its records was acknowledged or is in rejects.
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
-use rand::{Rng, SeedableRng};
+use rand::SeedableRng;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::batch::Batch;
+use super::batch::{Batch, Item};
+use super::group::{Group, Next, Seen};
+use super::letters::Letter;
+use super::outage::Outage;
+use super::repeats::Noted;
 use super::{Deliver, Shared, Triage};
 use crate::clock::now;
 use crate::decision::record::Record;
 use crate::decision::reject::{Reason, Reject};
 use crate::decision::time;
 use crate::http::failure::{Cause, Failure, Refusal, Retry};
-use crate::log::dead_letter::{cut, cut_to_fit, dead_letter};
-use crate::log::headers::{self, Origin};
-use crate::log::{Outgoing, RecordWriter};
+use crate::log::RecordWriter;
 use crate::sink::Outcome;
 use crate::sink::any::Request;
 
@@ -26,16 +31,46 @@ pub struct Sending<L> {
     pub(super) deliver: Arc<Deliver>,
     /// Without it, the records are of no assignment that could end: a replay's, or another sink's.
     offsets: Option<Shared>,
-    rejects: L,
+    pub(super) rejects: L,
     pub(super) stop: CancellationToken,
-    jitter: Mutex<rand::rngs::SmallRng>,
+    pub(super) jitter: Mutex<rand::rngs::SmallRng>,
+    pub(super) outage: Mutex<Outage>,
+    /// So many requests are on their way at once.
+    requests: Semaphore,
+    /// Room for batches that wait beside the others.
+    room: Arc<Semaphore>,
+    /// How many requests were sent, and which was the last of those that the sink took, in whole or in part.
+    sent: AtomicU64,
+    taken: AtomicU64,
+    /// The sink refuses whatever it is sent, with this status, and so many records alone.
+    refuses: Mutex<Option<(u16, u32)>>,
 }
 
-/// Records that are still to be delivered, in their order, and how often they were sent already.
-struct Group {
-    records: Vec<usize>,
-    attempts: u32,
+/// How a batch is sent.
+#[derive(Clone, Copy)]
+struct Manner<'m> {
+    /// It may wait beside others, for what others pass or for a sink that takes what is too old: told when it does.
+    park: Option<&'m (dyn Fn(OwnedSemaphorePermit) + Send + Sync)>,
+    /// A record that is refused alone is rejected, whatever the sink says of others.
+    hasty: bool,
 }
+
+const PLAIN: Manner<'static> = Manner { park: None, hasty: false };
+
+/// What became of a batch.
+#[derive(PartialEq)]
+enum Sent {
+    All,
+    /// Its partitions are another's now.
+    GivenUp,
+    /// What is left stands alone, and waits for others to pass.
+    Waits,
+}
+
+/// Units of room for batches that wait.
+const ROOM: usize = 64;
+/// The value of the metric label `cause` while everything is refused.
+const REFUSED: &str = "refused";
 
 /// A sink that takes what is too old for another.
 pub trait Fallback: Send + Sync {
@@ -53,16 +88,11 @@ impl<L: RecordWriter> Fallback for Sending<L> {
         records: Vec<usize>,
     ) -> Pin<Box<dyn Future<Output = bool> + Send + 'a>> {
         Box::pin(async move {
-            let body = self.encode(batch, &records);
-            self.deliver(batch, body, Triage { wanted: records, ..Triage::default() }).await
+            let mut queue = VecDeque::from([Group::new(records, None)]);
+            self.work_off(batch, &mut queue, PLAIN).await == Sent::All
         })
     }
 }
-
-/// A group that is throttled or not answered in time so often is halved: it may be more than the server can do
-/// at once, and a server that is given it again and again does nothing else. Not further than to so many records.
-const HALVE_AFTER: u32 = 4;
-const HALVED_TO: usize = 16;
 
 impl<L: RecordWriter> Sending<L> {
     pub(super) fn new(
@@ -77,21 +107,33 @@ impl<L: RecordWriter> Sending<L> {
     /// Sends records that no consumer group of this sink has read.
     pub fn apart(deliver: Arc<Deliver>, rejects: L, stop: CancellationToken) -> Sending<L> {
         let jitter = Mutex::new(rand::rngs::SmallRng::seed_from_u64(deliver.seed));
-        Sending { deliver, offsets: None, rejects, stop, jitter }
+        Sending {
+            requests: Semaphore::new(deliver.concurrency.max(1)),
+            deliver,
+            offsets: None,
+            rejects,
+            stop,
+            jitter,
+            outage: Mutex::new(Outage::new()),
+            room: Arc::new(Semaphore::new(ROOM)),
+            sent: AtomicU64::new(0),
+            taken: AtomicU64::new(0),
+            refuses: Mutex::default(),
+        }
     }
 
-    /// A batch's first body, and what is to become of each of its records. `is_new` tells repeats.
+    /// A batch's first body, and what is to become of each of its records. `note` tells repeats.
     pub(super) fn triage(
         &self,
         batch: &mut Batch,
-        mut is_new: impl FnMut(i32, &str) -> bool,
+        mut note: impl FnMut(&Item, &Record<'_>) -> Noted,
     ) -> (Box<dyn Request>, Triage) {
         let deliver = &self.deliver;
         let oldest = deliver.max_age.map(|age| now().saturating_sub(time::nanos(age)));
         let mut triage =
             Triage { wanted: Vec::with_capacity(batch.records.len()), ..Triage::default() };
         let mut seen = Vec::with_capacity(batch.records.len());
-        let mut repeats = 0;
+        let (mut repeats, mut reused) = (0, Vec::new());
         let body = {
             let values: Vec<_> = batch
                 .records
@@ -110,7 +152,11 @@ impl<L: RecordWriter> Sending<L> {
                     }
                 };
                 seen.push((i, record.timestamp));
-                if !is_new(item.partition, &record.decision_id) {
+                let noted = note(item, &record);
+                if noted == Noted::Reused {
+                    reused.push(i);
+                }
+                if noted == Noted::Repeat {
                     repeats += 1;
                 } else if oldest.is_some_and(|oldest| record.timestamp < oldest) {
                     triage.old.push(i);
@@ -124,6 +170,16 @@ impl<L: RecordWriter> Sending<L> {
         if repeats > 0 {
             deliver.meters.delivered.with_label_values(&[&deliver.name, "repeat"]).inc_by(repeats);
         }
+        if let Some(first) = reused.first().map(|i| &batch.records[*i]) {
+            deliver.meters.reused.with_label_values(&[&deliver.name]).inc_by(reused.len() as u64);
+            tracing::warn!(
+                part = deliver.name,
+                partition = first.partition,
+                offset = first.offset,
+                decisions = reused.len(),
+                "decision_id_reused: other decisions under ids that were used before; all of them are delivered"
+            );
+        }
         for (i, timestamp) in seen {
             let partition = batch.records[i].partition;
             batch.records[i].timestamp = timestamp;
@@ -132,69 +188,97 @@ impl<L: RecordWriter> Sending<L> {
         (body, triage)
     }
 
-    /// Sees every record of a batch acknowledged or in rejects, as the loop does.
+    /// Sees every record of a batch acknowledged or in rejects, as the loop does. There are no others to wait for.
     pub async fn send_all(&self, mut batch: Batch) -> bool {
-        let (body, triage) = self.triage(&mut batch, |_, _| true);
-        self.deliver(&batch, body, triage).await
+        let (body, triage) = self.triage(&mut batch, |_, _| Noted::New);
+        self.all(&mut batch, body, triage, Manner { park: None, hasty: true }).await
     }
 
-    /// Sees every record of a batch acknowledged or in rejects; `false` if the batch was given up.
+    /// Sees every record of a batch acknowledged or in rejects; `false` if the batch was given up. `park` is told when the batch
+    /// waits beside others from now on.
     pub(super) async fn deliver(
         &self,
-        batch: &Batch,
+        batch: &mut Batch,
         body: Box<dyn Request>,
         triage: Triage,
+        park: &(dyn Fn(OwnedSemaphorePermit) + Send + Sync),
     ) -> bool {
-        for (i, reject) in triage.broken {
-            self.reject(batch, i, &reject, None, 0).await;
-        }
-        if !triage.old.is_empty() && !self.too_old(batch, triage.old).await {
-            return false;
-        }
-        // The first group comes encoded.
-        let mut first = Some(body);
-        let mut groups = vec![Group { records: triage.wanted, attempts: 0 }];
-        while let Some(group) = groups.pop() {
-            if group.records.is_empty() {
-                continue;
-            }
-            let body = first.take().unwrap_or_else(|| self.encode(batch, &group.records));
-            match self.send(batch, group, body).await {
-                None => return false,
-                // In their order: the last pushed is sent first.
-                Some(rest) => groups.extend(rest.into_iter().rev()),
-            }
-        }
-        true
+        self.all(batch, body, triage, Manner { park: Some(park), hasty: false }).await
     }
 
-    /// Records older than the sink takes go to the sink that is set for them, or to rejects.
+    async fn all(
+        &self,
+        batch: &mut Batch,
+        body: Box<dyn Request>,
+        triage: Triage,
+        manner: Manner<'_>,
+    ) -> bool {
+        let Triage { wanted, mut old, broken } = triage;
+        let unsent = |(record, reject)| Letter { record, reject, status: None, attempts: 0 };
+        let mut letters: Vec<Letter> = broken.into_iter().map(unsent).collect();
+        if self.deliver.too_old.is_none() {
+            letters.extend(old.drain(..).map(|record| unsent((record, self.old()))));
+        }
+        self.reject(batch, letters).await;
+        // The first group comes encoded.
+        let mut queue = VecDeque::from([Group::new(wanted, Some(body))]);
+        let sent = self.work_off(batch, &mut queue, manner).await;
+        if sent == Sent::GivenUp {
+            return false;
+        }
+        if queue.is_empty() && old.is_empty() {
+            return true;
+        }
+        // What is left holds up only itself: what others pass, or the other sink.
+        if let Some(park) = manner.park
+            && let Some(room) = self.room_for(batch, &queue, &old)
+        {
+            batch.keep(queue.iter_mut().map(|group| &mut group.records).chain([&mut old]));
+            park(room);
+        }
+        let batch = &*batch;
+        let manner = Manner { park: None, ..manner };
+        let (sent, taken) =
+            tokio::join!(self.work_off(batch, &mut queue, manner), self.too_old(batch, old));
+        sent == Sent::All && taken
+    }
+
+    /// Room for what is left of a batch, if there is any.
+    fn room_for(
+        &self,
+        batch: &Batch,
+        queue: &VecDeque<Group>,
+        old: &[usize],
+    ) -> Option<OwnedSemaphorePermit> {
+        let left = queue.iter().flat_map(|group| &group.records).chain(old);
+        let bytes: usize = left.map(|i| batch.value(&batch.records[*i]).len()).sum();
+        let all = self.deliver.delivery.batch_bytes.0.saturating_mul(2).max(1);
+        let units = bytes.saturating_mul(ROOM).div_ceil(all).max(1);
+        self.room.clone().try_acquire_many_owned(u32::try_from(units).ok()?).ok()
+    }
+
+    /// Hands records that are older than the sink takes to the sink that is set for them.
     async fn too_old(&self, batch: &Batch, old: Vec<usize>) -> bool {
         let deliver = &self.deliver;
-        if let Some(onward) = &deliver.too_old {
-            let count = old.len() as u64;
-            let delivered = onward.deliver(batch, old).await;
-            if delivered {
-                deliver
-                    .meters
-                    .delivered
-                    .with_label_values(&[&deliver.name, "too_old"])
-                    .inc_by(count);
-            }
-            return delivered;
+        let Some(onward) = deliver.too_old.as_ref().filter(|_| !old.is_empty()) else {
+            return true;
+        };
+        let count = old.len() as u64;
+        let delivered = onward.deliver(batch, old).await;
+        if delivered {
+            let counter = deliver.meters.delivered.with_label_values(&[&deliver.name, "too_old"]);
+            counter.inc_by(count);
         }
-        let limit = deliver.max_age.unwrap_or_default();
-        for i in old {
-            let reject = Reject::new(
-                Reason::TooOld,
-                format!(
-                    "the decision is older than {} s, which is all that the sink takes (max_age)",
-                    limit.as_secs()
-                ),
-            );
-            self.reject(batch, i, &reject, None, 0).await;
-        }
-        true
+        delivered
+    }
+
+    /// Why a record goes to rejects that is older than the sink takes.
+    fn old(&self) -> Reject {
+        let limit = self.deliver.max_age.unwrap_or_default().as_secs();
+        let detail = format!(
+            "the decision is older than {limit} s, which is all that the sink takes (max_age)"
+        );
+        Reject::new(Reason::TooOld, detail)
     }
 
     fn encode(&self, batch: &Batch, group: &[usize]) -> Box<dyn Request> {
@@ -213,89 +297,243 @@ impl<L: RecordWriter> Sending<L> {
         batch.segments.iter().any(|s| offsets.is_current(s))
     }
 
-    /// Sends one group until it is answered; returns the groups that are left of it, or `None` if its
-    /// partitions are another's now.
-    async fn send(
+    /// Sends groups until none is left.
+    async fn work_off(
         &self,
         batch: &Batch,
-        group: Group,
-        body: Box<dyn Request>,
-    ) -> Option<Vec<Group>> {
+        queue: &mut VecDeque<Group>,
+        manner: Manner<'_>,
+    ) -> Sent {
+        let mut letters = Vec::new();
+        let sent = loop {
+            let Some(mut group) = queue.pop_front() else { break Sent::All };
+            if group.records.is_empty() {
+                continue;
+            }
+            if manner.park.is_some() && group.is_suspect() && queue.iter().all(Group::is_suspect) {
+                queue.push_front(group);
+                break Sent::Waits;
+            }
+            if let Some(at) = group.not_before.take() {
+                tokio::time::sleep_until(at).await;
+            }
+            if !self.is_current(batch) {
+                break Sent::GivenUp;
+            }
+            self.one(batch, group, queue, &mut letters, manner.hasty).await;
+            if letters.len() >= super::letters::AT_ONCE {
+                self.reject(batch, std::mem::take(&mut letters)).await;
+            }
+        };
+        if sent != Sent::GivenUp {
+            self.reject(batch, letters).await;
+        }
+        sent
+    }
+
+    /// Sends one group once. What is left of it goes back to the queue, what is refused for good to the letters.
+    async fn one(
+        &self,
+        batch: &Batch,
+        mut group: Group,
+        queue: &mut VecDeque<Group>,
+        letters: &mut Vec<Letter>,
+        hasty: bool,
+    ) {
         let meters = &self.deliver.meters;
         let name = self.deliver.name.as_str();
-        let Group { records, mut attempts } = group;
-        let halves = |attempts| {
-            let (left, right) = records.split_at(records.len() / 2);
-            Some(vec![
-                Group { records: left.to_vec(), attempts },
-                Group { records: right.to_vec(), attempts },
-            ])
-        };
-        loop {
-            if !self.is_current(batch) {
-                return None;
-            }
-            attempts += 1;
+        let body = group.body.take().unwrap_or_else(|| self.encode(batch, &group.records));
+        let (number, taken, outcome) = {
+            // It is never closed.
+            let _permit = self.requests.acquire().await;
+            let taken = self.taken.load(Ordering::Relaxed);
+            let number = self.sent.fetch_add(1, Ordering::Relaxed) + 1;
             meters.sent_bytes.with_label_values(&[name]).inc_by(body.size() as u64);
-            match body.send().await {
-                Outcome::Delivered => {
-                    meters.requests.with_label_values(&[name, "ok"]).inc();
-                    self.recovered(attempts);
-                    self.delivered(batch, &records);
-                    return Some(Vec::new());
-                }
-                Outcome::Failed(Failure::Retry(retry)) => {
-                    meters.requests.with_label_values(&[name, retry.cause.as_str()]).inc();
-                    self.pause(&retry, attempts).await;
-                    let too_much = matches!(retry.cause, Cause::Throttled | Cause::Timeout);
-                    if too_much && attempts.is_multiple_of(HALVE_AFTER) && records.len() > HALVED_TO
-                    {
-                        return halves(attempts);
-                    }
-                }
-                Outcome::Failed(Failure::Refused(refusal)) => {
-                    meters.requests.with_label_values(&[name, "refused"]).inc();
-                    self.recovered(attempts);
-                    if let [only] = records.as_slice() {
-                        self.refuse(batch, *only, &refusal, attempts).await;
-                        return Some(Vec::new());
-                    }
-                    return halves(0);
-                }
-                Outcome::Each(each) => {
-                    meters.requests.with_label_values(&[name, "partial"]).inc();
-                    let (again, pause) = self.each(batch, &records, each, attempts).await;
-                    match pause {
-                        Some(retry) => self.pause(&retry, attempts).await,
-                        None => self.recovered(attempts),
-                    }
-                    return Some(vec![Group { records: again, attempts }]);
-                }
+            (number, taken, body.send().await)
+        };
+        group.attempts += 1;
+        let seen = Seen { sent: self.sent.load(Ordering::Relaxed), taken };
+        let requests = |outcome| meters.requests.with_label_values(&[name, outcome]).inc();
+        match outcome {
+            Outcome::Delivered => {
+                requests("ok");
+                self.took(number);
+                self.recovered();
+                self.delivered(batch, &group.records);
+            }
+            Outcome::Failed(Failure::Retry(retry)) => {
+                requests(retry.cause.as_str());
+                group.body = Some(body);
+                self.failed(group, &retry, seen, queue, letters).await;
+            }
+            Outcome::Failed(Failure::Refused(refusal)) => {
+                requests("refused");
+                group.body = Some(body);
+                self.refused(group, refusal, seen, queue, letters, hasty).await;
+            }
+            Outcome::Each(each) => {
+                requests("partial");
+                self.each(batch, group, (number, seen, each), queue, letters, hasty).await;
             }
         }
     }
 
-    /// Settles an answer that tells of each record; returns those to send again, and why.
+    /// Settles an answer that tells of each record.
     async fn each(
         &self,
         batch: &Batch,
-        group: &[usize],
-        each: Vec<Result<(), Failure>>,
-        attempts: u32,
-    ) -> (Vec<usize>, Option<Retry>) {
-        let (mut delivered, mut again, mut why) = (Vec::new(), Vec::new(), None);
-        for (i, one) in group.iter().zip(each) {
+        group: Group,
+        (number, seen, each): (u64, Seen, Vec<Result<(), Failure>>),
+        queue: &mut VecDeque<Group>,
+        letters: &mut Vec<Letter>,
+        hasty: bool,
+    ) {
+        let (mut delivered, mut refused, mut again) = (Vec::new(), Vec::new(), Vec::new());
+        let mut why = None;
+        for (i, one) in group.records.iter().zip(each) {
             match one {
                 Ok(()) => delivered.push(*i),
-                Err(Failure::Refused(refusal)) => self.refuse(batch, *i, &refusal, attempts).await,
+                Err(Failure::Refused(refusal)) => refused.push((*i, refusal)),
                 Err(Failure::Retry(retry)) => {
                     again.push(*i);
                     why = Some(retry);
                 }
             }
         }
-        self.delivered(batch, &delivered);
-        (again, why)
+        let believed = hasty || !delivered.is_empty();
+        if !delivered.is_empty() {
+            self.took(number);
+            if why.is_none() {
+                self.recovered();
+            }
+            self.delivered(batch, &delivered);
+        }
+        let attempts = group.attempts;
+        match refused.first() {
+            Some(_) if believed => letters.extend(
+                refused.into_iter().map(|(record, refusal)| Letter::of(record, refusal, attempts)),
+            ),
+            // Everything is refused: perhaps that is what the sink does with whatever it gets.
+            Some((_, refusal)) if again.is_empty() => {
+                let refusal = refusal.clone();
+                return self.refused(group, refusal, seen, queue, letters, hasty).await;
+            }
+            // These are sent again with the others, which are not known yet.
+            Some(_) => again.extend(refused.into_iter().map(|(i, _)| i)),
+            None => {}
+        }
+        if let Some(retry) = why {
+            again.sort_unstable();
+            self.failed(group.left(again), &retry, seen, queue, letters).await;
+        }
+    }
+
+    /// A group was not taken, and the cause may be an outage.
+    async fn failed(
+        &self,
+        mut group: Group,
+        retry: &Retry,
+        seen: Seen,
+        queue: &mut VecDeque<Group>,
+        letters: &mut Vec<Letter>,
+    ) {
+        let others = group.others_passed(seen);
+        let next = group.failed(retry.cause, &retry.detail, seen);
+        let wait = self.wait(retry, group.backoff);
+        if next != Next::Reject {
+            self.tell(retry, group.attempts, others);
+            if others {
+                // The others need not wait for it.
+                group.not_before = Some(Instant::now() + wait);
+            } else {
+                tokio::time::sleep(wait).await;
+            }
+        }
+        match next {
+            Next::Again if !others => queue.push_front(group),
+            Next::Again | Next::Later => queue.push_back(group),
+            Next::Halve => halved(group, queue),
+            Next::Reject => {
+                let Group { records, attempts, answers, .. } = group;
+                let answers = answers.join("; ");
+                let reason =
+                    format!("failed alone {attempts} times, while others passed: {answers}");
+                let refusal = Refusal { status: 0, reason };
+                letters
+                    .extend(records.into_iter().map(|i| Letter::of(i, refusal.clone(), attempts)));
+            }
+        }
+    }
+
+    /// A group was refused as a whole.
+    async fn refused(
+        &self,
+        mut group: Group,
+        refusal: Refusal,
+        seen: Seen,
+        queue: &mut VecDeque<Group>,
+        letters: &mut Vec<Letter>,
+        hasty: bool,
+    ) {
+        match group.refused(refusal.reason.clone(), seen, hasty) {
+            Next::Reject => {
+                let attempts = group.attempts;
+                letters.extend(
+                    group.records.into_iter().map(|i| Letter::of(i, refusal.clone(), attempts)),
+                );
+            }
+            Next::Halve if self.refuses().is_none() => halved(group, queue),
+            next => {
+                // It stands alone, or the one that did was refused, too, and nothing was taken since.
+                self.refuses_all(&refusal, seen, group.is_refused_first());
+                let wait = self.wait(
+                    &Retry { cause: Cause::Server, detail: String::new(), after: None },
+                    group.backoff,
+                );
+                if queue.is_empty() || group.attempts > 1 || next == Next::Halve {
+                    tokio::time::sleep(wait).await;
+                }
+                match next {
+                    Next::Halve => halved(group, queue),
+                    _ => queue.push_back(group),
+                }
+            }
+        }
+    }
+
+    /// Until a request passes, the sink is taken to refuse everything.
+    fn refuses_all(&self, refusal: &Refusal, seen: Seen, another: bool) {
+        let mut refuses = self.refuses.lock().unwrap_or_else(PoisonError::into_inner);
+        // What passed meanwhile proves otherwise.
+        if seen.taken < self.taken.load(Ordering::Relaxed) {
+            return;
+        }
+        let records = refuses.map_or(0, |(_, records)| records) + u32::from(another);
+        if refuses.replace((refusal.status, records)).is_none() {
+            let name = self.deliver.name.as_str();
+            self.deliver.meters.failing.with_label_values(&[name, REFUSED]).set(1);
+            tracing::error!(
+                part = name,
+                status = refusal.status,
+                "the sink refuses what it is sent, and has taken nothing since; until it takes something, that is an outage: nothing goes to rejects"
+            );
+        }
+    }
+
+    /// The status with which the sink refuses everything, if it does, and how many records it refused alone.
+    pub(super) fn refuses(&self) -> Option<(u16, u32)> {
+        *self.refuses.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The sink took a request, at least in part.
+    fn took(&self, number: u64) {
+        let mut refuses = self.refuses.lock().unwrap_or_else(PoisonError::into_inner);
+        self.taken.fetch_max(number, Ordering::Relaxed);
+        if refuses.take().is_some() {
+            let name = self.deliver.name.as_str();
+            self.deliver.meters.failing.with_label_values(&[name, REFUSED]).set(0);
+            tracing::info!(part = name, "the sink takes records again");
+        }
     }
 
     fn delivered(&self, batch: &Batch, group: &[usize]) {
@@ -308,123 +546,11 @@ impl<L: RecordWriter> Sending<L> {
             latency.observe((now - batch.records[*i].timestamp).max(0) as f64 / 1e9);
         }
     }
+}
 
-    async fn refuse(&self, batch: &Batch, i: usize, refusal: &Refusal, attempts: u32) {
-        let reject = Reject::new(Reason::Refused, refusal.reason.clone());
-        self.reject(batch, i, &reject, Some(refusal.status), attempts).await;
-    }
-
-    /// Puts a record into rejects, however long that takes: it may not be lost.
-    async fn reject(
-        &self,
-        batch: &Batch,
-        i: usize,
-        reject: &Reject,
-        status: Option<u16>,
-        attempts: u32,
-    ) {
-        let deliver = &self.deliver;
-        let item = &batch.records[i];
-        let topic = deliver.pipeline.docket_topic();
-        let origin =
-            Origin { topic: &topic, partition: item.partition, offset: item.offset, element: 0 };
-        let value = batch.value(item);
-        let rejects = deliver.pipeline.rejects_topic();
-        let mut kept = cut_to_fit(value.len(), deliver.rejects_limit);
-        let received = time::format(now());
-        loop {
-            let letter = dead_letter("deliver", value, reject, &origin, &received, kept);
-            let mut all = headers::add(letter.headers, headers::SINK, &deliver.name);
-            all = headers::add(all, headers::ATTEMPTS, &attempts.to_string());
-            if let Some(status) = status {
-                all = headers::add(all, headers::STATUS, &status.to_string());
-            }
-            let record =
-                Outgoing { topic: &rejects, key: None, payload: &letter.value, headers: all };
-            match self.rejects.write(record).await {
-                Ok(()) => break,
-                Err(error) => {
-                    let too_large = error.rdkafka_error_code()
-                        == Some(rdkafka::types::RDKafkaErrorCode::MessageSizeTooLarge);
-                    if too_large {
-                        // Less each time, whatever the topic takes.
-                        kept = Some(kept.map_or(cut(deliver.rejects_limit), |kept| kept / 2));
-                    }
-                    tracing::error!(part = deliver.name, %error, "a refused record can't be written to rejects yet");
-                    tokio::time::sleep(Duration::from_secs(1)).await;
-                }
-            }
-        }
-        deliver.meters.delivered.with_label_values(&[&deliver.name, "refused"]).inc();
-        deliver.meters.rejects.with_label_values(&[&deliver.name, reject.reason.as_str()]).inc();
-        tracing::warn!(
-            part = deliver.name,
-            reason = reject.reason.as_str(),
-            status,
-            partition = item.partition,
-            offset = item.offset,
-            "a record went to rejects"
-        );
-    }
-
-    /// Waits before sending again: exponential with full jitter, or as long as the server wants.
-    async fn pause(&self, retry: &Retry, attempts: u32) {
-        let delivery = &self.deliver.delivery;
-        let ceiling = delivery
-            .retry_initial
-            .0
-            .saturating_mul(1 << (attempts - 1).min(16))
-            .min(delivery.retry_max.0);
-        let jittered = ceiling
-            .mul_f64(self.jitter.lock().unwrap_or_else(PoisonError::into_inner).random::<f64>());
-        let wait =
-            retry.after.map_or(jittered, |after| after + jittered.min(Duration::from_secs(1)));
-        let name = self.deliver.name.as_str();
-        self.deliver.meters.failing.with_label_values(&[name, retry.cause.as_str()]).set(1);
-        let detail = format!("{}: {}", retry.cause.as_str(), retry.detail);
-        self.deliver.health.note(&self.requests(), Err(detail));
-        match attempts {
-            1 => tracing::info!(
-                part = name,
-                cause = retry.cause.as_str(),
-                detail = retry.detail,
-                "the sink can't be served; trying again"
-            ),
-            2..=5 => tracing::warn!(
-                part = name,
-                cause = retry.cause.as_str(),
-                detail = retry.detail,
-                attempts,
-                "the sink can't be served; trying again"
-            ),
-            _ => tracing::error!(
-                part = name,
-                cause = retry.cause.as_str(),
-                detail = retry.detail,
-                attempts,
-                "the sink can't be served; its decisions wait in Kafka"
-            ),
-        }
-        tokio::time::sleep(wait).await;
-    }
-
-    /// What health calls the sink's answers.
-    fn requests(&self) -> String {
-        format!("{}/{} requests", self.deliver.pipeline.name(), self.deliver.name)
-    }
-
-    fn recovered(&self, attempts: u32) {
-        if attempts > 1 {
-            tracing::info!(part = self.deliver.name, attempts, "the sink can be served again");
-            self.deliver.health.note(&self.requests(), Ok(()));
-        }
-        use Cause::*;
-        for cause in [Connection, Timeout, Credentials, Throttled, Server, Misconfigured] {
-            self.deliver
-                .meters
-                .failing
-                .with_label_values(&[&self.deliver.name, cause.as_str()])
-                .set(0);
-        }
-    }
+/// In their order: the left half is the next.
+fn halved(group: Group, queue: &mut VecDeque<Group>) {
+    let [left, right] = group.halves();
+    queue.push_front(right);
+    queue.push_front(left);
 }

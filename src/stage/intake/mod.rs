@@ -14,20 +14,21 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::now;
-use crate::decision::formats::Format;
-use crate::decision::reject::{Reason, Reject};
 use crate::decision::time;
 use crate::log::consumer::{self, Assignments, Reading};
-use crate::log::dead_letter::{DeadLetter, cut, cut_to_fit, dead_letter};
-use crate::log::headers::{self, Origin};
 use crate::log::progress::{Assigned, Progress};
-use crate::log::{Commits, Message, Outgoing, Reader, Transactions, producer};
+use crate::log::{Commits, Message, Reader, Transactions, producer};
 use crate::pipeline::Pipeline;
 use crate::telemetry::{Health, Meters};
-use crate::transform::{Product, Source, transform};
-use transaction::{Kind, Open, Oversized, Place, Produced};
+use target::Target;
+use transaction::{Open, Oversized, Place};
+use trouble::PATIENCE;
 
+mod target;
 mod transaction;
+mod trouble;
+
+pub use trouble::Trouble;
 
 #[derive(Debug, thiserror::Error)]
 pub enum IntakeError {
@@ -45,6 +46,8 @@ pub struct Intake {
     /// max.message.bytes of the docket and rejects topics, where the broker told.
     pub docket_limit: Option<usize>,
     pub rejects_limit: Option<usize>,
+    /// Records that it failed at.
+    pub trouble: Trouble,
 }
 
 /// Rebalances, as the loop needs to know of them.
@@ -86,7 +89,9 @@ impl Seen {
     }
 }
 
+/// How long the loop waits for a record in a transaction, and while there is none.
 const POLL: Duration = Duration::from_millis(50);
+const REST: Duration = Duration::from_millis(250);
 
 impl Intake {
     /// Reads from Kafka until told to stop.
@@ -117,6 +122,7 @@ impl Intake {
             start: file.intake.start,
             instance_id: instance.as_deref(),
             prefetch: file.intake.prefetch.0,
+            time: time::guess,
         };
         self.over(
             |seen| consumer::join(&reading, seen, self.meters.clone(), self.progress.clone()),
@@ -193,9 +199,11 @@ where
             match self.commit(&open) {
                 Ok(()) => {
                     self.committed(&open);
+                    self.intake.trouble.passed(&open);
                     self.failures = 0;
                 }
                 Err(error) => {
+                    self.intake.trouble.failed(&open, &error);
                     self.abort(&open, &error)?;
                     self.failures += 1;
                     self.pause(stop).await;
@@ -225,12 +233,14 @@ where
         let config = &self.intake.pipeline.file.intake;
         self.seen.disturbed.store(false, Ordering::Relaxed);
         self.seen.revoked.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        let (condemned, most) = (self.intake.trouble.condemned(), self.intake.trouble.most());
         let mut open: Option<Open> = None;
         let mut received = String::new();
-        let mut due = Instant::now() + config.transaction_interval.0;
+        let interval = config.transaction_interval.0.min(PATIENCE);
+        let mut due = Instant::now() + interval;
         loop {
             let wait = match &open {
-                None => POLL,
+                None => REST,
                 Some(_) => due.saturating_duration_since(Instant::now()).min(POLL),
             };
             let mut begin = Ok(());
@@ -253,10 +263,11 @@ where
                         return;
                     }
                     received = time::format(now());
-                    due = Instant::now() + config.transaction_interval.0;
+                    due = Instant::now() + interval;
                 }
                 let open = open.get_or_insert_default();
                 open.begun = true;
+                open.began.get_or_insert_with(Instant::now);
                 let target = Target {
                     intake: self.intake,
                     transactions: &self.transactions,
@@ -264,6 +275,7 @@ where
                     docket_topic: &self.docket_topic,
                     rejects_topic: &self.rejects_topic,
                     oversized: &self.oversized,
+                    condemned: &condemned,
                     received: &received,
                 };
                 taken = target.take(message, &mut self.out, open);
@@ -290,7 +302,9 @@ where
             }
             // A transaction that failed already takes no more; its commit will say so.
             let failed = taken.is_err() || (open.is_some() && self.transactions.any_failed());
-            let full = open.as_ref().is_some_and(|o| o.bytes >= config.transaction_bytes.0);
+            let full = open
+                .as_ref()
+                .is_some_and(|o| o.bytes >= config.transaction_bytes.0 || o.records >= most);
             if failed || full || stop.is_cancelled() || Instant::now() >= due {
                 return Ok(open);
             }
@@ -421,137 +435,5 @@ where
                 self.intake.meters.lag.with_label_values(&labels).set((end - next).max(0));
             }
         }
-    }
-}
-
-/// Where what becomes of a record goes.
-struct Target<'r, T> {
-    intake: &'r Intake,
-    transactions: &'r T,
-    topics: &'r [&'r str],
-    docket_topic: &'r str,
-    rejects_topic: &'r str,
-    oversized: &'r BTreeMap<Place, Oversized>,
-    /// When the open transaction began to read.
-    received: &'r str,
-}
-
-impl<T: Transactions> Target<'_, T> {
-    /// Turns one Kafka record into docket records and rejects, and produces them.
-    fn take(
-        &self,
-        message: &Message<'_>,
-        out: &mut Vec<u8>,
-        open: &mut Open,
-    ) -> Result<(), IntakeError> {
-        let pipeline = &self.intake.pipeline;
-        let Some(topic) = self.topics.iter().position(|t| *t == message.topic) else {
-            return Ok(());
-        };
-        let (partition, offset) = (message.partition, message.offset);
-        open.offsets.entry((topic, partition)).or_insert((offset, offset)).1 = offset + 1;
-        let value = message.payload;
-        let (format, envelope) = match pipeline.file.sources.get(topic) {
-            Some(source) => (source.format, source.envelope.as_deref()),
-            None => (Format::Auto, None),
-        };
-        let record_headers = message.headers.pairs();
-        open.bytes += value.len();
-        let tally = open.tally.topic(topic);
-        tally.records += 1;
-        tally.bytes += value.len() as u64;
-        let mut failure = None;
-        let place = |element| (topic, partition, offset, element);
-        let oversized = |element| self.oversized.get(&place(element)).copied();
-        // Found too large as docket records, or on their way to rejects already.
-        let refused = |element| {
-            let known = oversized(element).filter(|o| o.proven || o.kind == Kind::Reject);
-            known.map(|_| self.outgrown())
-        };
-        let source = Source { value, headers: &record_headers, format, envelope };
-        let (limits, rules) = (&pipeline.limits, &pipeline.rules);
-        transform(source, limits, rules, out, &refused, &mut |element, product| {
-            if failure.is_some() {
-                return;
-            }
-            let origin = Origin { topic: message.topic, partition, offset, element };
-            let oversized = oversized(element);
-            let alone = oversized.is_some_and(|o| !o.proven);
-            let sent = |kind| Produced { place: place(element), kind, alone };
-            failure = match product {
-                Product::Ignored(kind) => {
-                    *open.tally.topic(topic).ignored.entry(kind).or_default() += 1;
-                    None
-                }
-                Product::Dropped => {
-                    open.tally.topic(topic).dropped += 1;
-                    None
-                }
-                Product::Docket { made, bytes } => {
-                    open.tally.made(topic, &made);
-                    open.produced.push(sent(Kind::Docket));
-                    let record = Outgoing {
-                        topic: self.docket_topic,
-                        key: Some(&made.written.key),
-                        payload: bytes,
-                        headers: headers::docket(&origin, self.received),
-                    };
-                    self.transactions.send(record, open.produced.len() - 1, alone).err()
-                }
-                Product::Reject { bytes, reject } => {
-                    *open.tally.rejects.entry(reject.reason).or_default() += 1;
-                    let proven = oversized.filter(|o| o.proven).map(|o| o.kind);
-                    open.produced.push(sent(Kind::Reject));
-                    let letter = self.letter(bytes, &reject, &origin, proven);
-                    let record = Outgoing {
-                        topic: self.rejects_topic,
-                        key: None,
-                        payload: &letter.value,
-                        headers: letter.headers,
-                    };
-                    self.transactions.send(record, open.produced.len() - 1, alone).err()
-                }
-            };
-        });
-        match failure {
-            None => Ok(()),
-            Some(error) => {
-                open.refused = true;
-                Err(error.into())
-            }
-        }
-    }
-
-    /// The dead letter of a piece.
-    fn letter(
-        &self,
-        bytes: &[u8],
-        reject: &Reject,
-        origin: &Origin<'_>,
-        proven: Option<Kind>,
-    ) -> DeadLetter {
-        let limit = self.intake.rejects_limit;
-        let cut = match proven {
-            // What is protected does not get out by the back door; its source still has it.
-            _ if self.intake.pipeline.rules.protection.is_some() => Some(0),
-            Some(Kind::Reject) => Some(cut(limit)),
-            _ => cut_to_fit(bytes.len(), limit),
-        };
-        dead_letter("intake", bytes, reject, origin, self.received, cut)
-    }
-
-    /// Why a decision that the broker would not take goes to rejects.
-    fn outgrown(&self) -> Reject {
-        let limit = self
-            .intake
-            .docket_limit
-            .map_or_else(String::new, |n| format!(", which takes {n} bytes (max.message.bytes)"));
-        Reject::new(
-            Reason::TooLarge,
-            format!(
-                "the decision outgrows the topic {}{limit} once docket's members are added",
-                self.docket_topic
-            ),
-        )
     }
 }

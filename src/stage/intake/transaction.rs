@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use tokio::time::Instant;
+
 use crate::decision::formats::Ignored;
 use crate::decision::reject::Reason;
 use crate::decision::verdict::{Basis, Verdict};
@@ -42,8 +44,12 @@ pub struct Open {
     pub begun: bool,
     /// By topic and partition: the first offset read, and the one after the last.
     pub offsets: BTreeMap<(usize, i32), (i64, i64)>,
+    /// When it was begun.
+    pub began: Option<Instant>,
+    pub records: usize,
     /// By tag.
     pub produced: Vec<Produced>,
+    /// Of source records or of what they became, whichever is more.
     pub bytes: usize,
     /// A record could not be produced.
     pub refused: bool,

@@ -7,7 +7,7 @@ use docket_core::decision::record::{Rules, write};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
-    let limits = Limits { decision: 1 << 16, record: 1 << 20 };
+    let limits = Limits { decision: 1 << 16, record: 1 << 20, ..Limits::default() };
     let rules = Rules::default();
     for format in [Format::Auto, Format::Json, Format::OtlpProto] {
         formats::split(bytes, format, &limits, &mut |piece| {

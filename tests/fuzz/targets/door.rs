@@ -35,7 +35,7 @@ fuzz_target!(|bytes: &[u8]| {
                 content.text(),
                 json,
                 &rules,
-                &Limits { decision: 1 << 16, record: 1 << 20 },
+                &Limits { decision: 1 << 16, record: 1 << 20, ..Limits::default() },
             );
         }
         let _ = status::Status::parse(content.text(), "app", "id");

@@ -3,8 +3,10 @@
 use std::cell::{Cell, RefCell};
 use std::time::Duration;
 
+use docket::decision::{record, time};
 use docket::log::consumer::Assignments;
-use docket::log::{Commits, Headers, Message, Polled, Reader};
+use docket::log::{Commits, Headers, Message, Polled, Reader, Told};
+use docket::order::{MAX_SKEW, Next, Order, Times};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use tokio::time::Instant;
 
@@ -18,9 +20,17 @@ pub struct Member<A> {
     generation: Cell<u64>,
     assignments: A,
     positions: RefCell<BTreeMap<Place, i64>>,
-    paused: RefCell<BTreeSet<Place>>,
+    /// Up to where records were fetched: a fetch brings some of some partitions.
+    fetched: RefCell<BTreeMap<Place, i64>>,
     ended: RefCell<BTreeMap<Place, i64>>,
+    /// By the partition's place in the world.
+    order: RefCell<Order<usize>>,
 }
+
+/// So many partitions answer a fetch, with so many offsets each.
+const FETCH: (u64, u64) = (3, 20);
+/// How long a fetch takes.
+const FETCHED: Duration = Duration::from_millis(3);
 
 impl<A: Assignments> Member<A> {
     pub fn join(world: &Shared, group: &str, topics: &[&str], assignments: A) -> Member<A> {
@@ -31,8 +41,9 @@ impl<A: Assignments> Member<A> {
             generation: Cell::new(0),
             assignments,
             positions: RefCell::default(),
-            paused: RefCell::default(),
+            fetched: RefCell::default(),
             ended: RefCell::default(),
+            order: RefCell::new(Order::new(time::nanos(MAX_SKEW))),
         };
         let mut w = world.lock();
         w.groups.entry(group.to_owned()).or_default().topics =
@@ -81,11 +92,11 @@ impl<A: Assignments> Member<A> {
             // The callback may commit, so nothing is locked.
             self.assignments.revoked(self, &Self::places(&out), lost);
             let mut w = self.world.lock();
-            let group = w.groups.get_mut(&self.group).unwrap();
             for place in &out {
                 self.positions.borrow_mut().remove(place);
-                self.paused.borrow_mut().remove(place);
-                self.ended.borrow_mut().remove(place);
+                self.forget(place);
+                self.order.borrow_mut().remove(&w.index(place));
+                let group = w.groups.get_mut(&self.group).unwrap();
                 if group.owners.get(place) == Some(&self.id.get()) {
                     group.owners.remove(place);
                 }
@@ -114,8 +125,10 @@ impl<A: Assignments> Member<A> {
             };
             let new: Vec<Place> = places.into_iter().filter(free).collect();
             self.generation.set(w.groups[&self.group].generation);
-            let group = w.groups.get_mut(&self.group).unwrap();
             for place in &new {
+                self.forget(place);
+                self.order.borrow_mut().begin(w.index(place));
+                let group = w.groups.get_mut(&self.group).unwrap();
                 group.owners.insert(place.clone(), self.id.get());
                 let from = group.committed.get(place).copied().unwrap_or(0);
                 self.positions.borrow_mut().insert(place.clone(), from);
@@ -128,11 +141,96 @@ impl<A: Assignments> Member<A> {
     }
 }
 
-struct Owned(Pairs);
+impl<A> Member<A> {
+    fn forget(&self, place: &Place) {
+        self.fetched.borrow_mut().remove(place);
+        self.ended.borrow_mut().remove(place);
+    }
+
+    /// Brings more of partitions of which nothing is here.
+    fn fetch(&self) {
+        let mut w = self.world.lock();
+        let positions = self.positions.borrow();
+        let mut fetched = self.fetched.borrow_mut();
+        let here = |place: &Place, at: i64| fetched.get(place).is_some_and(|to| *to > at);
+        let mut empty: Vec<(Place, i64)> = positions
+            .iter()
+            .map(|(p, at)| (p.clone(), *at))
+            .filter(|(p, at)| !here(p, *at))
+            .collect();
+        if !empty.is_empty() {
+            let first = w.below(empty.len() as u64) as usize;
+            empty.rotate_left(first);
+        }
+        for (place, at) in empty.into_iter().take(FETCH.0 as usize) {
+            let count = 1 + w.below(FETCH.1) as i64;
+            fetched.insert(place.clone(), (at + count).min(w.stable(&place)));
+        }
+    }
+
+    fn has_more(&self) -> bool {
+        let w = self.world.lock();
+        self.positions.borrow().iter().any(|(place, at)| *at < w.stable(place))
+    }
+
+    /// The record whose turn it is, of those that are here.
+    fn next(&self) -> Option<(Place, Record)> {
+        let w = self.world.lock();
+        let mut order = self.order.borrow_mut();
+        let held: Vec<usize> = order.held().collect();
+        for (place, at) in &*self.positions.borrow() {
+            let (index, to) = (w.index(place), self.fetched.borrow().get(place).copied());
+            let Some(to) = to.filter(|_| !held.contains(&index)) else { continue };
+            match w.read(place, *at).filter(|record| record.offset < to) {
+                Some(record) => {
+                    order.head(index, when(&record));
+                }
+                // What is fetched is nothing but markers and aborted records, or there is no more.
+                None if to < w.stable(place) => {
+                    let more = (to + FETCH.1 as i64).min(w.stable(place));
+                    self.fetched.borrow_mut().insert(place.clone(), more);
+                }
+                None if self.ended.borrow_mut().insert(place.clone(), to) != Some(to) => {
+                    order.end(index);
+                }
+                None => {}
+            }
+        }
+        if w.sabotage == Sabotage::NoOrder {
+            let index = order.held().next()?;
+            order.took(index);
+            return self.at(&w, index);
+        }
+        match order.next(w.now()) {
+            Next::Take(index) => {
+                order.took(index);
+                self.at(&w, index)
+            }
+            Next::Wait(_) | Next::Nothing => None,
+        }
+    }
+
+    fn at(&self, w: &World, index: usize) -> Option<(Place, Record)> {
+        let place = w.logs.keys().nth(index)?.clone();
+        let from = *self.positions.borrow().get(&place)?;
+        Some((place.clone(), w.read(&place, from)?))
+    }
+}
+
+fn when(record: &Record) -> Times {
+    let said = record::time(&record.value).or_else(|| time::guess(&record.value));
+    Times { happened: said.unwrap_or(record.written).min(record.written), written: record.written }
+}
+
+struct Owned {
+    pairs: Pairs,
+    panics: bool,
+}
 
 impl Headers for Owned {
     fn pairs(&self) -> Vec<(&str, &[u8])> {
-        self.0.iter().map(|(n, v)| (n.as_str(), v.as_slice())).collect()
+        assert!(!self.panics, "simulated: docket has a bug");
+        self.pairs.iter().map(|(n, v)| (n.as_str(), v.as_slice())).collect()
     }
 }
 
@@ -173,44 +271,23 @@ impl<A: Assignments> Reader for Member<A> {
             None => tokio::task::yield_now().await,
         }
         self.rebalance();
-        let next = |this: &Self| {
-            let mut w = this.world.lock();
-            let mut places: Vec<(Place, i64)> = this
-                .positions
-                .borrow()
-                .iter()
-                .filter(|(p, _)| !this.paused.borrow().contains(*p))
-                .map(|(p, o)| (p.clone(), *o))
-                .collect();
-            if !places.is_empty() {
-                let at = w.below(places.len() as u64) as usize;
-                places.rotate_left(at);
+        let deadline = Instant::now() + wait;
+        let found = loop {
+            self.fetch();
+            let found = self.next();
+            if found.is_some() || Instant::now() >= deadline {
+                break found;
             }
-            for (place, from) in places {
-                match w.read(&place, from) {
-                    Some(record) => return Some((place, Some(record))),
-                    None => {
-                        let stable = w.stable(&place);
-                        if this.ended.borrow_mut().insert(place.clone(), stable) != Some(stable) {
-                            return Some((place, None));
-                        }
-                    }
-                }
-            }
-            None
-        };
-        let mut found = next(self);
-        if found.is_none() && !wait.is_zero() {
-            tokio::time::sleep(wait).await;
+            let rest = if self.has_more() { FETCHED } else { FETCHED * 10 };
+            tokio::time::sleep(rest.min(deadline - Instant::now())).await;
             self.rebalance();
-            found = next(self);
-        }
+        };
         Ok(match found {
             None => Polled::Nothing,
-            Some((place, None)) => Polled::End(place.1),
-            Some((place, Some(record))) => {
+            Some((place, record)) => {
                 self.positions.borrow_mut().insert(place.clone(), record.offset + 1);
-                let headers = Owned(record.headers.clone());
+                let panics = place.0 == super::super::SOURCE && holds(&record.value, PANICS);
+                let headers = Owned { pairs: record.headers.clone(), panics };
                 take(&Message {
                     topic: &place.0,
                     partition: place.1,
@@ -232,13 +309,8 @@ impl<A: Assignments> Reader for Member<A> {
         })
     }
 
-    fn pause(&self) -> KafkaResult<()> {
-        *self.paused.borrow_mut() = self.positions.borrow().keys().cloned().collect();
-        Ok(())
-    }
-
-    fn resume(&self) -> KafkaResult<()> {
-        self.paused.borrow_mut().clear();
+    fn idle(&self) -> KafkaResult<()> {
+        self.rebalance();
         Ok(())
     }
 
@@ -248,27 +320,31 @@ impl<A: Assignments> Reader for Member<A> {
                 self.positions.borrow_mut().get_mut(&((*topic).to_owned(), *partition))
             {
                 *position = *offset;
+                let place = ((*topic).to_owned(), *partition);
+                self.forget(&place);
+                self.order.borrow_mut().begin(self.world.lock().index(&place));
             }
         }
         Ok(())
     }
 
-    fn read_back(
-        &self,
-        topic: &str,
-        partition: i32,
-        before: i64,
-        count: usize,
-        take: &mut dyn FnMut(&[u8]),
-    ) -> KafkaResult<()> {
-        let w = self.world.lock();
-        let place = (topic.to_owned(), partition);
-        let mut from = (before - count as i64).max(0);
-        while let Some(record) = w.read(&place, from).filter(|r| r.offset < before) {
-            from = record.offset + 1;
-            take(&record.value);
-        }
-        Ok(())
+    fn read_back(&self, topic: &str, partitions: Vec<i32>, count: usize, mut told: Told) {
+        let (world, group, topic) = (self.world.clone(), self.group.clone(), topic.to_owned());
+        let late = Duration::from_millis(world.lock().below(300));
+        tokio::task::spawn_local(async move {
+            tokio::time::sleep(late).await;
+            for partition in partitions {
+                let w = world.lock();
+                let place = (topic.clone(), partition);
+                let before = w.groups[&group].committed.get(&place).copied().unwrap_or(0);
+                let mut from = (before - count as i64).max(0);
+                while let Some(record) = w.read(&place, from).filter(|r| r.offset < before) {
+                    from = record.offset + 1;
+                    told(partition, Some(&record.value));
+                }
+                told(partition, None);
+            }
+        });
     }
 
     fn end(&self, topic: &str, partition: i32) -> Option<i64> {

@@ -4,7 +4,7 @@
 use super::super::json;
 use super::super::record::Agent;
 use super::super::reject::Reason;
-use super::{Around, Found, Opener, agent, reject};
+use super::{Around, Found, Opener, agent, lines, reject};
 
 /// What is known of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,7 +103,7 @@ impl Pending {
 
 /// How deep brackets are open, over the parts of a text.
 #[derive(Debug, Clone, Default)]
-struct Balance {
+pub(super) struct Balance {
     depth: usize,
     string: bool,
     escaped: bool,
@@ -111,7 +111,7 @@ struct Balance {
 }
 
 impl Balance {
-    fn feed(&mut self, bytes: &[u8]) {
+    pub(super) fn feed(&mut self, bytes: &[u8]) {
         for b in bytes {
             if self.escaped {
                 self.escaped = false;
@@ -135,7 +135,7 @@ impl Balance {
         }
     }
 
-    fn is_open(&self) -> bool {
+    pub(super) fn is_open(&self) -> bool {
         self.began && (self.depth > 0 || self.string)
     }
 }
@@ -163,6 +163,9 @@ pub(super) fn line(
     around: Around<'_>,
     found: &mut Found<'_>,
 ) {
+    if part.is_none() && lines::of_stream(open, text, around, found) {
+        return;
+    }
     let mut pending = match open.joins.take(around.stream) {
         Some(pending) if part.is_none() && agent::whole(text) => {
             pending.missing(found);
@@ -188,7 +191,7 @@ pub(super) fn line(
 /// A CRI log line (Kubernetes, containerd, CRI-O): time, stream, tag, content.
 pub(super) fn cri(line: &[u8]) -> Option<(&[u8], Part, &[u8])> {
     let mut parts = line.splitn(4, |b| *b == b' ');
-    let (time, stream, tag, content) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    let (time, stream, tag) = (parts.next()?, parts.next()?, parts.next()?);
     let is_time = (20..=40).contains(&time.len())
         && time[4] == b'-'
         && time[10] == b'T'
@@ -196,11 +199,13 @@ pub(super) fn cri(line: &[u8]) -> Option<(&[u8], Part, &[u8])> {
     if !is_time || !matches!(stream, b"stdout" | b"stderr") {
         return None;
     }
-    let tag = match tag.first()? {
-        b'P' => Part::More,
-        b'F' => Part::Last,
+    // More tags may follow behind colons. An empty line's last blank is lost in editors and shippers.
+    let tag = match tag.split(|b| *b == b':').next()?.trim_ascii_end() {
+        b"P" => Part::More,
+        b"F" => Part::Last,
         _ => return None,
     };
+    let content = parts.next().unwrap_or_default();
     Some((stream, tag, content.strip_suffix(b"\r").unwrap_or(content)))
 }
 

@@ -4,25 +4,31 @@
 //! A Kafka record may hold one decision or many, gzipped or not, wrapped by log agents or not. Each
 //! piece ends in exactly one of three ways: a decision, a reject with its own bytes, or ignored, which only
 //! what can't be a decision is. `text` finds where values begin and end, `object` tells what one is and opens
-//! envelopes, `join` puts lines together that were split on their way.
+//! envelopes, `join` puts lines together that were split on their way, `lines` objects whose lines came one by one.
 
 mod agent;
 mod console;
 mod elements;
 mod join;
+mod labels;
+mod lines;
 mod marks;
 mod object;
 mod otlp;
 mod recover;
+mod same;
 mod text;
+mod weight;
 
 use std::borrow::Cow;
+use std::cell::Cell;
 
 pub use elements::Elements;
 
 use flate2::bufread::MultiGzDecoder;
 
 use self::join::Joins;
+use self::lines::Spread;
 use self::text::Text;
 use super::event::Event;
 use super::json;
@@ -104,49 +110,133 @@ impl Ignored {
 pub struct Limits {
     /// Bytes of one decision.
     pub decision: usize,
-    /// Bytes of one Kafka record's content, after decompression.
+    /// Bytes of one Kafka record's content, after decompression: of all that is compressed in it together.
     pub record: usize,
+    /// Decisions, or pieces that are none, in one Kafka record.
+    pub elements: usize,
 }
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { decision: 1 << 20, record: 64 << 20 }
+        Limits { decision: 1 << 20, record: 64 << 20, elements: 100_000 }
     }
 }
 
 /// Envelopes inside envelopes are opened so many times (gzip, CRI, an agent's members).
 const MAX_LAYERS: usize = 8;
 
-/// Calls `piece` for each piece of a Kafka record's value.
+/// So many rejects of one Kafka record are told one by one; what more there is of them is told together.
+pub const MAX_REJECTS: usize = 1_000;
+
+/// Values of an OTLP request for each element that a record may have: attributes, and those of structured bodies.
+const VALUES: usize = 10;
+
+/// Calls `piece` for each piece of a Kafka record's value. If it returns a reject, the record holds too much: then it is the whole
+/// that is rejected, and what was told of its pieces doesn't count.
 pub fn split<'a>(
     value: &'a [u8],
     reading: impl Into<Reading<'a>>,
     limits: &Limits,
     piece: &mut dyn FnMut(Piece<'_>),
-) {
+) -> Option<Reject> {
+    split_until(&Cell::new(false), value, reading, limits, piece)
+}
+
+/// The same, and no further once `over` is set.
+pub fn split_until<'a>(
+    over: &Cell<bool>,
+    value: &'a [u8],
+    reading: impl Into<Reading<'a>>,
+    limits: &Limits,
+    piece: &mut dyn FnMut(Piece<'_>),
+) -> Option<Reject> {
     let mut open = Opener {
         reading: reading.into(),
         limits,
         layers: 0,
         probing: false,
         joins: Joins::new(limits.record),
+        spread: Vec::new(),
+        expands: limits.record,
+        over,
     };
-    let mut found = |p: Piece<'_>| match p {
-        Piece::Decision { event, .. } if event.raw.len() > limits.decision => {
-            let detail = format!(
-                "the decision has {} bytes; limits.decision_bytes is {}",
-                event.raw.len(),
-                limits.decision
-            );
-            piece(Piece::Reject {
-                bytes: event.raw.as_bytes().into(),
-                reject: Reject::new(Reason::TooLarge, detail),
-            });
+    let mut rejects = Rejects::default();
+    let (mut elements, mut too_many) = (0, false);
+    let mut found = |p: Piece<'_>| {
+        if over.get() {
+            return;
         }
-        p => piece(p),
+        // What is ignored goes nowhere.
+        elements += usize::from(!matches!(p, Piece::Ignored(_)));
+        if elements > limits.elements {
+            too_many = true;
+            over.set(true);
+            return;
+        }
+        match p {
+            Piece::Decision { event, .. } if event.raw.len() > limits.decision => {
+                let detail = format!(
+                    "the decision has {} bytes; limits.decision_bytes is {}",
+                    event.raw.len(),
+                    limits.decision
+                );
+                let bytes = event.raw.as_bytes().into();
+                rejects.tell(bytes, Reject::new(Reason::TooLarge, detail), piece);
+            }
+            Piece::Reject { bytes, reject } => rejects.tell(bytes, reject, piece),
+            p => piece(p),
+        }
     };
     open.bytes(value, Around::default(), &mut found);
+    lines::flush(&mut open, &mut found);
     open.joins.flush(&mut found);
+    if !over.get() {
+        rejects.tell_more(piece);
+    }
+    too_many.then(|| {
+        let most = limits.elements;
+        let detail = format!("more than {most} elements in it; limits.record_elements is {most}");
+        Reject::new(Reason::TooLarge, detail)
+    })
+}
+
+/// How many rejects a record made, and what is told together of those that are too many.
+#[derive(Default)]
+struct Rejects {
+    told: usize,
+    more: Option<More>,
+}
+
+struct More {
+    count: usize,
+    /// Line by line, so that it can be read again.
+    bytes: Vec<u8>,
+    first: Reject,
+}
+
+impl Rejects {
+    fn tell(&mut self, bytes: Cow<'_, [u8]>, reject: Reject, piece: &mut dyn FnMut(Piece<'_>)) {
+        if self.told < MAX_REJECTS {
+            self.told += 1;
+            return piece(Piece::Reject { bytes, reject });
+        }
+        let more =
+            self.more.get_or_insert_with(|| More { count: 0, bytes: Vec::new(), first: reject });
+        if more.count > 0 {
+            more.bytes.push(b'\n');
+        }
+        more.count += 1;
+        more.bytes.extend_from_slice(&bytes);
+    }
+
+    fn tell_more(self, piece: &mut dyn FnMut(Piece<'_>)) {
+        let Some(More { count, bytes, first }) = self.more else { return };
+        let detail = format!(
+            "{count} more rejects of this record, beside {MAX_REJECTS} told before; the first of them: {}",
+            first.detail
+        );
+        piece(Piece::Reject { bytes: bytes.into(), reject: Reject::new(first.reason, detail) });
+    }
 }
 
 /// Opens layer after layer.
@@ -157,6 +247,12 @@ pub(crate) struct Opener<'l> {
     /// It is only asked what stands somewhere: parts of lines are not kept.
     probing: bool,
     joins: Joins,
+    /// Objects whose lines came one by one, until they are whole.
+    spread: Vec<Spread>,
+    /// How many bytes may still come of what is compressed.
+    expands: usize,
+    /// Nothing more is wanted.
+    over: &'l Cell<bool>,
 }
 
 /// What the layers around some bytes said.
@@ -179,6 +275,15 @@ impl<'a> Around<'a> {
 pub(crate) type Found<'f> = dyn FnMut(Piece<'_>) + 'f;
 
 impl Opener<'_> {
+    pub(crate) fn is_over(&self) -> bool {
+        self.over.get()
+    }
+
+    /// How many values a record may have where all of them are read before any is looked at.
+    pub(crate) fn most_values(&self) -> usize {
+        self.limits.elements.saturating_mul(VALUES)
+    }
+
     /// Opens bytes of whatever kind.
     pub(crate) fn bytes(&mut self, value: &[u8], around: Around<'_>, found: &mut Found<'_>) {
         if self.layers > MAX_LAYERS {
@@ -191,15 +296,18 @@ impl Opener<'_> {
 
     fn layer(&mut self, value: &[u8], around: Around<'_>, found: &mut Found<'_>) {
         if value.starts_with(&[0x1f, 0x8b]) {
-            return match gunzip(value, self.limits.record) {
-                Ok(plain) => self.bytes(&plain, around, found),
+            return match gunzip(value, self.expands) {
+                Ok(plain) => {
+                    self.expands -= plain.len();
+                    self.bytes(&plain, around, found);
+                }
                 Err(e) => found(Piece::Reject { bytes: value.into(), reject: e }),
             };
         }
         // A protobuf request starts with the tag of its field 1, which is also a line feed.
         let format = self.reading.format;
         if format == Format::OtlpProto || (format == Format::Auto && value.first() == Some(&0x0a)) {
-            match otlp::protobuf(value) {
+            match otlp::protobuf(value, self.most_values()) {
                 Ok(request) => return otlp::open(self, request, around, found),
                 Err(e) if format == Format::OtlpProto => {
                     let detail = format!("not an OTLP logs request: {e}");
@@ -238,6 +346,12 @@ fn utf16(bytes: &[u8], big: bool) -> Option<String> {
 
 pub(crate) fn reject(bytes: &[u8], reason: Reason, detail: &str, found: &mut Found<'_>) {
     found(Piece::Reject { bytes: bytes.into(), reject: Reject::new(reason, detail) });
+}
+
+/// Whether an OTLP request has at most so many values: it may take a hundred times its size once it is read.
+pub fn otlp_is_small(bytes: &[u8], json: bool, limits: &Limits) -> bool {
+    let most = limits.elements.saturating_mul(VALUES);
+    if json { weight::json(bytes, most) } else { weight::protobuf(bytes, most) }
 }
 
 /// Inflates gzip (RFC 1952, any number of members), at most `limit` bytes.

@@ -6,6 +6,7 @@ use std::collections::HashSet;
 use super::super::event::Event;
 use super::super::json::{self, Member};
 use super::super::reject::{Reason, Reject};
+use super::same::{Content, content};
 use super::text::Text;
 use super::{Around, Found, Ignored, MAX_LAYERS, Opener, Piece, agent, marks, otlp, reject};
 
@@ -38,7 +39,7 @@ pub(super) fn open(
         }
     }
     if find("resourceLogs").is_some() {
-        match otlp::json(text.bytes) {
+        match otlp::from_json(text.bytes, open.most_values()) {
             // Of another form than today's, as before scopeLogs had their name: an envelope like others.
             Ok(request) if !otlp::has_records(&request) && marks::like(text.bytes) => {}
             Ok(request) => return otlp::open(open, request, around, found),
@@ -192,8 +193,19 @@ const MAX_COPIES: usize = 64;
 /// What stands in a member.
 #[derive(Default)]
 struct Inside {
-    ids: Vec<String>,
+    decisions: Vec<(String, Content)>,
     rejects: bool,
+}
+
+/// Whether a decision's id stands in JSON that can't be read, or in JSON inside its strings, as one.
+fn names_id(raw: &str, id: &str) -> bool {
+    let punctuation = ['\\', '"', ':', ' ', '\t'];
+    memchr::memmem::find_iter(raw.as_bytes(), b"decision_id").any(|at| {
+        let value = raw[at + "decision_id".len()..].trim_start_matches(punctuation);
+        value
+            .strip_prefix(id)
+            .is_some_and(|after| after.is_empty() || after.starts_with(punctuation))
+    })
 }
 
 /// Several members may hold a decision, or a copy of the same one: each decision is found once. Members that
@@ -214,7 +226,10 @@ fn several(
     let inside = |at: &usize| {
         let mut inside = Inside::default();
         value(open, members, *at, quiet, &mut |piece| match piece {
-            Piece::Decision { event, .. } => inside.ids.push(event.decision_id.into_owned()),
+            Piece::Decision { event, .. } => {
+                let content = content(&event);
+                inside.decisions.push((event.decision_id.into_owned(), content));
+            }
             Piece::Reject { .. } => inside.rejects = true,
             Piece::Ignored(_) => {}
         });
@@ -222,41 +237,53 @@ fn several(
     };
     let mut all: Vec<(usize, Inside)> = may_hold.iter().map(inside).collect();
     open.probing = false;
-    all.retain(|(_, inside)| inside.rejects || !inside.ids.is_empty());
+    all.retain(|(_, inside)| inside.rejects || !inside.decisions.is_empty());
+    // Beside what may be a decision, the message that it came with says nothing of another one.
+    let told = all.iter().any(|(at, _)| !is_message(&members[*at]));
+    all.retain(|(at, _)| !told || !is_message(&members[*at]));
+    let any = all.iter().any(|(_, inside)| !inside.decisions.is_empty());
     // A line is what the producer wrote; an object is what an agent made of it.
     all.sort_by_key(|(at, _)| !members[*at].value.starts_with('"'));
-    let ids: Vec<&str> = all.iter().flat_map(|(_, i)| i.ids.iter().map(String::as_str)).collect();
+    let ids: Vec<&str> =
+        all.iter().flat_map(|(_, i)| i.decisions.iter().map(|(id, _)| id.as_str())).collect();
     // What can't be read, and is of a decision that was read beside it, is a copy.
-    let copy = |at: usize| ids.iter().take(MAX_COPIES).any(|id| members[at].value.contains(id));
+    let copy = |at: usize| ids.iter().take(MAX_COPIES).any(|id| names_id(members[at].value, id));
     let held: Vec<usize> = all.iter().map(|(at, _)| *at).collect();
     if all.is_empty() {
         return nothing(text, members, None, around, found);
     }
-    if ids.is_empty() && all.len() > 1 {
+    if !any && all.len() > 1 {
         let detail = "several members tell of a decision, and none of them can be read";
         return reject(text.bytes, Reason::NotJson, detail, found);
     }
     let rest = agent::around(members, &held, around.agent);
-    let mut seen: HashSet<String> = HashSet::new();
+    let mut seen: HashSet<Content> = HashSet::new();
     for (at, inside) in &all {
         let stream = agent::stream(members, *at, around.stream);
         let around = Around { agent: Some(&rest), collected: true, stream: &stream };
-        let told = match inside.ids.is_empty() {
+        let told = match inside.decisions.is_empty() {
             true => copy(*at),
-            false => inside.ids.iter().all(|id| seen.contains(id)),
+            false => !inside.rejects && inside.decisions.iter().all(|(_, c)| seen.contains(c)),
         };
         if told {
             continue;
         }
         value(open, members, *at, around, &mut |piece| match &piece {
             Piece::Decision { event, .. } => {
-                if seen.insert(event.decision_id.to_string()) {
+                if seen.insert(content(event)) {
                     found(piece);
                 }
             }
             _ => found(piece),
         });
     }
+}
+
+/// Whether a member is text that no decision can stand in.
+fn is_message(member: &Member<'_>) -> bool {
+    member.value.starts_with('"')
+        && !member.value.contains('{')
+        && !marks::sure(member.value.as_bytes())
 }
 
 /// A decision in an OTLP record's attributes: the record as an envelope.

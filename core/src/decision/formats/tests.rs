@@ -21,7 +21,8 @@ fn pieces(value: &[u8]) -> Vec<String> {
 
 fn pieces_as(value: &[u8], format: Format) -> Vec<String> {
     let mut all = Vec::new();
-    split(value, format, &Limits { decision: 10_000, record: 1_000_000 }, &mut |piece| {
+    let limits = Limits { decision: 10_000, record: 1_000_000, ..Limits::default() };
+    split(value, format, &limits, &mut |piece| {
         all.push(match piece {
             Piece::Ignored(what) => format!("ignored {}", what.as_str()),
             Piece::Reject { reject, .. } => format!("reject {}", reject.reason.as_str()),
@@ -269,6 +270,283 @@ fn lines_that_are_cut_do_not_take_others_along() {
         assert_eq!((count("d1"), count("d2")), (200, 200), "{cut}");
         assert!(count("reject not_json") >= 200, "{cut}");
     }
+}
+
+fn envelope(members: &[(&str, &str)]) -> String {
+    let members: serde_json::Map<_, _> =
+        members.iter().map(|(name, text)| ((*name).to_owned(), (*text).into())).collect();
+    serde_json::Value::Object(members).to_string()
+}
+
+/// The ids of decisions, and what else there was.
+fn told(value: impl AsRef<[u8]>) -> Vec<String> {
+    let mut told = pieces(value.as_ref());
+    told.iter_mut().for_each(|piece| {
+        if !piece.starts_with("reject") && !piece.starts_with("ignored") {
+            piece.truncate(piece.find(' ').unwrap_or(piece.len()));
+        }
+    });
+    told
+}
+
+#[test]
+fn two_decisions_of_one_id_are_two_and_a_copy_is_none() {
+    let other = ONE.replace("true", "false");
+    assert_eq!(told(envelope(&[("log", ONE), ("message", &other)])), ["d1", "d1"]);
+    assert_eq!(
+        told(envelope(&[("log", &format!("{ONE}\n{other}")), ("message", &other)])),
+        ["d1", "d1"]
+    );
+    for copy in [
+        ONE.to_owned(),
+        CONSOLE.to_owned(),
+        ONE.replace("true", "true, \"error\": null")
+            .replace("\"path\":\"a/allow\",", "")
+            .replace("\"d1\"", "\"d1\", \"path\" : \"a\\/allow\""),
+        ONE.replace("50Z", "50.000Z"),
+    ] {
+        assert_eq!(told(envelope(&[("log", ONE), ("event", &copy)])), ["d1"], "{copy}");
+        let object = format!(r#"{{"log":{},"parsed":{copy}}}"#, serde_json::json!(ONE));
+        assert_eq!(told(object), ["d1"], "{copy}");
+    }
+    let with = |input: &str| ONE.replace("\"result\"", &format!("\"input\":{input},\"result\""));
+    let beside =
+        |a: &str, b: &str| told(envelope(&[("log", &with(a)), ("message", &with(b))])).len();
+    assert_eq!(beside(r#"{"a":1.0,"b":[-0,1e3],"c":null}"#, r#"{"b":[0,1000],"a":1}"#), 1);
+    assert_eq!(beside("9007199254740993", "9007199254740992.0"), 1);
+    for (a, b) in [
+        ("1", "2"),
+        ("[1,2]", "[2,1]"),
+        ("\"1\"", "1"),
+        ("{}", "[]"),
+        ("1e999", "1e998"),
+        ("{\"a\":\"\"}", "{}"),
+    ] {
+        assert_eq!(beside(a, b), 2, "{a} {b}");
+    }
+    // A line of two, one of which can't be read: that one is not passed over for its neighbour's sake.
+    let broken = &TWO[..TWO.len() - 3];
+    assert_eq!(
+        told(envelope(&[("log", ONE), ("message", &format!("{ONE}\n{broken}"))])),
+        ["d1", "reject not_json"]
+    );
+    // What can't be read is a copy only if it has the id, not letters of it.
+    let short = ONE.replace("d1", "a");
+    assert_eq!(told(envelope(&[("log", &short), ("message", broken)])), ["a", "reject not_json"]);
+    assert_eq!(told(envelope(&[("log", ONE), ("message", &ONE[..ONE.len() - 3])])), ["d1"]);
+}
+
+fn pretty(decision: &str) -> String {
+    let value: serde_json::Value = serde_json::from_str(decision).unwrap();
+    serde_json::to_string_pretty(&value).unwrap()
+}
+
+#[test]
+fn objects_are_whole_again_whose_lines_came_one_by_one() {
+    let one = pretty(&ONE.replace("true", r#"{"allow":true,"why":["a {","b"]}"#));
+    let two = pretty(TWO);
+    let behind = |text: &str, prefix: &str| -> Vec<String> {
+        text.lines()
+            .enumerate()
+            .map(|(n, line)| format!("{}{line}", prefix.replace('%', &(n * 7).to_string())))
+            .collect()
+    };
+    for prefix in [
+        "[pod/opa-0/opa] ",
+        "opa-1  | ",
+        "opa-0 opa \u{203a} ",
+        "[pod/opa-0/opa] 2026-11-24T12:48:50.%Z ",
+        "2026-11-24T12:48:50.%Z ",
+        "2026-11-24T12:48:50Z {app=\"opa\", a=\"{\\\"b\\\": 1}\"} ",
+        "{app=\"opa\"} ",
+        "<14>1 2026-11-24T12:48:50.%Z node opa 17 - - ",
+        "2026-11-24T12:48:50.%Z stdout F ",
+    ] {
+        let text = behind(&one, prefix).join("\n");
+        assert_eq!(told(&text), ["d1"], "{text}");
+        let both = [behind(&one, prefix), behind(&two, prefix)].concat().join("\r\n");
+        assert_eq!(told(&both), ["d1", "d2"], "{both}");
+        let array = behind(&pretty(&format!("[{one},{two}]")), prefix).join("\n");
+        assert_eq!(told(&array), ["d1", "d2"], "{array}");
+        // Its end is missing: one reject.
+        let cut = behind(&one, prefix);
+        let cut = cut[..cut.len() - 2].join("\n");
+        assert_eq!(told(&cut), ["reject not_json"], "{cut}");
+    }
+    // Two containers at once.
+    let (a, b) = (behind(&one, "opa-1  | "), behind(&two, "opa-2  | "));
+    let mixed: Vec<String> = a.iter().zip(&b).flat_map(|(a, b)| [a.clone(), b.clone()]).collect();
+    let rest = &a[b.len().min(a.len())..];
+    assert_eq!(told([mixed, rest.to_vec()].concat().join("\n")), ["d2", "d1"]);
+    // What only looks like it.
+    assert_eq!(
+        told("opa-1 | main {\nopa-1 |   x\nopa-1 | }\n"),
+        ["reject not_json", "ignored text", "ignored text"]
+    );
+    assert_eq!(
+        told(format!("opa-1 | main {{\nopa-1 |   \"x\"\n{ONE}")),
+        ["d1", "ignored text", "ignored text"]
+    );
+}
+
+#[test]
+fn objects_are_whole_again_whose_lines_agents_collected_one_by_one() {
+    let (one, two) = (pretty(ONE), pretty(TWO));
+    let line = |text: &str, stream: &str, n: usize| {
+        let time = format!("2026-11-24T12:48:50.{n}Z");
+        format!(
+            "{}\n",
+            envelope(&[("log", &format!("{text}\n")), ("stream", stream), ("time", &time)])
+        )
+    };
+    let lines = |text: &str, stream: &str| -> Vec<String> {
+        text.lines().enumerate().map(|(n, text)| line(text, stream, n)).collect()
+    };
+    assert_eq!(told(lines(&one, "stdout").concat()), ["d1"]);
+    let mixed: Vec<String> = lines(&one, "stdout")
+        .into_iter()
+        .zip(lines(&two, "stderr"))
+        .flat_map(|(a, b)| [a, b])
+        .collect();
+    assert_eq!(told(mixed.concat()), ["d1", "d2"]);
+    // A line of another making between two, and one that lost its end.
+    let half = lines(&one, "stdout")[..4].concat();
+    let all = format!(
+        "{half}{}{}",
+        line(r#"{"level":"info","msg":"x"}"#, "stdout", 1),
+        lines(&two, "stdout").concat()
+    );
+    assert_eq!(told(all), ["ignored opa_log", "d2", "reject not_json"]);
+    let words = ["{", "  \"a\": 1", "}"].map(|text| line(text, "stdout", 0)).concat();
+    assert_eq!(told(words), ["ignored json"]);
+    assert_eq!(
+        told(["main {", "x"].map(|text| line(text, "stdout", 0)).concat()),
+        ["ignored text", "ignored text"]
+    );
+    // CRI's lines, and the Collector's records.
+    let cri: String = one
+        .lines()
+        .map(|l| format!("2026-11-24T12:48:50.1Z stdout F {l}\n2026-11-24T12:48:50.1Z stderr F\n"))
+        .collect();
+    assert_eq!(told(cri), ["d1", "ignored blank"]);
+    let mut request = otlp();
+    let record = |line: &str| LogRecord { body: text(line), ..LogRecord::default() };
+    request.resource_logs[0].scope_logs[0].log_records = one.lines().map(record).collect();
+    assert_eq!(told(request.encode_to_vec()), ["d1"]);
+}
+
+#[test]
+fn names_stand_once_in_otlp_attributes() {
+    let kv = |key: &str, value: &str| KeyValue {
+        key: key.to_owned(),
+        value: text(value),
+        ..Default::default()
+    };
+    let of = |attributes: Vec<KeyValue>, body: Option<AnyValue>| {
+        let mut request = otlp();
+        request.resource_logs[0].scope_logs[0].log_records =
+            vec![LogRecord { attributes, body, ..LogRecord::default() }];
+        told(request.encode_to_vec())
+    };
+    let decision =
+        || vec![kv("decision_id", "d1"), kv("timestamp", "2026-11-24T12:48:50Z"), kv("path", "a")];
+    let twice = || [decision(), vec![kv("path", "b")]].concat();
+    let list = |values| Some(AnyValue { value: Some(Value::KvlistValue(KeyValueList { values })) });
+    assert_eq!(of(decision(), None), ["d1"]);
+    assert_eq!(of(twice(), None), ["reject duplicate_key"]);
+    assert_eq!(of(twice(), text(ONE)), ["reject duplicate_key"]);
+    assert_eq!(of(vec![], list(twice())), ["reject duplicate_key"]);
+    assert_eq!(of(vec![kv("a", "1"), kv("a", "2")], text(ONE)), ["reject duplicate_key"]);
+    // The decision is in the attributes, and its message is the body; the message alone tells of one that is lost.
+    assert_eq!(of(decision(), text("Decision Log")), ["d1"]);
+    assert_eq!(of(vec![], text("Decision Log")), ["reject not_json"]);
+    assert_eq!(of(vec![kv("opa", ONE)], text("Decision Log\n")), ["d1"]);
+    assert_eq!(told(format!(r#"{{"message":"Decision Log","opa":{ONE}}}"#)), ["d1"]);
+    assert_eq!(
+        told(format!(r#"{{"message":"Decision Log","opa":{}}}"#, &ONE.replace("50Z", "x"))),
+        ["reject bad_timestamp"]
+    );
+}
+
+#[test]
+fn a_decision_on_a_line_of_others() {
+    let quoted = serde_json::to_string(ONE).unwrap();
+    for line in [
+        format!(
+            r#"2026-11-24T12:48:50Z {{app="opa", re="a{{2}}", say="\"{{\\\"a\\\":1}}\""}} {ONE}"#
+        ),
+        format!(r#"{{app="opa", re="x\"}} {{", y="{{\"decision_id\":\"x\"}}"}} {ONE}"#),
+        format!("2026-11-24T12:48:50Z {{}} {ONE}"),
+        format!("level=info ts=1 msg=\"a, b\" decision={quoted} caller=x.go:1"),
+        format!("level=info decision={quoted}"),
+        format!("level=info decision={quoted}, caller=x.go:1"),
+        format!("decision={} a=b", serde_json::to_string(&pretty(ONE)).unwrap()),
+        format!("ts=1 msg={} a=\"{{}}\"", serde_json::to_string(&format!("got {ONE}")).unwrap()),
+        format!(r#"{{"a":1}} {ONE}"#),
+        format!(r#"{ONE} {{"a":1}}"#),
+        format!(r#"[{{"a":1}}] {ONE}"#),
+        format!("[1,2] {ONE}"),
+        format!("[17] {ONE} [18]"),
+        format!("\"x\" {ONE}"),
+        format!(r#"{{"a":1}} said {ONE}"#),
+        format!("{quoted} {{\"a\":1}}"),
+    ] {
+        let mut all = told(&line);
+        all.retain(|piece| !piece.starts_with("ignored"));
+        assert_eq!(all, ["d1"], "{line}");
+    }
+    // Objects by themselves are judged by themselves.
+    assert_eq!(told(r#"{"a":1} {"b":2}"#), ["reject missing_decision_id"; 2]);
+    assert_eq!(told(format!("{{\"a\":1}}\n{ONE}")), ["reject missing_decision_id", "d1"]);
+    assert_eq!(
+        told(format!("[{{\"a\":1}}, {ONE}, {{\"a\":1}}]")),
+        ["reject missing_decision_id", "d1", "reject missing_decision_id"]
+    );
+    assert_eq!(
+        told(format!("{{\"labels\":{{}},\"input\":1}} {ONE}")),
+        ["reject missing_decision_id", "d1"]
+    );
+    // A string that is no value of a pair.
+    assert_eq!(told(format!("a {quoted}:1")), ["reject not_json"]);
+    assert_eq!(told(format!("{{app=\"opa\", line={quoted}}} x")), ["reject not_json"]);
+}
+
+#[test]
+fn so_many_rejects_of_a_record_and_how_many_more() {
+    let all = |value: &str| {
+        let mut all = Vec::new();
+        split(value.as_bytes(), Format::Auto, &Limits::default(), &mut |piece| match piece {
+            Piece::Reject { bytes, reject } => all.push((bytes.into_owned(), reject)),
+            other => panic!("{other:?}"),
+        });
+        all
+    };
+    let quotes = all(&"\"".repeat(200_000));
+    assert!(quotes.len() <= MAX_REJECTS + 1, "{}", quotes.len());
+    let objects = all(&"{\"decision_id\":1}\n".repeat(1_500));
+    assert_eq!(objects.len(), MAX_REJECTS + 1);
+    let (bytes, reject) = &objects[MAX_REJECTS];
+    assert_eq!(reject.reason, Reason::WrongType);
+    assert!(reject.detail.starts_with("500 more rejects"), "{reject}");
+    assert_eq!(bytes.len() + 1, "{\"decision_id\":1}\n".len() * 500);
+    // What it keeps can be read again, to the same end.
+    assert_eq!(all(std::str::from_utf8(bytes).unwrap()).len(), 500);
+    assert_eq!(all(&"{\"decision_id\":1}".repeat(MAX_REJECTS)).len(), MAX_REJECTS);
+}
+
+#[test]
+fn tags_of_container_runtimes() {
+    let prefix = "2026-11-24T12:48:50.123456789Z stdout";
+    assert_eq!(
+        told(format!("{prefix} F\n{prefix} F {ONE}\n{prefix} F\r\n{prefix} F:x {TWO}")),
+        ["d1", "d2"]
+    );
+    assert_eq!(
+        told(format!("{prefix} P {}\n{prefix} P\n{prefix} F {}", &ONE[..40], &ONE[40..])),
+        ["d1"]
+    );
+    assert_eq!(told(format!("{prefix} F")), ["ignored blank"]);
+    assert_eq!(told(format!("{prefix} Failed {ONE}")), ["d1"]);
 }
 
 /// What is written to be slow is given up before long.

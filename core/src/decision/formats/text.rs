@@ -3,8 +3,9 @@
 
 use super::super::json::{self, JsonError};
 use super::super::reject::{Reason, Reject};
+use super::labels::labels_end;
 use super::recover::{Effort, torn};
-use super::{Around, Found, Ignored, Opener, Piece, console, join, marks, object, reject};
+use super::{Around, Found, Ignored, Opener, Piece, console, join, lines, marks, object, reject};
 
 /// Text of one layer, and the bytes that it came as: of the same length, and the same where they are UTF-8.
 #[derive(Clone, Copy)]
@@ -57,7 +58,15 @@ pub(super) fn read(
         _ => {}
     }
     let effort = Effort::of(text.text.len());
-    let mut reader = Reader { text, effort, name: None, broke: false, lines: 0 };
+    let mut reader = Reader {
+        text,
+        effort,
+        name: None,
+        broke: false,
+        lines: 0,
+        array: None,
+        asides: MAX_ASIDES,
+    };
     let mut others = false;
     reader.all(open, around, &mut |piece| {
         others = true;
@@ -65,7 +74,11 @@ pub(super) fn read(
     });
     // Lines of text among decisions are the output of some program. Where nothing else was found, and nothing
     // says that it was collected, it may be anything, and goes to rejects as a whole.
-    let lines = reader.lines;
+    let lines = reader.lines
+        + lines::end_of_text(open, &mut |piece| {
+            others = true;
+            found(piece);
+        });
     if others || around.collected {
         (0..lines).for_each(|_| found(Piece::Ignored(Ignored::Text)));
     } else if lines > 0 {
@@ -105,7 +118,15 @@ struct Reader<'t> {
     broke: bool,
     /// How many lines were text that can't be a decision.
     lines: usize,
+    /// Where the array begins that is being read, and whether it stands beside a decision, once that was asked.
+    array: Option<(usize, Option<bool>)>,
+    /// How often it is still asked what stands beside something.
+    asides: usize,
 }
+
+/// What stands beside something on its line is looked for so far away, and so often in a text.
+const NEAR: usize = 64 << 10;
+const MAX_ASIDES: usize = 1_000;
 
 impl<'t> Reader<'t> {
     fn all(&mut self, open: &mut Opener<'_>, around: Around<'_>, found: &mut Found<'_>) {
@@ -113,7 +134,7 @@ impl<'t> Reader<'t> {
         let mut at = 0;
         loop {
             at = glue(bytes, at);
-            at = match bytes.get(at) {
+            at = match bytes.get(at).filter(|_| !open.is_over()) {
                 None => return,
                 Some(b'{') => self.object(at, open, around, found),
                 Some(b'[') if self.array_begins(at) => self.array(at, open, around, found),
@@ -138,8 +159,11 @@ impl<'t> Reader<'t> {
         // Some other value: only if the whole of it is JSON, and the line is over then.
         match json::value_prefix(&text[at..]) {
             Ok(len) => {
-                let after = text[at + len..].trim_start_matches([' ', '\t', '\r']);
-                after.is_empty() || after.starts_with(['\n', ',', ']', '[', '{'])
+                let rest = &text[at + len..];
+                let after = rest.trim_start_matches([' ', '\t', '\r']);
+                after.is_empty()
+                    || after.starts_with(['\n', ','])
+                    || rest.starts_with(['[', '{', ']'])
             }
             Err(error) => {
                 self.effort.spend(place(&error));
@@ -163,14 +187,53 @@ impl<'t> Reader<'t> {
                 if !torn(&text[end..]) {
                     self.broke = false;
                     self.name = members.first().map(|m| m.name).or(self.name);
+                    if !members.iter().any(|m| m.name == "decision_id") && self.is_beside(at, end) {
+                        found(Piece::Ignored(Ignored::Json));
+                        return end;
+                    }
                     object::open(open, self.text.slice(at, end), &members, around, found);
                     return end;
                 }
                 JsonError::Syntax { what: "something follows the end of the object", at: len }
             }
+            Err(_) if labels_end(text, at).is_some() => return self.line(at, open, around, found),
             Err(error) => error,
         };
         self.broken(at, error, around, found)
+    }
+
+    /// Whether an object stands beside a decision on its line, as whoever printed the line wanted it, and has nothing
+    /// of one itself; or the array that it is an element of.
+    fn is_beside(&mut self, at: usize, end: usize) -> bool {
+        match self.array {
+            None => self.beside(at, end),
+            Some((_, Some(known))) => known,
+            Some((array, None)) => {
+                let end = json::end_of_value(self.text.text.as_bytes(), array);
+                let beside = self.beside(array, end);
+                self.array = Some((array, Some(beside)));
+                beside
+            }
+        }
+    }
+
+    fn beside(&mut self, from: usize, to: usize) -> bool {
+        let bytes = self.text.text.as_bytes();
+        let blank = |b: Option<&u8>| matches!(b, Some(b' ' | b'\t'));
+        let behind = blank(bytes.get(to));
+        let before = from > 0
+            && blank(bytes.get(from - 1))
+            && !bytes[..from].trim_ascii_end().ends_with(b",");
+        if self.asides == 0 || !(behind || before) || marks::like(&bytes[from..to]) {
+            return false;
+        }
+        self.asides -= 1;
+        let until = bytes.len().min(to + NEAR);
+        let rest = &bytes[to..until];
+        let rest = &rest[..memchr::memchr(b'\n', rest).unwrap_or(rest.len())];
+        let head = &bytes[from.saturating_sub(NEAR)..from];
+        let head = &head[memchr::memrchr(b'\n', head).map_or(0, |n| n + 1)..];
+        (behind && marks::sure(rest)) || (before && marks::sure(head))
     }
 
     /// An object that can't be read, at `at`.
@@ -215,10 +278,27 @@ impl<'t> Reader<'t> {
                 return end;
             }
         }
+        let outer = self.array.replace((at, None));
+        let end = self.elements(at, open, around, found);
+        self.array = outer;
+        end
+    }
+
+    fn elements(
+        &mut self,
+        at: usize,
+        open: &mut Opener<'_>,
+        around: Around<'_>,
+        found: &mut Found<'_>,
+    ) -> usize {
+        let bytes = self.text.text.as_bytes();
         let mut depth = 1;
         let mut i = at + 1;
         loop {
             i = glue(bytes, i);
+            if open.is_over() {
+                return bytes.len();
+            }
             i = match bytes.get(i) {
                 None => {
                     let detail = format!("the array ends at byte {}, without its ]", i - at);
@@ -283,9 +363,32 @@ impl<'t> Reader<'t> {
         let text = self.text.text;
         let end = at + json::value_prefix(&text[at..]).ok()?;
         let after = text[end..].trim_start_matches([' ', '\t', '\r']);
-        let over = after.is_empty() || after.starts_with(['\n', ',', ']', '"', '{', '[']);
+        let over = after.is_empty()
+            || after.starts_with(['\n', ',', ']', '"'])
+            || text[end..].starts_with(['{', '[']);
         let inner = json::as_str(&text[at..end]).filter(|_| over)?;
         open.bytes(inner.as_bytes(), around, found);
+        Some(end)
+    }
+
+    /// A JSON string in the middle of a line (logfmt's `decision=\"{..}\"`), if that may hold a decision.
+    fn value(
+        &mut self,
+        at: usize,
+        open: &mut Opener<'_>,
+        around: Around<'_>,
+        found: &mut Found<'_>,
+    ) -> Option<usize> {
+        let text = self.text.text;
+        let end = at + json::value_prefix(&text[at..]).ok()?;
+        let after = text[end..].chars().next();
+        if after.is_some_and(|c| !c.is_whitespace() && !",;|)]}'".contains(c)) {
+            return None;
+        }
+        let inner = json::as_str(&text[at..end])?;
+        if marks::like(inner.as_bytes()) {
+            open.bytes(inner.as_bytes(), around, found);
+        }
         Some(end)
     }
 
@@ -306,6 +409,12 @@ impl<'t> Reader<'t> {
         let eol = line_end(text, at);
         if join::cri(&text.as_bytes()[at..eol]).is_some() {
             return join::cri_lines(open, self.text.bytes, at, around, found);
+        }
+        let rest = &text[(eol + 1).min(text.len())..];
+        let bytes = &self.text.bytes[at..eol];
+        if let Some(lines) = lines::of_text(open, &text[at..eol], bytes, rest, around, found) {
+            self.lines += lines;
+            return eol;
         }
         if console::decision(&text[at..eol]) {
             let line = self.text.slice(at, eol);
@@ -354,11 +463,15 @@ impl<'t> Reader<'t> {
             }
             // What was looked at is not looked at again, but for a few bytes that its end may need.
             checked = i.saturating_sub(16);
+            if let Some(end) = labels_end(text, i) {
+                (from, i) = (end, end);
+                continue;
+            }
             // Within a string its quotes are escaped.
             let within = text[i + 1..].trim_start().starts_with('\\');
             if within || before.ends_with('"') {
                 let end = match opening_quote(before) {
-                    Some(quote) => self.string(from + quote, open, around, &mut told),
+                    Some(quote) => self.value(from + quote, open, around, &mut told),
                     None => None,
                 };
                 if let Some(end) = end {

@@ -3,5 +3,5 @@
 mod read;
 mod write;
 
-pub use read::{NotARecord, Record};
+pub use read::{NotARecord, Record, time};
 pub use write::{Agent, Derivation, Rules, Service, Written, write, write_derived};

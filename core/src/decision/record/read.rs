@@ -64,6 +64,12 @@ fn own_members(raw: &str) -> Option<(usize, &str, &str)> {
     None
 }
 
+/// When the decision of a docket record was made, at little cost: what looks like docket's members inside them may be
+/// taken for it. For the order in which records are read.
+pub fn time(bytes: &[u8]) -> Option<Nanos> {
+    time::last_after(bytes, b",\"@timestamp\":\"")
+}
+
 impl<'a> Record<'a> {
     pub fn parse(bytes: &'a [u8]) -> Result<Record<'a>, NotARecord> {
         let raw = std::str::from_utf8(bytes).map_err(|_| NotARecord("it is not UTF-8"))?;
@@ -137,6 +143,12 @@ impl<'a> Record<'a> {
             return Err(NotARecord("docket.trace_id or docket.span_id is missing"));
         }
         Ok(record)
+    }
+
+    /// The decision as it came, apart from what was taken out of it, and without the brace at its end. With the decision id, it is what
+    /// tells a decision that came twice from another that came under the same id.
+    pub fn original(&self) -> &'a str {
+        &self.raw[..self.original]
     }
 
     /// Where docket's own members begin in `raw`, with the comma before them.
@@ -213,6 +225,7 @@ mod tests {
             &mut out,
         );
         let record = Record::parse(&out).unwrap();
+        assert_eq!(time(&out), Some(record.timestamp));
         assert_eq!(
             (record.verdict, &*record.policy, &*record.service),
             (Verdict::Allow, "a/allow", "orders")

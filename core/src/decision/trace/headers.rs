@@ -53,9 +53,9 @@ pub(super) fn json_headers(raw: &str) -> Headers<'_> {
     for member in json::members(raw) {
         let Some(header) = known(&member.key()) else { continue };
         if member.value.starts_with('[') {
-            let values = json::elements(member.value).filter_map(json::as_str);
+            let values = json::elements(member.value).filter_map(text_or_number);
             out.extend(values.take(MAX_VALUES).map(|value| (header, value)));
-        } else if let Some(value) = json::as_str(member.value) {
+        } else if let Some(value) = text_or_number(member.value) {
             out.push((header, value));
         }
     }
@@ -71,6 +71,12 @@ pub(super) fn json_headers(raw: &str) -> Headers<'_> {
         out.extend(value.map(|value| (header, value)));
     }
     out
+}
+
+/// A header's value. Who reads Datadog's decimal ids makes numbers of them; what their digits are still stands there.
+fn text_or_number(raw: &str) -> Option<Cow<'_, str>> {
+    let digits = raw.bytes().all(|b| b.is_ascii_digit());
+    if digits { Some(Cow::Borrowed(raw)) } else { json::as_str(raw) }
 }
 
 /// Reads the contexts; what is malformed is counted, and so is a second `traceparent` that names another trace.

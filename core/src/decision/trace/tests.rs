@@ -169,3 +169,30 @@ fn a_second_traceparent_is_a_link_and_is_counted() {
         assert_eq!((found.links.len(), found.malformed), (links, malformed), "{values}");
     }
 }
+
+/// Parsers make numbers of decimal ids; they are read to their last digit.
+#[test]
+fn datadogs_ids_may_be_numbers() {
+    let of = |headers: &str| {
+        let found = found(&format!(r#""input":{{"headers":{headers}}}"#));
+        let parent = found.parent.map(|(context, _)| {
+            format!("{} {}", context.trace, context.span.map_or("-".to_owned(), |s| s.to_string()))
+        });
+        (parent.unwrap_or_default(), found.malformed)
+    };
+    let right = ("0000000000000000ffffffffffffffff 7fffffffffffffff".to_owned(), 0);
+    assert_eq!(
+        of(
+            r#"{"x-datadog-trace-id":18446744073709551615,"x-datadog-parent-id":9223372036854775807}"#
+        ),
+        right
+    );
+    assert_eq!(
+        of(
+            r#"{"x-datadog-trace-id":[18446744073709551615],"x-datadog-parent-id":"9223372036854775807"}"#
+        ),
+        right
+    );
+    assert_eq!(of(r#"{"x-datadog-trace-id":18446744073709551616}"#), (String::new(), 1));
+    assert_eq!(of(r#"{"x-datadog-trace-id":true}"#), (String::new(), 0));
+}

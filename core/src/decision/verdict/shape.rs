@@ -294,11 +294,25 @@ fn objects(raw: &str, means: Means, said: &mut Said<'_>) -> bool {
     true
 }
 
-/// Gatekeeper's violations of constraints that only warn, or that are tried out, deny nothing.
+/// Gatekeeper's violations of constraints that only warn, or that are tried out, deny nothing. A scoped action is
+/// one each for where it is enforced.
 fn binding(element: &str) -> bool {
-    let action =
-        element.starts_with('{').then(|| json::get(element, "enforcementAction")).flatten();
-    !matches!(action, Some("\"dryrun\"" | "\"warn\""))
+    if !element.starts_with('{') {
+        return true;
+    }
+    let only_warns = |action: &str| matches!(action, "\"dryrun\"" | "\"warn\"");
+    match json::get(element, "enforcementAction") {
+        Some("\"scoped\"") => {}
+        Some(action) => return !only_warns(action),
+        None => return true,
+    }
+    let spec = json::get(element, "constraint").and_then(|c| json::get(c, "spec"));
+    let scoped = ["scopedEnforcementActions", "enforcementActions"]
+        .iter()
+        .find_map(|name| json::get(element, name).or_else(|| json::get(spec?, name)));
+    let mut actions = json::elements(scoped.unwrap_or_default()).peekable();
+    actions.peek().is_none()
+        || actions.any(|action| !only_warns(json::get(action, "action").unwrap_or(action)))
 }
 
 fn by_word(word: &str) -> Option<bool> {

@@ -378,3 +378,46 @@ fn trinos_batches_are_counted() {
         assert_eq!(judgement.verdict == Verdict::Undefined, !judgement.reasons.is_empty());
     }
 }
+
+#[test]
+fn a_path_with_slashes_at_its_ends_is_the_same_path() {
+    for (path, result, verdict) in [
+        ("k8s/deny/", r#"["a"]"#, Verdict::Deny),
+        ("/k8s/deny//", "[]", Verdict::Allow),
+        ("/deny/", "true", Verdict::Deny),
+        ("app/allow/", "true", Verdict::Allow),
+    ] {
+        assert_eq!(judged(path, result, &[]).0, verdict, "{path} {result}");
+    }
+}
+
+#[test]
+fn gatekeepers_violations_bind_or_only_warn() {
+    let violation = |members: &str| format!(r#"[{{"msg":"no","enforcementAction":{members}}}]"#);
+    for (members, verdict) in [
+        (r#""deny""#, Verdict::Deny),
+        (r#""warn""#, Verdict::Allow),
+        (r#""dryrun""#, Verdict::Allow),
+        (r#""scoped""#, Verdict::Deny),
+        (r#""scoped","scopedEnforcementActions":["warn"]"#, Verdict::Allow),
+        (r#""scoped","scopedEnforcementActions":["warn","dryrun"]"#, Verdict::Allow),
+        (r#""scoped","scopedEnforcementActions":["warn","deny"]"#, Verdict::Deny),
+        (r#""scoped","scopedEnforcementActions":[]"#, Verdict::Deny),
+        (r#""scoped","enforcementActions":["warn"]"#, Verdict::Allow),
+        (
+            r#""scoped","scopedEnforcementActions":[{"action":"warn","enforcementPoints":[{"name":"*"}]}]"#,
+            Verdict::Allow,
+        ),
+        (
+            r#""scoped","scopedEnforcementActions":[{"action":"warn"},{"action":"deny"}]"#,
+            Verdict::Deny,
+        ),
+        (
+            r#""scoped","constraint":{"spec":{"scopedEnforcementActions":[{"action":"warn"}]}}"#,
+            Verdict::Allow,
+        ),
+    ] {
+        let result = violation(members);
+        assert_eq!(judged("k8s/violation", &result, &[]).0, verdict, "{result}");
+    }
+}

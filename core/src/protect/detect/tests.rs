@@ -158,7 +158,7 @@ fn suspected(detect: &Detect, text: &str) -> Result<(), String> {
     Ok(())
 }
 
-const FRAGMENTS: [&str; 40] = [
+const FRAGMENTS: [&str; 47] = [
     "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.dBjftJeZ",
     "Bearer 2YotnFZFEjr1zCsicMWpAA",
     "BASIC\tdXNlcjpwYXNzd29yZA==",
@@ -180,6 +180,13 @@ const FRAGMENTS: [&str; 40] = [
     "DE89370400440532013000",
     "GB82 WEST 1234 5698 7654 32",
     "NO9386011117947",
+    "de89370400440532013000",
+    "gb82 west 1234 5698 7654 32",
+    "4111\u{a0}1111\u{2009}1111\u{202f}1111",
+    "4111.1111.1111.1111",
+    "\u{a0}",
+    "\u{2011}",
+    ".",
     "078-05-1120",
     "1",
     "23",

@@ -2,11 +2,14 @@
 //! decisions with a denial spike in the middle (or the user's own decision logs), intake, the docket
 //! topic, sinks; and in the terminal what a user came for.
 
-use std::collections::{HashMap, VecDeque};
-use std::io::{IsTerminal, Write};
+mod files;
+pub mod findings;
+mod screen;
+
+use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anstyle::Style;
@@ -14,14 +17,13 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use tokio_util::sync::CancellationToken;
 
-use super::tail::{printable, style};
-use super::{CommandResult, feed};
+use self::findings::Live;
+use self::screen::{Screen, Summary, sparkline};
+use super::tail::style;
+use super::{CommandResult, offline};
 use crate::config::secrets::{Outside, Real};
 use crate::decision::formats::Ignored;
-use crate::decision::ids::hex;
-use crate::decision::json;
-use crate::decision::record::Record;
-use crate::decision::time;
+use crate::decision::time::Nanos;
 use crate::decision::verdict::Verdict;
 use crate::generate::{Generator, Mix, Shape};
 use crate::log::client;
@@ -29,7 +31,6 @@ use crate::log::config::Kafka;
 use crate::log::mock::Mock;
 use crate::pipeline::topics::Limits;
 use crate::pipeline::{self, Pipeline};
-use crate::sink::{Outcome, Sink};
 use crate::stage::roles::Roles;
 use crate::stage::run::{Parts, Process};
 use crate::telemetry::config::Admin;
@@ -44,10 +45,10 @@ use crate::telemetry::{self, Health, admin};
 
 Of a pipeline file given with --pipeline, only the rules are used, not its Kafka and its sinks.")]
 pub struct Args {
-    /// Files of decision logs to use instead of generated ones; - is standard input. The demo ends when they are processed.
+    /// Files of decision logs to use instead of generated ones; - is standard input, whose decisions are printed as they come. The demo ends when all are through.
     #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// How long to run. Default: until interrupted.
+    /// How long to run at most. Default: until the files are through; with generated decisions until interrupted.
     #[arg(long = "for", value_name = "DURATION", value_parser = super::duration)]
     period: Option<Duration>,
     /// Generated decisions per second.
@@ -66,6 +67,8 @@ pub struct Args {
 
 const SOURCE: &str = "opa-decisions";
 const PARTITIONS: i32 = 4;
+/// What the detector learns from before the show begins.
+const LEARNED: Nanos = 660_000_000_000;
 /// What may be under way at once: the in-process Kafka keeps only a few MB a partition.
 const UNDER_WAY: u64 = 1000;
 
@@ -73,7 +76,9 @@ pub async fn run(args: Args) -> CommandResult {
     if args.rate.is_nan() || args.rate <= 0.0 {
         return Err("--rate must be greater than 0".into());
     }
-    let content = args.files.iter().map(|path| feed::read(path)).collect::<Result<Vec<_>, _>>()?;
+    if !args.files.is_empty() {
+        return files::run(&args).await;
+    }
     if std::env::var_os("DOCKET_LOG").is_some() {
         std::mem::forget(telemetry::start(false, None)?);
     }
@@ -122,21 +127,17 @@ pub async fn run(args: Args) -> CommandResult {
         let (period, rate, seed) = (args.period, args.rate, args.seed);
         tokio::task::spawn_blocking(move || -> Result<(), String> {
             let mut producer = Feeder::open(&kafka, fed, stop, meters, screen)?;
-            let result = if content.is_empty() {
-                producer.generated(seed, rate, period)
-            } else {
-                producer.files(&content)
-            };
+            let result = producer.generated(seed, rate, period);
             producer.fed.done.store(true, Ordering::SeqCst);
             result
         })
     };
-    show(&args, &screen, &running, &fed).await?;
+    show(&screen, &running, &fed).await?;
     process.stop.cancel();
     feeder.await??;
     let (meters, decisions) = (running.meters.clone(), running.decisions.clone());
     tokio::task::spawn_blocking(move || running.join()).await?;
-    summary(&screen, &meters, &decisions.by_verdict(), &fed);
+    summary(&screen, &meters, decisions.by_verdict(), &fed);
     Ok(())
 }
 
@@ -189,8 +190,10 @@ impl Feeder {
 
     fn generated(&mut self, seed: u64, rate: f64, period: Option<Duration>) -> Result<(), String> {
         let mut generator = Generator::new(Mix { seed, ..Mix::default() });
-        // The parts need a moment to join their groups; the show begins when they have.
+        // The parts need a moment to join their groups; the show begins when they have. Meanwhile the detector learns what is usual.
+        let learning = std::thread::spawn(move || learned(seed, rate));
         self.warm_up(&mut generator)?;
+        self.screen.lock().live = learning.join().ok().flatten();
         let started = Instant::now();
         let mut written = 0u64;
         while !self.stop.is_cancelled() && period.is_none_or(|p| started.elapsed() < p) {
@@ -217,18 +220,6 @@ impl Feeder {
             std::thread::sleep(Duration::from_millis(50));
         }
         Ok(())
-    }
-
-    fn files(&mut self, content: &[Vec<u8>]) -> Result<(), String> {
-        for file in content {
-            for record in feed::records(file) {
-                if self.stop.is_cancelled() {
-                    return Ok(());
-                }
-                self.send(record)?;
-            }
-        }
-        self.flush()
     }
 
     /// Produces one record, when there is room under way.
@@ -274,134 +265,9 @@ impl Feeder {
     }
 }
 
-/// The sink that the terminal reads.
-#[derive(Clone, Default)]
-struct Screen(Arc<Mutex<Seen>>);
-
-#[derive(Default)]
-struct Seen {
-    total: u64,
-    /// Decisions and denials by second of arrival.
-    seconds: VecDeque<(u64, u64)>,
-    second: Option<Instant>,
-    /// Denials by service and policy.
-    denied: HashMap<(String, String), u64>,
-    /// A few decisions, drawn as traces: the last denial, the last that was allowed, one whose trace OPA's caller began elsewhere.
-    examples: HashMap<&'static str, String>,
-}
-
-impl Screen {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Seen> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// What one batch adds to the screen.
-#[derive(Default)]
-struct Shown {
-    total: u64,
-    denied: HashMap<(String, String), u64>,
-    examples: HashMap<&'static str, String>,
-}
-
-impl Sink for Screen {
-    type Body = Shown;
-
-    fn encode(&self, batch: &[Record<'_>]) -> Shown {
-        let mut shown = Shown { total: batch.len() as u64, ..Shown::default() };
-        for record in batch {
-            let kind = match record.verdict {
-                Verdict::Deny => {
-                    *shown
-                        .denied
-                        .entry((record.service.to_string(), record.policy.to_string()))
-                        .or_default() += 1;
-                    "2 deny"
-                }
-                Verdict::Allow => "1 allow",
-                Verdict::Error => "3 error",
-                Verdict::Undefined | Verdict::Finding => "4 undefined",
-            };
-            let traced = record.parent_span_id.is_some() || !shown.examples.contains_key(kind);
-            if traced {
-                shown.examples.insert(kind, drawn(record));
-            }
-        }
-        shown
-    }
-
-    fn size(_: &Shown) -> usize {
-        0
-    }
-
-    async fn send(&self, shown: &Shown) -> Outcome {
-        let mut seen = self.lock();
-        let denied: u64 = shown.denied.values().sum();
-        seen.total += shown.total;
-        let fresh = seen.second.is_none_or(|at| at.elapsed() >= Duration::from_secs(1));
-        if fresh {
-            seen.second = Some(Instant::now());
-            seen.seconds.push_back((0, 0));
-            if seen.seconds.len() > 600 {
-                seen.seconds.pop_front();
-            }
-        }
-        if let Some(last) = seen.seconds.back_mut() {
-            *last = (last.0 + shown.total, last.1 + denied);
-        }
-        for (key, count) in &shown.denied {
-            *seen.denied.entry(key.clone()).or_default() += count;
-        }
-        seen.examples.extend(shown.examples.iter().map(|(kind, text)| (*kind, text.clone())));
-        Outcome::Delivered
-    }
-}
-
-/// A decision as the trace that it becomes.
-fn drawn(record: &Record<'_>) -> String {
-    let dim = Style::new().dimmed();
-    let verdict = style(record.verdict);
-    let trace = hex(&record.trace_id.to_bytes());
-    let above = match record.parent_span_id {
-        Some(span) => {
-            format!("span {} (from {})", hex(&span.to_bytes()), printable(&record.trace_from))
-        }
-        None => "no span above: the trace id is derived from the decision id".to_owned(),
-    };
-    let mut out = format!(
-        "trace {trace}\n  {above}\n  └─ policy.decision {}  {verdict}{}{verdict:#}",
-        printable(&record.policy),
-        record.verdict.as_str()
-    );
-    if let Some(ns) = record.duration {
-        out.push_str(&format!("  {:.2} ms", ns as f64 / 1e6));
-    }
-    let reasons: Vec<String> = json::elements(record.reasons)
-        .take(2)
-        .filter_map(json::as_str)
-        .map(|r| printable(&r))
-        .collect();
-    if !reasons.is_empty() {
-        out.push_str(&format!("\n       because {}", reasons.join("; ")));
-    }
-    let revisions: Vec<String> = record
-        .revisions()
-        .iter()
-        .map(|(name, revision)| format!("{name}@{}", revision.chars().take(8).collect::<String>()))
-        .collect();
-    out.push_str(&format!(
-        "\n       {dim}service {}  bundle {}  {}  decision {}{dim:#}",
-        printable(&record.service),
-        if revisions.is_empty() { "-".into() } else { printable(&revisions.join(",")) },
-        time::format(record.timestamp),
-        printable(&record.decision_id)
-    ));
-    out
-}
-
 /// Shows progress until the demo is over.
-async fn show(args: &Args, screen: &Screen, running: &Parts, fed: &Fed) -> CommandResult {
-    let live = std::io::stdout().is_terminal();
+async fn show(screen: &Screen, running: &Parts, fed: &Fed) -> CommandResult {
+    let live = files::live();
     let started = Instant::now();
     let mut ticks = tokio::time::interval(Duration::from_millis(if live { 250 } else { 1000 }));
     let stop = super::asked_to_stop();
@@ -414,6 +280,9 @@ async fn show(args: &Args, screen: &Screen, running: &Parts, fed: &Fed) -> Comma
             }
             _ = ticks.tick() => {}
         }
+        if let Some(live) = &mut screen.lock().live {
+            live.advance(crate::clock::now());
+        }
         let line = status(screen, running);
         if live {
             anstream::print!("\r\x1b[2K{line}");
@@ -425,11 +294,6 @@ async fn show(args: &Args, screen: &Screen, running: &Parts, fed: &Fed) -> Comma
             if live {
                 anstream::println!();
             }
-            return Ok(());
-        }
-        if let Some(period) = args.period.filter(|_| !args.files.is_empty())
-            && started.elapsed() > period
-        {
             return Ok(());
         }
     }
@@ -463,74 +327,57 @@ fn status(screen: &Screen, running: &Parts) -> String {
     // Short enough for a terminal of 80 columns, since a line that wraps can't be written over.
     let recent: Vec<u64> =
         seen.seconds.iter().rev().take(12).rev().map(|(_, denied)| *denied).collect();
-    let alarm = if spiking(&seen) { style(Verdict::Deny) } else { Style::new() };
-    let word = if spiking(&seen) { "denial spike" } else { "denials/s" };
+    let found = seen.live.as_ref().is_some_and(|live| live.active() > 0);
+    let alarm = if found { style(Verdict::Deny) } else { Style::new() };
+    let word = if found { "denial spike" } else { "denials/s" };
     format!("{}  {alarm}{word}{alarm:#} {}", verdicts.join(" "), sparkline(&recent))
 }
 
-/// Whether the last seconds have clearly more denials than those before.
-fn spiking(seen: &Seen) -> bool {
-    let denied: Vec<u64> = seen.seconds.iter().map(|(_, d)| *d).collect();
-    if denied.len() < 6 {
-        return false;
+/// A detector that knows decisions like those that are shown.
+fn learned(seed: u64, rate: f64) -> Option<Live> {
+    let now = crate::clock::now();
+    let mut generator = Generator::new(Mix { seed: seed.wrapping_add(1), ..Mix::default() });
+    let mut reader = offline::Reader::new(offline::pipeline(None).ok()?);
+    let mut usual = Vec::new();
+    for _ in 0..4000 {
+        let (record, _) = generator.record(Shape::Json, now);
+        reader.read(&record, &mut |bytes| usual.push(bytes.to_vec()));
     }
-    let (before, last) = denied.split_at(denied.len() - 2);
-    let mut before = before.to_vec();
-    before.sort_unstable();
-    let usual = before[before.len() / 2] as f64;
-    last.iter().all(|d| *d as f64 > 10.0 + 2.0 * usual)
-}
-
-fn sparkline(values: &[u64]) -> String {
-    const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
-    let most = values.iter().copied().max().unwrap_or(1).max(1);
-    values.iter().map(|v| BARS[(v * 7 / most) as usize]).collect()
+    // One record in five is an upload of ten. Beyond some rate only the learning would take longer.
+    Some(Live::new(&usual, (rate * 2.8).clamp(1.0, 1000.0), LEARNED, now))
 }
 
 /// What is there to say at the end.
-fn summary(screen: &Screen, meters: &telemetry::Meters, verdicts: &[(Verdict, u64)], fed: &Fed) {
-    let bold = Style::new().bold();
-    let total: u64 = verdicts.iter().map(|(_, n)| n).sum();
-    anstream::println!(
-        "\n{bold}{total} decisions{bold:#} from {} Kafka records",
-        fed.records.load(Ordering::Relaxed)
-    );
-    for (verdict, count) in verdicts {
-        let style = style(*verdict);
-        anstream::println!("  {style}{:9}{style:#} {count:>8}", verdict.as_str());
-    }
+fn summary(screen: &Screen, meters: &telemetry::Meters, verdicts: Vec<(Verdict, u64)>, fed: &Fed) {
     let ignored = Ignored::ALL
         .iter()
         .map(|kind| meters.ignored.with_label_values(&[SOURCE, kind.as_str()]).get())
         .sum::<u64>();
-    if ignored > 0 {
-        anstream::println!("  {:9} {ignored:>8}  lines that can't be decisions", "ignored");
-    }
-    for reason in crate::decision::reject::Reason::ALL {
-        let count = meters.rejects.with_label_values(&["intake", reason.as_str()]).get();
-        if count > 0 {
-            anstream::println!("  {:9} {count:>8}  {}", "rejected", reason.as_str());
-        }
-    }
-    let seen = screen.lock();
-    let mut denied: Vec<_> = seen.denied.iter().collect();
-    denied.sort_by(|a, b| b.1.cmp(a.1).then(a.0.cmp(b.0)));
-    if !denied.is_empty() {
-        anstream::println!("\n{bold}denied most{bold:#}");
-        for ((service, policy), count) in denied.into_iter().take(5) {
-            anstream::println!("  {count:>8}  {} {}", printable(service), printable(policy));
-        }
-        let each: Vec<u64> = seen.seconds.iter().map(|(_, d)| *d).collect();
-        if each.len() > 3 {
-            anstream::println!("  denials/s {}", sparkline(&each));
-        }
-    }
-    let mut examples: Vec<_> = seen.examples.iter().collect();
-    examples.sort();
-    if !examples.is_empty() {
-        anstream::println!("\n{bold}decisions as spans{bold:#}");
-        for (_, example) in examples {
-            anstream::println!("{example}");
-        }
-    }
+    let rejects = crate::decision::reject::Reason::ALL
+        .iter()
+        .map(|reason| {
+            (*reason, meters.rejects.with_label_values(&["intake", reason.as_str()]).get(), None)
+        })
+        .filter(|(_, count, _)| *count > 0)
+        .collect();
+    let (over_time, findings) = {
+        let mut seen = screen.lock();
+        let live = seen.live.as_mut();
+        let findings = live.map_or_else(Vec::new, |live| {
+            // What came last is judged as if some seconds had passed: it waits for what is late.
+            live.advance(crate::clock::now() + 4_000_000_000);
+            live.sentences()
+        });
+        (seen.seconds.iter().map(|(_, denied)| *denied).collect(), findings)
+    };
+    let summary = Summary {
+        records: fed.records.load(Ordering::Relaxed),
+        verdicts,
+        ignored,
+        dropped: 0,
+        rejects,
+        over_time,
+        findings,
+    };
+    summary.print(screen);
 }

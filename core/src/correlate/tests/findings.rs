@@ -1,0 +1,291 @@
+use std::collections::BTreeSet;
+
+use globset::{Glob, GlobSet, GlobSetBuilder};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+use super::model::{World, run};
+use super::*;
+use crate::correlate::finding::Pattern;
+
+fn glob(text: &str) -> GlobSet {
+    GlobSetBuilder::new().add(Glob::new(text).unwrap()).build().unwrap()
+}
+
+fn pattern(path: &str) -> Pattern {
+    let path = Some(Glob::new(path).unwrap().compile_matcher());
+    Pattern { service: None, path, method: None }
+}
+
+fn watch() -> Watch {
+    Watch {
+        requests: vec![pattern("/api/**")],
+        except: vec![pattern("/api/health")],
+        policies: glob("envoy/**"),
+        expects_requests: true,
+        ..Watch::default()
+    }
+}
+
+fn http(code: u16) -> Status {
+    Status { http: Some(code), grpc: None }
+}
+
+fn deny(id: &str) -> Asked {
+    Asked { verdict: Verdict::Deny, ..asked(id, AT) }
+}
+
+fn request(code: u16) -> Fact<'static> {
+    Fact { status: http(code), decision_id: "a".into(), ..access("/api/items", AT, AT + MS) }
+}
+
+/// What is said of one request with its decisions, and of what it was undecidable.
+fn said(watch: Watch, decisions: Vec<Asked>, facts: &[Fact<'_>]) -> String {
+    said_with(watch, decisions, facts, |_| {})
+}
+
+fn said_with(
+    watch: Watch,
+    decisions: Vec<Asked>,
+    facts: &[Fact<'_>],
+    before: impl FnOnce(&mut Bench),
+) -> String {
+    let mut bench = Bench::new(Settings::default(), watch);
+    before(&mut bench);
+    decisions.into_iter().for_each(|asked| _ = bench.decision(asked, AT));
+    facts.iter().for_each(|fact| _ = bench.fact(fact, AT));
+    let early = bench.tick(AT + 20 * SECOND);
+    assert!(early.iter().all(|told| told.contains(':')), "before all can have come: {early:?}");
+    let mut told = bench.tick(AT + 600 * SECOND);
+    told.retain(|told| !told.contains(':'));
+    let counts = bench.join.counts();
+    told.extend(counts.undecidable.iter().map(|(why, n)| format!("? {} {n}", why.as_str())));
+    told.extend((counts.by_design > 0).then(|| format!("by design {}", counts.by_design)));
+    told.join(", ").trim_end().to_owned()
+}
+
+#[test]
+fn findings_by_what_was_decided_and_what_happened() {
+    let none = || access("/api/items", AT, AT + MS);
+    let served = |fact: Fact<'static>| Fact { status: http(200), ..fact };
+    let cases: Vec<(&str, Vec<Asked>, Vec<Fact<'_>>, &str)> = vec![
+        ("denied and refused", vec![deny("a")], vec![request(403)], ""),
+        ("denied and served", vec![deny("a")], vec![request(200)], "denied_but_served a"),
+        (
+            "denied, redirected to the login",
+            vec![deny("a")],
+            vec![request(302)],
+            "denied_but_served a",
+        ),
+        (
+            "denied, and gRPC says so under HTTP 200",
+            vec![deny("a")],
+            vec![Fact { status: Status { http: Some(200), grpc: Some(7) }, ..request(200) }],
+            "",
+        ),
+        ("allowed and served", vec![asked("a", AT)], vec![request(200)], ""),
+        ("allowed, not found", vec![asked("a", AT)], vec![request(404)], ""),
+        (
+            "allowed, refused by something else",
+            vec![asked("a", AT)],
+            vec![Fact {
+                details: "rbac_access_denied_matched_policy[none]".into(),
+                ..request(403)
+            }],
+            "allowed_but_refused a",
+        ),
+        ("served, never asked", vec![], vec![served(none())], "served_without_decision"),
+        ("refused, never asked", vec![], vec![Fact { status: http(401), ..none() }], ""),
+        ("the client went away", vec![], vec![Fact { status: http(0), ..none() }], ""),
+        ("not watched", vec![], vec![served(access("/index.html", AT, AT))], ""),
+        ("excepted", vec![], vec![served(access("/api/health", AT, AT))], ""),
+        (
+            "Envoy let it pass",
+            vec![],
+            vec![Fact { marks: Marks::FAILURE_MODE_ALLOWED, ..served(none()) }],
+            "failed_open",
+        ),
+        (
+            "the API server let it pass, watched or not",
+            vec![],
+            vec![Fact {
+                marks: Marks::FAILED_OPEN,
+                path: "pods/a/b".into(),
+                ..Fact::new(Kind::Audit, AT, AT)
+            }],
+            "failed_open",
+        ),
+        ("decided, and its log is lost", vec![], vec![request(200)], "? decision_lost 1"),
+        ("a decision without a request", vec![deny("b")], vec![], "decision_without_request b"),
+        (
+            "a request that took an hour",
+            vec![],
+            vec![served(access("/api/items", AT - 3600 * SECOND, AT))],
+            "? long_request 1",
+        ),
+        (
+            "denied by a policy that is not enforced, allowed by the one that is",
+            vec![Asked { policy: "ui/buttons".into(), ..deny("a") }, asked("a", AT)],
+            vec![request(200)],
+            "",
+        ),
+        (
+            "a dry run says so",
+            vec![Asked { dry_run: true, ..deny("a") }],
+            vec![request(200)],
+            "by design 1",
+        ),
+        (
+            "the proxy says it is a dry run",
+            vec![deny("a")],
+            vec![Fact { marks: Marks::DRY_RUN, ..request(200) }],
+            "by design 1",
+        ),
+        (
+            "a span is no evidence",
+            vec![],
+            vec![Fact { status: http(200), ..server("/api/items", (1, 2, None), AT, AT) }],
+            "",
+        ),
+    ];
+    for (name, decisions, facts, wanted) in cases {
+        assert_eq!(said(watch(), decisions, &facts), wanted, "{name}");
+    }
+}
+
+#[test]
+fn a_shared_request_id_decides_nothing() {
+    let hop = |code| Fact {
+        status: http(code),
+        request_id: "r".into(),
+        ..access("/api/items", AT, AT + code as Nanos)
+    };
+    let denied = || vec![Asked { request_id: "r".into(), ..deny("a") }];
+    assert_eq!(said(watch(), denied(), &[hop(200)]), "denied_but_served a");
+    assert_eq!(said(watch(), denied(), &[hop(200), hop(201)]), "? shared_id 2");
+    let allowed = || vec![Asked { request_id: "r".into(), ..asked("a", AT) }];
+    assert_eq!(said(watch(), allowed(), &[hop(200)]), "");
+    assert_eq!(said(watch(), allowed(), &[hop(200), hop(201)]), "? shared_id 2");
+    // The same line twice is one request.
+    assert_eq!(said(watch(), denied(), &[hop(200), hop(200)]), "denied_but_served a");
+    assert_eq!(said(watch(), vec![], &[hop(200), hop(200)]), "served_without_decision");
+    // A likely match is no evidence of either.
+    let traced = vec![Asked { trace: Some(trace(1)), parent: Some(span(9)), ..deny("a") }];
+    let same_trace = Fact { trace: Some(trace(1)), request_id: "".into(), ..hop(200) };
+    assert_eq!(said(watch(), traced, &[same_trace]), "served_without_decision");
+}
+
+#[test]
+fn where_something_is_missing_nothing_is_found() {
+    let served = || vec![Fact { decision_id: "".into(), ..request(200) }];
+    let gap = |side| move |bench: &mut Bench| bench.join.gap(side, AT - SECOND, AT + SECOND);
+    assert_eq!(said_with(watch(), vec![], &served(), gap(Side::Decisions)), "? gap 1");
+    assert_eq!(said_with(watch(), vec![], &served(), gap(Side::Facts)), "served_without_decision");
+    assert_eq!(said_with(watch(), vec![deny("b")], &[], gap(Side::Facts)), "? gap 1");
+    let elsewhere =
+        |bench: &mut Bench| bench.join.gap(Side::Decisions, AT + 60 * SECOND, AT + 70 * SECOND);
+    assert_eq!(said_with(watch(), vec![], &served(), elsewhere), "served_without_decision");
+}
+
+#[test]
+fn policies_in_dry_run_and_too_many_findings() {
+    let dry = Watch { dry_run: glob("envoy/**"), ..watch() };
+    assert_eq!(said(dry, vec![deny("a")], &[request(200)]), "by design 1");
+    let sampled = Watch { sampled: glob("ord*"), ..watch() };
+    assert_eq!(said(sampled, vec![deny("a")], &[]), "? sampled 1");
+    let few = Watch { per_minute: 3, ..watch() };
+    let mut bench = Bench::new(Settings::default(), few);
+    for n in 0..10 {
+        let fact = Fact { status: http(200), ..access("/api/items", AT + n, AT + n) };
+        bench.fact(&fact, AT);
+    }
+    assert_eq!(bench.tick(AT + 600 * SECOND).len(), 3);
+    let counts = bench.join.counts();
+    assert_eq!((counts.findings[&FindingKind::ServedWithoutDecision], counts.suppressed), (10, 7));
+}
+
+/// Requests behind a proxy, of which some are let through: clocks that differ by two seconds, spans of one in a
+/// hundred, one source a minute behind, crashes.
+fn planted(seed: u64, delayed: Side) -> (World, BTreeSet<String>) {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let mut world = World { decisions: vec![Vec::new(); 2], facts: vec![Vec::new(); 3] };
+    let mut planted = BTreeSet::new();
+    let skew = [-2, 2][rng.random_range(0..2)] * SECOND;
+    let behind = |side| if side == delayed { 60 * SECOND } else { 0 };
+    for n in 0..1500u64 {
+        let at = AT + 60 * SECOND + n as Nanos * 40 * MS;
+        let id = format!("d{n}");
+        let denied = rng.random_bool(0.3);
+        let mut fact = Fact {
+            request_id: format!("r{n}").into(),
+            status: http(if denied { 403 } else { 200 }),
+            trace: Some(trace(n)),
+            ..access("/api/items", at, at + 20 * MS)
+        };
+        // Half of the proxies know the decision's id, the others only the request's.
+        if n % 2 == 0 {
+            fact.decision_id = id.clone().into();
+        }
+        let mut decided = true;
+        match rng.random_range(0..60) {
+            0 if denied => {
+                fact.status = http(200);
+                planted.insert(format!("denied_but_served r{n}"));
+            }
+            1 if !denied => {
+                decided = false;
+                fact.decision_id = "".into();
+                planted.insert(format!("served_without_decision r{n}"));
+            }
+            2 if !denied => {
+                decided = false;
+                fact.decision_id = "".into();
+                fact.marks = Marks::FAILURE_MODE_ALLOWED;
+                planted.insert(format!("failed_open r{n}"));
+            }
+            _ => {}
+        }
+        let mut jitter = |most: Nanos| rng.random_range(0..most) * MS;
+        if decided {
+            let decision = Asked {
+                verdict: if denied { Verdict::Deny } else { Verdict::Allow },
+                trace: Some(trace(n)),
+                parent: Some(span(n)),
+                request_id: format!("r{n}").into(),
+                ..asked(&id, at + 5 * MS + skew)
+            };
+            let arrives = at + jitter(1900) + behind(Side::Decisions);
+            world.decisions[n as usize % 2].push((arrives, decision));
+        }
+        world.facts[n as usize % 2]
+            .push((fact.end + jitter(1900) + behind(Side::Facts), pack(&fact)));
+        if rng.random_bool(0.01) {
+            let sampled = server("/api/items", (n, n, None), at, at + 20 * MS);
+            world.facts[2].push((at + 300 * MS, pack(&Fact { status: http(200), ..sampled })));
+        }
+    }
+    (world.sorted(), planted)
+}
+
+#[test]
+fn exactly_what_was_planted_is_found() {
+    for seed in 0..12 {
+        let delayed = [Side::Decisions, Side::Facts][seed as usize % 2];
+        let (world, planted) = planted(seed, delayed);
+        assert!(planted.len() > 15, "{}", planted.len());
+        let crash = [0.0, 0.01][seed as usize / 2 % 2];
+        let seen = run(&world, &Settings::default(), &watch(), seed, crash);
+        let found: Vec<String> =
+            seen.findings.iter().map(|f| format!("{} {}", f.kind.as_str(), f.request_id)).collect();
+        let set: BTreeSet<String> = found.iter().cloned().collect();
+        assert_eq!(
+            set.symmetric_difference(&planted).count(),
+            0,
+            "seed {seed}: {:?}",
+            set.symmetric_difference(&planted).collect::<Vec<_>>()
+        );
+        assert_eq!(set.len(), found.len(), "seed {seed}: one was found twice");
+        assert_eq!(seen.undecidable, 0, "seed {seed}");
+        assert!(crash == 0.0 || seen.crashes > 0);
+    }
+}

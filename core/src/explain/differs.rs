@@ -1,0 +1,148 @@
+//! Whether a result is the recorded one, and what may be the reason where it is not.
+
+use regorus::Value;
+use serde_json::Value as Json;
+
+use super::Recorded;
+use super::bundle::Bundle;
+use super::probe::{Prober, json};
+use super::rules::Shape;
+use crate::decision::json as raw;
+
+/// Sets have no order, and 1 is 1.0.
+pub fn same(said: Option<&Value>, recorded: Option<&Json>) -> bool {
+    match (said, recorded) {
+        (None, None) => true,
+        (Some(said), Some(recorded)) => equal(said, recorded),
+        _ => false,
+    }
+}
+
+fn equal(said: &Value, recorded: &Json) -> bool {
+    match (said, recorded) {
+        (Value::Set(said), Json::Array(recorded)) => {
+            let mut left: Vec<&Json> = recorded.iter().collect();
+            said.len() == left.len()
+                && said.iter().all(|element| {
+                    let at = left.iter().position(|other| equal(element, other));
+                    at.map(|at| left.swap_remove(at)).is_some()
+                })
+        }
+        (Value::Array(said), Json::Array(recorded)) => {
+            said.len() == recorded.len() && said.iter().zip(recorded).all(|(a, b)| equal(a, b))
+        }
+        (Value::Object(said), Json::Object(recorded)) => {
+            said.len() == recorded.len()
+                && said.iter().all(|(name, value)| {
+                    let name = match name {
+                        Value::String(name) => name.to_string(),
+                        other => other.to_json_str().unwrap_or_default(),
+                    };
+                    recorded.get(&name).is_some_and(|other| equal(value, other))
+                })
+        }
+        (said, recorded) => match (json(said), recorded) {
+            (Some(Json::Number(a)), Json::Number(b)) => a == *b || a.as_f64() == b.as_f64(),
+            (Some(said), recorded) => said == *recorded,
+            (None, _) => false,
+        },
+    }
+}
+
+/// Builtins whose answers are of their moment.
+const CHANGING: [&str; 8] = [
+    "http.send",
+    "time.now_ns",
+    "rand.intn",
+    "uuid.rfc4122",
+    "net.lookup_ip_addr",
+    "opa.runtime",
+    "rego.metadata",
+    "io.jwt",
+];
+
+pub fn reasons(
+    bundle: &Bundle,
+    prober: &Prober,
+    recorded: &Recorded<'_>,
+    failed: Option<String>,
+) -> Vec<String> {
+    let mut reasons = Vec::new();
+    if let Some(failed) = failed {
+        reasons.push(format!("the policy can't be evaluated here: {failed}"));
+    }
+    for (what, paths) in [("erased", recorded.erased), ("masked", recorded.masked)] {
+        let paths = paths.into_iter().flat_map(raw::elements).filter_map(raw::as_str);
+        let paths: Vec<_> = paths.filter(|path| path.starts_with("/input")).collect();
+        if !paths.is_empty() {
+            reasons
+                .push(format!("the input was {what} before it was logged: {}", paths.join(", ")));
+        }
+    }
+    if recorded.input.is_none() {
+        reasons.push("the record has no input".into());
+    }
+    let called: Vec<&str> = CHANGING
+        .into_iter()
+        .filter(|name| bundle.policies.iter().any(|policy| policy.text.contains(name)))
+        .collect();
+    if !called.is_empty() {
+        reasons.push(format!(
+            "the bundle calls what answers otherwise now or here: {}",
+            called.join(", ")
+        ));
+    }
+    let cached = recorded.nd_builtin_cache.into_iter().flat_map(raw::members);
+    let cached: Vec<_> = cached.map(|member| member.key().into_owned()).collect();
+    if !cached.is_empty() {
+        reasons.push(format!("the decision used answers of its moment: {}", cached.join(", ")));
+    }
+    let missing = missing_data(bundle, prober);
+    if !missing.is_empty() {
+        reasons
+            .push(format!("the bundle lacks data that its policies use: {}", missing.join(", ")));
+    }
+    let path = recorded.path.replace('/', ".");
+    let known = prober.definitions().iter().any(|definition| {
+        let full = definition.full_name();
+        definition.shape != Shape::Function && (path.starts_with(&full) || full.starts_with(&path))
+    });
+    if !known {
+        reasons.push(format!("the bundle has no rule at {}", recorded.path));
+    }
+    for unread in &bundle.unread {
+        reasons.push(format!("{unread} is not read"));
+    }
+    if reasons.is_empty() {
+        reasons.push("the bundle is not the one that decided, or its data was another".into());
+    }
+    reasons
+}
+
+/// `data.roles` of policies, where neither data nor a package begins so.
+fn missing_data(bundle: &Bundle, prober: &Prober) -> Vec<String> {
+    let mut missing = Vec::new();
+    for policy in &bundle.policies {
+        for line in policy.text.lines().map(|line| line.split('#').next().unwrap_or_default()) {
+            for (at, _) in line.match_indices("data.") {
+                let before = line[..at].chars().next_back();
+                if before
+                    .is_some_and(|c| c.is_ascii_alphanumeric() || c == '_' || c == '.' || c == '"')
+                {
+                    continue;
+                }
+                let rest = &line[at + 5..];
+                let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+                let name = &rest[..end.unwrap_or(rest.len())];
+                let package = |package: &str| package.split(['.', '[']).next() == Some(name);
+                let known = bundle.data.get(name).is_some()
+                    || prober.definitions().iter().any(|d| package(&d.package));
+                let full = format!("data.{name}");
+                if !known && !name.is_empty() && !missing.contains(&full) {
+                    missing.push(full);
+                }
+            }
+        }
+    }
+    missing
+}

@@ -1,0 +1,240 @@
+//! Asks a bundle how far a body goes: its first statement, its first two, and so on, each as a rule of its own in the
+//! same package.
+
+use regorus::{Engine, Value};
+use serde_json::Value as Json;
+
+use super::bundle::Bundle;
+use super::rules::{self, Body, Condition, Definition, Shape};
+
+const NAME: &str = "docket_asks_this";
+
+pub struct Prober {
+    engine: Engine,
+    input: Option<Json>,
+    definitions: Vec<Definition>,
+}
+
+impl Prober {
+    pub fn new(bundle: &Bundle, input: Option<&str>) -> Result<Prober, String> {
+        let mut engine = engine(bundle, false).or_else(|e| engine(bundle, true).map_err(|_| e))?;
+        let parsed = input.map(|raw| serde_json::from_str(raw).map_err(|e| format!("input: {e}")));
+        if let Some(raw) = input {
+            let value = Value::from_json_str(raw).map_err(|e| format!("input: {e}"))?;
+            engine.set_input(value);
+        }
+        let definitions = rules::definitions(&mut engine);
+        Ok(Prober { engine, input: parsed.transpose()?, definitions })
+    }
+
+    pub fn definitions(&self) -> &[Definition] {
+        &self.definitions
+    }
+
+    /// What the whole path says.
+    pub fn query(&self, path: &[&str]) -> Result<Option<Value>, String> {
+        let results = self.engine.clone().eval_query(rules::query(path), false);
+        let results = results.map_err(|e| last_line(&e.to_string()))?;
+        let value =
+            results.result.first().and_then(|r| r.expressions.first()).map(|e| e.value.clone());
+        Ok(value.filter(|value| *value != Value::Undefined))
+    }
+
+    /// What a rule says.
+    pub fn value(&self, rule: &(String, String)) -> Option<Json> {
+        let query = format!("data.{}.{}", rule.0, rule.1);
+        let results = self.engine.clone().eval_query(query, false).ok()?;
+        json(&results.result.first()?.expressions.first()?.value)
+    }
+
+    /// What a body gives; nothing if it isn't met.
+    pub fn gives(&self, definition: &Definition, body: &Body) -> Option<Json> {
+        let value = body.value.as_deref().unwrap_or(&definition.value);
+        let said = self.ask(definition, value, body.conditions.last().map(|c| &*c.until_here));
+        match said.ok()? {
+            Value::Undefined => None,
+            Value::Set(set) if definition.shape == Shape::Set && set.is_empty() => None,
+            value => json(&value),
+        }
+    }
+
+    /// The condition at which a body ends.
+    pub fn unmet<'b>(&self, definition: &Definition, body: &'b Body) -> Option<&'b Condition> {
+        let definition = Definition { shape: Shape::Complete, ..definition.clone() };
+        // Statements may use what later ones bind: what can't be asked by itself is not the end.
+        let ends = |condition: &&Condition| {
+            self.ask(&definition, "true", Some(&condition.until_here)) == Ok(Value::Undefined)
+        };
+        body.conditions.iter().find(ends).or(body.conditions.last())
+    }
+
+    fn ask(
+        &self,
+        definition: &Definition,
+        value: &str,
+        body: Option<&str>,
+    ) -> Result<Value, String> {
+        let Definition { package, imports, v1, .. } = definition;
+        let body = body.unwrap_or("true");
+        let head = match (definition.shape, *v1) {
+            (Shape::Set, true) => format!("{NAME} contains {value} if"),
+            (Shape::Set, false) => format!("{NAME}[{value}]"),
+            (_, true) => format!("{NAME} := {value} if"),
+            (_, false) => format!("{NAME} = {value}"),
+        };
+        let text = format!("package {package}\n{imports}\n{head} {{\n{body}\n}}\n");
+        let mut engine = self.engine.clone();
+        let failed = |e: &dyn std::fmt::Display| last_line(&e.to_string());
+        engine.add_policy("docket".into(), text).map_err(|e| failed(&e))?;
+        engine.eval_rule(format!("data.{package}.{NAME}")).map_err(|e| failed(&e))
+    }
+
+    /// The rules that a condition speaks of: of its own package, or by their full names.
+    pub fn rules_in(&self, definition: &Definition, text: &str) -> Vec<(String, String)> {
+        let mut found = Vec::new();
+        for word in references(text) {
+            let rule = self.definitions.iter().find(|d| {
+                let short = word.split(['.', '[']).next() == Some(d.name.as_str());
+                let long = word.strip_prefix("data.").is_some_and(|word| {
+                    word.strip_prefix(&d.full_name()).is_some_and(|rest| !rest.starts_with(is_word))
+                });
+                (short && d.package == definition.package) || long
+            });
+            if let Some(rule) = rule.map(|d| (d.package.clone(), d.name.clone()))
+                && !found.contains(&rule)
+            {
+                found.push(rule);
+            }
+        }
+        found
+    }
+
+    /// The parts of the input that a condition speaks of, and what stands there.
+    pub fn input_in(&self, text: &str) -> Vec<(String, Option<Json>)> {
+        let mut found: Vec<(String, Option<Json>)> = Vec::new();
+        for word in references(text) {
+            let Some(rest) = word.strip_prefix("input") else { continue };
+            if (rest.starts_with(is_word)) || found.iter().any(|(name, _)| *name == word) {
+                continue;
+            }
+            if let Some(path) = path(rest)
+                && !path.is_empty()
+            {
+                let part = |value: &Json, name: &String| match value {
+                    Json::Array(list) => list.get(name.parse::<usize>().ok()?).cloned(),
+                    value => value.get(name).cloned(),
+                };
+                let value = self.input.clone().and_then(|input| {
+                    path.iter().try_fold(input, |value, name| part(&value, name))
+                });
+                found.push((word, value));
+            }
+        }
+        found
+    }
+}
+
+fn engine(bundle: &Bundle, v0: bool) -> Result<Engine, String> {
+    let mut engine = Engine::new();
+    engine.set_strict_builtin_errors(false);
+    engine.set_rego_v0(v0);
+    for policy in &bundle.policies {
+        let added = engine.add_policy(policy.name.clone(), policy.text.clone());
+        added.map_err(|e| format!("{}: {}", policy.name, last_line(&e.to_string())))?;
+    }
+    let data = Value::from_json_str(&bundle.data.to_string()).map_err(|e| e.to_string())?;
+    engine.add_data(data).map_err(|e| e.to_string())?;
+    Ok(engine)
+}
+
+/// regorus draws the place; the last line says what is wrong.
+fn last_line(message: &str) -> String {
+    let line = message.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or(message);
+    line.trim().to_owned()
+}
+
+pub fn json(value: &Value) -> Option<Json> {
+    if *value == Value::Undefined {
+        return None;
+    }
+    serde_json::from_str(&value.to_json_str().ok()?).ok()
+}
+
+fn is_word(c: char) -> bool {
+    c.is_ascii_alphanumeric() || c == '_'
+}
+
+/// The words of a condition outside of its strings, each with what is attached to it: `input.user.roles`,
+/// `input.headers["x-role"]`, `data.roles[role]`.
+fn references(text: &str) -> Vec<String> {
+    let bytes: Vec<char> = text.chars().collect();
+    let (mut found, mut at) = (Vec::new(), 0);
+    while at < bytes.len() {
+        match bytes[at] {
+            quote @ ('"' | '`') => at = after_string(&bytes, at, quote),
+            c if is_word(c) => {
+                let start = at;
+                at = after_reference(&bytes, at);
+                found.push(bytes[start..at].iter().collect());
+            }
+            _ => at += 1,
+        }
+    }
+    found
+}
+
+fn after_string(text: &[char], at: usize, quote: char) -> usize {
+    let mut at = at + 1;
+    while at < text.len() && text[at] != quote {
+        at += if text[at] == '\\' && quote == '"' { 2 } else { 1 };
+    }
+    (at + 1).min(text.len())
+}
+
+fn after_reference(text: &[char], at: usize) -> usize {
+    let mut at = at;
+    while at < text.len() {
+        match text[at] {
+            c if is_word(c) || c == '.' => at += 1,
+            '[' if text.get(at + 1) == Some(&'"') => {
+                let end = after_string(text, at + 1, '"');
+                if text.get(end) != Some(&']') {
+                    break;
+                }
+                at = end + 1;
+            }
+            '[' => {
+                let digits = text[at + 1..].iter().take_while(|c| c.is_ascii_digit()).count();
+                if digits == 0 || text.get(at + 1 + digits) != Some(&']') {
+                    break;
+                }
+                at += digits + 2;
+            }
+            _ => break,
+        }
+    }
+    at
+}
+
+/// The names in what is attached to `input`; nothing where a variable stands.
+fn path(rest: &str) -> Option<Vec<String>> {
+    let mut names = Vec::new();
+    let mut rest = rest;
+    while !rest.is_empty() {
+        if let Some(after) = rest.strip_prefix("[\"") {
+            let (name, after) = after.split_once("\"]")?;
+            names.push(name.to_owned());
+            rest = after;
+        } else if let Some(after) = rest.strip_prefix('[') {
+            let (name, after) = after.split_once(']')?;
+            names.push(name.to_owned());
+            rest = after;
+        } else {
+            let after = rest.strip_prefix('.')?;
+            let end = after.find(|c| !is_word(c)).unwrap_or(after.len());
+            names.push(after[..end].to_owned());
+            rest = &after[end..];
+        }
+    }
+    Some(names)
+}

@@ -1,0 +1,185 @@
+//! Which rules stand where in a bundle: the syntax tree as the texts and lines that an explanation needs.
+
+use regorus::Engine;
+use regorus::unstable::{Literal, Module, Rule, RuleAssign, RuleBody, RuleHead, Span};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    Complete,
+    Set,
+    Function,
+    Default,
+}
+
+/// One definition of a rule.
+#[derive(Debug, Clone)]
+pub struct Definition {
+    pub file: String,
+    /// `http.authz`
+    pub package: String,
+    /// The file's imports, as written.
+    pub imports: String,
+    pub v1: bool,
+    pub name: String,
+    pub shape: Shape,
+    pub line: u32,
+    /// The line.
+    pub text: String,
+    /// The value, or a set's element, as written.
+    pub value: String,
+    pub bodies: Vec<Body>,
+}
+
+impl Definition {
+    pub fn full_name(&self) -> String {
+        format!("{}.{}", self.package, self.name)
+    }
+}
+
+#[derive(Debug, Clone)]
+pub struct Body {
+    pub line: u32,
+    pub text: String,
+    pub is_else: bool,
+    /// Of a branch that has its own.
+    pub value: Option<String>,
+    pub conditions: Vec<Condition>,
+}
+
+/// A statement of a body.
+#[derive(Debug, Clone)]
+pub struct Condition {
+    pub line: u32,
+    pub text: String,
+    /// The body as written, up to its end.
+    pub until_here: String,
+}
+
+pub fn definitions(engine: &mut Engine) -> Vec<Definition> {
+    engine.get_modules().iter().flat_map(|module| of_module(module)).collect()
+}
+
+fn of_module(module: &Module) -> Vec<Definition> {
+    let imports: Vec<String> = module
+        .imports
+        .iter()
+        .map(|import| {
+            let alias = import.r#as.as_ref().map(|name| format!(" as {}", name.text()));
+            format!("import {}{}\n", import.refr.span().text(), alias.unwrap_or_default())
+        })
+        .collect();
+    let source = &module.package.span.source;
+    let base = |name: &Span, shape, span: &Span| Definition {
+        file: source.file().clone(),
+        package: module.package.refr.span().text().to_owned(),
+        imports: imports.concat(),
+        v1: module.rego_v1,
+        name: name.text().split('[').next().unwrap_or_default().to_owned(),
+        shape,
+        line: span.line,
+        text: line_of(span),
+        value: String::new(),
+        bodies: Vec::new(),
+    };
+    let read = |rule: &Rule| match rule {
+        Rule::Default { span, refr, value, .. } => {
+            Definition { value: written(value.span()), ..base(refr.span(), Shape::Default, span) }
+        }
+        Rule::Spec { span, head, bodies } => {
+            let (refr, shape, value) = match head {
+                RuleHead::Compr { refr, assign, .. } => {
+                    // v0's `deny[msg] { .. }` and what has a variable in its name are asked for as they are.
+                    (refr, Shape::Complete, assigned(assign.as_ref()))
+                }
+                RuleHead::Set { refr, key, .. } => {
+                    let key = key.as_ref().map(|key| written(key.span()));
+                    (refr, Shape::Set, key)
+                }
+                RuleHead::Func { refr, assign, .. } => {
+                    (refr, Shape::Function, assigned(assign.as_ref()))
+                }
+            };
+            let definition = base(refr.span(), shape, span);
+            let mut bodies: Vec<Body> =
+                bodies.iter().enumerate().map(|(i, b)| body(b, span, i > 0)).collect();
+            if bodies.is_empty() {
+                // A constant.
+                let (line, text) = (span.line, line_of(span));
+                let conditions = Vec::new();
+                bodies.push(Body { line, text, is_else: false, value: None, conditions });
+            }
+            Definition { value: value.unwrap_or_else(|| "true".into()), bodies, ..definition }
+        }
+    };
+    module.policy.iter().map(|rule| read(rule.as_ref())).collect()
+}
+
+fn assigned(assign: Option<&RuleAssign>) -> Option<String> {
+    assign.map(|assign| written(assign.value.span()))
+}
+
+fn body(body: &RuleBody, rule: &Span, further: bool) -> Body {
+    let source = rule.source.contents();
+    let slice = |from, to| between(source, from, to);
+    let statements = &body.query.stmts;
+    let begin = statements.first().map_or(0, |first| first.span.start);
+    let conditions = statements.iter().map(|statement| Condition {
+        line: statement.span.line,
+        text: one_line(slice(statement.span.start, end_of(statement))),
+        until_here: slice(begin, end_of(statement)).to_owned(),
+    });
+    // The first branch is where the rule is.
+    let at = if further { &body.span } else { rule };
+    Body {
+        line: at.line,
+        text: line_of(at),
+        is_else: body.is_else,
+        value: assigned(body.assign.as_ref()),
+        conditions: conditions.collect(),
+    }
+}
+
+fn written(span: &Span) -> String {
+    between(span.source.contents(), span.start, span.end).to_owned()
+}
+
+/// Source between two places. regorus has the places of strings within their quotes, which belong to them.
+fn between(source: &str, from: u32, to: u32) -> &str {
+    let quote = |at: usize| matches!(source.as_bytes().get(at), Some(b'"' | b'`'));
+    let (from, to) = (from as usize, to as usize);
+    let from = if from > 0 && quote(from - 1) { from - 1 } else { from };
+    let to = if quote(to) { to + 1 } else { to };
+    source.get(from..to).unwrap_or_default()
+}
+
+/// The end of a statement; of one with a body of its own that body's.
+fn end_of(statement: &regorus::unstable::LiteralStmt) -> u32 {
+    match &statement.literal {
+        Literal::Every { query, .. } => statement.span.end.max(query.span.end),
+        _ => statement.span.end,
+    }
+}
+
+fn line_of(span: &Span) -> String {
+    let line = span.source.contents().lines().nth(span.line.saturating_sub(1) as usize);
+    line.unwrap_or_default().trim().to_owned()
+}
+
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// `data.http.authz.allow` of `http/authz/allow`.
+pub fn query(path: &[&str]) -> String {
+    let mut query = "data".to_owned();
+    for part in path {
+        let first = part.chars().next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_');
+        if first && part.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
+            query.push('.');
+            query.push_str(part);
+        } else {
+            query.push_str(&format!("[{}]", serde_json::Value::from(*part)));
+        }
+    }
+    query
+}

@@ -1,0 +1,179 @@
+//! A decision and why it was made, as text of eighty columns.
+
+use serde_json::Value as Json;
+
+use super::{DefinitionSaid, Explanation, Outcome, RuleSaid};
+use crate::decision::json;
+use crate::decision::record::Record;
+use crate::decision::time;
+
+const WIDTH: usize = 80;
+/// Lines of the input and of the result.
+const LINES: usize = 40;
+
+/// A decision: what it answered, who asked for what, when and where, and what it was asked.
+pub fn decision(record: &Record<'_>) -> String {
+    let mut out = String::new();
+    let verdict = record.verdict.as_str().to_uppercase();
+    line(&mut out, 0, &format!("{verdict}  {}", record.policy));
+    let mut row = |name: &str, value: &str| {
+        if !value.is_empty() {
+            paragraph(&mut out, &format!("  {name:<10}"), 12, value);
+        }
+    };
+    row("decision", &record.decision_id);
+    row("time", &time::format(record.timestamp));
+    row("who", &record.subject);
+    let what = format!("{} {}", record.action, record.resource);
+    row("what", what.trim());
+    let instance = record.instance.as_deref().map(|id| format!(" ({id})")).unwrap_or_default();
+    let version = record.label("version").map(|v| format!(", OPA {v}")).unwrap_or_default();
+    row("service", &format!("{}{instance}{version}", record.service));
+    if record.trace_from != "none" {
+        let parent = record.parent_span_id.map(|span| format!(", span {span}")).unwrap_or_default();
+        row("trace", &format!("{}{parent}, from {}", record.trace_id, record.trace_from));
+    }
+    row("bundle", &record.revision());
+    if let Some(nanos) = record.duration {
+        row("took", &format!("{:.3} ms", nanos as f64 / 1e6));
+    }
+    for reason in json::elements(record.reasons).filter_map(json::as_str) {
+        row("reason", &reason);
+    }
+    for name in ["erased", "masked"] {
+        let paths = record.get(name).into_iter().flat_map(json::elements).filter_map(json::as_str);
+        row(name, &paths.collect::<Vec<_>>().join(", "));
+    }
+    for (title, part) in [("result", record.get("result")), ("error", record.get("error"))] {
+        if let Some(raw) = part {
+            document(&mut out, title, raw);
+        }
+    }
+    if let Some(raw) = record.get("input") {
+        document(&mut out, "input", raw);
+    }
+    out
+}
+
+/// Why it was made; `bundle` is what to call the bundle.
+pub fn explanation(said: &Explanation, bundle: &str) -> String {
+    let mut out = String::new();
+    let result = said.result.as_ref().map_or("undefined".to_owned(), short);
+    paragraph(
+        &mut out,
+        "",
+        2,
+        &format!("Evaluated again with {bundle}: {} is {result}", said.query),
+    );
+    if said.reproduced {
+        line(&mut out, 2, "as it was recorded.");
+    } else {
+        line(&mut out, 2, "NOT REPRODUCED: another result was recorded. It may be that");
+        for reason in &said.differs {
+            paragraph(&mut out, "  - ", 4, reason);
+        }
+        line(&mut out, 2, "What follows is true of the evaluation here, not of the decision.");
+    }
+    for rule in &said.rules {
+        self::rule(&mut out, rule, 0);
+    }
+    out
+}
+
+fn rule(out: &mut String, said: &RuleSaid, indent: usize) {
+    let value = said.value.as_ref().map_or("undefined".to_owned(), short);
+    paragraph(out, &" ".repeat(indent), indent + 2, &format!("{} is {value}", said.name));
+    for definition in said.definitions.iter().filter(|d| d.outcome != Outcome::Idle) {
+        self::definition(out, definition, indent + 2);
+    }
+}
+
+fn definition(out: &mut String, said: &DefinitionSaid, indent: usize) {
+    let mark = match said.outcome {
+        Outcome::Gave => "gave it",
+        Outcome::Default => "gave it, since no other was met",
+        Outcome::NotMet => "not met",
+        Outcome::NotReached => "not reached",
+        Outcome::Idle => "",
+    };
+    let place = format!("{}{}:{}", " ".repeat(indent), said.file, said.line);
+    line(out, 0, &format!("{place}  {mark}"));
+    paragraph(out, &" ".repeat(indent + 4), indent + 6, &said.text);
+    let Some(unmet) = &said.unmet else { return };
+    // A rule of one line has its condition there.
+    if unmet.line != said.line {
+        paragraph(
+            out,
+            &format!("{}line {}: ", " ".repeat(indent + 4), unmet.line),
+            indent + 6,
+            &unmet.text,
+        );
+    } else {
+        paragraph(out, &format!("{}ends at: ", " ".repeat(indent + 4)), indent + 6, &unmet.text);
+    }
+    for (name, value) in &unmet.input {
+        let value = value.as_ref().map_or("not there".to_owned(), short);
+        paragraph(out, &" ".repeat(indent + 6), indent + 8, &format!("{name} is {value}"));
+    }
+    for nested in &unmet.because {
+        rule(out, nested, indent + 6);
+    }
+}
+
+fn short(value: &Json) -> String {
+    const MOST: usize = 200;
+    let text = value.to_string();
+    match text.char_indices().nth(MOST) {
+        Some((at, _)) => format!("{}..", &text[..at]),
+        None => text,
+    }
+}
+
+/// JSON, indented; long ones are cut.
+fn document(out: &mut String, title: &str, raw: &str) {
+    let Ok(value) = serde_json::from_str::<Json>(raw) else { return };
+    let one = value.to_string();
+    if title.len() + one.chars().count() < WIDTH - 14 {
+        return paragraph(out, &format!("  {title:<10}"), 12, &one);
+    }
+    line(out, 2, title);
+    let pretty = serde_json::to_string_pretty(&value).unwrap_or_default();
+    let lines: Vec<&str> = pretty.lines().collect();
+    for text in lines.iter().take(LINES) {
+        let indent = 4 + text.len() - text.trim_start().len();
+        paragraph(out, &" ".repeat(indent), indent + 2, text.trim_start());
+    }
+    if lines.len() > LINES {
+        line(out, 4, &format!(".. {} lines more; --json has all", lines.len() - LINES));
+    }
+}
+
+fn line(out: &mut String, indent: usize, text: &str) {
+    paragraph(out, &" ".repeat(indent), indent + 2, text);
+}
+
+/// Text behind `first`, broken at spaces where there are some; further lines are indented. Control characters, which
+/// a terminal would obey, are replaced.
+fn paragraph(out: &mut String, first: &str, indent: usize, text: &str) {
+    let clean: Vec<char> =
+        text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+    let indent = indent.min(WIDTH / 2);
+    let mut rest = &clean[..];
+    let mut head = first.to_owned();
+    loop {
+        let room = WIDTH.saturating_sub(head.chars().count()).max(20);
+        if rest.len() <= room {
+            let tail: String = rest.iter().collect();
+            out.push_str(format!("{head}{tail}").trim_end());
+            out.push('\n');
+            return;
+        }
+        let space = rest[..room].iter().rposition(|c| *c == ' ').filter(|at| *at > room / 3);
+        let cut = space.map_or(room, |at| at + 1);
+        let part: String = rest[..cut].iter().collect();
+        out.push_str(format!("{head}{part}").trim_end());
+        out.push('\n');
+        rest = &rest[cut..];
+        head = " ".repeat(indent);
+    }
+}

@@ -1,0 +1,369 @@
+use std::io::Read;
+
+use super::*;
+use crate::decision::event::Event;
+use crate::decision::verdict::{self, Verdict};
+
+fn bundle(files: &[(&str, &str)]) -> Bundle {
+    let files = files.iter().map(|(name, text)| ((*name).to_owned(), text.as_bytes().to_vec()));
+    Bundle::of(files.collect()).unwrap()
+}
+
+fn recorded<'a>(path: &'a str, input: &'a str, result: &'a str) -> Recorded<'a> {
+    Recorded { path, input: Some(input), result: Some(result), ..Recorded::default() }
+}
+
+/// What was said of each definition: where, how, and at which line and condition it ended.
+fn lines(said: &RuleSaid) -> Vec<String> {
+    let line = |d: &DefinitionSaid| {
+        let unmet = d.unmet.as_ref().map(|u| format!(", unmet {}: {}", u.line, u.text));
+        format!("{}:{} {:?}{}", d.file, d.line, d.outcome, unmet.unwrap_or_default())
+    };
+    said.definitions.iter().map(line).collect()
+}
+
+const POLICY: &str = r#"package shop.orders
+
+import rego.v1
+
+# Who may read an order.
+default allow := false
+
+allow if {
+	input.method == "GET"
+	user_is_owner
+}
+
+allow if {
+	some role in data.roles[input.user]
+	role == "support"
+	not suspended
+}
+
+user_is_owner if {
+	input.order.owner == input.user
+}
+
+suspended if input.user in data.suspended
+
+tier := "gold" if {
+	input.spent > 1000
+} else := "silver" if {
+	input.spent > 100
+} else := "none"
+
+deny contains sprintf("%s is too much", [item.name]) if {
+	some item in input.items
+	item.amount > 10
+}
+
+deny contains "closed" if input.closed
+"#;
+
+const DATA: &str = r#"{"roles": {"sam": ["support"], "bob": ["buyer"]}, "suspended": ["sam"]}"#;
+
+fn shop() -> Bundle {
+    bundle(&[("orders.rego", POLICY), ("data.json", DATA)])
+}
+
+#[test]
+fn a_denial_names_the_default_and_what_was_not_met() {
+    let input = r#"{"method":"GET","user":"bob","order":{"owner":"eve"}}"#;
+    let said = explain(&shop(), &recorded("shop/orders/allow", input, "false")).unwrap();
+    assert!(said.reproduced, "{said:?}");
+    assert_eq!((said.query.as_str(), said.rules.len()), ("data.shop.orders.allow", 1));
+    let allow = &said.rules[0];
+    assert_eq!(
+        lines(allow),
+        [
+            "orders.rego:6 Default",
+            "orders.rego:8 NotMet, unmet 10: user_is_owner",
+            "orders.rego:13 NotMet, unmet 15: role == \"support\"",
+        ]
+    );
+    // What the condition rests on is explained, too, with what stood in the input.
+    let unmet = allow.definitions[1].unmet.as_ref().unwrap();
+    let owner = &unmet.because[0];
+    assert_eq!(owner.name, "data.shop.orders.user_is_owner");
+    assert_eq!(lines(owner), ["orders.rego:19 NotMet, unmet 20: input.order.owner == input.user"]);
+    let input = &owner.definitions[0].unmet.as_ref().unwrap().input;
+    assert_eq!(
+        *input,
+        [
+            ("input.order.owner".to_owned(), Some("eve".into())),
+            ("input.user".to_owned(), Some("bob".into()))
+        ]
+    );
+}
+
+#[test]
+fn what_must_not_be_and_is_is_explained() {
+    let input = r#"{"method":"PUT","user":"sam"}"#;
+    let said = explain(&shop(), &recorded("shop/orders/allow", input, "false")).unwrap();
+    let allow = &said.rules[0];
+    assert_eq!(
+        lines(allow)[1..],
+        [
+            "orders.rego:8 NotMet, unmet 9: input.method == \"GET\"",
+            "orders.rego:13 NotMet, unmet 16: not suspended",
+        ]
+    );
+    let unmet = allow.definitions[2].unmet.as_ref().unwrap();
+    assert_eq!(lines(&unmet.because[0]), ["orders.rego:23 Gave"]);
+}
+
+#[test]
+fn an_allowed_one_names_the_rule() {
+    let input = r#"{"method":"GET","user":"eve","order":{"owner":"eve"}}"#;
+    let said = explain(&shop(), &recorded("shop/orders/allow", input, "true")).unwrap();
+    assert!(said.reproduced);
+    let lines = lines(&said.rules[0]);
+    assert_eq!(lines[0], "orders.rego:8 Gave");
+    assert!(lines.contains(&"orders.rego:6 Idle".to_owned()), "{lines:?}");
+}
+
+#[test]
+fn branches_and_sets_and_parts_of_results() {
+    let tier = |spent: &str, result: &str| {
+        let said = explain(&shop(), &recorded("shop/orders/tier", spent, result)).unwrap();
+        assert!(said.reproduced, "{said:?}");
+        lines(&said.rules[0])
+    };
+    let gold = tier(r#"{"spent":2000}"#, r#""gold""#);
+    assert_eq!(
+        gold,
+        ["orders.rego:25 Gave", "orders.rego:27 NotReached", "orders.rego:29 NotReached"]
+    );
+    let silver = tier(r#"{"spent":500}"#, r#""silver""#);
+    assert_eq!(silver[0], "orders.rego:27 Gave");
+    assert_eq!(silver[1], "orders.rego:25 NotMet, unmet 26: input.spent > 1000");
+    let input = r#"{"items":[{"name":"cat","amount":1},{"name":"dog","amount":11}]}"#;
+    let said =
+        explain(&shop(), &recorded("shop/orders/deny", input, r#"["dog is too much"]"#)).unwrap();
+    assert!(said.reproduced, "{said:?}");
+    let deny = &said.rules[0];
+    assert_eq!(
+        lines(deny),
+        ["orders.rego:31 Gave", "orders.rego:36 NotMet, unmet 36: input.closed"]
+    );
+    assert_eq!(deny.definitions[0].value, Some(serde_json::json!(["dog is too much"])));
+}
+
+#[test]
+fn a_whole_package_and_an_undefined_rule() {
+    let input = r#"{"spent":1,"items":[]}"#;
+    let result = r#"{"allow":false,"deny":[],"tier":"none"}"#;
+    let said = explain(&shop(), &recorded("shop/orders", input, result)).unwrap();
+    assert!(said.reproduced, "{said:?}");
+    let names: Vec<&str> =
+        said.rules.iter().map(|rule| rule.name.rsplit('.').next().unwrap()).collect();
+    assert_eq!(names, ["allow", "user_is_owner", "suspended", "tier", "deny"]);
+    let undefined =
+        Recorded { path: "shop/orders/suspended", input: Some("{}"), ..Recorded::default() };
+    let said = explain(&shop(), &undefined).unwrap();
+    assert!(said.reproduced && said.result.is_none());
+    assert_eq!(
+        lines(&said.rules[0]),
+        ["orders.rego:23 NotMet, unmet 23: input.user in data.suspended"]
+    );
+}
+
+#[test]
+fn old_rego_is_read() {
+    let old = "package old\n\ndefault allow = false\n\nallow {\n  input.a == 1\n  input.b == 2\n}\n\ndeny[msg] {\n  input.c\n  msg := \"no c\"\n}\n";
+    let bundle = bundle(&[("old.rego", old)]);
+    let said = explain(&bundle, &recorded("old/allow", r#"{"a":1,"b":3}"#, "false")).unwrap();
+    assert!(said.reproduced, "{said:?}");
+    assert_eq!(
+        lines(&said.rules[0]),
+        ["old.rego:3 Default", "old.rego:5 NotMet, unmet 7: input.b == 2"]
+    );
+    let said = explain(&bundle, &recorded("old/deny", r#"{"c":true}"#, r#"["no c"]"#)).unwrap();
+    assert!(said.reproduced, "{said:?}");
+    assert_eq!(lines(&said.rules[0]), ["old.rego:10 Gave"]);
+}
+
+#[test]
+fn what_is_not_reproduced_says_why() {
+    let why = |bundle: &Bundle, recorded: &Recorded<'_>| {
+        let said = explain(bundle, recorded).unwrap();
+        assert!(!said.reproduced);
+        said.differs.join("; ")
+    };
+    let masked = Recorded {
+        masked: Some(r#"["/input/user"]"#),
+        ..recorded("shop/orders/allow", r#"{"method":"GET","user":"**"}"#, "true")
+    };
+    assert!(why(&shop(), &masked).contains("masked before it was logged: /input/user"));
+    let no_data = bundle(&[("orders.rego", POLICY)]);
+    let said = why(&no_data, &recorded("shop/orders/allow", "{}", "true"));
+    assert!(
+        said.contains("lacks data that its policies use: data.roles, data.suspended"),
+        "{said}"
+    );
+    let http = bundle(&[(
+        "p.rego",
+        "package p\nimport rego.v1\nallow if http.send({\"method\": \"get\", \"url\": input.url}).status_code == 200\n",
+    )]);
+    let said = why(&http, &recorded("p/allow", r#"{"url":"http://x"}"#, "true"));
+    assert!(said.contains("http.send"), "{said}");
+    assert!(why(&shop(), &recorded("shop/other", "{}", "true")).contains("no rule at shop/other"));
+    let said = why(&shop(), &recorded("shop/orders/tier", r#"{"spent":1}"#, r#""gold""#));
+    assert!(said.contains("not the one that decided"), "{said}");
+}
+
+#[test]
+fn a_bundle_is_read_as_opa_does() {
+    let file = |name: &str, text: &str| (name.to_owned(), text.as_bytes().to_vec());
+    let bundle = Bundle::of(vec![
+        file("/a/b/data.json", r#"{"c":1}"#),
+        file("/a/data.json", r#"{"x":2}"#),
+        file("./p.rego", "package p"),
+        file("p_test.rego", "package p_test"),
+        file(".manifest", r#"{"revision":"r7"}"#),
+        file("data.yaml", "a: 1"),
+    ])
+    .unwrap();
+    assert_eq!(bundle.data, serde_json::json!({"a": {"b": {"c": 1}, "x": 2}}));
+    assert_eq!(bundle.policies.len(), 1);
+    assert_eq!((bundle.revision.as_deref(), bundle.unread.len()), (Some("r7"), 1));
+    assert!(Bundle::of(vec![file("data.json", "{}")]).unwrap_err().contains("no .rego"));
+    assert!(Bundle::of(vec![file("x/data.json", "{")]).unwrap_err().starts_with("x/data.json: "));
+}
+
+fn entry(name: &str, kind: u8, content: &[u8]) -> Vec<u8> {
+    let mut block = vec![0u8; 512];
+    block[..name.len()].copy_from_slice(name.as_bytes());
+    block[124..135].copy_from_slice(format!("{:011o}", content.len()).as_bytes());
+    block[156] = kind;
+    block[257..262].copy_from_slice(b"ustar");
+    block.extend_from_slice(content);
+    block.resize(512 + content.len().div_ceil(512) * 512, 0);
+    block
+}
+
+#[test]
+fn archives_are_unpacked() {
+    let mut tar = entry("dir/", b'5', b"");
+    tar.extend(entry("a.rego", b'0', &[b'x'; 513]));
+    tar.extend(entry("pax", b'x', b"20 path=long/b.rego\n"));
+    tar.extend(entry("short", b'0', b"y"));
+    tar.extend(entry("long", b'L', b"gnu/c.rego\0"));
+    tar.extend(entry("short", b'0', b"z"));
+    tar.extend([0; 1024]);
+    let names = |files: Vec<(String, Vec<u8>)>| -> Vec<(String, usize)> {
+        files.into_iter().map(|(name, bytes)| (name, bytes.len())).collect()
+    };
+    let wanted =
+        [("a.rego", 513), ("long/b.rego", 1), ("gnu/c.rego", 1)].map(|(n, l)| (n.to_owned(), l));
+    assert_eq!(names(unpack(&tar).unwrap()), wanted);
+    let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut gz, &tar).unwrap();
+    assert_eq!(names(unpack(&gz.finish().unwrap()).unwrap()), wanted);
+    assert!(unpack(&tar[..700]).unwrap_err().contains("cut off"));
+    assert!(unpack(&[b'x'; 600]).unwrap_err().contains("no tar"));
+}
+
+/// What a real OPA decided and wrote, with its policies: each is reproduced, and each denial has a line.
+#[test]
+fn the_samples_of_a_real_opa_are_explained() {
+    let data = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/data");
+    let bytes = std::fs::read(format!("{data}/decisions-opa-1.22.2.ndjson.gz")).unwrap();
+    let mut text = String::new();
+    flate2::read::MultiGzDecoder::new(&bytes[..]).read_to_string(&mut text).unwrap();
+    let files = ["app.rego", "decision.rego", "envoy.rego", "k8s.rego"]
+        .map(|name| (name.to_owned(), std::fs::read(format!("{data}/policies/{name}")).unwrap()));
+    let bundle = Bundle::of(files.to_vec()).unwrap();
+    let (mut denials, mut missed) = (0, Vec::new());
+    // Every seventh: the whole lot takes too long for each run.
+    for line in text.lines().step_by(7) {
+        let event = Event::parse(line.as_bytes()).unwrap();
+        if event.path.is_empty() || event.error.is_some() {
+            continue;
+        }
+        let recorded = Recorded {
+            path: &event.path,
+            result: event.result,
+            input: event.input,
+            ..Recorded::default()
+        };
+        let said = explain(&bundle, &recorded).unwrap();
+        if !said.reproduced {
+            missed.push(format!("{} {} {:?}", event.path, event.decision_id, said.result));
+        }
+        if verdict::judge(&event, &verdict::Rules::default()).verdict == Verdict::Deny {
+            denials += 1;
+            let gave = said.rules.iter().flat_map(|rule| &rule.definitions);
+            let gave = gave.filter(|d| matches!(d.outcome, Outcome::Gave | Outcome::Default));
+            assert!(gave.count() > 0, "{} {}: {said:?}", event.path, event.decision_id);
+        }
+    }
+    assert!(denials > 50, "{denials}");
+    assert_eq!(missed, Vec::<String>::new());
+}
+
+/// The samples of examples/why, as people see them.
+#[test]
+fn a_story_has_eighty_columns_and_names_the_line() {
+    use crate::decision::record::{Record, Rules, write};
+    let examples = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/why");
+    let text = std::fs::read_to_string(format!("{examples}/decisions.ndjson")).unwrap();
+    let files = ["app.rego", "decision.rego", "envoy.rego", "k8s.rego"].map(|name| {
+        (name.to_owned(), std::fs::read(format!("{examples}/policies/{name}")).unwrap())
+    });
+    let bundle = Bundle::of(files.to_vec()).unwrap();
+    let stories: Vec<String> = text
+        .lines()
+        .map(|line| {
+            let event = Event::parse(line.as_bytes()).unwrap();
+            let mut record = Vec::new();
+            write(&event, &[], None, &Rules::default(), &mut record);
+            let recorded = Recorded {
+                path: &event.path,
+                result: event.result,
+                input: event.input,
+                ..Recorded::default()
+            };
+            let said = explain(&bundle, &recorded).unwrap();
+            let record = Record::parse(&record).unwrap();
+            format!("{}\n{}", story::decision(&record), story::explanation(&said, "policies"))
+        })
+        .collect();
+    for line in stories.iter().flat_map(|story| story.lines()) {
+        assert!(line.chars().count() <= 80, "{line}");
+    }
+    let envoy = stories.iter().find(|story| story.starts_with("DENY  envoy/authz/allow")).unwrap();
+    for wanted in [
+        "  decision  438ee5cd-9339-40c6-a799-673641a06288\n",
+        "  what      DELETE /api/v1/items/97\n",
+        "as it was recorded.",
+        "  envoy.rego:5  gave it, since no other was met\n      default allow := false\n",
+        "input.attributes.request.http.method is \"DELETE\"",
+    ] {
+        assert!(envoy.contains(wanted), "{wanted:?} is not in\n{envoy}");
+    }
+    let pod = stories.iter().find(|story| story.starts_with("DENY  kubernetes/admission")).unwrap();
+    assert!(pod.contains("  k8s.rego:5  gave it\n"), "{pod}");
+}
+
+#[test]
+fn what_a_terminal_would_obey_is_not_printed() {
+    let said = Explanation {
+        query: "data.p".into(),
+        result: Some("\u{1b}[2J".into()),
+        reproduced: false,
+        differs: vec![format!("{} \u{1b}]0;x", "word ".repeat(40))],
+        rules: vec![],
+    };
+    let text = story::explanation(&said, "\u{7}policies");
+    assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{text:?}");
+    assert!(text.contains("NOT REPRODUCED"));
+    assert!(text.lines().all(|line| line.chars().count() <= 80));
+}
+
+#[test]
+fn a_source_that_is_no_rego_is_an_error() {
+    let bad = bundle(&[("p.rego", "package p\nallow if {")]);
+    let error = explain(&bad, &recorded("p/allow", "{}", "true")).unwrap_err();
+    assert!(error.starts_with("p.rego: "), "{error}");
+}

@@ -1,0 +1,233 @@
+//! What docket's spike detector says of the demo's decisions: the same detector as in `docket run`.
+
+use crate::decision::record::Record;
+use crate::decision::time::{self, Nanos};
+use crate::decision::verdict::Verdict;
+use crate::pipeline::spikes::Spikes;
+use crate::spike::follow::Follower;
+use crate::spike::{Change, Finding, Observation};
+
+const SECOND: Nanos = 1_000_000_000;
+
+/// Decisions that happened: they are looked at in the order of their times once all are there.
+pub struct Past {
+    spikes: Spikes,
+    all: Vec<(Nanos, Vec<u8>)>,
+    denied: Vec<Nanos>,
+}
+
+impl Past {
+    pub fn new(spikes: Spikes) -> Past {
+        Past { spikes, all: Vec::new(), denied: Vec::new() }
+    }
+
+    pub fn note(&mut self, record: &Record<'_>, bytes: &[u8]) {
+        self.all.push((record.timestamp, bytes.to_vec()));
+        if record.verdict == Verdict::Deny {
+            self.denied.push(record.timestamp);
+        }
+    }
+
+    /// Denials over the time that the decisions span, in so many steps.
+    pub fn denials(&self) -> Vec<u64> {
+        const STEPS: usize = 40;
+        let times = self.all.iter().map(|(at, _)| *at);
+        let (Some(from), Some(to)) = (times.clone().min(), times.max()) else { return Vec::new() };
+        if to - from < 10 * SECOND {
+            return Vec::new();
+        }
+        let mut steps = vec![0; STEPS];
+        for at in &self.denied {
+            let step = (at - from) as i128 * STEPS as i128 / (to - from + 1) as i128;
+            steps[usize::try_from(step).unwrap_or(0).min(STEPS - 1)] += 1;
+        }
+        steps
+    }
+
+    /// One sentence each.
+    pub fn found(mut self) -> Vec<String> {
+        self.all.sort_by_key(|(at, _)| *at);
+        let (Some(first), Some(last)) = (self.all.first(), self.all.last()) else {
+            return Vec::new();
+        };
+        let (span, learn) = (last.0 - first.0, time::nanos(self.spikes.learn.0));
+        let found: Vec<String> = past(&self.spikes, &self.all).iter().map(sentence).collect();
+        if found.is_empty() && span < learn {
+            return vec![format!(
+                "none: the decisions span {} s, and the detector first learns for {} s what is usual",
+                span / SECOND,
+                learn / SECOND
+            )];
+        }
+        found
+    }
+}
+
+/// What is found in docket records that stand in the order of their times.
+pub fn past(spikes: &Spikes, ordered: &[(Nanos, Vec<u8>)]) -> Vec<Finding> {
+    let lateness = time::nanos(spikes.lateness.0);
+    let mut follower = Follower::new(spikes.config(), lateness, std::iter::once(0));
+    let mut changes = Vec::new();
+    for (i, (at, bytes)) in ordered.iter().enumerate() {
+        let Ok(record) = Record::parse(bytes) else { continue };
+        Observation::with(&record, |seen| follower.observe(0, seen, *at));
+        if i % 64 == 63 {
+            changes.extend(follower.look_back(false));
+        }
+    }
+    follower.closed(0);
+    changes.extend(follower.look_back(true));
+    changes.extend(follower.past());
+    let mut findings: Vec<Finding> = Vec::new();
+    for change in changes {
+        let (Change::Begins(finding) | Change::Ends(finding)) = change;
+        match findings.iter_mut().find(|known| known.id == finding.id) {
+            _ if spikes.ignores(&finding) => {}
+            Some(known) => *known = finding,
+            None => findings.push(finding),
+        }
+    }
+    findings
+}
+
+/// A finding in one sentence: what, where, and what is behind it.
+pub fn sentence(finding: &Finding) -> String {
+    let more: Vec<String> = finding
+        .causes
+        .iter()
+        .skip(1)
+        .take(2)
+        .map(|c| format!("{:.0} % by {} {}", 100.0 * c.share, c.dimension.as_str(), c.value))
+        .collect();
+    let more = if more.is_empty() { String::new() } else { format!(", {}", more.join(", ")) };
+    crate::cli::tail::printable(&format!("{}{more}", finding.sentence()))
+}
+
+/// Decisions that happen: what is usual is known, and what is found is said as it is found.
+pub struct Live {
+    follower: Follower,
+    found: Vec<Finding>,
+}
+
+impl Live {
+    /// Learns from docket records, as if they had come again and again, so many a second, until now.
+    pub fn new(usual: &[Vec<u8>], a_second: f64, period: Nanos, now: Nanos) -> Live {
+        let spikes = Spikes::default();
+        let lateness = time::nanos(spikes.lateness.0);
+        let mut live = Live {
+            follower: Follower::new(spikes.config(), lateness, std::iter::once(0)),
+            found: Vec::new(),
+        };
+        let records: Vec<Record<'_>> =
+            usual.iter().filter_map(|bytes| Record::parse(bytes).ok()).collect();
+        let count = (period as f64 / SECOND as f64 * a_second) as i64;
+        let mut told = now - period;
+        live.advance(told);
+        for (i, record) in (0..count).zip(records.iter().cycle()) {
+            let at = now - period + (period as f64 * i as f64 / count as f64) as Nanos;
+            Observation::with(record, |seen| {
+                live.follower.observe(0, &Observation { at, ..*seen }, at);
+            });
+            if at - told >= SECOND {
+                told = at;
+                live.advance(at);
+            }
+        }
+        // What is found in what was made up to learn from is none of the show.
+        live.found.clear();
+        live
+    }
+
+    pub fn note(&mut self, record: &Record<'_>, now: Nanos) {
+        Observation::with(record, |seen| self.follower.observe(0, seen, now));
+    }
+
+    pub fn advance(&mut self, now: Nanos) {
+        self.follower.ended(0);
+        for change in self.follower.advance(now) {
+            let (Change::Begins(finding) | Change::Ends(finding)) = change;
+            match self.found.iter_mut().find(|known| known.id == finding.id) {
+                Some(known) => *known = finding,
+                None => self.found.push(finding),
+            }
+        }
+    }
+
+    /// What goes on now.
+    pub fn active(&self) -> usize {
+        self.follower.active().len()
+    }
+
+    pub fn sentences(&self) -> Vec<String> {
+        self.found.iter().map(sentence).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::offline::{Reader, pipeline};
+    use crate::generate::{Generator, Mix, SPIKE, Shape};
+
+    /// A quarter of an hour, with a spike in the last minute.
+    fn quarter(spiking: bool) -> Past {
+        let mut generator = Generator::new(Mix::default());
+        let mut reader = Reader::new(pipeline(None).unwrap());
+        let mut past = Past::new(Spikes::default());
+        let began = 1_795_524_530 * SECOND;
+        for i in 0..18_000 {
+            generator.spike = spiking && i > 16_800;
+            let (record, _) = generator.record(Shape::Json, began + i * SECOND / 20);
+            reader.read(&record, &mut |bytes| past.note(&Record::parse(bytes).unwrap(), bytes));
+        }
+        past
+    }
+
+    #[test]
+    fn the_detector_finds_the_spike_and_says_who_is_behind_it() {
+        let past = quarter(true);
+        let steps = past.denials();
+        assert!(steps[39] > 3 * steps[10], "{steps:?}");
+        let found = past.found();
+        let on = format!("denial spike on {} of {}: ", SPIKE.1, SPIKE.0);
+        let spike =
+            found.iter().find(|f| f.starts_with(&on)).unwrap_or_else(|| panic!("{found:?}"));
+        assert!(spike.contains(" by revision bad4"), "{found:?}");
+        assert!(found.iter().all(|f| f.contains(SPIKE.0)), "nothing else: {found:?}");
+    }
+
+    #[test]
+    fn what_happens_is_found_as_it_happens() {
+        let mut generator = Generator::new(Mix::default());
+        let mut reader = Reader::new(pipeline(None).unwrap());
+        let mut decision = |spiking, at| {
+            generator.spike = spiking;
+            let mut made = Vec::new();
+            reader.read(&generator.record(Shape::Json, at).0, &mut |bytes| made = bytes.to_vec());
+            made
+        };
+        let now = 1_795_524_530 * SECOND;
+        let usual: Vec<_> = (0..3000).map(|_| decision(false, now)).collect();
+        let mut live = Live::new(&usual, 100.0, 660 * SECOND, now);
+        let mut first = None;
+        for i in 0..2000 {
+            let at = now + i * SECOND / 100;
+            let bytes = decision(i > 1000, at);
+            live.note(&Record::parse(&bytes).unwrap(), at);
+            if i % 25 == 0 {
+                live.advance(at);
+                if live.active() > 0 {
+                    first.get_or_insert(i);
+                }
+            }
+        }
+        assert!(first.is_some_and(|i| (1000..1900).contains(&i)), "{first:?}");
+        let on = format!("denial spike on {} of {}: ", SPIKE.1, SPIKE.0);
+        assert!(live.sentences().iter().any(|s| s.starts_with(&on)), "{:?}", live.sentences());
+    }
+
+    #[test]
+    fn where_nothing_happens_nothing_is_found() {
+        assert_eq!(quarter(false).found(), Vec::<String>::new());
+    }
+}

@@ -1,0 +1,258 @@
+//! What the demo shows: a few decisions as traces, counts, and at the end what there is to say.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anstyle::Style;
+
+use super::findings::Live;
+use crate::cli::offline::{Example, way_out};
+use crate::cli::tail::{printable, style};
+use crate::decision::ids::hex;
+use crate::decision::json;
+use crate::decision::record::Record;
+use crate::decision::reject::Reason;
+use crate::decision::time;
+use crate::decision::verdict::Verdict;
+use crate::sink::{Outcome, Sink};
+
+/// The sink that the terminal reads.
+#[derive(Clone, Default)]
+pub struct Screen(Arc<Mutex<Seen>>);
+
+#[derive(Default)]
+pub struct Seen {
+    pub total: u64,
+    /// Decisions and denials by second of arrival.
+    pub seconds: VecDeque<(u64, u64)>,
+    second: Option<Instant>,
+    verdicts: HashMap<&'static str, u64>,
+    /// Denials by service and policy.
+    denied: HashMap<(String, String), u64>,
+    /// What is found as it happens.
+    pub live: Option<Live>,
+    /// A few decisions, drawn as traces: the last denial, the last that was allowed, one whose trace OPA's caller began elsewhere.
+    examples: HashMap<&'static str, String>,
+}
+
+impl Screen {
+    /// Decisions by verdict.
+    pub fn verdicts(&self) -> Vec<(Verdict, u64)> {
+        let seen = self.lock();
+        let of = |verdict: &Verdict| (*verdict, seen.verdicts.get(verdict.as_str()).copied());
+        Verdict::ALL.iter().map(of).filter_map(|(v, n)| Some((v, n?))).collect()
+    }
+
+    pub fn lock(&self) -> std::sync::MutexGuard<'_, Seen> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What one batch adds to the screen.
+#[derive(Default)]
+pub struct Shown {
+    total: u64,
+    verdicts: HashMap<&'static str, u64>,
+    denied: HashMap<(String, String), u64>,
+    examples: HashMap<&'static str, String>,
+}
+
+impl Sink for Screen {
+    type Body = Shown;
+
+    fn encode(&self, batch: &[Record<'_>]) -> Shown {
+        let mut shown = Shown { total: batch.len() as u64, ..Shown::default() };
+        if let Some(live) = &mut self.lock().live {
+            let now = crate::clock::now();
+            batch.iter().for_each(|record| live.note(record, now));
+        }
+        for record in batch {
+            *shown.verdicts.entry(record.verdict.as_str()).or_default() += 1;
+            let kind = match record.verdict {
+                Verdict::Deny => {
+                    *shown
+                        .denied
+                        .entry((record.service.to_string(), record.policy.to_string()))
+                        .or_default() += 1;
+                    "2 deny"
+                }
+                Verdict::Allow => "1 allow",
+                Verdict::Error => "3 error",
+                Verdict::Undefined | Verdict::Finding => "4 undefined",
+            };
+            let traced = record.parent_span_id.is_some() || !shown.examples.contains_key(kind);
+            if traced {
+                shown.examples.insert(kind, drawn(record));
+            }
+        }
+        shown
+    }
+
+    fn size(_: &Shown) -> usize {
+        0
+    }
+
+    async fn send(&self, shown: &Shown) -> Outcome {
+        self.add(shown);
+        Outcome::Delivered
+    }
+}
+
+impl Screen {
+    pub fn add(&self, shown: &Shown) {
+        let mut seen = self.lock();
+        let denied: u64 = shown.denied.values().sum();
+        seen.total += shown.total;
+        let fresh = seen.second.is_none_or(|at| at.elapsed() >= Duration::from_secs(1));
+        if fresh {
+            seen.second = Some(Instant::now());
+            seen.seconds.push_back((0, 0));
+            if seen.seconds.len() > 600 {
+                seen.seconds.pop_front();
+            }
+        }
+        if let Some(last) = seen.seconds.back_mut() {
+            *last = (last.0 + shown.total, last.1 + denied);
+        }
+        for (verdict, count) in &shown.verdicts {
+            *seen.verdicts.entry(verdict).or_default() += count;
+        }
+        for (key, count) in &shown.denied {
+            *seen.denied.entry(key.clone()).or_default() += count;
+        }
+        seen.examples.extend(shown.examples.iter().map(|(kind, text)| (*kind, text.clone())));
+    }
+}
+
+/// A decision as the trace that it becomes.
+fn drawn(record: &Record<'_>) -> String {
+    let dim = Style::new().dimmed();
+    let verdict = style(record.verdict);
+    let trace = hex(&record.trace_id.to_bytes());
+    let above = match record.parent_span_id {
+        Some(span) => {
+            format!("span {} (from {})", hex(&span.to_bytes()), printable(&record.trace_from))
+        }
+        None => "no span above: the trace id is derived from the decision id".to_owned(),
+    };
+    let mut out = format!(
+        "trace {trace}\n  {above}\n  └─ policy.decision {}  {verdict}{}{verdict:#}",
+        printable(&record.policy),
+        record.verdict.as_str()
+    );
+    if let Some(ns) = record.duration {
+        out.push_str(&format!("  {:.2} ms", ns as f64 / 1e6));
+    }
+    let reasons: Vec<String> = json::elements(record.reasons)
+        .take(2)
+        .filter_map(json::as_str)
+        .map(|r| printable(&r))
+        .collect();
+    if !reasons.is_empty() {
+        out.push_str(&format!("\n       because {}", reasons.join("; ")));
+    }
+    let revisions: Vec<String> = record
+        .revisions()
+        .iter()
+        .map(|(name, revision)| format!("{name}@{}", revision.chars().take(8).collect::<String>()))
+        .collect();
+    out.push_str(&format!(
+        "\n       {dim}service {}  bundle {}  {}  decision {}{dim:#}",
+        printable(&record.service),
+        if revisions.is_empty() { "-".into() } else { printable(&revisions.join(",")) },
+        time::format(record.timestamp),
+        printable(&record.decision_id)
+    ));
+    out
+}
+
+pub fn sparkline(values: &[u64]) -> String {
+    const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+    let most = values.iter().copied().max().unwrap_or(1).max(1);
+    values.iter().map(|v| BARS[(v * 7 / most) as usize]).collect()
+}
+
+/// What there is to say at the end.
+pub struct Summary {
+    pub records: u64,
+    pub verdicts: Vec<(Verdict, u64)>,
+    pub ignored: u64,
+    pub dropped: u64,
+    pub rejects: Vec<(Reason, u64, Option<Example>)>,
+    /// Denials over time.
+    pub over_time: Vec<u64>,
+    pub findings: Vec<String>,
+}
+
+impl Summary {
+    pub fn print(&self, screen: &Screen) {
+        let bold = Style::new().bold();
+        let total: u64 = self.verdicts.iter().map(|(_, n)| n).sum();
+        anstream::println!("\n{bold}{total} decisions{bold:#} from {} Kafka records", self.records);
+        for (verdict, count) in &self.verdicts {
+            let style = style(*verdict);
+            anstream::println!("  {style}{:9}{style:#} {count:>8}", verdict.as_str());
+        }
+        for (name, count, what) in [
+            ("ignored", self.ignored, "lines that can't be decisions"),
+            ("dropped", self.dropped, "not to be recorded, by your drop policy"),
+        ] {
+            if count > 0 {
+                anstream::println!("  {name:9} {count:>8}  {what}");
+            }
+        }
+        self.rejects(bold);
+        self.denied(screen, bold);
+        if !self.findings.is_empty() {
+            anstream::println!("\n{bold}what the spike detector says{bold:#}");
+            self.findings.iter().for_each(|finding| anstream::println!("  {finding}"));
+        }
+        let seen = screen.lock();
+        let mut examples: Vec<_> = seen.examples.iter().collect();
+        examples.sort();
+        if !examples.is_empty() {
+            anstream::println!("\n{bold}decisions as spans{bold:#}");
+            for (_, example) in examples {
+                anstream::println!("{example}");
+            }
+        }
+    }
+
+    /// One of each kind, and what to do about it.
+    fn rejects(&self, bold: Style) {
+        if self.rejects.is_empty() {
+            return;
+        }
+        for (reason, count, _) in &self.rejects {
+            anstream::println!("  {:9} {count:>8}  {}", "rejected", reason.as_str());
+        }
+        anstream::println!("\n{bold}one of each kind of reject{bold:#}");
+        for (reason, _, example) in &self.rejects {
+            anstream::println!("  {}", reason.as_str());
+            if let Some(example) = example {
+                anstream::println!("    {}", printable(&example.detail));
+                if !example.begins.is_empty() {
+                    anstream::println!("    it begins with {}", example.begins);
+                }
+            }
+            anstream::println!("    -> {}", way_out(*reason));
+        }
+    }
+
+    fn denied(&self, screen: &Screen, bold: Style) {
+        let seen = screen.lock();
+        let mut denied: Vec<_> = seen.denied.iter().collect();
+        denied.sort_by(|a, b| b.1.cmp(a.1).then(a.0.cmp(b.0)));
+        if denied.is_empty() {
+            return;
+        }
+        anstream::println!("\n{bold}denied most{bold:#}");
+        for ((service, policy), count) in denied.into_iter().take(5) {
+            anstream::println!("  {count:>8}  {} {}", printable(service), printable(policy));
+        }
+        if self.over_time.len() > 3 {
+            anstream::println!("  denials over time {}", sparkline(&self.over_time));
+        }
+    }
+}

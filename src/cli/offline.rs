@@ -1,0 +1,219 @@
+//! Decision logs from files, as intake would read them, without Kafka: for `docket demo FILE`, `docket spikes FILE` and
+//! `docket capacity FILE`.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use crate::config::secrets::Real;
+use crate::decision::formats::Format;
+use crate::decision::record::Record;
+use crate::decision::reject::Reason;
+use crate::decision::time::Nanos;
+use crate::pipeline::{self, Pipeline};
+use crate::transform::{Product, Source, transform};
+
+/// Of a command's arguments, the pipeline file, if there is one, and the files of decisions.
+pub fn told_apart(files: &[PathBuf]) -> (Option<&Path>, &[PathBuf]) {
+    match files.split_first() {
+        Some((first, rest)) if is_pipeline(first) => (Some(first), rest),
+        _ => (None, files),
+    }
+}
+
+/// By its name; or, whatever that is, by a line that every pipeline file has and no decision.
+fn is_pipeline(path: &Path) -> bool {
+    if path.extension().is_some_and(|e| e == "yaml" || e == "yml") {
+        return true;
+    }
+    let mut begins = Vec::new();
+    let Ok(file) = std::fs::File::open(path).map(|file| file.take(1 << 20)) else { return false };
+    let read = { file }.read_to_end(&mut begins);
+    read.is_ok() && begins.split(|b| *b == b'\n').any(|line| line.starts_with(b"kafka:"))
+}
+
+/// The rules of a pipeline file, or those that hold where it says nothing.
+pub fn pipeline(path: Option<&Path>) -> Result<Pipeline, Box<dyn std::error::Error>> {
+    if let Some(path) = path {
+        return super::load(path);
+    }
+    let text = "name: files\nkafka: {brokers: none}\nsources: [{topic: files}]\n";
+    Ok(pipeline::parse(Path::new("files"), text, &Real)?)
+}
+
+/// What became of records.
+#[derive(Debug, Default)]
+pub struct Tally {
+    pub records: u64,
+    pub decisions: u64,
+    pub ignored: u64,
+    pub dropped: u64,
+    /// By reason: how many, and the first.
+    pub rejects: BTreeMap<Reason, (u64, Example)>,
+}
+
+/// A reject: what is wrong with it, and how it begins.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Example {
+    pub detail: String,
+    pub begins: String,
+}
+
+/// Reads records by the rules of a pipeline.
+pub struct Reader {
+    pipeline: Pipeline,
+    out: Vec<u8>,
+    pub tally: Tally,
+}
+
+impl Reader {
+    pub fn new(pipeline: Pipeline) -> Reader {
+        Reader { pipeline, out: Vec::new(), tally: Tally::default() }
+    }
+
+    /// Hands each docket record of a Kafka record's value to `take`.
+    pub fn read(&mut self, value: &[u8], take: &mut dyn FnMut(&[u8])) {
+        let Reader { pipeline, out, tally } = self;
+        let first = pipeline.file.sources.first();
+        let source = Source {
+            value,
+            headers: &[],
+            format: first.map_or(Format::Auto, |source| source.format),
+            envelope: first.and_then(|source| source.envelope.as_deref()),
+        };
+        tally.records += 1;
+        let (limits, rules) = (&pipeline.limits, &pipeline.rules);
+        transform(source, limits, rules, out, &|_| None, &mut |_, product| match product {
+            Product::Ignored(_) => tally.ignored += 1,
+            Product::Dropped => tally.dropped += 1,
+            Product::Docket { bytes, .. } => {
+                tally.decisions += 1;
+                take(bytes);
+            }
+            Product::Reject { bytes, reject } => {
+                let entry = tally.rejects.entry(reject.reason).or_insert_with(|| {
+                    let begins = String::from_utf8_lossy(&bytes[..bytes.len().min(400)]);
+                    let begins = super::tail::printable(begins.trim()).chars().take(60).collect();
+                    (0, Example { detail: reject.detail.clone(), begins })
+                });
+                entry.0 += 1;
+            }
+        });
+    }
+}
+
+/// A docket record and the time of its decision.
+pub type Timed = (Nanos, Vec<u8>);
+
+/// All docket records of files, by the time of their decisions.
+pub fn in_order(pipeline: &Pipeline, files: &[PathBuf]) -> Result<(Vec<Timed>, Tally), String> {
+    let mut reader = Reader::new(pipeline.clone());
+    let mut all = Vec::new();
+    for path in files {
+        let content = super::feed::read(path)?;
+        let records = super::feed::records(&content);
+        let bar = super::progress(records.len() as u64, "reading");
+        for record in records {
+            reader.read(record, &mut |bytes| {
+                let at = Record::parse(bytes).map_or(0, |record| record.timestamp);
+                all.push((at, bytes.to_vec()));
+            });
+            bar.inc(1);
+        }
+        bar.finish_and_clear();
+    }
+    all.sort_by_key(|(at, _)| *at);
+    Ok((all, reader.tally))
+}
+
+/// What to do about a reject.
+pub fn way_out(reason: Reason) -> &'static str {
+    match reason {
+        Reason::Empty => "nothing stands in it: see what writes empty records",
+        Reason::NotJson => {
+            "it looks like a decision, but is no JSON: see whether the agent cuts long lines"
+        }
+        Reason::InvalidUtf8 => {
+            "it is not UTF-8: see what the agent does to the text, or whether this is a log at all"
+        }
+        Reason::DuplicateKey => {
+            "two members have one name, so readers would disagree: see who adds members"
+        }
+        Reason::TooDeep => {
+            "it is nested too deeply: log less of the input (mask, drop), or raise limits.depth"
+        }
+        Reason::BadGzip => {
+            "it begins as gzip and can't be decompressed: the file or upload was cut"
+        }
+        Reason::TooLarge => {
+            "it is larger than limits.record_bytes: raise that, or log less of the input"
+        }
+        Reason::WrongType => {
+            "a member has a type that OPA does not write: see what rewrites decisions on the way"
+        }
+        Reason::MissingDecisionId => "it has no decision_id: is it a decision log of OPA?",
+        Reason::BadDecisionId => {
+            "its decision_id is empty or too long: see what rewrites decisions on the way"
+        }
+        Reason::MissingTimestamp => "it has no timestamp: see what removes it on the way",
+        Reason::BadTimestamp => {
+            "its timestamp is no time in RFC 3339: see what rewrites it on the way"
+        }
+        Reason::BadOtlp => {
+            "it is no OTLP logs request: see the exporter's encoding (otlp_proto or otlp_json)"
+        }
+        Reason::TextFormat => "OPA's console writes text: start it with --log-format json",
+        Reason::MaskFailed => {
+            "what must be removed could not be: see protect, or OPA's mask policy (docket protect shows it)"
+        }
+        Reason::Failed => {
+            "docket failed at it three times: docket rejects has its bytes; please report it"
+        }
+        Reason::Refused => "a sink refused it for good: docket rejects shows why",
+        Reason::TooOld => "it is older than the sink takes (max_age, too_old)",
+        Reason::BadDocketRecord => {
+            "docket did not write it: somebody else writes to the docket topic"
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pipeline_file_is_told_from_decisions_by_its_name() {
+        let files = |names: &[&str]| names.iter().map(PathBuf::from).collect::<Vec<_>>();
+        let both = files(&["my.yaml", "a.ndjson", "-"]);
+        assert_eq!(told_apart(&both), (Some(Path::new("my.yaml")), &both[1..]));
+        let only = files(&["a.ndjson"]);
+        assert_eq!(told_apart(&only), (None, &only[..]));
+        assert_eq!(told_apart(&files(&["my.yml"])).1.len(), 0);
+    }
+
+    #[test]
+    fn each_kind_of_reject_has_an_example_and_a_way_out() {
+        let mut reader = Reader::new(pipeline(None).unwrap());
+        let mut ids = Vec::new();
+        for record in [
+            r#"{"decision_id":"d1","path":"a/b","result":true,"timestamp":"2026-11-24T12:48:50Z"}"#,
+            r#"{"path":"a/b","result":true,"timestamp":"2026-11-24T12:48:50Z"}"#,
+            r#"{"path":"a/c","result":true,"timestamp":"2026-11-24T12:48:50Z"}"#,
+            r#"{"decision_id":"d2","path":"a/b","result":true,"timestamp":"yesterday"}"#,
+        ] {
+            reader.read(record.as_bytes(), &mut |bytes| {
+                ids.push(Record::parse(bytes).unwrap().decision_id.to_string());
+            });
+        }
+        assert_eq!(ids, ["d1"]);
+        let rejects: Vec<_> = reader.tally.rejects.iter().map(|(r, (n, e))| (*r, *n, e)).collect();
+        assert_eq!(rejects.len(), 2, "{rejects:?}");
+        assert_eq!((rejects[0].0, rejects[0].1), (Reason::MissingDecisionId, 2));
+        assert!(rejects[0].2.begins.starts_with(r#"{"path":"a/b""#), "{rejects:?}");
+        assert_eq!((rejects[1].0, rejects[1].1), (Reason::BadTimestamp, 1));
+        let mut said: Vec<_> = Reason::ALL.iter().map(|reason| way_out(*reason)).collect();
+        said.sort_unstable();
+        said.dedup();
+        assert_eq!(said.len(), Reason::ALL.len(), "each has its own");
+    }
+}

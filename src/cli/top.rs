@@ -1,0 +1,328 @@
+//! `docket top`: what each part of a running docket does, from its admin port.
+
+use std::collections::BTreeMap;
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use super::CommandResult;
+
+/// Show live what each part of a running docket does: rates, lag, age, what fails.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  docket top pipelines/opa.yaml
+  docket top --url http://docket:9464 --once
+  docket top pipelines/opa.yaml --once --json | jq '.parts[] | select(.failing != [])'
+
+RATE is decisions a second: read by intake, delivered by a sink. LAG is records of Kafka that the part has not finished, AGE that of the oldest \
+decision that a sink has read and not delivered.")]
+pub struct Args {
+    /// Pipeline file, for the address of its admin port.
+    #[arg(value_name = "PIPELINE", required_unless_present = "url")]
+    file: Option<PathBuf>,
+    /// Address of the admin port, instead of the pipeline file's.
+    #[arg(long, value_name = "URL")]
+    url: Option<String>,
+    /// Time between two looks.
+    #[arg(long, value_parser = super::duration, default_value = "2s")]
+    interval: Duration,
+    /// Look for one interval, print once, and exit.
+    #[arg(long)]
+    once: bool,
+    /// Print one JSON object for each look, on a line of its own.
+    #[arg(long)]
+    json: bool,
+}
+
+pub async fn run(args: Args) -> CommandResult {
+    let base = address(&args)?;
+    let interval = args.interval.max(Duration::from_millis(100));
+    let client = reqwest::Client::builder()
+        .timeout(Duration::from_secs(5))
+        // It is this machine's own port, whose certificate is for another name.
+        .tls_danger_accept_invalid_certs(args.url.is_none())
+        .build()?;
+    let live = std::io::stdout().is_terminal() && !args.once && !args.json;
+    let mut before = (sample(&client, &base).await?, Instant::now());
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(interval) => {}
+            stopped = super::asked_to_stop() => return Ok(stopped?),
+        }
+        let now = (sample(&client, &base).await?, Instant::now());
+        let seconds = now.1.duration_since(before.1).as_secs_f64();
+        let seen = Seen {
+            ready: now.0.not_ready.is_empty(),
+            not_ready: now.0.not_ready.clone(),
+            parts: parts(&before.0.series, &now.0.series, seconds),
+        };
+        if args.json {
+            anstream::println!("{}", serde_json::to_string(&seen)?);
+        } else {
+            let clear = if live { "\x1b[H\x1b[J" } else { "" };
+            anstream::print!("{clear}{}", told(&seen, &base));
+        }
+        std::io::stdout().flush()?;
+        if args.once {
+            return Ok(());
+        }
+        before = now;
+    }
+}
+
+fn address(args: &Args) -> Result<String, Box<dyn std::error::Error>> {
+    if let Some(url) = &args.url {
+        return Ok(url.trim_end_matches('/').to_owned());
+    }
+    let Some(file) = &args.file else { return Err("name a pipeline file, or --url".into()) };
+    let admin = super::load(file)?.file.admin;
+    let scheme = if admin.tls.is_some() { "https" } else { "http" };
+    let Some((host, port)) = admin.listen.rsplit_once(':') else {
+        return Err(format!("admin.listen {} has no port", admin.listen).into());
+    };
+    if port == "0" {
+        return Err(
+            "admin.listen has port 0: say with --url which it was (docket run logs it)".into()
+        );
+    }
+    let host = if ["0.0.0.0", "[::]", "::"].contains(&host) { "127.0.0.1" } else { host };
+    Ok(format!("{scheme}://{host}:{port}"))
+}
+
+/// What the admin port says at one time.
+struct Sample {
+    series: Vec<Series>,
+    not_ready: Vec<String>,
+}
+
+async fn sample(client: &reqwest::Client, base: &str) -> Result<Sample, String> {
+    let get = async |path: &str| {
+        let wrong = |e: reqwest::Error| match crate::http::client::broken(&e) {
+            crate::http::failure::Failure::Retry(retry) => {
+                format!("{}; does docket run there? See admin.listen", retry.detail)
+            }
+            crate::http::failure::Failure::Refused(_) => format!("{base}: it was refused"),
+        };
+        let answer = client.get(format!("{base}{path}")).send().await.map_err(wrong)?;
+        let status = answer.status();
+        Ok::<_, String>((status, answer.text().await.map_err(wrong)?))
+    };
+    let (status, metrics) = get("/metrics").await?;
+    if !status.is_success() {
+        return Err(format!("{base}/metrics answers {status}; is it docket's admin port?"));
+    }
+    let (status, ready) = get("/readyz").await?;
+    let not_ready =
+        if status.is_success() { Vec::new() } else { ready.lines().map(str::to_owned).collect() };
+    Ok(Sample { series: metrics.lines().filter_map(Series::parse).collect(), not_ready })
+}
+
+/// A line of /metrics.
+#[derive(Debug, PartialEq)]
+struct Series {
+    name: String,
+    labels: BTreeMap<String, String>,
+    value: f64,
+}
+
+impl Series {
+    /// Of the classic text format.
+    fn parse(line: &str) -> Option<Series> {
+        if line.starts_with('#') {
+            return None;
+        }
+        let at = line.find(['{', ' '])?;
+        let (name, mut rest) = (&line[..at], &line[at..]);
+        let mut labels = BTreeMap::new();
+        if let Some(inside) = rest.strip_prefix('{') {
+            rest = inside;
+            while !rest.starts_with('}') {
+                let (label, behind) = rest.split_once("=\"")?;
+                let (mut value, mut escaped, mut end) = (String::new(), false, None);
+                for (i, c) in behind.char_indices() {
+                    match c {
+                        'n' if escaped => value.push('\n'),
+                        c if escaped => value.push(c),
+                        '\\' => {
+                            escaped = true;
+                            continue;
+                        }
+                        '"' => {
+                            end = Some(i);
+                            break;
+                        }
+                        c => value.push(c),
+                    }
+                    escaped = false;
+                }
+                labels.insert(label.trim_start_matches(',').trim().to_owned(), value);
+                rest = &behind[end? + 1..];
+            }
+            rest = &rest[1..];
+        }
+        let value = rest.split_whitespace().next()?.parse().ok()?;
+        Some(Series { name: name.to_owned(), labels, value })
+    }
+
+    fn label(&self, name: &str) -> &str {
+        self.labels.get(name).map_or("", String::as_str)
+    }
+}
+
+#[derive(Serialize)]
+struct Seen {
+    ready: bool,
+    not_ready: Vec<String>,
+    parts: Vec<Part>,
+}
+
+/// What one part does.
+#[derive(Debug, Default, PartialEq, Serialize)]
+struct Part {
+    pipeline: String,
+    part: String,
+    /// Decisions a second.
+    rate: f64,
+    total: u64,
+    /// Records not finished yet.
+    lag: u64,
+    /// Of the oldest that is not delivered, in seconds.
+    age: f64,
+    in_flight: u64,
+    /// Records that went to rejects.
+    rejects: u64,
+    /// Why its requests fail, if they do.
+    failing: Vec<String>,
+    stalled: u64,
+}
+
+/// The parts of all pipelines, intake first.
+fn parts(before: &[Series], now: &[Series], seconds: f64) -> Vec<Part> {
+    let mut parts: BTreeMap<(String, bool, String), Part> = BTreeMap::new();
+    for (series, sign) in before.iter().map(|s| (s, -1.0)).chain(now.iter().map(|s| (s, 1.0))) {
+        let (label, counts) = match series.name.as_str() {
+            "docket_intake_decisions_total" => ("", true),
+            "docket_sink_records_total" => ("sink", series.label("outcome") == "delivered"),
+            "docket_lag_records" | "docket_rejects_total" | "docket_stalled_partitions" => {
+                ("part", false)
+            }
+            "docket_oldest_undelivered_seconds"
+            | "docket_sink_in_flight_records"
+            | "docket_sink_failing" => ("sink", false),
+            _ => continue,
+        };
+        let name = if label.is_empty() { "intake" } else { series.label(label) };
+        let pipeline = series.label("pipeline");
+        let part =
+            parts.entry((pipeline.to_owned(), name != "intake", name.to_owned())).or_insert_with(
+                || Part { pipeline: pipeline.to_owned(), part: name.to_owned(), ..Part::default() },
+            );
+        if counts {
+            part.rate += sign * series.value / seconds.max(0.001);
+        }
+        // What is no rate is that of now.
+        if sign < 0.0 {
+            continue;
+        }
+        let whole = series.value as u64;
+        match series.name.as_str() {
+            _ if counts => part.total += whole,
+            "docket_lag_records" => part.lag += whole,
+            "docket_rejects_total" => part.rejects += whole,
+            "docket_stalled_partitions" => part.stalled += whole,
+            "docket_oldest_undelivered_seconds" => part.age = part.age.max(series.value),
+            "docket_sink_in_flight_records" => part.in_flight += whole,
+            "docket_sink_failing" if series.value > 0.0 => {
+                part.failing.push(series.label("cause").to_owned());
+            }
+            _ => {}
+        }
+    }
+    // A process that was started anew counts from nothing.
+    parts.values_mut().for_each(|part| part.rate = part.rate.max(0.0));
+    parts.into_values().collect()
+}
+
+fn told(seen: &Seen, base: &str) -> String {
+    let heads = ["PIPELINE", "PART", "RATE/S", "TOTAL", "LAG", "AGE", "FLYING", "REJECTS", "STATE"];
+    let mut rows = vec![heads.map(str::to_owned).to_vec()];
+    rows.extend(seen.parts.iter().map(|part| {
+        let state = match (part.failing.is_empty(), part.stalled) {
+            (false, _) => format!("failing: {}", part.failing.join(", ")),
+            (true, 0) => "ok".to_owned(),
+            (true, n) => format!("{n} stalled"),
+        };
+        vec![
+            part.pipeline.clone(),
+            part.part.clone(),
+            format!("{:.1}", part.rate),
+            part.total.to_string(),
+            part.lag.to_string(),
+            if part.age < 1.0 { "-".to_owned() } else { format!("{:.0}s", part.age.floor()) },
+            part.in_flight.to_string(),
+            part.rejects.to_string(),
+            state,
+        ]
+    }));
+    let ready = if seen.ready {
+        "ready".to_owned()
+    } else {
+        format!("not ready: {}", seen.not_ready.join("; "))
+    };
+    format!("{base}: {ready}\n{}", super::table(&rows))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn series(text: &str) -> Vec<Series> {
+        text.lines().filter_map(Series::parse).collect()
+    }
+
+    #[test]
+    fn a_line_is_read_with_whatever_its_labels_hold() {
+        let one = Series::parse(r#"a_total{x="a\"b\\,}",y="\n"} 1.5e3"#).unwrap();
+        assert_eq!((one.name.as_str(), one.value), ("a_total", 1500.0));
+        assert_eq!((one.label("x"), one.label("y")), ("a\"b\\,}", "\n"));
+        assert_eq!(Series::parse("plain 7").unwrap().value, 7.0);
+        for bad in ["# HELP a b", "", "a{x=\"", "a{x=\"1\"} NaNo", "a{x} 1"] {
+            assert_eq!(Series::parse(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn parts_have_rates_of_what_was_between_and_the_rest_of_now() {
+        let before = series(
+            "docket_intake_decisions_total{pipeline=\"p\",verdict=\"allow\"} 100
+docket_intake_decisions_total{pipeline=\"p\",verdict=\"deny\"} 10
+docket_sink_records_total{outcome=\"delivered\",pipeline=\"p\",sink=\"loki\"} 50
+docket_lag_records{part=\"loki\",partition=\"0\",pipeline=\"p\",topic=\"d\"} 999",
+        );
+        let now = series(
+            "docket_intake_decisions_total{pipeline=\"p\",verdict=\"allow\"} 300
+docket_intake_decisions_total{pipeline=\"p\",verdict=\"deny\"} 30
+docket_sink_records_total{outcome=\"delivered\",pipeline=\"p\",sink=\"loki\"} 60
+docket_sink_records_total{outcome=\"refused\",pipeline=\"p\",sink=\"loki\"} 5
+docket_rejects_total{part=\"loki\",pipeline=\"p\",reason=\"refused\"} 5
+docket_lag_records{part=\"loki\",partition=\"0\",pipeline=\"p\",topic=\"d\"} 30
+docket_lag_records{part=\"loki\",partition=\"1\",pipeline=\"p\",topic=\"d\"} 12
+docket_oldest_undelivered_seconds{partition=\"0\",pipeline=\"p\",sink=\"loki\"} 3
+docket_oldest_undelivered_seconds{partition=\"1\",pipeline=\"p\",sink=\"loki\"} 75.5
+docket_sink_failing{cause=\"connection\",pipeline=\"p\",sink=\"loki\"} 1
+docket_sink_failing{cause=\"server\",pipeline=\"p\",sink=\"loki\"} 0",
+        );
+        let parts = parts(&before, &now, 2.0);
+        assert_eq!(parts.iter().map(|p| p.part.as_str()).collect::<Vec<_>>(), ["intake", "loki"]);
+        assert_eq!((parts[0].rate, parts[0].total), (110.0, 330));
+        let loki = &parts[1];
+        assert_eq!((loki.rate, loki.total, loki.lag, loki.age), (5.0, 60, 42, 75.5));
+        assert_eq!((loki.rejects, loki.failing.as_slice()), (5, &["connection".to_owned()][..]));
+        let seen = Seen { ready: false, not_ready: vec!["p/loki: why".into()], parts };
+        let text = told(&seen, "http://h:1");
+        assert!(text.starts_with("http://h:1: not ready: p/loki: why\n"), "{text}");
+        assert!(text.contains("75s") && text.contains("failing: connection"), "{text}");
+    }
+}

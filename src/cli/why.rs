@@ -1,0 +1,280 @@
+//! `docket why`: one decision, and why it was made.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use serde_json::json;
+
+use crate::decision::event::Event;
+use crate::decision::formats::{self, Format, Limits, Piece};
+use crate::decision::record::{Agent, Record};
+use crate::explain::{Bundle, Explanation, Recorded, explain, story, unpack};
+use crate::protect::Protection;
+use crate::protect::detect::{Act, Detect};
+use crate::protect::detector;
+use crate::protect::record::{Rules, make};
+
+/// Show one decision and, given the policies, which line made it and which condition was not met. Connects to nothing.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  docket why 438ee5cd-9339-40c6-a799-673641a06288 --from decisions.ndjson --bundle policies/
+  docket why 4bf92f3577b34da6a3ce929d0e0e4736 --from decisions.ndjson     by trace ID
+  kubectl logs deploy/opa | docket why 5387f613 --from - --bundle bundle.tar.gz --json
+
+Exit status: 0 the decision was found and, with --bundle, reproduced; 1 it was not found, or something can't be read;
+2 wrong usage; 3 it was found, but the policies give another result than the recorded one.")]
+pub struct Args {
+    /// Decision ID, trace ID or request ID (x-request-id, or the uid of an AdmissionReview).
+    id: String,
+    /// File of decisions in any format docket reads; - is standard input.
+    #[arg(long, value_name = "FILE")]
+    from: PathBuf,
+    /// Policies that made the decision: a directory or a bundle.tar.gz. The decision is evaluated again.
+    #[arg(long, value_name = "DIR|FILE")]
+    bundle: Option<PathBuf>,
+    /// Print JSON: an array of the decisions as docket records, each with its explanation.
+    #[arg(long)]
+    json: bool,
+    /// Show the input as it was logged, without looking for secrets in it.
+    #[arg(long)]
+    unmasked: bool,
+}
+
+/// Of a trace with more, the others are only counted.
+const MOST: usize = 20;
+
+/// A decision of the file.
+struct Found {
+    /// The docket record, without secrets.
+    record: Vec<u8>,
+    explained: Option<Result<Explanation, String>>,
+}
+
+pub fn run(args: &Args) -> Result<ExitCode, Box<dyn std::error::Error>> {
+    let bundle = args.bundle.as_deref().map(bundle).transpose()?;
+    let bytes = super::feed::read(&args.from)?;
+    let shown = Rules {
+        protection: (!args.unmasked).then(|| {
+            let detect = Some(Detect::new(detector::ALL.map(|_| Some(Act::Erase))));
+            Arc::new(Protection { detect, ..Protection::default() })
+        }),
+        ..Rules::default()
+    };
+    let (mut found, mut decisions, mut more) = (Vec::new(), 0u64, 0u64);
+    let wanted = Wanted::new(&args.id);
+    formats::split(&bytes, Format::Auto, &Limits::default(), &mut |piece| {
+        let Piece::Decision { event, agent } = piece else { return };
+        decisions += 1;
+        if !wanted.may_be(&event) || !wanted.is(&event, agent.as_ref()) {
+            return;
+        }
+        if found.len() == MOST {
+            more += 1;
+            return;
+        }
+        let mut record = Vec::new();
+        let made = make(&event, &[], agent.as_ref(), &shown, &mut record);
+        if matches!(made, Ok(Some(_))) {
+            let explained = bundle.as_ref().map(|bundle| explain(bundle, &recorded(&event)));
+            found.push(Found { record, explained });
+        }
+    });
+    if found.is_empty() {
+        let from = args.from.display();
+        return Err(match decisions {
+            0 => format!("{from} holds no decision that docket can read"),
+            n => format!("none of {n} decisions in {from} has the ID {}", args.id),
+        }
+        .into());
+    }
+    let name = args.bundle.as_deref().map(|path| path.display().to_string()).unwrap_or_default();
+    match args.json {
+        true => print_json(&found)?,
+        false => print_story(&found, bundle.as_ref(), &name)?,
+    }
+    if more > 0 {
+        anstream::eprintln!("{more} decisions more; ask for one by its decision ID");
+    }
+    let other = |found: &Found| match &found.explained {
+        None => false,
+        Some(explained) => !explained.as_ref().is_ok_and(|said| said.reproduced),
+    };
+    Ok(if found.iter().any(other) { ExitCode::from(3) } else { ExitCode::SUCCESS })
+}
+
+fn recorded<'a>(event: &'a Event<'_>) -> Recorded<'a> {
+    let part = |name: &str| crate::decision::json::get(event.raw, name);
+    Recorded {
+        path: &event.path,
+        result: event.result,
+        input: event.input,
+        erased: part("erased"),
+        masked: part("masked"),
+        nd_builtin_cache: part("nd_builtin_cache"),
+    }
+}
+
+fn print_story(
+    found: &[Found],
+    bundle: Option<&Bundle>,
+    name: &str,
+) -> Result<(), Box<dyn std::error::Error>> {
+    use std::io::Write;
+    let mut out = std::io::stdout().lock();
+    for (i, found) in found.iter().enumerate() {
+        let record = Record::parse(&found.record)?;
+        if i > 0 {
+            writeln!(out)?;
+        }
+        write!(out, "{}", story::decision(&record))?;
+        if let Some(revision) = bundle.and_then(|bundle| bundle.revision.as_deref())
+            && !record.revision().contains(revision)
+        {
+            writeln!(out, "\nThe bundle is of revision {}.", super::tail::printable(revision))?;
+        }
+        match &found.explained {
+            None => {}
+            Some(Ok(said)) => write!(out, "\n{}", story::explanation(said, name))?,
+            Some(Err(e)) => writeln!(out, "\nNot evaluated again: {}", super::tail::printable(e))?,
+        }
+    }
+    Ok(())
+}
+
+fn print_json(found: &[Found]) -> Result<(), Box<dyn std::error::Error>> {
+    use std::io::Write;
+    let mut all = Vec::new();
+    for found in found {
+        let decision: serde_json::Value = serde_json::from_slice(&found.record)?;
+        all.push(match &found.explained {
+            None => json!({ "decision": decision }),
+            Some(Ok(said)) => json!({ "decision": decision, "explanation": said }),
+            Some(Err(e)) => json!({ "decision": decision, "error": e }),
+        });
+    }
+    writeln!(std::io::stdout().lock(), "{}", serde_json::to_string_pretty(&all)?)?;
+    Ok(())
+}
+
+/// What is looked for.
+struct Wanted {
+    id: String,
+    /// A part of it that stands in a decision however its headers write it: X-Ray's have a hyphen inside.
+    part: String,
+}
+
+impl Wanted {
+    fn new(id: &str) -> Wanted {
+        let hex = id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit());
+        let part = if hex { &id[16..] } else { id };
+        Wanted { id: id.to_owned(), part: part.to_ascii_lowercase() }
+    }
+
+    /// Quick, on each decision of the file.
+    fn may_be(&self, event: &Event<'_>) -> bool {
+        let holds = |part: &str| memchr::memmem::find(event.raw.as_bytes(), part.as_bytes());
+        holds(&self.part).is_some()
+            || holds(&self.part.to_ascii_uppercase()).is_some()
+            || holds(&self.id).is_some()
+    }
+
+    fn is(&self, event: &Event<'_>, agent: Option<&Agent>) -> bool {
+        if *event.decision_id == *self.id {
+            return true;
+        }
+        let mut record = Vec::new();
+        if !matches!(make(event, &[], agent, &Rules::default(), &mut record), Ok(Some(_))) {
+            return false;
+        }
+        let Ok(record) = Record::parse(&record) else { return false };
+        let asked = crate::correlate::Asked::of(&record);
+        let trace = asked.trace.is_some_and(|id| id.to_string().eq_ignore_ascii_case(&self.id));
+        trace || *asked.request_id == *self.id
+    }
+}
+
+/// A directory or an archive.
+fn bundle(path: &Path) -> Result<Bundle, String> {
+    let named = |e: &dyn std::fmt::Display| format!("{}: {e}", path.display());
+    let files = if path.is_dir() {
+        let mut files = Vec::new();
+        directory(path, path, &mut files).map_err(|e| named(&e))?;
+        files
+    } else if path.extension().is_some_and(|e| e == "rego") {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        vec![(name, std::fs::read(path).map_err(|e| named(&e))?)]
+    } else {
+        unpack(&std::fs::read(path).map_err(|e| named(&e))?).map_err(|e| named(&e))?
+    };
+    Bundle::of(files).map_err(|e| named(&e))
+}
+
+fn directory(
+    root: &Path,
+    folder: &Path,
+    files: &mut Vec<(String, Vec<u8>)>,
+) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        // OPA leaves out hidden ones, too; a manifest is named so.
+        if name.starts_with('.') && name != ".manifest" {
+            continue;
+        }
+        if path.is_dir() {
+            directory(root, &path, files)?;
+        } else if path.is_file() {
+            let below = path.strip_prefix(root).unwrap_or(&path).to_string_lossy().into_owned();
+            let read = [".rego", ".json", ".manifest", ".yaml", ".yml", ".wasm"];
+            if read.iter().any(|end| below.ends_with(end)) {
+                files.push((below, std::fs::read(&path)?));
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn example(path: &str) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/why").join(path)
+    }
+
+    #[test]
+    fn a_decision_is_found_by_each_of_its_ids() {
+        let text = std::fs::read_to_string(example("decisions.ndjson")).unwrap();
+        let found = |id: &str| -> Vec<String> {
+            let wanted = Wanted::new(id);
+            let events = text.lines().map(|line| Event::parse(line.as_bytes()).unwrap());
+            events
+                .filter(|event| wanted.may_be(event) && wanted.is(event, None))
+                .map(|event| event.decision_id.into_owned())
+                .collect()
+        };
+        let decision = "438ee5cd-9339-40c6-a799-673641a06288";
+        for id in [
+            decision,
+            "1f3b88283ebbd6aba56b22599cfddbff",
+            "1F3B88283EBBD6ABA56B22599CFDDBFF",
+            "45100358acc6d8f2c74c7ccf32d03fdd",
+        ] {
+            assert_eq!(found(id), [decision], "{id}");
+        }
+        // The uid of an AdmissionReview; what stands elsewhere is no id of it.
+        assert_eq!(found("0d650372e90794dfed52a24135b00a55").len(), 1);
+        assert!(found("DELETE").is_empty() && found("registry.example").is_empty());
+    }
+
+    #[test]
+    fn a_directory_and_a_file_are_bundles() {
+        let directory = bundle(&example("policies")).unwrap();
+        assert_eq!(directory.policies.len(), 4);
+        assert_eq!(bundle(&example("policies/envoy.rego")).unwrap().policies.len(), 1);
+        let error = bundle(&example("decisions.ndjson")).unwrap_err();
+        assert!(error.ends_with("it is no tar archive"), "{error}");
+        assert!(bundle(&example("nothing")).is_err());
+    }
+}

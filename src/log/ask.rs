@@ -1,0 +1,193 @@
+//! Asks Kafka what is there, once, for who waits for the answer: what it says, or in librdkafka's words why nothing comes.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rdkafka::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::metadata::Metadata;
+use rdkafka::types::RDKafkaRespErr;
+
+use super::client;
+use super::config::Kafka;
+
+/// Why Kafka gave no answer. The way out is said, too.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unanswered {
+    #[error("Kafka at {brokers} can't be reached: {why}")]
+    Unreachable { brokers: String, why: String },
+    #[error("Kafka at {brokers} refused the login: {why}; see {LOGIN}")]
+    Login { brokers: String, why: String },
+    #[error("the Kafka properties can't be used: {0}")]
+    Properties(String),
+}
+
+/// Where a login is set.
+pub const LOGIN: &str =
+    "sasl.mechanism, sasl.username and sasl.password under kafka.properties in the pipeline file";
+
+/// What gives the rights that a pipeline needs.
+pub const ACLS: &str = "deploy/kafka/acls.sh";
+
+/// Who has said something waits no longer than this for the contrary: the next address of a name, the next broker.
+const SETTLED: Duration = Duration::from_millis(1500);
+/// A login with a token first has to fetch it.
+const TOKEN: Duration = Duration::from_secs(10);
+
+/// Keeps the last thing that librdkafka said of a connection that fails.
+#[derive(Default)]
+pub struct Heard(Mutex<Option<(RDKafkaErrorCode, String)>>);
+
+impl Heard {
+    pub fn last(&self) -> Option<(RDKafkaErrorCode, String)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl ClientContext for Heard {
+    fn log(&self, _: RDKafkaLogLevel, _: &str, _: &str) {}
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        let Some(code) = error.rdkafka_error_code() else { return };
+        // That all are down says less than why one is.
+        if !matches!(code, RDKafkaErrorCode::AllBrokersDown | RDKafkaErrorCode::PartitionEOF) {
+            *self.0.lock().unwrap_or_else(PoisonError::into_inner) =
+                Some((code, reason.to_owned()));
+        }
+    }
+}
+
+impl ConsumerContext for Heard {}
+
+/// A client that asks. It joins no group and commits nothing.
+pub struct Asker {
+    pub client: BaseConsumer<Heard>,
+    brokers: String,
+    with_token: bool,
+}
+
+impl Asker {
+    /// With a group, it can be asked for what the group may do, and read.
+    pub fn new(kafka: &Kafka, part: &str, group: Option<&str>) -> Result<Asker, Unanswered> {
+        let mut config = client::config(kafka, part);
+        config
+            .set("enable.auto.commit", "false")
+            .set("enable.partition.eof", "true")
+            .set("isolation.level", "read_committed")
+            .set("fetch.wait.max.ms", "100");
+        if let Some(group) = group {
+            config.set("group.id", group);
+        }
+        let client = client::with_properties(config, kafka)
+            .create_with_context(Heard::default())
+            .map_err(|error| Unanswered::Properties(error.to_string()))?;
+        let with_token = kafka.properties.iter().any(|(name, value)| {
+            ["sasl.mechanism", "sasl.mechanisms"].contains(&name.as_str())
+                && value.value().eq_ignore_ascii_case("OAUTHBEARER")
+        });
+        Ok(Asker { client, brokers: kafka.brokers.clone(), with_token })
+    }
+
+    /// What the cluster says of one topic, or of all that it shows. Asks for so long, but not in vain: an error that stays is the answer.
+    pub fn metadata(
+        &self,
+        topic: Option<&str>,
+        patience: Duration,
+    ) -> Result<Metadata, Unanswered> {
+        let began = Instant::now();
+        let mut step = Duration::from_millis(300);
+        loop {
+            self.hear();
+            let left = patience.saturating_sub(began.elapsed()).max(Duration::from_millis(100));
+            let error = match self.client.fetch_metadata(topic, step.min(left)) {
+                Ok(metadata) => return Ok(metadata),
+                Err(error) => error,
+            };
+            self.hear();
+            let heard = self.client.context().last();
+            let refused = |code| code == RDKafkaErrorCode::Authentication && !self.with_token;
+            let enough = match &heard {
+                Some((code, _)) if refused(*code) => Duration::ZERO,
+                Some(_) if !self.with_token => SETTLED.min(patience),
+                Some(_) => TOKEN.min(patience),
+                None => patience,
+            };
+            if began.elapsed() >= enough {
+                return Err(self.unanswered(heard, &error, began.elapsed()));
+            }
+            step *= 2;
+        }
+    }
+
+    /// Has librdkafka call back: what went wrong, and that a token is wanted.
+    pub fn hear(&self) {
+        while self.client.poll(Duration::ZERO).is_some() {}
+    }
+
+    fn unanswered(
+        &self,
+        heard: Option<(RDKafkaErrorCode, String)>,
+        error: &KafkaError,
+        after: Duration,
+    ) -> Unanswered {
+        let brokers = self.brokers.clone();
+        match heard {
+            Some((RDKafkaErrorCode::Authentication, why)) => Unanswered::Login { brokers, why },
+            Some((_, why)) => Unanswered::Unreachable { brokers, why },
+            None => {
+                let why = format!("no answer in {:.0} s ({error})", after.as_secs_f64());
+                Unanswered::Unreachable { brokers, why }
+            }
+        }
+    }
+}
+
+/// Whether an error of a topic says that it may be there, but not for who asks.
+pub fn hides(error: Option<RDKafkaRespErr>) -> bool {
+    error == Some(RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kafka(brokers: &str) -> Kafka {
+        Kafka { brokers: brokers.into(), properties: std::collections::BTreeMap::new() }
+    }
+
+    #[test]
+    fn a_refused_connection_is_told_in_time_with_the_reason() {
+        let began = Instant::now();
+        let asker = Asker::new(&kafka("127.0.0.1:1"), "test", None).unwrap();
+        let error = asker.metadata(None, Duration::from_secs(15)).map(|_| ()).unwrap_err();
+        let text = error.to_string();
+        assert!(text.starts_with("Kafka at 127.0.0.1:1 can't be reached: "), "{text}");
+        assert!(text.contains("Connection refused"), "{text}");
+        assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    }
+
+    #[test]
+    fn who_is_silent_is_given_the_time_and_no_more() {
+        // Takes connections, and never answers.
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let began = Instant::now();
+        let asker =
+            Asker::new(&kafka(&silent.local_addr().unwrap().to_string()), "test", None).unwrap();
+        let error = asker.metadata(None, Duration::from_secs(1)).map(|_| ()).unwrap_err();
+        assert!(error.to_string().contains("no answer in 1 s"), "{error}");
+        assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    }
+
+    #[test]
+    fn a_topic_that_is_there_and_one_that_is_not() {
+        let mock = crate::log::mock::Mock::start(&[("here", 3)]).unwrap();
+        let asker = Asker::new(&kafka(&mock.bootstrap()), "test", None).unwrap();
+        let all = asker.metadata(None, Duration::from_secs(10)).unwrap();
+        assert_eq!(
+            all.topics().iter().map(rdkafka::metadata::MetadataTopic::name).collect::<Vec<_>>(),
+            ["here"]
+        );
+    }
+}

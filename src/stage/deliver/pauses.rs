@@ -1,0 +1,105 @@
+//! How long to wait for a sink that fails, and what is told of it.
+
+use std::sync::{MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rand::Rng;
+use tokio::time::Instant;
+
+use super::outage::Outage;
+use super::send::Sending;
+use crate::http::failure::{Cause, Retry};
+use crate::log::RecordWriter;
+
+/// A server may not ask for longer.
+const LONGEST: Duration = Duration::from_secs(3600);
+
+impl<L: RecordWriter> Sending<L> {
+    /// How long to wait before sending again: exponential with full jitter, or as long as the server wants.
+    pub(super) fn wait(&self, retry: &Retry, attempts: u32) -> Duration {
+        let delivery = &self.deliver.delivery;
+        let ceiling = delivery
+            .retry_initial
+            .0
+            .saturating_mul(1 << attempts.saturating_sub(1).min(16))
+            .min(delivery.retry_max.0);
+        let jittered = ceiling
+            .mul_f64(self.jitter.lock().unwrap_or_else(PoisonError::into_inner).random::<f64>());
+        asked(retry.after, jittered)
+    }
+
+    pub(super) fn tell(&self, retry: &Retry, attempts: u32, others: bool) {
+        let (name, cause) = (self.deliver.name.as_str(), retry.cause.as_str());
+        if others {
+            tracing::warn!(
+                part = name,
+                cause,
+                detail = retry.detail,
+                attempts,
+                "a request fails while others pass; what is wrong with it is looked for"
+            );
+            return;
+        }
+        self.deliver.meters.failing.with_label_values(&[name, cause]).set(1);
+        self.deliver.health.note(&self.requests(), Err(format!("{cause}: {}", retry.detail)));
+        let line = self.outage().failed(retry.cause, attempts, Instant::now());
+        if let Some(line) = line {
+            tracing::warn!(
+                part = name,
+                cause,
+                detail = retry.detail,
+                failures = line.failures,
+                seconds = line.lasted.as_secs(),
+                "the sink can't be served; its decisions wait in Kafka"
+            );
+        }
+    }
+
+    fn outage(&self) -> MutexGuard<'_, Outage> {
+        self.outage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What health calls the sink's answers.
+    fn requests(&self) -> String {
+        format!("{}/{} requests", self.deliver.pipeline.name(), self.deliver.name)
+    }
+
+    pub(super) fn recovered(&self) {
+        self.deliver.health.note(&self.requests(), Ok(()));
+        let line = self.outage().served(Instant::now());
+        if let Some(line) = line {
+            tracing::info!(
+                part = self.deliver.name,
+                failures = line.failures,
+                seconds = line.lasted.as_secs(),
+                "the sink can be served again"
+            );
+        }
+        use Cause::*;
+        for cause in [Connection, Timeout, Credentials, Throttled, Server, Misconfigured] {
+            self.deliver
+                .meters
+                .failing
+                .with_label_values(&[&self.deliver.name, cause.as_str()])
+                .set(0);
+        }
+    }
+}
+
+/// As long as the server wants, but not for ever; a little later, so that not all come at once.
+fn asked(after: Option<Duration>, jittered: Duration) -> Duration {
+    after.map_or(jittered, |after| after.min(LONGEST) + jittered.min(Duration::from_secs(1)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_may_not_ask_for_a_year() {
+        let seconds = Duration::from_secs;
+        assert_eq!(asked(None, seconds(7)), seconds(7));
+        assert_eq!(asked(Some(seconds(5)), seconds(7)), seconds(6));
+        assert_eq!(asked(Some(Duration::MAX), seconds(0)), seconds(3600));
+    }
+}

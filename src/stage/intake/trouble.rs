@@ -1,0 +1,147 @@
+//! Records that intake fails at. One that fails three times is a reject, as a whole, so that no record stops those behind it. A
+//! transaction that fails as one of many is begun again with half as many, until the one stands alone.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+
+use super::transaction::Open;
+use crate::decision::reject::{Reason, Reject};
+
+/// A source record: topic (by number), partition, offset.
+pub type Spot = (usize, i32, i64);
+
+/// A transaction may take so long before it is committed. The broker aborts it after 15 s, and fences its producer.
+pub const PATIENCE: Duration = Duration::from_secs(5);
+/// After so many failures a record is a reject.
+const STRIKES: u32 = 3;
+/// With so many records a transaction is as large as it ever gets.
+const MANY: usize = 1 << 20;
+
+/// It outlives the run that failed.
+#[derive(Default)]
+pub struct Trouble(Mutex<Kept>);
+
+#[derive(Default)]
+struct Kept {
+    failures: BTreeMap<Spot, (u32, Reject)>,
+    /// A transaction takes so many records.
+    most: Option<usize>,
+}
+
+impl Trouble {
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Records that are rejects as a whole, and why.
+    pub fn condemned(&self) -> BTreeMap<Spot, Reject> {
+        let kept = self.kept();
+        let condemned = kept.failures.iter().filter(|(_, (strikes, _))| *strikes >= STRIKES);
+        condemned.map(|(spot, (_, reject))| (*spot, reject.clone())).collect()
+    }
+
+    /// How many records a transaction takes.
+    pub fn most(&self) -> usize {
+        self.kept().most.unwrap_or(usize::MAX)
+    }
+
+    /// It can never become anything else.
+    pub fn condemn(&self, spot: Spot, reject: Reject) {
+        self.kept().failures.insert(spot, (STRIKES, reject));
+    }
+
+    /// It failed, and it alone was the cause.
+    pub fn strike(&self, spot: Spot, why: &str) {
+        let mut kept = self.kept();
+        let (strikes, reject) = kept
+            .failures
+            .entry(spot)
+            .or_insert_with(|| (0, Reject::new(Reason::Failed, String::new())));
+        *strikes += 1;
+        reject.detail = format!("docket failed at it {STRIKES} times: {why}");
+        let (_, partition, offset) = spot;
+        tracing::error!(partition, offset, why, strikes, "intake failed at a record");
+    }
+
+    /// A transaction of so many records failed, and any of them may be the cause.
+    pub fn shrink(&self, records: usize) {
+        self.kept().most = Some((records / 2).max(1));
+    }
+
+    /// What is known of a transaction that could not be committed.
+    pub fn failed(&self, open: &Open, error: &KafkaError) {
+        let slow = open.began.is_some_and(|began| began.elapsed() > PATIENCE * 2);
+        match open.offsets.iter().next() {
+            Some(((topic, partition), (first, _))) if open.records == 1 && is_of_record(error) => {
+                self.strike((*topic, *partition, *first), &error.to_string());
+            }
+            _ if slow || is_of_record(error) => self.shrink(open.records),
+            _ => {}
+        }
+    }
+
+    /// A transaction was committed.
+    pub fn passed(&self, open: &Open) {
+        let mut kept = self.kept();
+        if !kept.failures.is_empty() {
+            kept.failures.retain(|(topic, partition, offset), _| {
+                open.offsets.get(&(*topic, *partition)).is_none_or(|(_, next)| offset >= next)
+            });
+        }
+        kept.most = kept.most.map(|most| most.max(open.records) * 2).filter(|most| *most < MANY);
+    }
+}
+
+/// Kafka refuses a record for what it is, other than for its size.
+fn is_of_record(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode::{InvalidMessage, InvalidMessageSize, InvalidRecord, InvalidTimestamp};
+    let code = match error {
+        KafkaError::MessageProduction(code) => Some(*code),
+        error => error.rdkafka_error_code(),
+    };
+    matches!(code, Some(InvalidMessage | InvalidMessageSize | InvalidRecord | InvalidTimestamp))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(records: usize, next: i64) -> Open {
+        let offsets = [((0, 0), (next - records as i64, next))].into_iter().collect();
+        Open { records, offsets, ..Open::default() }
+    }
+
+    #[test]
+    fn one_of_many_is_found_by_halving_and_condemned_at_its_third_failure() {
+        let trouble = Trouble::default();
+        let refused = KafkaError::MessageProduction(RDKafkaErrorCode::InvalidRecord);
+        trouble.failed(&open(8, 8), &refused);
+        assert_eq!(trouble.most(), 4);
+        trouble.failed(&open(4, 4), &refused);
+        trouble.failed(&open(2, 2), &refused);
+        assert_eq!(trouble.most(), 1);
+        for _ in 0..3 {
+            assert!(trouble.condemned().is_empty());
+            trouble.failed(&open(1, 1), &refused);
+        }
+        assert_eq!(trouble.condemned()[&(0, 0, 0)].reason, Reason::Failed);
+        // Through, it is forgotten; transactions grow again.
+        trouble.passed(&open(1, 1));
+        assert!(trouble.condemned().is_empty());
+        assert_eq!(trouble.most(), 2);
+        (0..20).for_each(|_| trouble.passed(&open(1, 2)));
+        assert_eq!(trouble.most(), usize::MAX);
+    }
+
+    #[test]
+    fn what_is_kafkas_is_no_records_fault() {
+        let trouble = Trouble::default();
+        for code in [RDKafkaErrorCode::MessageTimedOut, RDKafkaErrorCode::InvalidProducerEpoch] {
+            (0..9).for_each(|_| trouble.failed(&open(1, 1), &KafkaError::MessageProduction(code)));
+        }
+        assert!(trouble.condemned().is_empty() && trouble.most() == usize::MAX);
+    }
+}
