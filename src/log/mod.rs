@@ -81,6 +81,11 @@ pub trait Reader: Commits {
     /// The end of a partition, as far as it is known.
     fn end(&self, topic: &str, partition: i32) -> Option<i64>;
 
+    /// Where it goes on in a partition that it was assigned, as far as it is known: what was committed before.
+    fn start(&self, _topic: &str, _partition: i32) -> Option<i64> {
+        None
+    }
+
     fn membership(&self) -> Option<Self::Membership>;
 
     fn leave(&self);

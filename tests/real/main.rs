@@ -22,6 +22,7 @@ mod door_limits;
 mod faults;
 mod logs;
 mod mask;
+mod memory;
 mod opa;
 mod order;
 mod parts;
