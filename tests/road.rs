@@ -553,7 +553,7 @@ async fn a_dead_sink_makes_nobody_unready_and_status_says_what_is_wrong() {
     let place = Place::new("dead-sink");
     let dead = "  dead: {type: loki, url: \"http://127.0.0.1:9\", delivery: {timeout: 1s, retry_max: 1s}}\n";
     let pipeline = file_pipeline(&place, &mock, dead);
-    produce(&mock.bootstrap(), "source", &samples());
+    produce(&mock.bootstrap(), "source", samples());
     let running = Running::start(&place, &pipeline);
     running.until("the other sink delivers", 60, |m| m.delivered("file") == 1960).await;
     let dead = until("status says what is wrong", 30, async || {

@@ -1,5 +1,5 @@
 //! `docket verify` and `docket redrive` without any server: docket's own Kafka inside the test process, docket as a process of its own.
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
 
 mod support;
 

@@ -30,7 +30,9 @@ impl Original {
         Original {
             value: message.payload().unwrap_or_default().to_vec(),
             key: message.key().map(<[u8]>::to_vec),
-            headers: message.headers().map_or_else(OwnedHeaders::new, |all| all.detach()),
+            headers: message
+                .headers()
+                .map_or_else(OwnedHeaders::new, rdkafka::message::BorrowedHeaders::detach),
         }
     }
 }
@@ -63,7 +65,7 @@ impl Originals {
     ) -> KafkaResult<BTreeMap<i64, Gone>> {
         let all = |why| Ok(offsets.iter().map(|offset| (*offset, why)).collect());
         let metadata = self.0.fetch_metadata(Some(topic), TIMEOUT)?;
-        let known = metadata.topics().iter().flat_map(|t| t.partitions());
+        let known = metadata.topics().iter().flat_map(rdkafka::metadata::MetadataTopic::partitions);
         if !known.into_iter().any(|p| p.id() == partition) {
             return all(Gone::NoTopic);
         }

@@ -87,7 +87,8 @@ spikes: {{history: {history}}}
 /// Kind, policy and first cause of what stands in the docket topic.
 fn findings(topic: &str) -> BTreeSet<(String, String, String)> {
     let all = read_all(&address("KAFKA_BOOTSTRAP"), topic);
-    let findings = all.iter().map(|r| r.json()).filter(|r| r["type"] == "docket.finding");
+    let findings =
+        all.iter().map(super::support::Read1::json).filter(|r| r["type"] == "docket.finding");
     let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
     findings
         .filter(|r| r["finding"]["state"] == "begins")

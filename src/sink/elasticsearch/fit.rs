@@ -99,8 +99,8 @@ pub fn fits(record: &Record<'_>) -> bool {
 fn has_long_number(raw: &[u8]) -> bool {
     let of_number = |b: &u8| matches!(b, b'0'..=b'9' | b'.' | b'e' | b'E' | b'+' | b'-');
     (NUMBER..raw.len()).step_by(NUMBER / 2).any(|at| {
-        let before = raw[..at].iter().rev().take_while(|b| of_number(*b)).count();
-        let after = raw[at..].iter().take_while(|b| of_number(*b)).count();
+        let before = raw[..at].iter().rev().take_while(|b| of_number(b)).count();
+        let after = raw[at..].iter().take_while(|b| of_number(b)).count();
         before + after > NUMBER
     })
 }
