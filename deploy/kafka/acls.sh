@@ -12,13 +12,14 @@
 #
 # `docket redrive` of what intake rejected writes to the source topics; give Write there to who does that, not to docket.
 #
-# For topics of other names (docket.topic, docket.rejects) set DOCKET_TOPIC and REJECTS_TOPIC. Brokers before Kafka 3.0 want IdempotentWrite on
-# the cluster, too.
+# For topics of other names (docket.topic, docket.rejects, spikes.topic) set DOCKET_TOPIC, REJECTS_TOPIC and SPIKES_TOPIC. Brokers before Kafka 3.0
+# want IdempotentWrite on the cluster, too.
 set -euo pipefail
 [ $# -ge 3 ] || { sed -n '2,17s/^# \{0,1\}//p' "$0"; exit 2; }
 bootstrap=$1 pipeline=$2; shift 2
 docket=${DOCKET_TOPIC:-docket.$pipeline}
 rejects=${REJECTS_TOPIC:-$docket.rejects}
+spikes=${SPIKES_TOPIC:-$docket.spikes}
 principal=${PRINCIPAL:-User:docket}
 
 allow() {
@@ -36,6 +37,8 @@ if [ "${DOOR:-}" = 1 ]; then allow --operation Write --operation DescribeConfigs
 allow --operation Write --operation Describe --transactional-id "docket.$pipeline.intake" --resource-pattern-type prefixed
 # and asks how large records may be. Create is for `docket setup`; leave it out if somebody else makes the topics.
 allow --operation Read --operation Write --operation DescribeConfigs --operation Create --topic "$docket" --topic "$rejects"
+# What the detector of spikes has learned.
+allow --operation Read --operation Write --operation Create --topic "$spikes"
 # Each part is a consumer group.
 allow --operation Read --group "docket.$pipeline." --resource-pattern-type prefixed
-echo "$principal: pipeline $pipeline reads $*, writes $docket and $rejects"
+echo "$principal: pipeline $pipeline reads $*, writes $docket, $rejects and $spikes"

@@ -107,6 +107,14 @@ enum Command {
 /// An error for people; the process ends with it.
 type CommandResult<T = ()> = Result<T, Box<dyn std::error::Error>>;
 
+/// An error with an exit code of its own.
+#[derive(Debug, thiserror::Error)]
+#[error("{told}")]
+struct Exit {
+    code: u8,
+    told: String,
+}
+
 pub fn main() -> ExitCode {
     // One TLS implementation for everything that speaks HTTP or gRPC.
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -155,7 +163,7 @@ pub fn main() -> ExitCode {
                 return ExitCode::SUCCESS;
             }
             anstream::eprintln!("{error}");
-            ExitCode::FAILURE
+            error.downcast_ref::<Exit>().map_or(ExitCode::FAILURE, |exit| exit.code.into())
         }
     }
 }
@@ -224,6 +232,14 @@ fn progress(total: u64, what: &'static str) -> indicatif::ProgressBar {
 fn step(bar: &indicatif::ProgressBar) -> std::sync::Arc<dyn Fn(u64) + Send + Sync> {
     let bar = bar.clone();
     std::sync::Arc::new(move |n| bar.inc(n))
+}
+
+/// So many of something, whose name is given for one.
+fn count(n: usize, one: &str) -> String {
+    match n {
+        1 => format!("1 {one}"),
+        n => format!("{n} {one}s"),
+    }
 }
 
 /// Says what is waited for, if that takes long, until it is dropped.

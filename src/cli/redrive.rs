@@ -2,13 +2,13 @@
 
 use std::path::PathBuf;
 
-use super::CommandResult;
 use super::rejects::{Which, grouped};
+use super::{CommandResult, count};
 use crate::log::dead_letter::Letter;
 use crate::pipeline::Pipeline;
 use crate::pipeline::topics;
 use crate::sink::config::SinkConfig;
-use crate::stage::redrive::{Plan, Redrive, Sent};
+use crate::stage::redrive::{Left, Plan, Redrive, Sent};
 use crate::stage::run::{Parts, Process};
 
 /// Send rejects again: to intake what could not be decoded, to its sink what the sink refused. Without --send, shows what would be sent.
@@ -18,7 +18,8 @@ use crate::stage::run::{Parts, Process};
   docket redrive pipelines/opa.yaml --sink search --send          send it
   docket redrive pipelines/opa.yaml --sink intake --reason too_large --send
 
-Rejects that were sent before are left out; --again includes them. What is refused again becomes a new reject.")]
+Rejects that were sent before are left out; --again includes them. What is refused again becomes a new reject. The record of a reject that \
+holds no bytes (with protect), or only the first of them, is fetched from the topic that it came from; if retention has taken it, that is said.")]
 pub struct Args {
     /// Pipeline file.
     #[arg(value_name = "PIPELINE")]
@@ -39,10 +40,9 @@ pub async fn run(args: Args) -> CommandResult {
         sink(&args.file, &pipeline, name)?;
     }
     let letters = tokio::task::block_in_place(|| args.which.letters(&pipeline))?;
-    let plan = Plan::new(&pipeline, letters, args.to.as_deref());
-    for (why, count) in &plan.left {
-        anstream::println!("{count} rejects stay where they are: {why}");
-    }
+    let mut plan = Plan::new(&pipeline, letters, args.to.as_deref());
+    tokio::task::block_in_place(|| plan.leave_gone(&pipeline))?;
+    left(&plan.left);
     if args.send { send(pipeline, &plan).await } else { show(&plan) }
 }
 
@@ -77,6 +77,12 @@ pub(super) fn told(name: &str, sent: Sent) -> String {
     format!("{name}: {delivered} delivered, {refused} refused again, {too_old} too old for it")
 }
 
+fn left(left: &Left) {
+    for (why, n) in left {
+        anstream::println!("{} not sent: {why}", count(*n, "reject"));
+    }
+}
+
 fn show(plan: &Plan) -> CommandResult {
     let all: Vec<Letter> =
         plan.to_intake.iter().chain(plan.to_sinks.values().flatten()).cloned().collect();
@@ -90,6 +96,10 @@ fn show(plan: &Plan) -> CommandResult {
             "would be sent: {}; --send sends them",
             intake.into_iter().chain(sinks).collect::<Vec<_>>().join(", ")
         );
+        if plan.fetched() > 0 {
+            let n = count(plan.fetched(), "record");
+            anstream::println!("{n} would be fetched from the topic that it came from");
+        }
     }
     Ok(())
 }
@@ -103,15 +113,17 @@ async fn send(pipeline: Pipeline, plan: &Plan) -> CommandResult {
     let redrive = Redrive::new(&parts)?;
     if !plan.to_intake.is_empty() {
         let bar = super::progress(plan.to_intake.len() as u64, "sending to intake");
-        redrive.to_intake(&plan.to_intake, super::step(&bar)).await?;
+        let (sent, stay) = redrive.to_intake(&plan.to_intake, super::step(&bar)).await?;
         bar.finish_and_clear();
-        anstream::println!("intake: {} sent", plan.to_intake.len());
+        anstream::println!("intake: {sent} sent");
+        left(&stay);
     }
     for (name, letters) in &plan.to_sinks {
         let bar = super::progress(letters.len() as u64, "sending");
-        let sent = redrive.to_sink(name, letters, super::step(&bar)).await?;
+        let (sent, stay) = redrive.to_sink(name, letters, super::step(&bar)).await?;
         bar.finish_and_clear();
         anstream::println!("{}", told(name, sent));
+        left(&stay);
     }
     Ok(())
 }

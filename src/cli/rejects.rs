@@ -1,6 +1,7 @@
 //! `docket rejects`: what could not be decoded or delivered, grouped or one by one.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -160,24 +161,15 @@ pub fn grouped(letters: &[Letter]) -> String {
             .or_default()
             .push(letter);
     }
-    let mut rows = vec![
-        ["PART", "REASON", "STATUS", "RECORDS", "FIRST", "LAST", "FOR EXAMPLE"]
-            .map(str::to_owned)
-            .to_vec(),
-    ];
-    for ((part, reason, status), group) in groups {
+    let heads = ["PART", "REASON", "STATUS", "RECORDS", "FIRST", "LAST"];
+    let mut rows = vec![heads.map(str::to_owned).to_vec()];
+    let mut examples = String::new();
+    for ((part, reason, status), group) in &groups {
+        // Month to minute: two of them fit beside the rest.
         let at = |letter: Option<&&Letter>| {
-            letter.map_or_else(String::new, |l| {
-                time::format(l.written * 1_000_000).chars().take(19).collect()
-            })
+            let text = letter.map_or_else(String::new, |l| time::format(l.written * 1_000_000));
+            text.get(5..16).unwrap_or_default().replace('T', " ")
         };
-        let example = group.first().map_or_else(String::new, |l| {
-            format!(
-                "{}: {}",
-                source(l),
-                printable(l.header(headers::DETAIL)).chars().take(120).collect::<String>()
-            )
-        });
         rows.push(vec![
             printable(part),
             printable(reason),
@@ -185,8 +177,40 @@ pub fn grouped(letters: &[Letter]) -> String {
             group.len().to_string(),
             at(group.first()),
             at(group.last()),
-            example,
         ]);
+        if let Some(first) = group.first() {
+            let detail: String =
+                printable(first.header(headers::DETAIL)).chars().take(200).collect();
+            let (part, reason) = (printable(part), printable(reason));
+            let _ = writeln!(examples, "{part} {reason}, first {}: {detail}", source(first));
+        }
     }
-    format!("{}{} in all\n", super::table(&rows), letters.len())
+    format!("{}{examples}{} in all\n", super::table(&rows), letters.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::dead_letter::dead_letter;
+
+    #[test]
+    fn the_table_fits_80_columns() {
+        let origin = headers::Origin { topic: "decisions", partition: 3, offset: 7, element: 0 };
+        let detail = "the record has no decision_id ".repeat(9);
+        let reject = crate::decision::reject::Reject::new(
+            crate::decision::reject::Reason::MissingDecisionId,
+            detail,
+        );
+        let letter = dead_letter("intake", b"{}", &reject, &origin, "2026-11-24T12:48:50Z", None);
+        let shown = grouped(&[Letter::of(&letter, 0, 5, 1_795_524_530_000)]);
+        let lines: Vec<&str> = shown.lines().collect();
+        assert_eq!(lines.len(), 4, "{shown}");
+        assert!(lines[..2].iter().all(|line| line.len() <= 80), "{shown}");
+        assert_eq!(
+            lines[1],
+            "intake  missing_decision_id          1        11-24 12:48  11-24 12:48"
+        );
+        assert!(lines[2].starts_with("intake missing_decision_id, first decisions/3/7/0: the"));
+        assert_eq!(lines[3], "1 in all");
+    }
 }

@@ -25,7 +25,7 @@ use crate::telemetry::{self, admin, push};
 A changed pipeline file, or a change of what it refers to (secrets, certificates, policies), is reloaded within a few seconds, or at once on \
 SIGHUP: the parts that it affects are restarted, the others keep running. If the file has errors, they are logged, and the old one stays in force.
 
-The admin port of the first pipeline (admin.listen, 127.0.0.1:9464 by default) serves /metrics, /healthz and /readyz for all pipelines; \
+The admin port of the first pipeline (admin.listen, 127.0.0.1:9464 by default) serves /metrics, /healthz, /readyz and /status for all pipelines; \
 its telemetry section says where metrics are pushed.")]
 pub struct Args {
     /// Pipeline files.
@@ -65,6 +65,8 @@ pub async fn run(args: Args) -> CommandResult {
     let hup = signal(SignalKind::hangup())?;
     let process = Process { drain: args.drain, roles, ..Process::alone() };
     register_process(&process.registry)?;
+    process.health.register(&process.registry)?;
+    pipelines.iter().for_each(|pipeline| run::announce(pipeline, &process.health));
     let served = CancellationToken::new();
     let address = admin::serve(
         &listen,
@@ -137,6 +139,11 @@ fn watch(
         &["file", "outcome"],
     )?;
     registry.register(Box::new(reloads.clone()))?;
+    for file in &files {
+        for outcome in ["applied", "refused"] {
+            reloads.with_label_values(&[&file.display().to_string(), outcome]);
+        }
+    }
     let stop = CancellationToken::new();
     let stopped = stop.clone();
     let task = tokio::spawn(async move {

@@ -9,19 +9,26 @@ use std::time::Duration;
 use indicatif::ProgressBar;
 use serde_json::json;
 
-use super::CommandResult;
 use super::tail::printable;
-use crate::log::scan::ScanBound;
+use super::{CommandResult, Exit, count};
+use crate::log::scan::{ScanBound, ScanError};
 use crate::pipeline::Pipeline;
 use crate::verify::probe::{Probed, probe};
-use crate::verify::run::{Report, Scope, Verified, Watch, verify};
+use crate::verify::run::{Outcome, Report, Scope, Verified, VerifyError, Watch, verify};
 
-/// Check that every decision of the docket topic is in every sink, once and unaltered, or in rejects. Exits with code 1 on any gap.
+/// Check that every decision of the docket topic is in every sink, once and unaltered, or in rejects.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   docket verify pipelines/opa.yaml --from 1h
   docket verify pipelines/opa.yaml --sink search --json | jq .sinks
   docket verify pipelines/opa.yaml --probe http://127.0.0.1:8181
+
+Exit codes:
+  0  complete: each sink was compared, and holds everything
+  1  a gap: something is missing, altered, repeated or unreadable; or a probe failed
+  2  wrong arguments, or an error in the pipeline file
+  3  no gap was found, but a sink can't tell what it holds (--sink leaves it out)
+  4  no gap was found, but a sink, Kafka or OPA could not be reached
 
 Elasticsearch is queried by ID; Loki, VictoriaLogs and CloudWatch for every line; files are read; the trace backend is queried for a sample \
 (set query of the OTLP sink), and Prometheus for its counts (set query of the metrics sink). --probe sends OPA the requests under probes in \
@@ -53,11 +60,29 @@ pub struct Args {
     json: bool,
 }
 
+/// Exit codes; what clap refuses has the second, too.
+const GAP: u8 = 1;
+const WRONG: u8 = 2;
+const NOT_COMPARED: u8 = 3;
+const UNREACHABLE: u8 = 4;
+
+impl From<VerifyError> for Exit {
+    fn from(error: VerifyError) -> Exit {
+        let code = match &error {
+            VerifyError::Scan(ScanError::NoTopic(_)) | VerifyError::Scratch(_) => WRONG,
+            VerifyError::Scan(_) | VerifyError::Sink { .. } | VerifyError::Opa(_) => UNREACHABLE,
+        };
+        Exit { code, told: error.to_string() }
+    }
+}
+
 pub async fn run(args: Args) -> CommandResult {
-    let pipeline = super::load(&args.file)?;
+    let wrong = |told: String| Exit { code: WRONG, told };
+    let pipeline = super::load(&args.file).map_err(|error| wrong(error.to_string()))?;
     for name in &args.sink {
         if !pipeline.file.sinks.contains_key(name) {
-            return Err(format!("there is no sink {name:?} in {}", args.file.display()).into());
+            let told = format!("there is no sink {name:?} in {}", args.file.display());
+            return Err(wrong(told).into());
         }
     }
     let scope = Scope {
@@ -100,22 +125,40 @@ impl Watch for Bars {
 }
 
 async fn compared(args: &Args, pipeline: &Pipeline, scope: &Scope) -> CommandResult {
-    let verified = verify(pipeline, scope, &Bars::default()).await?;
-    let gaps = verified.gaps();
+    let verified = verify(pipeline, scope, &Bars::default()).await.map_err(Exit::from)?;
+    let (gaps, outcome) = (verified.gaps(), verified.outcome());
     if args.json {
         let Verified { about, unreadable, sinks } = &verified;
-        let all = json!({ "pipeline": pipeline.name(), "complete": gaps == 0, "gaps": gaps, "unreadable": unreadable, "docket": about, "sinks": sinks });
+        let complete = outcome == Outcome::Complete;
+        let all = json!({ "pipeline": pipeline.name(), "complete": complete, "outcome": outcome, "gaps": gaps, "unreadable": unreadable, "docket": about, "sinks": sinks });
         anstream::println!("{all}");
     } else {
         anstream::print!("{}", told(pipeline, &verified));
     }
-    if gaps > 0 {
-        return Err(format!("not complete: {gaps} gaps").into());
-    }
-    if !args.json {
-        anstream::println!("complete");
-    }
-    Ok(())
+    let names = |which: fn(&Report) -> bool| -> String {
+        let names = verified.sinks.iter().filter(|r| which(r)).map(|r| r.sink.as_str());
+        names.collect::<Vec<_>>().join(", ")
+    };
+    let (code, told) = match outcome {
+        Outcome::Complete => {
+            if !args.json {
+                anstream::println!("complete");
+            }
+            return Ok(());
+        }
+        Outcome::Gap => (GAP, format!("not complete: {}", count(gaps, "gap"))),
+        Outcome::Unreachable => (
+            UNREACHABLE,
+            format!("not complete: {} could not be asked", names(|r| r.error.is_some())),
+        ),
+        Outcome::NotCompared if verified.sinks.is_empty() => {
+            (NOT_COMPARED, "not complete: there is no sink to compare".into())
+        }
+        Outcome::NotCompared => {
+            (NOT_COMPARED, format!("not complete: {} not compared", names(|r| r.skipped.is_some())))
+        }
+    };
+    Err(Exit { code, told }.into())
 }
 
 /// What `docket verify` says to people.
@@ -131,31 +174,55 @@ fn told(pipeline: &Pipeline, verified: &Verified) -> String {
         .map_or_else(String::new, |(first, last)| format!(", decided from {first} to {last}"));
     let _ = writeln!(
         out,
-        "{}: {} decisions: {}{span}",
+        "{}: {}: {}{span}",
         pipeline.docket_topic(),
-        about.decisions,
+        count(about.decisions, "decision"),
         if verdicts.is_empty() { "none".into() } else { verdicts.join(", ") }
     );
     notes(verified, &mut out);
     out.push_str(&super::table(&rows(&verified.sinks)));
     for r in &verified.sinks {
+        remarks(r, &mut out);
         for (what, ids) in [
             ("missing in", &r.compared.missing),
             ("altered in", &r.compared.altered),
             ("repeated in", &r.compared.repeated),
+            ("not in the docket, but in", &r.compared.only_there),
         ] {
-            if ids.is_empty() {
+            let shown: Vec<String> = ids.listed.iter().take(10).map(|id| printable(id)).collect();
+            if shown.is_empty() {
                 continue;
             }
-            let more = match ids.len().saturating_sub(10) {
+            let more = match ids.count - shown.len() {
                 0 => String::new(),
-                more => format!(" and {more} more (--json lists all)"),
+                more => format!(" and {more} more (--json lists more of them)"),
             };
-            let ids: Vec<String> = ids.iter().take(10).map(|id| printable(id)).collect();
-            let _ = writeln!(out, "{what} {}: {}{more}", r.sink, ids.join(", "));
+            let _ = writeln!(out, "{what} {}: {}{more}", r.sink, shown.join(", "));
         }
     }
     out
+}
+
+/// What is to be said of a sink, beside numbers.
+fn remarks(report: &Report, out: &mut String) {
+    let mut say = |what: String| {
+        let _ = writeln!(out, "{}: {what}", report.sink);
+    };
+    if let Some(why) = &report.skipped {
+        say(format!("not compared: {why}"));
+    }
+    if let Some(why) = &report.error {
+        say(format!("could not be asked: {}", printable(why)));
+    }
+    if let Some(why) = &report.others_unknown {
+        say(format!("what else it holds is not known: {}", printable(why)));
+    }
+    if let Some(sample) = report.sample {
+        say(format!("a sample of {}", count(sample, "decision")));
+    }
+    if report.counts.is_some() {
+        say(format!("counts by verdict {}", if report.gaps > 0 { "differ" } else { "agree" }));
+    }
 }
 
 /// What is to be said of the docket itself.
@@ -167,20 +234,19 @@ fn notes(verified: &Verified, out: &mut String) {
             "from decision to Kafka: median {median:.2} s, 99 % within {late:.2} s, at most {greatest:.2} s"
         );
     }
-    for (n, what) in [
-        (
-            about.repeated,
-            "decisions stand in the docket more than once: their producer sent them again",
-        ),
-        (about.ahead, "decisions are later than Kafka got them: a clock is ahead"),
+    for (n, one, what) in [
+        (about.repeated, "repeat", "in the docket: a producer sent a decision again"),
+        (about.reused_ids, "decision ID", "in the docket for different decisions"),
+        (about.ahead, "decision", "of the future, as Kafka's clock has it: a clock is ahead"),
         (
             about.out_of_order,
-            "decisions came ten seconds or more after a later one of the same OPA instance",
+            "decision",
+            "ten seconds or more after a later one of the same OPA instance",
         ),
-        (verified.unreadable, "records of the docket topic are not docket records"),
+        (verified.unreadable, "record", "of the docket topic that docket did not write"),
     ] {
         if n > 0 {
-            let _ = writeln!(out, "note: {n} {what}");
+            let _ = writeln!(out, "note: {} {what}", count(n, one));
         }
     }
     for verdict in ["allow", "deny"] {
@@ -197,38 +263,22 @@ fn notes(verified: &Verified, out: &mut String) {
     }
 }
 
-/// One for each sink.
+/// One for each sink that was compared.
 fn rows(reports: &[Report]) -> Vec<Vec<String>> {
     let heads = [
-        "SINK",
-        "TYPE",
-        "EXPECTED",
-        "PRESENT",
-        "REJECTED",
-        "ELSEWHERE",
-        "MISSING",
-        "ALTERED",
-        "REPEATED",
+        "SINK", "EXPECTED", "PRESENT", "REJECTED", "ROUTED", "MISSING", "ALTERED", "REPEATED",
+        "OTHERS",
     ];
     let mut rows = vec![heads.map(str::to_owned).to_vec()];
     for r in reports {
         let c = &r.compared;
-        let mut row = vec![r.sink.clone(), r.r#type.to_owned()];
-        match &r.skipped {
-            Some(why) => row.push(format!("not compared: {why}")),
-            None => {
-                let gaps = [c.missing.len(), c.altered.len(), c.repeated.len()];
-                let counts = [c.expected, c.present, c.rejected, c.elsewhere];
-                row.extend(counts.into_iter().chain(gaps).map(|n| n.to_string()));
-            }
-        }
-        if let Some(sample) = r.sample {
-            row.push(format!("(a sample of {sample})"));
-        }
-        if r.counts.is_some() {
-            let differ = if r.gaps > 0 { "differ" } else { "agree" };
-            row.push(format!("(counts by verdict {differ})"));
-        }
+        let gaps = [&c.missing, &c.altered, &c.repeated, &c.only_there].map(|ids| ids.count);
+        let counts = [c.expected, c.present, c.rejected, c.elsewhere];
+        let cell = |n: usize| {
+            if r.skipped.is_some() || r.error.is_some() { "-".to_owned() } else { n.to_string() }
+        };
+        let mut row = vec![r.sink.clone()];
+        row.extend(counts.into_iter().chain(gaps).map(cell));
         rows.push(row);
     }
     rows
@@ -238,12 +288,16 @@ async fn probes(args: &Args, pipeline: &Pipeline, scope: &Scope, opa: &str) -> C
     let probes = &pipeline.file.probes;
     for verdict in ["allow", "deny"] {
         if !probes.iter().any(|p| p.expect == verdict) {
-            return Err(format!("{} has no probe that expects {verdict}; add one under probes: {{path, input, expect: {verdict}}}", args.file.display()).into());
+            let told = format!(
+                "{} has no probe that expects {verdict}; add one under probes: {{path, input, expect: {verdict}}}",
+                args.file.display()
+            );
+            return Err(Exit { code: WRONG, told }.into());
         }
     }
     let mut all = Vec::new();
     for one in probes {
-        all.push(probe(pipeline, scope, opa, one).await?);
+        all.push(probe(pipeline, scope, opa, one).await.map_err(Exit::from)?);
     }
     let failed = all.iter().filter(|p| !p.ok).count();
     if args.json {

@@ -24,7 +24,7 @@ const MOST_CLIENTS: usize = 1000;
 impl Meters {
     pub fn new(pipeline: &str, registry: &Registry) -> Result<Meters, prometheus::Error> {
         let all = Families { pipeline, registry };
-        Ok(Meters {
+        let meters = Meters {
             requests: all.counter(
                 "docket_door_requests_total",
                 "Requests to the door, by what they bring (logs, otlp, status) and the status that they got.",
@@ -40,7 +40,14 @@ impl Meters {
             bytes: all.counter("docket_door_bytes_total", "Bytes of bodies, as they came over the wire, by who brought them.", &["client"])?,
             status: Told::new(&all)?,
             clients: RwLock::default(),
-        })
+        };
+        // What alerts ask for is there before it happens.
+        for kind in ["logs", "otlp", "status"] {
+            for status in ["200", "400", "401", "413", "429", "503"] {
+                meters.requests.with_label_values(&[kind, status]);
+            }
+        }
+        Ok(meters)
     }
 
     /// The label of a client: `other` beyond the first so many.
@@ -54,5 +61,21 @@ impl Meters {
         }
         clients.insert(name.to_owned());
         name
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_of_an_open_door_are_bounded() {
+        let meters = Meters::new("p", &Registry::new()).unwrap();
+        for n in 0..2 * MOST_CLIENTS {
+            let address = format!("10.0.{}.{}", n / 250, n % 250);
+            let own = if n < MOST_CLIENTS { address.as_str() } else { "other" };
+            assert_eq!(meters.client(&address), own);
+        }
+        assert_eq!(meters.client("10.0.0.7"), "10.0.0.7", "who was told apart still is");
     }
 }

@@ -12,7 +12,8 @@ pub mod status;
 pub mod upload;
 
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
@@ -81,6 +82,9 @@ pub struct Door {
 
 /// At most so much of one upload waits for Kafka's acknowledgement at once.
 const WINDOW: usize = 1 << 20;
+/// How often it is looked whether Kafka can be written to, and how long the answer may take.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+const LOOK_WAIT: Duration = Duration::from_secs(3);
 /// What a record takes beside its bytes and its key.
 const RECORD: usize = 64;
 
@@ -106,6 +110,7 @@ impl Door {
             budget: Budget::new(limits.bytes_in_flight.0),
             probe: Arc::new(Semaphore::new(1)),
             broken: broken.clone(),
+            refused: Mutex::default(),
         });
         let listen = &self.config.listen;
         let failed = |error| DoorError::Listen { listen: listen.clone(), error };
@@ -118,13 +123,15 @@ impl Door {
         {
             tracing::warn!(%address, "the door lets in anybody who can reach it; see door.tokens and door.tls.client_ca_file");
         }
-        at.ready(Ok(()));
         let served = server::Limits {
             connections: limits.connections,
             headers: limits.headers.0,
             drain: limits.kafka.0,
         };
-        server::serve(listener, tls.map(Arc::new), served, at.router(), broken.clone()).await;
+        tokio::select! {
+            () = server::serve(listener, tls.map(Arc::new), served, at.router(), broken.clone()) => {}
+            () = at.look() => {}
+        }
         if broken.is_cancelled() && !stop.is_cancelled() { Err(DoorError::Broken) } else { Ok(()) }
     }
 }
@@ -149,6 +156,8 @@ struct At {
     /// While Kafka acknowledges nothing, one at a time tries.
     probe: Arc<Semaphore>,
     broken: CancellationToken,
+    /// When Kafka did not acknowledge something last.
+    refused: Mutex<Option<Instant>>,
 }
 
 /// Why a request gets no 200.
@@ -213,7 +222,29 @@ impl At {
     }
 
     fn ready(&self, state: Result<(), String>) {
-        self.door.health.set(&format!("{}/door", self.door.pipeline), state);
+        self.door.health.serve(&format!("{}/door", self.door.pipeline), state);
+    }
+
+    /// Looks whether Kafka can be written to, also while nobody comes: a door that is not ready gets nothing to try with.
+    async fn look(self: &Arc<At>) {
+        loop {
+            let at = self.clone();
+            let asked = tokio::task::spawn_blocking(move || {
+                at.producer.reachable(&at.door.topic, LOOK_WAIT)
+            });
+            let recently = || {
+                let refused = *self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+                refused.is_some_and(|at| at.elapsed() < LOOK_EVERY * 2)
+            };
+            match asked.await {
+                // What is not acknowledged says more than that Kafka answers.
+                Ok(Ok(())) if recently() && self.producer.is_failing() => {}
+                Ok(Ok(())) => self.ready(Ok(())),
+                Ok(Err(error)) => self.ready(Err(format!("Kafka: {error}"))),
+                Err(_) => {}
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
     }
 
     fn bounds(&self) -> Bounds {
@@ -333,6 +364,7 @@ impl At {
             }
             Err(error) => {
                 self.ready(Err(format!("Kafka: {error}")));
+                *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
                 if self.producer.is_broken() {
                     self.broken.cancel();
                 }

@@ -50,6 +50,9 @@ pub struct Context<A: Assignments> {
     progress: Arc<Progress>,
     /// By topic and partition: the last stable offset, below which records can be read.
     ends: Mutex<HashMap<(String, i32), i64>>,
+    /// The same: where the part goes on, by what was committed when the partition was assigned.
+    starts: Mutex<HashMap<(String, i32), i64>>,
+    start: Start,
     brokers: client::Brokers,
     wake: Arc<Wake>,
     /// What happened to the assignment and the queues do not know yet.
@@ -60,6 +63,10 @@ pub struct Context<A: Assignments> {
 }
 
 impl<A: Assignments> Context<A> {
+    fn starts(&self) -> MutexGuard<'_, HashMap<(String, i32), i64>> {
+        self.starts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub fn ends(&self) -> MutexGuard<'_, HashMap<(String, i32), i64>> {
         self.ends.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -112,6 +119,15 @@ impl<A: Assignments> ClientContext for Context<A> {
                 if *id >= 0 && partition.ls_offset >= 0 {
                     ends.insert((name.clone(), *id), partition.ls_offset);
                 }
+                let first = match self.start {
+                    _ if partition.committed_offset >= 0 => partition.committed_offset,
+                    Start::Earliest => partition.lo_offset,
+                    Start::Latest => partition.ls_offset,
+                };
+                // Before that what was committed is not asked for yet.
+                if *id >= 0 && first >= 0 && partition.fetch_state == "active" {
+                    self.starts().entry((name.clone(), *id)).or_insert(first);
+                }
                 // `eof_offset` is past transaction markers, which no record tells of.
                 let read = partition.app_offset.max(partition.eof_offset);
                 if read >= 0 {
@@ -154,6 +170,8 @@ impl<A: Assignments> ConsumerContext for Context<A> {
                 self.assignments.revoked(consumer, &partitions, lost);
                 for (topic, partition) in &partitions {
                     self.progress.revoked(&self.place(topic, *partition));
+                    self.meters.gave_up(&self.part, topic, *partition);
+                    self.starts().remove(&(topic.clone(), *partition));
                 }
                 self.changes().push(Change::Revoked(partitions));
             }
@@ -249,6 +267,8 @@ pub fn join<A: Assignments>(
         meters,
         progress,
         ends: Mutex::default(),
+        starts: Mutex::default(),
+        start: reading.start,
         brokers: client::Brokers::default(),
         wake: Arc::default(),
         changes: Mutex::default(),
@@ -381,6 +401,10 @@ impl<A: Assignments> Reader for Group<A> {
 
     fn end(&self, topic: &str, partition: i32) -> Option<i64> {
         self.client.context().ends().get(&(topic.to_owned(), partition)).copied()
+    }
+
+    fn start(&self, topic: &str, partition: i32) -> Option<i64> {
+        self.client.context().starts().get(&(topic.to_owned(), partition)).copied()
     }
 
     fn membership(&self) -> Option<ConsumerGroupMetadata> {

@@ -43,6 +43,16 @@ impl Letter {
         }
     }
 
+    /// One that was just made, as if it had been read.
+    #[cfg(test)]
+    pub fn of(letter: &DeadLetter, partition: i32, offset: i64, written: i64) -> Letter {
+        use rdkafka::message::Headers;
+        let text =
+            |value: Option<&[u8]>| String::from_utf8_lossy(value.unwrap_or_default()).into_owned();
+        let headers = letter.headers.iter().map(|h| (h.key.to_owned(), text(h.value))).collect();
+        Letter { partition, offset, written, value: letter.value.clone(), headers }
+    }
+
     /// A header; empty if there is none.
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", String::as_str)

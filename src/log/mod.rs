@@ -12,6 +12,7 @@ pub mod dead_letter;
 pub mod headers;
 pub mod mock;
 pub mod offsets;
+pub mod original;
 pub mod producer;
 pub mod progress;
 mod queues;
@@ -79,6 +80,11 @@ pub trait Reader: Commits {
 
     /// The end of a partition, as far as it is known.
     fn end(&self, topic: &str, partition: i32) -> Option<i64>;
+
+    /// Where it goes on in a partition that it was assigned, as far as it is known: what was committed before.
+    fn start(&self, _topic: &str, _partition: i32) -> Option<i64> {
+        None
+    }
 
     fn membership(&self) -> Option<Self::Membership>;
 

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::producer::{
-    BaseRecord, DeliveryResult, FutureProducer, FutureRecord, Producer, ProducerContext,
-    ThreadedProducer,
+    BaseRecord, DeliveryFuture, DeliveryResult, FutureProducer, FutureRecord, Producer,
+    ProducerContext, ThreadedProducer,
 };
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use tokio::sync::Notify;
@@ -219,6 +219,20 @@ impl Single {
     }
 }
 
+impl Single {
+    /// Writes a record, or deletes its key from a compacted topic: in the order of the calls, and without waiting.
+    pub fn begin(
+        &self,
+        topic: &str,
+        key: &str,
+        payload: Option<&[u8]>,
+    ) -> KafkaResult<DeliveryFuture> {
+        let mut out = FutureRecord::<str, [u8]>::to(topic).key(key);
+        out.payload = payload;
+        self.producer()?.send_result(out).map_err(|(error, _)| error)
+    }
+}
+
 impl RecordWriter for Single {
     async fn write(&self, record: Outgoing<'_>) -> KafkaResult<()> {
         let mut out = FutureRecord::<str, [u8]>::to(record.topic)
@@ -366,6 +380,22 @@ impl Acknowledged {
         }
         too_large.sort_unstable();
         Ok(too_large)
+    }
+
+    /// Whether a topic could be written to: Kafka answers, and knows who leads it. Blocks.
+    pub fn reachable(&self, topic: &str, within: Duration) -> KafkaResult<()> {
+        let metadata = self.0.client().fetch_metadata(Some(topic), within)?;
+        let error = |code| KafkaError::MetadataFetch(RDKafkaErrorCode::from(code));
+        let Some(topic) = metadata.topics().first() else {
+            return Err(KafkaError::MetadataFetch(RDKafkaErrorCode::UnknownTopic));
+        };
+        if let Some(code) = topic.error() {
+            return Err(error(code));
+        }
+        if topic.partitions().iter().all(|p| p.leader() < 0) {
+            return Err(KafkaError::MetadataFetch(RDKafkaErrorCode::LeaderNotAvailable));
+        }
+        Ok(())
     }
 
     /// Kafka did not acknowledge the last record.

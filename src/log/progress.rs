@@ -101,6 +101,10 @@ impl Progress {
         }
     }
 
+    pub fn has(&self, place: &Assigned) -> bool {
+        self.lock().contains_key(place)
+    }
+
     pub fn places(&self) -> Vec<Assigned> {
         self.lock().keys().cloned().collect()
     }

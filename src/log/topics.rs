@@ -30,6 +30,8 @@ const TIMEOUT: Duration = Duration::from_secs(15);
 /// A topic that there must be, and how it is made.
 pub struct Topic {
     pub name: String,
+    /// As the settings say, unless it needs so many.
+    pub partitions: Option<u32>,
     pub settings: Vec<(&'static str, String)>,
 }
 
@@ -59,7 +61,7 @@ pub async fn ensure(
         .map(|w| {
             let topic = NewTopic::new(
                 &w.name,
-                docket.partitions as i32,
+                w.partitions.unwrap_or(docket.partitions) as i32,
                 TopicReplication::Fixed(replication),
             );
             w.settings.iter().fold(topic, |topic, (key, value)| topic.set(key, value))
@@ -116,7 +118,9 @@ fn not_made(kafka: &Kafka, docket: &Docket, missing: &[Topic], why: String) -> T
             docket.replication.map_or_else(String::new, |n| format!(" --replication-factor {n}"));
         format!(
             "  kafka-topics.sh --bootstrap-server {} --create --topic {} --partitions {}{replication}{settings}",
-            kafka.brokers, w.name, docket.partitions
+            kafka.brokers,
+            w.name,
+            w.partitions.unwrap_or(docket.partitions)
         )
     };
     TopicError::Missing {

@@ -69,6 +69,10 @@ impl Notifiers {
             let notifier = Notifier::new(name, pipeline, one, told)?;
             tasks.push(runtime.spawn(notifier.run(receiver, stop.clone())));
             queues.push((name.clone(), sender));
+            // An alert asks whether one was lost, and sees nothing of a series that begins at 1.
+            for outcome in ["sent", "retried", "given_up"] {
+                told.with_label_values(&[name.as_str(), outcome]);
+            }
         }
         Ok(Notifiers { queues, told: told.clone(), stop, tasks, runtime: runtime.clone() })
     }

@@ -84,6 +84,12 @@ impl File {
     pub fn rejects_topic(&self) -> String {
         self.docket.rejects.clone().unwrap_or_else(|| format!("{}.rejects", self.docket_topic()))
     }
+
+    /// The topic that keeps what the detector of spikes has learned.
+    pub fn spikes_topic(&self) -> String {
+        let named = self.spikes.as_ref().and_then(|spikes| spikes.topic.clone());
+        named.unwrap_or_else(|| format!("{}.spikes", self.docket_topic()))
+    }
 }
 
 /// How decision logs are read from the source topics.
@@ -135,7 +141,7 @@ impl Default for Memory {
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Watchdog {
-    /// How long an assigned partition with pending records may make no progress before it is reported as stalled: in docket_stalled_partitions, in the log and by /readyz. Default: 2m.
+    /// How long an assigned partition with pending records may make no progress before it is reported as stalled: in docket_stalled_partitions, in the log and in /status. Default: 2m.
     pub stalled_after: Span,
 }
 

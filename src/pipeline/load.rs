@@ -161,6 +161,15 @@ fn topics(file: &File, problem: &mut dyn FnMut(&[&str], String)) {
     if docket == rejects {
         problem(&["docket", "rejects"], "rejects need a topic of their own".into());
     }
+    let learned = file.spikes_topic();
+    if file.spikes.is_some()
+        && (topics.contains(&learned) || [&docket, &rejects].contains(&&learned))
+    {
+        problem(
+            &["spikes", "topic"],
+            format!("{learned:?} is another topic; what is learned needs one of its own"),
+        );
+    }
 }
 
 /// Sinks' names, their own settings, and where they hand on what is too old for them.

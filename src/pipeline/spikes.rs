@@ -27,8 +27,11 @@ pub struct Spikes {
     pub learn: Span,
     /// How long decisions may take from OPA to the docket topic. Later ones are counted when they arrive. Default: 3s.
     pub lateness: Span,
-    /// How much of the docket topic's past is read at startup to learn the baseline. Default: 1d.
+    /// How much of the docket topic's past is read at startup at most: to learn the baseline, where nothing was learned before, or to go on where it was left. Default: 1d.
     pub history: Span,
+    /// Name of the compacted topic that keeps what was learned. Default: <docket topic>.spikes.
+    #[schemars(regex(pattern = r"^[A-Za-z0-9._-]{1,249}$"))]
+    pub topic: Option<String>,
     /// Findings to ignore, because their source is known to be noisy.
     pub ignore: Vec<Ignore>,
     /// Notifiers by name: who is told of findings.
@@ -44,6 +47,7 @@ impl Default for Spikes {
             learn: Span(Duration::from_nanos(config.learn.unsigned_abs())),
             lateness: span(3),
             history: span(86_400),
+            topic: None,
             ignore: Vec::new(),
             notify: BTreeMap::new(),
         }

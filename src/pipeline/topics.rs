@@ -17,15 +17,42 @@ fn wanted(pipeline: &Pipeline, with_sources: bool) -> Vec<Topic> {
         ]
     };
     let rejects = pipeline.limits.record.max(docket.max_message.0) + REJECT_ROOM;
+    let topic = |name, settings| Topic { name, partitions: None, settings };
     let mut all = vec![
-        Topic { name: pipeline.docket_topic(), settings: settings(docket.max_message.0) },
-        Topic { name: pipeline.rejects_topic(), settings: settings(rejects) },
+        topic(pipeline.docket_topic(), settings(docket.max_message.0)),
+        topic(pipeline.rejects_topic(), settings(rejects)),
     ];
     if with_sources {
         let sources = pipeline.file.sources.iter();
-        all.extend(sources.map(|s| Topic { name: s.topic.clone(), settings: Vec::new() }));
+        all.extend(sources.map(|s| topic(s.topic.clone(), Vec::new())));
+        all.extend(pipeline.file.spikes.as_ref().map(|_| learned(pipeline)));
     }
     all
+}
+
+/// What the detector of spikes has learned: the latest piece by key. It is written again and again, so it is compacted
+/// often.
+fn learned(pipeline: &Pipeline) -> Topic {
+    let settings = [
+        ("cleanup.policy", "compact"),
+        ("max.message.bytes", "4194304"),
+        ("segment.bytes", "67108864"),
+        ("segment.ms", "3600000"),
+        ("min.cleanable.dirty.ratio", "0.1"),
+    ];
+    Topic {
+        name: pipeline.file.spikes_topic(),
+        partitions: Some(1),
+        settings: settings.map(|(name, value)| (name, value.to_owned())).to_vec(),
+    }
+}
+
+/// Makes the topic that keeps what the detector has learned; whether it was missing. Who has none learns anew each time,
+/// so this is no condition for running.
+pub async fn ensure_spikes(pipeline: &Pipeline) -> Result<bool, TopicError> {
+    let file = &pipeline.file;
+    let made = topics::ensure(&file.kafka, &file.docket, vec![learned(pipeline)]).await?;
+    Ok(!made.is_empty())
 }
 
 /// Makes the topics that are missing, if the pipeline file allows it. Returns the names of those made.

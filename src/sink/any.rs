@@ -53,7 +53,8 @@ pub fn query(
     pipeline: &str,
     config: &SinkConfig,
 ) -> Result<Result<Box<dyn SinkQuery>, &'static str>, QueryError> {
-    if config.delivery().only_routed {
+    let counted = matches!(config, SinkConfig::Otlp(_) | SinkConfig::Metrics(_));
+    if config.delivery().only_routed && counted {
         return Ok(Err("it gets only what others do not take"));
     }
     Ok(match config {

@@ -5,7 +5,7 @@
 //! write to one file do so one after the other: a batch is written under a lock (flock). What others wrote stays.
 
 use std::collections::BTreeMap;
-use std::io::{Error, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::io::{BufRead, BufReader, Error, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, Weak};
@@ -18,7 +18,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::sync::Mutex;
 
 use super::delivery::Delivery;
-use super::query::{Answer, Asked, Found, Hash, QueryError, Question, SinkQuery, hash, note};
+use super::query::{Answer, Asked, Hash, QueryError, Question, SinkQuery, hash, note};
 use super::{Outcome, Sink};
 use crate::decision::json::one_line;
 use crate::decision::record::Record;
@@ -255,12 +255,15 @@ impl SinkQuery for Query {
 
     fn ask<'q>(&'q self, question: Question<'q>) -> Asked<'q> {
         Box::pin(async move {
-            let text = std::fs::read(&self.0)
-                .map_err(|e| QueryError::Answer(format!("{}: {e}", self.0.display())))?;
-            let mut found = Found::new();
-            text.split(|b| *b == b'\n').for_each(|line| note(&mut found, line));
-            (question.step)(question.decisions.len() as u64);
-            Ok(Answer::All(found))
+            let wrong = |e| QueryError::Answer(format!("{}: {e}", self.0.display()));
+            let mut file = BufReader::new(std::fs::File::open(&self.0).map_err(wrong)?);
+            let mut line = Vec::new();
+            while file.read_until(b'\n', &mut line).map_err(wrong)? > 0 {
+                note(question.take, line.strip_suffix(b"\n").unwrap_or(&line));
+                (question.step)(1);
+                line.clear();
+            }
+            Ok(Answer::All(Ok(())))
         })
     }
 }

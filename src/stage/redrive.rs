@@ -1,20 +1,25 @@
 //! Sends records again that were read already: rejects round again, or a sink's past from the docket topic.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use rdkafka::error::KafkaError;
 use rdkafka::message::{Message, OwnedHeaders};
+use rdkafka::types::RDKafkaErrorCode;
+use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::deliver::{Batch, Sending};
 use super::run::{Parts, RunError};
+use crate::decision::formats::{self, Piece, Reading};
+use crate::decision::ids::hex;
 use crate::decision::record::Record;
 use crate::log::dead_letter::{Letter, receipt};
+use crate::log::original::{Original, Originals};
 use crate::log::producer::{self, Single};
-use crate::log::scan::{ScanError, TopicScan};
+use crate::log::scan::{READER, ScanError, TopicScan};
 use crate::log::{Outgoing, RecordWriter, headers};
 use crate::pipeline::Pipeline;
 
@@ -43,12 +48,18 @@ pub struct Sent {
     pub too_old: u64,
 }
 
+/// So many letters are looked at together: of those without bytes, so many records are held.
+const CHUNK: usize = 100;
+
 /// A record with its place in the docket topic.
 struct Item {
     value: Vec<u8>,
     partition: i32,
     offset: i64,
 }
+
+/// Why rejects stay where they are, and how many.
+pub type Left = BTreeMap<String, usize>;
 
 /// What is to be done with rejects.
 #[derive(Default)]
@@ -57,8 +68,8 @@ pub struct Plan {
     pub to_intake: Vec<Letter>,
     /// What sinks refused.
     pub to_sinks: BTreeMap<String, Vec<Letter>>,
-    /// What stays where it is: why, and how many.
-    pub left: BTreeMap<String, usize>,
+    /// What stays where it is.
+    pub left: Left,
 }
 
 impl Plan {
@@ -67,10 +78,14 @@ impl Plan {
         let mut plan = Plan::default();
         for letter in letters {
             if let Err(why) = plan.take(pipeline, letter, to) {
-                *plan.left.entry(why).or_default() += 1;
+                plan.leave(why);
             }
         }
         plan
+    }
+
+    fn leave(&mut self, why: String) {
+        *self.left.entry(why).or_default() += 1;
     }
 
     fn take(
@@ -79,8 +94,8 @@ impl Plan {
         letter: Letter,
         to: Option<&str>,
     ) -> Result<(), String> {
-        if letter.is_truncated() {
-            return Err("they hold only the start of their record, which is in its source topic still, perhaps".into());
+        if letter.is_truncated() && place(&letter).is_none() {
+            return Err("they hold no record, or its start only, and the door knows no place that it could be fetched from; their OPA has logged them, perhaps".into());
         }
         let Some(sink) = letter.sink() else {
             let topic = letter.header(headers::SOURCE_TOPIC);
@@ -91,7 +106,7 @@ impl Plan {
             return Ok(());
         };
         let to = to.unwrap_or(sink).to_owned();
-        if Record::parse(&letter.value).is_err() {
+        if !letter.is_truncated() && Record::parse(&letter.value).is_err() {
             return Err("they are not docket records".into());
         }
         if !pipeline.file.sinks.contains_key(&to) {
@@ -105,6 +120,140 @@ impl Plan {
 
     pub fn is_empty(&self) -> bool {
         self.to_intake.is_empty() && self.to_sinks.is_empty()
+    }
+
+    /// How many hold no record, or its start only: it is fetched from where it came from.
+    pub fn fetched(&self) -> usize {
+        let all = self.to_intake.iter().chain(self.to_sinks.values().flatten());
+        all.filter(|letter| letter.is_truncated()).count()
+    }
+
+    /// Leaves where they are those whose records are not there any more, as far as the broker can say without reading.
+    pub fn leave_gone(&mut self, pipeline: &Pipeline) -> Result<(), RedriveError> {
+        if self.fetched() == 0 {
+            return Ok(());
+        }
+        let originals = originals(pipeline)?;
+        let all = self.to_intake.iter().chain(self.to_sinks.values().flatten());
+        let mut gone = BTreeMap::new();
+        for ((topic, partition), offsets) in places(all) {
+            for (offset, why) in originals.gone(&topic, partition, &offsets)? {
+                gone.insert((topic.clone(), partition, offset), why);
+            }
+        }
+        let mut left = Vec::new();
+        let mut there = |letter: &Letter| match place(letter).and_then(|place| gone.get(&place)) {
+            Some(why) if letter.is_truncated() => {
+                left.push(why.to_string());
+                false
+            }
+            _ => true,
+        };
+        self.to_intake.retain(&mut there);
+        for letters in self.to_sinks.values_mut() {
+            letters.retain(&mut there);
+        }
+        self.to_sinks.retain(|_, letters| !letters.is_empty());
+        left.into_iter().for_each(|why| self.leave(why));
+        Ok(())
+    }
+}
+
+fn originals(pipeline: &Pipeline) -> Result<Originals, KafkaError> {
+    Originals::new(&pipeline.file.kafka, &pipeline.group(READER))
+}
+
+/// Where the record stands that a letter was made of.
+fn place(letter: &Letter) -> Option<(String, i32, i64)> {
+    let number = |name| letter.header(name).parse::<i64>().ok().filter(|n| *n >= 0);
+    let partition = i32::try_from(number(headers::SOURCE_PARTITION)?).ok()?;
+    let topic = letter.header(headers::SOURCE_TOPIC).to_owned();
+    Some((topic, partition, number(headers::SOURCE_OFFSET)?))
+}
+
+/// The places of letters that hold no record, or its start only.
+fn places<'l>(letters: impl Iterator<Item = &'l Letter>) -> BTreeMap<(String, i32), BTreeSet<i64>> {
+    let mut all: BTreeMap<_, BTreeSet<i64>> = BTreeMap::new();
+    for (topic, partition, offset) in letters.filter(|l| l.is_truncated()).filter_map(place) {
+        all.entry((topic, partition)).or_default().insert(offset);
+    }
+    all
+}
+
+/// What a letter is sent as.
+struct Again {
+    value: Vec<u8>,
+    key: Option<String>,
+    headers: OwnedHeaders,
+}
+
+/// What letters are sent as, in their order: their own bytes, or those that are fetched; or why they stay where they are.
+fn again(
+    pipeline: &Pipeline,
+    letters: &[Letter],
+) -> Result<Vec<Result<Again, String>>, KafkaError> {
+    let mut fetched = BTreeMap::new();
+    let wanted = places(letters.iter());
+    if !wanted.is_empty() {
+        let originals = originals(pipeline)?;
+        for ((topic, partition), offsets) in wanted {
+            for (offset, record) in originals.fetch(&topic, partition, &offsets)? {
+                fetched.insert((topic.clone(), partition, offset), record);
+            }
+        }
+    }
+    let one = |letter: &Letter| {
+        if !letter.is_truncated() {
+            let value = letter.value.clone();
+            return Ok(Again { value, key: None, headers: OwnedHeaders::new() });
+        }
+        match place(letter).and_then(|place| fetched.get(&place)) {
+            Some(Ok(record)) => piece(pipeline, letter, record),
+            Some(Err(why)) => Err(why.to_string()),
+            None => Err("their place is not known".into()),
+        }
+    };
+    Ok(letters.iter().map(one).collect())
+}
+
+/// Finds in a record what a letter was made of. It knows its hash; a record with one piece is sent whole, whatever it is read
+/// as now.
+fn piece(pipeline: &Pipeline, letter: &Letter, record: &Original) -> Result<Again, String> {
+    let topic = letter.header(headers::SOURCE_TOPIC);
+    let sha256 = letter.header(headers::SHA256);
+    let is_it = |bytes: &[u8]| hex(&Sha256::digest(bytes)) == sha256;
+    let key = record.key.clone().and_then(|key| String::from_utf8(key).ok());
+    let whole = || Again { value: record.value.clone(), key, headers: record.headers.clone() };
+    if is_it(&record.value) {
+        return Ok(whole());
+    }
+    let source = pipeline.file.sources.iter().find(|source| source.topic == topic);
+    let Some(source) = source.filter(|_| letter.sink().is_none()) else {
+        return Err(
+            "another record stands at their place: the topic was deleted and made again".into()
+        );
+    };
+    let reading = Reading { format: source.format, envelope: source.envelope.as_deref() };
+    let (mut found, mut count) = (None, 0);
+    formats::split(&record.value, reading, &pipeline.limits, &mut |piece| {
+        let bytes: &[u8] = match &piece {
+            Piece::Ignored(_) => return,
+            Piece::Decision { event, .. } => event.raw.as_bytes(),
+            Piece::Reject { bytes, .. } => bytes,
+        };
+        count += 1;
+        if found.is_none() && is_it(bytes) {
+            found = Some(bytes.to_vec());
+        }
+    });
+    match (found, count) {
+        // What stands around it says how it is read, and what an agent knew of it.
+        (Some(_), 1) => Ok(whole()),
+        (Some(value), _) => Ok(Again { value, key: None, headers: record.headers.clone() }),
+        (None, _) => Err(
+            "their record holds no such piece: it is another record, or it is read otherwise since"
+                .into(),
+        ),
     }
 }
 
@@ -121,56 +270,89 @@ impl<'p> Redrive<'p> {
         Ok(Redrive { parts, out })
     }
 
-    /// Writes what could not be decoded to its source topic again.
-    pub async fn to_intake(&self, letters: &[Letter], step: Step) -> Result<(), RedriveError> {
-        for letters in letters.chunks(500) {
-            for letter in letters {
-                let topic = letter.header(headers::SOURCE_TOPIC);
-                let record = Outgoing {
-                    topic,
-                    key: None,
-                    payload: &letter.value,
-                    headers: OwnedHeaders::new(),
+    /// Writes what could not be decoded to its source topic again; how many, and what stays where it is.
+    pub async fn to_intake(
+        &self,
+        letters: &[Letter],
+        step: Step,
+    ) -> Result<(u64, Left), RedriveError> {
+        let (mut count, mut left) = (0, Left::new());
+        for letters in letters.chunks(CHUNK) {
+            let pipeline = &self.parts.pipeline;
+            let again = tokio::task::block_in_place(|| again(pipeline, letters))?;
+            let mut sent = Vec::new();
+            for (letter, again) in letters.iter().zip(again) {
+                let outcome = match again {
+                    Ok(again) => self.write(letter.header(headers::SOURCE_TOPIC), again).await?,
+                    Err(why) => Err(why),
                 };
-                let wrong = |error| RedriveError::Write { topic: topic.to_owned(), error };
-                self.out.write(record).await.map_err(wrong)?;
+                match outcome {
+                    Ok(()) => sent.push(letter),
+                    Err(why) => *left.entry(why).or_default() += 1,
+                }
                 step(1);
             }
-            self.note(letters).await?;
+            count += sent.len() as u64;
+            self.note(sent.into_iter()).await?;
         }
-        Ok(())
+        Ok((count, left))
     }
 
-    /// Sends a sink what was refused.
+    /// Writes a record, or says why the topic does not take it.
+    async fn write(&self, topic: &str, again: Again) -> Result<Result<(), String>, RedriveError> {
+        let Again { value, key, headers } = again;
+        let record = Outgoing { topic, key: key.as_deref(), payload: &value, headers };
+        match self.out.write(record).await {
+            Ok(()) => Ok(Ok(())),
+            Err(error)
+                if error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge) =>
+            {
+                Ok(Err(format!("{topic} does not take records of their size any more")))
+            }
+            Err(error) => Err(RedriveError::Write { topic: topic.to_owned(), error }),
+        }
+    }
+
+    /// Sends a sink what was refused; also what stays where it is.
     pub async fn to_sink(
         &self,
         name: &str,
         letters: &[Letter],
         step: Step,
-    ) -> Result<Sent, RedriveError> {
-        let (sender, records) = mpsc::channel(1000);
-        let place = |letter: &Letter, name| letter.header(name).parse::<i64>().unwrap_or_default();
+    ) -> Result<(Sent, Left), RedriveError> {
+        let (sender, records) = mpsc::channel(CHUNK);
         let feed = async move {
-            for letter in letters {
-                let item = Item {
-                    value: letter.value.clone(),
-                    partition: place(letter, headers::SOURCE_PARTITION) as i32,
-                    offset: place(letter, headers::SOURCE_OFFSET),
-                };
-                if sender.send(item).await.is_err() {
-                    return;
+            let (mut fed, mut left) = (Vec::new(), Left::new());
+            for letters in letters.chunks(CHUNK) {
+                let pipeline = &self.parts.pipeline;
+                let again = tokio::task::block_in_place(|| again(pipeline, letters))?;
+                for (letter, again) in letters.iter().zip(again) {
+                    let value = match again {
+                        Ok(again) => again.value,
+                        Err(why) => {
+                            *left.entry(why).or_default() += 1;
+                            continue;
+                        }
+                    };
+                    let (_, partition, offset) = place(letter).unwrap_or_default();
+                    if sender.send(Item { value, partition, offset }).await.is_err() {
+                        return Ok((fed, left));
+                    }
+                    fed.push(letter);
                 }
             }
+            Ok::<_, KafkaError>((fed, left))
         };
-        let (sent, ()) = tokio::join!(send(self.parts, name, records, step), feed);
-        self.note(letters).await?;
-        sent
+        let (sent, fed) = tokio::join!(send(self.parts, name, records, step), feed);
+        let (fed, left) = fed?;
+        self.note(fed.into_iter()).await?;
+        Ok((sent?, left))
     }
 
     /// Notes in the rejects topic that these were sent.
-    async fn note(&self, letters: &[Letter]) -> Result<(), RedriveError> {
+    async fn note(&self, letters: impl Iterator<Item = &Letter>) -> Result<(), RedriveError> {
         let topic = self.parts.pipeline.rejects_topic();
-        let places: Vec<(i32, i64)> = letters.iter().map(|l| (l.partition, l.offset)).collect();
+        let places: Vec<(i32, i64)> = letters.map(|l| (l.partition, l.offset)).collect();
         for places in places.chunks(1000) {
             let note = receipt(places);
             let record =

@@ -91,6 +91,11 @@ pub async fn start(pipeline: Pipeline, process: &Process) -> Result<Parts, RunEr
     Ok(parts)
 }
 
+/// Before it was asked, Kafka is not known to be there: nothing is ready from the first second.
+pub fn announce(pipeline: &Pipeline, health: &Health) {
+    health.set(&format!("{}/kafka", pipeline.name()), Err("not reached yet".into()));
+}
+
 /// Makes the topics that are missing; waits for Kafka as long as it takes.
 async fn reachable(pipeline: &Pipeline, process: &Process) -> Result<Vec<String>, TopicError> {
     let part = format!("{}/kafka", pipeline.name());
@@ -173,8 +178,18 @@ impl Parts {
         self.running.into_values().for_each(Part::join);
     }
 
+    /// Says which parts the pipeline has, so that one that runs nowhere is missed.
+    fn expect(&self) {
+        let file = &self.pipeline.file;
+        let sinks = file.sinks.keys().map(String::as_str);
+        let spikes = file.spikes.as_ref().map(|_| "spikes");
+        let door = file.door.as_ref().map(|_| "door");
+        self.meters.expect(std::iter::once("intake").chain(sinks).chain(spikes).chain(door));
+    }
+
     /// Starts intake and the sinks, as far as the process is to run them.
     pub fn all(&mut self) -> Result<(), RunError> {
+        self.expect();
         if self.process.roles.intake() {
             self.intake()?;
         }
@@ -332,6 +347,7 @@ impl Parts {
     /// Runs a sink as a part.
     pub fn sink(&mut self, deliver: Deliver) -> Result<(), RunError> {
         let name = deliver.name.clone();
+        self.meters.sink(&name);
         let (deliver, runtime) = (Arc::new(deliver), self.process.runtime.clone());
         self.spawn(&name, move |stop| {
             runtime.block_on(deliver.run(stop)).map_err(|e| e.to_string())
@@ -383,6 +399,7 @@ impl Parts {
         stopped.iter().for_each(Part::stop);
         stopped.into_iter().for_each(Part::join);
         self.pipeline = Arc::new(new);
+        self.expect();
         if changes.intake {
             self.intake()?;
         }
@@ -422,6 +439,7 @@ impl Parts {
             health: self.process.health.clone(),
         };
         if name != "watchdog" {
+            self.meters.part(name);
             reports.health.set(&reports.full_name, Err("starting".into()));
         }
         let stop = self.process.stop.child_token();

@@ -1,9 +1,12 @@
 //! Spikes: reads the docket topic, all partitions of it, and says what the detector finds: to the sinks, as records in the
 //! docket topic, and to people (`notify`).
 //!
-//! One process of a pipeline does so: the one that has partition 0 in the consumer group `docket.<pipeline>.spikes`. Its
-//! state is a suffix of the topic: who takes over reads the last `history` and goes on where the docket ends. What was told
-//! before stands in the docket, so that it is not told again.
+//! One process of a pipeline does so: the one that has partition 0 in the consumer group `docket.<pipeline>.spikes`. What
+//! it learns is kept in a topic (`memory`): who takes over takes that back and reads the docket from where it ends, or,
+//! where there is none, the last `history`. What was told before stands there and in the docket, so that it is not told
+//! again.
+
+mod memory;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -18,9 +21,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock;
 use crate::decision::record::Record;
-use crate::decision::time::{Nanos, nanos};
+use crate::decision::time::{self, Nanos, nanos};
 use crate::log::producer::{self, Single};
 use crate::log::scan::{ScanBound, ScanError, Seen};
+use crate::log::topics::TopicError;
 use crate::log::{Outgoing, RecordWriter, client};
 use crate::notify::{Notice, Notifiers};
 use crate::pipeline::Pipeline;
@@ -29,6 +33,7 @@ use crate::spike::follow::Follower;
 use crate::spike::record::{self, Key};
 use crate::spike::{Cause, Change, Dimension, Finding, Observation};
 use crate::telemetry::{Families, Health};
+use memory::{Memory, Pieces, Told};
 
 /// What is counted of findings.
 pub struct Meters {
@@ -36,13 +41,16 @@ pub struct Meters {
     active: IntGaugeVec,
     late: IntCounter,
     leads: prometheus::IntGauge,
+    unwatched: IntCounter,
+    series: prometheus::IntGauge,
+    state: IntCounterVec,
     pub told: IntCounterVec,
 }
 
 impl Meters {
     pub fn new(pipeline: &str, registry: &Registry) -> Result<Meters, prometheus::Error> {
         let all = Families { pipeline, registry };
-        Ok(Meters {
+        let meters = Meters {
             found: all.counter(
                 "docket_findings_total",
                 "Denial spikes and silent failures that were found.",
@@ -59,12 +67,35 @@ impl Meters {
             )?,
             leads: all
                 .plain_gauge("docket_spikes_leader", "1 in the process that looks for spikes.")?,
+            unwatched: all.plain_counter(
+                "docket_spikes_unwatched_total",
+                "Decisions of policies that there is no room to watch.",
+            )?,
+            series: all.plain_gauge(
+                "docket_spikes_series",
+                "Policies of services that are watched; at most 1000.",
+            )?,
+            state: all.counter(
+                "docket_spikes_state_total",
+                "Pieces of what the detector has learned: written to its topic, failed to be, restored from it, unreadable and learned anew.",
+                &["outcome"],
+            )?,
             told: all.counter(
                 "docket_notifications_total",
                 "Messages about findings: sent, retried, or given up.",
                 &["notifier", "outcome"],
             )?,
-        })
+        };
+        for outcome in ["written", "failed", "restored", "unreadable"] {
+            meters.state(outcome);
+        }
+        Ok(meters)
+    }
+}
+
+impl Meters {
+    fn state(&self, outcome: &str) -> IntCounter {
+        self.state.with_label_values(&[outcome])
     }
 }
 
@@ -82,6 +113,8 @@ pub enum SpikesError {
     Kafka(#[from] KafkaError),
     #[error(transparent)]
     TopicScan(#[from] ScanError),
+    #[error(transparent)]
+    Topics(#[from] TopicError),
     #[error("notify: {0}")]
     Notify(#[from] crate::http::client::HttpError),
 }
@@ -90,6 +123,8 @@ type Member = BaseConsumer<client::Context>;
 
 /// How often who leads is looked at.
 const LOOK: Duration = Duration::from_millis(500);
+/// What was learned is written for so long when this process stops.
+const FAREWELL: Duration = Duration::from_secs(10);
 
 impl Spikes {
     pub fn run(&self, stop: &CancellationToken) -> Result<(), SpikesError> {
@@ -148,14 +183,21 @@ impl Spikes {
         stop: &CancellationToken,
     ) -> Result<(), SpikesError> {
         let part = format!("{}/spikes", self.pipeline.name());
-        let history = nanos(self.section.history.0);
+        // It has joined. That it catches up is nothing to readiness.
+        self.health.set(&part, Ok(()));
+        let mut memory = Memory::new(self, producer);
+        let pieces = memory.recall(&|| !stop.is_cancelled())?;
+        let now = clock::now();
+        let mut watch = Watch::new(self);
+        let from = watch.remember(pieces, now, &mut memory);
         let past = self.pipeline.scan(
             "spikes",
             &self.pipeline.docket_topic(),
-            ScanBound::At(clock::now().saturating_sub(history)),
+            ScanBound::At(from),
             ScanBound::End,
         )?;
-        let mut watch = Watch::new(self, past.ranges().iter().map(|s| s.partition));
+        watch.follower.reads(past.ranges().iter().map(|s| s.partition));
+        let mut leading = true;
         let (mut looked, mut advanced) = (Instant::now(), Instant::now());
         past.watch(&mut |seen| {
             match seen {
@@ -176,19 +218,31 @@ impl Spikes {
                 if watch.live {
                     self.health.set(&part, Ok(()));
                 }
+                let changed = !notices.is_empty();
                 for notice in notices {
                     self.tell(producer, notifiers, &notice);
+                }
+                if changed {
+                    memory.told(&watch.going);
+                }
+                if watch.live {
+                    memory.tick(&mut watch.follower.detector, &watch.going);
                 }
             }
             if looked.elapsed() >= LOOK {
                 looked = Instant::now();
                 if !leads(member, Duration::ZERO) {
                     tracing::info!(part = "spikes", "another process looks for spikes now");
+                    leading = false;
                     return false;
                 }
             }
             !stop.is_cancelled()
         })?;
+        // Who took over has read it already.
+        if leading && watch.live {
+            memory.finish(&mut watch.follower.detector, &watch.going, FAREWELL);
+        }
         notifiers.forget();
         Ok(())
     }
@@ -243,23 +297,67 @@ struct Watch<'s> {
     /// The end of every partition was reached once.
     live: bool,
     late: u64,
+    unwatched: u64,
     /// What was told before, by whoever led then, and has not ended.
     before: BTreeMap<Key, (String, Nanos)>,
+    /// What was told and has not ended.
+    going: BTreeMap<Key, Told>,
     /// The ids under which findings are told, where they are not their own.
     ids: HashMap<String, String>,
 }
 
 impl<'s> Watch<'s> {
-    fn new(of: &'s Spikes, partitions: impl Iterator<Item = i32>) -> Watch<'s> {
+    fn new(of: &'s Spikes) -> Watch<'s> {
+        let (section, none) = (&of.section, std::iter::empty());
         Watch {
             section: &of.section,
             meters: &of.meters,
-            follower: Follower::new(of.section.config(), nanos(of.section.lateness.0), partitions),
+            follower: Follower::new(section.config(), nanos(section.lateness.0), none),
             live: false,
             late: 0,
+            unwatched: 0,
             before: BTreeMap::new(),
+            going: BTreeMap::new(),
             ids: HashMap::new(),
         }
+    }
+
+    /// Takes back what was kept. From when on the docket is to be read.
+    fn remember(&mut self, mut pieces: Pieces, now: Nanos, memory: &mut Memory<'_>) -> Nanos {
+        let earliest = now.saturating_sub(nanos(self.section.history.0));
+        let told = memory::take_told(&mut pieces);
+        let all = pieces.iter().map(|(key, piece)| (key.as_str(), piece.as_slice()));
+        let (from, wrong) = self.follower.restore(all, now, |through| through.max(earliest));
+        for (key, error) in &wrong {
+            self.meters.state("unreadable").inc();
+            let key = key.replace('\0', " ");
+            tracing::warn!(part = "spikes", key, %error, "what was learned is learned anew");
+        }
+        wrong.iter().for_each(|(key, _)| memory.write(key, None));
+        self.meters.state("restored").inc_by((pieces.len() - wrong.len()) as u64);
+        if let Some(from) = from {
+            let from = time::format(from);
+            tracing::info!(
+                part = "spikes",
+                pieces = pieces.len(),
+                from,
+                "goes on with what was learned"
+            );
+        }
+        let active = self.follower.active();
+        // Whoever wrote a piece with a finding in it has told that.
+        let told = told.unwrap_or_else(|| {
+            let active = active.into_iter().filter(|f| !self.section.ignores(f));
+            active
+                .map(|f| Told { key: f.key(), own: f.id.clone(), id: f.id, onset: f.onset })
+                .collect()
+        });
+        for told in told {
+            self.follower.told(told.key.0, false);
+            self.before.insert(told.key, (told.id.clone(), told.onset));
+            self.ids.insert(told.own, told.id);
+        }
+        from.unwrap_or(earliest)
     }
 
     fn message(&mut self, partition: i32, payload: &[u8], written: Option<Nanos>) {
@@ -283,27 +381,41 @@ impl<'s> Watch<'s> {
     /// What is to be told now.
     fn advance(&mut self, now: Nanos) -> Vec<Notice> {
         let changes = self.follower.advance(now);
-        let late = self.follower.detector.late;
+        let (late, unwatched) = (self.follower.detector.late, self.follower.detector.unwatched());
+        self.meters.series.set(self.follower.detector.watched() as i64);
         if !self.live {
             // What was found and is over is past; what goes on is looked up in the end.
-            self.late = late;
+            (self.late, self.unwatched) = (late, unwatched);
             self.live = self.follower.is_live();
             return if self.live { self.begin(now) } else { Vec::new() };
         }
         self.meters.late.inc_by(late - self.late);
-        self.late = late;
+        self.meters.unwatched.inc_by(unwatched - self.unwatched);
+        (self.late, self.unwatched) = (late, unwatched);
         let mut notices = Vec::new();
         for change in changes {
             let (Change::Begins(mut finding) | Change::Ends(mut finding)) = change;
             if self.section.ignores(&finding) {
                 continue;
             }
-            if let Some(id) = self.ids.get(&finding.id) {
+            let own = finding.id.clone();
+            if let Some(id) = self.ids.get(&own) {
                 finding.id.clone_from(id);
+            }
+            if finding.ended.is_some() {
+                self.ids.remove(&own);
+                self.going.remove(&finding.key());
+            } else {
+                self.going(own, &finding);
             }
             notices.push(Notice { finding, again: false });
         }
         notices
+    }
+
+    fn going(&mut self, own: String, finding: &Finding) {
+        let (key, id) = (finding.key(), finding.id.clone());
+        self.going.insert(key.clone(), Told { key, own, id, onset: finding.onset });
     }
 
     /// Everything that stands in the docket is read: what goes on and was not told is told; what was told and is over, too.
@@ -313,11 +425,12 @@ impl<'s> Watch<'s> {
             self.follower.active().into_iter().filter(|f| !self.section.ignores(f)).collect();
         for mut finding in active {
             let told = self.before.remove(&finding.key());
-            let again = told.is_some();
+            let (again, own) = (told.is_some(), finding.id.clone());
             if let Some((id, onset)) = told {
-                self.ids.insert(finding.id.clone(), id.clone());
+                self.ids.insert(own.clone(), id.clone());
                 (finding.id, finding.onset) = (id, onset);
             }
+            self.going(own, &finding);
             notices.push(Notice { finding, again });
         }
         for ((kind, service, policy, instance), (id, onset)) in std::mem::take(&mut self.before) {

@@ -44,8 +44,14 @@ impl Watchdog {
             std::thread::sleep(Duration::from_millis(100));
             let started = Instant::now();
             client = client.or_else(|| self.client());
-            if !self.ask(client.as_ref(), stop) {
+            let answered = self.ask(client.as_ref(), stop);
+            if !answered {
                 client = None;
+            }
+            if !stop.is_cancelled() {
+                let kafka = format!("{}/kafka", self.pipeline.name());
+                let why = || "it does not say where partitions end".to_owned();
+                self.health.set(&kafka, if answered { Ok(()) } else { Err(why()) });
             }
             if stop.is_cancelled() {
                 return;
@@ -124,7 +130,7 @@ impl Watchdog {
             let state = of_part.next().map_or(Ok(()), |(place, why)| {
                 Err(format!("partition {} of {} is stalled: {why}", place.partition, place.topic))
             });
-            self.health.set(&self.name(part), state);
+            self.health.note(&self.name(part), state);
         }
         *told = Told { stalled: stalled.into_iter().map(|(place, _)| place).collect(), parts };
     }

@@ -1,28 +1,31 @@
-//! The admin port: `/metrics` for Prometheus, `/healthz` (the process lives), `/readyz` (every part can
-//! do its work; 503 names those that can't).
+//! The admin port: `/metrics` for Prometheus, `/healthz` (the process lives), `/readyz` (it can take what a Service sends
+//! it; 503 says why not), `/status` (how each part is doing).
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use axum::Router;
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::IntoResponse;
+use axum::http::{HeaderMap, StatusCode, Uri, header};
+use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
+use axum::{Json, Router};
 use prometheus::{Encoder, Registry, TextEncoder};
 use tokio_util::sync::CancellationToken;
 
 use super::config::Admin;
+use crate::clock;
 use crate::http::server::{self, Certificates};
+use crate::metrics::created::Created;
 use crate::metrics::exemplars::Exemplars;
 use crate::metrics::openmetrics;
-use crate::telemetry::Health;
+use crate::telemetry::{Health, status};
 
 #[derive(Clone)]
 struct Shared {
     registry: Registry,
     exemplars: Arc<Exemplars>,
     health: Arc<Health>,
+    created: Arc<Mutex<Created>>,
 }
 
 /// Listens, and serves until stopped. Returns the address, which matters with port 0.
@@ -37,11 +40,13 @@ pub async fn serve(
         config.tls.as_ref().map(Certificates::new).transpose().map_err(std::io::Error::other)?;
     let listener = tokio::net::TcpListener::bind(&config.listen).await?;
     let address = listener.local_addr()?;
-    let shared = Shared { registry, exemplars, health };
+    let created = Arc::new(Mutex::new(Created::new(clock::now())));
+    let shared = Shared { registry, exemplars, health, created };
     let router = Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
+        .route("/status", get(how))
         .with_state(shared);
     tokio::spawn(server::serve(
         listener,
@@ -58,7 +63,10 @@ async fn metrics(State(shared): State<Shared>, headers: HeaderMap) -> impl IntoR
     let accept =
         headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if openmetrics::is_accepted(accept) {
-        let text = openmetrics::encode(&shared.registry.gather(), &shared.exemplars);
+        let families = shared.registry.gather();
+        let mut created = shared.created.lock().unwrap_or_else(PoisonError::into_inner);
+        created.look(&families, clock::now());
+        let text = openmetrics::encode(&families, &shared.exemplars, &created);
         return (
             StatusCode::OK,
             [(header::CONTENT_TYPE, openmetrics::CONTENT_TYPE)],
@@ -83,4 +91,16 @@ async fn ready(State(shared): State<Shared>) -> (StatusCode, String) {
     }
     let lines: String = not_ready.iter().map(|(part, why)| format!("{part}: {why}\n")).collect();
     (StatusCode::SERVICE_UNAVAILABLE, lines)
+}
+
+/// How each part is doing: a page for browsers, JSON for all others.
+async fn how(State(shared): State<Shared>, uri: Uri, headers: HeaderMap) -> Response {
+    let status = status::of(&shared.health, &shared.registry.gather(), clock::now());
+    let accept =
+        headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let json = uri.query().is_some_and(|asked| asked.split('&').any(|one| one == "format=json"));
+    if accept.contains("text/html") && !json {
+        return Html(status::page(&status)).into_response();
+    }
+    Json(status).into_response()
 }

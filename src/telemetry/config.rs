@@ -10,7 +10,7 @@ use crate::config::secrets::{Called, Secret};
 use crate::config::units::Span;
 use crate::http::config::{Auth, HttpCompression, ServerTls, Tls};
 
-/// The admin port, which serves /metrics, /healthz and /readyz.
+/// The admin port, which serves /metrics, /healthz, /readyz and /status.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Admin {

@@ -1,30 +1,172 @@
-//! Whether each part of each pipeline can do its work.
+//! How each part of each pipeline is doing: whether this process can take what a Service sends it (`/readyz`), and what
+//! is wrong otherwise (`/status`, `docket_part_up`).
+//!
+//! A worker is ready once it has joined its group: nobody sends it anything, and what fails later waits in Kafka. Who
+//! takes requests is ready while it can answer them. A sink that is away makes nobody unready.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
-/// Whether each part of each pipeline can do its work: what /readyz says.
-#[derive(Default)]
+use prometheus::{IntGaugeVec, Opts, Registry};
+
+use crate::clock;
+use crate::decision::time::Nanos;
+
+/// What a part is to readiness.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// It is ready once it was well.
+    Worker,
+    /// It takes requests, and is ready while it is well.
+    Server,
+    /// It says what is wrong, and is nothing to readiness.
+    Note,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Condition {
+    pub role: Role,
+    pub state: Result<(), String>,
+    /// Since when it is well, or is not.
+    pub since: Nanos,
+    /// It was well once.
+    joined: bool,
+}
+
+impl Condition {
+    pub fn is_ready(&self) -> bool {
+        match self.role {
+            Role::Worker => self.joined,
+            Role::Server => self.state.is_ok(),
+            Role::Note => true,
+        }
+    }
+}
+
+/// Of all parts, by the pipeline's name, a slash and the part's.
 pub struct Health {
-    parts: Mutex<BTreeMap<String, Result<(), String>>>,
+    parts: Mutex<BTreeMap<String, Condition>>,
+    up: IntGaugeVec,
+}
+
+impl Default for Health {
+    fn default() -> Health {
+        let opts = Opts::new(
+            "docket_part_up",
+            "1 for each part that runs in this process and is well, 0 while it fails or starts; kafka is the connection to Kafka.",
+        );
+        let up = IntGaugeVec::new(opts, &["pipeline", "part"]).expect("its names are right");
+        Health { parts: Mutex::default(), up }
+    }
 }
 
 impl Health {
-    pub fn set(&self, part: &str, state: Result<(), String>) {
-        self.parts.lock().unwrap_or_else(PoisonError::into_inner).insert(part.to_owned(), state);
+    pub fn register(&self, registry: &Registry) -> Result<(), prometheus::Error> {
+        registry.register(Box::new(self.up.clone()))
     }
 
-    /// The part is no more.
+    /// How a part is doing that works for nobody in particular.
+    pub fn set(&self, part: &str, state: Result<(), String>) {
+        self.put(part, None, state);
+    }
+
+    /// How a part is doing that takes requests.
+    pub fn serve(&self, part: &str, state: Result<(), String>) {
+        self.put(part, Some(Role::Server), state);
+    }
+
+    /// What is wrong with something that a part needs, or that this is over.
+    pub fn note(&self, what: &str, state: Result<(), String>) {
+        self.put(what, Some(Role::Note), state);
+    }
+
+    fn put(&self, part: &str, role: Option<Role>, state: Result<(), String>) {
+        let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        let new =
+            || Condition { role: Role::Worker, state: Ok(()), since: clock::now(), joined: false };
+        let known = parts.contains_key(part);
+        let condition = parts.entry(part.to_owned()).or_insert_with(new);
+        if known && condition.state.is_ok() != state.is_ok() {
+            condition.since = clock::now();
+        }
+        condition.role = role.unwrap_or(condition.role);
+        condition.joined |= state.is_ok();
+        if condition.role != Role::Note
+            && let Some((pipeline, name)) = part.split_once('/')
+        {
+            self.up.with_label_values(&[pipeline, name]).set(i64::from(state.is_ok()));
+        }
+        condition.state = state;
+    }
+
+    /// The part is no more, nor what was noted of it.
     pub fn remove(&self, part: &str) {
-        self.parts.lock().unwrap_or_else(PoisonError::into_inner).remove(part);
+        let of_it = |name: &str| {
+            name.strip_prefix(part).is_some_and(|n| n.is_empty() || n.starts_with(' '))
+        };
+        self.parts.lock().unwrap_or_else(PoisonError::into_inner).retain(|name, _| !of_it(name));
+        if let Some((pipeline, name)) = part.split_once('/') {
+            let _ = self.up.remove_label_values(&[pipeline, name]);
+        }
     }
 
     /// Each part that is not ready, and why.
     pub fn not_ready(&self) -> Vec<(String, String)> {
-        let parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
-        parts
-            .iter()
-            .filter_map(|(part, state)| Some((part.clone(), state.as_ref().err()?.clone())))
-            .collect()
+        let why = |of: &Condition| of.state.clone().err().unwrap_or_default();
+        let all = self.all().into_iter().filter(|(_, of)| !of.is_ready());
+        all.map(|(part, of)| (part, why(&of))).collect()
+    }
+
+    pub fn all(&self) -> BTreeMap<String, Condition> {
+        self.parts.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workers_are_ready_once_joined_and_servers_while_they_are_well() {
+        let health = Health::default();
+        let wrong = || Err("Kafka: refused".to_owned());
+        assert_eq!(health.not_ready(), []);
+        health.set("p/kafka", wrong());
+        assert_eq!(health.not_ready(), [("p/kafka".to_owned(), "Kafka: refused".to_owned())]);
+        health.set("p/kafka", Ok(()));
+        health.set("p/loki", Err("starting".into()));
+        health.set("p/door", Err("starting".into()));
+        assert_eq!(health.not_ready().len(), 2);
+        health.set("p/loki", Ok(()));
+        health.serve("p/door", Ok(()));
+        assert_eq!(health.not_ready(), []);
+
+        health.note("p/loki requests", Err("connection refused".into()));
+        health.set("p/loki", wrong());
+        assert_eq!(health.not_ready(), [], "a sink that is away makes nobody unready");
+        health.set("p/door", wrong());
+        assert_eq!(health.not_ready().len(), 1, "the door takes requests, whoever says how it is");
+        health.serve("p/door", Ok(()));
+        assert_eq!(health.not_ready(), []);
+    }
+
+    #[test]
+    fn since_when_and_the_gauge_follow_the_state() {
+        let (health, registry) = (Health::default(), Registry::new());
+        health.register(&registry).unwrap();
+        health.set("p/loki", Err("one".into()));
+        let began = health.all()["p/loki"].since;
+        health.set("p/loki", Err("another".into()));
+        assert_eq!(health.all()["p/loki"].since, began, "it is not well since then");
+        let up = || registry.gather()[0].get_metric()[0].get_gauge().get_value();
+        assert_eq!(up(), 0.0);
+        std::thread::sleep(std::time::Duration::from_millis(2));
+        health.set("p/loki", Ok(()));
+        assert!(health.all()["p/loki"].since > began && up() == 1.0);
+        health.note("p/loki requests", Err("away".into()));
+        assert_eq!(registry.gather()[0].get_metric().len(), 1, "a note is no part");
+        health.remove("p/loki");
+        assert!(health.all().is_empty());
+        assert!(registry.gather().is_empty());
     }
 }

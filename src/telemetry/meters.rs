@@ -9,6 +9,9 @@ use prometheus::{
     Registry,
 };
 
+use crate::decision::reject::Reason;
+use crate::http::failure::Cause;
+
 /// Places of detectors' finds that are told apart.
 const MOST_PLACES: usize = 500;
 
@@ -41,6 +44,7 @@ pub struct Meters {
     pub failing: IntGaugeVec,
     pub restarts: IntCounterVec,
     pub stalled: IntGaugeVec,
+    expected: IntGaugeVec,
 }
 
 /// Makes families of metrics of a pipeline, registered.
@@ -167,8 +171,47 @@ impl Meters {
             )?,
             failing: all.gauge("docket_sink_failing", "1 while a sink's requests fail, by cause.", &["sink", "cause"])?,
             stalled: all.gauge("docket_stalled_partitions", "Assigned partitions with records to do that make no progress.", &["part"])?,
+            expected: all.gauge("docket_part_expected", "1 for each part that the pipeline file has, in every process, whichever runs it.", &["part"])?,
             restarts: all.counter("docket_part_restarts_total", "Restarts of a part after an error.", &["part"])?,
         })
+    }
+
+    /// What alerts ask of a part is there at 0 before it happens: `increase` sees nothing of a series that begins at 1.
+    pub fn part(&self, part: &str) {
+        self.restarts.with_label_values(&[part]);
+        for reason in Reason::ALL {
+            self.rejects.with_label_values(&[part, reason.as_str()]);
+        }
+    }
+
+    /// The same of a sink.
+    pub fn sink(&self, sink: &str) {
+        for outcome in ["delivered", "refused", "repeat", "too_old"] {
+            self.delivered.with_label_values(&[sink, outcome]);
+        }
+        for outcome in ["ok", "refused", "partial"] {
+            self.requests.with_label_values(&[sink, outcome]);
+        }
+        use Cause::*;
+        for cause in [Connection, Timeout, Credentials, Throttled, Server, Misconfigured] {
+            self.requests.with_label_values(&[sink, cause.as_str()]);
+            self.failing.with_label_values(&[sink, cause.as_str()]);
+        }
+    }
+
+    /// The pipeline has these parts, whichever process runs them.
+    pub fn expect<'n>(&self, parts: impl Iterator<Item = &'n str>) {
+        self.expected.reset();
+        parts.for_each(|part| self.expected.with_label_values(&[part]).set(1));
+    }
+
+    /// The part has this partition no more: what it said of it is another's to say.
+    pub fn gave_up(&self, part: &str, topic: &str, partition: i32) {
+        let id = partition.to_string();
+        for family in [&self.offset, &self.lag] {
+            let _ = family.remove_label_values(&[part, topic, &id]);
+        }
+        let _ = self.oldest.remove_label_values(&[part, &id]);
     }
 
     /// Counts what a detector found. Places beyond the first so many are `other`.

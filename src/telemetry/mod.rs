@@ -1,11 +1,12 @@
-//! What docket says of itself: `meters`, `health`, logs and traces; `admin` is the port that serves them, `push` sends them where
-//! nobody can scrape.
+//! What docket says of itself: `meters`, `health`, logs and traces; `admin` is the port that serves them (and `status`, for people),
+//! `push` sends them where nobody can scrape.
 
 pub mod admin;
 pub mod config;
 pub mod health;
 pub mod meters;
 pub mod push;
+pub mod status;
 
 pub use health::Health;
 pub use meters::{Families, Meters};

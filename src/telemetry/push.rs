@@ -1,7 +1,7 @@
 //! Pushes the process' metrics, for those who can't scrape. What is pushed is cumulative: a push that fails is tried again until the
 //! next is due, which says all that it would have said.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,9 +18,10 @@ use crate::decision::time::Nanos;
 use crate::http::client::{self, Client, HttpError};
 use crate::http::config::HttpCompression;
 use crate::http::failure::{Failure, Refusal};
+use crate::metrics::created::Created;
 use crate::metrics::exemplars::Exemplars;
 use crate::metrics::otlp;
-use crate::metrics::remote_write::{self, Version};
+use crate::metrics::remote_write::{self, Labels, Version};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// Between tries; it doubles.
@@ -48,6 +49,9 @@ pub struct Pusher {
     names: Vec<(String, String)>,
     /// Of remote write: what the server takes, once that is known.
     version: Version,
+    created: Created,
+    /// Series that the server may have.
+    known: BTreeSet<Labels>,
 }
 
 /// Pushes to each destination.
@@ -154,7 +158,17 @@ impl Pusher {
             config::Push::RemoteWrite(r) if r.version == config::Version::V1 => Version::V1,
             _ => Version::V2,
         };
-        Ok(Pusher { name: name.to_owned(), to: to.clone(), client, source, pushes, names, version })
+        Ok(Pusher {
+            name: name.to_owned(),
+            to: to.clone(),
+            client,
+            created: Created::new(source.began),
+            source,
+            pushes,
+            names,
+            version,
+            known: BTreeSet::new(),
+        })
     }
 
     async fn run(mut self, stop: CancellationToken) {
@@ -176,7 +190,10 @@ impl Pusher {
     async fn push(&mut self, patience: Duration) {
         let deadline = tokio::time::Instant::now() + patience;
         let now = clock::now();
-        let mut requests = self.requests(now);
+        let (mut requests, there) = self.requests(now);
+        // What a push that fails halfway has brought is known, too.
+        let before = self.known.clone();
+        self.known.extend(there.iter().cloned());
         let mut sent = 0;
         let mut pause = PAUSE;
         while let Some(request) = requests.get(sent) {
@@ -194,7 +211,9 @@ impl Pusher {
                     );
                     self.version = Version::V1;
                     // The same samples at the same time, which it keeps once.
-                    requests = self.requests(now);
+                    self.known = before.clone();
+                    requests = self.requests(now).0;
+                    self.known.extend(there.iter().cloned());
                     sent = 0;
                     continue;
                 }
@@ -222,24 +241,29 @@ impl Pusher {
             return;
         }
         self.count("sent");
+        self.known = there;
     }
 
     fn count(&self, outcome: &str) {
         self.pushes.with_label_values(&[&self.name, outcome]).inc();
     }
 
-    fn requests(&self, now: Nanos) -> Vec<Bytes> {
+    /// And the series that they bring.
+    fn requests(&mut self, now: Nanos) -> (Vec<Bytes>, BTreeSet<Labels>) {
         let families = self.source.registry.gather();
+        self.created.look(&families, now);
         match &self.to {
             config::Push::RemoteWrite(_) => {
-                let requests = remote_write::requests(
-                    &families,
-                    &self.source.exemplars,
-                    &self.names,
-                    now / 1_000_000,
-                    self.version,
-                );
-                requests.into_iter().map(Bytes::from).collect()
+                let push = remote_write::Push {
+                    families: &families,
+                    exemplars: &self.source.exemplars,
+                    created: &self.created,
+                    more: &self.names,
+                    before: &self.known,
+                    millis: now / 1_000_000,
+                };
+                let (requests, there) = remote_write::requests(&push, self.version);
+                (requests.into_iter().map(Bytes::from).collect(), there)
             }
             config::Push::Otlp(o) => {
                 let plain = otlp::request(
@@ -249,11 +273,9 @@ impl Pusher {
                     self.source.began,
                     now,
                 );
-                vec![if o.compression == HttpCompression::Gzip {
-                    crate::gzip::gzip(&plain).into()
-                } else {
-                    plain.into()
-                }]
+                let gzip = o.compression == HttpCompression::Gzip;
+                let body = if gzip { crate::gzip::gzip(&plain).into() } else { plain.into() };
+                (vec![body], BTreeSet::new())
             }
         }
     }

@@ -1,26 +1,75 @@
-//! Is the record complete and true? Compares what the docket topic holds with what each sink holds, by
-//! decision id and by a hash of what was sent; and looks at the record itself. Sinks are asked by
-//! their own `query`; `run` brings both together, `probe` follows one question through everything.
+//! Is the record complete and true? Compares what the docket topic holds with what each sink holds, by decision and by a hash of
+//! what was sent; and looks at the record itself. Sinks are asked by their own `query`; `run` brings both together, portion by
+//! portion (`spill`), so that a day of decisions needs no more memory than an hour; `probe` follows one question through everything.
 
+pub mod docket;
+pub mod overview;
 pub mod probe;
 pub mod run;
+pub mod spill;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::HashMap;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
-use crate::decision::time::{self, Nanos};
-use crate::sink::query::{Decision, Found, Hash};
+use crate::sink::query::Hash;
 
 /// What a sink should hold of one decision.
 #[derive(Debug, Clone, Copy)]
 pub struct Wanted<'a> {
     pub id: &'a str,
+    /// Tells decisions of one id apart: the hash of the original.
+    pub original: u64,
     pub hash: Hash,
     /// It is in rejects for this sink.
     pub rejected: bool,
     /// It is older than the sink takes, and went to another.
     pub elsewhere: bool,
+}
+
+/// What a sink holds under an id.
+#[derive(Debug, Clone, Copy)]
+pub struct Held<'a> {
+    pub id: &'a str,
+    /// Nothing where it is only known that it is there.
+    pub hash: Option<Hash>,
+    /// It was decided when everything that was is in the docket.
+    pub of_the_time: bool,
+}
+
+/// Ids: how many there are, and the first of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ids {
+    pub count: usize,
+    pub listed: Vec<String>,
+}
+
+/// So many are listed.
+const LISTED: usize = 10_000;
+
+impl Ids {
+    pub fn push(&mut self, id: &str) {
+        self.count += 1;
+        if self.listed.len() < LISTED {
+            self.listed.push(id.to_owned());
+        }
+    }
+
+    pub fn forget(&mut self, id: &str) {
+        let before = self.listed.len();
+        self.listed.retain(|listed| listed != id);
+        self.count -= before - self.listed.len();
+    }
+
+    fn unlisted(&self) -> usize {
+        self.count - self.listed.len()
+    }
+}
+
+impl Serialize for Ids {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.listed.serialize(serializer)
+    }
 }
 
 /// What a comparison found.
@@ -30,188 +79,198 @@ pub struct Compared {
     pub present: usize,
     pub rejected: usize,
     pub elsewhere: usize,
-    pub missing: Vec<String>,
-    pub altered: Vec<String>,
-    pub repeated: Vec<String>,
+    pub missing: Ids,
+    pub altered: Ids,
+    pub repeated: Ids,
+    /// In the sink, and not in the docket.
+    pub only_there: Ids,
+    /// How many ids the lists above leave out, since they are too many.
+    pub unlisted: usize,
 }
 
 impl Compared {
     pub fn gaps(&self) -> usize {
-        self.missing.len() + self.altered.len() + self.repeated.len()
+        self.missing.count + self.altered.count + self.repeated.count
     }
-}
 
-/// Compares what should be there with what is.
-pub fn compare<'a>(wanted: impl Iterator<Item = Wanted<'a>>, found: &Found) -> Compared {
-    let mut compared = Compared::default();
-    let mut seen: HashMap<&str, Hash> = HashMap::new();
-    for want in wanted {
-        // A producer that sent twice: the sink holds one, and the first hash counts.
-        if seen.insert(want.id, want.hash).is_some() {
-            continue;
-        }
-        compared.expected += 1;
-        match found.get(want.id).map(Vec::as_slice) {
-            None | Some([]) if want.rejected => compared.rejected += 1,
-            None | Some([]) if want.elsewhere => compared.elsewhere += 1,
-            None | Some([]) => compared.missing.push(want.id.to_owned()),
-            Some(hashes) => {
-                compared.present += 1;
-                if hashes.iter().any(|hash| *hash != want.hash) {
-                    compared.altered.push(want.id.to_owned());
+    pub fn ended(&mut self) {
+        let lists = [&self.missing, &self.altered, &self.repeated, &self.only_there];
+        self.unlisted = lists.into_iter().map(Ids::unlisted).sum();
+    }
+
+    /// Compares what should be there with what is; both are all that there is of their ids. `elsewhere` is told which decisions
+    /// went to another sink.
+    pub fn add(
+        &mut self,
+        wanted: &mut [Wanted<'_>],
+        present: &mut [Held<'_>],
+        elsewhere: &mut dyn FnMut(&str, u64),
+    ) {
+        wanted.sort_by(|a, b| (a.id, a.original).cmp(&(b.id, b.original)));
+        present.sort_by(|a, b| a.id.cmp(b.id));
+        let (mut wanted, mut present) = (&*wanted, &*present);
+        loop {
+            let id = match (wanted.first(), present.first()) {
+                (None, None) => return,
+                (Some(want), None) => want.id,
+                (None, Some(there)) => there.id,
+                (Some(want), Some(there)) => want.id.min(there.id),
+            };
+            let (these, rest) = wanted.split_at(wanted.partition_point(|w| w.id == id));
+            wanted = rest;
+            let (held, rest) = present.split_at(present.partition_point(|p| p.id == id));
+            present = rest;
+            if these.is_empty() {
+                if held.iter().any(|held| held.of_the_time) {
+                    self.only_there.push(id);
                 }
-                if hashes.len() > 1 {
-                    compared.repeated.push(want.id.to_owned());
-                }
+            } else {
+                self.one(id, these, held, elsewhere);
             }
         }
     }
-    compared
-}
 
-/// What the docket says of itself.
-#[derive(Debug, Clone, Default, Serialize)]
-pub struct Overview {
-    pub decisions: usize,
-    pub verdicts: BTreeMap<&'static str, usize>,
-    pub first: Option<String>,
-    pub last: Option<String>,
-    /// Decisions that stand in the docket more than once: producers sent them again.
-    pub repeated: usize,
-    /// Seconds from a decision to Kafka: median, 99th percentile, greatest.
-    pub delay_seconds: Option<(f64, f64, f64)>,
-    /// Decisions whose time is later than the time that Kafka got them, by more than a second: a clock is ahead.
-    pub ahead: usize,
-    /// Decisions that came after one of the same OPA instance and partition that was decided ten seconds later, or more: several source
-    /// partitions are read side by side, so a little is usual.
-    pub out_of_order: usize,
-    /// OPA instances that decided regularly and then no more, and when last.
-    pub quiet: BTreeMap<String, String>,
-}
-
-const SECOND: Nanos = 1_000_000_000;
-
-const LATE: Nanos = 10 * SECOND;
-
-/// An instance is quiet after this, or after ten times its usual pause.
-const QUIET: Nanos = 300 * SECOND;
-
-pub fn overview(decisions: &[Decision]) -> Overview {
-    let mut all = Overview { decisions: decisions.len(), ..Overview::default() };
-    let (mut ids, mut delays) = (BTreeSet::new(), Vec::with_capacity(decisions.len()));
-    let mut latest: HashMap<(&str, i32), Nanos> = HashMap::new();
-    let mut instances: HashMap<&str, Vec<Nanos>> = HashMap::new();
-    for decision in decisions {
-        *all.verdicts.entry(decision.verdict.as_str()).or_default() += 1;
-        all.repeated += usize::from(!ids.insert(decision.id.as_str()));
-        let delay = decision.kafka * 1_000_000 - decision.timestamp;
-        all.ahead += usize::from(delay < -SECOND);
-        delays.push(delay);
-        let last =
-            latest.entry((&decision.instance, decision.partition)).or_insert(decision.timestamp);
-        if *last - decision.timestamp > LATE {
-            all.out_of_order += 1;
+    /// All of one id.
+    fn one(
+        &mut self,
+        id: &str,
+        wanted: &[Wanted<'_>],
+        present: &[Held<'_>],
+        elsewhere: &mut dyn FnMut(&str, u64),
+    ) {
+        let mut copies: HashMap<Hash, usize> = HashMap::new();
+        for hash in present.iter().filter_map(|p| p.hash) {
+            *copies.entry(hash).or_default() += 1;
         }
-        *last = (*last).max(decision.timestamp);
-        instances.entry(&decision.instance).or_default().push(decision.timestamp);
-    }
-    let times = || decisions.iter().map(|d| d.timestamp);
-    all.first = times().min().map(time::format);
-    all.last = times().max().map(time::format);
-    delays.sort_unstable();
-    let at = |part: f64| {
-        delays.get(((delays.len().max(1) - 1) as f64 * part) as usize).map(|d| *d as f64 / 1e9)
-    };
-    all.delay_seconds = at(0.5).zip(at(0.99)).zip(at(1.0)).map(|((a, b), c)| (a, b, c));
-    let end = times().max().unwrap_or(0);
-    for (instance, mut times) in instances {
-        times.sort_unstable();
-        let (Some(last), true) = (times.last().copied(), times.len() >= 10) else { continue };
-        let mut pauses: Vec<Nanos> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
-        pauses.sort_unstable();
-        let usual = pauses[pauses.len() * 9 / 10];
-        if end - last > QUIET.max(usual.saturating_mul(10)) {
-            all.quiet.insert(instance.to_owned(), time::format(last));
+        let (mut several, mut altered) = (false, false);
+        let mut without: Vec<&Wanted<'_>> = Vec::new();
+        // A producer that sent one decision twice has one original, and the sink holds either of its records.
+        for same in wanted.chunk_by(|a, b| a.original == b.original) {
+            self.expected += 1;
+            match same.iter().filter_map(|want| copies.remove(&want.hash)).sum::<usize>() {
+                0 => without.extend(same.first()),
+                n => {
+                    self.present += 1;
+                    several |= n > 1;
+                }
+            }
+        }
+        let mut others: usize = copies.values().sum();
+        for want in without {
+            if others > 0 {
+                others -= 1;
+                self.present += 1;
+                altered = true;
+            } else if want.rejected {
+                self.rejected += 1;
+            } else if want.elsewhere {
+                self.elsewhere += 1;
+                elsewhere(id, want.original);
+            } else {
+                self.missing.push(id);
+            }
+        }
+        if others > 0 {
+            (several, altered) = (true, true);
+        }
+        if altered {
+            self.altered.push(id);
+        }
+        if several {
+            self.repeated.push(id);
         }
     }
-    all
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::decision::ids::{SpanId, TraceId};
-    use crate::decision::verdict::Verdict;
 
     fn want(id: &str, hash: Hash) -> Wanted<'_> {
-        Wanted { id, hash, rejected: false, elsewhere: false }
+        Wanted { id, original: hash as u64, hash, rejected: false, elsewhere: false }
+    }
+
+    fn compare(mut wanted: Vec<Wanted<'_>>, found: &[(&str, &[Hash])]) -> (Compared, Vec<String>) {
+        let present = |id, hash: &Hash| Held { id, hash: Some(*hash), of_the_time: id != "early" };
+        let mut found: Vec<Held<'_>> = found
+            .iter()
+            .flat_map(|(id, hashes)| hashes.iter().map(move |hash| present(*id, hash)))
+            .collect();
+        let (mut compared, mut elsewhere) = (Compared::default(), Vec::new());
+        compared.add(&mut wanted, &mut found, &mut |id, _| elsewhere.push(id.to_owned()));
+        (compared, elsewhere)
     }
 
     #[test]
     fn a_comparison_finds_what_is_missing_altered_and_repeated() {
-        let found: Found = [
-            ("a", vec![1]),
-            ("b", vec![9]),
-            ("c", vec![3, 3]),
-            ("d", vec![4, 9]),
-            ("foreign", vec![1]),
-        ]
-        .into_iter()
-        .map(|(id, hashes)| (id.to_owned(), hashes))
-        .collect();
-        let wanted = [
-            want("a", 1),
-            want("a", 7),
-            want("b", 2),
-            want("c", 3),
-            want("d", 4),
-            want("e", 5),
-            Wanted { rejected: true, ..want("f", 6) },
-            Wanted { elsewhere: true, ..want("g", 7) },
-        ];
-        let compared = compare(wanted.into_iter(), &found);
+        let (compared, elsewhere) = compare(
+            vec![
+                want("a", 1),
+                want("a", 1),
+                want("b", 2),
+                want("c", 3),
+                want("d", 4),
+                want("e", 5),
+                Wanted { rejected: true, ..want("f", 6) },
+                Wanted { elsewhere: true, ..want("g", 7) },
+            ],
+            &[
+                ("a", &[1]),
+                ("b", &[9]),
+                ("c", &[3, 3]),
+                ("d", &[4, 9]),
+                ("early", &[1]),
+                ("foreign", &[1]),
+            ],
+        );
         assert_eq!(
             (compared.expected, compared.present, compared.rejected, compared.elsewhere),
             (7, 4, 1, 1)
         );
-        assert_eq!(
-            (
-                compared.missing.as_slice(),
-                compared.altered.as_slice(),
-                compared.repeated.as_slice()
-            ),
-            (
-                &["e".to_owned()][..],
-                &["b".to_owned(), "d".to_owned()][..],
-                &["c".to_owned(), "d".to_owned()][..]
-            )
-        );
-        assert_eq!(compared.gaps(), 5);
+        assert_eq!(compared.missing.listed, ["e"]);
+        assert_eq!(compared.altered.listed, ["b", "d"]);
+        assert_eq!(compared.repeated.listed, ["c", "d"]);
+        assert_eq!(compared.only_there.listed, ["foreign"]);
+        assert_eq!(elsewhere, ["g"]);
+        assert_eq!(compared.gaps(), 5, "what is only there is no gap");
     }
 
     #[test]
-    fn the_overview_tells_clocks_order_and_silence() {
-        let start = 1_795_000_000 * SECOND;
-        let decision = |i: i64, instance: &str, at: Nanos, late: i64| Decision {
-            id: format!("{instance}{i}"),
-            timestamp: at,
-            kafka: at / 1_000_000 + late,
-            partition: 0,
-            verdict: if i % 2 == 0 { Verdict::Allow } else { Verdict::Deny },
-            instance: instance.into(),
-            trace_id: TraceId::INVALID,
-            span_id: SpanId::INVALID,
+    fn another_decision_under_a_used_id_is_a_second_one() {
+        let two = || vec![want("a", 1), want("a", 2)];
+        let of = |found: &[Hash]| {
+            let (c, _) = compare(two(), &[("a", found)]);
+            (c.expected, c.present, c.missing.count, c.altered.count, c.repeated.count)
         };
-        let mut all: Vec<Decision> =
-            (0..100).map(|i| decision(i, "steady", start + i * 10 * SECOND, 500)).collect();
-        all.extend((0..20).map(|i| decision(i, "gone", start + i * SECOND, 500)));
-        all.push(decision(100, "steady", start, -5_000));
-        all.push(all[0].clone());
-        let told = overview(&all);
-        assert_eq!((told.decisions, told.repeated, told.ahead), (122, 1, 1));
-        assert_eq!(told.out_of_order, 2);
-        assert_eq!(told.quiet.keys().collect::<Vec<_>>(), ["gone"]);
-        assert_eq!(told.delay_seconds.unwrap().0, 0.5);
-        assert_eq!(told.verdicts["deny"], 60);
+        assert_eq!(of(&[1, 2]), (2, 2, 0, 0, 0));
+        assert_eq!(of(&[1]), (2, 1, 1, 0, 0));
+        assert_eq!(of(&[2]), (2, 1, 1, 0, 0));
+        assert_eq!(of(&[]), (2, 0, 2, 0, 0));
+        assert_eq!(of(&[1, 9]), (2, 2, 0, 1, 0));
+        assert_eq!(of(&[1, 2, 2]), (2, 2, 0, 0, 1));
+        let refused = vec![want("a", 1), Wanted { rejected: true, ..want("a", 2) }];
+        let (c, _) = compare(refused, &[("a", &[1])]);
+        assert_eq!((c.present, c.rejected, c.gaps()), (1, 1, 0));
+    }
+
+    #[test]
+    fn one_decision_whose_records_differ_is_one() {
+        // The pipeline file changed between the two.
+        let again = Wanted { hash: 8, ..want("a", 1) };
+        for held in [1, 8] {
+            let (c, _) = compare(vec![want("a", 1), again], &[("a", &[held])]);
+            assert_eq!((c.expected, c.present, c.gaps()), (1, 1, 0));
+        }
+        let (c, _) = compare(vec![want("a", 1), again], &[("a", &[1, 8])]);
+        assert_eq!((c.expected, c.present, c.repeated.count, c.altered.count), (1, 1, 1, 0));
+    }
+
+    #[test]
+    fn lists_end_and_counts_do_not() {
+        let ids: Vec<String> = (0..LISTED + 5).map(|i| format!("{i:06}")).collect();
+        let (mut compared, _) = compare(ids.iter().map(|id| want(id, 1)).collect(), &[]);
+        compared.ended();
+        assert_eq!((compared.gaps(), compared.missing.listed.len()), (LISTED + 5, LISTED));
+        assert_eq!(compared.unlisted, 5);
     }
 }

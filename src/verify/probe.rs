@@ -1,6 +1,7 @@
 //! Asks OPA a question and follows its decision to every sink.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rdkafka::message::Message;
@@ -12,7 +13,7 @@ use crate::decision::record::Record;
 use crate::log::scan::{ScanBound, ScanError, TopicScan};
 use crate::pipeline::Pipeline;
 use crate::pipeline::file::Probe;
-use crate::sink::query::{Answer, Decision, Question};
+use crate::sink::query::{Decision, Question};
 
 /// One question, and how long its decision took to everywhere.
 #[derive(Serialize)]
@@ -34,8 +35,11 @@ pub async fn probe(
     opa: &str,
     probe: &Probe,
 ) -> Result<Probed, VerifyError> {
-    let mut sinks = checked(pipeline, scope)?;
-    sinks.retain(|sink| sink.query.as_ref().is_ok_and(|query| query.tells_decisions()));
+    let mut sinks = checked(pipeline, scope);
+    sinks.retain(|sink| {
+        !sink.config.delivery().only_routed
+            && sink.query.as_ref().is_ok_and(|query| query.tells_decisions())
+    });
     let (from, until) = (ScanBound::End, ScanBound::End);
     let past = tokio::task::block_in_place(|| {
         pipeline.scan("verify", &pipeline.docket_topic(), from, until)
@@ -58,19 +62,30 @@ pub async fn probe(
     probed.seconds.insert("docket".into(), found.as_ref().and_then(|_| seconds()));
     let Some(decision) = found else { return Ok(probed) };
     probed.verdict = Some(decision.verdict.as_str());
+    let at = decision.timestamp;
     let one = [decision];
+    let id = probed.decision_id.clone();
+    let ids = |portion: usize| Ok::<_, std::io::Error>((portion == 0).then(|| vec![id.clone()]));
     while probed.seconds.values().any(Option::is_none) && in_time() {
         for sink in &sinks {
             if let (Some(None), Ok(query)) = (probed.seconds.get(sink.name), &sink.query) {
-                let wrong = |error| VerifyError::Sink { sink: sink.name.to_owned(), error };
-                let question = Question { decisions: &one, sample: 1, step: &|_| {} };
-                let there = match query.ask(question).await.map_err(wrong)? {
-                    Answer::All(found) | Answer::Sample(found, _) => {
-                        found.contains_key(&probed.decision_id)
-                    }
-                    Answer::Counts(_) => false,
+                let there = AtomicBool::new(false);
+                let question = Question {
+                    days: &[(at, at + 1)],
+                    written: None,
+                    ids: &ids,
+                    sample: &one,
+                    others: None,
+                    step: &|_| {},
+                    take: &|present| {
+                        there.fetch_or(present.id == id, Ordering::Relaxed);
+                    },
                 };
-                if there {
+                query.ask(question).await.map_err(|error| VerifyError::Sink {
+                    sink: sink.name.to_owned(),
+                    error: error.to_string(),
+                })?;
+                if there.into_inner() {
                     probed.seconds.insert(sink.name.to_owned(), seconds());
                 }
             }
@@ -120,7 +135,9 @@ fn follow(
             && let Ok(record) = Record::parse(message.payload().unwrap_or_default())
             && record.decision_id == id
         {
-            sinks.iter_mut().for_each(|sink| sink.want(&record));
+            for sink in sinks.iter_mut() {
+                sink.want(&record);
+            }
             found = Some(decision(&record, message));
         }
         found.is_none() && in_time()

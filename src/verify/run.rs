@@ -1,30 +1,34 @@
 //! Reads the docket topic and rejects, asks each sink, and compares.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use rdkafka::message::Message;
 use serde::Serialize;
 
-use super::{Compared, Overview, Wanted, compare, overview};
+use super::docket::{Docket, Rejected};
+use super::overview::Overview;
+use super::spill::{Reading, Spill, write_text};
+use super::{Compared, Held, Wanted};
 use crate::clock::now;
-use crate::decision::json;
 use crate::decision::record::Record;
-use crate::decision::time::nanos;
-use crate::log::dead_letter::{Letter, without_receipts};
+use crate::decision::time::{Nanos, nanos};
 use crate::log::scan::{ScanBound, ScanError};
 use crate::pipeline::Pipeline;
 use crate::protect::redact::Redaction;
 use crate::sink::any;
 use crate::sink::config::SinkConfig;
-use crate::sink::query::{Answer, Decision, Hash, QueryError, Question, SinkQuery};
+use crate::sink::query::{Answer, Decision, Hash, Present, Question, SinkQuery};
 
 #[derive(Debug, thiserror::Error)]
 pub enum VerifyError {
     #[error(transparent)]
     Scan(#[from] ScanError),
+    #[error("what was read can't be kept for the comparison: {0}; TMPDIR says where")]
+    Scratch(#[from] std::io::Error),
     #[error("sink {sink}: {error}")]
-    Sink { sink: String, error: QueryError },
+    Sink { sink: String, error: String },
     #[error("{0}")]
     Opa(String),
 }
@@ -53,38 +57,41 @@ pub trait Watch: Sync {
 /// A sink that is checked.
 pub(super) struct Checked<'p> {
     pub name: &'p str,
-    config: &'p SinkConfig,
-    pub query: Result<Box<dyn SinkQuery>, &'static str>,
+    pub config: &'p SinkConfig,
+    pub query: Result<Box<dyn SinkQuery>, NotAsked>,
     /// What the sink alone does not get.
     redaction: Redaction,
-    /// By decision, in their order.
-    wanted: Vec<Hash>,
 }
 
-pub(super) fn checked<'p>(
-    pipeline: &'p Pipeline,
-    scope: &Scope,
-) -> Result<Vec<Checked<'p>>, VerifyError> {
+/// Why a sink is not asked.
+pub(super) enum NotAsked {
+    /// It can't tell.
+    Mute(&'static str),
+    Unreachable(String),
+}
+
+pub(super) fn checked<'p>(pipeline: &'p Pipeline, scope: &Scope) -> Vec<Checked<'p>> {
     let sinks = pipeline.file.sinks.iter();
     let sinks = sinks.filter(|(name, _)| scope.sinks.is_empty() || scope.sinks.contains(name));
     let one = |(name, config): (&'p String, &'p SinkConfig)| {
-        let query = any::query(pipeline.name(), config)
-            .map_err(|error| VerifyError::Sink { sink: name.clone(), error })?;
-        Ok(Checked { name, config, query, redaction: config.redaction(), wanted: Vec::new() })
+        let query = match any::query(pipeline.name(), config) {
+            Ok(query) => query.map_err(NotAsked::Mute),
+            Err(error) => Err(NotAsked::Unreachable(error.to_string())),
+        };
+        Checked { name, config, query, redaction: config.redaction() }
     };
     sinks.map(one).collect()
 }
 
 impl Checked<'_> {
-    /// Takes note of what the sink is to hold of a record.
-    pub fn want(&mut self, record: &Record<'_>) {
-        let Ok(query) = &mut self.query else { return };
+    /// The hash of what the sink is to hold of a record, of which it takes note.
+    pub fn want(&mut self, record: &Record<'_>) -> Hash {
+        let Ok(query) = &mut self.query else { return 0 };
         let value = self.redaction.apply(record.raw.as_bytes());
-        let hash = match Record::parse(&value) {
+        match Record::parse(&value) {
             Ok(redacted) => query.wanted(&redacted),
             Err(_) => query.wanted(record),
-        };
-        self.wanted.push(hash);
+        }
     }
 }
 
@@ -93,9 +100,15 @@ impl Checked<'_> {
 pub struct Report {
     pub sink: String,
     pub r#type: &'static str,
-    /// Set if it was not compared, and why.
+    /// Set if it can't tell what it holds, and why.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub skipped: Option<String>,
+    /// Set if it could not be asked, and why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// Set if it is not known what else it holds, and why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub others_unknown: Option<String>,
     /// Set if only a sample was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sample: Option<usize>,
@@ -114,9 +127,34 @@ pub struct Verified {
     pub sinks: Vec<Report>,
 }
 
+/// What there is to say in one word, the worst first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// Something is missing, altered, repeated or unreadable.
+    Gap,
+    /// A sink, or Kafka, could not be asked.
+    Unreachable,
+    /// A sink can't tell what it holds.
+    NotCompared,
+    Complete,
+}
+
 impl Verified {
     pub fn gaps(&self) -> usize {
         self.unreadable + self.sinks.iter().map(|report| report.gaps).sum::<usize>()
+    }
+
+    pub fn outcome(&self) -> Outcome {
+        if self.gaps() > 0 {
+            Outcome::Gap
+        } else if self.sinks.iter().any(|report| report.error.is_some()) {
+            Outcome::Unreachable
+        } else if self.sinks.is_empty() || self.sinks.iter().any(|r| r.skipped.is_some()) {
+            Outcome::NotCompared
+        } else {
+            Outcome::Complete
+        }
     }
 }
 
@@ -125,17 +163,24 @@ pub async fn verify(
     scope: &Scope,
     watch: &dyn Watch,
 ) -> Result<Verified, VerifyError> {
-    let mut sinks = checked(pipeline, scope)?;
-    let (decisions, unreadable) =
-        tokio::task::block_in_place(|| read(pipeline, scope, &mut sinks, watch))?;
-    let rejected = tokio::task::block_in_place(|| rejected(pipeline, watch))?;
+    let mut sinks = checked(pipeline, scope);
+    let (docket, rejected) = tokio::task::block_in_place(|| {
+        let docket = Docket::read(pipeline, scope, &mut sinks, watch)?;
+        let rejected = Rejected::read(pipeline, docket.portions(), watch)?;
+        Ok::<_, VerifyError>((docket, rejected))
+    })?;
+    // What goes to a sink only because others do not take it is known once they were asked.
+    sinks.sort_by_key(|sink| sink.config.delivery().only_routed);
+    let mut asking =
+        Asking { docket: &docket, rejected: &rejected, routed: BTreeMap::new(), scope, watch };
     let mut reports = Vec::new();
     for sink in &sinks {
-        let report = report(scope, sink, &decisions, &rejected, watch).await;
-        let wrong = |error| VerifyError::Sink { sink: sink.name.to_owned(), error };
-        reports.push(report.map_err(wrong)?);
+        reports.push(asking.report(sink).await?);
     }
-    Ok(Verified { about: overview(&decisions), unreadable, sinks: reports })
+    tokio::task::block_in_place(|| only_there(pipeline, scope, &mut reports, watch))?;
+    reports.sort_by(|a, b| a.sink.cmp(&b.sink));
+    let unreadable = docket.unreadable;
+    Ok(Verified { about: docket.told(), unreadable, sinks: reports })
 }
 
 /// A decision as it stands in the docket topic.
@@ -144,136 +189,235 @@ pub(super) fn decision(record: &Record<'_>, message: &impl Message) -> Decision 
     Decision::new(record, message.partition(), kafka)
 }
 
-/// Reads the docket topic; also how many of its records are none.
-fn read(
-    pipeline: &Pipeline,
-    scope: &Scope,
-    sinks: &mut [Checked<'_>],
-    watch: &dyn Watch,
-) -> Result<(Vec<Decision>, usize), ScanError> {
-    let past = pipeline.scan("verify", &pipeline.docket_topic(), scope.from, scope.until)?;
-    watch.begin("reading the docket", past.offsets());
-    let (mut decisions, mut unreadable) = (Vec::new(), 0);
-    past.read(&mut |n| watch.step(n), &mut |message| {
-        match Record::parse(message.payload().unwrap_or_default()) {
-            Ok(record) => {
-                sinks.iter_mut().for_each(|sink| sink.want(&record));
-                decisions.push(decision(&record, message));
+struct Asking<'v> {
+    docket: &'v Docket,
+    rejected: &'v Rejected,
+    /// What sinks passed on to another: id and original, by its name.
+    routed: BTreeMap<String, Spill>,
+    scope: &'v Scope,
+    watch: &'v dyn Watch,
+}
+
+impl Asking<'_> {
+    async fn report(&mut self, sink: &Checked<'_>) -> Result<Report, VerifyError> {
+        let mut report = Report {
+            sink: sink.name.to_owned(),
+            r#type: sink.config.type_name(),
+            skipped: None,
+            error: None,
+            others_unknown: None,
+            sample: None,
+            counts: None,
+            compared: Compared::default(),
+            gaps: 0,
+        };
+        let query = match &sink.query {
+            Ok(query) => query,
+            Err(NotAsked::Mute(why)) => {
+                report.skipped = Some((*why).to_owned());
+                return Ok(report);
             }
-            Err(_) => unreadable += 1,
+            Err(NotAsked::Unreachable(why)) => {
+                report.error = Some(why.clone());
+                return Ok(report);
+            }
+        };
+        // What the docket got last may still be on its way.
+        let newest = self.docket.written.map_or(0, |(_, last)| last) * 1_000_000;
+        let deadline = newest.saturating_add(nanos(self.scope.settle));
+        loop {
+            self.ask(sink, query.as_ref(), &mut report).await?;
+            if report.error.is_some() || report.gaps == 0 || now() > deadline {
+                return Ok(report);
+            }
+            tokio::time::sleep(Duration::from_secs(2)).await;
         }
-        true
-    })?;
-    watch.end();
-    Ok((decisions, unreadable))
-}
+    }
 
-/// What stands in rejects: sink and decision id.
-fn rejected(
-    pipeline: &Pipeline,
-    watch: &dyn Watch,
-) -> Result<BTreeSet<(String, String)>, ScanError> {
-    let (from, until) = (ScanBound::Start, ScanBound::End);
-    let past = pipeline.scan("verify", &pipeline.rejects_topic(), from, until)?;
-    watch.begin("reading rejects", past.offsets());
-    let mut letters = Vec::new();
-    past.read(&mut |n| watch.step(n), &mut |message| {
-        letters.push(Letter::read(message));
-        true
-    })?;
-    watch.end();
-    let (letters, _) = without_receipts(letters);
-    let pair = |letter: &Letter| {
-        let text = std::str::from_utf8(&letter.value).ok()?;
-        let id = json::get(text, "decision_id").and_then(json::as_str)?;
-        Some((letter.sink()?.to_owned(), id.into_owned()))
-    };
-    Ok(letters.iter().filter_map(pair).collect())
-}
-
-async fn report(
-    scope: &Scope,
-    sink: &Checked<'_>,
-    decisions: &[Decision],
-    rejected: &BTreeSet<(String, String)>,
-    watch: &dyn Watch,
-) -> Result<Report, QueryError> {
-    let mut report = Report {
-        sink: sink.name.to_owned(),
-        r#type: sink.config.type_name(),
-        skipped: None,
-        sample: None,
-        counts: None,
-        compared: Compared::default(),
-        gaps: 0,
-    };
-    let query = match &sink.query {
-        Ok(query) => query,
-        Err(why) => {
-            report.skipped = Some((*why).to_owned());
-            return Ok(report);
-        }
-    };
-    // What the docket got last may still be on its way.
-    let newest = decisions.iter().map(|d| d.kafka).max().unwrap_or(0) * 1_000_000;
-    let deadline = newest.saturating_add(nanos(scope.settle));
-    loop {
-        watch.begin(&format!("asking {}", sink.name), decisions.len() as u64);
+    async fn ask(
+        &mut self,
+        sink: &Checked<'_>,
+        query: &dyn SinkQuery,
+        report: &mut Report,
+    ) -> Result<(), VerifyError> {
+        let Asking { docket, watch, .. } = *self;
+        watch.begin(&format!("asking {}", sink.name), docket.count() as u64);
+        let found = Mutex::new((Spill::new(docket.portions()), Ok(())));
+        let take = |present: Present<'_>| {
+            let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
+            let (spill, written) = &mut *found;
+            if written.is_ok() {
+                *written = write_held(spill, present, docket.others);
+            }
+        };
         let step = |n| watch.step(n);
-        let question = Question { decisions, sample: scope.sample, step: &step };
-        let answer = query.ask(question).await?;
+        let ids = |at| docket.ids(at);
+        let question = Question {
+            days: &docket.days,
+            written: docket.written,
+            ids: &ids,
+            sample: &docket.sample,
+            others: docket.others,
+            step: &step,
+            take: &take,
+        };
+        let answer = query.ask(question).await;
         watch.end();
+        let (found, written) = found.into_inner().unwrap_or_else(PoisonError::into_inner);
+        written?;
         match answer {
-            Answer::All(found) => {
-                report.compared = compare(wanted(sink, decisions, rejected, None), &found);
-                report.gaps = report.compared.gaps();
+            Err(error) => report.error = Some(error.to_string()),
+            Ok(Answer::All(others)) => {
+                report.others_unknown = others.err();
+                self.compare(sink, &found, None, report)?;
             }
-            Answer::Sample(found, ids) => {
-                report.compared = compare(wanted(sink, decisions, rejected, Some(&ids)), &found);
-                report.gaps = report.compared.gaps();
+            Ok(Answer::Sample(ids)) => {
                 report.sample = Some(ids.len());
+                self.compare(sink, &found, Some(&ids), report)?;
             }
-            Answer::Counts(counts) => counted(counts, decisions, &mut report),
+            Ok(Answer::Counts(counts)) => counted(counts, docket, report),
         }
-        if report.gaps == 0 || now() > deadline {
-            return Ok(report);
+        Ok(())
+    }
+
+    /// Compares what the sink holds with what it should, portion by portion; of a sample only what is in it.
+    fn compare(
+        &mut self,
+        sink: &Checked<'_>,
+        found: &Spill,
+        sample: Option<&BTreeSet<String>>,
+        report: &mut Report,
+    ) -> Result<(), VerifyError> {
+        let age = sink.config.max_age().map(nanos);
+        let delivery = sink.config.delivery();
+        let target = Some(delivery.too_old.as_str()).filter(|to| *to != "rejects");
+        let mut routed = Spill::new(self.docket.portions());
+        let mut failed = Ok(());
+        report.compared = Compared::default();
+        for at in 0..self.docket.portions().count() {
+            let entries = self.docket.portion(at)?;
+            let rejected = self.rejected.portion(at, sink.name)?;
+            let onward = match self.routed.get(sink.name) {
+                Some(spill) => passed_on(&spill.portion(at)?),
+                None => BTreeSet::new(),
+            };
+            let mut wanted: Vec<Wanted<'_>> = self
+                .docket
+                .entries(&entries, sink.name)
+                .filter(|e| sample.is_none_or(|ids| ids.contains(e.id)))
+                .filter(|e| !delivery.only_routed || onward.contains(&(e.id.into(), e.original)))
+                .map(|e| Wanted {
+                    id: e.id,
+                    original: e.original,
+                    hash: e.hash,
+                    rejected: rejected.contains(e.id),
+                    elsewhere: target.is_some() && age.is_some_and(|age| now() - e.at > age),
+                })
+                .collect();
+            let held = found.portion(at)?;
+            let mut held = read_held(&held);
+            report.compared.add(&mut wanted, &mut held, &mut |id, original| {
+                let written = routed.add(id, |out| {
+                    write_text(out, id);
+                    out.extend_from_slice(&original.to_le_bytes());
+                });
+                if failed.is_ok() {
+                    failed = written;
+                }
+            });
         }
-        tokio::time::sleep(Duration::from_secs(2)).await;
+        failed?;
+        if let Some(target) = target {
+            self.routed.insert(target.to_owned(), routed);
+        }
+        if delivery.only_routed {
+            // It holds what was passed on to it at other times, too.
+            report.compared.only_there = Default::default();
+        }
+        report.compared.ended();
+        report.gaps = report.compared.gaps();
+        Ok(())
     }
 }
 
-/// What the sink should hold; of a sample only what is in it.
-fn wanted<'a>(
-    sink: &'a Checked<'_>,
-    decisions: &'a [Decision],
-    rejected: &'a BTreeSet<(String, String)>,
-    sample: Option<&'a BTreeSet<String>>,
-) -> impl Iterator<Item = Wanted<'a>> {
-    let age = sink.config.max_age().map(nanos);
-    let routed = sink.config.delivery().too_old != "rejects";
-    decisions
-        .iter()
-        .zip(&sink.wanted)
-        .filter(move |(d, _)| sample.is_none_or(|ids| ids.contains(&d.id)))
-        .map(move |(d, hash)| Wanted {
-            id: &d.id,
-            hash: *hash,
-            rejected: rejected.contains(&(sink.name.to_owned(), d.id.clone())),
-            elsewhere: routed && age.is_some_and(|age| now() - d.timestamp > age),
-        })
+fn passed_on(entries: &[u8]) -> BTreeSet<(String, u64)> {
+    let (mut all, mut reading) = (BTreeSet::new(), Reading(entries));
+    while !reading.is_empty() {
+        let id = reading.text().to_owned();
+        all.insert((id, u64::from_le_bytes(reading.bytes())));
+    }
+    all
+}
+
+/// Keeps what a sink holds; `time` is when everything that was decided is in the docket.
+pub fn write_held(
+    spill: &mut Spill,
+    present: Present<'_>,
+    time: Option<(Nanos, Nanos)>,
+) -> std::io::Result<()> {
+    // Asked for by that time, or decided in it.
+    let within = |at| time.is_some_and(|(from, until)| (from..until).contains(&at));
+    let of_the_time = present.at.map_or(present.hash.is_none(), within);
+    spill.add(present.id, |out| {
+        write_text(out, present.id);
+        out.extend_from_slice(&[u8::from(of_the_time), u8::from(present.hash.is_some())]);
+        out.extend_from_slice(&present.hash.unwrap_or_default().to_le_bytes());
+    })
+}
+
+pub fn read_held(entries: &[u8]) -> Vec<Held<'_>> {
+    let (mut all, mut reading) = (Vec::new(), Reading(entries));
+    while !reading.is_empty() {
+        let id = reading.text();
+        let [of_the_time, known] = reading.bytes().map(|flag| flag == 1);
+        let hash = Hash::from_le_bytes(reading.bytes());
+        all.push(Held { id, hash: known.then_some(hash), of_the_time });
+    }
+    all
+}
+
+/// What seems to be in a sink only may have come to the docket after it was read, or before the stretch that was asked for.
+fn only_there(
+    pipeline: &Pipeline,
+    scope: &Scope,
+    reports: &mut [Report],
+    watch: &dyn Watch,
+) -> Result<(), ScanError> {
+    let mut left: BTreeSet<String> =
+        reports.iter().flat_map(|r| r.compared.only_there.listed.iter().cloned()).collect();
+    // From what comes soonest after the time that was asked for on, then the rest.
+    let middle = match scope.until {
+        ScanBound::At(time) => ScanBound::At(time),
+        _ => ScanBound::At(now() - 600_000_000_000),
+    };
+    for (from, until) in [(middle, ScanBound::End), (ScanBound::Start, middle)] {
+        if left.is_empty() {
+            return Ok(());
+        }
+        let past = pipeline.scan("verify", &pipeline.docket_topic(), from, until)?;
+        watch.begin("looking for the rest", past.offsets());
+        past.read(&mut |n| watch.step(n), &mut |message| {
+            if let Ok(record) = Record::parse(message.payload().unwrap_or_default())
+                && left.remove(&*record.decision_id)
+            {
+                for report in reports.iter_mut() {
+                    report.compared.only_there.forget(&record.decision_id);
+                }
+            }
+            !left.is_empty()
+        })?;
+        watch.end();
+    }
+    Ok(())
 }
 
 /// Counts are compared as a whole: a gap if they differ by more than a hundredth.
-fn counted(counts: BTreeMap<String, f64>, decisions: &[Decision], report: &mut Report) {
-    let mut distinct: HashMap<&str, &'static str> = HashMap::new();
-    for decision in decisions {
-        distinct.insert(&decision.id, decision.verdict.as_str());
-    }
-    report.compared.expected = distinct.len();
+fn counted(counts: BTreeMap<String, f64>, docket: &Docket, report: &mut Report) {
+    report.compared.expected = docket.distinct.values().sum();
     report.compared.present = counts.values().sum::<f64>().round() as usize;
     report.gaps = 0;
     for verdict in ["allow", "deny", "undefined", "error"] {
-        let expected = distinct.values().filter(|v| **v == verdict).count() as f64;
+        let expected = docket.distinct.get(verdict).copied().unwrap_or(0) as f64;
         let got = counts.get(verdict).copied().unwrap_or(0.0);
         if (expected - got).abs() > (expected / 100.0).max(0.5) {
             report.gaps += 1;

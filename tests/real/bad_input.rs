@@ -173,9 +173,16 @@ sinks:
         address("OPENSEARCH_URL")
     ));
     assert!(docket().arg("setup").arg(&pipeline).status().unwrap().success());
+    // A mapping that is somebody's own: unknown members of `tier` are refused.
+    let tier = json!({ "dynamic": "strict", "properties": { "level": { "type": "keyword" } } });
+    let mapping = json!({ "mappings": { "properties": { "tier": tier } } });
+    let put = reqwest::Client::new()
+        .put(format!("{}/{name}", address("OPENSEARCH_URL")))
+        .header("content-type", "application/json")
+        .body(mapping.to_string());
+    assert!(put.send().await.unwrap().status().is_success());
     let mut input = generated(99, 12);
-    // More than the mapping's long holds.
-    input.insert(50, decision("conflict", ",\"req_id\":1e40"));
+    input.insert(50, decision("conflict", ",\"tier\":{\"color\":\"gold\"}"));
     produce(&kafka, &format!("{name}-source"), &input);
     let running = Running::start(&place, &pipeline);
     let metrics = running

@@ -22,13 +22,16 @@ mod door_limits;
 mod faults;
 mod logs;
 mod mask;
+mod memory;
 mod opa;
 mod order;
 mod parts;
 mod push;
 mod samples;
 mod spikes;
+mod stored_whole;
 mod tls;
+mod withheld;
 
 /// Tests run beside each other, but not beside one that stops servers, or that measures what they would disturb.
 static SERVERS: RwLock<()> = RwLock::const_new(());

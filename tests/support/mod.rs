@@ -399,10 +399,10 @@ pub fn generated(count: usize, seed: u64) -> Vec<String> {
     String::from_utf8(out.stdout).unwrap().lines().map(str::to_owned).collect()
 }
 
-pub async fn until<T, F: Future<Output = Result<T, String>>>(
+pub async fn until<T>(
     what: &str,
     seconds: u64,
-    mut attempt: impl FnMut() -> F,
+    mut attempt: impl AsyncFnMut() -> Result<T, String>,
 ) -> T {
     let deadline = Instant::now() + Duration::from_secs(seconds);
     loop {

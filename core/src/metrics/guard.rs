@@ -1,7 +1,7 @@
-//! Which label values have a series of their own. There is room for so many; the heaviest keep theirs, and what
-//! was idle for an hour makes room.
+//! Which label values have a series of their own. There is room for so many; the heaviest keep theirs, and who comes
+//! back goes on with what was counted before.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 use crate::topk::SpaceSaving;
 
@@ -21,21 +21,48 @@ pub struct Guard<const N: usize> {
     waiting: SpaceSaving<[String; N]>,
     ticked: i64,
     now: i64,
+    /// Who is idle for so long goes, also while there is room.
+    idle: Option<i64>,
+    /// What was counted of those that went, and who went when.
+    parked: HashMap<[String; N], u64>,
+    went: VecDeque<[String; N]>,
 }
 
-const IDLE: i64 = 3600;
+/// A weight fades to a half in so long.
+const HALF: i64 = 3600;
+/// The counts of so many are remembered that had to go.
+const PARKED: usize = 10_000;
 const TICK: i64 = 60;
 const WAITING: usize = 256;
 
 impl<const N: usize> Guard<N> {
-    pub fn new(most: usize) -> Guard<N> {
+    pub fn new(most: usize, idle: Option<i64>) -> Guard<N> {
         Guard {
             most,
             admitted: HashMap::new(),
             waiting: SpaceSaving::new(WAITING),
             ticked: i64::MIN,
             now: 0,
+            idle,
+            parked: HashMap::new(),
+            went: VecDeque::new(),
         }
+    }
+
+    /// Who had to go had counted so much.
+    pub fn park(&mut self, labels: &[String; N], count: u64) {
+        if self.went.len() >= PARKED
+            && let Some(oldest) = self.went.pop_front()
+        {
+            self.parked.remove(&oldest);
+        }
+        self.parked.insert(labels.clone(), count);
+        self.went.push_back(labels.clone());
+    }
+
+    /// What was counted of one that is back; once.
+    pub fn unpark(&mut self, labels: &[String; N]) -> u64 {
+        if self.parked.is_empty() { 0 } else { self.parked.remove(labels).unwrap_or(0) }
     }
 
     /// Whether a series has its own place. Counts the others.
@@ -64,14 +91,14 @@ impl<const N: usize> Guard<N> {
         if now - self.ticked < TICK {
             return Vec::new();
         }
-        let fade = 0.5f64.powf((now - self.ticked) as f64 / IDLE as f64);
+        let fade = 0.5f64.powf((now - self.ticked) as f64 / HALF as f64);
         self.ticked = now;
         self.admitted.values_mut().for_each(|seen| seen.weight *= fade);
         self.waiting.fade(fade);
         let mut gone: Vec<[String; N]> = self
             .admitted
             .iter()
-            .filter(|(_, seen)| now - seen.at > IDLE)
+            .filter(|(_, seen)| self.idle.is_some_and(|idle| now - seen.at > idle))
             .map(|(labels, _)| labels.clone())
             .collect();
         for labels in &gone {

@@ -1,8 +1,9 @@
 //! The decision families: what Prometheus scrapes of the decisions themselves.
 //!
-//! `guard` keeps the number of series bounded, `exemplars` remembers a trace for what is counted. The registry with them as text for
-//! who scrapes (`openmetrics`), and for those to whom it is pushed (`remote_write`, `otlp`), of single `samples`.
+//! `guard` keeps the number of series bounded, `exemplars` remembers a trace for what is counted, `created` when each
+//! series began. The registry with them as text for who scrapes (`openmetrics`), and for those to whom it is pushed (`remote_write`, `otlp`), of single `samples`.
 
+pub mod created;
 pub mod exemplars;
 pub mod guard;
 pub mod openmetrics;
@@ -122,9 +123,9 @@ impl Decisions {
         registry.register(Box::new(bundles.clone()))?;
         registry.register(Box::new(folded.clone()))?;
         let guards = Guards {
-            counts: Guard::new(max_series),
-            durations: Guard::new(max_series.div_ceil(4)),
-            bundles: Guard::new(MAX_BUNDLES),
+            counts: Guard::new(max_series, None),
+            durations: Guard::new(max_series.div_ceil(4), None),
+            bundles: Guard::new(MAX_BUNDLES, Some(3600)),
         };
         Ok(Decisions {
             total,
@@ -143,6 +144,9 @@ impl Decisions {
         let mut guards = self.guards.lock().unwrap_or_else(PoisonError::into_inner);
         let Guards { counts, durations, bundles } = &mut *guards;
         for gone in counts.tick(now) {
+            // What it has counted is kept for when it comes back: a counter that begins anew looks like a restart.
+            let values = gone.each_ref().map(String::as_str);
+            counts.park(&gone, self.total.with_label_values(&values).get());
             let _ = self.total.remove_label_values(&gone.each_ref().map(String::as_str));
             self.exemplars.forget(TOTAL, &self.pipeline, &gone);
         }
@@ -169,11 +173,15 @@ impl Decisions {
                 verdict.to_owned(),
                 series.revision.clone(),
             ];
-            if !counts.admits(&labels, *count) {
+            let mut before = 0;
+            if counts.admits(&labels, *count) {
+                before = counts.unpark(&labels);
+            } else {
                 self.folded.inc_by(*count);
                 labels = [other.clone(), other.clone(), verdict.to_owned(), other.clone()];
             }
-            self.total.with_label_values(&labels.each_ref().map(String::as_str)).inc_by(*count);
+            let count = count + before;
+            self.total.with_label_values(&labels.each_ref().map(String::as_str)).inc_by(count);
             if let Some(exemplar) = exemplar {
                 self.exemplars.set(TOTAL, &self.pipeline, &labels, None, exemplar);
             }
@@ -259,10 +267,45 @@ mod tests {
         };
         assert!(has("heavy") && series().get_metric().len() <= 101);
         decisions.add(&heavy, 8000);
-        assert_eq!(
-            series().get_metric().len(),
-            2,
-            "what was idle for an hour is gone; `other` and the heavy one are left"
-        );
+        assert!(series().get_metric().len() > 50, "what is idle stays while there is room");
+    }
+
+    /// Twice in six hours: `increase` has to say two, not nothing.
+    #[test]
+    fn rare_denials_keep_their_count() {
+        let registry = Registry::new();
+        let decisions = Decisions::new("p", 2, &registry, Arc::default()).unwrap();
+        let tally = |policy: &str, count: u64| {
+            let mut tally = Tally::default();
+            let series = Series {
+                service: "s".into(),
+                policy: policy.into(),
+                verdict: Verdict::Deny,
+                revision: "r".into(),
+            };
+            tally.counts.insert(series, (count, None));
+            tally
+        };
+        let value = |policy: &str| {
+            let families = registry.gather();
+            let total = families.iter().find(|f| f.name() == TOTAL).unwrap();
+            let of =
+                |m: &&prometheus::proto::Metric| m.get_label().iter().any(|l| l.value() == policy);
+            total.get_metric().iter().find(of).map(|m| m.get_counter().get_value())
+        };
+        decisions.add(&tally("rare", 1), 0);
+        for hour in 1..6 {
+            decisions.add(&tally("busy", 100), hour * 3600);
+        }
+        assert_eq!(value("rare"), Some(1.0), "there is room");
+        decisions.add(&tally("rare", 1), 6 * 3600);
+        assert_eq!(value("rare"), Some(2.0));
+        // Another one takes its place, and it comes back.
+        decisions.add(&tally("loud", 500), 6 * 3600 + 100);
+        decisions.add(&tally("loud", 500), 6 * 3600 + 200);
+        assert_eq!((value("rare"), value("loud")), (None, Some(500.0)));
+        decisions.add(&tally("rare", 9000), 6 * 3600 + 300);
+        decisions.add(&tally("rare", 9000), 6 * 3600 + 400);
+        assert_eq!(value("rare"), Some(9002.0), "it goes on where it was");
     }
 }

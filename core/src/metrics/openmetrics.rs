@@ -5,6 +5,7 @@ use std::fmt::Write;
 
 use prometheus::proto::{MetricFamily, MetricType};
 
+use super::created::Created;
 use super::exemplars::Exemplars;
 use super::samples::{self, Sample, number};
 
@@ -23,7 +24,8 @@ pub fn is_accepted(accept: &str) -> bool {
     })
 }
 
-pub fn encode(families: &[MetricFamily], exemplars: &Exemplars) -> String {
+/// `created`: when each series began, as of the same look at them.
+pub fn encode(families: &[MetricFamily], exemplars: &Exemplars, created: &Created) -> String {
     let mut out = String::with_capacity(64 << 10);
     for family in families {
         let word = match family.get_field_type() {
@@ -41,14 +43,21 @@ pub fn encode(families: &[MetricFamily], exemplars: &Exemplars) -> String {
         for sample in samples::of(family, exemplars) {
             out.push_str(base);
             write_sample(&mut out, &sample);
+            if matches!(sample.suffix, "_total" | "_sum")
+                && let Some(began) = created.of(family, sample.metric)
+            {
+                out.push_str(base);
+                out.push_str("_created");
+                write_labels(&mut out, &sample);
+                let _ = writeln!(out, " {:.3}", began as f64 / 1e9);
+            }
         }
     }
     out.push_str("# EOF\n");
     out
 }
 
-fn write_sample(out: &mut String, sample: &Sample<'_>) {
-    out.push_str(sample.suffix);
+fn write_labels(out: &mut String, sample: &Sample<'_>) {
     let mut open = '{';
     for (name, value) in sample.labels() {
         out.push(open);
@@ -60,6 +69,11 @@ fn write_sample(out: &mut String, sample: &Sample<'_>) {
     if open == ',' {
         out.push('}');
     }
+}
+
+fn write_sample(out: &mut String, sample: &Sample<'_>) {
+    out.push_str(sample.suffix);
+    write_labels(out, sample);
     let _ = write!(out, " {}", number(sample.value));
     if let Some(exemplar) = sample.exemplar {
         let seconds = exemplar.at as f64 / 1e9;
@@ -125,7 +139,9 @@ mod tests {
         decisions.add(&tally, 0);
         let families: Vec<_> =
             registry.gather().into_iter().filter(|f| f.name() != "docket_bundle_info").collect();
-        insta::assert_snapshot!(encode(&families, &exemplars));
+        let mut created = Created::new(1_795_524_500_500_000_000);
+        created.look(&families, 1_795_524_531_000_000_000);
+        insta::assert_snapshot!(encode(&families, &exemplars, &created));
     }
 
     #[test]

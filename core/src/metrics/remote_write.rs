@@ -1,11 +1,12 @@
 //! The registry as Prometheus remote write requests: 2.0 (<https://prometheus.io/docs/specs/prw/remote_write_spec_2_0/>), and 1.0
 //! for who does not take it (<https://prometheus.io/docs/specs/prw/remote_write_spec/>).
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use prometheus::proto::{MetricFamily, MetricType};
 use prost::Message;
 
+use super::created::Created;
 use super::exemplars::Exemplars;
 use super::samples;
 
@@ -32,11 +33,19 @@ impl Version {
     }
 }
 
+/// Names and values, sorted by name.
+pub type Labels = Vec<(String, String)>;
+
+/// Says that there is no more of a series (Prometheus' value.StaleNaN).
+pub const STALE: f64 = f64::from_bits(0x7ff0_0000_0000_0002);
+
 /// A series with its sample of now.
 struct Series {
-    family: usize,
-    /// Sorted by name.
-    labels: Vec<(String, String)>,
+    /// None of what is gone.
+    family: Option<usize>,
+    labels: Labels,
+    /// In milliseconds; 0 where nobody knows.
+    created: i64,
     value: f64,
     exemplar: Option<super::exemplars::Exemplar>,
 }
@@ -44,14 +53,21 @@ struct Series {
 /// So many series a request; the same bound as Prometheus' own.
 const REQUEST: usize = 2000;
 
-/// Requests of all samples at a time in milliseconds, compressed with snappy's block format; further labels are added to each series.
-pub fn requests(
-    families: &[MetricFamily],
-    exemplars: &Exemplars,
-    more: &[(String, String)],
-    millis: i64,
-    version: Version,
-) -> Vec<Vec<u8>> {
+/// What is sent.
+pub struct Push<'p> {
+    pub families: &'p [MetricFamily],
+    pub exemplars: &'p Exemplars,
+    pub created: &'p Created,
+    /// Further labels of each series.
+    pub more: &'p [(String, String)],
+    /// What was sent before: of what is there no more that is said, so that nobody takes its last value for that of now.
+    pub before: &'p BTreeSet<Labels>,
+    pub millis: i64,
+}
+
+/// Requests of all samples, compressed with snappy's block format; and what was sent.
+pub fn requests(push: &Push<'_>, version: Version) -> (Vec<Vec<u8>>, BTreeSet<Labels>) {
+    let Push { families, exemplars, created, more, before, millis } = *push;
     let mut all = Vec::new();
     for (at, family) in families.iter().enumerate() {
         for sample in samples::of(family, exemplars) {
@@ -66,9 +82,19 @@ pub fn requests(
             // An empty label is none.
             labels.retain(|(_, value)| !value.is_empty());
             labels.sort_unstable();
-            all.push(Series { family: at, labels, value: sample.value, exemplar: sample.exemplar });
+            let created = created.of(family, sample.metric).map_or(0, |began| began / 1_000_000);
+            let exemplar = sample.exemplar;
+            all.push(Series { family: Some(at), labels, created, value: sample.value, exemplar });
         }
     }
+    let sent: BTreeSet<Labels> = all.iter().map(|s| s.labels.clone()).collect();
+    all.extend(before.difference(&sent).map(|labels| Series {
+        family: None,
+        labels: labels.clone(),
+        created: 0,
+        value: STALE,
+        exemplar: None,
+    }));
     let request = |series: &[Series]| {
         let plain = match version {
             Version::V1 => v1(families, series, millis).encode_to_vec(),
@@ -76,7 +102,7 @@ pub fn requests(
         };
         snap::raw::Encoder::new().compress_vec(&plain).expect("snappy takes anything below 4 GiB")
     };
-    all.chunks(REQUEST).map(request).collect()
+    (all.chunks(REQUEST).map(request).collect(), sent)
 }
 
 fn kind(family: &MetricFamily) -> i32 {
@@ -108,7 +134,7 @@ fn v1(families: &[MetricFamily], series: &[Series], millis: i64) -> WriteRequest
             })
             .collect(),
     });
-    let mut named: Vec<usize> = series.iter().map(|s| s.family).collect();
+    let mut named: Vec<usize> = series.iter().filter_map(|s| s.family).collect();
     named.dedup();
     let metadata = named.iter().map(|at| {
         let family = &families[*at];
@@ -138,7 +164,6 @@ fn v2(families: &[MetricFamily], series: &[Series], millis: i64) -> Request {
     };
     let mut timeseries = Vec::with_capacity(series.len());
     for s in series {
-        let family = &families[s.family];
         let labels_refs =
             s.labels.iter().flat_map(|(name, value)| [refer(name), refer(value)]).collect();
         let exemplars = s.exemplar.iter().map(|e| ExemplarV2 {
@@ -150,13 +175,17 @@ fn v2(families: &[MetricFamily], series: &[Series], millis: i64) -> Request {
             timestamp: e.at / 1_000_000,
         });
         let exemplars = exemplars.collect();
-        let metadata =
-            Some(Metadata { r#type: kind(family), help_ref: refer(family.help()), unit_ref: 0 });
+        let metadata = s.family.map(|at| Metadata {
+            r#type: kind(&families[at]),
+            help_ref: refer(families[at].help()),
+            unit_ref: 0,
+        });
         timeseries.push(TimeSeriesV2 {
             labels_refs,
             samples: vec![Sample { value: s.value, timestamp: millis }],
             exemplars,
             metadata,
+            created_timestamp: s.created,
         });
     }
     Request { symbols, timeseries }
@@ -239,6 +268,9 @@ struct TimeSeriesV2 {
     exemplars: Vec<ExemplarV2>,
     #[prost(message, optional, tag = "5")]
     metadata: Option<Metadata>,
+    /// Milliseconds.
+    #[prost(int64, tag = "6")]
+    created_timestamp: i64,
 }
 
 #[derive(prost::Message)]
@@ -275,13 +307,46 @@ mod tests {
         registry.gather()
     }
 
+    fn requests(
+        families: &[MetricFamily],
+        more: &[(String, String)],
+        before: &BTreeSet<Labels>,
+        version: Version,
+    ) -> (Vec<Vec<u8>>, BTreeSet<Labels>) {
+        let mut created = Created::new(3_000_000);
+        created.look(families, 7_000_000);
+        let exemplars = &Exemplars::default();
+        let push = Push { families, exemplars, created: &created, more, before, millis: 7 };
+        super::requests(&push, version)
+    }
+
+    /// Partitions that another has now, series that had to go: Prometheus is told, as a scrape tells it.
+    #[test]
+    fn what_is_gone_is_said_to_be_stale_once() {
+        let none = BTreeSet::new();
+        let (_, sent) = requests(&registry(2), &[], &none, Version::V2);
+        assert_eq!(sent.len(), 2);
+        let (bodies, then) = requests(&registry(1), &[], &sent, Version::V2);
+        let plain = snap::raw::Decoder::new().decompress_vec(&bodies[0]).unwrap();
+        let request = Request::decode(&*plain).unwrap();
+        let values: Vec<u64> =
+            request.timeseries.iter().map(|s| s.samples[0].value.to_bits()).collect();
+        assert_eq!(values, [1f64.to_bits(), 0x7ff0_0000_0000_0002]);
+        assert_eq!(request.timeseries[0].created_timestamp, 3);
+        assert!(request.timeseries[1].metadata.is_none());
+        assert_eq!(then.len(), 1);
+        let (bodies, _) = requests(&registry(1), &[], &then, Version::V1);
+        let plain = snap::raw::Decoder::new().decompress_vec(&bodies[0]).unwrap();
+        assert_eq!(WriteRequest::decode(&*plain).unwrap().timeseries.len(), 1);
+    }
+
     #[test]
     fn symbols_stand_once_and_labels_are_sorted() {
         let more = [
             ("instance".to_owned(), "i-1".to_owned()),
             ("z".to_owned(), "not over one's own".to_owned()),
         ];
-        let requests = requests(&registry(2), &Exemplars::default(), &more, 7, Version::V2);
+        let (requests, _) = requests(&registry(2), &more, &BTreeSet::new(), Version::V2);
         let plain = snap::raw::Decoder::new().decompress_vec(&requests[0]).unwrap();
         let request = Request::decode(&*plain).unwrap();
         assert_eq!(
@@ -297,7 +362,7 @@ mod tests {
 
     #[test]
     fn many_series_are_several_requests() {
-        let requests = requests(&registry(4001), &Exemplars::default(), &[], 7, Version::V1);
+        let (requests, _) = requests(&registry(4001), &[], &BTreeSet::new(), Version::V1);
         let decode = |r: &Vec<u8>| {
             WriteRequest::decode(&*snap::raw::Decoder::new().decompress_vec(r).unwrap()).unwrap()
         };

@@ -10,9 +10,7 @@ use super::config::CloudwatchConfig;
 use super::encode::Encoder;
 use crate::decision::record::Record;
 use crate::http::failure::{Cause, Failure};
-use crate::sink::query::{
-    Answer, Asked, Found, Hash, QueryError, Question, SinkQuery, days, hash, note,
-};
+use crate::sink::query::{Answer, Asked, Hash, QueryError, Question, SinkQuery, hash, note};
 
 pub struct Query {
     api: Api,
@@ -29,15 +27,16 @@ impl Query {
         })
     }
 
-    async fn events(&self, question: Question<'_>) -> Result<Found, QueryError> {
+    async fn events(&self, question: Question<'_>) -> Result<(), QueryError> {
         let Query { api, group, .. } = self;
-        let mut found = Found::new();
+        // Days share a millisecond at their borders.
         let mut seen = BTreeSet::new();
-        for (first, end) in days(question.decisions) {
+        for (first, end) in question.days {
+            let (first, end) = (first.div_euclid(1_000_000), end.div_euclid(1_000_000) + 1);
             let mut token: Option<String> = None;
             let mut patience = 60;
             loop {
-                let mut request = json!({ "logGroupName": group, "startTime": first.div_euclid(1_000_000), "endTime": end.div_euclid(1_000_000) + 1, "limit": 10_000 });
+                let mut request = json!({ "logGroupName": group, "startTime": first, "endTime": end, "limit": 10_000 });
                 if let Some(token) = &token {
                     request["nextToken"] = token.as_str().into();
                 }
@@ -47,7 +46,7 @@ impl Query {
                     Err(Failure::Refused(refusal))
                         if refusal.reason.starts_with("ResourceNotFoundException") =>
                     {
-                        return Ok(found);
+                        return Ok(());
                     }
                     // Few requests a second are allowed.
                     Err(Failure::Retry(retry))
@@ -63,9 +62,11 @@ impl Query {
                     }
                 };
                 for event in page["events"].as_array().into_iter().flatten() {
-                    // Days share a millisecond at their borders.
-                    if seen.insert(event["eventId"].as_str().unwrap_or_default().to_owned()) {
-                        note(&mut found, event["message"].as_str().unwrap_or_default().as_bytes());
+                    let text = |name: &str| event[name].as_str().unwrap_or_default();
+                    let at = event["timestamp"].as_i64().unwrap_or(first);
+                    let border = at <= first + 1 || at >= end - 2;
+                    if !border || seen.insert(text("eventId").to_owned()) {
+                        note(question.take, text("message").as_bytes());
                         (question.step)(1);
                     }
                 }
@@ -75,7 +76,7 @@ impl Query {
                 }
             }
         }
-        Ok(found)
+        Ok(())
     }
 }
 
@@ -85,6 +86,6 @@ impl SinkQuery for Query {
     }
 
     fn ask<'q>(&'q self, question: Question<'q>) -> Asked<'q> {
-        Box::pin(async move { self.events(question).await.map(Answer::All) })
+        Box::pin(async move { self.events(question).await.map(|()| Answer::All(Ok(()))) })
     }
 }

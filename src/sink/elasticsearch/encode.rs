@@ -1,7 +1,9 @@
-//! Decisions as documents: the docket record plus ECS names (Elastic Common Schema 8). Pure.
+//! Decisions as documents: the docket record plus ECS names (Elastic Common Schema 8). Of a record that the index does not
+//! take whole, what it takes, with the record's own text as `event.original`. Pure.
 
 use sha2::{Digest, Sha256};
 
+use super::fit::{self, cut};
 use crate::decision::ids::{hex, push_hex};
 use crate::decision::json::{one_line, push_string};
 use crate::decision::record::Record;
@@ -10,6 +12,14 @@ use crate::decision::verdict::Verdict;
 /// Appends the document of a record, on one line.
 pub fn document(record: &Record<'_>, out: &mut Vec<u8>) {
     let start = out.len();
+    if !fit::fits(record) {
+        if !fit::fitting(record, out) {
+            ecs(record, Some(record.raw), out);
+            return one_line(&mut out[start..]);
+        }
+        // It fits at a second look.
+        out.truncate(start);
+    }
     let raw = record.raw;
     let mut copied = 0;
     for name in ["input", "result"] {
@@ -24,17 +34,22 @@ pub fn document(record: &Record<'_>, out: &mut Vec<u8>) {
             return document_by_member(record, out);
         }
         out.extend_from_slice(&raw.as_bytes()[copied..at]);
-        wrapped(value, out);
+        wrapped(out, |out| out.extend_from_slice(value.as_bytes()));
         copied = at + value.len();
     }
     out.extend_from_slice(&raw.as_bytes()[copied..raw.len() - 1]);
-    ecs(record, out);
+    ecs(record, None, out);
     one_line(&mut out[start..]);
 }
 
-fn wrapped(value: &str, out: &mut Vec<u8>) {
-    out.extend_from_slice(b"{\"value\":");
-    out.extend_from_slice(value.as_bytes());
+/// The name of a value that `flattened` can't hold as it is.
+pub const VALUE: &str = "value";
+
+pub fn wrapped(out: &mut Vec<u8>, value: impl FnOnce(&mut Vec<u8>)) {
+    out.extend_from_slice(b"{\"");
+    out.extend_from_slice(VALUE.as_bytes());
+    out.extend_from_slice(b"\":");
+    value(out);
     out.push(b'}');
 }
 
@@ -50,80 +65,68 @@ fn document_by_member(record: &Record<'_>, out: &mut Vec<u8>) {
             && !member.value.starts_with('{')
             && member.value != "null";
         if wrap {
-            wrapped(member.value, out);
+            wrapped(out, |out| out.extend_from_slice(member.value.as_bytes()));
         } else {
             out.extend_from_slice(member.value.as_bytes());
         }
     }
     out.extend_from_slice(&record.raw.as_bytes()[record.own_members()..record.raw.len() - 1]);
-    ecs(record, out);
+    ecs(record, None, out);
     one_line(&mut out[start..]);
 }
 
-/// ECS members beside the original, and the closing brace. A name that the original has is left to it.
-fn ecs(record: &Record<'_>, out: &mut Vec<u8>) {
-    let taken = |name: &str| record.get(name).is_some();
-    if !taken("event") {
-        let (kind, outcome) = match record.verdict {
-            Verdict::Allow => ("allowed", "success"),
-            Verdict::Deny => ("denied", "failure"),
-            Verdict::Error => ("error", "failure"),
-            Verdict::Undefined | Verdict::Finding => ("info", "unknown"),
-        };
-        let (class, dataset) = if record.verdict == Verdict::Finding {
-            ("alert", "docket.finding")
-        } else {
-            ("event", "opa.decision")
-        };
-        out.extend_from_slice(b",\"event\":{\"kind\":\"");
-        out.extend_from_slice(class.as_bytes());
-        out.extend_from_slice(b"\",\"dataset\":\"");
-        out.extend_from_slice(dataset.as_bytes());
-        out.extend_from_slice(b"\",\"id\":");
-        push_string(out, &record.decision_id);
-        out.extend_from_slice(b",\"type\":[\"");
-        out.extend_from_slice(kind.as_bytes());
-        out.extend_from_slice(b"\"],\"outcome\":\"");
-        out.extend_from_slice(outcome.as_bytes());
-        out.push(b'"');
-        if let Some(duration) = record.duration {
-            out.extend_from_slice(b",\"duration\":");
-            out.extend_from_slice(duration.to_string().as_bytes());
-        }
+/// ECS members beside the original, and the closing brace; the text of a record that does not stand there whole.
+fn ecs(record: &Record<'_>, text: Option<&str>, out: &mut Vec<u8>) {
+    let (kind, outcome) = match record.verdict {
+        Verdict::Allow => ("allowed", "success"),
+        Verdict::Deny => ("denied", "failure"),
+        Verdict::Error => ("error", "failure"),
+        Verdict::Undefined | Verdict::Finding => ("info", "unknown"),
+    };
+    let (class, dataset) = if record.verdict == Verdict::Finding {
+        ("alert", "docket.finding")
+    } else {
+        ("event", "opa.decision")
+    };
+    out.extend_from_slice(b",\"event\":{\"kind\":\"");
+    out.extend_from_slice(class.as_bytes());
+    out.extend_from_slice(b"\",\"dataset\":\"");
+    out.extend_from_slice(dataset.as_bytes());
+    out.extend_from_slice(b"\",\"id\":");
+    push_string(out, &record.decision_id);
+    out.extend_from_slice(b",\"type\":[\"");
+    out.extend_from_slice(kind.as_bytes());
+    out.extend_from_slice(b"\"],\"outcome\":\"");
+    out.extend_from_slice(outcome.as_bytes());
+    out.push(b'"');
+    if let Some(duration) = record.duration.filter(|d| *d <= i64::MAX as u64) {
+        out.extend_from_slice(b",\"duration\":");
+        out.extend_from_slice(duration.to_string().as_bytes());
+    }
+    if let Some(text) = text {
+        out.extend_from_slice(b",\"original\":");
+        push_string(out, text);
+    }
+    out.extend_from_slice(b"},\"trace\":{\"id\":\"");
+    push_hex(out, &record.trace_id.to_bytes());
+    out.extend_from_slice(b"\"},\"span\":{\"id\":\"");
+    push_hex(out, &record.span_id.to_bytes());
+    out.extend_from_slice(b"\"},\"service\":{\"name\":");
+    push_string(out, cut(&record.service));
+    if let Some(instance) = &record.instance {
+        out.extend_from_slice(b",\"node\":{\"name\":");
+        push_string(out, cut(instance));
         out.push(b'}');
     }
-    if !taken("trace") {
-        out.extend_from_slice(b",\"trace\":{\"id\":\"");
-        push_hex(out, &record.trace_id.to_bytes());
-        out.extend_from_slice(b"\"}");
+    out.extend_from_slice(b"},\"rule\":{\"name\":");
+    push_string(out, cut(&record.policy));
+    if let Some((bundle, revision)) = record.revisions().first() {
+        out.extend_from_slice(b",\"ruleset\":");
+        push_string(out, cut(bundle));
+        out.extend_from_slice(b",\"version\":");
+        push_string(out, cut(revision));
     }
-    if !taken("span") {
-        out.extend_from_slice(b",\"span\":{\"id\":\"");
-        push_hex(out, &record.span_id.to_bytes());
-        out.extend_from_slice(b"\"}");
-    }
-    if !taken("service") {
-        out.extend_from_slice(b",\"service\":{\"name\":");
-        push_string(out, &record.service);
-        if let Some(instance) = &record.instance {
-            out.extend_from_slice(b",\"node\":{\"name\":");
-            push_string(out, instance);
-            out.push(b'}');
-        }
-        out.push(b'}');
-    }
-    if !taken("rule") {
-        out.extend_from_slice(b",\"rule\":{\"name\":");
-        push_string(out, &record.policy);
-        if let Some((bundle, revision)) = record.revisions().first() {
-            out.extend_from_slice(b",\"ruleset\":");
-            push_string(out, bundle);
-            out.extend_from_slice(b",\"version\":");
-            push_string(out, revision);
-        }
-        out.push(b'}');
-    }
-    out.push(b'}');
+    out.extend_from_slice(b"}}");
 }
 
 /// Hex digits of the hash in a document's id.

@@ -12,7 +12,7 @@ use crate::decision::json;
 use crate::decision::time::{self, Nanos};
 use crate::http::client::Client;
 use crate::http::failure::chain;
-use crate::sink::query::{Found, Hash, QueryError, hash, with_query};
+use crate::sink::query::{Hash, Present, QueryError, Question, hash, with_query};
 
 const SECOND: Nanos = 1_000_000_000;
 
@@ -24,29 +24,30 @@ struct Row<'a> {
     stream: Cow<'a, str>,
 }
 
-/// A line that was found: its stream, the decision and the hash of the whole.
-type Line = (String, String, Hash);
+/// More lines are asked for in shorter stretches, as long as there are.
+const LINES: usize = 50_000;
+
+/// A line that was found: its stream, the decision, when it was decided, and the hash of the whole.
+type Line = (String, String, Option<Nanos>, Hash);
 
 /// Stream by stream, in stretches of time: what takes the server too long is asked for in halves.
 pub(super) async fn lines(
     client: &Client,
     url: &str,
     streams: &BTreeSet<String>,
-    stretches: &[(Nanos, Nanos)],
-    step: &(dyn Fn(u64) + Sync),
-) -> Result<Found, QueryError> {
-    let mut found = Found::new();
+    question: Question<'_>,
+) -> Result<(), QueryError> {
     // A selector finds the streams of another that has more labels, too. A stream belongs to who found it first.
     let mut owners: HashMap<String, &str> = HashMap::new();
     for selector in streams {
-        let mut left: Vec<(Nanos, Nanos)> = stretches.iter().rev().copied().collect();
+        let mut left: Vec<(Nanos, Nanos)> = question.days.iter().rev().copied().collect();
         while let Some((first, end)) = left.pop() {
             match stretch(client, url, selector, first, end).await? {
                 Ok(lines) => {
-                    step(lines.len() as u64);
-                    for (stream, id, hash) in lines {
+                    (question.step)(lines.len() as u64);
+                    for (stream, id, at, hash) in lines {
                         if *owners.entry(stream).or_insert(selector) == selector {
-                            found.entry(id).or_default().push(hash);
+                            (question.take)(Present { id: &id, hash: Some(hash), at });
                         }
                     }
                 }
@@ -63,7 +64,7 @@ pub(super) async fn lines(
             }
         }
     }
-    Ok(found)
+    Ok(())
 }
 
 /// The lines, or why the answer broke off.
@@ -101,12 +102,17 @@ async fn stretch(
             let Ok(row) = serde_json::from_slice::<Row<'_>>(row) else {
                 return Ok(Err(shown(row)));
             };
-            if let Some(id) = json::get(&row.line, "decision_id").and_then(json::as_str) {
-                let id = id.into_owned();
-                lines.push((row.stream.into_owned(), id, hash(row.line.as_bytes())));
+            let text = |name| json::get(&row.line, name).and_then(json::as_str);
+            if let Some(id) = text("decision_id") {
+                let (id, hash) = (id.into_owned(), hash(row.line.as_bytes()));
+                let at = text("@timestamp").and_then(|at| time::parse(&at));
+                lines.push((row.stream.into_owned(), id, at, hash));
             }
         }
         rest.drain(..=whole);
+        if lines.len() > LINES && end - first > SECOND {
+            return Ok(Err(format!("it has more than {LINES} lines")));
+        }
     }
 }
 
@@ -162,19 +168,27 @@ mod tests {
         let timeout = Duration::from_secs(5);
         let client = Client::new(&Default::default(), None, &BTreeMap::new(), timeout).unwrap();
         let streams = ["{a=\"b\"}", "{a=\"b\", c=\"d\"}"].map(str::to_owned).into();
-        let found =
-            lines(&client, &url, &streams, &[(0, 8 * SECOND), (8 * SECOND, 9 * SECOND)], &|_| {})
-                .await
-                .unwrap();
-        let mut ids: Vec<(&str, usize)> =
-            found.iter().map(|(id, hashes)| (id.as_str(), hashes.len())).collect();
+        let taken = Mutex::new(Vec::new());
+        let take = |present: Present<'_>| taken.lock().unwrap().push(present.id.to_owned());
+        let asking = |days| Question {
+            days,
+            written: None,
+            ids: &|_| Ok(None),
+            sample: &[],
+            others: None,
+            step: &|_| {},
+            take: &take,
+        };
+        let days = [(0, 8 * SECOND), (8 * SECOND, 9 * SECOND)];
+        lines(&client, &url, &streams, asking(&days)).await.unwrap();
+        let mut ids = taken.lock().unwrap().clone();
         ids.sort_unstable();
         let wanted: Vec<String> = (0..9).map(|i| format!("d{i}")).collect();
-        assert_eq!(ids, wanted.iter().map(|id| (id.as_str(), 1)).collect::<Vec<_>>());
+        assert_eq!(ids, wanted);
         assert_eq!(asked.lock().unwrap()[..8], [8, 4, 2, 2, 4, 2, 2, 1]);
 
         let wrong = ["{wrong".to_owned()].into();
-        let error = lines(&client, &url, &wrong, &[(0, SECOND)], &|_| {}).await.unwrap_err();
+        let error = lines(&client, &url, &wrong, asking(&[(0, SECOND)])).await.unwrap_err();
         let told = error.to_string();
         assert!(told.contains("400") && told.contains("cannot parse"), "{told}");
     }

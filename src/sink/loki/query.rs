@@ -1,7 +1,7 @@
 //! Asks Loki for every line of the streams that hold decisions: stream by stream, page by page, day by day. VictoriaLogs is
 //! asked in its own language, by `logsql`.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap};
 
 use reqwest::Method;
 use serde_json::Value;
@@ -13,7 +13,7 @@ use crate::decision::record::Record;
 use crate::decision::time::Nanos;
 use crate::http::client::Client;
 use crate::sink::query::{
-    Answer, Asked, Found, Hash, QueryError, Question, SinkQuery, days, get, hash, note, with_query,
+    Answer, Asked, Hash, Present, QueryError, Question, SinkQuery, get, hash, note, with_query,
 };
 
 /// Loki gives 5000 lines at once and passes 4 MiB between its parts, unless it is told otherwise.
@@ -39,23 +39,26 @@ impl Query {
         })
     }
 
-    async fn lines(&self, question: Question<'_>) -> Result<Found, QueryError> {
-        let mut read = Lines { found: Found::new(), seen: HashSet::new(), size: PAGE };
-        for selector in &self.streams {
-            for (first, end) in days(question.decisions) {
-                self.day(selector, first, end, &mut read, question.step).await?;
+    async fn lines(&self, question: Question<'_>) -> Result<(), QueryError> {
+        let take = question.take;
+        let mut read = Lines { take, owners: HashMap::new(), border: HashMap::new(), size: PAGE };
+        for (number, selector) in self.streams.iter().enumerate() {
+            for (first, end) in question.days {
+                read.border.clear();
+                self.day((selector.as_str(), number), *first, *end, &mut read, question.step)
+                    .await?;
             }
         }
-        Ok(read.found)
+        Ok(())
     }
 
     /// The lines of a stream between two times.
     async fn day(
         &self,
-        selector: &str,
+        (selector, number): (&str, usize),
         first: Nanos,
         end: Nanos,
-        read: &mut Lines,
+        read: &mut Lines<'_>,
         step: &(dyn Fn(u64) + Sync),
     ) -> Result<(), QueryError> {
         let mut start = first;
@@ -78,7 +81,7 @@ impl Query {
                 }
                 Err(error) => return Err(error),
             };
-            let (count, last) = read.page(&answer, start, step);
+            let (count, last) = read.page(&answer, number, start, step);
             if count < size {
                 break;
             }
@@ -94,33 +97,45 @@ impl Query {
 }
 
 /// The lines that were read.
-struct Lines {
-    found: Found,
-    /// Pages share their borders, and a selector finds the streams of another that has more labels. Loki itself keeps no
-    /// two entries with the same stream, time and line.
-    seen: HashSet<Hash>,
+struct Lines<'q> {
+    take: &'q (dyn Fn(Present<'_>) + Sync),
+    /// A selector finds the streams of another that has more labels: a stream belongs to who found it first.
+    owners: HashMap<String, usize>,
+    /// Pages share their borders: the lines at the last one's time. Loki itself keeps no two entries with the same stream, time
+    /// and line.
+    border: HashMap<Hash, Nanos>,
     /// How many are asked for at once.
     size: usize,
 }
 
-impl Lines {
+impl Lines<'_> {
     /// Takes note of a page; how many lines it has, and the last one's time.
-    fn page(&mut self, answer: &Value, start: Nanos, step: &dyn Fn(u64)) -> (usize, Nanos) {
+    fn page(
+        &mut self,
+        answer: &Value,
+        number: usize,
+        start: Nanos,
+        step: &dyn Fn(u64),
+    ) -> (usize, Nanos) {
         let (mut count, mut last) = (0, start);
         for stream in answer["data"]["result"].as_array().into_iter().flatten() {
             let labels = stream["stream"].to_string();
+            let owned = *self.owners.entry(labels.clone()).or_insert(number) == number;
             for value in stream["values"].as_array().into_iter().flatten() {
                 let (Some(at), Some(line)) = (value[0].as_str(), value[1].as_str()) else {
                     continue;
                 };
                 count += 1;
-                last = last.max(at.parse().unwrap_or(last));
-                if self.seen.insert(hash(format!("{labels}\n{at}\n{line}").as_bytes())) {
-                    note(&mut self.found, line.as_bytes());
+                let time = at.parse().unwrap_or(last);
+                last = last.max(time);
+                let hash = hash(format!("{labels}\n{at}\n{line}").as_bytes());
+                if owned && self.border.insert(hash, time).is_none() {
+                    note(self.take, line.as_bytes());
                     step(1);
                 }
             }
         }
+        self.border.retain(|_, time| *time >= last);
         (count, last)
     }
 }
@@ -135,15 +150,14 @@ impl SinkQuery for Query {
 
     fn ask<'q>(&'q self, question: Question<'q>) -> Asked<'q> {
         Box::pin(async move {
-            let found = match self.server {
+            match self.server {
                 LogServer::Loki => self.lines(question).await?,
                 LogServer::Victorialogs => {
-                    let days = days(question.decisions);
                     let Query { client, url, streams, .. } = self;
-                    logsql::lines(client, url, streams, &days, question.step).await?
+                    logsql::lines(client, url, streams, question).await?;
                 }
-            };
-            Ok(Answer::All(found))
+            }
+            Ok(Answer::All(Ok(())))
         })
     }
 }

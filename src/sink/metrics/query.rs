@@ -70,8 +70,7 @@ impl SinkQuery for Query {
     }
 
     fn ask<'q>(&'q self, question: Question<'q>) -> Asked<'q> {
-        let times = || question.decisions.iter().map(|d| d.kafka * 1_000_000);
-        let range = times().min().zip(times().max());
+        let range = question.written.map(|(a, b)| (a * 1_000_000, b * 1_000_000));
         Box::pin(async move {
             let counts = match range {
                 None => BTreeMap::new(),

@@ -10,7 +10,7 @@ use crate::decision::ids::hex;
 use crate::decision::record::Record;
 use crate::http::client::Client;
 use crate::sink::query::{
-    Answer, Asked, Decision, Found, Hash, QueryError, Question, SinkQuery, answer,
+    Answer, Asked, Decision, Hash, Present, QueryError, Question, SinkQuery, answer,
 };
 
 pub struct Query {
@@ -53,16 +53,15 @@ impl Query {
     }
 
     async fn sample(&self, question: Question<'_>) -> Result<Answer, QueryError> {
-        let every = question.decisions.len().div_ceil(question.sample.max(1)).max(1);
-        let (mut found, mut asked) = (Found::new(), BTreeSet::new());
-        for decision in question.decisions.iter().step_by(every) {
+        let mut asked = BTreeSet::new();
+        for decision in question.sample {
             if self.has_span(decision).await? {
-                found.insert(decision.id.clone(), vec![0]);
+                (question.take)(Present { id: &decision.id, hash: Some(0), at: None });
             }
             asked.insert(decision.id.clone());
-            (question.step)(every as u64);
+            (question.step)(1);
         }
-        Ok(Answer::Sample(found, asked))
+        Ok(Answer::Sample(asked))
     }
 }
 

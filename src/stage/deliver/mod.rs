@@ -479,7 +479,9 @@ impl<R: Reader, L: RecordWriter> Loop<'_, R, L> {
             let id = partition.to_string();
             let labels = [deliver.name.as_str(), &self.topic, &id];
             let end = self.reader.end(&self.topic, *partition);
-            if let Some(done) = done {
+            // A sink that has finished nothing yet is behind by all that is new since it was here last.
+            if let Some(done) = done.or_else(|| self.reader.start(&self.topic, *partition)).as_ref()
+            {
                 meters.offset.with_label_values(&labels).set(*done);
                 // A transaction ends with a marker that takes an offset and is no record.
                 let left = end.map_or(0, |end| end - done);

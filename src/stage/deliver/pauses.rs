@@ -41,6 +41,7 @@ impl<L: RecordWriter> Sending<L> {
             return;
         }
         self.deliver.meters.failing.with_label_values(&[name, cause]).set(1);
+        self.deliver.health.note(&self.requests(), Err(format!("{cause}: {}", retry.detail)));
         let line = self.outage().failed(retry.cause, attempts, Instant::now());
         if let Some(line) = line {
             tracing::warn!(
@@ -58,7 +59,13 @@ impl<L: RecordWriter> Sending<L> {
         self.outage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What health calls the sink's answers.
+    fn requests(&self) -> String {
+        format!("{}/{} requests", self.deliver.pipeline.name(), self.deliver.name)
+    }
+
     pub(super) fn recovered(&self) {
+        self.deliver.health.note(&self.requests(), Ok(()));
         let line = self.outage().served(Instant::now());
         if let Some(line) = line {
             tracing::info!(

@@ -413,8 +413,22 @@ where
             Err("not in its consumer group yet".to_owned())
         };
         self.intake.health.set(&format!("{}/intake", self.intake.pipeline.name()), ready);
-        for ((topic, partition), next) in &self.next {
+        let mine = self.intake.progress.places().into_iter().filter(|p| p.part == "intake");
+        let unread = mine.filter_map(|place| {
+            let topic = self.topics.iter().position(|t| *t == place.topic)?;
+            let start = self.reader.start(&place.topic, place.partition)?;
+            let known = self.next.contains_key(&(topic, place.partition));
+            (!known).then_some(((topic, place.partition), start))
+        });
+        let unread: Vec<((usize, i32), i64)> = unread.collect();
+        let unread = unread.iter().map(|(place, start)| (place, start));
+        for ((topic, partition), next) in self.next.iter().chain(unread) {
             let name = self.topics[*topic];
+            let assigned =
+                Assigned { part: "intake".into(), topic: name.to_owned(), partition: *partition };
+            if !self.intake.progress.has(&assigned) {
+                continue;
+            }
             let labels = ["intake", name, &partition.to_string()];
             self.intake.meters.offset.with_label_values(&labels).set(*next);
             if let Some(end) = self.reader.end(name, *partition) {

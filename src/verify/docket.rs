@@ -1,0 +1,306 @@
+//! What the docket topic holds, and what of it is in rejects, in portions.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+
+use rdkafka::message::Message;
+
+use super::overview::{Counting, Overview};
+use super::run::{Checked, Scope, VerifyError, Watch, decision};
+use super::spill::{Portions, Reading, Spill, write_text};
+use crate::clock::now;
+use crate::decision::json;
+use crate::decision::record::Record;
+use crate::decision::time::Nanos;
+use crate::decision::verdict::Verdict;
+use crate::log::dead_letter::{Letter, without_receipts};
+use crate::log::scan::ScanBound;
+use crate::pipeline::Pipeline;
+use crate::sink::query::{Days, Decision, Hash, hash};
+
+const VERDICTS: [Verdict; 5] =
+    [Verdict::Allow, Verdict::Deny, Verdict::Undefined, Verdict::Error, Verdict::Finding];
+
+/// Days without decisions are asked for what only the sinks hold, if they are not too many.
+const DAYS: Nanos = 31 * 24 * 3600 * 1_000_000_000;
+
+/// What the docket topic holds.
+pub struct Docket {
+    portions: Portions,
+    entries: Spill,
+    /// The sinks, in the order of an entry's hashes.
+    sinks: Vec<String>,
+    counting: Counting,
+    pub unreadable: usize,
+    pub days: Vec<(Nanos, Nanos)>,
+    /// When Kafka got the first and the last, in milliseconds.
+    pub written: Option<(i64, i64)>,
+    pub sample: Vec<Decision>,
+    /// What was decided between these times should all be there.
+    pub others: Option<(Nanos, Nanos)>,
+    /// Distinct ids by verdict.
+    pub distinct: BTreeMap<&'static str, usize>,
+    count: usize,
+    repeated: usize,
+    reused: usize,
+}
+
+/// A decision of the docket, for one sink.
+pub struct Entry<'e> {
+    pub id: &'e str,
+    pub original: u64,
+    pub at: Nanos,
+    pub hash: Hash,
+}
+
+impl Docket {
+    pub(super) fn read(
+        pipeline: &Pipeline,
+        scope: &Scope,
+        sinks: &mut [Checked<'_>],
+        watch: &dyn Watch,
+    ) -> Result<Docket, VerifyError> {
+        let (begun, topic) = (now(), pipeline.docket_topic());
+        let past = pipeline.scan("verify", &topic, scope.from, scope.until)?;
+        let first = pipeline.scan("verify", &topic, ScanBound::Start, ScanBound::Start)?;
+        // Retention took what was before.
+        let cut =
+            past.ranges().iter().zip(first.ranges()).any(|(a, b)| b.from > 0 && a.from == b.from);
+        let mut docket = Docket::new(past.offsets(), sinks.iter().map(|s| s.name.to_owned()));
+        let mut days = Days::default();
+        let mut failed = Ok(());
+        watch.begin("reading the docket", past.offsets());
+        past.read(&mut |n| watch.step(n), &mut |message| {
+            let Ok(record) = Record::parse(message.payload().unwrap_or_default()) else {
+                docket.unreadable += 1;
+                return true;
+            };
+            let hashes: Vec<Hash> = sinks.iter_mut().map(|sink| sink.want(&record)).collect();
+            days.add(record.timestamp);
+            failed = docket.add(&record, decision(&record, message), &hashes, scope.sample);
+            failed.is_ok()
+        })?;
+        watch.end();
+        failed?;
+        docket.look()?;
+        let known = docket.written.map_or(begun, |(first, _)| (first + 1) * 1_000_000);
+        let from = match scope.from {
+            _ if cut => known,
+            ScanBound::At(time) => time,
+            ScanBound::Start => 0,
+            ScanBound::End => begun,
+        };
+        let until = match scope.until {
+            ScanBound::At(time) => time.min(begun),
+            _ => begun,
+        };
+        docket.others = Some((from, until)).filter(|(from, until)| from < until);
+        if let Some((from, until)) = docket.others.filter(|(from, until)| until - from < DAYS) {
+            (from..until).step_by(DAYS as usize / 31).for_each(|at| days.whole(at, from, until));
+            days.whole(until - 1, from, until);
+        }
+        docket.days = days.stretches();
+        Ok(docket)
+    }
+
+    pub fn new(records: u64, sinks: impl Iterator<Item = String>) -> Docket {
+        let portions = Portions::of(records);
+        Docket {
+            entries: Spill::new(&portions),
+            portions,
+            sinks: sinks.collect(),
+            counting: Counting::default(),
+            unreadable: 0,
+            days: Vec::new(),
+            written: None,
+            sample: Vec::new(),
+            others: None,
+            distinct: BTreeMap::new(),
+            count: 0,
+            repeated: 0,
+            reused: 0,
+        }
+    }
+
+    pub fn add(
+        &mut self,
+        record: &Record<'_>,
+        decision: Decision,
+        hashes: &[Hash],
+        sample: usize,
+    ) -> io::Result<()> {
+        let original = hash(&record.raw.as_bytes()[..record.own_members()]) as u64;
+        self.entries.add(&decision.id, |out| {
+            write_text(out, &decision.id);
+            out.extend_from_slice(&original.to_le_bytes());
+            out.extend_from_slice(&decision.timestamp.to_le_bytes());
+            let verdict = VERDICTS.iter().position(|v| *v == decision.verdict).unwrap_or(0);
+            out.push(verdict as u8);
+            hashes.iter().for_each(|hash| out.extend_from_slice(&hash.to_le_bytes()));
+        })?;
+        let at = decision.kafka;
+        self.written = Some(self.written.map_or((at, at), |(a, b)| (a.min(at), b.max(at))));
+        self.counting.add(&decision);
+        self.count += 1;
+        // Each has the same chance.
+        if self.sample.len() < sample {
+            self.sample.push(decision);
+        } else if let Some(kept) = self.sample.get_mut(rand::random_range(0..self.count)) {
+            *kept = decision;
+        }
+        Ok(())
+    }
+
+    /// Looks through all portions: what stands there more than once.
+    pub fn look(&mut self) -> io::Result<()> {
+        for at in 0..self.portions.count() {
+            let bytes = self.portion(at)?;
+            let mut all: Vec<(&str, u64, u8)> = Vec::new();
+            let mut reading = Reading(&bytes);
+            while !reading.is_empty() {
+                let (id, original, _, verdict) = self.one(&mut reading);
+                all.push((id, original, verdict));
+            }
+            all.sort_unstable();
+            for same in all.chunk_by(|a, b| a.0 == b.0) {
+                let originals = same.chunk_by(|a, b| a.1 == b.1).count();
+                self.repeated += same.len() - originals;
+                self.reused += usize::from(originals > 1);
+                let verdict = VERDICTS[usize::from(same[0].2).min(4)].as_str();
+                *self.distinct.entry(verdict).or_default() += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// An entry up to its hashes, which are passed over.
+    fn one<'e>(&self, reading: &mut Reading<'e>) -> (&'e str, u64, Nanos, u8) {
+        let id = reading.text();
+        let original = u64::from_le_bytes(reading.bytes());
+        let at = Nanos::from_le_bytes(reading.bytes());
+        let [verdict] = reading.bytes();
+        for _ in &self.sinks {
+            reading.bytes::<16>();
+        }
+        (id, original, at, verdict)
+    }
+
+    pub fn portions(&self) -> &Portions {
+        &self.portions
+    }
+
+    pub fn portion(&self, at: usize) -> io::Result<Vec<u8>> {
+        self.entries.portion(at)
+    }
+
+    /// The entries of a portion, with the hash of what this sink should hold.
+    pub fn entries<'e>(&self, portion: &'e [u8], sink: &str) -> impl Iterator<Item = Entry<'e>> {
+        let number = self.sinks.iter().position(|name| name == sink).unwrap_or(0);
+        let (mut reading, sinks) = (Reading(portion), self.sinks.len());
+        std::iter::from_fn(move || {
+            if reading.is_empty() {
+                return None;
+            }
+            let id = reading.text();
+            let original = u64::from_le_bytes(reading.bytes());
+            let at = Nanos::from_le_bytes(reading.bytes());
+            reading.bytes::<1>();
+            let mut its = 0;
+            for i in 0..sinks {
+                let hash = Hash::from_le_bytes(reading.bytes());
+                if i == number {
+                    its = hash;
+                }
+            }
+            Some(Entry { id, original, at, hash: its })
+        })
+    }
+
+    /// The ids of a portion, each once; nothing after the last portion.
+    pub fn ids(&self, at: usize) -> io::Result<Option<Vec<String>>> {
+        if at >= self.portions.count() {
+            return Ok(None);
+        }
+        let bytes = self.portion(at)?;
+        let (mut ids, mut reading) = (Vec::new(), Reading(&bytes));
+        while !reading.is_empty() {
+            ids.push(self.one(&mut reading).0);
+        }
+        ids.sort_unstable();
+        ids.dedup();
+        Ok(Some(ids.into_iter().map(str::to_owned).collect()))
+    }
+
+    /// How many records it has.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    pub fn told(self) -> Overview {
+        let mut told = self.counting.told();
+        (told.repeated, told.reused_ids) = (self.repeated, self.reused);
+        told
+    }
+}
+
+/// What stands in rejects.
+pub struct Rejected {
+    letters: Spill,
+    /// Those that were sent round again since: where they stand.
+    replayed: BTreeSet<(i32, i64)>,
+}
+
+impl Rejected {
+    pub fn read(
+        pipeline: &Pipeline,
+        portions: &Portions,
+        watch: &dyn Watch,
+    ) -> Result<Rejected, VerifyError> {
+        let (from, until) = (ScanBound::Start, ScanBound::End);
+        let past = pipeline.scan("verify", &pipeline.rejects_topic(), from, until)?;
+        watch.begin("reading rejects", past.offsets());
+        let mut rejected = Rejected { letters: Spill::new(portions), replayed: BTreeSet::new() };
+        let mut failed = Ok(());
+        past.read(&mut |n| watch.step(n), &mut |message| {
+            let (letters, receipts) = without_receipts(vec![Letter::read(message)]);
+            rejected.replayed.extend(receipts);
+            for letter in &letters {
+                if let Err(error) = rejected.add(letter) {
+                    failed = Err(error);
+                }
+            }
+            failed.is_ok()
+        })?;
+        watch.end();
+        failed?;
+        Ok(rejected)
+    }
+
+    fn add(&mut self, letter: &Letter) -> io::Result<()> {
+        let Some(sink) = letter.sink() else { return Ok(()) };
+        let text = String::from_utf8_lossy(&letter.value);
+        let Some(id) = json::get(&text, "decision_id").and_then(json::as_str) else {
+            return Ok(());
+        };
+        self.letters.add(&id, |out| {
+            write_text(out, sink);
+            write_text(out, &id);
+            out.extend_from_slice(&letter.partition.to_le_bytes());
+            out.extend_from_slice(&letter.offset.to_le_bytes());
+        })
+    }
+
+    /// The decisions of a portion that a sink refused.
+    pub fn portion(&self, at: usize, of: &str) -> io::Result<BTreeSet<String>> {
+        let bytes = self.letters.portion(at)?;
+        let (mut ids, mut reading) = (BTreeSet::new(), Reading(&bytes));
+        while !reading.is_empty() {
+            let (sink, id) = (reading.text(), reading.text());
+            let place = (i32::from_le_bytes(reading.bytes()), i64::from_le_bytes(reading.bytes()));
+            if sink == of && !self.replayed.contains(&place) {
+                ids.insert(id.to_owned());
+            }
+        }
+        Ok(ids)
+    }
+}

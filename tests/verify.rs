@@ -1,0 +1,251 @@
+//! `docket verify` and `docket redrive` without any server: docket's own Kafka inside the test process, docket as a process of its own.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
+
+mod support;
+
+use std::path::{Path, PathBuf};
+
+use docket::decision::record::Record;
+use docket::log::mock::Mock;
+use docket::sink::query::{Decision, Present};
+use docket::verify::docket::Docket;
+use docket::verify::run::{read_held, write_held};
+use docket::verify::spill::Spill;
+use docket::verify::{Compared, Wanted};
+use serde_json::Value;
+use support::{Place, Running, docket, generated, produce, read_all};
+
+fn mock() -> Mock {
+    Mock::start(&[("source", 2), ("docket", 2), ("rejects", 1)]).unwrap()
+}
+
+fn pipeline(place: &Place, mock: &Mock, more: &str) -> PathBuf {
+    place.pipeline(&format!(
+        "name: $NAME
+kafka: {{brokers: \"{}\"}}
+sources: [{{topic: source}}]
+docket: {{topic: docket, rejects: rejects, create: false}}
+{more}",
+        mock.bootstrap()
+    ))
+}
+
+/// The report, the exit code, and what it says to people.
+fn verified(pipeline: &Path, more: &[&str]) -> (Value, i32, String) {
+    let run = |json: &[&str]| {
+        let mut command = docket();
+        command.args(["verify", "--from", "start", "--settle", "0s"]).args(json).args(more);
+        command.arg(pipeline).output().unwrap()
+    };
+    let (json, text) = (run(&["--json"]), run(&[]));
+    let told = [text.stdout, text.stderr].concat();
+    let told = String::from_utf8(told).unwrap();
+    assert!(told.lines().all(|line| line.chars().count() <= 160), "{told}");
+    assert_eq!(json.status.code(), text.status.code(), "{told}");
+    let report = serde_json::from_slice(&json.stdout).unwrap_or_default();
+    (report, json.status.code().unwrap(), told)
+}
+
+fn sink<'r>(report: &'r Value, name: &str) -> &'r Value {
+    report["sinks"].as_array().unwrap().iter().find(|sink| sink["sink"] == name).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn exit_codes_tell_complete_a_gap_a_sink_that_cannot_tell_and_one_that_is_away() {
+    let (mock, place) = (mock(), Place::new("exit"));
+    let sinks = "sinks:
+  file: {type: file, path: $DIR/out.ndjson}
+  metrics: {type: metrics}
+  away: {type: elasticsearch, url: \"http://127.0.0.1:9\", delivery: {only_routed: true}}
+";
+    let pipeline = pipeline(&place, &mock, sinks);
+    let running = Running::start(&place, &pipeline);
+    let mut decisions = generated(300, 5);
+    // A decision again, another decision under a used id, and numbers that no type here holds.
+    decisions.push(decisions[7].clone());
+    let huge = r#"{"decision_id":"huge","path":"a","result":true,"timestamp":"2026-11-24T12:48:50Z","input":{"n":1e999}}"#;
+    decisions.push(huge.into());
+    produce(&mock.bootstrap(), "source", &decisions);
+    running.until("delivered", 60, |m| m.delivered("file") == 301).await;
+    running.stop();
+    let out = place.path("out.ndjson");
+    let whole = std::fs::read_to_string(&out).unwrap();
+
+    let (report, code, told) = verified(&pipeline, &["--sink", "file"]);
+    assert_eq!(
+        (code, &report["complete"], &report["outcome"]),
+        (0, &true.into(), &"complete".into()),
+        "{told}"
+    );
+    assert_eq!(
+        (&report["docket"]["decisions"], &report["docket"]["repeated"]),
+        (&302.into(), &1.into())
+    );
+    assert_eq!(
+        (&sink(&report, "file")["expected"], &sink(&report, "file")["present"]),
+        (&301.into(), &301.into())
+    );
+    assert!(told.ends_with("complete\n"), "{told}");
+
+    let (report, code, told) = verified(&pipeline, &["--sink", "file,metrics"]);
+    assert_eq!(
+        (code, &report["complete"], &report["outcome"]),
+        (3, &false.into(), &"not_compared".into()),
+        "{told}"
+    );
+    assert!(told.contains("metrics: not compared: no query address"), "{told}");
+
+    // What can't be asked does not take the answer of what can.
+    let (report, code, told) = verified(&pipeline, &[]);
+    assert_eq!((code, &report["outcome"]), (4, &"unreachable".into()), "{told}");
+    assert_eq!(sink(&report, "file")["present"], 301);
+    assert!(sink(&report, "away")["error"].is_string(), "{report}");
+
+    // One line lost, one altered, one twice, one that nobody decided.
+    let mut lines: Vec<String> = whole.lines().map(str::to_owned).collect();
+    lines.remove(3);
+    lines[5] = lines[5].replacen("true", "false", 1).replacen("\"path\":\"", "\"path\":\"x", 1);
+    lines.push(lines[9].clone());
+    let forged = lines[11].replacen("\"decision_id\":\"", "\"decision_id\":\"forged-", 1);
+    lines.push(forged.replacen("\"@timestamp\":\"2", "\"@timestamp\":\"1", 1));
+    std::fs::write(&out, lines.join("\n") + "\n").unwrap();
+    let (report, code, told) = verified(&pipeline, &["--sink", "file"]);
+    let file = sink(&report, "file");
+    let n = |what: &str| file[what].as_array().unwrap().len();
+    assert_eq!((code, n("missing"), n("altered"), n("repeated")), (1, 1, 1, 1), "{told}");
+    assert!(told.contains("not complete: 3 gaps"), "{told}");
+    let only: Vec<&str> =
+        file["only_there"].as_array().unwrap().iter().map(|id| id.as_str().unwrap()).collect();
+    assert!(only.len() == 1 && only[0].starts_with("forged-"), "{told}");
+
+    // Kafka itself.
+    drop(mock);
+    let (_, code, told) = verified(&pipeline, &["--sink", "file"]);
+    assert_eq!(code, 4, "{told}");
+    let (_, code, _) = verified(&pipeline, &["--sink", "nobody"]);
+    assert_eq!(code, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_decision_under_a_used_id_is_missed_where_it_is_missing() {
+    let (mock, place) = (mock(), Place::new("reused"));
+    let pipeline = pipeline(&place, &mock, "sinks:\n  file: {type: file, path: $DIR/out.ndjson}\n");
+    let running = Running::start(&place, &pipeline);
+    let decision = |verdict: bool| {
+        format!(
+            r#"{{"decision_id":"used","path":"a","result":{verdict},"timestamp":"2026-11-24T12:48:50Z"}}"#
+        )
+    };
+    produce(&mock.bootstrap(), "source", [decision(true), decision(false)]);
+    running.until("both are in the docket", 60, |m| m.written() == 2).await;
+    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    running.stop();
+    let lines = std::fs::read_to_string(place.path("out.ndjson")).unwrap().lines().count();
+    let (report, code, told) = verified(&pipeline, &[]);
+    assert_eq!(report["docket"]["reused_ids"], 1, "{told}");
+    let file = sink(&report, "file");
+    assert_eq!((&file["expected"], &file["present"]), (&2.into(), &lines.into()), "{told}");
+    assert_eq!(code, i32::from(lines < 2), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rejects_without_bytes_are_fetched_from_where_they_came_from() {
+    let (mock, place) = (mock(), Place::new("withheld"));
+    let more = "sinks:\n  file: {type: file, path: $DIR/out.ndjson}\nprotect: {rules: [{path: /input/token, action: erase}]}\n";
+    let pipeline = pipeline(&place, &mock, more);
+    let running = Running::start(&place, &pipeline);
+    let good = generated(2, 8);
+    let bad = r#"{"decision_id":"no-time","path":"a","input":{"password":"hunter2-hunter2"}}"#;
+    let element = r#"{"decision_id":"no-time-either","n":  1e999}"#;
+    let array = format!("[{},{element},{}]", good[0], good[1]);
+    let broken = "{\"decision_id\": \"broken\", ";
+    produce(&mock.bootstrap(), "source", [bad.to_owned(), array.clone(), broken.to_owned()]);
+    running.until("three rejects", 60, |m| m.rejected() == 3 && m.delivered("file") == 2).await;
+    for reject in read_all(&mock.bootstrap(), "rejects") {
+        assert!(reject.value.is_empty() && reject.headers.contains_key("docket-sha256"));
+    }
+    running.stop();
+    let run = |args: &[&str]| {
+        let out = docket().args(args).arg(&pipeline).output().unwrap();
+        let told = String::from_utf8([out.stdout, out.stderr].concat()).unwrap();
+        assert!(out.status.success(), "{told}");
+        told
+    };
+    let dry = run(&["redrive"]);
+    assert!(
+        dry.contains("would be sent: 3 to intake") && dry.contains("3 records would be fetched"),
+        "{dry}"
+    );
+    assert_eq!(read_all(&mock.bootstrap(), "source").len(), 3);
+    let sent = run(&["redrive", "--send"]);
+    assert!(sent.contains("intake: 3 sent"), "{sent}");
+    let values: Vec<String> = read_all(&mock.bootstrap(), "source")
+        .into_iter()
+        .map(|record| String::from_utf8(record.value).unwrap())
+        .collect();
+    let times = |text: &str| values.iter().filter(|value| *value == text).count();
+    assert_eq!(
+        (times(bad), times(broken), times(element), times(&array)),
+        (2, 2, 1, 1),
+        "{values:?}"
+    );
+    let again = run(&["redrive"]);
+    assert!(again.contains("no rejects"), "{again}");
+}
+
+/// By hand: `cargo test --test verify -- --ignored`.
+#[test]
+#[ignore = "it takes a minute, and 2 GB of TMPDIR"]
+fn ten_million_decisions_are_compared_in_200_mb() {
+    let total: usize = std::env::var("DOCKET_DECISIONS").map_or(10_000_000, |n| n.parse().unwrap());
+    let peak = || {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmHWM")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() >> 10
+    };
+    let mut raw = Vec::new();
+    let decision =
+        br#"{"decision_id":"d","timestamp":"2026-11-24T12:48:50Z","path":"a/allow","result":true}"#;
+    let event = docket::decision::event::Event::parse(decision).unwrap();
+    docket::decision::record::write(&event, &[], None, &Default::default(), &mut raw);
+    let record = Record::parse(&raw).unwrap();
+    let began = std::time::Instant::now();
+    let mut all = Docket::new(total as u64, ["one", "two"].map(str::to_owned).into_iter());
+    let id = |i: usize| format!("{i:08x}-0122-435d-8e2e-4046910e1c1b");
+    for i in 0..total {
+        let mut decision = Decision::new(&record, 0, 1_795_524_531_000 + i as i64);
+        decision.id = id(i);
+        decision.timestamp += i as i64 * 1_000_000;
+        all.add(&record, decision, &[i as u128, 7], 200).unwrap();
+    }
+    all.look().unwrap();
+    let mut found = Spill::new(all.portions());
+    for i in (0..total).rev().filter(|i| *i != total / 2) {
+        let hash = Some(if i == 5 { 0 } else { i as u128 });
+        write_held(&mut found, Present { id: &id(i), hash, at: None }, None).unwrap();
+    }
+    let mut compared = Compared::default();
+    for at in 0..all.portions().count() {
+        let (entries, held) = (all.portion(at).unwrap(), found.portion(at).unwrap());
+        let want = |e: docket::verify::docket::Entry<'_>| (e.id.to_owned(), e.original, e.hash);
+        let wanted: Vec<_> = all.entries(&entries, "one").map(want).collect();
+        let mut wanted: Vec<Wanted<'_>> = wanted
+            .iter()
+            .map(|(id, original, hash)| Wanted {
+                id,
+                original: *original,
+                hash: *hash,
+                rejected: false,
+                elsewhere: false,
+            })
+            .collect();
+        compared.add(&mut wanted, &mut read_held(&held), &mut |_, _| ());
+    }
+    println!("{total} decisions: {} MB, {:.0} s", peak(), began.elapsed().as_secs_f64());
+    assert_eq!(
+        (compared.missing.listed, compared.altered.listed),
+        (vec![id(total / 2)], vec![id(5)])
+    );
+    assert_eq!((compared.expected, compared.present), (total, total - 1));
+    assert!(peak() < 200, "{} MB", peak());
+}
