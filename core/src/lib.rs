@@ -7,6 +7,7 @@
 //! - [`gzip`]: compression that several rooms share.
 //! - [`decision`]: what a decision is; from a producer's bytes to the docket record.
 //! - [`order`]: which partition is read next.
+//! - [`resume`]: where a reader goes on in a log, and what of it is gone.
 //! - [`facts`]: what requests did, of access logs, spans and audit events.
 //! - [`correlate`]: decisions meet the requests that they ruled on, and what enforcement did wrong.
 //! - [`explain`]: why a policy answered as it did: the line, and the condition that was not met.
@@ -28,6 +29,7 @@ pub mod metrics;
 pub mod order;
 pub mod protect;
 pub mod rego;
+pub mod resume;
 pub mod spike;
 pub mod topk;
 pub mod transform;

@@ -1,0 +1,246 @@
+//! Where a reader goes on in a partition of a log, and what of the log is gone that it never finished. Pure: what the
+//! group committed and what the log holds come in, nobody is asked.
+//!
+//! A group never jumps: it goes on where it committed, or says what it can't read any more, and why.
+
+/// Where a group starts in a topic that it has never read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    Earliest,
+    Latest,
+}
+
+/// What a group committed of a partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Committed {
+    /// Everything below it is finished.
+    pub next: i64,
+    /// The id of the topic that it is an offset of, if that was known.
+    pub topic_id: Option<String>,
+}
+
+/// What a partition's log holds now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Log<'l> {
+    pub topic_id: Option<&'l str>,
+    pub first: i64,
+    /// Behind the last record that can be read.
+    pub end: i64,
+}
+
+/// What is known of a group's past in a topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Past {
+    /// It never read the topic.
+    New,
+    /// It has committed offsets of other partitions of the topic.
+    Begun,
+    /// It has no offsets at all, though what it wrote is there.
+    Forgotten,
+}
+
+/// Why a part of a log can't be read any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Cause {
+    /// Retention took it before it was read.
+    Retention,
+    /// The topic was deleted, and another one has its name.
+    Recreated,
+    /// The log ends before what was read of it.
+    Truncated,
+    /// The group's offsets are gone.
+    Expired,
+}
+
+impl Cause {
+    pub const ALL: [Cause; 4] =
+        [Cause::Retention, Cause::Recreated, Cause::Truncated, Cause::Expired];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Cause::Retention => "retention",
+            Cause::Recreated => "recreated",
+            Cause::Truncated => "truncated",
+            Cause::Expired => "expired",
+        }
+    }
+}
+
+/// A range of offsets that a group has not finished and can't read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gap {
+    pub cause: Cause,
+    pub from: i64,
+    /// Before this one; not known of a topic that is no more.
+    pub to: Option<i64>,
+}
+
+impl Gap {
+    /// How many offsets it is, if that is known. Transaction markers are among them.
+    pub fn offsets(&self) -> Option<u64> {
+        self.to.map(|to| u64::try_from(to.saturating_sub(self.from)).unwrap_or_default())
+    }
+
+    /// What happened to a partition, for people.
+    pub fn sentence(&self, topic: &str, partition: i32) -> String {
+        let from = self.from;
+        let place = format!("partition {partition} of {topic}");
+        match (self.cause, self.to) {
+            (Cause::Retention, Some(to)) => format!(
+                "{place}: offsets {from} to {} were deleted by retention before they were finished",
+                to - 1
+            ),
+            (Cause::Truncated, Some(to)) => format!(
+                "{place}: the log ends at {from}, and was read up to {to}: it was truncated, and what is there now is read from its start"
+            ),
+            (Cause::Expired, Some(to)) if to > from => format!(
+                "{place}: the group's offsets are gone (expired or deleted), and offsets {from} to {} are not read",
+                to - 1
+            ),
+            (Cause::Expired, _) => format!(
+                "{place}: the group's offsets are gone (expired or deleted); it is read again from its start"
+            ),
+            (Cause::Recreated, _) => format!(
+                "{place}: the topic was deleted and created again; what the old one held from offset {from} on was not finished"
+            ),
+            (_, None) => format!("{place}: what stood from offset {from} on is gone"),
+        }
+    }
+}
+
+/// Where to go on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resume {
+    pub at: i64,
+    pub gap: Option<Gap>,
+    /// Nothing is committed yet: this is where the group starts, and it is to be committed before anything is read.
+    pub begins: bool,
+}
+
+/// Where a group goes on in a partition.
+pub fn resume(committed: Option<&Committed>, log: Log<'_>, past: Past, start: Start) -> Resume {
+    let on = |at, gap| Resume { at, gap, begins: false };
+    let gap = |cause, from, to| Some(Gap { cause, from, to });
+    let Some(Committed { next, topic_id }) = committed else {
+        return match (past, start) {
+            (Past::New, Start::Earliest) => Resume { at: log.first, gap: None, begins: true },
+            (Past::New, Start::Latest) => Resume { at: log.end, gap: None, begins: true },
+            // A partition that was added later is read from its first record on.
+            (Past::Begun, _) if log.first == 0 => Resume { at: 0, gap: None, begins: true },
+            (Past::Begun, _) | (Past::Forgotten, Start::Earliest) => {
+                on(log.first, gap(Cause::Expired, 0, Some(log.first)))
+            }
+            (Past::Forgotten, Start::Latest) => on(log.end, gap(Cause::Expired, 0, Some(log.end))),
+        };
+    };
+    let another = topic_id.as_deref().zip(log.topic_id).is_some_and(|(was, is)| was != is);
+    if another {
+        on(log.first, gap(Cause::Recreated, *next, None))
+    } else if *next < log.first {
+        on(log.first, gap(Cause::Retention, *next, Some(log.first)))
+    } else if *next > log.end {
+        on(log.first, gap(Cause::Truncated, log.end, Some(*next)))
+    } else {
+        on(*next, None)
+    }
+}
+
+/// Before a topic's id in what stands beside a committed offset.
+const MARK: &str = "docket topic=";
+
+/// What stands beside a committed offset.
+pub fn metadata(topic_id: Option<&str>) -> String {
+    topic_id.map_or_else(String::new, |id| format!("{MARK}{id}"))
+}
+
+/// The topic's id in what stands beside a committed offset; others write other things there.
+pub fn topic_id(metadata: &str) -> Option<&str> {
+    let id = metadata.strip_prefix(MARK)?.split(' ').next()?;
+    (!id.is_empty()).then_some(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn log(first: i64, end: i64) -> Log<'static> {
+        Log { topic_id: Some("A"), first, end }
+    }
+
+    fn committed(next: i64, id: &str) -> Committed {
+        Committed { next, topic_id: (!id.is_empty()).then(|| id.to_owned()) }
+    }
+
+    fn go(at: i64) -> Resume {
+        Resume { at, gap: None, begins: false }
+    }
+
+    fn lost(at: i64, cause: Cause, from: i64, to: Option<i64>) -> Resume {
+        Resume { at, gap: Some(Gap { cause, from, to }), begins: false }
+    }
+
+    #[test]
+    fn a_group_goes_on_where_it_committed_or_says_what_is_gone() {
+        let on = |c: Committed, l| resume(Some(&c), l, Past::Begun, Start::Latest);
+        for id in ["A", ""] {
+            assert_eq!(on(committed(5, id), log(0, 9)), go(5));
+            assert_eq!(on(committed(9, id), log(9, 9)), go(9));
+            assert_eq!(on(committed(0, id), log(0, 0)), go(0));
+            assert_eq!(on(committed(5, id), log(6, 9)), lost(6, Cause::Retention, 5, Some(6)));
+            assert_eq!(on(committed(10, id), log(3, 9)), lost(3, Cause::Truncated, 9, Some(10)));
+        }
+        // Another topic of that name, whatever offsets it has.
+        for l in [log(0, 0), log(0, 9), log(3, 99)] {
+            assert_eq!(on(committed(5, "B"), l), lost(l.first, Cause::Recreated, 5, None));
+        }
+        // A broker that has no ids says nothing of it.
+        let nameless = Log { topic_id: None, first: 0, end: 9 };
+        assert_eq!(on(committed(5, "B"), nameless), go(5));
+    }
+
+    #[test]
+    fn a_start_is_committed_and_what_was_added_later_is_read_from_its_first_record() {
+        let none = |l, past, start| resume(None, l, past, start);
+        let begins = |at| Resume { at, gap: None, begins: true };
+        assert_eq!(none(log(3, 9), Past::New, Start::Earliest), begins(3));
+        assert_eq!(none(log(3, 9), Past::New, Start::Latest), begins(9));
+        for start in [Start::Earliest, Start::Latest] {
+            assert_eq!(none(log(0, 9), Past::Begun, start), begins(0));
+            let gone = lost(3, Cause::Expired, 0, Some(3));
+            assert_eq!(none(log(3, 9), Past::Begun, start), gone);
+        }
+        let earliest = none(log(0, 9), Past::Forgotten, Start::Earliest);
+        assert_eq!(earliest, lost(0, Cause::Expired, 0, Some(0)));
+        let latest = none(log(3, 9), Past::Forgotten, Start::Latest);
+        assert_eq!(latest, lost(9, Cause::Expired, 0, Some(9)));
+    }
+
+    #[test]
+    fn the_topic_id_stands_beside_the_offset() {
+        assert_eq!(topic_id(&metadata(Some("x5Gd-_0"))), Some("x5Gd-_0"));
+        assert_eq!(topic_id("docket topic=x later=1"), Some("x"));
+        for others in ["", &metadata(None), "docket topic=", "NTVj", "topic=x"] {
+            assert_eq!(topic_id(others), None, "{others:?}");
+        }
+    }
+
+    proptest! {
+        /// Nothing is passed over without a word, and what is read is there.
+        #[test]
+        fn nothing_is_passed_over_silently(next in 0i64..20, first in 0i64..20, more in 0i64..20, same in any::<bool>()) {
+            let l = log(first, first + more);
+            let c = committed(next, if same { "A" } else { "B" });
+            let Resume { at, gap, begins } = resume(Some(&c), l, Past::Begun, Start::Latest);
+            prop_assert!(!begins && (l.first..=l.end).contains(&at));
+            match gap {
+                None => prop_assert_eq!(at, next),
+                Some(gap) => {
+                    prop_assert_eq!(at, l.first);
+                    prop_assert!(gap.to.is_none_or(|to| to > gap.from));
+                    prop_assert!(!same || next < l.first || next > l.end);
+                }
+            }
+        }
+    }
+}
