@@ -37,6 +37,8 @@ pub enum Past {
     Begun,
     /// It has no offsets at all, though what it wrote is there.
     Forgotten,
+    /// It read another topic of that name, and has no offsets of this one: Kafka deletes them with their topic.
+    Recreated,
 }
 
 /// Why a part of a log can't be read any more.
@@ -100,6 +102,9 @@ impl Gap {
             (Cause::Expired, _) => format!(
                 "{place}: the group's offsets are gone (expired or deleted); it is read again from its start"
             ),
+            (Cause::Recreated, _) if from == 0 => format!(
+                "{place}: the topic was deleted and created again; what was not finished of the old one is gone"
+            ),
             (Cause::Recreated, _) => format!(
                 "{place}: the topic was deleted and created again; what the old one held from offset {from} on was not finished"
             ),
@@ -130,6 +135,7 @@ pub fn resume(committed: Option<&Committed>, log: Log<'_>, past: Past, start: St
             (Past::Begun, _) | (Past::Forgotten, Start::Earliest) => {
                 on(log.first, gap(Cause::Expired, 0, Some(log.first)))
             }
+            (Past::Recreated, _) => on(log.first, gap(Cause::Recreated, 0, None)),
             (Past::Forgotten, Start::Latest) => on(log.end, gap(Cause::Expired, 0, Some(log.end))),
         };
     };
@@ -209,6 +215,10 @@ mod tests {
             assert_eq!(none(log(0, 9), Past::Begun, start), begins(0));
             let gone = lost(3, Cause::Expired, 0, Some(3));
             assert_eq!(none(log(3, 9), Past::Begun, start), gone);
+        }
+        for start in [Start::Earliest, Start::Latest] {
+            let anew = lost(3, Cause::Recreated, 0, None);
+            assert_eq!(none(log(3, 9), Past::Recreated, start), anew);
         }
         let earliest = none(log(0, 9), Past::Forgotten, Start::Earliest);
         assert_eq!(earliest, lost(0, Cause::Expired, 0, Some(0)));

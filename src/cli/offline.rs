@@ -171,6 +171,9 @@ pub fn way_out(reason: Reason) -> &'static str {
         }
         Reason::Refused => "a sink refused it for good: docket rejects shows why",
         Reason::TooOld => "it is older than the sink takes (max_age, too_old)",
+        Reason::LogGap => {
+            "it is gone from Kafka: keep topics longer (retention.ms), or see why the part was behind"
+        }
         Reason::BadDocketRecord => {
             "docket did not write it: somebody else writes to the docket topic"
         }

@@ -382,7 +382,15 @@ impl Shape {
         let (least, why) = match wanted.role {
             // What is away for a day loses nothing.
             Role::Source => (86_400_000, "docket can be away for no longer".to_owned()),
-            Role::Docket | Role::Rejects => {
+            Role::Rejects => {
+                let docket = i64::try_from(about.retention.as_millis()).unwrap_or(i64::MAX);
+                let why = format!(
+                    "rejects go before what they are of; docket.retention says {}",
+                    span(docket)
+                );
+                (docket.saturating_add(1), why)
+            }
+            Role::Docket => {
                 let wanted = i64::try_from(about.retention.as_millis()).unwrap_or(i64::MAX);
                 (wanted, format!("docket.retention says {}", span(wanted)))
             }
@@ -390,7 +398,14 @@ impl Shape {
         (ms < least).then(|| {
             check.warning(
                 format!("it is kept for {} only: {why}", span(ms)),
-                alter(&format!("retention.ms={least}")),
+                alter(&format!(
+                    "retention.ms={}",
+                    if wanted.role == Role::Rejects {
+                        (least - 1).saturating_mul(2)
+                    } else {
+                        least
+                    }
+                )),
             )
         })
     }

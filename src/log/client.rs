@@ -42,6 +42,8 @@ pub struct Brokers {
     /// So many reports named none, one after the other.
     without: AtomicU32,
     tokenless: AtomicBool,
+    /// How often a connection or a request failed.
+    failures: AtomicU32,
 }
 
 impl Brokers {
@@ -74,6 +76,17 @@ impl Brokers {
         }
     }
 
+    /// Takes note of an error that is no record's.
+    pub fn failed(&self, error: &KafkaError) {
+        if is_outage(error) {
+            self.failures.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+
+    pub fn failures(&self) -> u32 {
+        self.failures.load(Ordering::Acquire)
+    }
+
     pub fn lost(&self) -> bool {
         self.without.load(Ordering::Relaxed) >= Self::LOST || self.tokenless.load(Ordering::Relaxed)
     }
@@ -102,6 +115,7 @@ impl<T: Send + Sync + 'static> ClientContext for Context<T> {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
+        self.brokers.failed(&error);
         if error.rdkafka_error_code() != Some(RDKafkaErrorCode::PartitionEOF) {
             tracing::warn!("Kafka: {error}: {reason}");
         }

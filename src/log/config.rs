@@ -18,7 +18,7 @@ pub struct Kafka {
     /// Bootstrap servers: comma-separated list of host:port.
     #[schemars(length(min = 1))]
     pub brokers: String,
-    /// librdkafka properties, passed on unchanged, such as security.protocol, sasl.* and ssl.*. They are listed in librdkafka's CONFIGURATION.md.
+    /// librdkafka properties, passed on unchanged, such as security.protocol, sasl.* and ssl.*. They are listed in librdkafka's CONFIGURATION.md. Those that docket's guarantees rest on (commits, transactions, acknowledgements, group names) can't be set.
     #[serde(default)]
     pub properties: BTreeMap<String, Property>,
 }
@@ -41,8 +41,11 @@ impl Property {
         }
     }
 
-    /// Whether librdkafka knows a property and takes its value. The answer does not quote the value.
+    /// Whether librdkafka knows a property and takes its value, and docket leaves it to others. The answer does not quote the value.
     pub fn check(&self, name: &str) -> Result<(), String> {
+        if let Some((_, why)) = OWN.iter().find(|(own, _)| *own == name) {
+            return Err(format!("{name:?} can't be set here: {why}"));
+        }
         let mut config = ClientConfig::new();
         config.set(name, self.value());
         match config.create_native_config() {
@@ -57,6 +60,39 @@ impl Property {
         }
     }
 }
+
+/// Properties that docket's guarantees rest on, and which of them.
+const OWN: [(&str, &str); 17] = [
+    ("enable.auto.commit", COMMITS),
+    ("auto.commit.enable", COMMITS),
+    ("enable.auto.offset.store", COMMITS),
+    ("isolation.level", "docket never reads what a transaction has aborted"),
+    (
+        "auto.offset.reset",
+        "docket never jumps in a topic; intake.start and delivery.start say where a new group starts",
+    ),
+    ("transactional.id", TRANSACTIONS),
+    ("transaction.timeout.ms", TRANSACTIONS),
+    ("enable.idempotence", ACKNOWLEDGED),
+    ("enable.gapless.guarantee", ACKNOWLEDGED),
+    ("acks", ACKNOWLEDGED),
+    ("request.required.acks", ACKNOWLEDGED),
+    ("delivery.report.only.error", ACKNOWLEDGED),
+    ("partitioner", "what is sent twice goes to one partition, where it is known as a repeat"),
+    (
+        "enable.partition.eof",
+        "docket reads partitions in the order of time, and has to know where each ends",
+    ),
+    ("group.id", "each part has a consumer group of its own; intake.group names intake's"),
+    ("group.instance.id", "each part is a member of its own; intake.instance_id names them"),
+    ("bootstrap.servers", "kafka.brokers says which brokers there are"),
+];
+
+const COMMITS: &str =
+    "docket commits an offset only when everything below it is delivered or in rejects";
+const TRANSACTIONS: &str = "intake writes decisions exactly once by transactions of its own";
+const ACKNOWLEDGED: &str =
+    "docket takes nothing for written that not all replicas have, once and in order";
 
 /// A topic to read decision logs from.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]

@@ -13,15 +13,19 @@ use std::time::{Duration, Instant};
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{
     BaseConsumer, CommitMode, Consumer, ConsumerContext, ConsumerGroupMetadata, Rebalance,
+    RebalanceProtocol,
 };
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::topic_partition_list::TopicPartitionListElem;
+use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Offset, Statistics, TopicPartitionList};
 
 use super::ask::Asker;
 use super::config::{Kafka, Start};
 use super::progress::{Assigned, Progress};
 use super::queues::{Change, Queue, Queues, Wake};
-use super::{Commits, Message, Polled, Reader, Told, client, scan};
+use super::resume::{self, Resuming, TopicIds};
+use super::{Commits, Gap, Message, Polled, Reader, Told, client, scan};
 use crate::decision::time::Nanos;
 use crate::telemetry::Meters;
 
@@ -30,6 +34,14 @@ pub trait Assignments: Send + Sync + 'static {
     fn assigned(&self, partitions: &[(String, i32)]);
     /// Before the partitions are given up. Offsets can still be committed for them, unless they are `lost` already.
     fn revoked(&self, commits: &dyn Commits, partitions: &[(String, i32)], lost: bool);
+    /// Offsets that were on their way to Kafka are not committed.
+    fn not_committed(&self, _partitions: &[(String, i32)]) {}
+}
+
+/// What proves membership, and the ids of the topics that it read.
+pub struct Membership {
+    pub group: ConsumerGroupMetadata,
+    pub ids: HashMap<String, String>,
 }
 
 pub type Client<A> = BaseConsumer<Context<A>>;
@@ -53,6 +65,8 @@ pub struct Context<A: Assignments> {
     /// The same: where the part goes on, by what was committed when the partition was assigned.
     starts: Mutex<HashMap<(String, i32), i64>>,
     start: Start,
+    resuming: Resuming,
+    ids: TopicIds,
     brokers: client::Brokers,
     wake: Arc<Wake>,
     /// What happened to the assignment and the queues do not know yet.
@@ -93,7 +107,10 @@ impl<A: Assignments> Context<A> {
 
 impl<A: Assignments> ClientContext for Context<A> {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        client::log(level, facility, message);
+        self.served.fetch_add(1, Ordering::Relaxed);
+        if let Some(topic) = resume::log(&self.ids, level, facility, message) {
+            self.resuming.wrong(format!("the topic {topic} was deleted and created again"));
+        }
         self.brokers.logged(facility, message);
     }
 
@@ -139,10 +156,54 @@ impl<A: Assignments> ClientContext for Context<A> {
 }
 
 impl<A: Assignments> ConsumerContext for Context<A> {
-    fn commit_callback(&self, result: KafkaResult<()>, _: &TopicPartitionList) {
+    fn commit_callback(&self, result: KafkaResult<()>, offsets: &TopicPartitionList) {
         self.served.fetch_add(1, Ordering::Relaxed);
-        if let Err(error) = result {
-            tracing::debug!(part = self.part, %error, "offsets were not committed");
+        let failed = |e: &TopicPartitionListElem<'_>| result.is_err() || e.error().is_err();
+        let failed: Vec<(String, i32)> = offsets
+            .elements()
+            .iter()
+            .filter(|e| failed(e))
+            .map(|e| (e.topic().to_owned(), e.partition()))
+            .collect();
+        if result.is_err() || !failed.is_empty() {
+            let error = result.err().map(|error| error.to_string());
+            tracing::warn!(part = self.part, error, partitions = ?ids(&failed), "offsets were not committed; they are again");
+            self.assignments.not_committed(&failed);
+        }
+    }
+
+    /// As librdkafka does it, but with places that are looked up, and told.
+    fn rebalance(&self, consumer: &Client<A>, code: RDKafkaRespErr, list: &mut TopicPartitionList) {
+        let cooperative = matches!(consumer.rebalance_protocol(), RebalanceProtocol::Cooperative);
+        let done = match code {
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => {
+                self.pre_rebalance(consumer, &Rebalance::Assign(list));
+                let begin = |offsets: &TopicPartitionList| {
+                    Consumer::commit(consumer, offsets, CommitMode::Sync)
+                };
+                let list = self.resuming.assigned(list, &begin);
+                for place in list.elements() {
+                    if let Offset::Offset(at) = place.offset() {
+                        self.starts().insert((place.topic().to_owned(), place.partition()), at);
+                    }
+                }
+                if cooperative {
+                    consumer.incremental_assign(&list)
+                } else {
+                    consumer.assign(&list)
+                }
+            }
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS => {
+                self.pre_rebalance(consumer, &Rebalance::Revoke(list));
+                if cooperative { consumer.incremental_unassign(list) } else { consumer.unassign() }
+            }
+            code => {
+                self.pre_rebalance(consumer, &Rebalance::Error(KafkaError::Rebalance(code.into())));
+                if cooperative { consumer.incremental_unassign(list) } else { consumer.unassign() }
+            }
+        };
+        if let Err(error) = done {
+            self.resuming.wrong(format!("partitions can't be taken over or given up: {error}"));
         }
     }
 
@@ -168,6 +229,7 @@ impl<A: Assignments> ConsumerContext for Context<A> {
                     .with_label_values(&[self.part.as_str(), if lost { "lost" } else { "revoked" }])
                     .inc();
                 self.assignments.revoked(consumer, &partitions, lost);
+                self.resuming.revoked(&partitions);
                 for (topic, partition) in &partitions {
                     self.progress.revoked(&self.place(topic, *partition));
                     self.meters.gave_up(&self.part, topic, *partition);
@@ -198,6 +260,10 @@ pub struct Reading<'a> {
     pub group: &'a str,
     pub topics: &'a [&'a str],
     pub start: Start,
+    /// A topic that only this group's readers write.
+    pub writes: Option<&'a str>,
+    /// What is gone from the log ends the part, instead of being told and passed over.
+    pub stops_at_gaps: bool,
     pub instance_id: Option<&'a str>,
     pub prefetch: usize,
     /// When what stands in a record happened, if it says so.
@@ -238,13 +304,8 @@ pub fn join<A: Assignments>(
         .set("enable.auto.offset.store", "false")
         .set("isolation.level", "read_committed")
         .set("partition.assignment.strategy", "cooperative-sticky")
-        .set(
-            "auto.offset.reset",
-            match reading.start {
-                Start::Earliest => "earliest",
-                Start::Latest => "latest",
-            },
-        )
+        // It goes on where `resume` says, or not at all.
+        .set("auto.offset.reset", "error")
         .set("session.timeout.ms", "30000")
         // Of each partition, since each has a queue of its own.
         .set("queued.max.messages.kbytes", (share / 1024).to_string())
@@ -265,10 +326,12 @@ pub fn join<A: Assignments>(
         group: reading.group.to_owned(),
         kafka: reading.kafka.clone(),
         meters,
+        resuming: Resuming::new(reading, progress.clone()),
         progress,
         ends: Mutex::default(),
         starts: Mutex::default(),
         start: reading.start,
+        ids: TopicIds::default(),
         brokers: client::Brokers::default(),
         wake: Arc::default(),
         changes: Mutex::default(),
@@ -276,8 +339,8 @@ pub fn join<A: Assignments>(
         client: OnceLock::new(),
     };
     let wake = context.wake.clone();
-    let mut client: Client<A> =
-        client::with_properties(config, reading.kafka).create_with_context(context)?;
+    let config = resume::saying_ids(client::with_properties(config, reading.kafka));
+    let mut client: Client<A> = config.create_with_context(context)?;
     let own = wake.clone();
     client.set_nonempty_callback(move || own.main());
     let client = Arc::new(client);
@@ -296,7 +359,9 @@ impl<A: Assignments> Commits for Client<A> {
     fn commit(&self, topic: &str, offsets: &[(i32, i64)], wait: bool) -> KafkaResult<()> {
         let mut list = TopicPartitionList::new();
         for (partition, offset) in offsets {
-            list.add_partition_offset(topic, *partition, Offset::Offset(*offset))?;
+            let mut element = list.add_partition(topic, *partition);
+            element.set_offset(Offset::Offset(*offset))?;
+            element.set_metadata(self.context().resuming.metadata(topic));
         }
         Consumer::commit(self, &list, if wait { CommitMode::Sync } else { CommitMode::Async })
     }
@@ -307,6 +372,7 @@ impl<A: Assignments> Group<A> {
     fn serve(&self) -> KafkaResult<bool> {
         let context = self.client.context();
         context.brokers.check()?;
+        context.resuming.check()?;
         if !context.wake.serve() {
             return Ok(false);
         }
@@ -339,7 +405,7 @@ impl<A: Assignments> Group<A> {
 }
 
 impl<A: Assignments> Reader for Group<A> {
-    type Membership = ConsumerGroupMetadata;
+    type Membership = Membership;
 
     async fn poll(
         &self,
@@ -407,8 +473,13 @@ impl<A: Assignments> Reader for Group<A> {
         self.client.context().starts().get(&(topic.to_owned(), partition)).copied()
     }
 
-    fn membership(&self) -> Option<ConsumerGroupMetadata> {
-        self.client.group_metadata()
+    fn gaps(&self) -> Vec<Gap> {
+        self.client.context().resuming.take_gaps()
+    }
+
+    fn membership(&self) -> Option<Membership> {
+        let ids = self.client.context().resuming.ids();
+        Some(Membership { group: self.client.group_metadata()?, ids })
     }
 
     fn leave(&self) {

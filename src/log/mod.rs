@@ -16,6 +16,7 @@ pub mod original;
 pub mod producer;
 pub mod progress;
 mod queues;
+pub mod resume;
 pub mod scan;
 pub mod topics;
 
@@ -37,6 +38,22 @@ pub struct Message<'m> {
 /// Headers are looked at by few, so they are read when asked for.
 pub trait Headers {
     fn pairs(&self) -> Vec<(&str, &[u8])>;
+}
+
+/// What a group can't read any more of a partition and has not finished, and where it goes on instead.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gap {
+    pub topic: String,
+    pub partition: i32,
+    pub gap: crate::resume::Gap,
+    pub at: i64,
+}
+
+impl Gap {
+    /// What happened, for people.
+    pub fn sentence(&self) -> String {
+        self.gap.sentence(&self.topic, self.partition)
+    }
 }
 
 /// What a poll brought.
@@ -84,6 +101,12 @@ pub trait Reader: Commits {
     /// Where it goes on in a partition that it was assigned, as far as it is known: what was committed before.
     fn start(&self, _topic: &str, _partition: i32) -> Option<i64> {
         None
+    }
+
+    /// What was found to be gone in partitions that were assigned since it was asked last. Nothing is committed past a gap
+    /// before it is told.
+    fn gaps(&self) -> Vec<Gap> {
+        Vec::new()
     }
 
     fn membership(&self) -> Option<Self::Membership>;

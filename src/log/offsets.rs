@@ -76,6 +76,21 @@ impl Offsets {
         });
     }
 
+    /// Nothing below this is there to be read any more, and that was told: it is done with.
+    pub fn begin_at(&mut self, partition: i32, epoch: u64, offset: i64) {
+        let current = self.partitions.get_mut(&partition).filter(|p| p.epoch == epoch);
+        if let Some(partition) = current.filter(|p| p.done.is_none()) {
+            partition.done = Some(offset);
+        }
+    }
+
+    /// What was on its way to Kafka did not get there.
+    pub fn not_committed(&mut self, partition: i32) {
+        if let Some(partition) = self.partitions.get_mut(&partition) {
+            partition.committed = None;
+        }
+    }
+
     /// Every record of a segment was delivered or is in rejects.
     pub fn finish(&mut self, segment: &Segment) {
         let Some(partition) = self.partitions.get_mut(&segment.partition) else { return };
@@ -160,6 +175,27 @@ mod tests {
         assert_eq!(offsets.committable(), []);
         offsets.finish(&new);
         assert_eq!(offsets.committable(), [(0, 10)]);
+    }
+
+    #[test]
+    fn what_is_gone_is_done_with_once_and_a_commit_that_fails_is_made_again() {
+        let mut offsets = Offsets::default();
+        let (old, epoch) = (offsets.assign(0), offsets.assign(0));
+        offsets.begin_at(0, old, 7);
+        assert_eq!(offsets.committable(), [], "of the assignment before");
+        offsets.begin_at(0, epoch, 5);
+        assert_eq!(offsets.committable(), [(0, 5)]);
+        offsets.committed(0, 5);
+        let segment = Segment { partition: 0, epoch, first: 5, last: 9 };
+        offsets.take(segment, 0);
+        offsets.begin_at(0, epoch, 3);
+        assert_eq!(offsets.committable(), []);
+        offsets.not_committed(0);
+        assert_eq!(offsets.committable(), [(0, 5)]);
+        offsets.committed(0, 5);
+        offsets.finish(&segment);
+        assert_eq!(offsets.committable(), [(0, 10)]);
+        offsets.not_committed(1);
     }
 
     proptest! {

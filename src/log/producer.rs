@@ -1,10 +1,10 @@
 //! Writing: intake's transactions, what the door takes, and single records to the rejects topic.
 
+use std::cell::{Cell, RefCell};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::producer::{
     BaseRecord, DeliveryFuture, DeliveryResult, FutureProducer, FutureRecord, Producer,
@@ -15,7 +15,9 @@ use tokio::sync::Notify;
 
 use super::client::{self, Brokers, Context};
 use super::config::{Compression, Kafka};
+use super::consumer::Membership;
 use super::{Outgoing, RecordWriter, Transactions};
+use crate::resume;
 
 /// The largest message that a producer takes; what the topic takes is the broker's to say.
 const MAX_MESSAGE: &str = "1000000000";
@@ -67,7 +69,20 @@ impl ProducerContext for Context<Deliveries> {
 }
 
 /// With a thread that serves delivery reports: librdkafka waits for these in the middle of a commit.
-pub type Transactional = ThreadedProducer<Context<Deliveries>>;
+type Client = ThreadedProducer<Context<Deliveries>>;
+
+/// A producer of transactions. After one whose end is in doubt on the wire, librdkafka's is made anew under the same id.
+///
+/// A request to end a transaction that was lost or late is sent again by librdkafka, and the first one may still arrive, when the next transaction is open: the broker
+/// would end that one (<https://github.com/confluentinc/librdkafka/issues/5423>). A new producer has a new epoch, which fences what is on its way.
+pub struct Transactional {
+    config: ClientConfig,
+    client: RefCell<Arc<Client>>,
+    /// The last transaction's end was sent more than once, or took too long to be sure that it was not.
+    doubtful: Cell<bool>,
+    /// How many connections had failed when the last transaction was to end.
+    failures: Cell<Option<u32>>,
+}
 
 /// A batch is no larger than this, or than what the topics take.
 const BATCH: usize = 1_000_000;
@@ -96,14 +111,21 @@ pub fn transactional(
         .set("queue.buffering.max.messages", "1000000")
         .set("queue.buffering.max.kbytes", "1048576")
         .set("message.max.bytes", MAX_MESSAGE);
-    let producer: Transactional = client::with_properties(config, kafka)
-        .create_with_context(Context::<Deliveries>::default())?;
-    producer.init_transactions(Duration::from_secs(30))?;
-    Ok(producer)
+    let config = client::with_properties(config, kafka);
+    let client = RefCell::new(Arc::new(initialized(&config)?));
+    Ok(Transactional { config, client, doubtful: Cell::new(false), failures: Cell::new(None) })
+}
+
+fn initialized(config: &ClientConfig) -> KafkaResult<Client> {
+    let client: Client = config.create_with_context(Context::<Deliveries>::default())?;
+    client.init_transactions(WAIT)?;
+    Ok(client)
 }
 
 /// How long one call may wait for Kafka.
 const WAIT: Duration = Duration::from_secs(30);
+/// The end of a transaction takes no longer, if nothing is wrong.
+const END: Duration = Duration::from_secs(5);
 
 /// Calls again while the error says that this is all it takes.
 fn retried(brokers: &Brokers, mut call: impl FnMut() -> KafkaResult<()>) -> KafkaResult<()> {
@@ -125,15 +147,25 @@ fn retried(brokers: &Brokers, mut call: impl FnMut() -> KafkaResult<()>) -> Kafk
 }
 
 impl Transactions for Transactional {
-    type Membership = ConsumerGroupMetadata;
+    type Membership = Membership;
 
     fn begin(&self) -> KafkaResult<()> {
-        self.begin_transaction()
+        if self.is_doubtful() {
+            tracing::warn!(
+                "whether the end of the last transaction is still on its way is not known; its producer is made anew"
+            );
+            let fresh = initialized(&self.config)?;
+            self.client.replace(Arc::new(fresh));
+            self.doubtful.set(false);
+            self.failures.set(None);
+        }
+        self.client().begin_transaction()
     }
 
     fn send(&self, record: Outgoing<'_>, tag: usize, alone: bool) -> KafkaResult<()> {
+        let client = self.client();
         if alone {
-            self.flush(WAIT)?;
+            client.flush(WAIT)?;
         }
         let mut record = BaseRecord::<str, [u8], usize> {
             topic: record.topic,
@@ -145,7 +177,7 @@ impl Transactions for Transactional {
             delivery_opaque: tag,
         };
         // Waits while librdkafka's queue is full.
-        while let Err((error, back)) = ThreadedProducer::send(self, record) {
+        while let Err((error, back)) = ThreadedProducer::send(&*client, record) {
             if !matches!(error, KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull)) {
                 return Err(error);
             }
@@ -153,35 +185,58 @@ impl Transactions for Transactional {
             record = back;
         }
         if alone {
-            self.flush(WAIT)?;
+            client.flush(WAIT)?;
         }
         Ok(())
     }
 
     fn any_failed(&self) -> bool {
-        self.context().own.any_failed()
+        self.client().context().own.any_failed()
     }
 
-    fn commit(
-        &self,
-        offsets: &[(&str, i32, i64)],
-        member: &ConsumerGroupMetadata,
-    ) -> KafkaResult<()> {
-        self.flush(WAIT)?;
-        if let Some(error) = self.context().own.error() {
+    fn commit(&self, offsets: &[(&str, i32, i64)], member: &Membership) -> KafkaResult<()> {
+        let client = self.client();
+        client.flush(WAIT)?;
+        if let Some(error) = client.context().own.error() {
             return Err(error);
         }
         let mut list = TopicPartitionList::new();
         for (topic, partition, next) in offsets {
-            list.add_partition_offset(topic, *partition, Offset::Offset(*next))?;
+            let mut element = list.add_partition(topic, *partition);
+            element.set_offset(Offset::Offset(*next))?;
+            element.set_metadata(resume::metadata(member.ids.get(*topic).map(String::as_str)));
         }
-        retried(&self.context().brokers, || self.send_offsets_to_transaction(&list, member, WAIT))?;
-        retried(&self.context().brokers, || self.commit_transaction(WAIT))
+        let brokers = &client.context().brokers;
+        retried(brokers, || client.send_offsets_to_transaction(&list, &member.group, WAIT))?;
+        self.end(&client, || client.commit_transaction(END))
     }
 
     fn abort(&self) -> KafkaResult<Vec<usize>> {
-        retried(&self.context().brokers, || self.abort_transaction(WAIT))?;
-        Ok(self.context().own.take())
+        let client = self.client();
+        self.end(&client, || client.abort_transaction(END))?;
+        Ok(client.context().own.take())
+    }
+}
+
+impl Transactional {
+    fn client(&self) -> Arc<Client> {
+        self.client.borrow().clone()
+    }
+
+    /// Ends a transaction, and takes note of whether that went as it should.
+    fn end(&self, client: &Client, call: impl FnMut() -> KafkaResult<()>) -> KafkaResult<()> {
+        let brokers = &client.context().brokers;
+        self.failures.set(Some(brokers.failures()));
+        let began = Instant::now();
+        let ended = retried(brokers, call);
+        self.doubtful.set(self.doubtful.get() || ended.is_err() || began.elapsed() >= END);
+        ended
+    }
+
+    /// What librdkafka tells of a connection, it may have told since.
+    fn is_doubtful(&self) -> bool {
+        let now = self.client().context().brokers.failures();
+        self.doubtful.get() || self.failures.get().is_some_and(|before| before != now)
     }
 }
 

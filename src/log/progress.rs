@@ -25,6 +25,8 @@ struct Seen {
     advanced: Instant,
     open: bool,
     end: i64,
+    /// Below it all is finished, or was committed before.
+    stands: Option<i64>,
     /// Since when there is more than was read.
     behind: Option<Instant>,
 }
@@ -33,6 +35,8 @@ struct Seen {
 #[derive(Debug, Default)]
 pub struct Progress {
     seen: Mutex<BTreeMap<Assigned, Seen>>,
+    /// By part and topic: the id of the topic that the part last had offsets of. It outlives restarts of the part.
+    ids: Mutex<BTreeMap<(String, String), String>>,
 }
 
 impl Progress {
@@ -48,6 +52,7 @@ impl Progress {
             advanced: now,
             open: false,
             end: -1,
+            stands: None,
             behind: None,
         };
         self.lock().insert(place, seen);
@@ -55,6 +60,18 @@ impl Progress {
 
     pub fn revoked(&self, place: &Assigned) {
         self.lock().remove(place);
+    }
+
+    /// The part has offsets of a topic with this id.
+    pub fn topic_id(&self, part: &str, topic: &str, id: &str) {
+        let mut ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
+        ids.insert((part.to_owned(), topic.to_owned()), id.to_owned());
+    }
+
+    /// Whether the part had offsets of another topic of that name.
+    pub fn is_another(&self, part: &str, topic: &str, id: &str) -> bool {
+        let ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
+        ids.get(&(part.to_owned(), topic.to_owned())).is_some_and(|known| known != id)
     }
 
     /// The part stopped.
@@ -91,6 +108,20 @@ impl Progress {
             seen.done = done;
             seen.open = open;
         }
+    }
+
+    /// Where the part stands: what is before may be deleted.
+    pub fn stands(&self, place: &Assigned, at: i64) {
+        if let Some(seen) = self.lock().get_mut(place) {
+            seen.stands = Some(at);
+        }
+    }
+
+    /// How many records retention can delete until it deletes one that is not finished. It has to have begun: a log that begins with its first record says
+    /// nothing of it.
+    pub fn headroom(&self, place: &Assigned, first: i64) -> Option<i64> {
+        let stands = self.lock().get(place)?.stands?;
+        (first > 0).then(|| (stands - first).max(0))
     }
 
     /// The log ends here.

@@ -132,14 +132,27 @@ fn not_made(kafka: &Kafka, docket: &Docket, missing: &[Topic], why: String) -> T
 
 /// The largest record batch that each topic takes (max.message.bytes), where the broker tells.
 pub async fn max_messages(kafka: &Kafka, topics: &[&str]) -> Vec<Option<usize>> {
-    let Ok(admin) = admin(kafka) else { return vec![None; topics.len()] };
+    settings(kafka, topics, "max.message.bytes").await
+}
+
+/// How many milliseconds each topic keeps records (retention.ms), where the broker tells; -1 for ever.
+pub async fn retentions(kafka: &Kafka, topics: &[&str]) -> Vec<Option<i64>> {
+    settings(kafka, topics, "retention.ms").await
+}
+
+async fn settings<T: std::str::FromStr>(
+    kafka: &Kafka,
+    topics: &[&str],
+    name: &str,
+) -> Vec<Option<T>> {
+    let Ok(admin) = admin(kafka) else { return topics.iter().map(|_| None).collect() };
     let options = AdminOptions::new().request_timeout(Some(TIMEOUT));
     let asked: Vec<ResourceSpecifier<'_>> =
         topics.iter().copied().map(ResourceSpecifier::Topic).collect();
     let told = admin.describe_configs(&asked, &options).await.unwrap_or_default();
     let of = |topic: &&str| {
         let config = told.iter().flatten().find(|config| matches!(&config.specifier, OwnedResourceSpecifier::Topic(name) if name == topic))?;
-        config.get("max.message.bytes")?.value.as_ref()?.parse().ok()
+        config.get(name)?.value.as_ref()?.parse().ok()
     };
     topics.iter().map(of).collect()
 }

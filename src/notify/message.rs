@@ -51,7 +51,9 @@ fn name(kind: Kind) -> String {
 
 fn severity(kind: Kind) -> &'static str {
     match kind {
-        Kind::RevisionShift | Kind::InstanceQuiet | Kind::Unwatched => "warning",
+        Kind::RevisionShift | Kind::InstanceQuiet | Kind::Unwatched | Kind::DecisionIdReused => {
+            "warning"
+        }
         _ => "critical",
     }
 }

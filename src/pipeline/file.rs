@@ -137,17 +137,30 @@ impl Default for Memory {
     }
 }
 
-/// Detection of partitions that stall silently.
+/// Detection of partitions that stall silently, and of records that are gone.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Watchdog {
     /// How long an assigned partition with pending records may make no progress before it is reported as stalled: in docket_stalled_partitions, in the log and in /status. Default: 2m.
     pub stalled_after: Span,
+    /// What a part does when records that it has not finished are gone from Kafka (deleted by retention, or the topic was recreated or truncated). Either way it is counted and logged; go_on also writes what is gone to the rejects topic and reads on from the oldest record there is, stop keeps the part from reading until the group's offsets or this setting are changed. Default: go_on.
+    pub log_gap: LogGap,
+}
+
+/// What a part does when records that it has not finished are gone.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LogGap {
+    /// Tell it, and read on from the oldest record there is.
+    #[default]
+    GoOn,
+    /// Read no more.
+    Stop,
 }
 
 impl Default for Watchdog {
     fn default() -> Watchdog {
-        Watchdog { stalled_after: Span(Duration::from_secs(120)) }
+        Watchdog { stalled_after: Span(Duration::from_secs(120)), log_gap: LogGap::GoOn }
     }
 }
 

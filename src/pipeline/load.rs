@@ -429,6 +429,17 @@ spikes: {notify: {chat: {type: slack, url: https://hooks/canary}}}
                 .to_string()
                 .contains("librdkafka has no property \"sasl.pasword\"")
         );
+        for (own, why) in [
+            ("enable.auto.commit: false", "docket commits an offset only when"),
+            ("auto.offset.reset: earliest", "docket never jumps"),
+            ("isolation.level: read_committed", "aborted"),
+            ("acks: 1", "not all replicas"),
+            ("transactional.id: x", "exactly once"),
+            ("group.instance.id: x", "intake.instance_id"),
+        ] {
+            let error = file(own).unwrap_err().to_string();
+            assert!(error.contains("can't be set here") && error.contains(why), "{own}: {error}");
+        }
         let error = file("security.protocol: \"${env:PASSWORD}\"").unwrap_err().to_string();
         assert!(error.contains("does not take this value") && !error.contains("canary"), "{error}");
     }

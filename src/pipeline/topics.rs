@@ -6,12 +6,15 @@ use crate::log::topics::{self, Topic, TopicError};
 /// A rejected record keeps its original bytes and gets headers, so its topic takes more than the others.
 const REJECT_ROOM: usize = 64 << 10;
 
+/// Rejects are kept so many times as long as the docket.
+pub const REJECTS_LONGER: u128 = 2;
+
 fn wanted(pipeline: &Pipeline, with_sources: bool) -> Vec<Topic> {
     let docket = &pipeline.file.docket;
-    let retention = docket.retention.0.as_millis().to_string();
-    let settings = |max_message: usize| {
+    let retention = docket.retention.0.as_millis();
+    let settings = |max_message: usize, retention: u128| {
         vec![
-            ("retention.ms", retention.clone()),
+            ("retention.ms", retention.min(i64::MAX as u128).to_string()),
             ("max.message.bytes", max_message.to_string()),
             ("cleanup.policy", "delete".to_owned()),
         ]
@@ -19,8 +22,12 @@ fn wanted(pipeline: &Pipeline, with_sources: bool) -> Vec<Topic> {
     let rejects = pipeline.limits.record.max(docket.max_message.0) + REJECT_ROOM;
     let topic = |name, settings| Topic { name, partitions: None, settings };
     let mut all = vec![
-        topic(pipeline.docket_topic(), settings(docket.max_message.0)),
-        topic(pipeline.rejects_topic(), settings(rejects)),
+        topic(pipeline.docket_topic(), settings(docket.max_message.0, retention)),
+        // What could not be delivered is there longer than what could.
+        topic(
+            pipeline.rejects_topic(),
+            settings(rejects, retention.saturating_mul(REJECTS_LONGER)),
+        ),
     ];
     if with_sources {
         let sources = pipeline.file.sources.iter();

@@ -4,6 +4,8 @@
 
 mod changes;
 pub mod deliver;
+pub mod events;
+mod gaps;
 pub mod intake;
 pub mod redrive;
 pub mod roles;

@@ -16,6 +16,7 @@ use super::run::{Parts, RunError};
 use crate::decision::formats::{self, Piece, Reading};
 use crate::decision::ids::hex;
 use crate::decision::record::Record;
+use crate::decision::reject::Reason;
 use crate::log::dead_letter::{Letter, receipt};
 use crate::log::original::{Original, Originals};
 use crate::log::producer::{self, Single};
@@ -94,6 +95,9 @@ impl Plan {
         letter: Letter,
         to: Option<&str>,
     ) -> Result<(), String> {
+        if letter.header(headers::REASON) == Reason::LogGap.as_str() {
+            return Err("they name what is gone from a topic, and hold no record".into());
+        }
         if letter.is_truncated() && place(&letter).is_none() {
             return Err("they hold no record, or its start only, and the door knows no place that it could be fetched from; their OPA has logged them, perhaps".into());
         }

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::changes::{Fixed, changes};
 use super::deliver::{Deliver, Fallback, Sending};
+use super::events::Events;
 use super::intake::Intake;
 use super::roles::Roles;
 use super::spikes::{self, Spikes};
@@ -133,6 +134,7 @@ pub struct Parts {
     /// Of the door, once there is one, and who may come in.
     door: Option<(Arc<door::meters::Meters>, Arc<Clients>)>,
     progress: Arc<Progress>,
+    events: Arc<Events>,
     process: Process,
     /// What the topics take.
     limits: Limits,
@@ -167,6 +169,7 @@ impl Parts {
             findings: None,
             door: None,
             progress,
+            events: Arc::default(),
             process: process.clone(),
             limits,
             running: BTreeMap::new(),
@@ -249,6 +252,7 @@ impl Parts {
             docket_limit: self.limits.docket,
             rejects_limit: self.limits.rejects,
             trouble: super::intake::Trouble::default(),
+            id: uuid::Uuid::new_v4().to_string(),
         };
         let runtime = self.process.runtime.clone();
         self.spawn("intake", move |stop| {
@@ -337,6 +341,7 @@ impl Parts {
             meters: self.meters.clone(),
             health: self.process.health.clone(),
             progress: self.progress.clone(),
+            events: self.events.clone(),
             runtime: self.process.runtime.clone(),
             rejects_limit: self.limits.rejects,
             drain: self.process.drain,
@@ -361,6 +366,7 @@ impl Parts {
             meters: self.meters.clone(),
             health: self.process.health.clone(),
             after: self.pipeline.file.watchdog.stalled_after.0,
+            runtime: self.process.runtime.clone(),
         };
         self.spawn("watchdog", move |stop| {
             watchdog.watch(stop);

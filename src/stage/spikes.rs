@@ -32,6 +32,7 @@ use crate::pipeline::spikes::Spikes as Section;
 use crate::spike::follow::Follower;
 use crate::spike::record::{self, Key};
 use crate::spike::{Cause, Change, Dimension, Finding, Observation};
+use crate::stage::events;
 use crate::telemetry::{Families, Health};
 use memory::{Memory, Pieces, Told};
 
@@ -218,7 +219,9 @@ impl Spikes {
                 if watch.live {
                     self.health.set(&part, Ok(()));
                 }
-                let changed = !notices.is_empty();
+                let heard = std::mem::take(&mut watch.heard);
+                let changed = !notices.is_empty() || !heard.is_empty();
+                heard.into_iter().for_each(|finding| self.hear(notifiers, finding));
                 for notice in notices {
                     self.tell(producer, notifiers, &notice);
                 }
@@ -245,6 +248,21 @@ impl Spikes {
         }
         notifiers.forget();
         Ok(())
+    }
+
+    /// People are told of what a part came upon; in the docket it stands already.
+    fn hear(&self, notifiers: &Notifiers, finding: Finding) {
+        let labels = [finding.kind.as_str(), finding.service.as_str(), finding.policy.as_str()];
+        self.meters.active.with_label_values(&labels).set(1);
+        self.meters.found.with_label_values(&labels).inc();
+        tracing::warn!(
+            part = "spikes",
+            id = finding.id,
+            state = "begins",
+            "{}",
+            finding.sentence()
+        );
+        notifiers.tell(&Notice { finding, again: false });
     }
 
     fn tell(&self, producer: &Single, notifiers: &Notifiers, notice: &Notice) {
@@ -304,6 +322,10 @@ struct Watch<'s> {
     going: BTreeMap<Key, Told>,
     /// The ids under which findings are told, where they are not their own.
     ids: HashMap<String, String>,
+    /// What parts came upon: until when it goes on.
+    events: BTreeMap<Key, (Nanos, Finding)>,
+    /// What is to be told of that.
+    heard: Vec<Finding>,
 }
 
 impl<'s> Watch<'s> {
@@ -319,6 +341,8 @@ impl<'s> Watch<'s> {
             before: BTreeMap::new(),
             going: BTreeMap::new(),
             ids: HashMap::new(),
+            events: BTreeMap::new(),
+            heard: Vec::new(),
         }
     }
 
@@ -362,6 +386,9 @@ impl<'s> Watch<'s> {
 
     fn message(&mut self, partition: i32, payload: &[u8], written: Option<Nanos>) {
         let Ok(record) = Record::parse(payload) else { return };
+        if let Some(finding) = record::event(&record) {
+            return self.came_upon(finding);
+        }
         let written = written.unwrap_or(record.timestamp);
         let follower = &mut self.follower;
         let seen = Observation::with(&record, |seen| follower.observe(partition, seen, written));
@@ -371,11 +398,49 @@ impl<'s> Watch<'s> {
         {
             self.follower.told(key.0, over);
             if over {
+                self.heard.retain(|finding| finding.key() != key);
+                self.events.remove(&key);
+                self.going.remove(&key);
                 self.before.remove(&key);
             } else {
                 self.before.insert(key, (id, onset));
             }
         }
+    }
+
+    /// A part of docket came upon it. One of its kind and service is told once in a while.
+    fn came_upon(&mut self, finding: Finding) {
+        let key = finding.key();
+        let until = finding.detected.saturating_add(nanos(events::QUIET));
+        if self.section.ignores(&finding) {
+            return;
+        }
+        if let Some((end, _)) = self.events.get_mut(&key) {
+            *end = until.max(*end);
+            return;
+        }
+        // Whoever led before has told it.
+        if self.before.remove(&key).is_none() && until > clock::now() {
+            self.heard.push(finding.clone());
+        }
+        self.going(finding.id.clone(), &finding);
+        self.events.insert(key, (until, finding));
+    }
+
+    /// What parts came upon is over after a while.
+    fn over(&mut self, now: Nanos) -> Vec<Notice> {
+        let mut over = Vec::new();
+        self.events.retain(|_, (until, finding)| {
+            if *until <= now {
+                over.push(finding.clone());
+            }
+            *until > now
+        });
+        let end = |finding: Finding| {
+            self.going.remove(&finding.key());
+            Notice { finding: Finding { ended: Some(now), ..finding }, again: false }
+        };
+        over.into_iter().map(end).collect()
     }
 
     /// What is to be told now.
@@ -392,7 +457,7 @@ impl<'s> Watch<'s> {
         self.meters.late.inc_by(late - self.late);
         self.meters.unwatched.inc_by(unwatched - self.unwatched);
         (self.late, self.unwatched) = (late, unwatched);
-        let mut notices = Vec::new();
+        let mut notices = self.over(now);
         for change in changes {
             let (Change::Begins(mut finding) | Change::Ends(mut finding)) = change;
             if self.section.ignores(&finding) {

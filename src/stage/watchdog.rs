@@ -7,16 +7,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use crate::log::progress::{Assigned, Progress};
-use crate::log::{client, scan};
+use crate::log::{client, scan, topics};
 use crate::pipeline::Pipeline;
 use crate::telemetry::{Health, Meters};
 
 type Client = BaseConsumer<client::Context>;
 
 const EVERY: Duration = Duration::from_secs(5);
+const RETENTION_EVERY: Duration = Duration::from_secs(300);
 
 /// Watches the parts of a pipeline.
 pub struct Watchdog {
@@ -26,6 +28,7 @@ pub struct Watchdog {
     pub health: Arc<Health>,
     /// No progress for so long is a stall.
     pub after: Duration,
+    pub runtime: Handle,
 }
 
 /// What was told, so that it is told once.
@@ -40,6 +43,7 @@ impl Watchdog {
     pub fn watch(&self, stop: &CancellationToken) {
         let mut client = None;
         let mut told = Told::default();
+        let mut retention: Option<Instant> = None;
         while !stop.is_cancelled() {
             std::thread::sleep(Duration::from_millis(100));
             let started = Instant::now();
@@ -57,8 +61,26 @@ impl Watchdog {
                 return;
             }
             self.tell(&mut told);
+            if answered && retention.is_none_or(|asked| asked.elapsed() > RETENTION_EVERY) {
+                retention = Some(Instant::now());
+                self.retention();
+            }
             while started.elapsed() < EVERY && !stop.is_cancelled() {
                 std::thread::sleep(Duration::from_millis(100));
+            }
+        }
+    }
+
+    /// Says how long the topics that are read keep their records.
+    fn retention(&self) {
+        let all: BTreeSet<String> = self.progress.places().into_iter().map(|p| p.topic).collect();
+        let topics: Vec<&str> = all.iter().map(String::as_str).collect();
+        let kafka = &self.pipeline.file.kafka;
+        let told = self.runtime.block_on(topics::retentions(kafka, &topics));
+        for (topic, ms) in topics.iter().zip(told) {
+            if let Some(ms) = ms {
+                let seconds = if ms < 0 { -1 } else { ms / 1000 };
+                self.meters.retention.with_label_values(&[topic]).set(seconds);
             }
         }
     }
@@ -77,17 +99,22 @@ impl Watchdog {
         for _ in 0..20 {
             let _ = client.poll(Duration::ZERO);
         }
-        let mut ends: BTreeMap<(String, i32), Option<i64>> = BTreeMap::new();
+        let mut ends: BTreeMap<(String, i32), Option<(i64, i64)>> = BTreeMap::new();
         let mut answered = true;
         for place in self.progress.places() {
             let end = *ends.entry((place.topic.clone(), place.partition)).or_insert_with(|| {
                 let wait = Duration::from_secs(5);
                 let told = client.fetch_watermarks(&place.topic, place.partition, wait);
                 answered &= told.is_ok();
-                told.ok().map(|(_, end)| end)
+                told.ok()
             });
-            if let Some(end) = end {
+            if let Some((first, end)) = end {
                 self.progress.ends(&place, end, Instant::now());
+                let partition = place.partition.to_string();
+                let labels = [place.part.as_str(), &place.topic, &partition];
+                if let Some(headroom) = self.progress.headroom(&place, first) {
+                    self.meters.headroom.with_label_values(&labels).set(headroom);
+                }
             }
             if stop.is_cancelled() {
                 break;

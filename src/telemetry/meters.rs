@@ -44,6 +44,11 @@ pub struct Meters {
     pub failing: IntGaugeVec,
     pub restarts: IntCounterVec,
     pub stalled: IntGaugeVec,
+    pub gaps: IntCounterVec,
+    pub lost: IntCounterVec,
+    /// What is left between a part's place and the log's start.
+    pub headroom: IntGaugeVec,
+    pub retention: IntGaugeVec,
     expected: IntGaugeVec,
 }
 
@@ -171,6 +176,26 @@ impl Meters {
             )?,
             failing: all.gauge("docket_sink_failing", "1 while a sink's requests fail, by cause.", &["sink", "cause"])?,
             stalled: all.gauge("docket_stalled_partitions", "Assigned partitions with records to do that make no progress.", &["part"])?,
+            gaps: all.counter(
+                "docket_log_gaps_total",
+                "Ranges of a topic that are gone from Kafka and that a part had not finished, by why: retention, recreated, truncated, expired.",
+                &["part", "topic", "cause"],
+            )?,
+            lost: all.counter(
+                "docket_log_lost_offsets_total",
+                "Offsets in those ranges, as far as it is known how many; transaction markers among them.",
+                &["part", "topic", "cause"],
+            )?,
+            headroom: all.gauge(
+                "docket_log_headroom_records",
+                "Records that retention can still delete of a partition before it deletes one that a part has not finished.",
+                &["part", "topic", "partition"],
+            )?,
+            retention: all.gauge(
+                "docket_topic_retention_seconds",
+                "How long a topic keeps records (retention.ms), where docket may ask; -1 for ever.",
+                &["topic"],
+            )?,
             expected: all.gauge("docket_part_expected", "1 for each part that the pipeline file has, in every process, whichever runs it.", &["part"])?,
             restarts: all.counter("docket_part_restarts_total", "Restarts of a part after an error.", &["part"])?,
         })
@@ -181,6 +206,14 @@ impl Meters {
         self.restarts.with_label_values(&[part]);
         for reason in Reason::ALL {
             self.rejects.with_label_values(&[part, reason.as_str()]);
+        }
+    }
+
+    /// The same of what it reads.
+    pub fn reads(&self, part: &str, topic: &str) {
+        for cause in crate::resume::Cause::ALL {
+            self.gaps.with_label_values(&[part, topic, cause.as_str()]);
+            self.lost.with_label_values(&[part, topic, cause.as_str()]);
         }
     }
 
@@ -208,7 +241,7 @@ impl Meters {
     /// The part has this partition no more: what it said of it is another's to say.
     pub fn gave_up(&self, part: &str, topic: &str, partition: i32) {
         let id = partition.to_string();
-        for family in [&self.offset, &self.lag] {
+        for family in [&self.offset, &self.lag, &self.headroom] {
             let _ = family.remove_label_values(&[part, topic, &id]);
         }
         let _ = self.oldest.remove_label_values(&[part, &id]);

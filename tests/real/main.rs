@@ -20,6 +20,8 @@ mod doctor;
 mod door;
 mod door_limits;
 mod faults;
+mod late_end;
+mod log_checked;
 mod logs;
 mod mask;
 mod memory;

@@ -7,6 +7,7 @@
 //!     DOCKET_SEEDS=400..3000 cargo test --test simulation more, as .ci/run does
 #![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
 
+mod gone;
 mod sink;
 mod world;
 
@@ -175,6 +176,7 @@ impl Process {
             docket_limit: Some(world::DOCKET_TAKES),
             rejects_limit: None,
             trouble: docket::stage::intake::Trouble::default(),
+            id: String::new(),
         };
         let (w, s) = (world.clone(), stop.clone());
         let mut tasks = vec![spawn_local(async move {
@@ -205,6 +207,7 @@ impl Process {
                 meters: meters.clone(),
                 health: health.clone(),
                 progress: progress.clone(),
+                events: Arc::default(),
                 runtime: tokio::runtime::Handle::current(),
                 rejects_limit: Some(world::REJECTS_TAKE),
                 drain: Duration::from_secs(5),
@@ -251,10 +254,14 @@ async fn simulate(seed: u64, sabotage: Sabotage) -> (Vec<String>, Vec<String>) {
     let faults =
         Faults { commit_fails: likely(0.1), poll_stalls: likely(0.01), letter_fails: likely(0.3) };
     let world = Shared::new(seed ^ 0x5eed, faults, sabotage);
-    let partitions = rng.random_range(1..5);
+    let mut partitions = || if rng.random_bool(0.05) { 64 } else { rng.random_range(1..5) };
+    let (sources, partitions) = (partitions(), partitions());
+    // In some worlds, logs don't stay as they were written.
+    let fickle = rng.random_bool(0.4);
+    let mut anew = false;
     {
         let mut w = world.lock();
-        w.create(SOURCE, rng.random_range(1..5));
+        w.create(SOURCE, sources);
         w.create(DOCKET, partitions);
         w.create(REJECTS, 2);
         w.note(format!("{faults:?}"));
@@ -298,6 +305,7 @@ async fn simulate(seed: u64, sabotage: Sabotage) -> (Vec<String>, Vec<String>) {
                 world.lock().note(format!("{sink} {what} for {} ms", until.as_millis()));
                 sink::away(&world, sink, until, all);
             }
+            4 | 5 if fickle => anew |= gone::happens(&world, &mut rng),
             _ => {}
         }
     }
@@ -344,7 +352,11 @@ async fn simulate(seed: u64, sabotage: Sabotage) -> (Vec<String>, Vec<String>) {
     for process in running {
         process.stop().await;
     }
-    check(&world, &input);
+    if fickle {
+        gone::check(&world, &input, anew);
+    } else {
+        check(&world, &input);
+    }
     let w = world.lock();
     (w.violations.clone(), w.events.clone())
 }
@@ -562,6 +574,10 @@ fn what_is_done_wrong_is_noticed() {
         Sabotage::LosesARecord,
         Sabotage::NoFencing,
         Sabotage::ReadsUncommitted,
+        Sabotage::PassesOver,
+        Sabotage::NoTopicId,
+        Sabotage::AddedAtTheEnd,
+        Sabotage::TakenForMade,
     ] {
         let found = (0..300).find(|seed| !run(*seed, sabotage).0.is_empty());
         assert!(found.is_some(), "{sabotage:?} was not noticed");

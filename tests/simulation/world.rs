@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use docket::log::{Outgoing, RecordWriter, Transactions};
+use docket::resume::Committed;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
@@ -18,6 +19,8 @@ mod member;
 pub use member::Member;
 
 pub type Place = (String, i32);
+/// Group, member, generation, and the ids of its topics.
+pub type Membership = (String, u64, u64, BTreeMap<String, String>);
 type Pairs = Vec<(String, Vec<u8>)>;
 
 /// A member that does not poll for so long is put out of its group.
@@ -71,7 +74,7 @@ struct Group {
     /// By member: when it polled last.
     members: BTreeMap<u64, Instant>,
     owners: BTreeMap<Place, u64>,
-    committed: BTreeMap<Place, i64>,
+    committed: BTreeMap<Place, Committed>,
 }
 
 /// How likely each fault is.
@@ -96,6 +99,14 @@ pub enum Sabotage {
     ReadsUncommitted,
     /// Partitions are read in no order of time.
     NoOrder,
+    /// What is gone is passed over.
+    PassesOver,
+    /// No topic id stands beside a committed offset, and none is remembered.
+    NoTopicId,
+    /// Partitions that were added are read from their end.
+    AddedAtTheEnd,
+    /// Commits on their way are taken for made.
+    TakenForMade,
 }
 
 pub struct World {
@@ -105,6 +116,12 @@ pub struct World {
     open: BTreeSet<usize>,
     stable: RefCell<BTreeMap<Place, usize>>,
     groups: BTreeMap<String, Group>,
+    /// By partition: where its log starts. Retention deletes what is before.
+    pub first: BTreeMap<Place, i64>,
+    /// By topic.
+    pub ids: BTreeMap<String, u64>,
+    /// What stood in a log and is gone: its place, and the decision.
+    pub deleted: Vec<(Place, i64, Vec<u8>)>,
     next_member: u64,
     pub faults: Faults,
     pub sabotage: Sabotage,
@@ -136,6 +153,9 @@ impl Shared {
             open: BTreeSet::new(),
             stable: RefCell::default(),
             groups: BTreeMap::new(),
+            first: BTreeMap::new(),
+            ids: BTreeMap::new(),
+            deleted: Vec::new(),
             next_member: 0,
             faults,
             sabotage,
@@ -183,6 +203,77 @@ impl World {
         for partition in 0..partitions {
             self.logs.insert((topic.to_owned(), partition), Vec::new());
         }
+        *self.ids.entry(topic.to_owned()).or_default() += 1;
+    }
+
+    pub fn id(&self, topic: &str) -> String {
+        self.ids[topic].to_string()
+    }
+
+    pub fn start(&self, place: &Place) -> i64 {
+        self.first.get(place).copied().unwrap_or(0)
+    }
+
+    /// Takes note of what is deleted.
+    fn bury(&mut self, place: &Place, to: i64) {
+        let mut from = self.start(place);
+        while let Some(record) = self.read(place, from).filter(|record| record.offset < to) {
+            from = record.offset + 1;
+            self.deleted.push((place.clone(), record.offset, record.value));
+        }
+    }
+
+    /// Retention deletes some of a partition.
+    pub fn retain(&mut self, place: &Place, to: i64) {
+        let to = to.min(self.stable(place));
+        if to > self.start(place) {
+            self.bury(place, to);
+            self.first.insert(place.clone(), to);
+            self.note(format!("{place:?} starts at {to} now"));
+        }
+    }
+
+    /// A topic is deleted and made anew; with it go its offsets, as a rule.
+    pub fn recreate(&mut self, topic: &str, with_offsets: bool) {
+        let places: Vec<Place> = self.logs.keys().filter(|(t, _)| t == topic).cloned().collect();
+        for place in &places {
+            self.bury(place, i64::MAX);
+            self.first.remove(place);
+            self.stable.borrow_mut().remove(place);
+            self.logs.insert(place.clone(), Vec::new());
+            if with_offsets {
+                self.groups.values_mut().for_each(|group| {
+                    group.committed.remove(place);
+                });
+            }
+        }
+        *self.ids.get_mut(topic).unwrap() += 1;
+        self.note(format!("{topic} was made anew"));
+    }
+
+    pub fn grow(&mut self, topic: &str) {
+        let partition = self.partitions(topic);
+        self.logs.insert((topic.to_owned(), partition), Vec::new());
+        self.note(format!("{topic} has one more partition"));
+    }
+
+    /// The offsets of a group without members expire.
+    pub fn expire(&mut self, group: &str) -> bool {
+        self.tick();
+        let Some(of) = self.groups.get_mut(group).filter(|of| of.members.is_empty()) else {
+            return false;
+        };
+        of.committed.clear();
+        self.note(format!("the offsets of {group} expired"));
+        true
+    }
+
+    pub fn places(&self, topic: &str) -> Vec<Place> {
+        self.logs.keys().filter(|(t, _)| t == topic).cloned().collect()
+    }
+
+    pub fn length(&self, place: &Place) -> i64 {
+        self.logs[place].len() as i64
     }
 
     /// A producer outside that chooses the partition.
@@ -252,7 +343,7 @@ impl World {
     /// The next committed record from an offset on.
     fn read(&self, place: &Place, from: i64) -> Option<Record> {
         let (log, stable) = (&self.logs[place], self.stable(place));
-        (from..stable).find_map(|offset| match &log[offset as usize] {
+        (from.max(self.start(place))..stable).find_map(|offset| match &log[offset as usize] {
             Entry::Record { value, headers, written, .. }
                 if self.sabotage == Sabotage::ReadsUncommitted
                     || self.state(&log[offset as usize]) == State::Committed =>
@@ -326,6 +417,7 @@ impl World {
         group: &str,
         member: u64,
         offsets: &[(Place, i64)],
+        ids: &BTreeMap<String, String>,
     ) -> Result<(), RDKafkaErrorCode> {
         self.tick();
         let fenced = !self.groups.get(group).is_some_and(|g| g.members.contains_key(&member));
@@ -337,7 +429,9 @@ impl World {
             if sink != "intake" {
                 self.check_commit(&sink, place, *offset);
             }
-            self.groups.get_mut(group).unwrap().committed.insert(place.clone(), *offset);
+            let topic_id = ids.get(&place.0).cloned();
+            let committed = Committed { next: *offset, topic_id };
+            self.groups.get_mut(group).unwrap().committed.insert(place.clone(), committed);
         }
         Ok(())
     }
@@ -385,7 +479,7 @@ impl World {
         let places = self.logs.keys().filter(|(t, _)| t == topic);
         places
             .filter(|place| {
-                self.read(place, committed.and_then(|c| c.get(*place)).copied().unwrap_or(0))
+                self.read(place, committed.and_then(|c| c.get(*place)).map_or(0, |c| c.next))
                     .is_some()
                     || self.stable(place) < self.logs[*place].len() as i64
             })
@@ -435,7 +529,7 @@ impl Producer {
 }
 
 impl Transactions for Producer {
-    type Membership = (String, u64, u64);
+    type Membership = Membership;
 
     fn begin(&self) -> KafkaResult<()> {
         let mut w = self.world.lock();
@@ -493,7 +587,7 @@ impl Transactions for Producer {
         !self.too_large.borrow().is_empty() || self.unwanted.get()
     }
 
-    fn commit(&self, offsets: &[(&str, i32, i64)], member: &(String, u64, u64)) -> KafkaResult<()> {
+    fn commit(&self, offsets: &[(&str, i32, i64)], member: &Membership) -> KafkaResult<()> {
         if self.is_fenced() || !self.too_large.borrow().is_empty() {
             return Err(KafkaError::MessageProduction(RDKafkaErrorCode::InvalidTransactionalState));
         }
@@ -506,7 +600,7 @@ impl Transactions for Producer {
             w.note("a transaction fails");
             return Err(KafkaError::MessageProduction(RDKafkaErrorCode::InvalidTransactionalState));
         }
-        let (group, id, generation) = member;
+        let (group, id, generation, ids) = member;
         let current = w.groups[group].generation;
         if w.sabotage != Sabotage::NoFencing && *generation != current {
             return Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::IllegalGeneration));
@@ -515,10 +609,11 @@ impl Transactions for Producer {
             offsets.iter().map(|(t, p, o)| (((*t).to_owned(), *p), *o)).collect();
         if w.sabotage == Sabotage::NoFencing {
             for (place, offset) in &offsets {
-                w.groups.get_mut(group).unwrap().committed.insert(place.clone(), *offset);
+                let committed = Committed { next: *offset, topic_id: None };
+                w.groups.get_mut(group).unwrap().committed.insert(place.clone(), committed);
             }
         } else {
-            w.take_offsets(group, *id, &offsets).map_err(KafkaError::ConsumerCommit)?;
+            w.take_offsets(group, *id, &offsets, ids).map_err(KafkaError::ConsumerCommit)?;
         }
         if let Some(id) = self.open.take() {
             w.end(id, State::Committed);

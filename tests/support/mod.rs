@@ -2,6 +2,7 @@
 #![allow(dead_code, clippy::unwrap_used, clippy::panic)]
 
 pub mod canaries;
+pub mod kafka_proxy;
 pub mod loki_double;
 pub mod proxy;
 mod samples;

@@ -30,10 +30,12 @@ pub enum Reason {
     TooOld,
     /// A record of the docket topic that docket did not write.
     BadDocketRecord,
+    /// What stood in a log is gone and was not finished: it names the range, and holds no record.
+    LogGap,
 }
 
 impl Reason {
-    pub const ALL: [Reason; 19] = {
+    pub const ALL: [Reason; 20] = {
         use Reason::*;
         [
             Empty,
@@ -55,6 +57,7 @@ impl Reason {
             Refused,
             TooOld,
             BadDocketRecord,
+            LogGap,
         ]
     };
 
@@ -79,6 +82,7 @@ impl Reason {
             Reason::Refused => "refused",
             Reason::TooOld => "too_old",
             Reason::BadDocketRecord => "bad_docket_record",
+            Reason::LogGap => "log_gap",
         }
     }
 }

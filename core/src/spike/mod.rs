@@ -129,9 +129,18 @@ pub enum Kind {
     StreamQuiet,
     /// There are more policies than there is room for: nobody looks at a part of the decisions.
     Unwatched,
+    /// Another decision stands under the id of one before.
+    DecisionIdReused,
+    /// What stood in a topic is gone, and was not finished.
+    LogGap,
 }
 
 impl Kind {
+    /// Nobody looks for it: a part of docket comes upon it. It is told, and goes on for no time.
+    pub fn is_event(self) -> bool {
+        matches!(self, Kind::DecisionIdReused | Kind::LogGap)
+    }
+
     pub fn as_str(self) -> &'static str {
         match self {
             Kind::DenialSpike => "denial_spike",
@@ -142,6 +151,8 @@ impl Kind {
             Kind::InstanceQuiet => "instance_quiet",
             Kind::StreamQuiet => "stream_quiet",
             Kind::Unwatched => "unwatched",
+            Kind::DecisionIdReused => "decision_id_reused",
+            Kind::LogGap => "log_gap",
         }
     }
 }
@@ -176,6 +187,9 @@ pub struct Finding {
     /// Most of it first.
     pub causes: Vec<Cause>,
     pub examples: Vec<Example>,
+    /// What exactly, of a finding that no baseline explains.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub detail: String,
 }
 
 /// A value that carries a part of the excess.
@@ -251,6 +265,7 @@ impl Finding {
             score: 0.0,
             causes: Vec::new(),
             examples: Vec::new(),
+            detail: String::new(),
         }
     }
 
@@ -311,6 +326,7 @@ impl Finding {
                 "{observed} of {} decisions in ten minutes are of policies that there is no room to watch",
                 self.decisions
             ),
+            Kind::DecisionIdReused | Kind::LogGap => self.detail.clone(),
         };
         let cause = self.causes.first().map(|c| match self.kind {
             Kind::InstanceQuiet | Kind::RevisionShift => {

@@ -87,6 +87,15 @@ pub fn told(record: &Record<'_>) -> Option<(Key, String, Nanos, bool)> {
     ))
 }
 
+/// A finding that a part of docket came upon, of a record that says that it begins.
+pub fn event(record: &Record<'_>) -> Option<Finding> {
+    if record.verdict != Verdict::Finding {
+        return None;
+    }
+    let finding: Finding = serde_json::from_str(record.get("finding")?).ok()?;
+    (finding.kind.is_event() && finding.ended.is_none()).then_some(finding)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -116,6 +125,7 @@ mod tests {
                 trace_id: "4bf92f3577b34da6a3ce929d0e0e4736".into(),
                 decision_id: "d".into(),
             }],
+            detail: String::new(),
         };
         for ended in [None, Some(1_795_524_990_000_000_000)] {
             finding.ended = ended;
@@ -126,11 +136,28 @@ mod tests {
                 (&*record.decision_id, record.verdict, &*record.service),
                 (id.as_str(), Verdict::Finding, "orders")
             );
+            assert!(event(&record).is_none());
             let (key, id, onset, over) = told(&record).unwrap();
             assert_eq!(
                 (key, id.as_str(), onset, over),
                 (finding.key(), "0011223344556677", finding.onset, ended.is_some())
             );
         }
+    }
+    #[test]
+    fn what_a_part_came_upon_is_read_back_whole() {
+        let finding = Finding {
+            id: "0011223344556677".into(),
+            onset: 1_795_524_530_000_000_000,
+            detected: 1_795_524_530_000_000_000,
+            detail: "another decision under d1".into(),
+            ..Finding::new(Kind::DecisionIdReused, "orders", "")
+        };
+        let (_, bytes) = write(&finding);
+        let record = Record::parse(&bytes).unwrap();
+        assert_eq!(event(&record), Some(finding.clone()));
+        assert_eq!(finding.sentence(), "decision id reused on orders: another decision under d1");
+        let over = Finding { ended: Some(finding.onset), ..finding };
+        assert_eq!(event(&Record::parse(&write(&over).1).unwrap()), None);
     }
 }

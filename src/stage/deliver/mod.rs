@@ -7,6 +7,7 @@
 //! batches, and so does what is for another sink. `group` says what a failure means.
 
 mod batch;
+mod gaps;
 mod group;
 mod letters;
 mod outage;
@@ -34,19 +35,24 @@ use crate::clock::now;
 use crate::decision::record::{self, Record};
 use crate::decision::reject::Reject;
 use crate::log::consumer::{self, Assignments, Reading};
-use crate::log::offsets::{Offsets, Segment};
+use crate::log::offsets::Offsets;
 use crate::log::progress::{Assigned, Progress};
 use crate::log::{Commits, Message, Polled, Reader, RecordWriter, producer};
 use crate::pipeline::Pipeline;
+use crate::pipeline::file::LogGap;
 use crate::protect::redact::Redaction;
 use crate::sink::AnySink;
 use crate::sink::delivery::Delivery;
+use crate::spike::Finding;
+use crate::stage::events::Events;
 use crate::telemetry::{Health, Meters};
 
 #[derive(Debug, thiserror::Error)]
 pub enum DeliverError {
     #[error("Kafka: {0}")]
     Kafka(#[from] KafkaError),
+    #[error("a batch on its way panicked")]
+    Died,
 }
 
 /// Everything a sink's part is made of.
@@ -68,6 +74,7 @@ pub struct Deliver {
     pub meters: Arc<Meters>,
     pub health: Arc<Health>,
     pub progress: Arc<Progress>,
+    pub events: Arc<Events>,
     pub runtime: Handle,
     pub rejects_limit: Option<usize>,
     /// How long a stop may take.
@@ -115,6 +122,11 @@ impl Assignments for Watch {
             offsets.revoke(*partition);
         }
     }
+
+    fn not_committed(&self, partitions: &[(String, i32)]) {
+        let mut offsets = self.offsets.lock();
+        partitions.iter().for_each(|(_, partition)| offsets.not_committed(*partition));
+    }
 }
 
 /// Commits what may be committed.
@@ -155,6 +167,8 @@ impl Deliver {
             group: &self.pipeline.group(&self.name),
             topics: &[&topic],
             start: self.delivery.start,
+            writes: None,
+            stops_at_gaps: self.pipeline.file.watchdog.log_gap == LogGap::Stop,
             instance_id: self.pipeline.file.intake.instance_id.as_deref(),
             prefetch: self.delivery.prefetch.0,
             time: record::time,
@@ -186,6 +200,7 @@ impl Deliver {
     ) -> Result<(), DeliverError> {
         let offsets = Shared::default();
         let topic = self.pipeline.docket_topic();
+        self.meters.reads(&self.name, &topic);
         let joined = Arc::new(AtomicBool::new(false));
         let (fresh, assigned) = unbounded_channel();
         let reader = join(Watch {
@@ -214,6 +229,7 @@ impl Deliver {
             batch: Batch::default(),
             since: None,
             in_flight: 0,
+            died: false,
         };
         running.until(stop).await
     }
@@ -237,14 +253,40 @@ struct Loop<'d, R, L> {
     /// When the batch got its first record.
     since: Option<Instant>,
     in_flight: usize,
+    /// A batch ended without a word.
+    died: bool,
 }
 
 /// What is told of a batch on its way.
 enum Told {
     /// It waits beside the others from now on.
     Waits,
-    /// It is over, and what it finishes.
-    Over { waited: bool, segments: Vec<Segment> },
+    /// It is over; what it finishes is taken note of.
+    Over { waited: bool },
+    /// It panicked, and finishes nothing, ever.
+    Died,
+}
+
+/// However a batch ends, the loop learns of it.
+struct Ending {
+    done: UnboundedSender<Told>,
+    gauge: prometheus::IntGauge,
+    records: i64,
+    told: Option<Told>,
+}
+
+impl Ending {
+    fn over(mut self, waited: bool) {
+        self.told = Some(Told::Over { waited });
+    }
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.gauge.sub(self.records);
+        // The loop may have ended; then nothing is committed any more.
+        let _ = self.done.send(self.told.take().unwrap_or(Told::Died));
+    }
 }
 
 /// What is to become of the records of a batch.
@@ -256,6 +298,8 @@ pub struct Triage {
     old: Vec<usize>,
     /// No docket records.
     broken: Vec<(usize, Reject)>,
+    /// What is to be told of ids that were used before.
+    findings: Vec<Finding>,
 }
 
 impl<R: Reader, L: RecordWriter> Loop<'_, R, L> {
@@ -264,10 +308,14 @@ impl<R: Reader, L: RecordWriter> Loop<'_, R, L> {
         let mut ready = false;
         while !stop.is_cancelled() {
             self.settle(Duration::ZERO).await;
+            if self.died {
+                return Err(DeliverError::Died);
+            }
             self.look_back();
             if self.in_flight < self.deliver.concurrency {
                 let busy = self.in_flight > 0 || !self.batch.is_empty();
                 self.fill(BURST, if busy { POLL } else { REST }).await?;
+                self.tell_gaps(stop).await?;
                 self.look_back();
                 if self.is_due() && self.is_warm() {
                     self.send();
@@ -297,13 +345,11 @@ impl<R: Reader, L: RecordWriter> Loop<'_, R, L> {
             wait => tokio::time::timeout(wait, self.finished.recv()).await.ok().flatten(),
         };
         while let Some(told) = first.take().or_else(|| self.finished.try_recv().ok()) {
-            let Told::Over { waited, segments } = told else {
-                self.in_flight -= 1;
-                continue;
-            };
-            self.in_flight -= usize::from(!waited);
-            let mut offsets = self.offsets.lock();
-            segments.iter().for_each(|segment| offsets.finish(segment));
+            match told {
+                Told::Waits | Told::Over { waited: false } => self.in_flight -= 1,
+                Told::Over { waited: true } => {}
+                Told::Died => self.died = true,
+            }
         }
     }
 
@@ -360,7 +406,8 @@ impl<R: Reader, L: RecordWriter> Loop<'_, R, L> {
         let gauge = meters.in_flight.with_label_values(&[&self.deliver.name]);
         gauge.add(records);
         let sender = self.sender.clone();
-        let done = self.done.clone();
+        let (done, offsets) = (self.done.clone(), self.offsets.clone());
+        let ending = Ending { done: done.clone(), gauge, records, told: None };
         let span = tracing::info_span!(
             "deliver",
             pipeline = self.deliver.pipeline.name(),
@@ -380,12 +427,13 @@ impl<R: Reader, L: RecordWriter> Loop<'_, R, L> {
                 () = stop.cancelled() => false,
                 delivered = sender.deliver(&mut batch, body, triage, &park) => delivered,
             };
-            gauge.sub(records);
-            let waited = room.get().is_some();
-            // A batch that was given up frees its place, too, and finishes nothing. The loop may have ended;
-            // then nothing is committed any more.
-            let segments = if delivered { batch.segments } else { Vec::new() };
-            let _ = done.send(Told::Over { waited, segments });
+            // A batch that was given up frees its place, too, and finishes nothing. What is finished counts at once: a
+            // revoke commits it.
+            if delivered {
+                let mut offsets = offsets.lock();
+                batch.segments.iter().for_each(|segment| offsets.finish(segment));
+            }
+            ending.over(room.get().is_some());
         };
         self.deliver.runtime.spawn(work.instrument(span));
     }
@@ -451,7 +499,7 @@ impl<R: Reader, L: RecordWriter> Loop<'_, R, L> {
         if !self.batch.is_empty() && self.in_flight < self.deliver.concurrency && self.is_warm() {
             self.send();
         }
-        while self.in_flight > 0 && Instant::now() < deadline {
+        while self.in_flight > 0 && !self.died && Instant::now() < deadline {
             self.settle(Duration::from_millis(50)).await;
         }
         if self.in_flight > 0 {
@@ -489,6 +537,9 @@ impl<R: Reader, L: RecordWriter> Loop<'_, R, L> {
                 meters.lag.with_label_values(&labels).set(if caught_up { 0 } else { left.max(0) });
             }
             place.partition = *partition;
+            if let Some(at) = done.or_else(|| self.reader.start(&self.topic, *partition)) {
+                deliver.progress.stands(&place, at);
+            }
             deliver.progress.finished(&place, *done, oldest.is_some(), std::time::Instant::now());
             let age = oldest.map_or(0.0, |at| (now - at).max(0) as f64 / 1e9);
             meters.oldest.with_label_values(&[&deliver.name, &id]).set(age);

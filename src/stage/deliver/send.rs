@@ -20,10 +20,13 @@ use crate::clock::now;
 use crate::decision::record::Record;
 use crate::decision::reject::{Reason, Reject};
 use crate::decision::time;
+use crate::decision::verdict::Verdict;
 use crate::http::failure::{Failure, Refusal, Retry};
 use crate::log::RecordWriter;
 use crate::sink::Outcome;
 use crate::sink::any::Request;
+use crate::spike::{Example, Finding, Kind};
+use crate::stage::events;
 
 /// What the tasks that send share.
 pub struct Sending<L> {
@@ -152,8 +155,9 @@ impl<L: RecordWriter> Sending<L> {
                 };
                 seen.push((i, record.timestamp));
                 let noted = note(item, &record);
-                if noted == Noted::Reused {
+                if noted == Noted::Reused && record.verdict != Verdict::Finding {
                     reused.push(i);
+                    triage.findings.extend(self.reused(&record));
                 }
                 if noted == Noted::Repeat {
                     repeats += 1;
@@ -187,6 +191,27 @@ impl<L: RecordWriter> Sending<L> {
         (body, triage)
     }
 
+    /// What people are told of a decision under the id of another; not of every one.
+    fn reused(&self, record: &Record<'_>) -> Option<Finding> {
+        let deliver = &self.deliver;
+        let (kind, service) = (Kind::DecisionIdReused, &*record.service);
+        if deliver.pipeline.file.spikes.is_none() || !deliver.events.is_due(kind, service) {
+            return None;
+        }
+        let id: String = record.decision_id.chars().take(100).collect();
+        let detail = format!(
+            "the decision id {id} was used before, for another decision; both are stored, and more may follow"
+        );
+        let (decision_id, trace_id) = (record.decision_id.to_string(), record.trace_id.to_string());
+        let examples = vec![Example { trace_id, decision_id }];
+        Some(Finding {
+            observed: 1,
+            detail,
+            examples,
+            ..events::finding(kind, service, &deliver.name, now())
+        })
+    }
+
     /// Sees every record of a batch acknowledged or in rejects, as the loop does. There are no others to wait for.
     pub async fn send_all(&self, mut batch: Batch) -> bool {
         let (body, triage) = self.triage(&mut batch, |_, _| Noted::New);
@@ -212,7 +237,11 @@ impl<L: RecordWriter> Sending<L> {
         triage: Triage,
         manner: Manner<'_>,
     ) -> bool {
-        let Triage { wanted, mut old, broken } = triage;
+        let Triage { wanted, mut old, broken, findings } = triage;
+        let docket = self.deliver.pipeline.docket_topic();
+        for finding in &findings {
+            events::write(&self.rejects, &docket, &self.deliver.name, finding).await;
+        }
         let unsent = |(record, reject)| Letter { record, reject, status: None, attempts: 0 };
         let mut letters: Vec<Letter> = broken.into_iter().map(unsent).collect();
         if self.deliver.too_old.is_none() {

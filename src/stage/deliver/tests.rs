@@ -99,6 +99,7 @@ fn sending(
         pipeline,
         health: Arc::default(),
         progress: Arc::default(),
+        events: Arc::default(),
         runtime: Handle::current(),
         rejects_limit: None,
         drain: Duration::ZERO,

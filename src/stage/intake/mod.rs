@@ -17,13 +17,15 @@ use crate::clock::now;
 use crate::decision::time;
 use crate::log::consumer::{self, Assignments, Reading};
 use crate::log::progress::{Assigned, Progress};
-use crate::log::{Commits, Message, Reader, Transactions, producer};
+use crate::log::{Commits, Gap, Message, Reader, Transactions, producer};
 use crate::pipeline::Pipeline;
+use crate::pipeline::file::LogGap;
 use crate::telemetry::{Health, Meters};
 use target::Target;
 use transaction::{Open, Oversized, Place};
 use trouble::PATIENCE;
 
+mod gaps;
 mod target;
 mod transaction;
 mod trouble;
@@ -48,6 +50,9 @@ pub struct Intake {
     pub rejects_limit: Option<usize>,
     /// Records that it failed at.
     pub trouble: Trouble,
+    /// Of its transactions, where the pipeline file names no instance. The same after each restart of the part, so that what the run
+    /// before left open is aborted.
+    pub id: String,
 }
 
 /// Rebalances, as the loop needs to know of them.
@@ -57,6 +62,8 @@ pub struct Seen {
     disturbed: AtomicBool,
     /// Which; they may have been assigned anew since, and then begin where the group committed.
     revoked: Mutex<Vec<(String, i32)>>,
+    /// The same, since gaps were looked for last.
+    lost: Mutex<Vec<(String, i32)>>,
     assigned: AtomicBool,
 }
 
@@ -67,10 +74,9 @@ impl Assignments for Arc<Seen> {
 
     fn revoked(&self, _: &dyn Commits, partitions: &[(String, i32)], _: bool) {
         if !partitions.is_empty() {
-            self.revoked
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .extend_from_slice(partitions);
+            for list in [&self.revoked, &self.lost] {
+                list.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(partitions);
+            }
             self.disturbed.store(true, Ordering::Relaxed);
         }
     }
@@ -98,11 +104,8 @@ impl Intake {
     pub async fn run(&self, stop: &CancellationToken) -> Result<(), IntakeError> {
         let file = &self.pipeline.file;
         let instance = file.intake.instance_id.clone();
-        let transactional_id = format!(
-            "docket.{}.intake.{}",
-            file.name,
-            instance.clone().unwrap_or_else(|| uuid::Uuid::new_v4().to_string())
-        );
+        let transactional_id =
+            format!("docket.{}.intake.{}", file.name, instance.as_ref().unwrap_or(&self.id));
         let producer = {
             let limit = self.docket_limit.into_iter().chain(self.rejects_limit).min();
             producer::transactional(
@@ -113,13 +116,15 @@ impl Intake {
                 limit,
             )?
         };
-        let topics = self.topics();
+        let (topics, docket_topic) = (self.topics(), self.pipeline.docket_topic());
         let reading = Reading {
             kafka: &file.kafka,
             part: "intake",
             group: &self.pipeline.group("intake"),
             topics: &topics,
             start: file.intake.start,
+            writes: Some(&docket_topic),
+            stops_at_gaps: file.watchdog.log_gap == LogGap::Stop,
             instance_id: instance.as_deref(),
             prefetch: file.intake.prefetch.0,
             time: time::guess,
@@ -163,7 +168,9 @@ impl Intake {
             out: Vec::new(),
             next: BTreeMap::new(),
             failures: 0,
+            gaps: Vec::new(),
         };
+        run.topics.iter().for_each(|topic| self.meters.reads("intake", topic));
         run.until(stop).await
     }
 }
@@ -183,6 +190,8 @@ struct Run<'i, R, T> {
     next: BTreeMap<(usize, i32), i64>,
     /// How many transactions failed one after the other.
     failures: u32,
+    /// What is gone and is not told yet.
+    gaps: Vec<Gap>,
 }
 
 impl<R, T> Run<'_, R, T>
@@ -192,13 +201,15 @@ where
 {
     async fn until(mut self, stop: &CancellationToken) -> Result<(), IntakeError> {
         while !stop.is_cancelled() {
-            let Some(open) = self.collect(stop).await? else {
+            let collected = self.collect(stop).await?;
+            let Some(open) = self.with_gaps(collected)? else {
                 self.report();
                 continue;
             };
             match self.commit(&open) {
                 Ok(()) => {
                     self.committed(&open);
+                    self.told_gaps();
                     self.intake.trouble.passed(&open);
                     self.failures = 0;
                 }
@@ -430,6 +441,7 @@ where
                 continue;
             }
             let labels = ["intake", name, &partition.to_string()];
+            self.intake.progress.stands(&assigned, *next);
             self.intake.meters.offset.with_label_values(&labels).set(*next);
             if let Some(end) = self.reader.end(name, *partition) {
                 self.intake.meters.lag.with_label_values(&labels).set((end - next).max(0));

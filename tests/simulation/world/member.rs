@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use docket::decision::{record, time};
 use docket::log::consumer::Assignments;
-use docket::log::{Commits, Headers, Message, Polled, Reader, Told};
+use docket::log::{Commits, Gap, Headers, Message, Polled, Reader, Told};
 use docket::order::{MAX_SKEW, Next, Order, Times};
+use docket::resume::{self, Committed, Log, Past, Start};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use tokio::time::Instant;
 
@@ -25,6 +26,13 @@ pub struct Member<A> {
     ended: RefCell<BTreeMap<Place, i64>>,
     /// By the partition's place in the world.
     order: RefCell<Order<usize>>,
+    /// A topic that only this group's readers write.
+    writes: Option<&'static str>,
+    /// The ids of its topics when partitions were assigned.
+    ids: RefCell<BTreeMap<String, String>>,
+    gaps: RefCell<Vec<Gap>>,
+    /// Partitions whose commit is on its way, and will not arrive.
+    failed: RefCell<Vec<Place>>,
 }
 
 /// So many partitions answer a fetch, with so many offsets each.
@@ -44,6 +52,10 @@ impl<A: Assignments> Member<A> {
             fetched: RefCell::default(),
             ended: RefCell::default(),
             order: RefCell::new(Order::new(time::nanos(MAX_SKEW))),
+            writes: topics.contains(&super::super::SOURCE).then_some(super::super::DOCKET),
+            ids: RefCell::default(),
+            gaps: RefCell::default(),
+            failed: RefCell::default(),
         };
         let mut w = world.lock();
         w.groups.entry(group.to_owned()).or_default().topics =
@@ -66,6 +78,69 @@ impl<A: Assignments> Member<A> {
 
     fn places(places: &[Place]) -> Vec<(String, i32)> {
         places.to_vec()
+    }
+
+    /// What librdkafka tells: commits that failed, a topic that is another, a place that is no more.
+    fn told(&self) -> KafkaResult<()> {
+        let failed = std::mem::take(&mut *self.failed.borrow_mut());
+        if !failed.is_empty() && self.world.lock().sabotage != Sabotage::TakenForMade {
+            self.assignments.not_committed(&failed);
+        }
+        let mut w = self.world.lock();
+        let careful = w.sabotage != Sabotage::NoTopicId;
+        let another = self.ids.borrow().iter().any(|(topic, id)| careful && w.id(topic) != *id);
+        let gone = |(place, at): (&Place, &i64)| {
+            *at < w.start(place) || *at > w.stable(place).max(w.length(place))
+        };
+        let gone = self.positions.borrow().iter().any(gone);
+        if another || gone {
+            w.note(format!("{}: member {} is out of its log", self.group, self.id.get()));
+            let group = w.groups.get_mut(&self.group).unwrap();
+            group.members.remove(&self.id.get());
+            group.owners.retain(|_, owner| *owner != self.id.get());
+            group.generation += 1;
+            return Err(KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset));
+        }
+        Ok(())
+    }
+
+    /// Where it goes on in a partition, as `log::resume` finds it out.
+    fn resume(&self, w: &mut World, place: &Place) -> i64 {
+        let topic_id = w.id(&place.0);
+        self.ids.borrow_mut().insert(place.0.clone(), topic_id.clone());
+        let group = &w.groups[&self.group];
+        let begun = group.committed.keys().any(|(topic, _)| *topic == place.0);
+        let written = |topic| w.places(topic).iter().any(|place| w.length(place) > 0);
+        let past = match self.writes {
+            _ if begun => Past::Begun,
+            Some(topic) if group.committed.is_empty() && written(topic) => Past::Forgotten,
+            _ => Past::New,
+        };
+        let mut committed = group.committed.get(place).cloned();
+        if let Some(committed) = committed.as_mut().filter(|_| w.sabotage == Sabotage::NoTopicId) {
+            committed.topic_id = None;
+        }
+        let log = Log { topic_id: Some(&topic_id), first: w.start(place), end: w.stable(place) };
+        let to = resume::resume(committed.as_ref(), log, past, Start::Earliest);
+        let mut at = to.at;
+        if past == Past::Begun && to.begins && w.sabotage == Sabotage::AddedAtTheEnd {
+            at = log.end;
+        }
+        if to.begins {
+            let places = if past == Past::New { w.places(&place.0) } else { vec![place.clone()] };
+            for place in places {
+                let next = if to.at == at { w.start(&place) } else { at };
+                let topic_id = Some(topic_id.clone());
+                let group = w.groups.get_mut(&self.group).unwrap();
+                group.committed.entry(place).or_insert(Committed { next, topic_id });
+            }
+        }
+        if let Some(gap) = to.gap.filter(|_| w.sabotage != Sabotage::PassesOver) {
+            let (topic, partition) = place.clone();
+            w.note(format!("{}: {}", self.group, gap.sentence(&topic, partition)));
+            self.gaps.borrow_mut().push(Gap { topic, partition, gap, at });
+        }
+        at
     }
 
     /// Gives up and takes over what the group wants it to.
@@ -94,6 +169,9 @@ impl<A: Assignments> Member<A> {
             let mut w = self.world.lock();
             for place in &out {
                 self.positions.borrow_mut().remove(place);
+                self.gaps
+                    .borrow_mut()
+                    .retain(|gap| (&gap.topic, gap.partition) != (&place.0, place.1));
                 self.forget(place);
                 self.order.borrow_mut().remove(&w.index(place));
                 let group = w.groups.get_mut(&self.group).unwrap();
@@ -130,7 +208,7 @@ impl<A: Assignments> Member<A> {
                 self.order.borrow_mut().begin(w.index(place));
                 let group = w.groups.get_mut(&self.group).unwrap();
                 group.owners.insert(place.clone(), self.id.get());
-                let from = group.committed.get(place).copied().unwrap_or(0);
+                let from = self.resume(&mut w, place);
                 self.positions.borrow_mut().insert(place.clone(), from);
             }
             new
@@ -235,21 +313,28 @@ impl Headers for Owned {
 }
 
 impl<A: Assignments> Commits for Member<A> {
-    fn commit(&self, topic: &str, offsets: &[(i32, i64)], _: bool) -> KafkaResult<()> {
+    fn commit(&self, topic: &str, offsets: &[(i32, i64)], wait: bool) -> KafkaResult<()> {
         let mut w = self.world.lock();
         let p = w.faults.commit_fails;
+        if !wait && w.chance(p) {
+            let places = offsets.iter().map(|(partition, _)| (topic.to_owned(), *partition));
+            self.failed.borrow_mut().extend(places);
+            return Ok(());
+        }
         if w.chance(p) {
             return Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::CoordinatorNotAvailable));
         }
         let more = i64::from(w.sabotage == Sabotage::CommitsTooMuch);
         let offsets: Vec<(Place, i64)> =
             offsets.iter().map(|(p, o)| ((topic.to_owned(), *p), o + more)).collect();
-        w.take_offsets(&self.group, self.id.get(), &offsets).map_err(KafkaError::ConsumerCommit)
+        let ids = self.ids.borrow().clone();
+        w.take_offsets(&self.group, self.id.get(), &offsets, &ids)
+            .map_err(KafkaError::ConsumerCommit)
     }
 }
 
 impl<A: Assignments> Reader for Member<A> {
-    type Membership = (String, u64, u64);
+    type Membership = super::Membership;
 
     async fn poll(
         &self,
@@ -270,6 +355,7 @@ impl<A: Assignments> Reader for Member<A> {
             Some(stall) => tokio::time::sleep(stall).await,
             None => tokio::task::yield_now().await,
         }
+        self.told()?;
         self.rebalance();
         let deadline = Instant::now() + wait;
         let found = loop {
@@ -280,6 +366,7 @@ impl<A: Assignments> Reader for Member<A> {
             }
             let rest = if self.has_more() { FETCHED } else { FETCHED * 10 };
             tokio::time::sleep(rest.min(deadline - Instant::now())).await;
+            self.told()?;
             self.rebalance();
         };
         Ok(match found {
@@ -310,6 +397,7 @@ impl<A: Assignments> Reader for Member<A> {
     }
 
     fn idle(&self) -> KafkaResult<()> {
+        self.told()?;
         self.rebalance();
         Ok(())
     }
@@ -336,7 +424,7 @@ impl<A: Assignments> Reader for Member<A> {
             for partition in partitions {
                 let w = world.lock();
                 let place = (topic.clone(), partition);
-                let before = w.groups[&group].committed.get(&place).copied().unwrap_or(0);
+                let before = w.groups[&group].committed.get(&place).map_or(0, |c| c.next);
                 let mut from = (before - count as i64).max(0);
                 while let Some(record) = w.read(&place, from).filter(|r| r.offset < before) {
                     from = record.offset + 1;
@@ -351,8 +439,13 @@ impl<A: Assignments> Reader for Member<A> {
         Some(self.world.lock().stable(&(topic.to_owned(), partition)))
     }
 
-    fn membership(&self) -> Option<(String, u64, u64)> {
-        Some((self.group.clone(), self.id.get(), self.generation.get()))
+    fn gaps(&self) -> Vec<Gap> {
+        self.gaps.take()
+    }
+
+    fn membership(&self) -> Option<super::Membership> {
+        let ids = self.ids.borrow().clone();
+        Some((self.group.clone(), self.id.get(), self.generation.get(), ids))
     }
 
     fn leave(&self) {

@@ -1,0 +1,441 @@
+//! Where a member of a group goes on in the partitions that it is assigned: what the group committed is held against what the
+//! log holds (`crate::resume`), before anything is read. librdkafka would jump, or read another topic of the same name on from the old
+//! one's offset.
+//!
+//! A client of its own asks, since the member's is busy with the rebalance. A topic's id, librdkafka says nowhere but in its
+//! log, so that is listened to.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::base_consumer::PartitionQueue;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::types::RDKafkaErrorCode;
+use rdkafka::{ClientConfig, ClientContext, Offset, TopicPartitionList};
+
+use super::config::{Kafka, Start};
+use super::progress::Progress;
+use super::{Gap, client};
+use crate::resume::{self, Committed, Log, Past};
+
+/// One question to Kafka may take so long,
+const STEP: Duration = Duration::from_secs(5);
+/// and all of them.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How often the first commit is tried.
+const TRIES: usize = 3;
+
+/// The ids of topics, as librdkafka learns them.
+#[derive(Debug, Default)]
+pub struct TopicIds(Mutex<HashMap<String, String>>);
+
+impl TopicIds {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn get(&self, topic: &str) -> Option<String> {
+        self.lock().get(topic).cloned()
+    }
+
+    /// Takes an id out of librdkafka's log. The topic, if it had another one before.
+    pub fn logged(&self, message: &str) -> Option<String> {
+        let (before, after) = message.split_once(" changed id from ")?;
+        let topic = before.rsplit_once("Topic ").map_or(before, |(_, topic)| topic);
+        let (_, id) = after.split_once(" to ")?;
+        let id = id.trim();
+        if id.is_empty() || id.bytes().all(|b| b == b'A' || b == b'=') {
+            return None;
+        }
+        let was = self.lock().insert(topic.to_owned(), id.to_owned());
+        was.filter(|was| was != id).map(|_| topic.to_owned())
+    }
+}
+
+/// Has librdkafka say the ids of topics.
+pub fn saying_ids(mut config: ClientConfig) -> ClientConfig {
+    let debug = config.get("debug").map_or_else(|| "topic".into(), |own| format!("{own},topic"));
+    config.set("debug", debug).set_log_level(RDKafkaLogLevel::Debug);
+    config
+}
+
+/// Listens to what librdkafka logs of topics, and passes on the rest of it.
+pub fn log(
+    ids: &TopicIds,
+    level: RDKafkaLogLevel,
+    facility: &str,
+    message: &str,
+) -> Option<String> {
+    match level {
+        RDKafkaLogLevel::Debug => ids.logged(message),
+        level => {
+            client::log(level, facility, message);
+            None
+        }
+    }
+}
+
+#[derive(Default)]
+struct Listening {
+    ids: TopicIds,
+    brokers: client::Brokers,
+}
+
+impl ClientContext for Listening {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        log(&self.ids, level, facility, message);
+        self.brokers.logged(facility, message);
+    }
+
+    fn error(&self, _: KafkaError, _: &str) {}
+
+    fn stats(&self, statistics: rdkafka::Statistics) {
+        self.brokers.note(&statistics);
+    }
+}
+
+impl ConsumerContext for Listening {}
+
+/// A partition of a topic.
+type Place = (String, i32);
+
+/// What Kafka says of a group's topics.
+#[derive(Default)]
+struct Answers {
+    partitions: BTreeMap<String, i32>,
+    committed: BTreeMap<Place, Committed>,
+    first: BTreeMap<Place, i64>,
+    end: BTreeMap<Place, i64>,
+}
+
+/// The client that asks.
+struct Asking {
+    /// Without them librdkafka would forget the topics.
+    topics: Vec<PartitionQueue<Listening>>,
+    client: Arc<BaseConsumer<Listening>>,
+}
+
+impl Asking {
+    fn new(kafka: &Kafka, part: &str, group: &str) -> KafkaResult<Asking> {
+        let mut config = client::long_lived(kafka, &format!("{part}-resume"));
+        config
+            .set("group.id", group)
+            .set("enable.auto.commit", "false")
+            .set("isolation.level", "read_committed");
+        let config = saying_ids(client::with_properties(config, kafka));
+        let client = Arc::new(config.create_with_context(Listening::default())?);
+        Ok(Asking { topics: Vec::new(), client })
+    }
+
+    /// It reads nothing; what librdkafka has to tell, it tells now.
+    fn listen(&self) {
+        for _ in 0..10_000 {
+            // A log line is nothing, too, so that an empty queue can't be told from one; it is asked a few times more.
+            if self.client.poll(Duration::ZERO).is_some() {
+                break;
+            }
+        }
+    }
+
+    fn partitions(&mut self, topics: &[String]) -> KafkaResult<BTreeMap<String, i32>> {
+        if self.topics.is_empty() {
+            let queues = topics.iter().filter_map(|t| self.client.split_partition_queue(t, 0));
+            self.topics = queues.collect();
+        }
+        let mut all = BTreeMap::new();
+        for topic in topics {
+            let metadata = self.client.fetch_metadata(Some(topic), STEP)?;
+            let count = metadata.topics().first().map_or(0, |t| t.partitions().len());
+            if count == 0 {
+                return Err(KafkaError::MetadataFetch(RDKafkaErrorCode::UnknownTopicOrPartition));
+            }
+            all.insert(topic.clone(), i32::try_from(count).unwrap_or(i32::MAX));
+        }
+        self.listen();
+        Ok(all)
+    }
+
+    fn offsets(&self, places: &[Place], at: Offset) -> KafkaResult<BTreeMap<Place, i64>> {
+        let mut list = TopicPartitionList::new();
+        for (topic, partition) in places {
+            list.add_partition_offset(topic, *partition, at)?;
+        }
+        let mut all = BTreeMap::new();
+        for told in self.client.offsets_for_times(list, STEP)?.elements() {
+            told.error()?;
+            let Offset::Offset(offset) = told.offset() else {
+                return Err(KafkaError::MetadataFetch(RDKafkaErrorCode::NoOffset));
+            };
+            all.insert((told.topic().to_owned(), told.partition()), offset);
+        }
+        Ok(all)
+    }
+
+    fn committed(
+        &self,
+        partitions: &BTreeMap<String, i32>,
+    ) -> KafkaResult<BTreeMap<Place, Committed>> {
+        let mut list = TopicPartitionList::new();
+        for (topic, count) in partitions {
+            for partition in 0..*count {
+                list.add_partition(topic, partition);
+            }
+        }
+        let mut all = BTreeMap::new();
+        for told in self.client.committed_offsets(list, STEP)?.elements() {
+            told.error()?;
+            if let Offset::Offset(next) = told.offset() {
+                let topic_id = resume::topic_id(told.metadata()).map(str::to_owned);
+                let place = (told.topic().to_owned(), told.partition());
+                all.insert(place, Committed { next, topic_id });
+            }
+        }
+        Ok(all)
+    }
+
+    fn ask(&mut self, topics: &[String], assigned: &[Place]) -> KafkaResult<Answers> {
+        self.client.context().brokers.check()?;
+        let partitions = self.partitions(topics)?;
+        let committed = self.committed(&partitions)?;
+        let begun = |topic: &String| committed.keys().any(|(t, _)| t == topic);
+        // A new group commits where it starts in all partitions, whoever is to read them.
+        let mut places = assigned.to_vec();
+        for (topic, count) in partitions.iter().filter(|(topic, _)| !begun(topic)) {
+            places.extend((0..*count).map(|partition| (topic.clone(), partition)));
+        }
+        places.sort_unstable();
+        places.dedup();
+        let first = self.offsets(&places, Offset::Beginning)?;
+        let end = self.offsets(&places, Offset::End)?;
+        Ok(Answers { partitions, committed, first, end })
+    }
+
+    /// Whether anything was ever written to a topic.
+    fn is_written(&self, topic: &str) -> KafkaResult<bool> {
+        let metadata = self.client.fetch_metadata(Some(topic), STEP)?;
+        let partitions =
+            metadata.topics().iter().flat_map(rdkafka::metadata::MetadataTopic::partitions);
+        let places: Vec<Place> = partitions.map(|p| (topic.to_owned(), p.id())).collect();
+        Ok(!places.is_empty() && self.offsets(&places, Offset::End)?.values().any(|end| *end > 0))
+    }
+}
+
+/// What a member knows of where it goes on.
+pub struct Resuming {
+    kafka: Kafka,
+    part: String,
+    group: String,
+    topics: Vec<String>,
+    start: resume::Start,
+    /// A topic that only this group's readers write: if something is in it, the group has read before.
+    writes: Option<String>,
+    /// A gap ends the part, until somebody has looked.
+    stops: bool,
+    progress: Arc<Progress>,
+    asking: Mutex<Option<Asking>>,
+    /// As they were when partitions were assigned.
+    ids: Mutex<HashMap<String, String>>,
+    gaps: Mutex<Vec<Gap>>,
+    wrong: Mutex<Option<String>>,
+}
+
+fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Commits offsets for the first time.
+type Begin<'b> = &'b dyn Fn(&TopicPartitionList) -> KafkaResult<()>;
+
+impl Resuming {
+    pub fn new(reading: &super::consumer::Reading<'_>, progress: Arc<Progress>) -> Resuming {
+        Resuming {
+            kafka: reading.kafka.clone(),
+            part: reading.part.to_owned(),
+            group: reading.group.to_owned(),
+            topics: reading.topics.iter().map(|t| (*t).to_owned()).collect(),
+            start: match reading.start {
+                Start::Earliest => resume::Start::Earliest,
+                Start::Latest => resume::Start::Latest,
+            },
+            writes: reading.writes.map(str::to_owned),
+            stops: reading.stops_at_gaps,
+            progress,
+            asking: Mutex::default(),
+            ids: Mutex::default(),
+            gaps: Mutex::default(),
+            wrong: Mutex::default(),
+        }
+    }
+
+    /// What stands beside an offset of a topic.
+    pub fn metadata(&self, topic: &str) -> String {
+        resume::metadata(lock(&self.ids).get(topic).map(String::as_str))
+    }
+
+    pub fn ids(&self) -> HashMap<String, String> {
+        lock(&self.ids).clone()
+    }
+
+    /// What was found to be gone and is not told yet.
+    pub fn take_gaps(&self) -> Vec<Gap> {
+        std::mem::take(&mut lock(&self.gaps))
+    }
+
+    /// Another's to tell.
+    pub fn revoked(&self, partitions: &[Place]) {
+        lock(&self.gaps).retain(|gap| {
+            !partitions.iter().any(|(topic, p)| *topic == gap.topic && *p == gap.partition)
+        });
+    }
+
+    /// The part can't go on: its place in the log is not known, or not there.
+    pub fn wrong(&self, why: String) {
+        lock(&self.wrong).get_or_insert(why);
+    }
+
+    pub fn check(&self) -> KafkaResult<()> {
+        match lock(&self.wrong).as_ref() {
+            Some(why) => Err(KafkaError::Subscription(why.clone())),
+            None => Ok(()),
+        }
+    }
+
+    /// Says where to go on in what was assigned, and commits that, where nothing is committed yet. Blocks until Kafka has answered.
+    pub fn assigned(&self, assigned: &TopicPartitionList, begin: Begin<'_>) -> TopicPartitionList {
+        let places: Vec<Place> =
+            assigned.elements().iter().map(|e| (e.topic().to_owned(), e.partition())).collect();
+        if places.is_empty() {
+            return assigned.clone();
+        }
+        let until = Instant::now() + PATIENCE;
+        loop {
+            match self.look(&places, begin) {
+                Ok(list) => return list,
+                Err(error) if Instant::now() >= until => {
+                    self.wrong(format!("where to go on can't be found out: {error}"));
+                    return assigned.clone();
+                }
+                Err(error) => {
+                    tracing::warn!(part = self.part, %error, "Kafka does not say yet where to go on");
+                    std::thread::sleep(Duration::from_millis(300));
+                }
+            }
+        }
+    }
+
+    fn look(&self, places: &[Place], begin: Begin<'_>) -> KafkaResult<TopicPartitionList> {
+        let mut asking = lock(&self.asking);
+        // After an error it is made anew.
+        let mut client = match asking.take() {
+            Some(client) => client,
+            None => Asking::new(&self.kafka, &self.part, &self.group)?,
+        };
+        let answers = client.ask(&self.topics, places)?;
+        let forgotten = match &self.writes {
+            Some(topic) if answers.committed.is_empty() => client.is_written(topic)?,
+            _ => false,
+        };
+        for topic in &self.topics {
+            if let Some(id) = client.client.context().ids.get(topic) {
+                lock(&self.ids).insert(topic.clone(), id);
+            }
+        }
+        *asking = Some(client);
+        drop(asking);
+        self.decide(&answers, places, forgotten, begin)
+    }
+
+    fn decide(
+        &self,
+        answers: &Answers,
+        places: &[Place],
+        forgotten: bool,
+        begin: Begin<'_>,
+    ) -> KafkaResult<TopicPartitionList> {
+        let ids = lock(&self.ids).clone();
+        let (mut list, mut begins) = (TopicPartitionList::new(), TopicPartitionList::new());
+        for (topic, count) in &answers.partitions {
+            let begun = answers.committed.keys().any(|(t, _)| t == topic);
+            let topic_id = ids.get(topic).map(String::as_str);
+            let another =
+                topic_id.is_some_and(|id| self.progress.is_another(&self.part, topic, id));
+            let past = match (begun, forgotten) {
+                _ if another => Past::Recreated,
+                (true, _) => Past::Begun,
+                (false, true) => Past::Forgotten,
+                (false, false) => Past::New,
+            };
+            // What was deleted with the old one is told first; until then nothing is committed.
+            if let Some(id) = topic_id.filter(|_| begun || past == Past::New) {
+                self.progress.topic_id(&self.part, topic, id);
+            }
+            for partition in 0..*count {
+                let place = (topic.clone(), partition);
+                let Some((first, end)) = answers.first.get(&place).zip(answers.end.get(&place))
+                else {
+                    continue;
+                };
+                let log = Log { topic_id, first: *first, end: *end };
+                let to = resume::resume(answers.committed.get(&place), log, past, self.start);
+                if to.begins {
+                    let mut element = begins.add_partition(topic, partition);
+                    element.set_offset(Offset::Offset(to.at))?;
+                    element.set_metadata(resume::metadata(topic_id));
+                }
+                if places.contains(&place) {
+                    list.add_partition_offset(topic, partition, Offset::Offset(to.at))?;
+                    if let Some(gap) = to.gap {
+                        self.found(Gap { topic: topic.clone(), partition, gap, at: to.at });
+                    }
+                }
+            }
+        }
+        for attempt in 1.. {
+            if begins.count() == 0 {
+                break;
+            }
+            match begin(&begins) {
+                Ok(()) => break,
+                // Who reads it next does so; what is read until then is committed as ever.
+                Err(error) if attempt == TRIES => {
+                    tracing::warn!(part = self.part, %error, "where the group starts is not committed yet");
+                    break;
+                }
+                Err(_) => std::thread::sleep(Duration::from_millis(200)),
+            }
+        }
+        Ok(list)
+    }
+
+    fn found(&self, gap: Gap) {
+        if self.stops {
+            self.wrong(format!("{} (watchdog.log_gap: stop)", gap.sentence()));
+        } else {
+            lock(&self.gaps).push(gap);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_taken_out_of_the_log() {
+        let ids = TopicIds::default();
+        let none = "AAAAAAAAAAAAAAAAAAAAAA";
+        let says = |topic: &str, was: &str, is: &str| {
+            ids.logged(&format!("[thrd:main]: Topic {topic} changed id from {was} to {is}"))
+        };
+        assert_eq!(says("a.b", none, "x5Gd-_0AAAAAAAAAAAAAAA"), None, "it had none");
+        assert_eq!(ids.get("a.b").as_deref(), Some("x5Gd-_0AAAAAAAAAAAAAAA"));
+        assert_eq!(says("a.b", "x", "x5Gd-_0AAAAAAAAAAAAAAA"), None, "the same");
+        assert_eq!(says("a.b", "x", "y").as_deref(), Some("a.b"));
+        assert_eq!(says("a.b", "y", none), None, "a broker that says none");
+        assert_eq!(ids.get("a.b").as_deref(), Some("y"));
+        assert_eq!(ids.logged("[thrd:main]: Topic a [0] Leader 1 Epoch 0"), None);
+    }
+}

@@ -1,0 +1,75 @@
+//! Tells what of a source topic is gone that intake has not read: in the transaction that goes on behind it, so that it is told once.
+
+use std::sync::PoisonError;
+
+use rdkafka::error::KafkaError;
+use rdkafka::message::OwnedHeaders;
+use tokio::time::Instant;
+
+use super::transaction::{Kind, Open, Produced};
+use super::{IntakeError, Run};
+use crate::clock::now;
+use crate::decision::time;
+use crate::log::{Gap, Outgoing, Reader, Transactions};
+use crate::spike::record;
+use crate::stage::gaps;
+
+impl<R, T> Run<'_, R, T>
+where
+    R: Reader,
+    T: Transactions<Membership = R::Membership>,
+{
+    /// The transaction with a letter for each gap in it; one of its own if there is none.
+    pub(super) fn with_gaps(&mut self, open: Option<Open>) -> Result<Option<Open>, IntakeError> {
+        // What was taken away since is another's to tell, or is found again.
+        let lost =
+            std::mem::take(&mut *self.seen.lost.lock().unwrap_or_else(PoisonError::into_inner));
+        let is_lost = |gap: &Gap| lost.iter().any(|(t, p)| *t == gap.topic && *p == gap.partition);
+        self.gaps.retain(|gap| !is_lost(gap));
+        self.gaps.extend(self.reader.gaps());
+        if self.gaps.is_empty() || open.as_ref().is_some_and(|open| open.refused) {
+            return Ok(open);
+        }
+        let mut open = open.unwrap_or_default();
+        if !open.begun {
+            self.transactions.begin()?;
+            (open.begun, open.began) = (true, Some(Instant::now()));
+        }
+        for gap in &self.gaps {
+            if let Err(error) = self.tell(gap, &mut open) {
+                tracing::warn!(%error, "what is gone can't be told yet");
+                open.refused = true;
+            }
+        }
+        Ok(Some(open))
+    }
+
+    fn tell(&self, gap: &Gap, open: &mut Open) -> Result<(), KafkaError> {
+        let Some(topic) = self.topics.iter().position(|topic| *topic == gap.topic) else {
+            return Ok(());
+        };
+        open.offsets.entry((topic, gap.partition)).or_insert((gap.at, gap.at));
+        let place = (topic, gap.partition, gap.gap.from, 0);
+        let letter = gaps::letter("intake", None, gap, &time::format(now()));
+        open.produced.push(Produced { place, kind: Kind::Reject, alone: false });
+        let headers = letter.headers;
+        let (payload, rejects) = (&letter.value[..], self.rejects_topic.as_str());
+        let record = Outgoing { topic: rejects, key: None, payload, headers };
+        self.transactions.send(record, open.produced.len() - 1, false)?;
+        if self.intake.pipeline.file.spikes.is_some() {
+            let (id, payload) = record::write(&gaps::finding("intake", gap, now()));
+            open.produced.push(Produced { place, kind: Kind::Docket, alone: false });
+            let (topic, headers) = (self.docket_topic.as_str(), OwnedHeaders::new());
+            let record = Outgoing { topic, key: Some(&id), payload: &payload, headers };
+            self.transactions.send(record, open.produced.len() - 1, false)?;
+        }
+        Ok(())
+    }
+
+    /// The transaction that told them is committed.
+    pub(super) fn told_gaps(&mut self) {
+        for gap in std::mem::take(&mut self.gaps) {
+            gaps::count(&self.intake.meters, "intake", &gap);
+        }
+    }
+}

@@ -1,0 +1,299 @@
+//! The log is checked: what retention took, a topic that was made anew, partitions that were added, offsets that are gone. Nothing is passed over in silence, and nothing
+//! that can be read is left out.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use serde_json::Value;
+
+use super::support::{Place, Read1, Running, Source, docket, produce, read_all, until};
+use super::{address, init, pipeline};
+
+fn admin() -> AdminClient<DefaultClientContext> {
+    ClientConfig::new().set("bootstrap.servers", address("KAFKA_BOOTSTRAP")).create().unwrap()
+}
+
+fn decision(id: &str) -> String {
+    let at = jiff::Timestamp::now();
+    format!(r#"{{"decision_id":"{id}","path":"a/allow","result":true,"timestamp":"{at}"}}"#)
+}
+
+fn decisions(ids: std::ops::Range<usize>) -> Vec<String> {
+    ids.map(|i| decision(&format!("d{i}"))).collect()
+}
+
+/// Deletes what stands before an offset, as retention does.
+async fn delete_before(topic: &str, partition: i32, offset: i64) {
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset(topic, partition, Offset::Offset(offset)).unwrap();
+    let told = admin().delete_records(&list, &AdminOptions::new()).await.unwrap();
+    told.elements()[0].error().unwrap();
+}
+
+/// Deletes a topic and makes it anew.
+async fn recreate(topic: &str, partitions: i32) {
+    let kafka = address("KAFKA_BOOTSTRAP");
+    admin().delete_topics(&[topic], &AdminOptions::new()).await.unwrap()[0].as_ref().unwrap();
+    until("the topic is gone", 30, async || {
+        let new = rdkafka::admin::NewTopic::new(
+            topic,
+            partitions,
+            rdkafka::admin::TopicReplication::Fixed(1),
+        );
+        match &admin().create_topics([&new], &AdminOptions::new()).await.unwrap()[0] {
+            Ok(_) => Ok(()),
+            Err((_, code)) => Err(format!("{code} at {kafka}")),
+        }
+    })
+    .await;
+}
+
+struct Case {
+    place: Place,
+    path: PathBuf,
+    kafka: String,
+    source: String,
+    docket: String,
+}
+
+impl Case {
+    async fn new(name: &str, partitions: i32, rest: &str) -> Case {
+        init();
+        let place = Place::new(name);
+        let rest = format!(
+            "docket: {{partitions: 1}}\nsinks: {{out: {{type: file, path: $DIR/out, delivery: {{batch_age: 20ms}}}}}}\n{rest}"
+        );
+        let path = pipeline(&place, partitions, &rest).await;
+        let (source, docket) = (format!("{}-source", place.name), format!("docket.{}", place.name));
+        Case { path, kafka: address("KAFKA_BOOTSTRAP"), source, docket, place }
+    }
+
+    fn start(&self, args: &[&str]) -> Running {
+        Running::start_with(&self.place, &self.path, args)
+    }
+
+    fn ids(&self) -> BTreeSet<String> {
+        let text = std::fs::read_to_string(self.place.path("out")).unwrap_or_default();
+        let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        lines.map(|line| line["decision_id"].as_str().unwrap().to_owned()).collect()
+    }
+
+    async fn has(&self, ids: &[String]) {
+        let wanted: BTreeSet<String> = ids
+            .iter()
+            .map(|d| {
+                serde_json::from_str::<Value>(d).unwrap()["decision_id"]
+                    .as_str()
+                    .unwrap()
+                    .to_owned()
+            })
+            .collect();
+        until("everything is in the sink", 60, async || {
+            let missing: Vec<_> = wanted.difference(&self.ids()).cloned().collect();
+            if missing.is_empty() { Ok(()) } else { Err(format!("{missing:?} are missing")) }
+        })
+        .await;
+    }
+
+    /// The letters that name what is gone: part, topic, and what they say.
+    fn letters(&self) -> Vec<(Read1, Value)> {
+        let all = read_all(&self.kafka, &format!("{}.rejects", self.docket));
+        let gaps = all.into_iter().filter(|letter| letter.headers["docket-reason"] == "log_gap");
+        gaps.map(|letter| (letter.clone(), letter.json())).collect()
+    }
+}
+
+const GAPS: &str = "docket_log_gaps_total";
+const LOST: &str = "docket_log_lost_offsets_total";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_retention_took_is_told_once_and_the_rest_is_read() {
+    let _servers = super::together().await;
+    let case = Case::new("retention", 1, "spikes: {}").await;
+    let first = decisions(0..10);
+    produce(&case.kafka, &case.source, &first);
+    let running = case.start(&[]);
+    case.has(&first).await;
+    running.stop();
+
+    // Intake is overtaken: of 10 to 19 the first five are gone.
+    let second = decisions(10..20);
+    produce(&case.kafka, &case.source, &second);
+    delete_before(&case.source, 0, 15).await;
+    let running = case.start(&["--only", "intake"]);
+    let part = &["part=\"intake\"", "cause=\"retention\""];
+    let metrics = running.until("a gap is counted", 60, |m| m.sum(GAPS, part) == 1).await;
+    assert_eq!(metrics.sum(LOST, part), 5);
+    running.until("the rest is read", 60, |m| m.written() == 5).await;
+    running.stop();
+    let letters = case.letters();
+    assert_eq!(letters.len(), 1);
+    let (letter, says) = &letters[0];
+    assert_eq!(letter.headers["docket-source-topic"], case.source);
+    assert_eq!(
+        (&says["from"], &says["to"], &says["partition"]),
+        (&10.into(), &15.into(), &0.into())
+    );
+    let detail = &letter.headers["docket-detail"];
+    assert!(detail.contains("offsets 10 to 14 were deleted by retention"), "{detail}");
+    let findings = |topic: &str| {
+        let all = read_all(&case.kafka, topic);
+        all.iter().filter(|r| r.json()["finding"]["kind"] == "log_gap").count()
+    };
+    assert_eq!(findings(&case.docket), 1, "it is a finding, too");
+
+    // The sink is overtaken in the docket topic.
+    let all = read_all(&case.kafka, &case.docket).len();
+    assert_eq!(all, 16);
+    let metadata = end(&case.docket);
+    delete_before(&case.docket, 0, metadata - 2).await;
+    let running = case.start(&["--only", "sinks"]);
+    let part = &["part=\"out\"", "cause=\"retention\""];
+    running.until("a gap is counted", 60, |m| m.sum(GAPS, part) == 1).await;
+    until("it is told", 30, async || match case.letters().len() {
+        2 => Ok(()),
+        n => Err(n.to_string()),
+    })
+    .await;
+    running.stop();
+    // Once.
+    let running = case.start(&[]);
+    produce(&case.kafka, &case.source, [decision("last")]);
+    case.has(&[decision("last")]).await;
+    assert_eq!(running.metrics().await.sum(GAPS, &[]), 0);
+    running.stop();
+    assert_eq!(case.letters().len(), 2);
+    let out = docket().args(["redrive"]).arg(&case.path).output().unwrap();
+    let said = String::from_utf8_lossy(&out.stdout) + String::from_utf8_lossy(&out.stderr);
+    assert!(said.contains("they name what is gone"), "{said}");
+}
+
+fn end(topic: &str) -> i64 {
+    use rdkafka::consumer::{BaseConsumer, Consumer};
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", address("KAFKA_BOOTSTRAP"))
+        .set("group.id", "docket-tests")
+        .create()
+        .unwrap();
+    consumer.fetch_watermarks(topic, 0, Duration::from_secs(10)).unwrap().1
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_made_anew_is_read_from_its_first_record_whatever_was_committed() {
+    let _servers = super::together().await;
+    let case = Case::new("recreated", 1, "").await;
+    let old = decisions(0..10);
+    produce(&case.kafka, &case.source, &old);
+    let running = case.start(&[]);
+    case.has(&old).await;
+    running.stop();
+
+    // More is in the new one than was read of the old.
+    recreate(&case.source, 1).await;
+    let new: Vec<String> = (0..30).map(|i| decision(&format!("new{i}"))).collect();
+    produce(&case.kafka, &case.source, &new);
+    let running = case.start(&[]);
+    case.has(&new).await;
+    // Kafka deletes a topic's offsets with it; whether it has, it is told.
+    let part = &["part=\"intake\""];
+    assert_eq!(running.metrics().await.sum(GAPS, part), 1);
+
+    // And while docket runs.
+    recreate(&case.source, 1).await;
+    let newer: Vec<String> = (0..50).map(|i| decision(&format!("newer{i}"))).collect();
+    produce(&case.kafka, &case.source, &newer);
+    case.has(&newer).await;
+    running.until("it is counted", 30, |m| m.sum(GAPS, part) == 2).await;
+    running.stop();
+    let letters = case.letters();
+    assert_eq!(letters.len(), 2);
+    assert_eq!(letters[1].1["cause"], "recreated");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_at_the_end_is_kept_and_partitions_added_later_are_read_whole() {
+    let _servers = super::together().await;
+    let case = Case::new("latest", 1, "intake: {start: latest}").await;
+    produce(&case.kafka, &case.source, decisions(0..5));
+    // Nothing comes while it runs, and it is killed.
+    let running = case.start(&[]);
+    let ready = |m: &super::support::Metrics| m.sum("docket_part_up", &["part=\"intake\""]) == 1;
+    running.until("intake has joined", 60, ready).await;
+    running.kill();
+    let while_away = decisions(5..10);
+    produce(&case.kafka, &case.source, &while_away);
+    let running = case.start(&[]);
+    case.has(&while_away).await;
+    admin()
+        .create_partitions([&NewPartitions::new(&case.source, 3)], &AdminOptions::new())
+        .await
+        .unwrap()[0]
+        .as_ref()
+        .unwrap();
+    let added = Source::new(&case.kafka, &case.source);
+    let later = decisions(10..20);
+    for (i, record) in later.iter().enumerate() {
+        added.write_to(1 + (i % 2) as i32, record);
+    }
+    added.flush();
+    case.has(&later).await;
+    assert_eq!(running.metrics().await.sum(GAPS, &[]), 0);
+    running.stop();
+    assert!(case.ids().iter().all(|id| id[1..].parse::<usize>().unwrap() >= 5), "{:?}", case.ids());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn offsets_that_are_gone_are_told() {
+    let _servers = super::together().await;
+    let case = Case::new("expired", 1, "").await;
+    let first = decisions(0..10);
+    produce(&case.kafka, &case.source, &first);
+    let running = case.start(&[]);
+    case.has(&first).await;
+    running.stop();
+    let group = format!("docket.{}.intake", case.place.name);
+    until("the group is deleted", 60, async || {
+        admin().delete_groups(&[&group], &AdminOptions::new()).await.unwrap()[0]
+            .as_ref()
+            .map(|_| ())
+            .map_err(|(_, code)| code.to_string())
+    })
+    .await;
+    delete_before(&case.source, 0, 4).await;
+    let running = case.start(&[]);
+    let part = &["part=\"intake\"", "cause=\"expired\""];
+    running.until("a gap is counted", 60, |m| m.sum(GAPS, part) == 1 && m.written() == 6).await;
+    running.stop();
+    let letters = case.letters();
+    assert_eq!((&letters[0].1["from"], &letters[0].1["to"]), (&0.into(), &4.into()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_wants_it_stops_at_a_gap_until_somebody_has_looked() {
+    let _servers = super::together().await;
+    let case = Case::new("stop", 1, "watchdog: {log_gap: stop}").await;
+    let first = decisions(0..10);
+    produce(&case.kafka, &case.source, &first);
+    let running = case.start(&[]);
+    case.has(&first).await;
+    running.stop();
+    let second = decisions(10..20);
+    produce(&case.kafka, &case.source, &second);
+    delete_before(&case.source, 0, 15).await;
+    let running = case.start(&[]);
+    let restarts = "docket_part_restarts_total";
+    let metrics = running.until("it stops", 60, |m| m.sum(restarts, &["intake"]) >= 2).await;
+    assert_eq!((metrics.written(), metrics.sum("docket_part_up", &["part=\"intake\""])), (0, 0));
+    assert!(running.log().contains("offsets 10 to 14 were deleted by retention"));
+    running.stop();
+    let text = std::fs::read_to_string(&case.path).unwrap();
+    std::fs::write(&case.path, text.replace("log_gap: stop", "log_gap: go_on")).unwrap();
+    let running = case.start(&[]);
+    case.has(&second[5..]).await;
+    running.stop();
+    assert_eq!(case.letters().len(), 1);
+}
