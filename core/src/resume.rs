@@ -29,16 +29,37 @@ pub struct Log<'l> {
 }
 
 /// What is known of a group's past in a topic.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Past {
-    /// It never read the topic.
-    New,
-    /// It has committed offsets of other partitions of the topic.
-    Begun,
-    /// It has no offsets at all, though what it wrote is there.
-    Forgotten,
-    /// It read another topic of that name, and has no offsets of this one: Kafka deletes them with their topic.
-    Recreated,
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Past {
+    /// It has committed something of the topic.
+    pub begun: bool,
+    /// What stands for the offsets that partitions don't have, where the group has read before: of a topic of that name that is no more, or
+    /// of one whose offsets are gone. It is to be committed before anything is read, so that each partition is told of, whoever reads it.
+    pub instead: Option<Committed>,
+}
+
+/// The id of a topic whose offsets are gone.
+const FORGOTTEN: &str = "forgotten";
+
+impl Past {
+    /// By what the group committed of the topic's partitions; `forgotten` if it has no offsets at all, though what it wrote is there; `known` is
+    /// the id of the topic that it read before.
+    pub fn new<'c>(
+        committed: impl Iterator<Item = &'c Committed>,
+        topic_id: Option<&str>,
+        forgotten: bool,
+        known: Option<&str>,
+    ) -> Past {
+        let (mut begun, mut another) = (false, known);
+        for one in committed {
+            begun = true;
+            another = another.filter(|id| Some(*id) != topic_id).or(one.topic_id.as_deref());
+        }
+        let another = another.filter(|id| topic_id.is_some_and(|is| is != *id));
+        let id = another.or((forgotten && !begun).then_some(FORGOTTEN));
+        let instead = id.map(|id| Committed { next: 0, topic_id: Some(id.to_owned()) });
+        Past { begun, instead }
+    }
 }
 
 /// Why a part of a log can't be read any more.
@@ -100,7 +121,7 @@ impl Gap {
                 to - 1
             ),
             (Cause::Expired, _) => format!(
-                "{place}: the group's offsets are gone (expired or deleted); it is read again from its start"
+                "{place}: the group's offsets are gone (expired or deleted), and what it had not finished is not known; it is read again from its start"
             ),
             (Cause::Recreated, _) if from == 0 => format!(
                 "{place}: the topic was deleted and created again; what was not finished of the old one is gone"
@@ -123,24 +144,23 @@ pub struct Resume {
 }
 
 /// Where a group goes on in a partition.
-pub fn resume(committed: Option<&Committed>, log: Log<'_>, past: Past, start: Start) -> Resume {
+pub fn resume(committed: Option<&Committed>, log: Log<'_>, past: &Past, start: Start) -> Resume {
     let on = |at, gap| Resume { at, gap, begins: false };
     let gap = |cause, from, to| Some(Gap { cause, from, to });
-    let Some(Committed { next, topic_id }) = committed else {
-        return match (past, start) {
-            (Past::New, Start::Earliest) => Resume { at: log.first, gap: None, begins: true },
-            (Past::New, Start::Latest) => Resume { at: log.end, gap: None, begins: true },
+    let Some(Committed { next, topic_id }) = committed.or(past.instead.as_ref()) else {
+        return match start {
             // A partition that was added later is read from its first record on.
-            (Past::Begun, _) if log.first == 0 => Resume { at: 0, gap: None, begins: true },
-            (Past::Begun, _) | (Past::Forgotten, Start::Earliest) => {
+            _ if past.begun && log.first > 0 => {
                 on(log.first, gap(Cause::Expired, 0, Some(log.first)))
             }
-            (Past::Recreated, _) => on(log.first, gap(Cause::Recreated, 0, None)),
-            (Past::Forgotten, Start::Latest) => on(log.end, gap(Cause::Expired, 0, Some(log.end))),
+            Start::Latest if !past.begun => Resume { at: log.end, gap: None, begins: true },
+            _ => Resume { at: log.first, gap: None, begins: true },
         };
     };
     let another = topic_id.as_deref().zip(log.topic_id).is_some_and(|(was, is)| was != is);
-    if another {
+    if topic_id.as_deref() == Some(FORGOTTEN) {
+        on(log.first, gap(Cause::Expired, *next, None))
+    } else if another {
         on(log.first, gap(Cause::Recreated, *next, None))
     } else if *next < log.first {
         on(log.first, gap(Cause::Retention, *next, Some(log.first)))
@@ -170,6 +190,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    const BEGUN: Past = Past { begun: true, instead: None };
+
     fn log(first: i64, end: i64) -> Log<'static> {
         Log { topic_id: Some("A"), first, end }
     }
@@ -188,7 +210,7 @@ mod tests {
 
     #[test]
     fn a_group_goes_on_where_it_committed_or_says_what_is_gone() {
-        let on = |c: Committed, l| resume(Some(&c), l, Past::Begun, Start::Latest);
+        let on = |c: Committed, l| resume(Some(&c), l, &BEGUN, Start::Latest);
         for id in ["A", ""] {
             assert_eq!(on(committed(5, id), log(0, 9)), go(5));
             assert_eq!(on(committed(9, id), log(9, 9)), go(9));
@@ -207,23 +229,42 @@ mod tests {
 
     #[test]
     fn a_start_is_committed_and_what_was_added_later_is_read_from_its_first_record() {
-        let none = |l, past, start| resume(None, l, past, start);
+        let none = |l, past: &Past, start| resume(None, l, past, start);
+        let new = Past { begun: false, instead: None };
         let begins = |at| Resume { at, gap: None, begins: true };
-        assert_eq!(none(log(3, 9), Past::New, Start::Earliest), begins(3));
-        assert_eq!(none(log(3, 9), Past::New, Start::Latest), begins(9));
+        assert_eq!(none(log(3, 9), &new, Start::Earliest), begins(3));
+        assert_eq!(none(log(3, 9), &new, Start::Latest), begins(9));
         for start in [Start::Earliest, Start::Latest] {
-            assert_eq!(none(log(0, 9), Past::Begun, start), begins(0));
+            assert_eq!(none(log(0, 9), &BEGUN, start), begins(0));
             let gone = lost(3, Cause::Expired, 0, Some(3));
-            assert_eq!(none(log(3, 9), Past::Begun, start), gone);
+            assert_eq!(none(log(3, 9), &BEGUN, start), gone);
         }
+    }
+
+    #[test]
+    fn partitions_without_an_offset_are_told_of_with_the_others() {
+        let all = [committed(5, "B"), committed(3, "A"), committed(1, "")];
+        let past = |all: &[Committed], forgotten, known| {
+            Past::new(all.iter(), Some("A"), forgotten, known)
+        };
+        let instead = |id: &str| Some(Committed { next: 0, topic_id: Some(id.into()) });
+        assert_eq!(past(&all, false, None), Past { begun: true, instead: instead("B") });
+        assert_eq!(past(&all[1..], true, Some("A")), BEGUN);
+        assert_eq!(past(&all[1..], false, Some("C")).instead, instead("C"));
+        assert_eq!(past(&all[..1], false, Some("A")).instead, instead("B"));
+        assert_eq!(past(&[], false, Some("C")).instead, instead("C"));
+        assert_eq!(past(&[], false, None), Past { begun: false, instead: None });
         for start in [Start::Earliest, Start::Latest] {
-            let anew = lost(3, Cause::Recreated, 0, None);
-            assert_eq!(none(log(3, 9), Past::Recreated, start), anew);
+            for (past, cause) in [
+                (past(&all, false, None), Cause::Recreated),
+                (past(&[], true, None), Cause::Expired),
+            ] {
+                assert_eq!(resume(None, log(3, 9), &past, start), lost(3, cause, 0, None));
+                // As it stands once it is committed.
+                let kept = resume(past.instead.as_ref(), log(3, 9), &BEGUN, start);
+                assert_eq!(kept, lost(3, cause, 0, None));
+            }
         }
-        let earliest = none(log(0, 9), Past::Forgotten, Start::Earliest);
-        assert_eq!(earliest, lost(0, Cause::Expired, 0, Some(0)));
-        let latest = none(log(3, 9), Past::Forgotten, Start::Latest);
-        assert_eq!(latest, lost(9, Cause::Expired, 0, Some(9)));
     }
 
     #[test]
@@ -241,7 +282,7 @@ mod tests {
         fn nothing_is_passed_over_silently(next in 0i64..20, first in 0i64..20, more in 0i64..20, same in any::<bool>()) {
             let l = log(first, first + more);
             let c = committed(next, if same { "A" } else { "B" });
-            let Resume { at, gap, begins } = resume(Some(&c), l, Past::Begun, Start::Latest);
+            let Resume { at, gap, begins } = resume(Some(&c), l, &BEGUN, Start::Latest);
             prop_assert!(!begins && (l.first..=l.end).contains(&at));
             match gap {
                 None => prop_assert_eq!(at, next),

@@ -584,7 +584,14 @@ mod tests {
                 "{checks:?}"
             );
         }
-        assert_eq!(judged(Shape { partitions: 1, ..sound() }, Role::Rejects)[0].level, Level::Ok);
+        let day = 86_400_000;
+        let rejects = Shape { partitions: 1, retention: Some(14 * day), ..sound() };
+        assert_eq!(judged(rejects.clone(), Role::Rejects)[0].level, Level::Ok);
+        // As long as the docket is not longer.
+        let checks = judged(Shape { retention: Some(7 * day), ..rejects }, Role::Rejects);
+        assert_eq!(checks[0].level, Level::Warning);
+        assert!(checks[0].says.contains("rejects go before what they are of"), "{checks:?}");
+        assert!(checks[0].way_out.contains("retention.ms=1209600000"), "{checks:?}");
         let ever = Shape { retention: Some(-1), ..sound() };
         assert_eq!(judged(ever, Role::Source)[0].level, Level::Ok);
     }

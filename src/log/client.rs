@@ -76,6 +76,14 @@ impl Brokers {
         }
     }
 
+    /// What librdkafka logs of the ends of transactions, where it is made to (`debug: eos`): a request to end one that got no answer is sent
+    /// again, and the first may arrive yet.
+    fn ended(&self, message: &str) {
+        if message.split("EndTxn returned ").nth(1).is_some_and(|code| code.starts_with('_')) {
+            self.failures.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+
     /// Takes note of an error that is no record's.
     pub fn failed(&self, error: &KafkaError) {
         if is_outage(error) {
@@ -106,6 +114,10 @@ pub struct Context<T = ()> {
 
 impl<T: Send + Sync + 'static> ClientContext for Context<T> {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        // What docket listens to is no news for people.
+        if matches!(level, RDKafkaLogLevel::Debug) {
+            return self.brokers.ended(message);
+        }
         log(level, facility, message);
         self.brokers.logged(facility, message);
     }
@@ -123,6 +135,13 @@ impl<T: Send + Sync + 'static> ClientContext for Context<T> {
 }
 
 impl ConsumerContext for Context {}
+
+/// Has librdkafka log more, so that it can be listened to.
+pub fn saying(mut config: ClientConfig, what: &str) -> ClientConfig {
+    let debug = config.get("debug").map_or_else(|| what.to_owned(), |own| format!("{own},{what}"));
+    config.set("debug", debug).set_log_level(RDKafkaLogLevel::Debug);
+    config
+}
 
 /// Puts the pipeline file's properties on top: last, so that they win.
 pub fn with_properties(mut config: ClientConfig, kafka: &Kafka) -> ClientConfig {
@@ -200,6 +219,23 @@ mod tests {
             brokers.note(&report(&["logical", "internal"]));
         }
         assert!(brokers.lost() && brokers.check().is_err());
+    }
+
+    #[test]
+    fn an_end_of_a_transaction_without_an_answer_is_a_failure() {
+        let brokers = Brokers::default();
+        let returned = |code: &str| {
+            brokers.ended(&format!(
+                "[thrd:TxnCoordinator]: EndTxn returned {code} in state CommittingTransaction (may_retry=true)"
+            ));
+            brokers.failures()
+        };
+        assert_eq!(returned("NO_ERROR"), 0);
+        assert_eq!(returned("CONCURRENT_TRANSACTIONS"), 0, "it was answered");
+        assert_eq!(returned("_TRANSPORT"), 1);
+        assert_eq!(returned("_TIMED_OUT"), 2);
+        brokers.failed(&KafkaError::Global(RDKafkaErrorCode::UnknownTopic));
+        assert_eq!(brokers.failures(), 3);
     }
 
     #[test]

@@ -111,7 +111,7 @@ pub fn transactional(
         .set("queue.buffering.max.messages", "1000000")
         .set("queue.buffering.max.kbytes", "1048576")
         .set("message.max.bytes", MAX_MESSAGE);
-    let config = client::with_properties(config, kafka);
+    let config = client::saying(client::with_properties(config, kafka), "eos");
     let client = RefCell::new(Arc::new(initialized(&config)?));
     Ok(Transactional { config, client, doubtful: Cell::new(false), failures: Cell::new(None) })
 }

@@ -68,10 +68,10 @@ impl Progress {
         ids.insert((part.to_owned(), topic.to_owned()), id.to_owned());
     }
 
-    /// Whether the part had offsets of another topic of that name.
-    pub fn is_another(&self, part: &str, topic: &str, id: &str) -> bool {
+    /// The id of the topic that the part last had offsets of.
+    pub fn known_id(&self, part: &str, topic: &str) -> Option<String> {
         let ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
-        ids.get(&(part.to_owned(), topic.to_owned())).is_some_and(|known| known != id)
+        ids.get(&(part.to_owned(), topic.to_owned())).cloned()
     }
 
     /// The part stopped.

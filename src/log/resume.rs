@@ -56,10 +56,8 @@ impl TopicIds {
 }
 
 /// Has librdkafka say the ids of topics.
-pub fn saying_ids(mut config: ClientConfig) -> ClientConfig {
-    let debug = config.get("debug").map_or_else(|| "topic".into(), |own| format!("{own},topic"));
-    config.set("debug", debug).set_log_level(RDKafkaLogLevel::Debug);
-    config
+pub fn saying_ids(config: ClientConfig) -> ClientConfig {
+    client::saying(config, "topic")
 }
 
 /// Listens to what librdkafka logs of topics, and passes on the rest of it.
@@ -246,6 +244,18 @@ fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
     of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+fn begin_at(
+    list: &mut TopicPartitionList,
+    (topic, partition): &Place,
+    at: i64,
+    topic_id: Option<&str>,
+) -> KafkaResult<()> {
+    let mut element = list.add_partition(topic, *partition);
+    element.set_offset(Offset::Offset(at))?;
+    element.set_metadata(resume::metadata(topic_id));
+    Ok(())
+}
+
 /// Commits offsets for the first time.
 type Begin<'b> = &'b dyn Fn(&TopicPartitionList) -> KafkaResult<()>;
 
@@ -357,38 +367,35 @@ impl Resuming {
     ) -> KafkaResult<TopicPartitionList> {
         let ids = lock(&self.ids).clone();
         let (mut list, mut begins) = (TopicPartitionList::new(), TopicPartitionList::new());
+        let mut gaps = Vec::new();
+        let mut instead = false;
         for (topic, count) in &answers.partitions {
-            let begun = answers.committed.keys().any(|(t, _)| t == topic);
             let topic_id = ids.get(topic).map(String::as_str);
-            let another =
-                topic_id.is_some_and(|id| self.progress.is_another(&self.part, topic, id));
-            let past = match (begun, forgotten) {
-                _ if another => Past::Recreated,
-                (true, _) => Past::Begun,
-                (false, true) => Past::Forgotten,
-                (false, false) => Past::New,
-            };
-            // What was deleted with the old one is told first; until then nothing is committed.
-            if let Some(id) = topic_id.filter(|_| begun || past == Past::New) {
-                self.progress.topic_id(&self.part, topic, id);
-            }
+            let of_it = answers.committed.iter().filter(|((t, _), _)| t == topic);
+            let known = self.progress.known_id(&self.part, topic);
+            let past = Past::new(of_it.map(|(_, c)| c), topic_id, forgotten, known.as_deref());
+            instead |= past.instead.is_some();
             for partition in 0..*count {
                 let place = (topic.clone(), partition);
+                let committed = answers.committed.get(&place);
+                if let Some(Committed { next, topic_id }) =
+                    past.instead.as_ref().filter(|_| committed.is_none())
+                {
+                    begin_at(&mut begins, &place, *next, topic_id.as_deref())?;
+                }
                 let Some((first, end)) = answers.first.get(&place).zip(answers.end.get(&place))
                 else {
                     continue;
                 };
                 let log = Log { topic_id, first: *first, end: *end };
-                let to = resume::resume(answers.committed.get(&place), log, past, self.start);
+                let to = resume::resume(committed, log, &past, self.start);
                 if to.begins {
-                    let mut element = begins.add_partition(topic, partition);
-                    element.set_offset(Offset::Offset(to.at))?;
-                    element.set_metadata(resume::metadata(topic_id));
+                    begin_at(&mut begins, &place, to.at, topic_id)?;
                 }
                 if places.contains(&place) {
                     list.add_partition_offset(topic, partition, Offset::Offset(to.at))?;
                     if let Some(gap) = to.gap {
-                        self.found(Gap { topic: topic.clone(), partition, gap, at: to.at });
+                        gaps.push(Gap { topic: topic.clone(), partition, gap, at: to.at });
                     }
                 }
             }
@@ -399,6 +406,7 @@ impl Resuming {
             }
             match begin(&begins) {
                 Ok(()) => break,
+                Err(error) if attempt == TRIES && instead => return Err(error),
                 // Who reads it next does so; what is read until then is committed as ever.
                 Err(error) if attempt == TRIES => {
                     tracing::warn!(part = self.part, %error, "where the group starts is not committed yet");
@@ -407,6 +415,11 @@ impl Resuming {
                 Err(_) => std::thread::sleep(Duration::from_millis(200)),
             }
         }
+        // From now on each partition has an offset that tells of a topic that was before.
+        for (topic, id) in &ids {
+            self.progress.topic_id(&self.part, topic, id);
+        }
+        gaps.into_iter().for_each(|gap| self.found(gap));
         Ok(list)
     }
 

@@ -163,6 +163,7 @@ mod tests {
                 trace_id: "4bf92f3577b34da6a3ce929d0e0e4736".into(),
                 decision_id: "d1".into(),
             }],
+            detail: String::new(),
         }
     }
 

@@ -265,3 +265,82 @@ async fn a_sink_for_what_is_too_old_holds_up_only_that() {
     assert!(task.await.unwrap());
     assert_eq!((counter("too_old").get(), rejects.all().len()), (1, 0));
 }
+
+/// A member of a group with one partition, which has these records.
+struct OnePartition(std::cell::RefCell<VecDeque<Vec<u8>>>, Watch);
+
+impl Commits for OnePartition {
+    fn commit(&self, _: &str, _: &[(i32, i64)], _: bool) -> KafkaResult<()> {
+        Ok(())
+    }
+}
+
+impl Reader for OnePartition {
+    type Membership = ();
+
+    async fn poll(
+        &self,
+        wait: Duration,
+        take: &mut dyn FnMut(&Message<'_>),
+    ) -> KafkaResult<Polled> {
+        struct None;
+        impl crate::log::Headers for None {
+            fn pairs(&self) -> Vec<(&str, &[u8])> {
+                Vec::new()
+            }
+        }
+        let next = self.0.borrow_mut().pop_front();
+        let Some(payload) = next else {
+            tokio::time::sleep(wait).await;
+            return Ok(Polled::Nothing);
+        };
+        if self.1.offsets.lock().epoch(0).is_none() {
+            self.1.assigned(&[("docket.p".to_owned(), 0)]);
+        }
+        let offset = 10 - self.0.borrow().len() as i64;
+        take(&Message {
+            topic: "docket.p",
+            partition: 0,
+            offset,
+            payload: &payload,
+            headers: &None,
+        });
+        Ok(Polled::Message)
+    }
+
+    fn idle(&self) -> KafkaResult<()> {
+        Ok(())
+    }
+
+    fn seek(&self, _: &[(&str, i32, i64)]) -> KafkaResult<()> {
+        Ok(())
+    }
+
+    fn read_back(&self, _: &str, _: Vec<i32>, _: usize, _: crate::log::Told) {}
+
+    fn end(&self, _: &str, _: i32) -> Option<i64> {
+        None
+    }
+
+    fn membership(&self) -> Option<()> {
+        None
+    }
+
+    fn leave(&self) {}
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_that_panics_ends_the_part_which_is_started_again() {
+    let sink = Scripted::new(|_| panic!("simulated"));
+    let (sending, _) = sending(&sink, None);
+    let deliver = sending.deliver.clone();
+    let stop = CancellationToken::new();
+    let some = batch(&["a", "b", "c"]);
+    let records = some.records.iter().map(|item| some.value(item).to_vec()).collect();
+    let join = |watch| Ok(OnePartition(std::cell::RefCell::new(records), watch));
+    let ended = tokio::time::timeout(
+        Duration::from_secs(60),
+        deliver.over(join, Written::default(), &stop),
+    );
+    assert!(matches!(ended.await, Ok(Err(DeliverError::Died))));
+}

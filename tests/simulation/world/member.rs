@@ -109,30 +109,38 @@ impl<A: Assignments> Member<A> {
         let topic_id = w.id(&place.0);
         self.ids.borrow_mut().insert(place.0.clone(), topic_id.clone());
         let group = &w.groups[&self.group];
-        let begun = group.committed.keys().any(|(topic, _)| *topic == place.0);
         let written = |topic| w.places(topic).iter().any(|place| w.length(place) > 0);
-        let past = match self.writes {
-            _ if begun => Past::Begun,
-            Some(topic) if group.committed.is_empty() && written(topic) => Past::Forgotten,
-            _ => Past::New,
+        let forgotten =
+            self.writes.is_some_and(|topic| group.committed.is_empty() && written(topic));
+        let careful = w.sabotage != Sabotage::NoTopicId;
+        let seen = |c: &Committed| Committed {
+            topic_id: c.topic_id.clone().filter(|_| careful),
+            ..c.clone()
         };
-        let mut committed = group.committed.get(place).cloned();
-        if let Some(committed) = committed.as_mut().filter(|_| w.sabotage == Sabotage::NoTopicId) {
-            committed.topic_id = None;
-        }
+        let of_it = group.committed.iter().filter(|((t, _), _)| *t == place.0);
+        let of_it: Vec<Committed> = of_it.map(|(_, c)| seen(c)).collect();
+        let past = Past::new(of_it.iter(), Some(&topic_id), forgotten, None);
+        let committed = group.committed.get(place).map(seen);
         let log = Log { topic_id: Some(&topic_id), first: w.start(place), end: w.stable(place) };
-        let to = resume::resume(committed.as_ref(), log, past, Start::Earliest);
+        let to = resume::resume(committed.as_ref(), log, &past, Start::Earliest);
         let mut at = to.at;
-        if past == Past::Begun && to.begins && w.sabotage == Sabotage::AddedAtTheEnd {
+        if past.begun && to.begins && w.sabotage == Sabotage::AddedAtTheEnd {
             at = log.end;
         }
-        if to.begins {
-            let places = if past == Past::New { w.places(&place.0) } else { vec![place.clone()] };
-            for place in places {
-                let next = if to.at == at { w.start(&place) } else { at };
-                let topic_id = Some(topic_id.clone());
-                let group = w.groups.get_mut(&self.group).unwrap();
-                group.committed.entry(place).or_insert(Committed { next, topic_id });
+        let places = if past.begun && past.instead.is_none() {
+            vec![place.clone()]
+        } else {
+            w.places(&place.0)
+        };
+        for one in places {
+            let begins = Committed {
+                next: if one == *place { at } else { w.start(&one) },
+                topic_id: Some(topic_id.clone()),
+            };
+            let begins = past.instead.clone().or(to.begins.then_some(begins));
+            let group = w.groups.get_mut(&self.group).unwrap();
+            if let Some(begins) = begins {
+                group.committed.entry(one).or_insert(begins);
             }
         }
         if let Some(gap) = to.gap.filter(|_| w.sabotage != Sabotage::PassesOver) {
