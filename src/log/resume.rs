@@ -233,7 +233,6 @@ pub struct Resuming {
     /// A gap ends the part, until somebody has looked.
     stops: bool,
     progress: Arc<Progress>,
-    asking: Mutex<Option<Asking>>,
     /// As they were when partitions were assigned.
     ids: Mutex<HashMap<String, String>>,
     gaps: Mutex<Vec<Gap>>,
@@ -273,7 +272,6 @@ impl Resuming {
             writes: reading.writes.map(str::to_owned),
             stops: reading.stops_at_gaps,
             progress,
-            asking: Mutex::default(),
             ids: Mutex::default(),
             gaps: Mutex::default(),
             wrong: Mutex::default(),
@@ -337,12 +335,8 @@ impl Resuming {
     }
 
     fn look(&self, places: &[Place], begin: Begin<'_>) -> KafkaResult<TopicPartitionList> {
-        let mut asking = lock(&self.asking);
-        // After an error it is made anew.
-        let mut client = match asking.take() {
-            Some(client) => client,
-            None => Asking::new(&self.kafka, &self.part, &self.group)?,
-        };
+        // Made anew each time: nobody would hear what it has to say meanwhile, and that would pile up.
+        let mut client = Asking::new(&self.kafka, &self.part, &self.group)?;
         let answers = client.ask(&self.topics, places)?;
         let forgotten = match &self.writes {
             Some(topic) if answers.committed.is_empty() => client.is_written(topic)?,
@@ -353,8 +347,6 @@ impl Resuming {
                 lock(&self.ids).insert(topic.clone(), id);
             }
         }
-        *asking = Some(client);
-        drop(asking);
         self.decide(&answers, places, forgotten, begin)
     }
 

@@ -143,7 +143,7 @@ impl Default for Memory {
 pub struct Watchdog {
     /// How long an assigned partition with pending records may make no progress before it is reported as stalled: in docket_stalled_partitions, in the log and in /status. Default: 2m.
     pub stalled_after: Span,
-    /// What a part does when records that it has not finished are gone from Kafka (deleted by retention, or the topic was recreated or truncated). Either way it is counted and logged; go_on also writes what is gone to the rejects topic and reads on from the oldest record there is, stop keeps the part from reading until the group's offsets or this setting are changed. Default: go_on.
+    /// What a part does when records that it has not finished are gone from Kafka (deleted by retention, or the topic was recreated or truncated). go_on counts and logs what is gone, writes it to the rejects topic, and reads on from the oldest record there is; stop has the part fail, with what is gone as its error, until the group's offsets or this setting are changed. Default: go_on.
     pub log_gap: LogGap,
 }
 

@@ -10,7 +10,7 @@ use rdkafka::error::KafkaError;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
-use super::changes::{Fixed, changes};
+use super::changes::{Changes, Fixed, changes};
 use super::deliver::{Deliver, Fallback, Sending};
 use super::events::Events;
 use super::intake::Intake;
@@ -385,10 +385,6 @@ impl Parts {
         for (name, sink) in &new.file.sinks {
             self.made(name, sink)?;
         }
-        if let (true, Some((_, clients)), Some(door)) = (changes.tokens, &self.door, &new.file.door)
-        {
-            clients.set(&door.tokens);
-        }
         let roles = &self.process.roles;
         changes.intake &= roles.intake();
         changes.door &= roles.door();
@@ -404,27 +400,57 @@ impl Parts {
             names.iter().filter_map(|name| self.running.remove(name)).collect();
         stopped.iter().for_each(Part::stop);
         stopped.into_iter().for_each(Part::join);
-        self.pipeline = Arc::new(new);
+        let old = std::mem::replace(&mut self.pipeline, Arc::new(new));
+        if let Err(error) = self.begin(&changes) {
+            // The old one goes on.
+            let begun: Vec<Part> =
+                names.iter().filter_map(|name| self.running.remove(name)).collect();
+            begun.iter().for_each(Part::stop);
+            begun.into_iter().for_each(Part::join);
+            self.pipeline = old;
+            if let Err(again) = self.begin(&changes) {
+                let pipeline = self.pipeline.name();
+                tracing::error!(pipeline, error = %again, "a part of the old file can't be started again either");
+            }
+            return Err(error);
+        }
+        if let (true, Some((_, clients)), Some(door)) =
+            (changes.tokens, &self.door, &self.pipeline.file.door)
+        {
+            clients.set(&door.tokens);
+        }
+        Ok(names)
+    }
+
+    /// Starts the parts that a change is of: each, though another can't be. The first error.
+    fn begin(&mut self, changes: &Changes) -> Result<(), RunError> {
         self.expect();
+        let mut results = Vec::new();
         if changes.intake {
-            self.intake()?;
+            results.push(("intake", self.intake()));
         }
         for name in &changes.sinks {
             if self.pipeline.file.sinks.contains_key(name) {
-                self.start_sink(name)?;
+                results.push((name, self.start_sink(name)));
             } else {
                 self.forget(name);
             }
         }
         if changes.spikes {
             self.forget("spikes");
-            self.spikes()?;
+            results.push(("spikes", self.spikes()));
         }
         if changes.door {
             self.forget("door");
-            self.open_door()?;
+            results.push(("door", self.open_door()));
         }
-        Ok(names)
+        for (name, result) in &results {
+            if let Err(error) = result {
+                let part = format!("{}/{name}", self.pipeline.name());
+                self.process.health.set(&part, Err(error.to_string()));
+            }
+        }
+        results.into_iter().try_for_each(|(_, result)| result)
     }
 
     /// A part that may not be there any more has no health either.
@@ -452,5 +478,40 @@ impl Parts {
         let part = supervise::spawn(reports, stop, part).map_err(RunError::Thread)?;
         self.running.insert(name.to_owned(), part);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::secrets::Real;
+
+    fn pipeline(text: &str) -> Pipeline {
+        let text = format!(
+            "name: half\nkafka: {{brokers: '127.0.0.1:1'}}\nsources: [{{topic: t}}]\n{text}"
+        );
+        let parsed = crate::pipeline::parse(std::path::Path::new("p.yaml"), &text, &Real);
+        parsed.map_err(|e| e.to_string()).unwrap()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_reload_that_fails_half_way_leaves_the_old_file_in_force_and_its_parts_running() {
+        let process = Process::alone();
+        let old = pipeline("sinks: {a: {type: file, path: /tmp/a}, b: {type: file, path: /tmp/b}}");
+        let file = old.file.clone();
+        let mut parts = Parts::new(old, &process, Limits::default()).unwrap();
+        parts.all().unwrap();
+        // The metrics of the detector have their place taken: it is the last that is started.
+        let _taken = spikes::Meters::new("half", &process.registry).unwrap();
+        let new = pipeline(
+            "sinks: {a: {type: file, path: /tmp/c}}\nspikes: {}\nlimits: {record_bytes: 9MiB}",
+        );
+        let (result, parts) =
+            tokio::task::spawn_blocking(move || (parts.reload(new), parts)).await.unwrap();
+        assert!(matches!(result, Err(RunError::Metrics { .. })), "{result:?}");
+        assert_eq!(parts.pipeline.file, file);
+        assert_eq!(parts.running.keys().collect::<Vec<_>>(), ["a", "b", "intake"]);
+        process.stop.cancel();
+        tokio::task::spawn_blocking(|| parts.join()).await.unwrap();
     }
 }

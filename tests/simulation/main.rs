@@ -254,7 +254,7 @@ async fn simulate(seed: u64, sabotage: Sabotage) -> (Vec<String>, Vec<String>) {
     let faults =
         Faults { commit_fails: likely(0.1), poll_stalls: likely(0.01), letter_fails: likely(0.3) };
     let world = Shared::new(seed ^ 0x5eed, faults, sabotage);
-    let mut partitions = || if rng.random_bool(0.05) { 64 } else { rng.random_range(1..5) };
+    let mut partitions = || if rng.random_bool(0.02) { 64 } else { rng.random_range(1..5) };
     let (sources, partitions) = (partitions(), partitions());
     // In some worlds, logs don't stay as they were written.
     let fickle = rng.random_bool(0.4);

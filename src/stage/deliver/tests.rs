@@ -20,6 +20,7 @@ name: p
 kafka: {brokers: nowhere}
 sources: [{topic: source}]
 sinks: {s: {type: file, path: x, delivery: {concurrency: 1}}}
+spikes: {}
 ";
 
 type Answer = Box<dyn Fn(&[String]) -> Outcome + Send>;
@@ -343,4 +344,28 @@ async fn a_batch_that_panics_ends_the_part_which_is_started_again() {
         deliver.over(join, Written::default(), &stop),
     );
     assert!(matches!(ended.await, Ok(Err(DeliverError::Died))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_decision_under_a_used_id_is_a_finding_now_and_then() {
+    let sink = Scripted::new(|_| Outcome::Delivered);
+    let (sending, written) = sending(&sink, None);
+    let send = async |ids: &[&str]| {
+        let mut batch = batch(ids);
+        let (body, triage) = sending.triage(&mut batch, |_, _| Noted::Reused);
+        assert!(sending.deliver(&mut batch, body, triage, &|_| {}).await);
+    };
+    send(&["a", "b"]).await;
+    send(&["c"]).await;
+    assert_eq!(written.all().len(), 1, "{:?}", written.all());
+    let finding = Record::parse(written.all()[0].0.as_bytes()).map(|record| {
+        let finding = crate::spike::record::event(&record).unwrap();
+        (finding.kind, finding.examples[0].decision_id.clone())
+    });
+    let kind = crate::spike::Kind::DecisionIdReused;
+    assert_eq!(finding.ok(), Some((kind, "a".to_owned())));
+    pass(600).await;
+    send(&["d"]).await;
+    assert_eq!(written.all().len(), 2);
+    assert_eq!(sending.deliver.meters.reused.with_label_values(&["s"]).get(), 4);
 }
