@@ -101,7 +101,7 @@ async fn reachable(pipeline: &Pipeline, process: &Process) -> Result<Vec<String>
     let part = format!("{}/kafka", pipeline.name());
     let mut said: Option<(String, tokio::time::Instant)> = None;
     loop {
-        match topics::ensure(pipeline, false).await {
+        match topics::ensure(pipeline, topics::Which::Own).await {
             Err(error @ TopicError::Unreachable { .. }) => {
                 let error = error.to_string();
                 let news = said.as_ref().is_none_or(|(last, at)| {

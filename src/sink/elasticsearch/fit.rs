@@ -89,7 +89,10 @@ pub fn fits(record: &Record<'_>) -> bool {
             Held::Date => is_date(value),
             Held::Long => is_long(value),
             Held::Metrics => metrics(value, &mut Vec::new()),
-            Held::Flattened => !has_empty_name(value) && (value.len() < TERM || tree_fits(value)),
+            Held::Flattened => {
+                !has_empty_name(value)
+                    && (value.len() < TERM || flattened(value, &mut Vec::new()) == Some(true))
+            }
             Held::Stored => value.len() < NAME || pruned(value, false, &mut Vec::new()),
         }
     })
