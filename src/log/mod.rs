@@ -37,6 +37,11 @@ pub struct Message<'m> {
 /// Headers are looked at by few, so they are read when asked for.
 pub trait Headers {
     fn pairs(&self) -> Vec<(&str, &[u8])>;
+
+    /// The record's key.
+    fn key(&self) -> Option<&[u8]> {
+        None
+    }
 }
 
 /// What a poll brought.

@@ -230,6 +230,22 @@ impl World {
         self.append(topic, None, value, Vec::new(), None);
     }
 
+    /// The parts of one or two lines, each between the other's, in one partition.
+    pub fn split(&mut self, lines: &mut Vec<Vec<Vec<u8>>>) {
+        let mut two =
+            [lines.pop().unwrap_or_default(), lines.pop().unwrap_or_default()].map(Vec::into_iter);
+        let key = format!("k{}", self.below(9));
+        loop {
+            let parts = [two[0].next(), two[1].next()];
+            if parts.iter().all(Option::is_none) {
+                return;
+            }
+            for part in parts.into_iter().flatten() {
+                self.append(super::SOURCE, Some(&key), &part, Vec::new(), None);
+            }
+        }
+    }
+
     fn state(&self, entry: &Entry) -> State {
         match entry {
             Entry::Record { transaction: Some(id), .. } => self.transactions[*id].state,

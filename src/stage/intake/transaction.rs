@@ -1,10 +1,11 @@
 //! What an open transaction of intake holds, and what of it may be too large for the broker.
 
 use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::decision::formats::Ignored;
+use crate::decision::formats::{Ignored, Parts};
 use crate::decision::reject::Reason;
 use crate::decision::verdict::{Basis, Verdict};
 use crate::protect::detector::Hit;
@@ -54,6 +55,12 @@ pub struct Open {
     /// A record could not be produced.
     pub refused: bool,
     pub tally: Tally,
+    /// How much longer it is open for parts of lines.
+    pub waited: Duration,
+    /// Parts of lines. None wait when the transaction is committed, so that its offsets are all there is to keep.
+    pub parts: Parts,
+    /// Where partitions go on in the next transaction that had no more part in this one.
+    pub later: BTreeMap<(usize, i32), i64>,
 }
 
 /// Counts of an open transaction, added to the counters once it is committed.
