@@ -89,6 +89,8 @@ pub async fn run(args: Args) -> CommandResult {
         history,
         volumes,
         read,
+        now,
+        current: decisions.is_empty() && args.until == ScanBound::End,
     };
     let Some(review) = capacity::review(counter, asked) else {
         let all = "--since start reads everything it holds";
@@ -123,6 +125,9 @@ pub async fn run(args: Args) -> CommandResult {
         time::format(review.from),
         time::format(review.to)
     );
+    for conclusion in &review.conclusions {
+        anstream::eprintln!("- {}", conclusion.sentence);
+    }
     anstream::println!("{}", written.join("\n"));
     Ok(())
 }
