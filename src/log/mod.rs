@@ -22,7 +22,7 @@ pub mod topics;
 use std::future::Future;
 use std::time::Duration;
 
-use rdkafka::error::KafkaResult;
+use rdkafka::error::{KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::OwnedHeaders;
 
 /// A record that was read.
@@ -119,7 +119,7 @@ pub trait Transactions {
     fn commit(&self, offsets: &[(&str, i32, i64)], member: &Self::Membership) -> KafkaResult<()>;
 
     /// Undoes the open transaction. Returns the tags of records that were too large for their topic.
-    fn abort(&self) -> KafkaResult<Vec<usize>>;
+    fn abort(&self) -> KafkaResult<Vec<(usize, RDKafkaErrorCode)>>;
 }
 
 /// Writes single records, each acknowledged.

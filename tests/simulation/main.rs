@@ -126,8 +126,8 @@ fn input(rng: &mut SmallRng) -> Input {
             20 => {
                 input.rejects += 1;
                 let one =
-                    |what: &str| format!(r#"{{"decision_id":"{what}{i}","timestamp":"{today}"}}"#);
-                format!("[{},{}]", one("beside"), one(world::UNWANTED))
+                    format!(r#"{{"decision_id":"{}{i}","timestamp":"{today}"}}"#, world::UNWANTED);
+                format!("[{},{one}]", decision(rng, &mut input))
             }
             21 => {
                 input.rejects += 1;

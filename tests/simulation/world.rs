@@ -424,8 +424,7 @@ pub struct Producer {
     open: Cell<Option<usize>>,
     /// Tags of the open transaction, in the order of sending.
     sent: RefCell<Vec<usize>>,
-    too_large: RefCell<Vec<usize>>,
-    unwanted: Cell<bool>,
+    refused: RefCell<Vec<(usize, RDKafkaErrorCode)>>,
 }
 
 /// Kafka's max.message.bytes of the docket topic and of rejects, here.
@@ -438,8 +437,7 @@ impl Producer {
             world: world.clone(),
             open: Cell::new(None),
             sent: RefCell::default(),
-            too_large: RefCell::default(),
-            unwanted: Cell::new(false),
+            refused: RefCell::default(),
         }
     }
 
@@ -472,7 +470,12 @@ impl Transactions for Producer {
         }
         let takes = if record.topic == super::REJECTS { REJECTS_TAKE } else { DOCKET_TAKES };
         let mut w = self.world.lock();
-        if record.payload.len() > takes {
+        let unwanted = record.topic == super::DOCKET && holds(record.payload, UNWANTED);
+        if record.payload.len() > takes || unwanted {
+            let code = match unwanted {
+                true => RDKafkaErrorCode::InvalidRecord,
+                false => RDKafkaErrorCode::MessageSizeTooLarge,
+            };
             // The broker refuses the batch, with what was sent just before.
             let mut refused = vec![tag];
             if !alone {
@@ -480,11 +483,7 @@ impl Transactions for Producer {
                 let n = w.below(4) as usize;
                 refused.extend(sent.iter().rev().take(n));
             }
-            self.too_large.borrow_mut().extend(refused);
-            return Ok(());
-        }
-        if record.topic == super::DOCKET && holds(record.payload, UNWANTED) {
-            self.unwanted.set(true);
+            self.refused.borrow_mut().extend(refused.into_iter().map(|tag| (tag, code)));
             return Ok(());
         }
         // What is sent alone is in no batch with others.
@@ -506,15 +505,12 @@ impl Transactions for Producer {
     }
 
     fn any_failed(&self) -> bool {
-        !self.too_large.borrow().is_empty() || self.unwanted.get()
+        !self.refused.borrow().is_empty()
     }
 
     fn commit(&self, offsets: &[(&str, i32, i64)], member: &(String, u64, u64)) -> KafkaResult<()> {
-        if self.is_fenced() || !self.too_large.borrow().is_empty() {
+        if self.is_fenced() || !self.refused.borrow().is_empty() {
             return Err(KafkaError::MessageProduction(RDKafkaErrorCode::InvalidTransactionalState));
-        }
-        if self.unwanted.get() {
-            return Err(KafkaError::MessageProduction(RDKafkaErrorCode::InvalidRecord));
         }
         let mut w = self.world.lock();
         let p = w.faults.commit_fails;
@@ -543,7 +539,7 @@ impl Transactions for Producer {
         Ok(())
     }
 
-    fn abort(&self) -> KafkaResult<Vec<usize>> {
+    fn abort(&self) -> KafkaResult<Vec<(usize, RDKafkaErrorCode)>> {
         if self.is_fenced() {
             return Err(KafkaError::MessageProduction(RDKafkaErrorCode::InvalidProducerEpoch));
         }
@@ -551,8 +547,7 @@ impl Transactions for Producer {
             self.world.lock().end(id, State::Aborted);
         }
         self.sent.borrow_mut().clear();
-        self.unwanted.set(false);
-        Ok(self.too_large.take())
+        Ok(self.refused.take())
     }
 }
 

@@ -22,7 +22,7 @@ use crate::log::{Commits, Message, Reader, Transactions, producer};
 use crate::pipeline::Pipeline;
 use crate::telemetry::{Health, Meters};
 use target::Target;
-use transaction::{Open, Oversized, Place};
+use transaction::{Open, Place, Suspect};
 use trouble::{PATIENCE, Spot};
 
 mod parts;
@@ -162,7 +162,7 @@ impl Intake {
             topics: self.topics(),
             docket_topic,
             rejects_topic,
-            oversized: BTreeMap::new(),
+            suspects: BTreeMap::new(),
             out: Vec::new(),
             next: BTreeMap::new(),
             failures: 0,
@@ -180,7 +180,7 @@ struct Run<'i, R, T> {
     docket_topic: String,
     rejects_topic: String,
     /// Pieces that a transaction failed over, until they are through.
-    oversized: BTreeMap<Place, Oversized>,
+    suspects: BTreeMap<Place, Suspect>,
     out: Vec<u8>,
     /// The next offset of each partition, for the lag.
     next: BTreeMap<(usize, i32), i64>,
@@ -207,7 +207,7 @@ where
                     self.failures = 0;
                 }
                 Err(error) => {
-                    self.intake.trouble.failed(&open, &error);
+                    self.intake.trouble.failed(&open);
                     self.abort(&open, &error)?;
                     self.failures += 1;
                     self.pause(stop).await;
@@ -340,7 +340,7 @@ where
             topics: &self.topics,
             docket_topic: &self.docket_topic,
             rejects_topic: &self.rejects_topic,
-            oversized: &self.oversized,
+            suspects: &self.suspects,
             condemned,
             received,
         }
@@ -362,7 +362,8 @@ where
             .map(|((topic, partition), (_, next))| (self.topics[*topic], *partition, *next))
             .collect();
         // Something could not even be produced: then the transaction is over.
-        if open.refused || open.parts.wait() {
+        // Parts still wait only where the producer failed, and its commit says at what.
+        if open.refused || open.parts.wait() && !self.transactions.any_failed() {
             return Err(KafkaError::Canceled);
         }
         self.transactions.commit(&offsets, &member)
@@ -372,7 +373,7 @@ where
         for ((topic, partition), (_, next)) in &open.offsets {
             self.next.insert((*topic, *partition), *next);
             self.finished(*topic, *partition, Some(*next), false);
-            self.oversized
+            self.suspects
                 .retain(|place, _| (place.0, place.1) != (*topic, *partition) || place.2 >= *next);
         }
         let meters = &self.intake.meters;
@@ -409,16 +410,16 @@ where
         for (topic, partition) in open.offsets.keys() {
             self.finished(*topic, *partition, self.next.get(&(*topic, *partition)).copied(), true);
         }
-        let too_large = self.transactions.abort().map_err(IntakeError::Fatal)?;
-        for tag in &too_large {
+        let refused = self.transactions.abort().map_err(IntakeError::Fatal)?;
+        for (tag, code) in &refused {
             if let Some(produced) = open.produced.get(*tag) {
-                self.oversized.insert(
+                self.suspects.insert(
                     produced.place,
-                    Oversized { kind: produced.kind, proven: produced.alone },
+                    Suspect { kind: produced.kind, proven: produced.alone, code: *code },
                 );
             }
         }
-        if too_large.is_empty() && !matches!(error, KafkaError::Canceled) {
+        if refused.is_empty() && !matches!(error, KafkaError::Canceled) {
             tracing::warn!(%error, "a transaction was aborted; its records are read again");
         }
         self.rewind(open)

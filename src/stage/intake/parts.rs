@@ -38,7 +38,7 @@ where
         took: bool,
         waiting: &mut Option<Waiting>,
     ) -> bool {
-        if !open.parts.wait() {
+        if !open.parts.wait() || self.intake.trouble.apart() {
             return false;
         }
         let now = Instant::now();
@@ -46,10 +46,10 @@ where
         if took {
             waiting.last = now;
         }
-        let patient = now - waiting.last < PATIENCE && now - waiting.since < MOST;
+        let patient = now - waiting.last < PATIENCE;
         open.waited = now - waiting.since;
         let limit = self.intake.pipeline.file.intake.transaction_bytes.0;
-        (took || patient) && open.bytes / 2 < limit
+        patient && now - waiting.since < MOST && open.bytes / 2 < limit
     }
 
     /// Whether a record is left to the next transaction: its partition has no parts that this one waits for.

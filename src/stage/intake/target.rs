@@ -4,10 +4,10 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use tokio::time::Instant;
 
-use super::transaction::{Kind, Open, Oversized, Place, Produced};
+use super::transaction::{Kind, Open, Place, Produced, Suspect};
 use super::trouble::{PATIENCE, Spot};
 use super::{Intake, IntakeError};
 use crate::decision::formats::{Among, Format, RecordPlace, Within};
@@ -24,11 +24,13 @@ pub(super) struct Target<'r, T> {
     pub(super) topics: &'r [&'r str],
     pub(super) docket_topic: &'r str,
     pub(super) rejects_topic: &'r str,
-    pub(super) oversized: &'r BTreeMap<Place, Oversized>,
+    pub(super) suspects: &'r BTreeMap<Place, Suspect>,
     pub(super) condemned: &'r BTreeMap<Spot, Reject>,
     /// When the open transaction began to read.
     pub(super) received: &'r str,
 }
+
+const TOO_LARGE: RDKafkaErrorCode = RDKafkaErrorCode::MessageSizeTooLarge;
 
 /// Bytes of a reject beside its content.
 const REJECT: usize = 512;
@@ -139,10 +141,10 @@ impl<T: Transactions> Target<'_, T> {
         };
         let headers = message.headers.pairs();
         let source = Source { value: message.payload, headers: &headers, format, envelope };
-        // Found too large as docket records, or on their way to rejects already.
+        // Refused as docket records, or on their way to rejects already.
         let refused = |element| {
-            let known = self.oversized.get(&(topic, partition, offset, element));
-            known.filter(|o| o.proven || o.kind == Kind::Reject).map(|_| self.outgrown())
+            let known = self.suspects.get(&(topic, partition, offset, element));
+            known.filter(|o| o.proven || o.kind == Kind::Reject).map(|o| self.refused(o.code))
         };
         transform_within(within, source, &pipeline.limits, &pipeline.rules, out, &refused, take)
     }
@@ -156,8 +158,8 @@ impl<T: Transactions> Target<'_, T> {
         open: &mut Open,
     ) -> Result<usize, KafkaError> {
         let place = (topic, origin.partition, origin.offset, origin.element);
-        let oversized = self.oversized.get(&place).copied();
-        let alone = oversized.is_some_and(|o| !o.proven);
+        let suspect = self.suspects.get(&place).copied();
+        let alone = suspect.is_some_and(|o| !o.proven);
         let sent = |kind| Produced { place, kind, alone };
         match product {
             Product::Ignored(kind) => {
@@ -182,7 +184,7 @@ impl<T: Transactions> Target<'_, T> {
             }
             Product::Reject { bytes, reject } => {
                 *open.tally.rejects.entry(reject.reason).or_default() += 1;
-                let proven = oversized.filter(|o| o.proven).map(|o| o.kind);
+                let proven = suspect.filter(|o| o.proven);
                 open.produced.push(sent(Kind::Reject));
                 let letter = self.letter(bytes, &reject, origin, proven);
                 let record = Outgoing {
@@ -203,30 +205,31 @@ impl<T: Transactions> Target<'_, T> {
         bytes: &[u8],
         reject: &Reject,
         origin: &Origin<'_>,
-        proven: Option<Kind>,
+        proven: Option<Suspect>,
     ) -> DeadLetter {
         let limit = self.intake.rejects_limit;
         let cut = match proven {
             // What is protected does not get out by the back door; its source still has it.
             _ if self.intake.pipeline.rules.protection.is_some() => Some(0),
-            Some(Kind::Reject) => Some(cut(limit)),
+            Some(Suspect { kind: Kind::Reject, code: TOO_LARGE, .. }) => Some(cut(limit)),
             _ => cut_to_fit(bytes.len(), limit),
         };
         dead_letter("intake", bytes, reject, origin, self.received, cut)
     }
 
     /// Why a decision that the broker would not take goes to rejects.
-    fn outgrown(&self) -> Reject {
+    fn refused(&self, code: RDKafkaErrorCode) -> Reject {
+        let topic = self.docket_topic;
+        if code != TOO_LARGE {
+            return Reject::new(Reason::Failed, format!("the topic {topic} refuses it: {code}"));
+        }
         let limit = self
             .intake
             .docket_limit
             .map_or_else(String::new, |n| format!(", which takes {n} bytes (max.message.bytes)"));
-        Reject::new(
-            Reason::TooLarge,
-            format!(
-                "the decision outgrows the topic {}{limit} once docket's members are added",
-                self.docket_topic
-            ),
-        )
+        let detail = format!(
+            "the decision outgrows the topic {topic}{limit} once docket's members are added"
+        );
+        Reject::new(Reason::TooLarge, detail)
     }
 }

@@ -1,8 +1,9 @@
-//! What an open transaction of intake holds, and what of it may be too large for the broker.
+//! What an open transaction of intake holds, and what of it the broker may refuse.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
+use rdkafka::error::RDKafkaErrorCode;
 use tokio::time::Instant;
 
 use crate::decision::formats::{Ignored, Parts};
@@ -21,13 +22,14 @@ pub enum Kind {
     Reject,
 }
 
-/// A piece that was in a batch which the broker found too large.
+/// A piece that was in a batch which the broker refused for what is in it.
 #[derive(Debug, Clone, Copy)]
-pub struct Oversized {
+pub struct Suspect {
     pub kind: Kind,
-    /// It was alone in its batch, so it is the one: its docket record becomes a reject, of its reject
+    /// It was alone in its batch, so it is the one: its docket record becomes a reject, of its reject, if it was too large,
     /// only the start is kept. Until then it is sent again, alone.
     pub proven: bool,
+    pub code: RDKafkaErrorCode,
 }
 
 /// What was produced, by tag.
