@@ -112,7 +112,7 @@ pub fn run(args: &Args) -> CommandResult {
     let each = took.as_secs_f64() * 1e6 / decisions.max(1) as f64;
     anstream::eprintln!(
         "{}, {dropped} dropped, {withheld} withheld, {unread} that can't be read; {each:.1} us a decision",
-        counted(decisions as u64, "decision")
+        counted(decisions, "decision")
     );
     if decisions == 0 { Err("no decision was found".into()) } else { Ok(()) }
 }

@@ -96,10 +96,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Box<dyn std::error::Error>> {
         false => print_story(&found, bundle.as_ref(), &name)?,
     }
     if more > 0 {
-        anstream::eprintln!(
-            "{} more; ask for one by its decision ID",
-            counted(more as u64, "decision")
-        );
+        anstream::eprintln!("{} more; ask for one by its decision ID", counted(more, "decision"));
     }
     let other = |found: &Found| match &found.explained {
         None => false,
