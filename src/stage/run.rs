@@ -347,7 +347,7 @@ impl Parts {
     /// Runs a sink as a part.
     pub fn sink(&mut self, deliver: Deliver) -> Result<(), RunError> {
         let name = deliver.name.clone();
-        self.meters.sink(&name);
+        self.settled(&name);
         let (deliver, runtime) = (Arc::new(deliver), self.process.runtime.clone());
         self.spawn(&name, move |stop| {
             runtime.block_on(deliver.run(stop)).map_err(|e| e.to_string())
@@ -408,6 +408,7 @@ impl Parts {
                 self.start_sink(name)?;
             } else {
                 self.forget(name);
+                self.settled(name);
             }
         }
         if changes.spikes {
@@ -419,6 +420,12 @@ impl Parts {
             self.open_door()?;
         }
         Ok(names)
+    }
+
+    /// What a sink failed for is over: it begins anew, or is gone.
+    fn settled(&self, name: &str) {
+        self.meters.sink(name);
+        self.process.health.remove(&format!("{}/{name} requests", self.pipeline.name()));
     }
 
     /// A part that may not be there any more has no health either.

@@ -184,8 +184,9 @@ impl Meters {
         }
     }
 
-    /// The same of a sink.
+    /// The same of a sink. What it failed for before it was started, or stopped, is over.
     pub fn sink(&self, sink: &str) {
+        self.failing.with_label_values(&[sink, "refused"]).set(0);
         for outcome in ["delivered", "refused", "repeat", "too_old"] {
             self.delivered.with_label_values(&[sink, outcome]);
         }
@@ -195,7 +196,7 @@ impl Meters {
         use Cause::*;
         for cause in [Connection, Timeout, Credentials, Throttled, Server, Misconfigured] {
             self.requests.with_label_values(&[sink, cause.as_str()]);
-            self.failing.with_label_values(&[sink, cause.as_str()]);
+            self.failing.with_label_values(&[sink, cause.as_str()]).set(0);
         }
     }
 
