@@ -3,7 +3,7 @@
 
 use std::cell::Cell;
 
-use crate::decision::formats::{self, Format, Ignored, Limits, Piece, Reading};
+use crate::decision::formats::{self, Format, Ignored, Limits, Piece, Reading, Within};
 use crate::decision::reject::Reject;
 use crate::protect::record::{Made, Rules, make};
 
@@ -44,12 +44,13 @@ pub fn transform(
     refused: &dyn Fn(usize) -> Option<Reject>,
     take: &mut dyn FnMut(usize, Product<'_>),
 ) -> Option<Reject> {
-    transform_until(&Cell::new(false), source, limits, rules, out, refused, take)
+    let within = Within { over: &Cell::new(false), among: None };
+    transform_within(within, source, limits, rules, out, refused, take)
 }
 
-/// The same, and no further once `over` is set.
-pub fn transform_until(
-    over: &Cell<bool>,
+/// The same, within what stands around the record. A line whose parts came in several is the last one's.
+pub fn transform_within(
+    within: Within<'_>,
     source: Source<'_>,
     limits: &Limits,
     rules: &Rules,
@@ -59,7 +60,7 @@ pub fn transform_until(
 ) -> Option<Reject> {
     let mut element = 0;
     let reading = Reading { format: source.format, envelope: source.envelope };
-    formats::split_until(over, source.value, reading, limits, &mut |piece| {
+    formats::split_within(within, source.value, reading, limits, &mut |piece| {
         match piece {
             Piece::Ignored(what) => return take(element, Product::Ignored(what)),
             Piece::Reject { bytes, reject } => {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::CommandResult;
 use super::redrive;
+use crate::config::units::counted;
 use crate::log::scan::{ScanBound, TopicScan};
 use crate::stage::redrive::backfill;
 
@@ -43,7 +44,8 @@ pub async fn run(args: Args) -> CommandResult {
         let records = tokio::task::block_in_place(|| count(&past))?;
         let twice = if twice { ", which may hold them twice then" } else { "" };
         anstream::println!(
-            "{records} decisions would be sent to {}{twice}; --send sends them",
+            "{} would be sent to {}{twice}; --send sends them",
+            counted(records, "decision"),
             args.sink
         );
         return Ok(());

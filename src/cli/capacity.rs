@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::{CommandResult, offline};
 use crate::capacity::count::{Counter, DAY};
 use crate::capacity::{self, Asked, Read, Volume, report, table};
+use crate::config::units::counted;
 use crate::decision::record::Record;
 use crate::decision::time::{self, Nanos};
 use crate::decision::verdict::Verdict;
@@ -89,6 +90,8 @@ pub async fn run(args: Args) -> CommandResult {
         history,
         volumes,
         read,
+        now,
+        current: decisions.is_empty() && args.until == ScanBound::End,
     };
     let Some(review) = capacity::review(counter, asked) else {
         let all = "--since start reads everything it holds";
@@ -118,11 +121,14 @@ pub async fn run(args: Args) -> CommandResult {
         String::new()
     };
     anstream::eprintln!(
-        "{} decisions from {} to {}{left_out}",
-        review.total.decisions,
+        "{} from {} to {}{left_out}",
+        counted(review.total.decisions, "decision"),
         time::format(review.from),
         time::format(review.to)
     );
+    for conclusion in &review.conclusions {
+        anstream::eprintln!("- {}", conclusion.sentence);
+    }
     anstream::println!("{}", written.join("\n"));
     Ok(())
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::CommandResult;
+use crate::config::units::counted;
 use crate::pipeline::{self, cases};
 
 /// Validate pipeline files and run their test cases, without connecting to anything.
@@ -40,7 +41,13 @@ pub fn run(args: &Args) -> CommandResult {
         anstream::println!("{}: valid, {passed} of {total} tests passed", path.display());
     }
     if bad_files + failed > 0 {
-        return Err(format!("{bad_files} files are not valid, {failed} tests failed").into());
+        let verb = if bad_files == 1 { "is" } else { "are" };
+        return Err(format!(
+            "{} {verb} not valid, {} failed",
+            counted(bad_files, "file"),
+            counted(failed, "test")
+        )
+        .into());
     }
     Ok(())
 }

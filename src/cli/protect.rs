@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use similar::{ChangeTag, TextDiff};
 
 use super::CommandResult;
+use crate::config::units::counted;
 use crate::decision::formats::{self, Format, Limits, Piece};
 use crate::protect::opa::Done;
 use crate::protect::taken::Taken;
@@ -110,7 +111,8 @@ pub fn run(args: &Args) -> CommandResult {
     }
     let each = took.as_secs_f64() * 1e6 / decisions.max(1) as f64;
     anstream::eprintln!(
-        "{decisions} decisions, {dropped} dropped, {withheld} withheld, {unread} that can't be read; {each:.1} us a decision"
+        "{}, {dropped} dropped, {withheld} withheld, {unread} that can't be read; {each:.1} us a decision",
+        counted(decisions, "decision")
     );
     if decisions == 0 { Err("no decision was found".into()) } else { Ok(()) }
 }

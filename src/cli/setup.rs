@@ -1,13 +1,14 @@
 //! `docket setup`: what a pipeline needs to be there: topics, and index templates.
 
-use std::path::PathBuf;
+use std::io::{BufRead, IsTerminal, Write};
+use std::path::{Path, PathBuf};
 
 use reqwest::Method;
 use serde_json::Value;
 
 use super::CommandResult;
 use crate::http::failure::innermost;
-use crate::pipeline::topics;
+use crate::pipeline::topics::{self, Which};
 use crate::sink::config::SinkConfig;
 use crate::sink::elasticsearch::config::ElasticsearchConfig;
 
@@ -19,20 +20,39 @@ pub struct Args {
     /// Pipeline files.
     #[arg(required = true, value_name = "PIPELINE")]
     files: Vec<PathBuf>,
+
+    /// Create topics of sources without asking. Without a terminal nobody is asked.
+    #[arg(long, conflicts_with = "no_sources")]
+    yes: bool,
+
+    /// Create no topics of sources.
+    #[arg(long)]
+    no_sources: bool,
 }
 
 pub async fn run(args: Args) -> CommandResult {
     for path in &args.files {
         let pipeline = super::load(path)?;
         let waiting = super::waiting(format!("Kafka at {}", pipeline.file.kafka.brokers));
-        let made = topics::ensure(&pipeline, true).await?;
+        let absent = topics::absent_sources(&pipeline).await?;
         drop(waiting);
+        let which = sources(&args, path, &absent)?;
+        let made = topics::ensure(&pipeline, which).await?;
         let topics = if made.is_empty() {
             "all there".to_owned()
         } else {
             format!("created {}", made.join(", "))
         };
         anstream::println!("{}: topics: {topics}", path.display());
+        for source in absent.iter().filter(|_| which == Which::Setup) {
+            anstream::println!("{}: source {source}: not there, and not created", path.display());
+        }
+        for source in absent.iter().filter(|source| made.contains(source)) {
+            anstream::eprintln!(
+                "{}: source {source} was not there: see that whoever sends decisions writes to this name",
+                path.display()
+            );
+        }
         for (name, sink) in &pipeline.file.sinks {
             if let SinkConfig::Elasticsearch(config) = sink {
                 let waiting = super::waiting(format!("sink {name} at {}", config.url));
@@ -45,6 +65,27 @@ pub async fn run(args: Args) -> CommandResult {
         }
     }
     Ok(())
+}
+
+/// Whether sources are created, too: one that isn't there may only be misspelt.
+fn sources(args: &Args, path: &Path, absent: &[String]) -> std::io::Result<Which> {
+    if args.no_sources {
+        return Ok(Which::Setup);
+    }
+    if absent.is_empty() || args.yes || !std::io::stdin().is_terminal() {
+        return Ok(Which::All);
+    }
+    let named = match absent {
+        [one] => format!("The source {one} is not there. Create it?"),
+        several => format!("The sources {} are not there. Create them?", several.join(", ")),
+    };
+    let mut err = std::io::stderr();
+    write!(err, "{}: {named} [y/N] ", path.display())?;
+    err.flush()?;
+    let mut line = String::new();
+    std::io::stdin().lock().read_line(&mut line)?;
+    let yes = line.trim_start().to_ascii_lowercase().starts_with('y');
+    Ok(if yes { Which::All } else { Which::Setup })
 }
 
 const TEMPLATE: &str = include_str!("../../deploy/elasticsearch/index-template.json");

@@ -11,6 +11,7 @@ use serde_json::json;
 
 use super::demo::findings::past;
 use super::{CommandResult, offline};
+use crate::config::units::counted;
 use crate::decision::record::Record;
 use crate::decision::time::{self, Nanos};
 use crate::generate::quality::{self, Score};
@@ -145,7 +146,11 @@ pub fn run(args: &Args) -> CommandResult {
         String::new()
     };
     let all = findings.len();
-    anstream::eprintln!("{all} findings in {decisions} decisions{late}{past}{unreadable}");
+    anstream::eprintln!(
+        "{} in {}{late}{past}{unreadable}",
+        counted(all as u64, "finding"),
+        counted(decisions, "decision")
+    );
     Ok(())
 }
 
@@ -192,9 +197,11 @@ fn of_files(args: &Args, pipeline: Option<&Path>, files: &[PathBuf]) -> CommandR
     } else {
         String::new()
     };
-    let found = findings.len();
-    let plural = if found == 1 { "" } else { "s" };
-    anstream::eprintln!("{found} finding{plural} in {} decisions{unread}{short}", all.len());
+    anstream::eprintln!(
+        "{} in {}{unread}{short}",
+        counted(findings.len() as u64, "finding"),
+        counted(all.len() as u64, "decision")
+    );
     if all.is_empty() { Err("no decision was found".into()) } else { Ok(()) }
 }
 

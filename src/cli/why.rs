@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 
+use crate::config::units::counted;
 use crate::decision::event::Event;
 use crate::decision::formats::{self, Format, Limits, Piece};
 use crate::decision::record::{Agent, Record};
@@ -84,6 +85,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Box<dyn std::error::Error>> {
         let from = args.from.display();
         return Err(match decisions {
             0 => format!("{from} holds no decision that docket can read"),
+            1 => format!("the one decision in {from} has not the ID {}", args.id),
             n => format!("none of {n} decisions in {from} has the ID {}", args.id),
         }
         .into());
@@ -94,7 +96,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Box<dyn std::error::Error>> {
         false => print_story(&found, bundle.as_ref(), &name)?,
     }
     if more > 0 {
-        anstream::eprintln!("{more} decisions more; ask for one by its decision ID");
+        anstream::eprintln!("{} more; ask for one by its decision ID", counted(more, "decision"));
     }
     let other = |found: &Found| match &found.explained {
         None => false,

@@ -10,6 +10,7 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio::net::TcpStream;
 
 use super::{Check, Look, Seen};
+use crate::config::units::counted;
 use crate::decision::time::{self, Nanos};
 use crate::http::config::Tls;
 use crate::log::config::Property;
@@ -155,7 +156,7 @@ fn day(at: Nanos) -> String {
 }
 
 fn judged(check: Check, validity: Validity, now: Nanos, way_out: &str) -> Check {
-    let days = (validity.to - now) / (86_400 * SECOND);
+    let days = u64::try_from((validity.to - now) / (86_400 * SECOND)).unwrap_or_default();
     if now > validity.to {
         check.wrong(format!("the certificate expired on {}", day(validity.to)), way_out)
     } else if now < validity.from {
@@ -163,7 +164,7 @@ fn judged(check: Check, validity: Validity, now: Nanos, way_out: &str) -> Check 
         check.wrong(says, "wait, correct this machine's clock, or make a new one")
     } else if validity.to - now < SOON {
         check.warning(
-            format!("the certificate expires in {days} days, on {}", day(validity.to)),
+            format!("the certificate expires in {}, on {}", counted(days, "day"), day(validity.to)),
             way_out,
         )
     } else {

@@ -14,6 +14,7 @@ use rdkafka::metadata::{Metadata, MetadataTopic};
 use rdkafka::{ClientConfig, Offset};
 
 use super::{Check, Look, PATIENCE, Seen};
+use crate::config::units::counted;
 use crate::log::ask::{self, Asker, Unanswered};
 use crate::log::client;
 use crate::log::config::Kafka;
@@ -139,7 +140,7 @@ fn cluster(about: &About, runtime: &tokio::runtime::Handle) -> Vec<Check> {
     } else {
         ""
     };
-    let says = format!("{} answering{login}", plural(brokers, "broker"));
+    let says = format!("{} answering{login}", counted(brokers as u64, "broker"));
     let mut checks = vec![about.check("kafka").ok(says)];
     let readers: Vec<_> = about
         .readers
@@ -171,14 +172,10 @@ fn cluster(about: &About, runtime: &tokio::runtime::Handle) -> Vec<Check> {
         }
     }
     if may > 0 && checks.iter().all(|check| !check.what.starts_with("rights")) {
-        let says = format!("{} may read their topics", plural(may, "consumer group"));
+        let says = format!("{} may read their topics", counted(may as u64, "consumer group"));
         checks.push(about.check("rights").ok(says));
     }
     checks
-}
-
-fn plural(n: usize, what: &str) -> String {
-    if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
 }
 
 fn unanswered(check: Check, error: Unanswered) -> Check {
@@ -307,7 +304,7 @@ impl Shape {
         let mut checks = Vec::new();
         if self.leaderless > 0 {
             checks.push(check().wrong(
-                format!("{} without a leader", plural(self.leaderless, "partition")),
+                format!("{} without a leader", counted(self.leaderless as u64, "partition")),
                 "bring back the brokers that hold it",
             ));
         }
@@ -338,7 +335,7 @@ impl Shape {
             checks.push(check().wrong(
                 format!(
                     "min.insync.replicas is {min}, and it has {}: nothing can be written to it",
-                    plural(self.replicas, "replica")
+                    counted(self.replicas as u64, "replica")
                 ),
                 alter(&format!("min.insync.replicas={}", self.replicas.max(1))),
             ));
@@ -347,7 +344,7 @@ impl Shape {
             checks.push(check().warning(
                 format!(
                     "{} with replicas that are behind or away",
-                    plural(self.behind, "partition")
+                    counted(self.behind as u64, "partition")
                 ),
                 "see which broker is away",
             ));
@@ -360,12 +357,12 @@ impl Shape {
         }
         checks.extend(self.retained(about, wanted, check(), &alter));
         if checks.is_empty() {
-            let replicas = plural(self.replicas, "replica");
+            let replicas = counted(self.replicas as u64, "replica");
             let retention = self.retention.map_or_else(
                 || "retention not known (DescribeConfigs is not granted)".to_owned(),
                 |ms| format!("kept {}", span(ms)),
             );
-            let partitions = plural(self.partitions, "partition");
+            let partitions = counted(self.partitions as u64, "partition");
             checks.push(check().ok(format!("{partitions}, {replicas}, {retention}")));
         }
         checks

@@ -62,7 +62,7 @@ impl Property {
 }
 
 /// Properties that docket's guarantees rest on, and which of them.
-const OWN: [(&str, &str); 17] = [
+const OWN: [(&str, &str); 18] = [
     ("enable.auto.commit", COMMITS),
     ("auto.commit.enable", COMMITS),
     ("enable.auto.offset.store", COMMITS),
@@ -85,9 +85,11 @@ const OWN: [(&str, &str); 17] = [
     ),
     ("group.id", "each part has a consumer group of its own; intake.group names intake's"),
     ("group.instance.id", "each part is a member of its own; intake.instance_id names them"),
-    ("bootstrap.servers", "kafka.brokers says which brokers there are"),
+    ("bootstrap.servers", BROKERS),
+    ("metadata.broker.list", BROKERS),
 ];
 
+const BROKERS: &str = "kafka.brokers says which brokers there are";
 const COMMITS: &str =
     "docket commits an offset only when everything below it is delivered or in rejects";
 const TRANSACTIONS: &str = "intake writes decisions exactly once by transactions of its own";

@@ -461,8 +461,14 @@ impl<A: Assignments> Reader for Group<A> {
     }
 
     fn read_back(&self, topic: &str, partitions: Vec<i32>, count: usize, told: Told) {
-        let Context { kafka, group, part, .. } = &**self.client.context();
-        scan::read_back(kafka, group, part, topic, partitions, count, told);
+        let context = self.client.context();
+        let Context { kafka, group, part, .. } = &**context;
+        let before = {
+            let starts = context.starts();
+            let start = |p: i32| starts.get(&(topic.to_owned(), p)).copied().unwrap_or_default();
+            partitions.into_iter().map(|p| (p, start(p))).collect()
+        };
+        scan::read_back(kafka, group, part, topic, before, count, told);
     }
 
     fn end(&self, topic: &str, partition: i32) -> Option<i64> {

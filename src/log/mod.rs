@@ -23,7 +23,7 @@ pub mod topics;
 use std::future::Future;
 use std::time::Duration;
 
-use rdkafka::error::KafkaResult;
+use rdkafka::error::{KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::OwnedHeaders;
 
 /// A record that was read.
@@ -38,6 +38,11 @@ pub struct Message<'m> {
 /// Headers are looked at by few, so they are read when asked for.
 pub trait Headers {
     fn pairs(&self) -> Vec<(&str, &[u8])>;
+
+    /// The record's key.
+    fn key(&self) -> Option<&[u8]> {
+        None
+    }
 }
 
 /// What a group can't read any more of a partition and has not finished, and where it goes on instead.
@@ -137,7 +142,7 @@ pub trait Transactions {
     fn commit(&self, offsets: &[(&str, i32, i64)], member: &Self::Membership) -> KafkaResult<()>;
 
     /// Undoes the open transaction. Returns the tags of records that were too large for their topic.
-    fn abort(&self) -> KafkaResult<Vec<usize>>;
+    fn abort(&self) -> KafkaResult<Vec<(usize, RDKafkaErrorCode)>>;
 }
 
 /// Writes single records, each acknowledged.

@@ -27,16 +27,30 @@ const MAX_MESSAGE: &str = "1000000000";
 pub struct Deliveries {
     /// How many failed since the last `take`.
     failed: AtomicUsize,
-    /// The tags of records that the broker found too large.
-    too_large: Mutex<Vec<usize>>,
+    /// The tags of records whose batch the broker refused for what is in it, and as what.
+    refused: Mutex<Vec<(usize, RDKafkaErrorCode)>>,
     last_error: Mutex<Option<KafkaError>>,
+}
+
+/// A batch that is refused for a record in it, and would be again.
+fn refused(error: &KafkaError) -> Option<RDKafkaErrorCode> {
+    use RDKafkaErrorCode::{
+        InvalidMessage, InvalidMessageSize, InvalidRecord, InvalidTimestamp, MessageSizeTooLarge,
+    };
+    let code = match error {
+        KafkaError::MessageProduction(code) => *code,
+        error => error.rdkafka_error_code()?,
+    };
+    let of_record =
+        [InvalidMessage, InvalidMessageSize, InvalidRecord, InvalidTimestamp, MessageSizeTooLarge];
+    of_record.contains(&code).then_some(code)
 }
 
 impl Deliveries {
     fn note(&self, error: &KafkaError, tag: usize) {
         self.failed.fetch_add(1, Ordering::Relaxed);
-        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge) {
-            self.too_large.lock().unwrap_or_else(PoisonError::into_inner).push(tag);
+        if let Some(code) = refused(error) {
+            self.refused.lock().unwrap_or_else(PoisonError::into_inner).push((tag, code));
         }
         *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.clone());
     }
@@ -50,11 +64,11 @@ impl Deliveries {
         self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Begins anew; returns the tags of the records that the broker found too large.
-    pub fn take(&self) -> Vec<usize> {
+    /// Begins anew; returns the tags of the records whose batches the broker refused.
+    pub fn take(&self) -> Vec<(usize, RDKafkaErrorCode)> {
         self.failed.store(0, Ordering::Relaxed);
         *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        std::mem::take(&mut *self.too_large.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *self.refused.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -211,7 +225,7 @@ impl Transactions for Transactional {
         self.end(&client, || client.commit_transaction(END))
     }
 
-    fn abort(&self) -> KafkaResult<Vec<usize>> {
+    fn abort(&self) -> KafkaResult<Vec<(usize, RDKafkaErrorCode)>> {
         let client = self.client();
         self.end(&client, || client.abort_transaction(END))?;
         Ok(client.context().own.take())

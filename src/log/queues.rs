@@ -113,12 +113,20 @@ impl<C: ConsumerContext> Queue<C> {
 }
 
 impl Headers for BorrowedMessage<'_> {
+    fn key(&self) -> Option<&[u8]> {
+        rdkafka::Message::key(self)
+    }
+
     fn pairs(&self) -> Vec<(&str, &[u8])> {
         headers::pairs(self)
     }
 }
 
 impl Headers for OwnedMessage {
+    fn key(&self) -> Option<&[u8]> {
+        rdkafka::Message::key(self)
+    }
+
     fn pairs(&self) -> Vec<(&str, &[u8])> {
         headers::pairs(self)
     }

@@ -13,6 +13,7 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::base_consumer::PartitionQueue;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::topic_partition_list::TopicPartitionListElem;
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{ClientConfig, ClientContext, Offset, TopicPartitionList};
 
@@ -255,6 +256,16 @@ fn begin_at(
     Ok(())
 }
 
+/// Where to go on.
+struct Decided {
+    list: TopicPartitionList,
+    /// What is to be committed before.
+    begins: TopicPartitionList,
+    /// It stands for offsets that are gone.
+    instead: bool,
+    gaps: Vec<Gap>,
+}
+
 /// Commits offsets for the first time.
 type Begin<'b> = &'b dyn Fn(&TopicPartitionList) -> KafkaResult<()>;
 
@@ -321,7 +332,13 @@ impl Resuming {
         let until = Instant::now() + PATIENCE;
         loop {
             match self.look(&places, begin) {
-                Ok(list) => return list,
+                Ok(Some(list)) => return list,
+                // Others began meanwhile: what they committed holds.
+                Ok(None) if Instant::now() < until => {}
+                Ok(None) => {
+                    self.wrong("where to go on changes whenever it is asked for".to_owned());
+                    return assigned.clone();
+                }
                 Err(error) if Instant::now() >= until => {
                     self.wrong(format!("where to go on can't be found out: {error}"));
                     return assigned.clone();
@@ -334,7 +351,7 @@ impl Resuming {
         }
     }
 
-    fn look(&self, places: &[Place], begin: Begin<'_>) -> KafkaResult<TopicPartitionList> {
+    fn look(&self, places: &[Place], begin: Begin<'_>) -> KafkaResult<Option<TopicPartitionList>> {
         // Made anew each time: nobody would hear what it has to say meanwhile, and that would pile up.
         let mut client = Asking::new(&self.kafka, &self.part, &self.group)?;
         let answers = client.ask(&self.topics, places)?;
@@ -347,16 +364,43 @@ impl Resuming {
                 lock(&self.ids).insert(topic.clone(), id);
             }
         }
-        self.decide(&answers, places, forgotten, begin)
+        let decided = self.decide(&answers, places, forgotten)?;
+        if decided.begins.count() > 0 {
+            let now = client.committed(&answers.partitions)?;
+            let others = |e: &TopicPartitionListElem<'_>| {
+                now.contains_key(&(e.topic().to_owned(), e.partition()))
+            };
+            if decided.begins.elements().iter().any(others) {
+                return Ok(None);
+            }
+            self.begin(&decided, begin)?;
+        }
+        // From now on each partition has an offset that tells of a topic that was before.
+        for (topic, id) in &*lock(&self.ids) {
+            self.progress.topic_id(&self.part, topic, id);
+        }
+        decided.gaps.into_iter().for_each(|gap| self.found(gap));
+        Ok(Some(decided.list))
     }
 
-    fn decide(
-        &self,
-        answers: &Answers,
-        places: &[Place],
-        forgotten: bool,
-        begin: Begin<'_>,
-    ) -> KafkaResult<TopicPartitionList> {
+    /// Commits where the group starts.
+    fn begin(&self, decided: &Decided, begin: Begin<'_>) -> KafkaResult<()> {
+        for attempt in 1.. {
+            match begin(&decided.begins) {
+                Ok(()) => break,
+                Err(error) if attempt == TRIES && decided.instead => return Err(error),
+                // Who reads it next does so; what is read until then is committed as ever.
+                Err(error) if attempt == TRIES => {
+                    tracing::warn!(part = self.part, %error, "where the group starts is not committed yet");
+                    break;
+                }
+                Err(_) => std::thread::sleep(Duration::from_millis(200)),
+            }
+        }
+        Ok(())
+    }
+
+    fn decide(&self, answers: &Answers, places: &[Place], forgotten: bool) -> KafkaResult<Decided> {
         let ids = lock(&self.ids).clone();
         let (mut list, mut begins) = (TopicPartitionList::new(), TopicPartitionList::new());
         let mut gaps = Vec::new();
@@ -392,27 +436,7 @@ impl Resuming {
                 }
             }
         }
-        for attempt in 1.. {
-            if begins.count() == 0 {
-                break;
-            }
-            match begin(&begins) {
-                Ok(()) => break,
-                Err(error) if attempt == TRIES && instead => return Err(error),
-                // Who reads it next does so; what is read until then is committed as ever.
-                Err(error) if attempt == TRIES => {
-                    tracing::warn!(part = self.part, %error, "where the group starts is not committed yet");
-                    break;
-                }
-                Err(_) => std::thread::sleep(Duration::from_millis(200)),
-            }
-        }
-        // From now on each partition has an offset that tells of a topic that was before.
-        for (topic, id) in &ids {
-            self.progress.topic_id(&self.part, topic, id);
-        }
-        gaps.into_iter().for_each(|gap| self.found(gap));
-        Ok(list)
+        Ok(Decided { list, begins, instead, gaps })
     }
 
     fn found(&self, gap: Gap) {

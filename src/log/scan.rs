@@ -42,6 +42,7 @@ pub fn reader(
 /// Partitions that are read back, and who is told. However it ends, the end of each is told.
 struct Back {
     topic: String,
+    /// Where the group goes on.
     left: BTreeMap<i32, i64>,
     told: Told,
 }
@@ -53,30 +54,21 @@ impl Back {
         }
     }
 
-    /// Hands on up to `count` records of each partition that stand before the group's place in it. What has no place
-    /// yet has nothing before it.
+    /// Hands on up to `count` records of each partition that stand before where the group goes on in it: what it committed may be of
+    /// another topic.
     fn read(&mut self, kafka: &Kafka, group: &str, count: usize) -> KafkaResult<()> {
         let reader = reader(kafka, "read-back", group)?;
-        let mut asked = TopicPartitionList::new();
-        self.left.keys().for_each(|partition| {
-            asked.add_partition(&self.topic, *partition);
-        });
         let mut from = TopicPartitionList::new();
-        for place in reader.committed_offsets(asked, TIMEOUT)?.elements() {
-            let Offset::Offset(before) = place.offset() else {
-                self.end(place.partition());
-                continue;
-            };
+        for (partition, before) in self.left.clone() {
             // Transaction markers take offsets, too; what they cost is read again from a little further back.
             let back = i64::try_from(count).unwrap_or(i64::MAX).saturating_add(count as i64 / 8);
             let start = before.saturating_sub(back).max(0);
             if start >= before {
-                self.end(place.partition());
+                self.end(partition);
                 continue;
             }
-            self.left.insert(place.partition(), before);
             // Where that is no more, at the oldest record (`auto.offset.reset`).
-            from.add_partition_offset(&self.topic, place.partition(), Offset::Offset(start))?;
+            from.add_partition_offset(&self.topic, partition, Offset::Offset(start))?;
         }
         reader.assign(&from)?;
         let mut last = Instant::now();
@@ -118,17 +110,16 @@ impl Drop for Back {
     }
 }
 
-/// Reads back, on a thread of its own and with one client for all partitions.
+/// Reads back from where the group goes on in each partition, on a thread of its own and with one client for all of them.
 pub fn read_back(
     kafka: &Kafka,
     group: &str,
     part: &str,
     topic: &str,
-    partitions: Vec<i32>,
+    left: BTreeMap<i32, i64>,
     count: usize,
     told: Told,
 ) {
-    let left = partitions.into_iter().map(|partition| (partition, 0)).collect();
     let mut back = Back { topic: topic.to_owned(), left, told };
     let (kafka, group, part) = (kafka.clone(), group.to_owned(), part.to_owned());
     let thread = std::thread::Builder::new().name(format!("docket-{part}-back"));

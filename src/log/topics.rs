@@ -88,6 +88,12 @@ pub async fn ensure(
     Ok(made)
 }
 
+/// Which of these topics are not there.
+pub async fn absent(kafka: &Kafka, topics: Vec<Topic>) -> Result<Vec<String>, TopicError> {
+    let (missing, _) = tokio::task::block_in_place(|| missing(kafka, topics))?;
+    Ok(missing.into_iter().map(|topic| topic.name).collect())
+}
+
 /// The topics that are not there, and the names of those that may be, but are not shown to docket.
 fn missing(kafka: &Kafka, topics: Vec<Topic>) -> Result<(Vec<Topic>, Vec<String>), Unanswered> {
     let asker = Asker::new(kafka, "topics", None)?;

@@ -7,9 +7,9 @@ use crate::log::topics::{self, Topic, TopicError};
 const REJECT_ROOM: usize = 64 << 10;
 
 /// Rejects are kept so many times as long as the docket.
-pub const REJECTS_LONGER: u128 = 2;
+const REJECTS_LONGER: u128 = 2;
 
-fn wanted(pipeline: &Pipeline, with_sources: bool) -> Vec<Topic> {
+fn wanted(pipeline: &Pipeline, which: Which) -> Vec<Topic> {
     let docket = &pipeline.file.docket;
     let retention = docket.retention.0.as_millis();
     let settings = |max_message: usize, retention: u128| {
@@ -29,12 +29,34 @@ fn wanted(pipeline: &Pipeline, with_sources: bool) -> Vec<Topic> {
             settings(rejects, retention.saturating_mul(REJECTS_LONGER)),
         ),
     ];
-    if with_sources {
-        let sources = pipeline.file.sources.iter();
-        all.extend(sources.map(|s| topic(s.topic.clone(), Vec::new())));
+    if which != Which::Own {
+        let doors = |t: &Topic| Some(t.name.as_str()) == pipeline.door_topic();
+        all.extend(sources(pipeline).filter(|t| which == Which::All || doors(t)));
         all.extend(pipeline.file.spikes.as_ref().map(|_| learned(pipeline)));
     }
     all
+}
+
+fn sources(pipeline: &Pipeline) -> impl Iterator<Item = Topic> {
+    let names = pipeline.file.sources.iter().map(|source| source.topic.clone());
+    names.map(|name| Topic { name, partitions: None, settings: Vec::new() })
+}
+
+/// The sources that are not there, and that docket's door doesn't write to: whoever does may know them by another name.
+pub async fn absent_sources(pipeline: &Pipeline) -> Result<Vec<String>, TopicError> {
+    let others = sources(pipeline).filter(|t| Some(t.name.as_str()) != pipeline.door_topic());
+    topics::absent(&pipeline.file.kafka, others.collect()).await
+}
+
+/// Which topics are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Which {
+    /// Those that docket can't run without and that are its own.
+    Own,
+    /// And what the detector has learned, and the topic that the door writes to.
+    Setup,
+    /// And the other sources.
+    All,
 }
 
 /// What the detector of spikes has learned: the latest piece by key. It is written again and again, so it is compacted
@@ -63,9 +85,9 @@ pub async fn ensure_spikes(pipeline: &Pipeline) -> Result<bool, TopicError> {
 }
 
 /// Makes the topics that are missing, if the pipeline file allows it. Returns the names of those made.
-pub async fn ensure(pipeline: &Pipeline, with_sources: bool) -> Result<Vec<String>, TopicError> {
+pub async fn ensure(pipeline: &Pipeline, which: Which) -> Result<Vec<String>, TopicError> {
     let file = &pipeline.file;
-    topics::ensure(&file.kafka, &file.docket, wanted(pipeline, with_sources)).await
+    topics::ensure(&file.kafka, &file.docket, wanted(pipeline, which)).await
 }
 
 /// The largest record batch that topics take (max.message.bytes), where the broker tells.

@@ -102,7 +102,7 @@ async fn reachable(pipeline: &Pipeline, process: &Process) -> Result<Vec<String>
     let part = format!("{}/kafka", pipeline.name());
     let mut said: Option<(String, tokio::time::Instant)> = None;
     loop {
-        match topics::ensure(pipeline, false).await {
+        match topics::ensure(pipeline, topics::Which::Own).await {
             Err(error @ TopicError::Unreachable { .. }) => {
                 let error = error.to_string();
                 let news = said.as_ref().is_none_or(|(last, at)| {
@@ -352,7 +352,7 @@ impl Parts {
     /// Runs a sink as a part.
     pub fn sink(&mut self, deliver: Deliver) -> Result<(), RunError> {
         let name = deliver.name.clone();
-        self.meters.sink(&name);
+        self.settled(&name);
         let (deliver, runtime) = (Arc::new(deliver), self.process.runtime.clone());
         self.spawn(&name, move |stop| {
             runtime.block_on(deliver.run(stop)).map_err(|e| e.to_string())
@@ -434,6 +434,7 @@ impl Parts {
                 results.push((name, self.start_sink(name)));
             } else {
                 self.forget(name);
+                self.settled(name);
             }
         }
         if changes.spikes {
@@ -451,6 +452,12 @@ impl Parts {
             }
         }
         results.into_iter().try_for_each(|(_, result)| result)
+    }
+
+    /// What a sink failed for is over: it begins anew, or is gone.
+    fn settled(&self, name: &str) {
+        self.meters.sink(name);
+        self.process.health.remove(&format!("{}/{name} requests", self.pipeline.name()));
     }
 
     /// A part that may not be there any more has no health either.

@@ -102,6 +102,10 @@ impl Watchdog {
         let mut ends: BTreeMap<(String, i32), Option<(i64, i64)>> = BTreeMap::new();
         let mut answered = true;
         for place in self.progress.places() {
+            if !answered {
+                // Each would wait as long.
+                break;
+            }
             let end = *ends.entry((place.topic.clone(), place.partition)).or_insert_with(|| {
                 let wait = Duration::from_secs(5);
                 let told = client.fetch_watermarks(&place.topic, place.partition, wait);

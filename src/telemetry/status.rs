@@ -116,44 +116,74 @@ pub fn of(health: &Health, families: &[MetricFamily], now: Nanos) -> Status {
     }
 }
 
+const STYLE: &str = ":root{color-scheme:light dark}body{font:14px/1.5 system-ui,sans-serif;margin:2em;max-width:80em}\
+    h1{margin:0;font-size:1.5em}table{border-collapse:collapse;margin-top:1em}\
+    th,td{text-align:left;padding:.4em 1.4em .4em 0;vertical-align:top;border-bottom:1px solid #8885}\
+    .n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}.t{white-space:nowrap}\
+    .bad{color:#d22;overflow-wrap:anywhere}.dim{color:#888}summary{cursor:pointer}details td,details th{border:0;padding:0 1em 0 0}\
+    details table{margin:0}";
+
 /// The same for people.
 pub fn page(status: &Status) -> String {
-    let mut out = String::from(
-        "<!doctype html><html lang=en><meta charset=utf-8><title>docket</title><style>\
-         body{font:14px sans-serif;margin:2em}td,th{text-align:left;padding:.3em 1em .3em 0;vertical-align:top}\
-         td.n{text-align:right}.bad{color:#b00}</style>",
+    let mut out = format!(
+        "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content=\"width=device-width\"><title>docket</title><style>{STYLE}</style>"
     );
     let ready = if status.ready { "ready" } else { "<span class=bad>not ready</span>" };
     let _ = write!(
         out,
-        "<h1>docket {}: {ready}</h1><p>{}; <a href=\"?format=json\">JSON</a>, <a href=metrics>metrics</a></p>",
-        status.version, status.at
+        "<h1>docket {}: {ready}</h1><div class=dim>{} UTC; <a href=\"?format=json\">JSON</a>, <a href=metrics>metrics</a></div>",
+        status.version,
+        to_the_second(&status.at)
     );
     out.push_str(
-        "<table><tr><th>pipeline<th>part<th>state<th>since<th>records left<th>oldest<th>partitions",
+        "<table><tr><th>pipeline<th>part<th>state<th>since<th class=n>records left<th class=n>oldest<th>partitions",
     );
     for part in &status.parts {
         let state = match &part.cause {
             None => "well".to_owned(),
             Some(cause) => format!("<span class=bad>{}</span>", escaped(cause)),
         };
-        let number = |n: Option<i64>| n.map_or(String::new(), |n| n.to_string());
         let oldest = part.oldest_seconds.map_or(String::new(), |s| format!("{s:.0} s"));
         let _ = write!(
             out,
-            "<tr><td>{}<td>{}<td>{state}<td>{}<td class=n>{}<td class=n>{oldest}<td>",
+            "<tr><td>{}<td>{}<td>{state}<td class=t>{}<td class=n>{}<td class=n>{oldest}<td class=t>",
             escaped(&part.pipeline),
             escaped(&part.part),
-            part.since,
+            to_the_second(&part.since),
             number(part.lag),
         );
-        for place in &part.partitions {
-            let (id, offset, lag) = (place.partition, number(place.offset), number(place.lag));
-            let _ = write!(out, "{} {id}: {offset}, {lag} left<br>", escaped(&place.topic));
+        for places in part.partitions.chunk_by(|a, b| a.topic == b.topic) {
+            out.push_str(&folded(places));
         }
     }
     out.push_str("</table></html>\n");
     out
+}
+
+/// The partitions of one topic, to be opened.
+fn folded(places: &[Partition]) -> String {
+    let topic = places.first().map_or("", |place| &place.topic);
+    let mut out = format!(
+        "<details><summary>{} of {}</summary><table><tr><th class=n>partition<th class=n>offset<th class=n>left",
+        places.len(),
+        escaped(topic)
+    );
+    for place in places {
+        let (offset, lag) = (number(place.offset), number(place.lag));
+        let _ =
+            write!(out, "<tr><td class=n>{}<td class=n>{offset}<td class=n>{lag}", place.partition);
+    }
+    out.push_str("</table></details>");
+    out
+}
+
+fn number(n: Option<i64>) -> String {
+    n.map_or(String::new(), |n| n.to_string())
+}
+
+/// Of a time in RFC 3339.
+fn to_the_second(at: &str) -> String {
+    at.get(..19).unwrap_or(at).replace('T', " ")
 }
 
 fn escaped(text: &str) -> String {

@@ -273,7 +273,7 @@ func TestTheRulesAndDashboardsAreThoseOfDeploy(t *testing.T) {
 			}
 		case *core.ConfigMap:
 			for name, text := range o.Data {
-				if !strings.HasSuffix(name, ".json") {
+				if !strings.Contains(o.Name, "-dashboard-") {
 					continue
 				}
 				original, err := os.ReadFile("../../deploy/grafana/dashboards/" + name)
@@ -302,6 +302,11 @@ func TestWrongValuesAreRefused(t *testing.T) {
 		"secretEnv: {PASSWORD: in-the-clear}",
 		"env: {NUMBER: 5}",
 		"existingConfigMap: {name: mine}",
+		"policies: {mask.yaml: 'package system.log'}",
+		"policies: {'../mask.rego': 'package system.log'}",
+		"policies: {mask.rego: ''}",
+		"{existingConfigMap: {name: mine, files: [opa.yaml]}, policies: {mask.rego: 'package system.log'}}",
+		"{existingConfigMap: {name: mine, files: [opa.yaml]}, pipelines: {opa.yaml: 'name: x'}}",
 		"door: {enabled: true, port: 0}",
 		"drainSeconds: 0",
 		"networkPolicy: {egressPorts: [99999]}",
@@ -317,7 +322,73 @@ func TestWrongValuesAreRefused(t *testing.T) {
 	}
 }
 
-// The pipeline files of the chart, for `docket check`: tests/deploy/run does it.
+// What a pipeline file names beside it is there: in the pods, and in what the hook mounts.
+func TestPoliciesLieBesideTheirPipelines(t *testing.T) {
+	all := objects(t, values(t, "values/everything.yaml"))
+	with := map[string]bool{}
+	for _, object := range all {
+		config, ok := object.(*core.ConfigMap)
+		if !ok || config.Data["envoy.yaml"] == "" {
+			continue
+		}
+		var pipeline struct {
+			Protect struct {
+				Opa struct{ Policies, Data []string }
+			}
+		}
+		if err := yaml.Unmarshal([]byte(config.Data["envoy.yaml"]), &pipeline); err != nil {
+			t.Fatal(err)
+		}
+		named := append(pipeline.Protect.Opa.Policies, pipeline.Protect.Opa.Data...)
+		if len(named) != 2 {
+			t.Fatalf("%s names %v", config.Name, named)
+		}
+		for _, file := range named {
+			if config.Data[file] == "" {
+				t.Errorf("%s has no %s", config.Name, file)
+			}
+		}
+		with[config.Name] = true
+	}
+	for name, pod := range pods(all) {
+		var volume string
+		for _, v := range pod.Volumes {
+			if v.ConfigMap != nil && with[v.ConfigMap.Name] && len(v.ConfigMap.Items) == 0 {
+				volume = v.Name
+			}
+		}
+		for _, c := range append(pod.InitContainers, pod.Containers...) {
+			var folder string
+			for _, mount := range c.VolumeMounts {
+				if volume != "" && mount.Name == volume && mount.SubPath == "" {
+					folder = mount.MountPath
+				}
+			}
+			if args := strings.Join(c.Args, " "); folder == "" || !strings.Contains(args, folder+"/envoy.yaml") || strings.Contains(args, ".rego") {
+				t.Errorf("%s/%s: %s with %q mounted", name, c.Name, args, folder)
+			}
+		}
+	}
+}
+
+// A changed policy is a changed pipeline.
+func TestAChangedPolicyMakesNewPods(t *testing.T) {
+	annotation := func(policy string) string {
+		values := values(t, "values/everything.yaml")
+		values["policies"] = map[string]any{"mask.rego": policy}
+		for _, object := range objects(t, values) {
+			if deployment, ok := object.(*apps.Deployment); ok {
+				return deployment.Spec.Template.Annotations["docket/pipelines"]
+			}
+		}
+		return ""
+	}
+	if one, two := annotation("package system.log"), annotation("package system.log # changed"); one == "" || one == two {
+		t.Errorf("%q and %q", one, two)
+	}
+}
+
+// The pipeline files of the chart, with what lies beside them, for `docket check`: tests/deploy/run does it.
 func TestPipelinesAreWrittenOut(t *testing.T) {
 	to := os.Getenv("PIPELINES_TO")
 	if to == "" {
@@ -326,14 +397,16 @@ func TestPipelinesAreWrittenOut(t *testing.T) {
 	for i, file := range []string{"", "values/everything.yaml"} {
 		for _, object := range objects(t, values(t, file)) {
 			config, ok := object.(*core.ConfigMap)
-			if !ok {
+			if !ok || strings.Contains(config.Name, "-dashboard-") {
 				continue
 			}
+			folder := filepath.Join(to, fmt.Sprintf("%d-%s", i, config.Name))
+			if err := os.Mkdir(folder, 0o700); err != nil {
+				t.Fatal(err)
+			}
 			for name, text := range config.Data {
-				if strings.HasSuffix(name, ".yaml") {
-					if err := os.WriteFile(filepath.Join(to, fmt.Sprintf("%d-%s", i, name)), []byte(text), 0o600); err != nil {
-						t.Fatal(err)
-					}
+				if err := os.WriteFile(filepath.Join(folder, name), []byte(text), 0o600); err != nil {
+					t.Fatal(err)
 				}
 			}
 		}

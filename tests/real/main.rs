@@ -10,6 +10,7 @@ use support::{Place, create_topic, docket};
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 mod acls;
+mod alerts;
 mod bad_input;
 mod canary;
 mod capacity;

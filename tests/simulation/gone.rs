@@ -13,8 +13,9 @@ use super::{DOCKET, Input, REJECTS, SOURCE, decision_id};
 /// Something happens to a log. Whether offsets of records may be used twice from now on.
 pub fn happens(world: &Shared, rng: &mut SmallRng) -> bool {
     let mut w = world.lock();
-    match rng.random_range(0..8) {
+    match rng.random_range(0..9) {
         0 => w.recreate(SOURCE, rng.random_bool(0.5)),
+        8 => w.recreate(DOCKET, false),
         1 | 2 => {
             w.grow(SOURCE);
             return false;

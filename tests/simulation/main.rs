@@ -67,6 +67,8 @@ fn parsed() -> Pipeline {
 #[derive(Default)]
 struct Input {
     records: Vec<Vec<u8>>,
+    /// Lines whose parts are records of their own, one after the other in one partition.
+    split: Vec<Vec<Vec<u8>>>,
     decisions: BTreeSet<String>,
     /// How often each decision stands in the source.
     times: BTreeMap<String, usize>,
@@ -125,8 +127,8 @@ fn input(rng: &mut SmallRng) -> Input {
             20 => {
                 input.rejects += 1;
                 let one =
-                    |what: &str| format!(r#"{{"decision_id":"{what}{i}","timestamp":"{today}"}}"#);
-                format!("[{},{}]", one("beside"), one(world::UNWANTED))
+                    format!(r#"{{"decision_id":"{}{i}","timestamp":"{today}"}}"#, world::UNWANTED);
+                format!("[{},{one}]", decision(rng, &mut input))
             }
             21 => {
                 input.rejects += 1;
@@ -140,6 +142,26 @@ fn input(rng: &mut SmallRng) -> Input {
             _ => decision(rng, &mut input),
         };
         input.records.push(record.into_bytes());
+    }
+    let part = |line: usize, tag: &str, text: &str| {
+        serde_json::json!({ "log": text, "logtag": tag, "container_id": line })
+            .to_string()
+            .into_bytes()
+    };
+    for line in 0..rng.random_range(0..8) {
+        let text = decision(rng, &mut input);
+        let size = rng.random_range(50..2_000);
+        let chunks: Vec<&[u8]> = text.as_bytes().chunks(size).collect();
+        let tag = |n| if n + 1 == chunks.len() { "F" } else { "P" };
+        let parts = chunks.iter().enumerate();
+        input.split.push(
+            parts.map(|(n, chunk)| part(line, tag(n), &String::from_utf8_lossy(chunk))).collect(),
+        );
+    }
+    // What has no end is one reject.
+    if rng.random_bool(0.3) {
+        input.rejects += 1;
+        input.split.insert(0, vec![part(99, "P", "{\"decision_id\":\"lost\""), part(99, "P", ",")]);
     }
     // A producer that sends again what it did send.
     for _ in 0..rng.random_range(0..4) {
@@ -270,6 +292,7 @@ async fn simulate(seed: u64, sabotage: Sabotage) -> (Vec<String>, Vec<String>) {
     let mut input = input(&mut rng);
     let mut waiting = input.records.clone();
     waiting.reverse();
+    let mut split = input.split.clone();
     let mut running: Vec<Process> = vec![Process::start(&world, &pipeline, seed)];
     let most = rng.random_range(1..4usize);
     let mut refuses: BTreeSet<&str> = ["whole", "items", "once"].into();
@@ -280,6 +303,9 @@ async fn simulate(seed: u64, sabotage: Sabotage) -> (Vec<String>, Vec<String>) {
             if let Some(record) = waiting.pop() {
                 world.lock().produce(SOURCE, &record);
             }
+        }
+        if rng.random_bool(0.3) {
+            world.lock().split(&mut split);
         }
         match rng.random_range(0..6) {
             0 if running.len() < most => {
@@ -316,6 +342,9 @@ async fn simulate(seed: u64, sabotage: Sabotage) -> (Vec<String>, Vec<String>) {
         w.note("no more faults");
         while let Some(record) = waiting.pop() {
             w.produce(SOURCE, &record);
+        }
+        while !split.is_empty() {
+            w.split(&mut split);
         }
     }
     if running.is_empty() {
@@ -578,6 +607,7 @@ fn what_is_done_wrong_is_noticed() {
         Sabotage::NoTopicId,
         Sabotage::AddedAtTheEnd,
         Sabotage::TakenForMade,
+        Sabotage::TakenForSent,
     ] {
         let found = (0..300).find(|seed| !run(*seed, sabotage).0.is_empty());
         assert!(found.is_some(), "{sabotage:?} was not noticed");

@@ -108,6 +108,8 @@ pub enum Sabotage {
     AddedAtTheEnd,
     /// Commits on their way are taken for made.
     TakenForMade,
+    /// What stands before a committed offset is taken for sent, though another topic has the name now.
+    TakenForSent,
 }
 
 pub struct World {
@@ -260,6 +262,22 @@ impl World {
         self.append(topic, None, value, Vec::new(), None);
     }
 
+    /// The parts of one or two lines, each between the other's, in one partition.
+    pub fn split(&mut self, lines: &mut Vec<Vec<Vec<u8>>>) {
+        let mut two =
+            [lines.pop().unwrap_or_default(), lines.pop().unwrap_or_default()].map(Vec::into_iter);
+        let key = format!("k{}", self.below(9));
+        loop {
+            let parts = [two[0].next(), two[1].next()];
+            if parts.iter().all(Option::is_none) {
+                return;
+            }
+            for part in parts.into_iter().flatten() {
+                self.append(super::SOURCE, Some(&key), &part, Vec::new(), None);
+            }
+        }
+    }
+
     fn state(&self, entry: &Entry) -> State {
         match entry {
             Entry::Record { transaction: Some(id), .. } => self.transactions[*id].state,
@@ -365,10 +383,11 @@ impl World {
         }
         let sink = group.rsplit('.').next().unwrap_or_default().to_owned();
         for (place, offset) in offsets {
-            if sink != "intake" {
+            let topic_id = ids.get(&place.0).cloned();
+            // What is said of a topic that is no more is taken for what it is by who reads it next.
+            if sink != "intake" && topic_id.as_ref().is_none_or(|id| *id == self.id(&place.0)) {
                 self.check_commit(&sink, place, *offset);
             }
-            let topic_id = ids.get(&place.0).cloned();
             let committed = Committed { next: *offset, topic_id };
             self.groups.get_mut(group).unwrap().committed.insert(place.clone(), committed);
         }
@@ -416,10 +435,12 @@ impl World {
     pub fn lag(&self, group: &str, topic: &str) -> usize {
         let committed = self.groups.get(group).map(|g| &g.committed);
         let places = self.logs.keys().filter(|(t, _)| t == topic);
+        // What it has of a topic that is no more is nothing.
+        let is_of = |c: &&Committed| c.topic_id.as_ref().is_none_or(|id| *id == self.id(topic));
+        let next = |place| committed.and_then(|c| c.get(place)).filter(is_of).map_or(0, |c| c.next);
         places
             .filter(|place| {
-                self.read(place, committed.and_then(|c| c.get(*place)).map_or(0, |c| c.next))
-                    .is_some()
+                self.read(place, next(*place)).is_some()
                     || self.stable(place) < self.logs[*place].len() as i64
             })
             .count()
@@ -441,8 +462,7 @@ pub struct Producer {
     open: Cell<Option<usize>>,
     /// Tags of the open transaction, in the order of sending.
     sent: RefCell<Vec<usize>>,
-    too_large: RefCell<Vec<usize>>,
-    unwanted: Cell<bool>,
+    refused: RefCell<Vec<(usize, RDKafkaErrorCode)>>,
 }
 
 /// Kafka's max.message.bytes of the docket topic and of rejects, here.
@@ -455,8 +475,7 @@ impl Producer {
             world: world.clone(),
             open: Cell::new(None),
             sent: RefCell::default(),
-            too_large: RefCell::default(),
-            unwanted: Cell::new(false),
+            refused: RefCell::default(),
         }
     }
 
@@ -489,7 +508,12 @@ impl Transactions for Producer {
         }
         let takes = if record.topic == super::REJECTS { REJECTS_TAKE } else { DOCKET_TAKES };
         let mut w = self.world.lock();
-        if record.payload.len() > takes {
+        let unwanted = record.topic == super::DOCKET && holds(record.payload, UNWANTED);
+        if record.payload.len() > takes || unwanted {
+            let code = match unwanted {
+                true => RDKafkaErrorCode::InvalidRecord,
+                false => RDKafkaErrorCode::MessageSizeTooLarge,
+            };
             // The broker refuses the batch, with what was sent just before.
             let mut refused = vec![tag];
             if !alone {
@@ -497,11 +521,7 @@ impl Transactions for Producer {
                 let n = w.below(4) as usize;
                 refused.extend(sent.iter().rev().take(n));
             }
-            self.too_large.borrow_mut().extend(refused);
-            return Ok(());
-        }
-        if record.topic == super::DOCKET && holds(record.payload, UNWANTED) {
-            self.unwanted.set(true);
+            self.refused.borrow_mut().extend(refused.into_iter().map(|tag| (tag, code)));
             return Ok(());
         }
         // What is sent alone is in no batch with others.
@@ -523,15 +543,12 @@ impl Transactions for Producer {
     }
 
     fn any_failed(&self) -> bool {
-        !self.too_large.borrow().is_empty() || self.unwanted.get()
+        !self.refused.borrow().is_empty()
     }
 
     fn commit(&self, offsets: &[(&str, i32, i64)], member: &Membership) -> KafkaResult<()> {
-        if self.is_fenced() || !self.too_large.borrow().is_empty() {
+        if self.is_fenced() || !self.refused.borrow().is_empty() {
             return Err(KafkaError::MessageProduction(RDKafkaErrorCode::InvalidTransactionalState));
-        }
-        if self.unwanted.get() {
-            return Err(KafkaError::MessageProduction(RDKafkaErrorCode::InvalidRecord));
         }
         let mut w = self.world.lock();
         let p = w.faults.commit_fails;
@@ -561,7 +578,7 @@ impl Transactions for Producer {
         Ok(())
     }
 
-    fn abort(&self) -> KafkaResult<Vec<usize>> {
+    fn abort(&self) -> KafkaResult<Vec<(usize, RDKafkaErrorCode)>> {
         if self.is_fenced() {
             return Err(KafkaError::MessageProduction(RDKafkaErrorCode::InvalidProducerEpoch));
         }
@@ -569,8 +586,7 @@ impl Transactions for Producer {
             self.world.lock().end(id, State::Aborted);
         }
         self.sent.borrow_mut().clear();
-        self.unwanted.set(false);
-        Ok(self.too_large.take())
+        Ok(self.refused.take())
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::latency::Latency;
+use super::latency::{self, Latency};
 use crate::decision::record::Record;
 use crate::decision::time::Nanos;
 use crate::decision::verdict::Verdict;
@@ -25,9 +25,11 @@ pub struct Hour {
     pub denied: u64,
     /// Errors and undefined.
     pub failed: u64,
-    /// Of how many the evaluation time is known, and its sum in nanoseconds.
+    /// Of how many the evaluation time is known, and its sum in nanoseconds, without waiting.
     pub timed: u64,
     pub busy: u64,
+    /// How long it waited for others' answers, which is not in `busy`.
+    pub waited: u64,
     /// Decisions of its busiest second and minute, and when these begin.
     pub second: (u32, Nanos),
     pub minute: (u32, Nanos),
@@ -210,6 +212,7 @@ impl Counter {
         let policy = self.policies.id(&record.service, &record.policy, || new(true));
         let opa = self.opas.id(&record.service, instance, || new(false));
         let timers = Latency::timers(record);
+        let waited = latency::waiting(&timers).min(record.duration.unwrap_or_default());
         let hour = at.div_euclid(HOUR);
         self.late += u64::from(hour < self.settled);
         let pages = self.pages.entry(hour).or_default();
@@ -222,7 +225,8 @@ impl Counter {
             of.failed += u64::from(failed);
             if let Some(duration) = record.duration {
                 of.timed += 1;
-                of.busy = of.busy.saturating_add(duration);
+                of.busy = of.busy.saturating_add(duration - waited);
+                of.waited = of.waited.saturating_add(waited);
                 if let Some(latency) = &mut load.latency {
                     latency.add(duration, &timers);
                 }

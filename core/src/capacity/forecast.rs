@@ -3,10 +3,10 @@
 
 use serde::Serialize;
 
-/// A line needs so many whole days.
-pub const FEWEST: usize = 5;
-/// From so many on, days of the week have levels of their own.
-const TWO_WEEKS: usize = 14;
+/// A forecast needs so many whole days; from as many on, days of the week have levels of their own.
+pub const FEWEST: usize = 14;
+/// A line needs so many.
+const LINE: usize = 5;
 /// The standard normal's 90th percentile: 80 % lie between it and its negative.
 const Z: f64 = 1.2816;
 
@@ -106,7 +106,7 @@ fn errors(days: &[(i64, f64)], weekly: bool) -> Vec<f64> {
     let horizon = (days.len() / 4).clamp(1, 7);
     let tried = (days.len() - days.len() / 3..days.len()).filter_map(|at| {
         let known = &days[..at + 1 - horizon];
-        (known.len() >= FEWEST && days[at].1 > 0.0)
+        (known.len() >= LINE && days[at].1 > 0.0)
             .then(|| (Fit::new(known, weekly).at(days[at].0) / days[at].1 - 1.0).abs())
     });
     tried.collect()
@@ -119,7 +119,7 @@ fn mean(values: &[f64]) -> Option<f64> {
 /// The better of the two fits, by what they would have foretold; the error of that, and whether days of the week have levels.
 fn fit(days: &[(i64, f64)]) -> (Fit, Option<f64>, bool) {
     let plain = errors(days, false);
-    let with_weeks = if days.len() >= TWO_WEEKS { errors(days, true) } else { Vec::new() };
+    let with_weeks = if days.len() >= FEWEST { errors(days, true) } else { Vec::new() };
     let weekly = mean(&with_weeks).zip(mean(&plain)).is_some_and(|(with, without)| with < without);
     let errors = if weekly { with_weeks } else { plain };
     let mut fit = Fit::new(days, weekly);
@@ -129,11 +129,17 @@ fn fit(days: &[(i64, f64)]) -> (Fit, Option<f64>, bool) {
     (fit, mean(&errors), weekly)
 }
 
-/// Foretells the days after the last, the last of which is `ahead` days later: for each, low, expected and high.
+/// How far ahead can be looked: as far as what is known goes back.
+fn within(days: &[(i64, f64)], ahead: u64) -> u64 {
+    let known = days.first().zip(days.last()).map_or(0, |(first, last)| last.0 - first.0 + 1);
+    ahead.min(u64::try_from(known).unwrap_or_default())
+}
+
+/// Foretells the days after the last, the last of which is `ahead` days later, or fewer: for each, low, expected and high.
 pub fn line(days: &[(i64, f64)], ahead: u64) -> Vec<(i64, [f64; 3])> {
     let (Some((last, _)), true) = (days.last(), days.len() >= FEWEST) else { return Vec::new() };
     let (fit, _, _) = fit(days);
-    let ahead = i64::try_from(ahead).unwrap_or_default();
+    let ahead = i64::try_from(within(days, ahead)).unwrap_or_default();
     (last + 1..=last + ahead)
         .map(|day| {
             (
@@ -158,7 +164,8 @@ pub fn forecast(days: &[(i64, f64)], ahead: u64) -> Option<Forecast> {
     let (fit, error, weekly) = fit(days);
     let now = fit.level + fit.slope * days.last()?.0 as f64;
     let growth_per_week = if now > 0.0 { 7.0 * fit.slope / now } else { 0.0 };
-    Some(Forecast { days_ahead: ahead, per_day, low, high, growth_per_week, error, weekly })
+    let days_ahead = within(days, ahead);
+    Some(Forecast { days_ahead, per_day, low, high, growth_per_week, error, weekly })
 }
 
 #[cfg(test)]
@@ -192,9 +199,10 @@ mod tests {
 
     #[test]
     fn few_days_foretell_nothing() {
-        assert_eq!(forecast(&days(4, |_| 10.0), 30), None);
+        assert_eq!(forecast(&days(13, |_| 10.0), 30), None);
         assert_eq!(forecast(&[], 30), None);
-        let flat = forecast(&days(6, |_| 10.0), 30).unwrap();
+        let flat = forecast(&days(14, |_| 10.0), 30).unwrap();
         assert_eq!((flat.per_day, flat.growth_per_week), (10.0, 0.0));
+        assert_eq!(flat.days_ahead, 14, "no further than what is known goes back");
     }
 }

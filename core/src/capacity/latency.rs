@@ -63,6 +63,15 @@ pub struct Timer {
 /// The timer of the whole request.
 const WHOLE: &str = "server_handler";
 
+/// What somebody else takes, while the OPA is free to do other things.
+const WAITING: [&str; 2] = ["rego_builtin_http_send", "rego_builtin_net_lookup_ip_addr"];
+
+/// How much of a decision's time is waiting.
+pub fn waiting(timers: &[(&str, u64)]) -> u64 {
+    let waiting = timers.iter().filter(|(name, _)| WAITING.contains(name));
+    waiting.map(|(_, nanos)| *nanos).fold(0, u64::saturating_add)
+}
+
 fn octave(nanos: u64) -> u32 {
     (8.0 * (nanos.max(1) as f64).log2()) as u32
 }

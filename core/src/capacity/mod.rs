@@ -5,6 +5,7 @@
 //! pictures, `table` the CSV.
 
 pub mod chart;
+pub mod conclusions;
 pub mod count;
 pub mod forecast;
 pub mod latency;
@@ -16,6 +17,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::decision::time::{self, Nanos};
+use conclusions::Conclusion;
 use count::{Counter, DAY, HOUR, Hour, Load, SECOND};
 use forecast::Forecast;
 use latency::Evaluation;
@@ -35,6 +37,8 @@ pub struct Review {
     #[serde(serialize_with = "time::serialize")]
     pub to: Nanos,
     pub seconds: f64,
+    /// What it comes to.
+    pub conclusions: Vec<Conclusion>,
     pub total: Part,
     /// Most decisions first.
     pub services: Vec<Part>,
@@ -100,6 +104,8 @@ pub struct Busy {
     pub peak_hour_cores: f64,
     pub peak_second_cores: f64,
     pub mean_ns: f64,
+    /// Which part of the evaluation time is waiting for others' answers; it is not counted as busy.
+    pub waiting: f64,
     /// How much longer a decision takes in the busier half of its hours than in the other, as a factor.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub slower_when_busy: Option<f64>,
@@ -201,6 +207,9 @@ pub struct Asked {
     pub history: BTreeMap<i64, f64>,
     pub volumes: Vec<Volume>,
     pub read: Read,
+    pub now: Nanos,
+    /// The review goes on to the present.
+    pub current: bool,
 }
 
 /// Makes the review; nothing without a decision.
@@ -257,7 +266,8 @@ pub fn review(mut counter: Counter, asked: Asked) -> Option<Review> {
     };
     volumes.insert(0, of_docket);
     let read = Read { late: counter.late, odd: counter.odd, ..asked.read };
-    Some(Review {
+    let mut review = Review {
+        conclusions: Vec::new(),
         pipeline: asked.pipeline,
         from,
         to,
@@ -274,7 +284,9 @@ pub fn review(mut counter: Counter, asked: Asked) -> Option<Review> {
         cores: asked.cores,
         read,
         hours,
-    })
+    };
+    review.conclusions = conclusions::conclusions(&review, asked.now, asked.current);
+    Some(review)
 }
 
 /// Every hour: of all, then of each service, policy and OPA.
@@ -295,6 +307,7 @@ fn hours(counter: &Counter) -> Hours {
 fn part(service: &str, name: &str, load: &Load, seconds: f64, all_busy: u64, cores: f64) -> Part {
     let sum = |of: fn(&Hour) -> u64| load.hours.values().map(of).sum::<u64>();
     let (decisions, timed, busy) = (sum(|h| h.decisions), sum(|h| h.timed), sum(|h| h.busy));
+    let waited = sum(|h| h.waited);
     // The first of equals.
     let peak = |of: fn(&Hour) -> (u32, Nanos), of_seconds: f64| {
         let (most, at) = load
@@ -322,6 +335,7 @@ fn part(service: &str, name: &str, load: &Load, seconds: f64, all_busy: u64, cor
                 .fold(0.0, f64::max),
             peak_second_cores,
             mean_ns,
+            waiting: waited as f64 / (busy + waited).max(1) as f64,
             slower_when_busy: slower_when_busy(load),
             headroom: (peak_second_cores > 0.0).then(|| cores / peak_second_cores),
         }

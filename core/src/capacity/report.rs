@@ -42,6 +42,7 @@ pub fn html(review: &Review, made: Nanos) -> String {
                 h1 { "Capacity review: " (review.pipeline) }
                 p class="quiet" { (minute(review.from)) " to " (minute(review.to)) " UTC, " (span(review.seconds)) "; made " (minute(made)) }
                 (cards(review))
+                (conclusions(review))
                 (load(review))
                 (growth(review))
                 (evaluation(review))
@@ -150,14 +151,23 @@ fn cards(review: &Review) -> Markup {
             (card(format!("{}/s", human(total.peak_second.per_second)), format!("busiest second, {}", minute(total.peak_second.at))))
             (card(format!("{}/s", human(total.peak_minute.per_second)), format!("busiest minute, {}", minute(total.peak_minute.at))))
             @if let Some(e) = &total.evaluation {
-                (card(nanos(e.p50_ns as f64), "evaluation, half of the decisions".into()))
-                (card(nanos(e.p99_ns as f64), format!("evaluation, 99 of 100; 95: {}", nanos(e.p95_ns as f64))))
+                (card(nanos(e.p50_ns as f64), "median evaluation time".into()))
+                (card(nanos(e.p99_ns as f64), format!("99th percentile of evaluation time; 95th: {}", nanos(e.p95_ns as f64))))
                 (card(cores(busy.peak_hour_cores), format!("OPA cores busy in the busiest hour; {} on average", cores(busy.mean_cores))))
             }
             @match &review.forecast {
                 Some(f) => (card(signed(f.growth_per_week), format!("a week; {}/s on average in {} days", human(f.per_day / 86_400.0), f.days_ahead))),
                 None => (card("–".into(), "growth: not enough whole days yet".into())),
             }
+        }
+    }
+}
+
+fn conclusions(review: &Review) -> Markup {
+    html! {
+        @if !review.conclusions.is_empty() {
+            h2 { "In short" }
+            ul { @for c in &review.conclusions { li { (c.sentence) } } }
         }
     }
 }
@@ -273,7 +283,7 @@ fn growth(review: &Review) -> Markup {
                     @if f.weekly { " Days of the week have levels of their own." }
                 }
             }
-            None => p { "A forecast needs " (forecast::FEWEST) " whole days; there are " (known.len()) "." },
+            None => p { "A forecast needs " (forecast::FEWEST) " whole days; there are " (known.len()) ". " code { "--prometheus" } " knows those that the docket topic no longer has." },
         }
     }
 }
@@ -298,7 +308,7 @@ fn evaluation(review: &Review) -> Markup {
     html! {
         h2 { "Evaluation time" }
         table {
-            thead { tr { th class="l" { "Service" } th class="l" { "Policy" } th { "Decisions" } th { "Mean" } th { "p50" } th { "p95" } th { "p99" } th { "Longest" } th class="l" { "Mostly" } } }
+            thead { tr { th class="l" { "Service" } th class="l" { "Policy" } th { "Decisions" } th { "Mean" } th { "Median" } th { "95th percentile" } th { "99th" } th { "Longest" } th class="l" { "Mostly" } } }
             tbody { @for (part, e) in slow.iter().take(ROWS) { tr {
                 td class="l" { (name(&part.service)) } td class="l" { (name(&part.name)) } td { (human(e.decisions as f64)) } td { (nanos(e.mean_ns)) }
                 td { (nanos(e.p50_ns as f64)) } td { (nanos(e.p95_ns as f64)) } td { (nanos(e.p99_ns as f64)) } td { (nanos(e.max_ns as f64)) }
@@ -360,7 +370,7 @@ fn headroom(review: &Review) -> Markup {
         }
         (more(with.len()))
         p class="quiet" {
-            "Cores busy: decisions a second times the mean time of a decision. Headroom: how many times its busiest second an OPA with " (human(review.cores))
+            "Cores busy: decisions a second times the mean time of a decision, without waiting for others' answers. A service with one OPA has that OPA's numbers. Headroom: how many times its busiest second an OPA with " (human(review.cores))
             " core" @if review.cores != 1.0 { "s" } " (" code { "--cores" } ") could take if it did nothing but evaluate; an upper bound. A decision that takes longer when an OPA is busy says that the bound is near."
         }
     }

@@ -126,10 +126,10 @@ impl Place<'_> {
             return &rest[..self.end_of_quoted(rest)];
         }
         if self.by != ":" {
-            let value = run(rest, |c| c.is_whitespace() || "&;\"'<>".contains(c));
-            return self.with_scheme(rest, value.trim_end_matches([',', '.', ')', ']', '}', '\\']));
+            let value = unquoted(rest, |c| c.is_whitespace() || "&;\"'<>".contains(c));
+            return self.with_scheme(rest, value.trim_end_matches(BEHIND));
         }
-        let value = run(rest, |c| c.is_whitespace() || ",;}]\"'&".contains(c));
+        let value = unquoted(rest, |c| c.is_whitespace() || ",;}]\"'&".contains(c));
         if value.starts_with("//") || value.starts_with(['{', '[']) {
             return "";
         }
@@ -181,6 +181,29 @@ impl Place<'_> {
     }
 }
 
+/// What stands behind a value, and is none of it.
+const BEHIND: [char; 8] = [',', '.', ')', ']', '}', '\\', '&', ';'];
+
+/// A value without quotes. An ampersand or a semicolon in it ends it where another name and value follow, or nothing does:
+/// passwords have them, too.
+fn unquoted(text: &str, ends: impl Fn(char) -> bool) -> &str {
+    let mut from = 0;
+    while let Some(at) = text[from..].find(&ends).map(|at| from + at) {
+        let after = &text[at..];
+        if !after.starts_with(['&', ';']) || pair_follows(&after[1..]) {
+            return &text[..at];
+        }
+        from = at + 1;
+    }
+    text
+}
+
+fn pair_follows(after: &str) -> bool {
+    let after = after.strip_prefix("amp;").unwrap_or(after);
+    let name = run(after, |c| !(c.is_ascii_alphanumeric() || "_.%[]$- ".contains(c)));
+    after.is_empty() || !name.trim().is_empty() && after[name.len()..].starts_with('=')
+}
+
 fn run(text: &str, ends: impl Fn(char) -> bool) -> &str {
     &text[..text.find(ends).unwrap_or(text.len())]
 }
@@ -207,6 +230,9 @@ mod tests {
                 "hunter2",
             ),
             ("/cb?access_token=a%2Fb+c&page=2", "/cb?access_token=%5Bx%5D&page=2", "a/b c"),
+            ("DB_PASSWORD=Tr0ub&4dor;x9\nX=1", "DB_PASSWORD=[x]\nX=1", "Tr0ub&4dor;x9"),
+            ("user=a; password=Tr0u;4d&r; mode=1", "user=a; password=[x]; mode=1", "Tr0u;4d&r"),
+            ("x=1 password=ab&&c && y", "x=1 password=[x] && y", "ab&&c"),
             ("user%5Bpassword%5D=x1", "user%5Bpassword%5D=%5Bx%5D", "x1"),
             (
                 "Server=db;User Id=sa;Password=p@ss,w;Encrypt=yes",

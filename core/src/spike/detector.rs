@@ -15,6 +15,8 @@ use crate::decision::verdict::Verdict;
 
 /// What comes late counts when it comes, unless it comes a minute late: that is a backlog, and says nothing of now.
 pub const LATE: i64 = MINUTE;
+/// After so long without a decision nothing is judged bucket by bucket any more.
+const LONGEST: i64 = 40 * 24 * HOUR / BUCKET;
 /// Nothing is counted further ahead of what is closed: 1 h.
 const AHEAD: i64 = HOUR / BUCKET;
 /// Nobody goes on with what was found before nobody watched for so long: 10 min.
@@ -197,10 +199,16 @@ impl Detector {
     pub fn advance(&mut self, watermark: Nanos, now: Nanos) -> Vec<Change> {
         let mut changes = Vec::new();
         let Some(mut next) = self.next else { return changes };
-        while next < bucket(watermark.min(now)) {
+        let to = bucket(watermark.min(now));
+        let watched = to.min(next + LONGEST);
+        while next < watched {
             self.close(next, &mut changes);
             next += 1;
             self.next = Some(next);
+        }
+        // Whoever decides again after that long is somebody new: a wrong clock, most often.
+        if next < to {
+            changes.extend(self.skip(to * BUCKET));
         }
         changes
     }

@@ -9,6 +9,7 @@ use anstyle::Style;
 use super::findings::Live;
 use crate::cli::offline::{Example, way_out};
 use crate::cli::tail::{printable, style};
+use crate::config::units::counted;
 use crate::decision::ids::hex;
 use crate::decision::json;
 use crate::decision::record::Record;
@@ -189,7 +190,11 @@ impl Summary {
     pub fn print(&self, screen: &Screen) {
         let bold = Style::new().bold();
         let total: u64 = self.verdicts.iter().map(|(_, n)| n).sum();
-        anstream::println!("\n{bold}{total} decisions{bold:#} from {} Kafka records", self.records);
+        anstream::println!(
+            "\n{bold}{}{bold:#} from {}",
+            counted(total, "decision"),
+            counted(self.records, "Kafka record")
+        );
         for (verdict, count) in &self.verdicts {
             let style = style(*verdict);
             anstream::println!("  {style}{:9}{style:#} {count:>8}", verdict.as_str());

@@ -13,21 +13,30 @@ use crate::stage::{events, gaps};
 impl<R: Reader, L: RecordWriter> Loop<'_, R, L> {
     /// Puts a letter into rejects for each gap, however long that takes; nothing behind one is committed before.
     pub(super) async fn tell_gaps(&mut self, stop: &CancellationToken) -> Result<(), DeliverError> {
-        for gap in self.reader.gaps() {
-            let epoch = self.offsets.lock().epoch(gap.partition);
-            let Some(epoch) = epoch.filter(|_| gap.topic == self.topic) else { continue };
-            while !self.tell(&gap).await {
-                // It is found again after the next start.
-                if stop.is_cancelled() {
-                    return Ok(());
-                }
-                self.reader.idle()?;
-                if self.offsets.lock().epoch(gap.partition) != Some(epoch) {
+        let gaps: Vec<(Gap, u64)> = {
+            let offsets = self.offsets.lock();
+            let with_epoch = |gap: Gap| Some((offsets.epoch(gap.partition)?, gap));
+            let all = self.reader.gaps().into_iter().filter_map(with_epoch);
+            all.map(|(epoch, gap)| (gap, epoch)).collect()
+        };
+        for (gap, epoch) in gaps {
+            let mut told = false;
+            // While others are told, this one's partition may have gone.
+            while self.offsets.lock().epoch(gap.partition) == Some(epoch) {
+                told = self.tell(&gap).await;
+                if told || stop.is_cancelled() {
                     break;
                 }
+                self.reader.idle()?;
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
-            self.offsets.lock().begin_at(gap.partition, epoch, gap.at);
+            let mut offsets = self.offsets.lock();
+            if told {
+                offsets.begin_at(gap.partition, epoch, gap.at);
+            } else if offsets.epoch(gap.partition) == Some(epoch) {
+                // It ends here. Nothing behind the gap is committed, so that it is found again.
+                offsets.revoke(gap.partition);
+            }
         }
         Ok(())
     }

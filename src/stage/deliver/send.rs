@@ -27,6 +27,7 @@ use crate::sink::Outcome;
 use crate::sink::any::Request;
 use crate::spike::{Example, Finding, Kind};
 use crate::stage::events;
+use crate::telemetry::REFUSED;
 
 /// What the tasks that send share.
 pub struct Sending<L> {
@@ -69,10 +70,10 @@ enum Sent {
     Waits,
 }
 
+/// A batch tells of no more ids that were used before.
+const FINDINGS: usize = 5;
 /// Units of room for batches that wait.
 const ROOM: usize = 64;
-/// The value of the metric label `cause` while everything is refused.
-const REFUSED: &str = "refused";
 
 /// A sink that takes what is too old for another.
 pub trait Fallback: Send + Sync {
@@ -157,7 +158,10 @@ impl<L: RecordWriter> Sending<L> {
                 let noted = note(item, &record);
                 if noted == Noted::Reused && record.verdict != Verdict::Finding {
                     reused.push(i);
-                    triage.findings.extend(self.reused(&record));
+                    // They are written before the batch is sent.
+                    if triage.findings.len() < FINDINGS {
+                        triage.findings.extend(self.reused(&record));
+                    }
                 }
                 if noted == Noted::Repeat {
                     repeats += 1;

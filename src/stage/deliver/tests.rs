@@ -12,7 +12,7 @@ use crate::decision::event::Event;
 use crate::decision::record::{self, Rules};
 use crate::decision::time;
 use crate::http::failure::{Cause, Failure};
-use crate::log::Outgoing;
+use crate::log::{Gap, Outgoing};
 use crate::sink::{Outcome, Sink};
 
 const PIPELINE: &str = "
@@ -81,13 +81,10 @@ impl RecordWriter for Written {
     }
 }
 
-fn sending(
-    sink: &Arc<Scripted>,
-    too_old: Option<Arc<dyn Fallback>>,
-) -> (Arc<Sending<Written>>, Written) {
+fn deliver(sink: &Arc<Scripted>, too_old: Option<Arc<dyn Fallback>>) -> Deliver {
     let pipeline = crate::pipeline::parse(Path::new("p.yaml"), PIPELINE, &Real);
     let pipeline = Arc::new(pipeline.map_err(|e| e.to_string()).unwrap());
-    let deliver = Deliver {
+    Deliver {
         name: "s".into(),
         sink: sink.clone(),
         delivery: pipeline.file.sinks["s"].delivery().clone(),
@@ -105,9 +102,15 @@ fn sending(
         rejects_limit: None,
         drain: Duration::ZERO,
         seed: 1,
-    };
-    let written = Written::default();
-    let sending = Sending::apart(Arc::new(deliver), written.clone(), CancellationToken::new());
+    }
+}
+
+fn sending(
+    sink: &Arc<Scripted>,
+    too_old: Option<Arc<dyn Fallback>>,
+) -> (Arc<Sending<Written>>, Written) {
+    let (deliver, written) = (Arc::new(deliver(sink, too_old)), Written::default());
+    let sending = Sending::apart(deliver, written.clone(), CancellationToken::new());
     (Arc::new(sending), written)
 }
 
@@ -267,11 +270,25 @@ async fn a_sink_for_what_is_too_old_holds_up_only_that() {
     assert_eq!((counter("too_old").get(), rejects.all().len()), (1, 0));
 }
 
-/// A member of a group with one partition, which has these records.
-struct OnePartition(std::cell::RefCell<VecDeque<Vec<u8>>>, Watch);
+/// A member of a group with one partition, which has these records; and what it commits.
+struct OnePartition {
+    records: std::cell::RefCell<VecDeque<Vec<u8>>>,
+    watch: Watch,
+    gaps: std::cell::RefCell<Vec<Gap>>,
+    committed: Arc<Mutex<Vec<i64>>>,
+}
+
+impl OnePartition {
+    fn new(batch: &Batch, watch: Watch) -> OnePartition {
+        let records = batch.records.iter().map(|item| batch.value(item).to_vec()).collect();
+        let records = std::cell::RefCell::new(records);
+        OnePartition { records, watch, gaps: Vec::new().into(), committed: Arc::default() }
+    }
+}
 
 impl Commits for OnePartition {
-    fn commit(&self, _: &str, _: &[(i32, i64)], _: bool) -> KafkaResult<()> {
+    fn commit(&self, _: &str, offsets: &[(i32, i64)], _: bool) -> KafkaResult<()> {
+        self.committed.lock().unwrap().extend(offsets.iter().map(|(_, offset)| *offset));
         Ok(())
     }
 }
@@ -290,15 +307,15 @@ impl Reader for OnePartition {
                 Vec::new()
             }
         }
-        let next = self.0.borrow_mut().pop_front();
+        let next = self.records.borrow_mut().pop_front();
         let Some(payload) = next else {
             tokio::time::sleep(wait).await;
             return Ok(Polled::Nothing);
         };
-        if self.1.offsets.lock().epoch(0).is_none() {
-            self.1.assigned(&[("docket.p".to_owned(), 0)]);
+        if self.watch.offsets.lock().epoch(0).is_none() {
+            self.watch.assigned(&[("docket.p".to_owned(), 0)]);
         }
-        let offset = 10 - self.0.borrow().len() as i64;
+        let offset = 10 - self.records.borrow().len() as i64;
         take(&Message {
             topic: "docket.p",
             partition: 0,
@@ -323,11 +340,51 @@ impl Reader for OnePartition {
         None
     }
 
+    fn gaps(&self) -> Vec<Gap> {
+        self.gaps.take()
+    }
+
     fn membership(&self) -> Option<()> {
         None
     }
 
     fn leave(&self) {}
+}
+
+/// Rejects that can't be written, or can.
+struct Refusing(bool);
+
+impl RecordWriter for Refusing {
+    async fn write(&self, _: Outgoing<'_>) -> KafkaResult<()> {
+        let refused = rdkafka::error::RDKafkaErrorCode::MessageTimedOut;
+        if self.0 { Err(KafkaError::MessageProduction(refused)) } else { Ok(()) }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_committed_past_a_gap_that_is_not_told() {
+    for refusing in [false, true] {
+        let sink = Scripted::new(|_| Outcome::Delivered);
+        let drain = Duration::from_secs(5);
+        let deliver = Arc::new(Deliver { drain, ..deliver(&sink, None) });
+        let committed = Arc::<Mutex<Vec<i64>>>::default();
+        let (stop, kept) = (CancellationToken::new(), committed.clone());
+        let join = |watch| {
+            let (cause, from, to) = (crate::resume::Cause::Retention, 2, Some(8));
+            let gap = crate::resume::Gap { cause, from, to };
+            let gap = Gap { topic: "docket.p".into(), partition: 0, gap, at: 8 };
+            let one = OnePartition::new(&batch(&["a", "b", "c"]), watch);
+            Ok(OnePartition { gaps: vec![gap].into(), committed: kept, ..one })
+        };
+        let ending = stop.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_secs(30)).await;
+            ending.cancel();
+        });
+        deliver.over(join, Refusing(refusing), &stop).await.unwrap();
+        let last = committed.lock().unwrap().last().copied();
+        assert_eq!(last, (!refusing).then_some(11), "refusing {refusing}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -336,9 +393,7 @@ async fn a_batch_that_panics_ends_the_part_which_is_started_again() {
     let (sending, _) = sending(&sink, None);
     let deliver = sending.deliver.clone();
     let stop = CancellationToken::new();
-    let some = batch(&["a", "b", "c"]);
-    let records = some.records.iter().map(|item| some.value(item).to_vec()).collect();
-    let join = |watch| Ok(OnePartition(std::cell::RefCell::new(records), watch));
+    let join = |watch| Ok(OnePartition::new(&batch(&["a", "b", "c"]), watch));
     let ended = tokio::time::timeout(
         Duration::from_secs(60),
         deliver.over(join, Written::default(), &stop),

@@ -49,19 +49,25 @@ where
             return Ok(());
         };
         open.offsets.entry((topic, gap.partition)).or_insert((gap.at, gap.at));
-        let place = (topic, gap.partition, gap.gap.from, 0);
+        // Of no record's element.
+        let place = |element| (topic, gap.partition, gap.at, element);
+        let (of_letter, of_finding) = (place(usize::MAX), place(usize::MAX - 1));
         let letter = gaps::letter("intake", None, gap, &time::format(now()));
-        open.produced.push(Produced { place, kind: Kind::Reject, alone: false });
+        let alone = self.suspects.contains_key(&of_letter);
+        open.produced.push(Produced { place: of_letter, kind: Kind::Reject, alone });
         let headers = letter.headers;
         let (payload, rejects) = (&letter.value[..], self.rejects_topic.as_str());
         let record = Outgoing { topic: rejects, key: None, payload, headers };
-        self.transactions.send(record, open.produced.len() - 1, false)?;
-        if self.intake.pipeline.file.spikes.is_some() {
+        self.transactions.send(record, open.produced.len() - 1, alone)?;
+        // One that Kafka refuses is told by the letter alone.
+        let suspect = self.suspects.get(&of_finding);
+        if self.intake.pipeline.file.spikes.is_some() && suspect.is_none_or(|s| !s.proven) {
             let (id, payload) = record::write(&gaps::finding("intake", gap, now()));
-            open.produced.push(Produced { place, kind: Kind::Docket, alone: false });
+            let alone = suspect.is_some();
+            open.produced.push(Produced { place: of_finding, kind: Kind::Docket, alone });
             let (topic, headers) = (self.docket_topic.as_str(), OwnedHeaders::new());
             let record = Outgoing { topic, key: Some(&id), payload: &payload, headers };
-            self.transactions.send(record, open.produced.len() - 1, false)?;
+            self.transactions.send(record, open.produced.len() - 1, alone)?;
         }
         Ok(())
     }

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::now;
+use crate::decision::reject::Reject;
 use crate::decision::time;
 use crate::log::consumer::{self, Assignments, Reading};
 use crate::log::progress::{Assigned, Progress};
@@ -22,10 +23,11 @@ use crate::pipeline::Pipeline;
 use crate::pipeline::file::LogGap;
 use crate::telemetry::{Health, Meters};
 use target::Target;
-use transaction::{Open, Oversized, Place};
-use trouble::PATIENCE;
+use transaction::{Open, Place, Suspect};
+use trouble::{PATIENCE, Spot};
 
 mod gaps;
+mod parts;
 mod target;
 mod transaction;
 mod trouble;
@@ -90,6 +92,7 @@ impl Seen {
         {
             if let Some(topic) = topics.iter().position(|t| *t == topic) {
                 open.offsets.remove(&(topic, partition));
+                open.later.remove(&(topic, partition));
             }
         }
     }
@@ -164,7 +167,7 @@ impl Intake {
             topics: self.topics(),
             docket_topic,
             rejects_topic,
-            oversized: BTreeMap::new(),
+            suspects: BTreeMap::new(),
             out: Vec::new(),
             next: BTreeMap::new(),
             failures: 0,
@@ -184,7 +187,7 @@ struct Run<'i, R, T> {
     docket_topic: String,
     rejects_topic: String,
     /// Pieces that a transaction failed over, until they are through.
-    oversized: BTreeMap<Place, Oversized>,
+    suspects: BTreeMap<Place, Suspect>,
     out: Vec<u8>,
     /// The next offset of each partition, for the lag.
     next: BTreeMap<(usize, i32), i64>,
@@ -211,10 +214,11 @@ where
                     self.committed(&open);
                     self.told_gaps();
                     self.intake.trouble.passed(&open);
+                    self.go_on(&open)?;
                     self.failures = 0;
                 }
                 Err(error) => {
-                    self.intake.trouble.failed(&open, &error);
+                    self.intake.trouble.failed(&open);
                     self.abort(&open, &error)?;
                     self.failures += 1;
                     self.pause(stop).await;
@@ -249,27 +253,38 @@ where
         let mut received = String::new();
         let interval = config.transaction_interval.0.min(PATIENCE);
         let mut due = Instant::now() + interval;
+        let mut waiting = None;
         loop {
             let wait = match &open {
                 None => REST,
+                Some(_) if waiting.is_some() => POLL,
                 Some(_) => due.saturating_duration_since(Instant::now()).min(POLL),
             };
             let mut begin = Ok(());
             let mut taken = Ok(());
+            let mut took = false;
+            let mut out = std::mem::take(&mut self.out);
+            let this = &*self;
             let mut take = |message: &Message<'_>| {
-                if self.seen.disturbed.load(Ordering::Relaxed) {
+                if this.seen.disturbed.load(Ordering::Relaxed) {
                     // The record that came with it is read again.
                     let open = open.get_or_insert_default();
-                    self.seen.settle(&self.topics, open);
-                    if let Some(topic) = self.topics.iter().position(|t| *t == message.topic) {
+                    this.seen.settle(&this.topics, open);
+                    if let Some(topic) = this.topics.iter().position(|t| *t == message.topic) {
                         open.offsets
                             .entry((topic, message.partition))
                             .or_insert((message.offset, message.offset));
                     }
                     return;
                 }
+                if waiting.is_some()
+                    && let Some(open) = &mut open
+                    && this.put_off(message, open)
+                {
+                    return;
+                }
                 if !open.as_ref().is_some_and(|o| o.begun) {
-                    begin = self.transactions.begin();
+                    begin = this.transactions.begin();
                     if begin.is_err() {
                         return;
                     }
@@ -279,19 +294,11 @@ where
                 let open = open.get_or_insert_default();
                 open.begun = true;
                 open.began.get_or_insert_with(Instant::now);
-                let target = Target {
-                    intake: self.intake,
-                    transactions: &self.transactions,
-                    topics: &self.topics,
-                    docket_topic: &self.docket_topic,
-                    rejects_topic: &self.rejects_topic,
-                    oversized: &self.oversized,
-                    condemned: &condemned,
-                    received: &received,
-                };
-                taken = target.take(message, &mut self.out, open);
+                took = true;
+                taken = this.target(&condemned, &received).take(message, &mut out, open);
             };
-            let polled = self.reader.poll(wait, &mut take).await;
+            let polled = this.reader.poll(wait, &mut take).await;
+            self.out = out;
             begin?;
             if let Err(error) = polled {
                 if let Some(open) = open.take_if(|o| o.begun) {
@@ -316,9 +323,37 @@ where
             let full = open
                 .as_ref()
                 .is_some_and(|o| o.bytes >= config.transaction_bytes.0 || o.records >= most);
-            if failed || full || stop.is_cancelled() || Instant::now() >= due {
-                return Ok(open);
+            let over = full || stop.is_cancelled() || Instant::now() >= due;
+            let mut waits = |o: &mut Open| self.waits_for_parts(o, took, &mut waiting);
+            if !failed && (!over || open.as_mut().is_some_and(&mut waits)) {
+                continue;
             }
+            if let Some(open) = open.as_mut().filter(|o| !failed && o.parts.wait()) {
+                // After a restart they are read again.
+                if stop.is_cancelled() {
+                    self.abort(open, &KafkaError::Canceled)?;
+                    return Ok(None);
+                }
+                self.target(&condemned, &received).give_up(open);
+            }
+            return Ok(open);
+        }
+    }
+
+    fn target<'t>(
+        &'t self,
+        condemned: &'t BTreeMap<Spot, Reject>,
+        received: &'t str,
+    ) -> Target<'t, T> {
+        Target {
+            intake: self.intake,
+            transactions: &self.transactions,
+            topics: &self.topics,
+            docket_topic: &self.docket_topic,
+            rejects_topic: &self.rejects_topic,
+            suspects: &self.suspects,
+            condemned,
+            received,
         }
     }
 
@@ -338,7 +373,8 @@ where
             .map(|((topic, partition), (_, next))| (self.topics[*topic], *partition, *next))
             .collect();
         // Something could not even be produced: then the transaction is over.
-        if open.refused {
+        // Parts still wait only where the producer failed, and its commit says at what.
+        if open.refused || open.parts.wait() && !self.transactions.any_failed() {
             return Err(KafkaError::Canceled);
         }
         self.transactions.commit(&offsets, &member)
@@ -348,7 +384,7 @@ where
         for ((topic, partition), (_, next)) in &open.offsets {
             self.next.insert((*topic, *partition), *next);
             self.finished(*topic, *partition, Some(*next), false);
-            self.oversized
+            self.suspects
                 .retain(|place, _| (place.0, place.1) != (*topic, *partition) || place.2 >= *next);
         }
         let meters = &self.intake.meters;
@@ -385,16 +421,16 @@ where
         for (topic, partition) in open.offsets.keys() {
             self.finished(*topic, *partition, self.next.get(&(*topic, *partition)).copied(), true);
         }
-        let too_large = self.transactions.abort().map_err(IntakeError::Fatal)?;
-        for tag in &too_large {
+        let refused = self.transactions.abort().map_err(IntakeError::Fatal)?;
+        for (tag, code) in &refused {
             if let Some(produced) = open.produced.get(*tag) {
-                self.oversized.insert(
+                self.suspects.insert(
                     produced.place,
-                    Oversized { kind: produced.kind, proven: produced.alone },
+                    Suspect { kind: produced.kind, proven: produced.alone, code: *code },
                 );
             }
         }
-        if too_large.is_empty() && !matches!(error, KafkaError::Canceled) {
+        if refused.is_empty() && !matches!(error, KafkaError::Canceled) {
             tracing::warn!(%error, "a transaction was aborted; its records are read again");
         }
         self.rewind(open)
@@ -408,10 +444,11 @@ where
     }
 
     fn rewind(&self, open: &Open) -> Result<(), IntakeError> {
-        let back: Vec<(&str, i32, i64)> = open
-            .offsets
-            .iter()
-            .map(|((topic, partition), (first, _))| (self.topics[*topic], *partition, *first))
+        let later = open.later.iter().filter(|(place, _)| !open.offsets.contains_key(place));
+        let first = open.offsets.iter().map(|(place, (first, _))| (place, first));
+        let back: Vec<(&str, i32, i64)> = first
+            .chain(later)
+            .map(|((topic, partition), offset)| (self.topics[*topic], *partition, *offset))
             .collect();
         Ok(self.reader.seek(&back)?)
     }

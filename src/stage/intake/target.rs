@@ -4,18 +4,18 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use tokio::time::Instant;
 
-use super::transaction::{Kind, Open, Oversized, Place, Produced};
+use super::transaction::{Kind, Open, Place, Produced, Suspect};
 use super::trouble::{PATIENCE, Spot};
 use super::{Intake, IntakeError};
-use crate::decision::formats::Format;
+use crate::decision::formats::{Among, Format, RecordPlace, Within};
 use crate::decision::reject::{Reason, Reject};
 use crate::log::dead_letter::{DeadLetter, cut, cut_to_fit, dead_letter};
 use crate::log::headers::{self, Origin};
 use crate::log::{Message, Outgoing, Transactions};
-use crate::transform::{Product, Source, transform_until};
+use crate::transform::{Product, Source, transform_within};
 
 /// Where what becomes of a record goes.
 pub(super) struct Target<'r, T> {
@@ -24,14 +24,21 @@ pub(super) struct Target<'r, T> {
     pub(super) topics: &'r [&'r str],
     pub(super) docket_topic: &'r str,
     pub(super) rejects_topic: &'r str,
-    pub(super) oversized: &'r BTreeMap<Place, Oversized>,
+    pub(super) suspects: &'r BTreeMap<Place, Suspect>,
     pub(super) condemned: &'r BTreeMap<Spot, Reject>,
     /// When the open transaction began to read.
     pub(super) received: &'r str,
 }
 
+const TOO_LARGE: RDKafkaErrorCode = RDKafkaErrorCode::MessageSizeTooLarge;
+
 /// Bytes of a reject beside its content.
 const REJECT: usize = 512;
+
+fn origin<'m>(message: &Message<'m>, element: usize) -> Origin<'m> {
+    let Message { topic, partition, offset, .. } = *message;
+    Origin { topic, partition, offset, element }
+}
 
 impl<T: Transactions> Target<'_, T> {
     /// Turns one Kafka record into docket records and rejects, and produces them.
@@ -56,7 +63,8 @@ impl<T: Transactions> Target<'_, T> {
         let result = match self.condemned.get(&spot) {
             Some(reject) => {
                 let product = Product::Reject { bytes: message.payload, reject: reject.clone() };
-                self.produce(message, topic, 0, product, open).map(|_| ())
+                let origin = origin(message, 0);
+                self.produce(&origin, topic, product, open).map(|_| ())
             }
             None => self.make(message, spot, out, open, &mut produced),
         };
@@ -79,17 +87,26 @@ impl<T: Transactions> Target<'_, T> {
         // What it becomes is larger than it, by docket's members and what agents put around each.
         let most = limits.record.saturating_mul(2).max(16 << 20);
         let began = open.began.unwrap_or_else(Instant::now);
+        let patience = PATIENCE + open.waited;
+        let mut parts = std::mem::take(&mut open.parts);
         let (over, mut slow, mut failure) = (Cell::new(false), false, None);
         let made = catch_unwind(AssertUnwindSafe(|| {
-            self.transform(message, spot, out, &over, &mut |element, product| {
-                match self.produce(message, spot.0, element, product, open) {
+            let among = Among {
+                parts: &mut parts,
+                place: RecordPlace { topic: spot.0, partition: spot.1, offset: spot.2 },
+                key: message.headers.key().unwrap_or_default(),
+            };
+            let within = Within { over: &over, among: Some(among) };
+            self.transform(message, spot, out, within, &mut |element, product| {
+                match self.produce(&origin(message, element), spot.0, product, open) {
                     Ok(bytes) => *produced += bytes,
                     Err(error) => failure = Some(error),
                 }
-                slow = began.elapsed() > PATIENCE;
+                slow = began.elapsed() > patience;
                 over.set(slow || failure.is_some() || *produced > most);
             })
         }));
+        open.parts = parts;
         match made {
             Err(_) => trouble.strike(spot, "it panicked"),
             Ok(Some(reject)) => trouble.condemn(spot, reject),
@@ -97,11 +114,14 @@ impl<T: Transactions> Target<'_, T> {
                 let detail = format!("it becomes more than {most} bytes");
                 trouble.condemn(spot, Reject::new(Reason::TooLarge, detail));
             }
-            Ok(None) if slow || began.elapsed() > PATIENCE => match open.records {
+            Ok(None) if slow || began.elapsed() > patience => match open.records {
                 1 => trouble.strike(spot, "it takes longer than a transaction may"),
                 records => trouble.shrink(records),
             },
-            Ok(None) => return failure.map_or(Ok(()), Err),
+            Ok(None) => {
+                failure.map_or(Ok(()), Err)?;
+                return self.missing(open);
+            }
         }
         Err(KafkaError::Canceled)
     }
@@ -111,7 +131,7 @@ impl<T: Transactions> Target<'_, T> {
         message: &Message<'_>,
         (topic, partition, offset): Spot,
         out: &mut Vec<u8>,
-        over: &Cell<bool>,
+        within: Within<'_>,
         take: &mut dyn FnMut(usize, Product<'_>),
     ) -> Option<Reject> {
         let pipeline = &self.intake.pipeline;
@@ -121,28 +141,25 @@ impl<T: Transactions> Target<'_, T> {
         };
         let headers = message.headers.pairs();
         let source = Source { value: message.payload, headers: &headers, format, envelope };
-        // Found too large as docket records, or on their way to rejects already.
+        // Refused as docket records, or on their way to rejects already.
         let refused = |element| {
-            let known = self.oversized.get(&(topic, partition, offset, element));
-            known.filter(|o| o.proven || o.kind == Kind::Reject).map(|_| self.outgrown())
+            let known = self.suspects.get(&(topic, partition, offset, element));
+            known.filter(|o| o.proven || o.kind == Kind::Reject).map(|o| self.refused(o.code))
         };
-        transform_until(over, source, &pipeline.limits, &pipeline.rules, out, &refused, take)
+        transform_within(within, source, &pipeline.limits, &pipeline.rules, out, &refused, take)
     }
 
     /// Produces what became of a piece of a record; says how many bytes that were.
-    fn produce(
+    pub(super) fn produce(
         &self,
-        message: &Message<'_>,
+        origin: &Origin<'_>,
         topic: usize,
-        element: usize,
         product: Product<'_>,
         open: &mut Open,
     ) -> Result<usize, KafkaError> {
-        let (partition, offset) = (message.partition, message.offset);
-        let place = (topic, partition, offset, element);
-        let origin = Origin { topic: message.topic, partition, offset, element };
-        let oversized = self.oversized.get(&place).copied();
-        let alone = oversized.is_some_and(|o| !o.proven);
+        let place = (topic, origin.partition, origin.offset, origin.element);
+        let suspect = self.suspects.get(&place).copied();
+        let alone = suspect.is_some_and(|o| !o.proven);
         let sent = |kind| Produced { place, kind, alone };
         match product {
             Product::Ignored(kind) => {
@@ -160,16 +177,16 @@ impl<T: Transactions> Target<'_, T> {
                     topic: self.docket_topic,
                     key: Some(&made.written.key),
                     payload: bytes,
-                    headers: headers::docket(&origin, self.received),
+                    headers: headers::docket(origin, self.received),
                 };
                 self.transactions.send(record, open.produced.len() - 1, alone)?;
                 Ok(bytes.len())
             }
             Product::Reject { bytes, reject } => {
                 *open.tally.rejects.entry(reject.reason).or_default() += 1;
-                let proven = oversized.filter(|o| o.proven).map(|o| o.kind);
+                let proven = suspect.filter(|o| o.proven);
                 open.produced.push(sent(Kind::Reject));
-                let letter = self.letter(bytes, &reject, &origin, proven);
+                let letter = self.letter(bytes, &reject, origin, proven);
                 let record = Outgoing {
                     topic: self.rejects_topic,
                     key: None,
@@ -188,30 +205,31 @@ impl<T: Transactions> Target<'_, T> {
         bytes: &[u8],
         reject: &Reject,
         origin: &Origin<'_>,
-        proven: Option<Kind>,
+        proven: Option<Suspect>,
     ) -> DeadLetter {
         let limit = self.intake.rejects_limit;
         let cut = match proven {
             // What is protected does not get out by the back door; its source still has it.
             _ if self.intake.pipeline.rules.protection.is_some() => Some(0),
-            Some(Kind::Reject) => Some(cut(limit)),
+            Some(Suspect { kind: Kind::Reject, code: TOO_LARGE, .. }) => Some(cut(limit)),
             _ => cut_to_fit(bytes.len(), limit),
         };
         dead_letter("intake", bytes, reject, origin, self.received, cut)
     }
 
     /// Why a decision that the broker would not take goes to rejects.
-    fn outgrown(&self) -> Reject {
+    fn refused(&self, code: RDKafkaErrorCode) -> Reject {
+        let topic = self.docket_topic;
+        if code != TOO_LARGE {
+            return Reject::new(Reason::Failed, format!("the topic {topic} refuses it: {code}"));
+        }
         let limit = self
             .intake
             .docket_limit
             .map_or_else(String::new, |n| format!(", which takes {n} bytes (max.message.bytes)"));
-        Reject::new(
-            Reason::TooLarge,
-            format!(
-                "the decision outgrows the topic {}{limit} once docket's members are added",
-                self.docket_topic
-            ),
-        )
+        let detail = format!(
+            "the decision outgrows the topic {topic}{limit} once docket's members are added"
+        );
+        Reject::new(Reason::TooLarge, detail)
     }
 }

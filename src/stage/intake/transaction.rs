@@ -1,10 +1,12 @@
-//! What an open transaction of intake holds, and what of it may be too large for the broker.
+//! What an open transaction of intake holds, and what of it the broker may refuse.
 
 use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
 
+use rdkafka::error::RDKafkaErrorCode;
 use tokio::time::Instant;
 
-use crate::decision::formats::Ignored;
+use crate::decision::formats::{Ignored, Parts};
 use crate::decision::reject::Reason;
 use crate::decision::verdict::{Basis, Verdict};
 use crate::protect::detector::Hit;
@@ -20,13 +22,14 @@ pub enum Kind {
     Reject,
 }
 
-/// A piece that was in a batch which the broker found too large.
+/// A piece that was in a batch which the broker refused for what is in it.
 #[derive(Debug, Clone, Copy)]
-pub struct Oversized {
+pub struct Suspect {
     pub kind: Kind,
-    /// It was alone in its batch, so it is the one: its docket record becomes a reject, of its reject
+    /// It was alone in its batch, so it is the one: its docket record becomes a reject, of its reject, if it was too large,
     /// only the start is kept. Until then it is sent again, alone.
     pub proven: bool,
+    pub code: RDKafkaErrorCode,
 }
 
 /// What was produced, by tag.
@@ -54,6 +57,12 @@ pub struct Open {
     /// A record could not be produced.
     pub refused: bool,
     pub tally: Tally,
+    /// How much longer it is open for parts of lines.
+    pub waited: Duration,
+    /// Parts of lines. None wait when the transaction is committed, so that its offsets are all there is to keep.
+    pub parts: Parts,
+    /// Where partitions go on in the next transaction that had no more part in this one.
+    pub later: BTreeMap<(usize, i32), i64>,
 }
 
 /// Counts of an open transaction, added to the counters once it is committed.

@@ -5,8 +5,6 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-
 use super::transaction::Open;
 use crate::decision::reject::{Reason, Reject};
 
@@ -29,6 +27,8 @@ struct Kept {
     failures: BTreeMap<Spot, (u32, Reject)>,
     /// A transaction takes so many records.
     most: Option<usize>,
+    /// A transaction of one record, and of those that its line goes on in, failed.
+    apart: bool,
 }
 
 impl Trouble {
@@ -46,6 +46,11 @@ impl Trouble {
     /// How many records a transaction takes.
     pub fn most(&self) -> usize {
         self.kept().most.unwrap_or(usize::MAX)
+    }
+
+    /// Whether parts of lines are taken one by one: what intake fails at stands among them.
+    pub fn apart(&self) -> bool {
+        self.kept().apart
     }
 
     /// It can never become anything else.
@@ -68,18 +73,18 @@ impl Trouble {
 
     /// A transaction of so many records failed, and any of them may be the cause.
     pub fn shrink(&self, records: usize) {
-        self.kept().most = Some((records / 2).max(1));
+        let mut kept = self.kept();
+        // It may have taken more, for parts of lines.
+        let taken = kept.most.map_or(records, |most| most.min(records));
+        kept.apart = taken == 1 && records > 1;
+        kept.most = Some((taken / 2).max(1));
     }
 
     /// What is known of a transaction that could not be committed.
-    pub fn failed(&self, open: &Open, error: &KafkaError) {
+    pub fn failed(&self, open: &Open) {
         let slow = open.began.is_some_and(|began| began.elapsed() > PATIENCE * 2);
-        match open.offsets.iter().next() {
-            Some(((topic, partition), (first, _))) if open.records == 1 && is_of_record(error) => {
-                self.strike((*topic, *partition, *first), &error.to_string());
-            }
-            _ if slow || is_of_record(error) => self.shrink(open.records),
-            _ => {}
+        if slow {
+            self.shrink(open.records);
         }
     }
 
@@ -91,18 +96,9 @@ impl Trouble {
                 open.offsets.get(&(*topic, *partition)).is_none_or(|(_, next)| offset >= next)
             });
         }
+        kept.apart = false;
         kept.most = kept.most.map(|most| most.max(open.records) * 2).filter(|most| *most < MANY);
     }
-}
-
-/// Kafka refuses a record for what it is, other than for its size.
-fn is_of_record(error: &KafkaError) -> bool {
-    use RDKafkaErrorCode::{InvalidMessage, InvalidMessageSize, InvalidRecord, InvalidTimestamp};
-    let code = match error {
-        KafkaError::MessageProduction(code) => Some(*code),
-        error => error.rdkafka_error_code(),
-    };
-    matches!(code, Some(InvalidMessage | InvalidMessageSize | InvalidRecord | InvalidTimestamp))
 }
 
 #[cfg(test)]
@@ -117,20 +113,21 @@ mod tests {
     #[test]
     fn one_of_many_is_found_by_halving_and_condemned_at_its_third_failure() {
         let trouble = Trouble::default();
-        let refused = KafkaError::MessageProduction(RDKafkaErrorCode::InvalidRecord);
-        trouble.failed(&open(8, 8), &refused);
-        assert_eq!(trouble.most(), 4);
-        trouble.failed(&open(4, 4), &refused);
-        trouble.failed(&open(2, 2), &refused);
-        assert_eq!(trouble.most(), 1);
+        for (records, most) in [(8, 4), (4, 2), (2, 1)] {
+            trouble.shrink(records);
+            assert_eq!(trouble.most(), most);
+        }
+        assert!(!trouble.apart());
+        trouble.shrink(8);
+        assert!(trouble.most() == 1 && trouble.apart());
         for _ in 0..3 {
             assert!(trouble.condemned().is_empty());
-            trouble.failed(&open(1, 1), &refused);
+            trouble.strike((0, 0, 0), "it panicked");
         }
         assert_eq!(trouble.condemned()[&(0, 0, 0)].reason, Reason::Failed);
         // Through, it is forgotten; transactions grow again.
         trouble.passed(&open(1, 1));
-        assert!(trouble.condemned().is_empty());
+        assert!(trouble.condemned().is_empty() && !trouble.apart());
         assert_eq!(trouble.most(), 2);
         (0..20).for_each(|_| trouble.passed(&open(1, 2)));
         assert_eq!(trouble.most(), usize::MAX);
@@ -139,9 +136,7 @@ mod tests {
     #[test]
     fn what_is_kafkas_is_no_records_fault() {
         let trouble = Trouble::default();
-        for code in [RDKafkaErrorCode::MessageTimedOut, RDKafkaErrorCode::InvalidProducerEpoch] {
-            (0..9).for_each(|_| trouble.failed(&open(1, 1), &KafkaError::MessageProduction(code)));
-        }
+        (0..9).for_each(|_| trouble.failed(&open(1, 1)));
         assert!(trouble.condemned().is_empty() && trouble.most() == usize::MAX);
     }
 }

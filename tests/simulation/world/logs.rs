@@ -35,6 +35,14 @@ impl World {
         let places: Vec<Place> = self.logs.keys().filter(|(t, _)| t == topic).cloned().collect();
         for place in &places {
             self.bury(place, i64::MAX);
+            // Of transactions that are open, too: they may be committed yet.
+            for (offset, entry) in self.logs[place].iter().enumerate() {
+                if let Entry::Record { value, .. } = entry
+                    && self.state(entry) == State::Open
+                {
+                    self.deleted.push((place.clone(), offset as i64, value.clone()));
+                }
+            }
             self.first.remove(place);
             self.stable.borrow_mut().remove(place);
             self.logs.insert(place.clone(), Vec::new());

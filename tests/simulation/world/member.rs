@@ -33,6 +33,8 @@ pub struct Member<A> {
     gaps: RefCell<Vec<Gap>>,
     /// Partitions whose commit is on its way, and will not arrive.
     failed: RefCell<Vec<Place>>,
+    /// Where it went on in partitions that it was assigned.
+    starts: RefCell<BTreeMap<Place, i64>>,
 }
 
 /// So many partitions answer a fetch, with so many offsets each.
@@ -56,6 +58,7 @@ impl<A: Assignments> Member<A> {
             ids: RefCell::default(),
             gaps: RefCell::default(),
             failed: RefCell::default(),
+            starts: RefCell::default(),
         };
         let mut w = world.lock();
         w.groups.entry(group.to_owned()).or_default().topics =
@@ -217,6 +220,7 @@ impl<A: Assignments> Member<A> {
                 let group = w.groups.get_mut(&self.group).unwrap();
                 group.owners.insert(place.clone(), self.id.get());
                 let from = self.resume(&mut w, place);
+                self.starts.borrow_mut().insert(place.clone(), from);
                 self.positions.borrow_mut().insert(place.clone(), from);
             }
             new
@@ -427,12 +431,19 @@ impl<A: Assignments> Reader for Member<A> {
     fn read_back(&self, topic: &str, partitions: Vec<i32>, count: usize, mut told: Told) {
         let (world, group, topic) = (self.world.clone(), self.group.clone(), topic.to_owned());
         let late = Duration::from_millis(world.lock().below(300));
+        let starts = self.starts.borrow().clone();
         tokio::task::spawn_local(async move {
             tokio::time::sleep(late).await;
             for partition in partitions {
                 let w = world.lock();
                 let place = (topic.clone(), partition);
-                let before = w.groups[&group].committed.get(&place).map_or(0, |c| c.next);
+                let before = match w.sabotage {
+                    Sabotage::TakenForSent => {
+                        w.groups[&group].committed.get(&place).map(|c| c.next)
+                    }
+                    _ => starts.get(&place).copied(),
+                };
+                let before = before.unwrap_or(0);
                 let mut from = (before - count as i64).max(0);
                 while let Some(record) = w.read(&place, from).filter(|r| r.offset < before) {
                     from = record.offset + 1;

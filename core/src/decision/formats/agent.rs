@@ -38,11 +38,12 @@ fn part(members: &[Member<'_>]) -> Option<Part> {
     part
 }
 
+/// Stands in a stream before what names a container.
+pub(super) const NAMED: u8 = 1;
+
 /// Which stream of which container a line is of, as far as its envelope says.
 pub(super) fn stream(members: &[Member<'_>], line: usize, outer: &[u8]) -> Vec<u8> {
-    let names = [
-        "stream",
-        "source",
+    const CONTAINERS: [&str; 7] = [
         "container_id",
         "container_name",
         "CONTAINER_ID",
@@ -53,8 +54,9 @@ pub(super) fn stream(members: &[Member<'_>], line: usize, outer: &[u8]) -> Vec<u
     ];
     let mut key = outer.to_vec();
     for (i, member) in members.iter().enumerate() {
-        if i != line && names.contains(&member.name) {
-            key.push(0);
+        let names = CONTAINERS.contains(&member.name);
+        if i != line && (names || matches!(member.name, "stream" | "source")) {
+            key.push(if names { NAMED } else { 0 });
             key.extend_from_slice(member.value.as_bytes());
         }
     }

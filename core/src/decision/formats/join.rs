@@ -3,7 +3,7 @@
 
 use super::super::json;
 use super::super::record::Agent;
-use super::super::reject::Reason;
+use super::super::reject::{Reason, Reject};
 use super::{Around, Found, Opener, agent, lines, reject};
 
 /// What is known of a line.
@@ -18,11 +18,32 @@ pub(super) enum Part {
 /// So many streams may have an open line at once.
 const MAX_OPEN: usize = 256;
 
+/// So many records of a source may stand between two parts of a line.
+const MAX_APART: u64 = 10_000;
+
+/// Where a record stands: its topic (by number), its partition, its offset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RecordPlace {
+    pub topic: usize,
+    pub partition: i32,
+    pub offset: i64,
+}
+
 /// Lines whose ends have not come yet, each of one stream.
+#[derive(Default)]
 pub(super) struct Joins {
     open: Vec<Pending>,
-    /// How many bytes may wait.
-    room: usize,
+    /// How many bytes wait.
+    held: usize,
+    /// The record that is read, where parts of lines may come in others.
+    here: Option<RecordPlace>,
+    /// What streams of this record begin with, if it has a key.
+    keyed: bool,
+    prefix: usize,
+    /// How many records were read.
+    records: u64,
+    /// Lines of records before this one that will not be whole.
+    lost: Vec<Pending>,
 }
 
 struct Pending {
@@ -33,44 +54,156 @@ struct Pending {
     /// Its parts were called parts; otherwise they were told by what is missing.
     called: bool,
     balance: Balance,
+    /// The record of its last part, and how many pieces were told of that.
+    last: Option<RecordPlace>,
+    element: usize,
+    at: u64,
 }
 
 impl Joins {
-    pub(super) fn new(room: usize) -> Joins {
-        Joins { open: Vec::new(), room }
-    }
-
     fn take(&mut self, stream: &[u8]) -> Option<Pending> {
         let at = self.open.iter().position(|pending| pending.stream == stream)?;
         let pending = self.open.remove(at);
-        self.room += pending.text.len();
+        self.held -= pending.text.len();
         Some(pending)
     }
 
-    fn has(&self, stream: &[u8]) -> bool {
-        self.open.iter().any(|pending| pending.stream == stream)
+    fn has(&self, stream: impl FnOnce() -> Vec<u8>) -> bool {
+        !self.open.is_empty() && {
+            let stream = stream();
+            self.open.iter().any(|pending| pending.stream == stream)
+        }
     }
 
-    fn keep(&mut self, pending: Pending, found: &mut Found<'_>) {
+    fn keep(&mut self, mut pending: Pending, room: usize, found: &mut Found<'_>) {
         if self.open.len() >= MAX_OPEN {
             let oldest = self.open.remove(0);
-            self.room += oldest.text.len();
-            oldest.missing(found);
+            self.held -= oldest.text.len();
+            self.give_up(oldest, found);
         }
-        if pending.text.len() > self.room {
-            return pending.missing(found);
+        pending.last = self.here;
+        pending.at = self.records;
+        if self.held + pending.text.len() > room {
+            return self.give_up(pending, found);
         }
-        self.room -= pending.text.len();
+        self.held += pending.text.len();
         self.open.push(pending);
+    }
+
+    /// What has no end is a reject of the record that its last part came in.
+    fn give_up(&mut self, pending: Pending, found: &mut Found<'_>) {
+        if pending.last == self.here {
+            pending.missing(found);
+        } else {
+            self.lost.push(pending);
+        }
     }
 
     /// What is left has no end.
     pub(super) fn flush(&mut self, found: &mut Found<'_>) {
+        self.held = 0;
         for pending in std::mem::take(&mut self.open) {
-            pending.missing(found);
+            self.give_up(pending, found);
+        }
+    }
+
+    /// The record is over. Of what is left, other records may have the rest where the part was called one, or where
+    /// it is as long as Docker makes them.
+    pub(super) fn end_of_record(&mut self, found: &mut Found<'_>) {
+        if self.here.is_none() {
+            return self.flush(found);
+        }
+        let (open, records) = (std::mem::take(&mut self.open), self.records);
+        for pending in open {
+            let is_part = pending.called || pending.text.len() + 4 >= DOCKER;
+            // Without a key and a container's name it may be anybody's.
+            let named =
+                self.keyed || pending.stream.iter().skip(self.prefix).any(|b| *b == agent::NAMED);
+            let elsewhere = pending.last != self.here;
+            let may_come = (elsewhere || is_part && named) && records - pending.at < MAX_APART;
+            if may_come {
+                self.open.push(pending);
+            } else {
+                self.held -= pending.text.len();
+                self.give_up(pending, found);
+            }
         }
     }
 }
+
+/// Parts of lines that came in records of their own, until the rest of their line comes in another record of the same
+/// key and partition. Who keeps it must not commit past a record whose part waits here.
+#[derive(Default)]
+pub struct Parts {
+    joins: Joins,
+    stream: Vec<u8>,
+}
+
+/// A line whose last part did not come.
+#[derive(Debug)]
+pub struct Missing {
+    /// The record that its last part came in, and how many pieces stood before it there.
+    pub place: RecordPlace,
+    pub element: usize,
+    pub bytes: Vec<u8>,
+    pub reject: Reject,
+}
+
+impl Parts {
+    /// Whether parts wait.
+    pub fn wait(&self) -> bool {
+        !self.joins.open.is_empty()
+    }
+
+    /// Whether parts of a partition wait.
+    pub fn wait_in(&self, topic: usize, partition: i32) -> bool {
+        let of = |at: RecordPlace| (at.topic, at.partition) == (topic, partition);
+        self.joins.open.iter().any(|pending| pending.last.is_some_and(of))
+    }
+
+    /// They wait no longer.
+    pub fn give_up(&mut self) {
+        self.joins.here = None;
+        self.joins.flush(&mut |_| {});
+    }
+
+    /// Lines that will not be whole, each told once.
+    pub fn missing(&mut self) -> impl Iterator<Item = Missing> + use<> {
+        std::mem::take(&mut self.joins.lost).into_iter().filter_map(|pending| {
+            Some(Missing {
+                place: pending.last?,
+                element: pending.element,
+                bytes: pending.text,
+                reject: Reject::new(Reason::NotJson, MISSING),
+            })
+        })
+    }
+
+    /// A record begins: what it says is of the stream of its key in its partition.
+    pub(super) fn begin(&mut self, place: RecordPlace, key: &[u8]) -> (&mut Joins, &[u8]) {
+        self.joins.here = Some(place);
+        self.joins.records += 1;
+        self.joins.keyed = !key.is_empty();
+        self.joins.prefix = 12 + key.len();
+        self.stream.clear();
+        self.stream.extend_from_slice(&place.topic.to_le_bytes());
+        self.stream.extend_from_slice(&place.partition.to_le_bytes());
+        self.stream.extend_from_slice(key);
+        (&mut self.joins, &self.stream)
+    }
+
+    /// A record is over, of which so many pieces were told.
+    pub(super) fn told(&mut self, pieces: usize) {
+        if self.joins.open.is_empty() {
+            return;
+        }
+        let here = self.joins.here;
+        let of = self.joins.open.iter_mut().filter(|pending| pending.last == here);
+        of.enumerate().for_each(|(n, pending)| pending.element = pieces + n);
+    }
+}
+
+const MISSING: &str = "a line of a container's log whose last part is missing";
 
 impl Pending {
     fn new(around: Around<'_>, called: bool) -> Pending {
@@ -81,6 +214,9 @@ impl Pending {
             collected: around.collected,
             called,
             balance: Balance::default(),
+            last: None,
+            element: 0,
+            at: 0,
         }
     }
 
@@ -90,8 +226,12 @@ impl Pending {
     }
 
     fn missing(self, found: &mut Found<'_>) {
-        let detail = "a line of a container's log whose last part is missing";
-        reject(&self.text, Reason::NotJson, detail, found);
+        reject(&self.text, Reason::NotJson, MISSING, found);
+    }
+
+    /// Whether a text can't be the end of this: it is whole by itself.
+    fn is_other(&self, text: &str) -> bool {
+        self.balance.is_open() && agent::whole(text)
     }
 
     fn open(self, open: &mut Opener<'_>, found: &mut Found<'_>) {
@@ -167,8 +307,8 @@ pub(super) fn line(
         return;
     }
     let mut pending = match open.joins.take(around.stream) {
-        Some(pending) if part.is_none() && agent::whole(text) => {
-            pending.missing(found);
+        Some(pending) if part != Some(Part::More) && pending.is_other(text) => {
+            open.joins.give_up(pending, found);
             return open.bytes(text.as_bytes(), around, found);
         }
         Some(pending) => pending,
@@ -182,7 +322,7 @@ pub(super) fn line(
         None => !pending.called && !text.ends_with('\n') && pending.balance.is_open(),
     };
     if more {
-        open.joins.keep(pending, found);
+        open.joins.keep(pending, open.limits.record, found);
     } else {
         pending.open(open, found);
     }
@@ -240,7 +380,7 @@ pub(super) fn cri_lines(
         };
         // One line alone is the common case: it is not copied.
         let alone = tag == Part::Last && from == at && json::trim(&bytes[eol..]).is_empty();
-        if alone && (open.probing || !open.joins.has(&key(around, name))) {
+        if alone && (open.probing || !open.joins.has(|| key(around, name))) {
             open.bytes(content, around, found);
             return bytes.len();
         }
@@ -267,21 +407,27 @@ pub(super) fn cri_lines(
         let key = key(around, stream.name);
         let around = Around { stream: &key, ..around };
         // A line that began before is the beginning of the first one here.
-        let before = if open.probing { None } else { open.joins.take(&key) };
+        let mut before = if open.probing { None } else { open.joins.take(&key) };
+        let first = stream.whole.split(|b| *b == b'\n').next().unwrap_or_default();
+        if let Ok(first) = std::str::from_utf8(first)
+            && let Some(other) = before.take_if(|pending| pending.is_other(first))
+        {
+            open.joins.give_up(other, found);
+        }
+        if stream.whole.is_empty() && !open.probing {
+            let mut pending = before.unwrap_or_else(|| Pending::new(around, true));
+            pending.push(&stream.part);
+            open.joins.keep(pending, open.limits.record, found);
+            continue;
+        }
         let mut said = before.map(|pending| pending.text).unwrap_or_default();
         said.extend_from_slice(&stream.whole);
-        if !stream.part.is_empty() {
-            if open.probing || stream.whole.is_empty() {
-                said.extend_from_slice(&stream.part);
-            }
-            if !open.probing {
-                let mut pending = Pending::new(around, true);
-                pending.push(if stream.whole.is_empty() { &said } else { &stream.part });
-                open.joins.keep(pending, found);
-                if stream.whole.is_empty() {
-                    continue;
-                }
-            }
+        if open.probing {
+            said.extend_from_slice(&stream.part);
+        } else if !stream.part.is_empty() {
+            let mut pending = Pending::new(around, true);
+            pending.push(&stream.part);
+            open.joins.keep(pending, open.limits.record, found);
         }
         open.bytes(&said, around, found);
     }

@@ -24,6 +24,7 @@ use std::borrow::Cow;
 use std::cell::Cell;
 
 pub use elements::Elements;
+pub use join::{Missing, Parts, RecordPlace};
 
 use flate2::bufread::MultiGzDecoder;
 
@@ -139,23 +140,62 @@ pub fn split<'a>(
     limits: &Limits,
     piece: &mut dyn FnMut(Piece<'_>),
 ) -> Option<Reject> {
-    split_until(&Cell::new(false), value, reading, limits, piece)
+    split_within(Within { over: &Cell::new(false), among: None }, value, reading, limits, piece)
 }
 
-/// The same, and no further once `over` is set.
-pub fn split_until<'a>(
-    over: &Cell<bool>,
+/// What stands around a record.
+pub struct Within<'w> {
+    /// Once it is set, nothing more is read.
+    pub over: &'w Cell<bool>,
+    /// Other records may have the rest of its lines.
+    pub among: Option<Among<'w>>,
+}
+
+/// Parts of lines that came in records before this one.
+pub struct Among<'p> {
+    pub parts: &'p mut Parts,
+    pub place: RecordPlace,
+    /// The record's key: parts of one line have the same.
+    pub key: &'p [u8],
+}
+
+/// The same, within what stands around it. Parts of lines may wait for other records, and what waited and is whole with
+/// this one is told as this one's.
+pub fn split_within<'a>(
+    within: Within<'_>,
     value: &'a [u8],
     reading: impl Into<Reading<'a>>,
     limits: &Limits,
     piece: &mut dyn FnMut(Piece<'_>),
 ) -> Option<Reject> {
+    let (over, reading) = (within.over, reading.into());
+    let Some(Among { parts, place, key }) = within.among else {
+        let mut joins = Joins::default();
+        return read(value, reading, limits, over, (&mut joins, &[]), piece);
+    };
+    let mut pieces = 0;
+    let whole = read(value, reading, limits, over, parts.begin(place, key), &mut |p| {
+        pieces += usize::from(!matches!(p, Piece::Ignored(_)));
+        piece(p);
+    });
+    parts.told(pieces);
+    whole
+}
+
+fn read(
+    value: &[u8],
+    reading: Reading<'_>,
+    limits: &Limits,
+    over: &Cell<bool>,
+    (joins, stream): (&mut Joins, &[u8]),
+    piece: &mut dyn FnMut(Piece<'_>),
+) -> Option<Reject> {
     let mut open = Opener {
-        reading: reading.into(),
+        reading,
         limits,
         layers: 0,
         probing: false,
-        joins: Joins::new(limits.record),
+        joins,
         spread: Vec::new(),
         expands: limits.record,
         over,
@@ -187,9 +227,9 @@ pub fn split_until<'a>(
             p => piece(p),
         }
     };
-    open.bytes(value, Around::default(), &mut found);
+    open.bytes(value, Around { stream, ..Around::default() }, &mut found);
     lines::flush(&mut open, &mut found);
-    open.joins.flush(&mut found);
+    open.joins.end_of_record(&mut found);
     if !over.get() {
         rejects.tell_more(piece);
     }
@@ -246,7 +286,7 @@ pub(crate) struct Opener<'l> {
     layers: usize,
     /// It is only asked what stands somewhere: parts of lines are not kept.
     probing: bool,
-    joins: Joins,
+    joins: &'l mut Joins,
     /// Objects whose lines came one by one, until they are whole.
     spread: Vec<Spread>,
     /// How many bytes may still come of what is compressed.

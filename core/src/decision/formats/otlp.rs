@@ -12,7 +12,7 @@ use super::super::json::{self, push_string};
 use super::super::record::Agent;
 use super::super::reject::Reason;
 use super::join::{self, Part};
-use super::{Around, Format, Found, Opener, Piece, lines, marks, object, reject, weight};
+use super::{Around, Format, Found, Opener, Piece, agent, lines, marks, object, reject, weight};
 
 const TOO_MANY: &str = "there are too many values in it";
 
@@ -90,12 +90,13 @@ fn record(
         };
     }
     let text = |name| json::get(&attributes, name).and_then(json::as_str).unwrap_or_default();
-    let stream = format!("{resource}{}", text("log.iostream"));
+    let of = text("log.iostream");
+    let stream = [around.stream, &[agent::NAMED], resource.as_bytes(), of.as_bytes()].concat();
     let tag = text("logtag");
     let part = if tag.starts_with('P') { Some(Part::More) } else { None };
     let part = if tag.starts_with('F') { Some(Part::Last) } else { part };
     let agent = Agent { json: said };
-    let around = Around { agent: Some(&agent), collected: true, stream: stream.as_bytes() };
+    let around = Around { agent: Some(&agent), collected: true, stream: &stream };
     match body {
         None => reject(b"", Reason::Empty, "an OTLP log record without a body", found),
         Some(Any::StringValue(text)) if part.is_some() && !open.probing => {

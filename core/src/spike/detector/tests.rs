@@ -165,3 +165,24 @@ fn a_clock_that_is_ahead_blinds_nobody() {
     }
     assert_eq!((found, detector.late), (1, 0));
 }
+
+#[test]
+fn years_without_a_decision_are_not_gone_through() {
+    let mut detector = Detector::new(Config::default());
+    let start = 1_767_744_000 * SECOND;
+    for second in 0..1200 {
+        let now = start + second * SECOND;
+        detector.observe(&denied("s", "p", now), now);
+        detector.advance(now, now);
+    }
+    // As long as nothing was read, it is no time yet.
+    assert!(detector.advance(Nanos::MIN, start).is_empty());
+    // 200 years.
+    let then = start + 200 * 365 * 24 * 3600 * SECOND;
+    let changes = detector.advance(then, then);
+    assert_eq!(detector.next, Some(bucket(then)));
+    // That it was quiet is told, and is over.
+    let ends = |change: &&Change| matches!(change, Change::Ends(_));
+    assert_eq!(changes.iter().filter(ends).count() * 2, changes.len());
+    assert!(detector.active().is_empty());
+}

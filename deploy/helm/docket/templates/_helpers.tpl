@@ -38,6 +38,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- toYaml $given }}
 {{- end }}
 
+{{/* What lies in /etc/docket: pipeline files, and the policies that they name. */}}
+{{- define "docket.config" -}}
+{{- toYaml (merge (include "docket.pipelines" . | fromYaml) (.Values.policies | default dict)) }}
+{{- end }}
+
 {{/* Workloads by name, each with everything that it has. */}}
 {{- define "docket.workloads" -}}
 {{- $all := dict -}}

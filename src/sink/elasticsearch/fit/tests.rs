@@ -94,7 +94,7 @@ fn what_would_refuse_the_document_is_left_out_and_the_rest_stands() {
         let doc = left(&members);
         assert_eq!(doc[name], wanted, "{members:.80}");
         assert_eq!((&doc["path"], &doc["decision_id"]), (&json!("a/allow"), &json!("d1")));
-        assert_eq!(doc["docket"]["verdict"], doc["docket"]["verdict"].as_str().unwrap());
+        assert!(doc["docket"]["verdict"].is_string());
     }
 }
 

@@ -1,0 +1,297 @@
+//! What a review comes to, in sentences: who runs out first and when, and what the numbers don't say by themselves.
+
+use serde::Serialize;
+
+use super::count::{DAY, HOUR, SECOND};
+use super::forecast::{self, Forecast};
+use super::{Part, Review, Spare};
+use crate::decision::time::{self, Nanos};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// The first service whose OPAs its busiest second will fill, or that none will.
+    RunsOut,
+    /// A service that can't do without one of its OPAs.
+    NoSpare,
+    /// An OPA whose decisions take longer when it is busy.
+    NearItsLimit,
+    /// A policy that waits for somebody else.
+    Waits,
+    /// The newest decision is old.
+    Behind,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Conclusion {
+    pub kind: Kind,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub service: String,
+    /// The day on which it is expected.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub day: Option<String>,
+    pub sentence: String,
+}
+
+/// Longer by so much in busier hours, an OPA is near its limit.
+const SLOWER: f64 = 1.25;
+/// A policy waits if so much of its time is waiting.
+const WAITS: f64 = 0.3;
+/// The newest decision is old after so long.
+const OLD: Nanos = 10 * 60 * SECOND;
+/// So many of a kind are told.
+const MOST: usize = 5;
+
+/// `current` says that the review goes on to the present.
+pub fn conclusions(review: &Review, now: Nanos, current: bool) -> Vec<Conclusion> {
+    let mut all = Vec::new();
+    if current && now - review.to > OLD {
+        let sentence = format!(
+            "The newest decision is {} old: nothing was asked since, or intake is behind (docket top shows its lag), and then the last hours are not whole.",
+            lasting(now - review.to)
+        );
+        all.push(Conclusion { kind: Kind::Behind, service: String::new(), day: None, sentence });
+    }
+    all.extend(runs_out(review));
+    let short = review.spare.iter().filter_map(|s| Some((s, s.without_one?)));
+    for (spare, without) in short.filter(|(_, without)| *without < 1.0).take(MOST) {
+        let sentence = format!(
+            "{} can't do without one of its {} OPAs: the busiest second would need {:.1} times what the others have.",
+            spare.service,
+            spare.opas,
+            1.0 / without
+        );
+        all.push(of(Kind::NoSpare, &spare.service, sentence));
+    }
+    let slower = |part: &Part| part.busy.and_then(|b| b.slower_when_busy).unwrap_or_default();
+    let mut slow: Vec<&Part> = review.opas.iter().filter(|p| slower(p) >= SLOWER).collect();
+    slow.sort_by(|a, b| slower(b).total_cmp(&slower(a)));
+    for part in slow.into_iter().take(MOST) {
+        let sentence = format!(
+            "{} of {} takes {:.1} times as long for a decision in its busier hours: it is nearer to its limit than its headroom says.",
+            part.name,
+            part.service,
+            slower(part)
+        );
+        all.push(of(Kind::NearItsLimit, &part.service, sentence));
+    }
+    let waits = |part: &Part| part.busy.map(|b| b.waiting).unwrap_or_default();
+    let mut waiting: Vec<&Part> = review.policies.iter().filter(|p| waits(p) >= WAITS).collect();
+    waiting.sort_by(|a, b| waits(b).total_cmp(&waits(a)));
+    for part in waiting.into_iter().take(MOST) {
+        let sentence = format!(
+            "{} of {} spends {:.0} % of its time waiting for answers (http.send, DNS): that makes callers wait, and is not counted as load.",
+            part.name,
+            part.service,
+            100.0 * waits(part)
+        );
+        all.push(of(Kind::Waits, &part.service, sentence));
+    }
+    all
+}
+
+fn of(kind: Kind, service: &str, sentence: String) -> Conclusion {
+    Conclusion { kind, service: service.to_owned(), day: None, sentence }
+}
+
+/// A service's growth: its own, where the review has enough of its days, otherwise that of all.
+fn growth(review: &Review, service: &str) -> Option<Forecast> {
+    let whole = |day: i64| review.days.iter().any(|d| d.number == day && d.whole);
+    let hours = review.hours.0.iter().find(|(kind, of, ..)| *kind == "service" && of == service);
+    let mut days = std::collections::BTreeMap::<i64, f64>::new();
+    for (hour, of) in hours.iter().flat_map(|(.., hours)| hours) {
+        let day = hour.div_euclid(DAY / HOUR);
+        if whole(day) {
+            *days.entry(day).or_default() += of.decisions as f64;
+        }
+    }
+    let days: Vec<(i64, f64)> = days.into_iter().collect();
+    let ahead = review.forecast.as_ref().map_or(forecast::FEWEST as u64, |f| f.days_ahead);
+    forecast::forecast(&days, ahead).or_else(|| review.forecast.clone())
+}
+
+fn runs_out(review: &Review) -> Option<Conclusion> {
+    // In how many days its busiest second takes all that it has; at once, if it does now.
+    let days = |spare: &Spare, growth: Option<&Forecast>| match growth {
+        _ if spare.headroom <= 1.0 => Some(0.0),
+        Some(f) if f.growth_per_week > 0.0 => {
+            Some(7.0 * (spare.headroom - 1.0) / f.growth_per_week)
+        }
+        _ => None,
+    };
+    let growths: Vec<(&Spare, Option<Forecast>)> =
+        review.spare.iter().map(|s| (s, growth(review, &s.service))).collect();
+    let soonest = growths
+        .iter()
+        .filter_map(|(spare, growth)| Some((days(spare, growth.as_ref())?, *spare, growth)))
+        .min_by(|a, b| a.0.total_cmp(&b.0));
+    let Some((in_days, spare, growth)) = soonest else {
+        let (spare, growth) = growths.first()?;
+        let why = match growth {
+            Some(_) => "nothing grows",
+            None => "there are too few whole days to say how it grows",
+        };
+        let sentence = format!(
+            "{} has the least headroom: its OPAs could take {:.1} times its busiest second. When it runs out can't be said: {why}.",
+            spare.service, spare.headroom
+        );
+        return Some(of(Kind::RunsOut, &spare.service, sentence));
+    };
+    let service = &spare.service;
+    if in_days <= 0.0 {
+        let sentence = format!(
+            "{service} has run out: its busiest second needs {:.1} times what its OPAs have.",
+            1.0 / spare.headroom.max(f64::MIN_POSITIVE)
+        );
+        return Some(of(Kind::RunsOut, service, sentence));
+    }
+    let growth = growth.as_ref()?;
+    let pace = format!("{:+.0} % a week", 100.0 * growth.growth_per_week);
+    let error = growth.error.map_or_else(String::new, |error| {
+        format!(" (such forecasts were off by {:.0} % on average)", 100.0 * error)
+    });
+    if in_days > growth.days_ahead as f64 {
+        let sentence = format!(
+            "{service} runs out first, but not within {} days, as far as can be foretold: its OPAs could take {:.1} times its busiest second, and it grows by {pace}{error}.",
+            growth.days_ahead, spare.headroom
+        );
+        return Some(of(Kind::RunsOut, service, sentence));
+    }
+    let day = time::format(review.to + (in_days * DAY as f64) as Nanos)[..10].to_owned();
+    let sentence = format!(
+        "{service} runs out first, around {day}: its OPAs could take {:.1} times its busiest second, and it grows by {pace}{error}.",
+        spare.headroom
+    );
+    Some(Conclusion { kind: Kind::RunsOut, service: service.clone(), day: Some(day), sentence })
+}
+
+fn lasting(nanos: Nanos) -> String {
+    let minutes = nanos / (60 * SECOND);
+    match minutes {
+        0..120 => format!("{minutes} min"),
+        120..2880 => format!("{} h", minutes / 60),
+        _ => format!("{} days", minutes / 1440),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::super::count::Counter;
+    use super::super::{Asked, Read, review};
+    use super::*;
+    use crate::decision::event::Event;
+    use crate::decision::record::{self, Record, Rules};
+
+    /// 2026-01-05, a Monday.
+    const START: Nanos = 1_767_571_200 * SECOND;
+
+    struct Made {
+        service: &'static str,
+        opa: usize,
+        at: Nanos,
+        nanos: u64,
+        waits: u64,
+    }
+
+    /// A review of days on which each makes as many decisions as `many` says of its number.
+    fn reviewed(days: i64, cores: f64, of: &dyn Fn(i64) -> Vec<Made>) -> Review {
+        let mut counter = Counter::new(START..START + 400 * DAY);
+        for day in 0..days {
+            for (n, made) in of(day).into_iter().enumerate() {
+                let text = format!(
+                    r#"{{"decision_id":"{day}-{n}-{}","path":"a/allow","result":true,"timestamp":"{}","labels":{{"app":"{}","id":"opa-{}"}},"metrics":{{"timer_server_handler_ns":{},"timer_rego_builtin_http_send_ns":{}}}}}"#,
+                    made.service,
+                    time::format(START + day * DAY + made.at),
+                    made.service,
+                    made.opa,
+                    made.nanos,
+                    made.waits
+                );
+                let (event, mut out) = (Event::parse(text.as_bytes()).unwrap(), Vec::new());
+                record::write(&event, &[], None, &Rules::default(), &mut out);
+                counter.add(&Record::parse(&out).unwrap());
+            }
+        }
+        let now = START + days * DAY;
+        let (pipeline, read) = ("p".into(), Read::default());
+        let (history, volumes) = (Default::default(), Vec::new());
+        let asked =
+            Asked { pipeline, cores, ahead: 60, history, volumes, read, now, current: false };
+        review(counter, asked).unwrap()
+    }
+
+    /// All day long, `n` decisions of 10 ms, and as many in one second as the day allows.
+    fn steady(service: &'static str, n: i64, opas: usize) -> Vec<Made> {
+        let at = |i: i64| if i * 4 < n { 0 } else { i * (DAY / n) };
+        let made = |i: i64| Made {
+            service,
+            opa: i as usize % opas,
+            at: at(i),
+            nanos: 10_000_000,
+            waits: 0,
+        };
+        (0..n).map(made).collect()
+    }
+
+    #[test]
+    fn who_grows_runs_out_before_who_has_less_left() {
+        let review = reviewed(28, 1.0, &|day| {
+            // 100 decisions on the first day, 10 more each day, a quarter of them in its busiest second: 0.925 cores of two.
+            let mut all = steady("grows", 100 + 10 * day, 2);
+            all.extend(steady("stays", 260, 1));
+            all
+        });
+        let first = &review.conclusions[0];
+        assert_eq!((first.kind, first.service.as_str()), (Kind::RunsOut, "grows"), "{first:?}");
+        // It grows by 70 of 370 a week, so twice as much, and 0.15 more, is there 42 days later: 2026-03-16.
+        assert!(first.sentence.starts_with("grows runs out first"), "{first:?}");
+        let spare = review.spare.iter().find(|s| s.service == "grows").unwrap();
+        let days = 7.0 * (spare.headroom - 1.0) / (70.0 / 370.0);
+        assert!((20.0..50.0).contains(&days), "{days}");
+        let expected = time::format(review.to + (days * DAY as f64) as Nanos);
+        match &first.day {
+            Some(day) => assert_eq!(day[..7], expected[..7], "{first:?}"),
+            None => assert!(days > 27.0 && first.sentence.contains("not within 28 days")),
+        }
+        assert!(
+            review.conclusions.iter().all(|c| c.kind != Kind::NoSpare),
+            "{:?}",
+            review.conclusions
+        );
+    }
+
+    #[test]
+    fn what_has_run_out_what_can_spare_none_and_what_waits() {
+        let review = reviewed(2, 1.0, &|_| {
+            let second = |service, opa, nanos, waits| Made { service, opa, at: 0, nanos, waits };
+            let mut all: Vec<Made> =
+                (0..3).map(|n| second("full", n % 2, 1_000_000_000, 0)).collect();
+            all.extend((0..3).map(|n| second("tight", n % 2, 500_000_000, 0)));
+            all.push(second("calls", 0, 900_000_000, 890_000_000));
+            all
+        });
+        let kinds: Vec<(Kind, &str)> =
+            review.conclusions.iter().map(|c| (c.kind, c.service.as_str())).collect();
+        assert_eq!(
+            kinds,
+            [
+                (Kind::RunsOut, "full"),
+                (Kind::NoSpare, "full"),
+                (Kind::NoSpare, "tight"),
+                (Kind::Waits, "calls")
+            ]
+        );
+        let sentence = |at: usize| review.conclusions[at].sentence.as_str();
+        assert_eq!(
+            sentence(0),
+            "full has run out: its busiest second needs 1.5 times what its OPAs have."
+        );
+        assert!(
+            sentence(2).contains("would need 1.5 times what the others have"),
+            "{}",
+            sentence(2)
+        );
+        assert!(sentence(3).contains("spends 99 % of its time waiting"), "{}", sentence(3));
+    }
+}
