@@ -57,7 +57,13 @@ pub struct Gap {
 impl Gap {
     /// What happened, for people.
     pub fn sentence(&self) -> String {
-        self.gap.sentence(&self.topic, self.partition)
+        let said = self.gap.sentence(&self.topic, self.partition);
+        match self.gap.to {
+            None if self.at > 0 => {
+                format!("{said}; the first record that there is has offset {}", self.at)
+            }
+            _ => said,
+        }
     }
 }
 

@@ -10,17 +10,25 @@ use serde_json::Value;
 use super::world::{Record, Shared, World};
 use super::{DOCKET, Input, REJECTS, SOURCE, decision_id};
 
+const INTAKE: &str = "docket.sim.intake";
+
 /// Something happens to a log. Whether offsets of records may be used twice from now on.
 pub fn happens(world: &Shared, rng: &mut SmallRng) -> bool {
     let mut w = world.lock();
     match rng.random_range(0..9) {
-        0 => w.recreate(SOURCE, rng.random_bool(0.5)),
+        // That a group has read before, one of the two says: what it committed, or what it wrote.
+        0 | 8 if !w.is_looked_at(SOURCE) => return false,
+        0 => {
+            let with_offsets = rng.random_bool(0.5) && w.is_written(DOCKET);
+            w.recreate(SOURCE, with_offsets);
+        }
+        8 if !w.is_looked_at(DOCKET) => return false,
         8 => w.recreate(DOCKET, false),
         1 | 2 => {
             w.grow(SOURCE);
             return false;
         }
-        3 => return w.expire("docket.sim.intake"),
+        3 => return w.is_written(DOCKET) && w.expire(INTAKE),
         _ => {
             let places = w.places(if rng.random_bool(0.5) { SOURCE } else { DOCKET });
             let place = &places[rng.random_range(0..places.len())];
@@ -39,6 +47,8 @@ struct Told {
     partition: i64,
     from: i64,
     to: i64,
+    /// What a topic made anew holds before that is gone, too.
+    at: i64,
 }
 
 fn told(w: &World) -> Vec<Told> {
@@ -53,6 +63,7 @@ fn told(w: &World) -> Vec<Told> {
             partition: says["partition"].as_i64().unwrap(),
             from: says["from"].as_i64().unwrap(),
             to: says["to"].as_i64().unwrap_or(i64::MAX),
+            at: says["goes_on_at"].as_i64().unwrap(),
         })
     };
     w.committed(REJECTS).iter().filter_map(|(_, record)| letter(record)).collect()
@@ -64,7 +75,7 @@ pub fn check(world: &Shared, input: &Input, anew: bool) {
     let covers = |part: &str, topic: &str, partition: i32, offset: i64| {
         told.iter().any(|t| {
             (t.part.as_str(), t.topic.as_str(), t.partition) == (part, topic, i64::from(partition))
-                && (t.from..t.to).contains(&offset)
+                && ((t.from..t.to).contains(&offset) || t.to == i64::MAX && offset < t.at)
         })
     };
     let mut wrong = Vec::new();
@@ -86,7 +97,10 @@ pub fn check(world: &Shared, input: &Input, anew: bool) {
     for id in &input.decisions {
         if !docket.contains_key(id) {
             let name = format!("\"{id}\"");
-            let of_it = |value: &[u8]| String::from_utf8_lossy(value).contains(&name);
+            let of_it = |value: &Vec<u8>| {
+                String::from_utf8_lossy(value).contains(&name)
+                    || input.parts.get(id).is_some_and(|parts| parts.contains(value))
+            };
             let gone: Vec<_> = deleted(SOURCE).filter(|(_, _, value)| of_it(value)).collect();
             let is_told = |(place, offset, _): &&&(super::world::Place, i64, Vec<u8>)| {
                 covers("intake", SOURCE, place.1, *offset)

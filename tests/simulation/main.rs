@@ -69,6 +69,8 @@ struct Input {
     records: Vec<Vec<u8>>,
     /// Lines whose parts are records of their own, one after the other in one partition.
     split: Vec<Vec<Vec<u8>>>,
+    /// The same, by the decision that such a line holds.
+    parts: BTreeMap<String, Vec<Vec<u8>>>,
     decisions: BTreeSet<String>,
     /// How often each decision stands in the source.
     times: BTreeMap<String, usize>,
@@ -154,9 +156,10 @@ fn input(rng: &mut SmallRng) -> Input {
         let chunks: Vec<&[u8]> = text.as_bytes().chunks(size).collect();
         let tag = |n| if n + 1 == chunks.len() { "F" } else { "P" };
         let parts = chunks.iter().enumerate();
-        input.split.push(
-            parts.map(|(n, chunk)| part(line, tag(n), &String::from_utf8_lossy(chunk))).collect(),
-        );
+        let parts: Vec<Vec<u8>> =
+            parts.map(|(n, chunk)| part(line, tag(n), &String::from_utf8_lossy(chunk))).collect();
+        input.parts.insert(decision_id(text.as_bytes()), parts.clone());
+        input.split.push(parts);
     }
     // What has no end is one reject.
     if rng.random_bool(0.3) {

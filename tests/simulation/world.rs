@@ -435,12 +435,16 @@ impl World {
     pub fn lag(&self, group: &str, topic: &str) -> usize {
         let committed = self.groups.get(group).map(|g| &g.committed);
         let places = self.logs.keys().filter(|(t, _)| t == topic);
-        // What it has of a topic that is no more is nothing.
-        let is_of = |c: &&Committed| c.topic_id.as_ref().is_none_or(|id| *id == self.id(topic));
-        let next = |place| committed.and_then(|c| c.get(place)).filter(is_of).map_or(0, |c| c.next);
+        // Who has nothing of it, or of another of its name, has not looked yet.
+        let careful = self.sabotage != Sabotage::NoTopicId;
+        let (id, none) = (self.id(topic), i64::MAX);
+        let is_of = |c: &Committed| !careful || c.topic_id.as_ref().is_none_or(|of| *of == id);
+        let next = |c: &Committed| if is_of(c) { c.next } else { none };
         places
             .filter(|place| {
-                self.read(place, next(*place)).is_some()
+                let next = committed.and_then(|c| c.get(*place)).map_or(none, next);
+                next == none
+                    || self.read(place, next).is_some()
                     || self.stable(place) < self.logs[*place].len() as i64
             })
             .count()

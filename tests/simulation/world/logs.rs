@@ -35,10 +35,11 @@ impl World {
         let places: Vec<Place> = self.logs.keys().filter(|(t, _)| t == topic).cloned().collect();
         for place in &places {
             self.bury(place, i64::MAX);
-            // Of transactions that are open, too: they may be committed yet.
-            for (offset, entry) in self.logs[place].iter().enumerate() {
+            // And what stands behind the begin of an open transaction, which may be committed yet.
+            let stable = self.stable(place) as usize;
+            for (offset, entry) in self.logs[place].iter().enumerate().skip(stable) {
                 if let Entry::Record { value, .. } = entry
-                    && self.state(entry) == State::Open
+                    && self.state(entry) != State::Aborted
                 {
                     self.deleted.push((place.clone(), offset as i64, value.clone()));
                 }
@@ -72,6 +73,20 @@ impl World {
         of.committed.clear();
         self.note(format!("the offsets of {group} expired"));
         true
+    }
+
+    pub fn is_written(&self, topic: &str) -> bool {
+        self.logs.iter().any(|((t, _), log)| t == topic && !log.is_empty())
+    }
+
+    /// Whether all who read a topic have looked at what has its name now.
+    pub fn is_looked_at(&self, topic: &str) -> bool {
+        let id = self.id(topic);
+        let mut readers = self.groups.values().filter(|g| g.topics.iter().any(|t| t == topic));
+        readers.all(|group| {
+            let of_it = |c: &Committed| c.topic_id.as_ref() == Some(&id);
+            self.places(topic).iter().all(|place| group.committed.get(place).is_some_and(of_it))
+        })
     }
 
     pub fn places(&self, topic: &str) -> Vec<Place> {

@@ -35,6 +35,8 @@ pub struct Member<A> {
     failed: RefCell<Vec<Place>>,
     /// Where it went on in partitions that it was assigned.
     starts: RefCell<BTreeMap<Place, i64>>,
+    /// When it looked last at what it is to have: the generation, and how many partitions there were, and how many of its group.
+    seen: Cell<(u64, usize, usize)>,
 }
 
 /// So many partitions answer a fetch, with so many offsets each.
@@ -59,6 +61,7 @@ impl<A: Assignments> Member<A> {
             gaps: RefCell::default(),
             failed: RefCell::default(),
             starts: RefCell::default(),
+            seen: Cell::default(),
         };
         let mut w = world.lock();
         w.groups.entry(group.to_owned()).or_default().topics =
@@ -92,9 +95,7 @@ impl<A: Assignments> Member<A> {
         let mut w = self.world.lock();
         let careful = w.sabotage != Sabotage::NoTopicId;
         let another = self.ids.borrow().iter().any(|(topic, id)| careful && w.id(topic) != *id);
-        let gone = |(place, at): (&Place, &i64)| {
-            *at < w.start(place) || *at > w.stable(place).max(w.length(place))
-        };
+        let gone = |(place, at): (&Place, &i64)| *at < w.start(place) || *at > w.length(place);
         let gone = self.positions.borrow().iter().any(gone);
         if another || gone {
             w.note(format!("{}: member {} is out of its log", self.group, self.id.get()));
@@ -112,9 +113,8 @@ impl<A: Assignments> Member<A> {
         let topic_id = w.id(&place.0);
         self.ids.borrow_mut().insert(place.0.clone(), topic_id.clone());
         let group = &w.groups[&self.group];
-        let written = |topic| w.places(topic).iter().any(|place| w.length(place) > 0);
         let forgotten =
-            self.writes.is_some_and(|topic| group.committed.is_empty() && written(topic));
+            self.writes.is_some_and(|topic| group.committed.is_empty() && w.is_written(topic));
         let careful = w.sabotage != Sabotage::NoTopicId;
         let seen = |c: &Committed| Committed {
             topic_id: c.topic_id.clone().filter(|_| careful),
@@ -156,10 +156,15 @@ impl<A: Assignments> Member<A> {
 
     /// Gives up and takes over what the group wants it to.
     fn rebalance(&self) {
-        let (out, lost) = {
+        let (out, lost, seen) = {
             let mut w = self.world.lock();
             w.tick();
-            let alive = w.groups[&self.group].members.contains_key(&self.id.get());
+            let group = &w.groups[&self.group];
+            let alive = group.members.contains_key(&self.id.get());
+            let (generation, partitions) = (group.generation, w.logs.len());
+            let seen = self.seen.get();
+            let same = alive && (seen.0, seen.1) == (generation, partitions);
+            let is_settled = same && group.owners.len() == seen.2;
             if alive {
                 w.groups
                     .get_mut(&self.group)
@@ -167,12 +172,15 @@ impl<A: Assignments> Member<A> {
                     .members
                     .insert(self.id.get(), Instant::now());
             }
+            if is_settled {
+                return;
+            }
             let own: Vec<Place> = self.positions.borrow().keys().cloned().collect();
             let out: Vec<Place> = own
                 .into_iter()
                 .filter(|place| !alive || w.wanted(&self.group, place) != Some(self.id.get()))
                 .collect();
-            (out, !alive)
+            (out, !alive, (generation, partitions))
         };
         if !out.is_empty() {
             // The callback may commit, so nothing is locked.
@@ -212,6 +220,7 @@ impl<A: Assignments> Member<A> {
                 !w.groups[&self.group].owners.contains_key(place)
                     && w.wanted(&self.group, place) == Some(self.id.get())
             };
+            self.seen.set((seen.0, seen.1, places.len()));
             let new: Vec<Place> = places.into_iter().filter(free).collect();
             self.generation.set(w.groups[&self.group].generation);
             for place in &new {
