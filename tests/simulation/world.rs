@@ -125,6 +125,8 @@ pub struct World {
     pub first: BTreeMap<Place, i64>,
     /// By topic.
     pub ids: BTreeMap<String, u64>,
+    /// How often a log became shorter or another.
+    pub upheavals: u64,
     /// What stood in a log and is gone: its place, and the decision.
     pub deleted: Vec<(Place, i64, Vec<u8>)>,
     next_member: u64,
@@ -161,6 +163,7 @@ impl Shared {
             groups: BTreeMap::new(),
             first: BTreeMap::new(),
             ids: BTreeMap::new(),
+            upheavals: 0,
             deleted: Vec::new(),
             next_member: 0,
             faults,

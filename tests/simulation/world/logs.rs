@@ -26,6 +26,7 @@ impl World {
         if to > self.start(place) {
             self.bury(place, to);
             self.first.insert(place.clone(), to);
+            self.upheavals += 1;
             self.note(format!("{place:?} starts at {to} now"));
         }
     }
@@ -54,6 +55,7 @@ impl World {
             }
         }
         *self.ids.get_mut(topic).unwrap() += 1;
+        self.upheavals += 1;
         self.note(format!("{topic} was made anew"));
     }
 

@@ -37,6 +37,8 @@ pub struct Member<A> {
     starts: RefCell<BTreeMap<Place, i64>>,
     /// When it looked last at what it is to have: the generation, and how many partitions there were, and how many of its group.
     seen: Cell<(u64, usize, usize)>,
+    /// Up to which its places were looked at.
+    upheavals: Cell<Option<u64>>,
 }
 
 /// So many partitions answer a fetch, with so many offsets each.
@@ -62,6 +64,7 @@ impl<A: Assignments> Member<A> {
             failed: RefCell::default(),
             starts: RefCell::default(),
             seen: Cell::default(),
+            upheavals: Cell::default(),
         };
         let mut w = world.lock();
         w.groups.entry(group.to_owned()).or_default().topics =
@@ -93,6 +96,9 @@ impl<A: Assignments> Member<A> {
             self.assignments.not_committed(&failed);
         }
         let mut w = self.world.lock();
+        if self.upheavals.replace(Some(w.upheavals)) == Some(w.upheavals) {
+            return Ok(());
+        }
         let careful = w.sabotage != Sabotage::NoTopicId;
         let another = self.ids.borrow().iter().any(|(topic, id)| careful && w.id(topic) != *id);
         let gone = |(place, at): (&Place, &i64)| *at < w.start(place) || *at > w.length(place);
@@ -429,6 +435,7 @@ impl<A: Assignments> Reader for Member<A> {
                 self.positions.borrow_mut().get_mut(&((*topic).to_owned(), *partition))
             {
                 *position = *offset;
+                self.upheavals.set(None);
                 let place = ((*topic).to_owned(), *partition);
                 self.forget(&place);
                 self.order.borrow_mut().begin(self.world.lock().index(&place));
