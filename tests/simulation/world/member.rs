@@ -447,19 +447,19 @@ impl<A: Assignments> Reader for Member<A> {
     fn read_back(&self, topic: &str, partitions: Vec<i32>, count: usize, mut told: Told) {
         let (world, group, topic) = (self.world.clone(), self.group.clone(), topic.to_owned());
         let late = Duration::from_millis(world.lock().below(300));
-        let starts = self.starts.borrow().clone();
+        let starts = match world.lock() {
+            w if w.sabotage == Sabotage::TakenForSent => {
+                let committed = w.groups[&group].committed.iter();
+                committed.map(|(place, c)| (place.clone(), c.next)).collect()
+            }
+            _ => self.starts.borrow().clone(),
+        };
         tokio::task::spawn_local(async move {
             tokio::time::sleep(late).await;
             for partition in partitions {
                 let w = world.lock();
                 let place = (topic.clone(), partition);
-                let before = match w.sabotage {
-                    Sabotage::TakenForSent => {
-                        w.groups[&group].committed.get(&place).map(|c| c.next)
-                    }
-                    _ => starts.get(&place).copied(),
-                };
-                let before = before.unwrap_or(0);
+                let before = starts.get(&place).copied().unwrap_or(0);
                 let mut from = (before - count as i64).max(0);
                 while let Some(record) = w.read(&place, from).filter(|r| r.offset < before) {
                     from = record.offset + 1;
