@@ -32,6 +32,7 @@ const SCHEMES: [&str; 8] =
 pub fn replace(text: &str, take: &mut dyn FnMut(&str) -> Option<String>) -> Option<String> {
     let mut out = Changed::default();
     let mut at = 0;
+    let is_list = is_list(text);
     while let Some(found) = NAME.captures_at(text, at) {
         let (Some(all), Some(name), Some(by)) = (found.get(0), found.get(1), found.get(3)) else {
             break;
@@ -47,6 +48,7 @@ pub fn replace(text: &str, take: &mut dyn FnMut(&str) -> Option<String>) -> Opti
             name_is_quoted: found.get(2).is_some(),
             by: by.as_str(),
             quote: found.get(4).map_or("", |q| q.as_str()),
+            is_list,
             begins_line: text[..name.start()]
                 .trim_end_matches(' ')
                 .chars()
@@ -105,6 +107,20 @@ struct Place<'t> {
     by: &'t str,
     quote: &'t str,
     begins_line: bool,
+    is_list: bool,
+}
+
+/// Whether each line is a name and a value, as programs' environments and settings have them.
+fn is_list(text: &str) -> bool {
+    let mut lines = text.lines().map(str::trim_start).filter(|l| !l.is_empty()).peekable();
+    let is_pair = |line: &str| {
+        let line = line.strip_prefix("export ").unwrap_or(line);
+        let name = run(line, |c| !(c.is_ascii_alphanumeric() || "_.-".contains(c)));
+        !name.is_empty() && line[name.len()..].trim_start().starts_with('=')
+    };
+    text.contains('\n')
+        && lines.peek().is_some()
+        && lines.all(|line| line.starts_with(['#', ';', '[']) || is_pair(line))
 }
 
 impl Place<'_> {
@@ -112,6 +128,10 @@ impl Place<'_> {
     fn value<'t>(&self, rest: &'t str, told: Told) -> &'t str {
         if !self.quote.is_empty() {
             return &rest[..self.end_of_quoted(rest)];
+        }
+        if self.by == "=" && self.begins_line && self.is_list {
+            let line = rest.lines().next().unwrap_or_default().trim_end();
+            return line.split(" #").next().unwrap_or_default();
         }
         if self.by != ":" {
             let value = unquoted(rest, |c| c.is_whitespace() || "&;\"'<>".contains(c));
@@ -185,7 +205,10 @@ fn unquoted(text: &str, ends: impl Fn(char) -> bool) -> &str {
     let mut from = 0;
     while let Some(at) = text[from..].find(&ends).map(|at| from + at) {
         let after = &text[at..];
-        if !after.starts_with(['&', ',', ';']) || pair_follows(&after[1..]) {
+        let Some(by) = after.chars().next().filter(|c| matches!(c, '&' | ',' | ';')) else {
+            return &text[..at];
+        };
+        if pair_follows(&after[1..], by) {
             return &text[..at];
         }
         from = at + 1;
@@ -193,9 +216,11 @@ fn unquoted(text: &str, ends: impl Fn(char) -> bool) -> &str {
     text
 }
 
-fn pair_follows(after: &str) -> bool {
-    let after = after.strip_prefix("amp;").unwrap_or(after);
-    let name = run(after, |c| !(c.is_ascii_alphanumeric() || "_.%[]$- '\"\\".contains(c)));
+fn pair_follows(after: &str, by: char) -> bool {
+    let after = after.strip_prefix("amp;").unwrap_or(after).trim_start_matches(' ');
+    // `User Id=sa;Password=x`: names have spaces in them there.
+    let more = if by == ';' { "_.%[]$- '\"\\" } else { "_.%[]$-'\"\\" };
+    let name = run(after, |c| !(c.is_ascii_alphanumeric() || more.contains(c)));
     after.is_empty() || !name.trim().is_empty() && after[name.len()..].starts_with(['=', ':'])
 }
 
@@ -234,6 +259,8 @@ mod tests {
                 "Server=db;User Id=sa;Password=[x];Encrypt=yes",
                 "p@ss,w",
             ),
+            ("x=1 password=Tr0ub&4dor y=2", "x=1 password=[x] y=2", "Tr0ub&4dor"),
+            ("DB_PASSWORD=a horse or two\nX=1", "DB_PASSWORD=[x]\nX=1", "a horse or two"),
             ("--token=abc123", "--token=[x]", "abc123"),
             ("level=info token=abc123 user=bob", "level=info token=[x] user=bob", "abc123"),
             (

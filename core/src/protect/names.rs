@@ -48,7 +48,7 @@ pub const WORDS: [&str; 47] = [
     "ssn",
     "srf",
     "assertion",
-    "samlres",
+    "saml",
     "phrase",
     "dockerc",
     "kubeconfig",
@@ -402,6 +402,9 @@ pub fn told(name: &str) -> Told {
         return Told::Nothing;
     }
     let mut words = Words::of(name);
+    if words.bare().ends_with(b"connectionstring") {
+        return Told::IfOpaque;
+    }
     loop {
         let last = words.last();
         // password2, password_v4

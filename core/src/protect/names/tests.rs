@@ -58,7 +58,17 @@ fn words_and_suffixes_tell() {
     for name in ["otp", "totp_code", "pin", "CVV", "cvc2", "mfaCode", "verification_code"] {
         assert_eq!(told(name), Told::Code, "{name}");
     }
-    for name in ["pass", "stripe_live_key", "tenant_key", "sig", "sid", "session_id", "csrf"] {
+    for name in [
+        "pass",
+        "stripe_live_key",
+        "tenant_key",
+        "sig",
+        "sid",
+        "session_id",
+        "csrf",
+        "saml_response",
+        "connectionString",
+    ] {
         assert_eq!(told(name), Told::IfOpaque, "{name}");
     }
     for (name, says) in [
