@@ -180,7 +180,7 @@ impl Printer {
         self.second.get_or_insert_with(Instant::now);
         if self.written < LINES {
             self.written += 1;
-            anstream::println!("{}", tail::line(record));
+            anstream::println!("{}", tail::line(record, crate::cli::columns()));
         } else {
             self.more += 1;
         }
