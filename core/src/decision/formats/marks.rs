@@ -67,7 +67,8 @@ pub(super) fn like(bytes: &[u8]) -> bool {
     false
 }
 
-/// What the Base64 or hexadecimal says that a line ends with, if that may be a decision.
+/// What a line of nothing but Base64 or hexadecimal says, if that may be a decision. Behind other text anybody may have
+/// written it: a query, a name of a browser.
 pub(super) fn decoded(line: &[u8]) -> Option<Vec<u8>> {
     const EITHER: GeneralPurpose = GeneralPurpose::new(
         &STANDARD,
@@ -75,19 +76,16 @@ pub(super) fn decoded(line: &[u8]) -> Option<Vec<u8>> {
             .with_decode_padding_mode(DecodePaddingMode::Indifferent)
             .with_decode_allow_trailing_bits(true),
     );
-    let end = line.iter().rposition(|b| *b != b'=').map_or(0, |at| at + 1);
-    let is_part = |b: &u8| b.is_ascii_alphanumeric() || b"+/-_".contains(b);
-    let begin = line[..end].iter().rposition(|b| !is_part(b)).map_or(0, |at| at + 1);
-    let bytes = &line[begin..];
-    if bytes.len() < 16 {
+    let is_part = |b: &u8| b.is_ascii_alphanumeric() || b"+/-_=".contains(b);
+    if line.len() < 16 || !line.iter().all(is_part) {
         return None;
     }
-    let is_hexadecimal = bytes.len().is_multiple_of(2) && bytes.iter().all(u8::is_ascii_hexdigit);
+    let is_hexadecimal = line.len().is_multiple_of(2) && line.iter().all(u8::is_ascii_hexdigit);
     let plain = if is_hexadecimal {
         let digit = |b: u8| char::from(b).to_digit(16).unwrap_or_default() as u8;
-        bytes.chunks_exact(2).map(|two| digit(two[0]) << 4 | digit(two[1])).collect()
+        line.chunks_exact(2).map(|two| digit(two[0]) << 4 | digit(two[1])).collect()
     } else {
-        let standard: Vec<u8> = bytes
+        let standard: Vec<u8> = line
             .iter()
             .map(|b| match b {
                 b'-' => b'+',
