@@ -9,13 +9,92 @@ use super::commands;
 use super::encoded::{Changed, percent_decoded, percent_encoded};
 use super::names::{self, Told};
 
-/// A name, what stands between, and the quote that a value begins with.
-static NAME: LazyLock<Regex> = LazyLock::new(|| {
-    Regex::new(
-        r#"([A-Za-z_\x{80}-\x{10ffff}][A-Za-z0-9_.%$\[\]\x{80}-\x{10ffff}-]{1,80})(\\*["'])?[ \t]*(=>|->|===?|!==?|:=|=|:)[ \t]*(\\*["'])?"#,
-    )
-    .expect("the pattern is right")
-});
+/// A name, what stands between, and the quote that a value begins with. What expressions can't do quickly in long texts
+/// without any is done by hand: they are looked for by what stands between.
+struct Found<'t> {
+    name: &'t str,
+    name_at: usize,
+    name_is_quoted: bool,
+    by: &'t str,
+    quote: &'t str,
+    /// Where the value begins.
+    end: usize,
+}
+
+/// The longest name that is looked at.
+const LONGEST: usize = 81;
+
+fn is_of_name(b: u8) -> bool {
+    b.is_ascii_alphanumeric() || b"_.%$[]-".contains(&b) || b >= 0x80
+}
+
+/// How long what stands between a name and its value is at a place: `=`, `:`, `:=`, `=>`, `->`, `==`, `!=`.
+fn operator(bytes: &[u8]) -> usize {
+    match bytes {
+        [b'=', b'=', b'=', ..] | [b'!', b'=', b'=', ..] => 3,
+        [b'=', b'>' | b'=', ..] | [b'-', b'>', ..] | [b'!' | b':', b'=', ..] => 2,
+        [b'=' | b':', ..] => 1,
+        _ => 0,
+    }
+}
+
+/// The first name from `at` on that something follows.
+fn next(text: &str, mut at: usize) -> Option<Found<'_>> {
+    let bytes = text.as_bytes();
+    let from = at;
+    loop {
+        at += memchr::memchr3(b'=', b':', b'>', bytes.get(at..)?)?;
+        // `!=` and `->` begin before what was looked for.
+        let before = at.checked_sub(1).filter(|before| *before >= from);
+        let begin = match before.map(|before| bytes[before]) {
+            Some(b'!') if bytes[at] == b'=' => at - 1,
+            Some(b'-') if bytes[at] == b'>' => at - 1,
+            _ => at,
+        };
+        let length = operator(&bytes[begin..]);
+        if length == 0 {
+            at += 1;
+            continue;
+        }
+        if let Some(found) = around(text, from, begin, length) {
+            return Some(found);
+        }
+        at = begin + length;
+    }
+}
+
+/// A name before an operator, and the quote behind it.
+fn around(text: &str, from: usize, operator: usize, length: usize) -> Option<Found<'_>> {
+    let bytes = text.as_bytes();
+    let blanks = |b: &&u8| matches!(b, b' ' | b'\t');
+    let mut end = operator - bytes[from..operator].iter().rev().take_while(blanks).count();
+    let quoted = end;
+    if end > from && matches!(bytes[end - 1], b'"' | b'\'') {
+        end -= 1;
+        end -= bytes[from..end].iter().rev().take_while(|b| **b == b'\\').count();
+    }
+    let run = bytes[from..end].iter().rev().take(LONGEST).take_while(|b| is_of_name(**b)).count();
+    let begins = |b: &u8| b.is_ascii_alphabetic() || *b == b'_' || *b >= 0xC0;
+    let start = end - run + bytes[end - run..end].iter().position(begins)?;
+    if end - start < 2 {
+        return None;
+    }
+    let mut at = operator + length;
+    at += bytes[at..].iter().take_while(blanks).count();
+    let escapes = bytes[at..].iter().take_while(|b| **b == b'\\').count();
+    let quote = match bytes.get(at + escapes) {
+        Some(b'"' | b'\'') => &text[at..at + escapes + 1],
+        _ => "",
+    };
+    Some(Found {
+        name: text.get(start..end)?,
+        name_at: start,
+        name_is_quoted: quoted > end,
+        by: &text[operator..operator + length],
+        quote,
+        end: at + quote.len(),
+    })
+}
 
 /// A part of multipart/form-data.
 static PART: LazyLock<Regex> = LazyLock::new(|| {
@@ -33,23 +112,21 @@ pub fn replace(text: &str, take: &mut dyn FnMut(&str) -> Option<String>) -> Opti
     let mut out = Changed::default();
     let mut at = 0;
     let is_list = is_list(text);
-    while let Some(found) = NAME.captures_at(text, at) {
-        let (Some(all), Some(name), Some(by)) = (found.get(0), found.get(1), found.get(3)) else {
-            break;
-        };
-        at = all.end();
-        let meant = percent_decoded(name.as_str(), false);
-        let told = names::told(meant.as_deref().unwrap_or(name.as_str()));
+    while let Some(found) = next(text, at) {
+        let Found { name, name_at, name_is_quoted, by, quote, end } = found;
+        at = end;
+        let meant = percent_decoded(name, false);
+        let told = names::told(meant.as_deref().unwrap_or(name));
         if told == Told::Nothing {
             continue;
         }
         let place = Place {
-            name: name.as_str(),
-            name_is_quoted: found.get(2).is_some(),
-            by: by.as_str(),
-            quote: found.get(4).map_or("", |q| q.as_str()),
+            name,
+            name_is_quoted,
+            by,
+            quote,
             is_list,
-            begins_line: text[..name.start()]
+            begins_line: text[..name_at]
                 .trim_end_matches(' ')
                 .chars()
                 .next_back()
@@ -61,12 +138,12 @@ pub fn replace(text: &str, take: &mut dyn FnMut(&str) -> Option<String>) -> Opti
         }
         let is_url = place.quote.is_empty()
             && place.by == "="
-            && !text[..name.start()].ends_with('-')
-            && (text[..name.start()].ends_with(['?', '&']) || !text.contains(char::is_whitespace));
+            && !text[..name_at].ends_with('-')
+            && (text[..name_at].ends_with(['?', '&']) || !text.contains(char::is_whitespace));
         let meant = if is_url { percent_decoded(value, true) } else { None };
         let meant = meant.as_deref().unwrap_or(value);
         // --tls-key=/etc/tls.key
-        let is_file = text[..name.start()].ends_with('-') && commands::is_path(meant);
+        let is_file = text[..name_at].ends_with('-') && commands::is_path(meant);
         if is_file || !names::is_secret(told, meant) {
             continue;
         }
