@@ -81,6 +81,8 @@ fn around(text: &str, from: usize, operator: usize, length: usize) -> Option<Fou
     }
     let mut at = operator + length;
     at += bytes[at..].iter().take_while(blanks).count();
+    // SQL's N'x'.
+    at += usize::from(matches!(bytes.get(at..at + 2), Some([b'N', b'\''])));
     let escapes = bytes[at..].iter().take_while(|b| **b == b'\\').count();
     let quote = match bytes.get(at + escapes) {
         Some(b'"' | b'\'') => &text[at..at + escapes + 1],
@@ -116,7 +118,12 @@ pub fn replace(text: &str, take: &mut dyn FnMut(&str) -> Option<String>) -> Opti
         let Found { name, name_at, name_is_quoted, by, quote, end } = found;
         at = end;
         let meant = percent_decoded(name, false);
-        let told = names::told(meant.as_deref().unwrap_or(name));
+        let mut told = names::told(meant.as_deref().unwrap_or(name));
+        // What a login is finished with.
+        if name == "code" && by == "=" && ["grant_type=", "state="].iter().any(|w| text.contains(w))
+        {
+            told = Told::IfOpaque;
+        }
         if told == Told::Nothing {
             continue;
         }
@@ -143,7 +150,8 @@ pub fn replace(text: &str, take: &mut dyn FnMut(&str) -> Option<String>) -> Opti
         let meant = if is_url { percent_decoded(value, true) } else { None };
         let meant = meant.as_deref().unwrap_or(value);
         // --tls-key=/etc/tls.key
-        let is_file = text[..name_at].ends_with('-') && commands::is_path(meant);
+        let is_file = commands::is_path(meant)
+            && (text[..name_at].ends_with('-') || FILES.iter().any(|end| meant.ends_with(end)));
         if is_file || !names::is_secret(told, meant) {
             continue;
         }
@@ -226,14 +234,17 @@ impl Place<'_> {
         // Where a line is all that is there, what looks made need not be the first word.
         let line = rest.trim_end();
         let is_all = self.begins_line && !line.contains(['\n', ':', '=', '"', '{', '[']);
-        if is_all && told == Told::Secret && line.split(' ').any(names::is_opaque) {
+        if is_all
+            && matches!(told, Told::Secret | Told::Key)
+            && line.split(' ').any(names::is_opaque)
+        {
             return line;
         }
         // A header has its line.
         let lower = self.name.to_ascii_lowercase();
         let is_header =
             lower.contains('-') || lower.ends_with("authorization") || lower.ends_with("cookie");
-        if self.begins_line && is_header && told == Told::Secret {
+        if self.begins_line && is_header && matches!(told, Told::Secret | Told::Key) {
             return rest.lines().next().unwrap_or_default().trim_end();
         }
         // Words follow words: `token: expired`.
@@ -272,6 +283,9 @@ impl Place<'_> {
             .map_or(rest.len(), |(at, _)| at)
     }
 }
+
+/// What files that hold secrets end in.
+const FILES: [&str; 8] = [".json", ".pem", ".key", ".txt", ".p12", ".jks", ".yaml", ".yml"];
 
 /// What stands behind a value, and is none of it.
 const BEHIND: [char; 8] = [',', '.', ')', ']', '}', '\\', '&', ';'];

@@ -13,7 +13,7 @@ use super::pairs;
 /// A tag, its attributes, and the text behind it.
 static TAG: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new(
-        r#"<(?:[A-Za-z0-9_.-]{1,40}:)?([A-Za-z_][A-Za-z0-9_.-]{0,80})((?:\s+[^\s<>="'/]+\s*=\s*(?:"[^"<>]*"|'[^'<>]*'))*)\s*(/?)>([^<>]*)"#,
+        r#"<(?:[A-Za-z0-9_.-]{1,40}:)?([A-Za-z_][A-Za-z0-9_.-]{0,80})((?:\s+[^\s<>="'/]+\s*=\s*(?:"[^"<>]*"|'[^'<>]*'))*)\s*(/?)>(?:\s*<!\[CDATA\[)?([^<>]*)"#,
     )
     .expect("the pattern is right")
 });
@@ -49,6 +49,8 @@ struct Element<'t> {
     name: &'t str,
     attributes: Vec<(&'t str, &'t str, Range<usize>)>,
     content: (&'t str, Range<usize>),
+    /// Its end tag comes later.
+    is_open: bool,
 }
 
 impl<'t> Element<'t> {
@@ -63,16 +65,27 @@ impl<'t> Element<'t> {
             })
             .collect();
         // Only what an end tag follows is an element's text.
-        let bare = content.as_str().trim();
-        let is_text = found.get(3)?.is_empty() && text[content.end()..].starts_with("</");
+        let after = &text[content.end()..];
+        let within = content.as_str().strip_suffix("]]").filter(|_| after.starts_with('>'));
+        let bare = within.unwrap_or(content.as_str()).trim();
+        let is_text = found.get(3)?.is_empty() && (within.is_some() || after.starts_with("</"));
         let from = content.start() + content.as_str().len() - content.as_str().trim_start().len();
         let content = if is_text { (bare, from..from + bare.len()) } else { ("", from..from) };
-        Some(Element { name: found.get(1)?.as_str(), attributes, content })
+        let is_open = found.get(3)?.is_empty();
+        Some(Element { name: found.get(1)?.as_str(), attributes, content, is_open })
     }
 
     /// `<key>password</key>` tells of what follows.
     fn tells_of_next(&self) -> Told {
-        if pairs::is_naming(self.name) { names::told(self.content.0) } else { Told::Nothing }
+        if pairs::is_naming(self.name) && !self.content.0.is_empty() {
+            return names::told(self.content.0);
+        }
+        // <setting name="ApiKey"><value>x</value></setting>
+        let mut naming = self.attributes.iter().filter(|(name, ..)| pairs::is_naming(name));
+        match naming.next() {
+            Some((_, value, _)) if self.is_open && self.content.0.is_empty() => names::told(value),
+            _ => Told::Nothing,
+        }
     }
 
     /// Values, and what names say of them: its own, one in an attribute, that of the element before.
@@ -105,6 +118,11 @@ mod tests {
             (
                 "<a:Password Type=\"x\">hunter2</a:Password>",
                 "<a:Password Type=\"x\">[x]</a:Password>",
+            ),
+            ("<password><![CDATA[k1]]></password>", "<password><![CDATA[[x]]]></password>"),
+            (
+                "<setting name=\"ApiKey\"><value>k1</value></setting>",
+                "<setting name=\"ApiKey\"><value>[x]</value></setting>",
             ),
             ("<user>bob</user><apiKey>k1</apiKey>", "<user>bob</user><apiKey>[x]</apiKey>"),
             ("<add key=\"DbPassword\" value=\"k1\"/>", "<add key=\"DbPassword\" value=\"[x]\"/>"),

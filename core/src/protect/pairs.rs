@@ -7,8 +7,9 @@ use super::{commands, taken};
 use crate::decision::json;
 
 /// Members that hold a name, without case, dashes and underscores.
-const NAMING: [&str; 22] = [
+const NAMING: [&str; 23] = [
     "name",
+    "parameterkey",
     "key",
     "k",
     "field",
@@ -57,8 +58,9 @@ const VALUES: [&str; 20] = [
 ];
 
 /// What an object of a name that tells may hold the value in.
-const WITHIN: [&str; 22] = [
+const WITHIN: [&str; 23] = [
     "value",
+    "constantvalue",
     "values",
     "raw",
     "plaintext",
@@ -112,6 +114,10 @@ pub fn beside(members: &[(Name<'_>, Node<'_>)]) -> (Told, bool) {
     let mut is_secret = false;
     for (name, node) in members {
         let Node::Raw(text) = node else { continue };
+        // Terraform's and others'.
+        if name == "sensitive" && *text == "true" {
+            told = Told::Secret;
+        }
         if !text.starts_with('"') {
             continue;
         }
@@ -161,7 +167,7 @@ pub fn told(elements: &[Node<'_>], is_pair: bool) -> Vec<Told> {
 fn of_pair(name: &str, value: &str) -> Told {
     let told = names::told(name);
     let is_order = || json::as_str(value).is_some_and(|v| taken::is_word(&v) || v.len() < 5);
-    if told == Told::Secret && value.starts_with('"') && is_order() {
+    if matches!(told, Told::Secret | Told::Key) && value.starts_with('"') && is_order() {
         return Told::IfOpaque;
     }
     told

@@ -288,7 +288,7 @@ fn is_in_telling_name(text: &str, start: usize, end: usize) -> bool {
         // <password>, name="password" of multipart/form-data, <key>password</key>, value="x" key="password"/>.
         Some(b'>' | b'<' | b'/') => true,
         // name="csrf_token" value="x"
-        Some(b'v') => true,
+        Some(b'v' | b'c' | b't') => true,
         _ => {
             let next = &bytes[name_end..bytes.len().min(name_end + 8)];
             next.contains(&b'"')

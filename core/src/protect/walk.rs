@@ -301,7 +301,12 @@ impl<'w> Walk<'w> {
             }
             Node::Array(elements) => {
                 self.open += 1;
-                self.elements(elements, |walk, _, element| walk.named(told, element));
+                self.elements(elements, |walk, _, element| {
+                    // Objects in a list of secrets say where they are: {"name":..,"valueFrom":..}.
+                    let is_object = matches!(element, Node::Raw(text) if text.starts_with('{'));
+                    let told = if is_object && told == Told::Secrets { Told::Secret } else { told };
+                    walk.named(told, element);
+                });
                 self.open -= 1;
                 return;
             }
@@ -319,8 +324,8 @@ impl<'w> Walk<'w> {
                     _ => self.value(node),
                 }
             }
-            Some(b'0'..=b'9' | b'-') if told == Told::Secret || told == Told::Code => {
-                if (told == Told::Secret || text.len() >= 3)
+            Some(b'0'..=b'9' | b'-') if matches!(told, Told::Secret | Told::Key | Told::Code) => {
+                if (told != Told::Code || text.len() >= 3)
                     && let Some(new) = self.secret(&text)
                 {
                     self.change(node, &new);

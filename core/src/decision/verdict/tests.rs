@@ -336,6 +336,19 @@ fn objections_deny_and_contradictions_are_undefined() {
         ("authz", r#"{"allowed":[true,false]}"#, Undefined),
         ("x/allow", "[false,false]", Deny),
         ("x/flags", "[true,true]", Undefined),
+        ("x/access_denied", "true", Deny),
+        ("x/access_denied", "false", Allow),
+        ("x/hasViolations", "true", Deny),
+        ("x/is_not_allowed", "true", Deny),
+        ("x/no_violations", "true", Allow),
+        ("authz", r#"{"access_denied":true}"#, Deny),
+        ("authz", r#"{"allow":true,"is_blocked_user":true}"#, Allow),
+        ("authz", r#"{"violations":{"high":[],"low":[]}}"#, Allow),
+        ("authz", r#"{"deny":{"images":["x"],"labels":[]}}"#, Deny),
+        ("authz", r#"{"allow":{"read":true,"write":true}}"#, Allow),
+        ("authz", r#"{"allow":{"read":true,"write":false}}"#, Undefined),
+        ("authz", r#"{"deny_list":["1"],"allow":true}"#, Allow),
+        ("authz", r#"{"Response":[{"Decision":"Permit"}]}"#, Allow),
     ] {
         assert_eq!(judged(path, result, &[]).0, verdict, "{path} {result}");
     }
