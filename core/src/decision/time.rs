@@ -65,9 +65,24 @@ pub fn parse(text: &str) -> Option<Nanos> {
 pub fn last_after(bytes: &[u8], name: &[u8]) -> Option<Nanos> {
     // Of what is very large the end will do.
     let bytes = &bytes[bytes.len().saturating_sub(64 << 10)..];
-    let rest = &bytes[memchr::memmem::rfind(bytes, name)? + name.len()..];
+    let rest = &bytes[last(bytes, name, b'p')? + name.len()..];
     let len = rest.iter().take(64).position(|b| *b == b'"')?;
     parse(std::str::from_utf8(&rest[..len]).ok()?)
+}
+
+/// Where a name stands last that has a byte in it which is rare elsewhere.
+pub(in crate::decision) fn last(bytes: &[u8], name: &[u8], rare: u8) -> Option<usize> {
+    let within = memchr::memrchr(rare, name)?;
+    let mut end = bytes.len();
+    // Where it is not so rare, all of it is searched.
+    for _ in 0..64 {
+        end = memchr::memrchr(rare, &bytes[..end])?;
+        let start = end.checked_sub(within)?;
+        if bytes[start..].starts_with(name) {
+            return Some(start);
+        }
+    }
+    memchr::memmem::rfind(&bytes[..bytes.len().min(end + name.len())], name)
 }
 
 /// When a decision was made, at little cost and as far as it stands there in JSON: OPA writes its `timestamp` behind the
@@ -148,6 +163,27 @@ pub fn serialize<S: serde::Serializer>(at: &Nanos, s: S) -> Result<S::Ok, S::Err
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_is_found_where_it_stands_last() {
+        let name = b",\"@timestamp\":\"";
+        let many = "@".repeat(200);
+        for text in [
+            "",
+            "@",
+            ",\"@timestamp\":\"",
+            "x,\"@timestamp\":\"1,\"@timestamp\":\"2",
+            "@timestamp\":\"",
+            ",\"@timestamp\":",
+            &format!(",\"@timestamp\":\"{many}"),
+            &format!("{many},\"@timestamp\":\"{many}@"),
+            &many,
+        ] {
+            let bytes = text.as_bytes();
+            assert_eq!(last(bytes, name, b'@'), memchr::memmem::rfind(bytes, name), "{text}");
+            assert_eq!(last(bytes, name, b'p'), memchr::memmem::rfind(bytes, name), "{text}");
+        }
+    }
 
     #[test]
     fn a_decision_says_when_it_was_made_behind_its_input() {

@@ -49,7 +49,7 @@ fn own_members(raw: &str) -> Option<(usize, &str, &str)> {
     const START: &str = ",\"@timestamp\":\"";
     const BETWEEN: &str = "\",\"docket\":";
     let mut end = raw.len();
-    while let Some(at) = memchr::memmem::rfind(&raw.as_bytes()[..end], START.as_bytes()) {
+    while let Some(at) = time::last(&raw.as_bytes()[..end], START.as_bytes(), b'@') {
         end = at;
         let from = at + START.len();
         let Some(len) = raw[from..].find('"') else { continue };
