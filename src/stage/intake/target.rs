@@ -5,16 +5,21 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use rdkafka::error::KafkaError;
+use rdkafka::message::OwnedHeaders;
 use tokio::time::Instant;
 
+use super::facts::{Found, facts};
 use super::transaction::{Kind, Open, Oversized, Place, Produced};
 use super::trouble::{PATIENCE, Spot};
-use super::{Intake, IntakeError};
+use super::{Intake, IntakeError, Work};
+use crate::correlate::Asked;
 use crate::decision::formats::Format;
+use crate::decision::record::Record;
 use crate::decision::reject::{Reason, Reject};
 use crate::log::dead_letter::{DeadLetter, cut, cut_to_fit, dead_letter};
 use crate::log::headers::{self, Origin};
 use crate::log::{Message, Outgoing, Transactions};
+use crate::protect::record::Made;
 use crate::transform::{Product, Source, transform_until};
 
 /// Where what becomes of a record goes.
@@ -81,13 +86,20 @@ impl<T: Transactions> Target<'_, T> {
         let began = open.began.unwrap_or_else(Instant::now);
         let (over, mut slow, mut failure) = (Cell::new(false), false, None);
         let made = catch_unwind(AssertUnwindSafe(|| {
-            self.transform(message, spot, out, &over, &mut |element, product| {
-                match self.produce(message, spot.0, element, product, open) {
+            let mut sent = |result| {
+                match result {
                     Ok(bytes) => *produced += bytes,
                     Err(error) => failure = Some(error),
                 }
                 slow = began.elapsed() > PATIENCE;
                 over.set(slow || failure.is_some() || *produced > most);
+            };
+            if self.intake.work == Work::Facts {
+                self.facts(message, spot, out, &over, open, &mut sent);
+                return None;
+            }
+            self.transform(message, spot, out, &over, &mut |element, product| {
+                sent(self.produce(message, spot.0, element, product, open));
             })
         }));
         match made {
@@ -129,6 +141,58 @@ impl<T: Transactions> Target<'_, T> {
         transform_until(over, source, &pipeline.limits, &pipeline.rules, out, &refused, take)
     }
 
+    /// Writes the facts that are in a record.
+    fn facts(
+        &self,
+        message: &Message<'_>,
+        (topic, partition, offset): Spot,
+        out: &mut Vec<u8>,
+        over: &Cell<bool>,
+        open: &mut Open,
+        sent: &mut dyn FnMut(Result<usize, KafkaError>),
+    ) {
+        let pipeline = &self.intake.pipeline;
+        let Some(join) = &pipeline.file.join else { return };
+        let format = join.facts.get(topic).map(|source| source.format).unwrap_or_default();
+        let take = &mut |element, found: Found<'_>| {
+            if over.get() {
+                return;
+            }
+            sent(match found {
+                Found::Reject(reject) => {
+                    let product = Product::Reject { bytes: message.payload, reject };
+                    self.produce(message, topic, element, product, open)
+                }
+                Found::Fact { kind, key, bytes } => {
+                    let tally = open.tally.topic(topic);
+                    *tally.facts.entry(kind).or_default() += 1;
+                    tally.keyless += u64::from(key.is_none());
+                    let place = (topic, partition, offset, element);
+                    open.produced.push(Produced { place, kind: Kind::Docket, alone: false });
+                    let record = Outgoing {
+                        topic: self.docket_topic,
+                        key: key.as_deref(),
+                        payload: bytes,
+                        headers: OwnedHeaders::new(),
+                    };
+                    let tag = open.produced.len() - 1;
+                    self.transactions.send(record, tag, false).map(|()| bytes.len())
+                }
+            });
+        };
+        let quote = pipeline.rules.protection.is_none();
+        facts(message.payload, (format, join.key), &pipeline.limits, quote, out, take);
+    }
+
+    /// Under which key a decision is written: where it waits to be joined, that by which it meets its request.
+    fn key(&self, made: &Made, bytes: &[u8]) -> String {
+        let joined = self.intake.pipeline.file.join.as_ref().and_then(|join| {
+            let record = Record::parse(bytes).ok()?;
+            Some(join.key.of_decision(&Asked::of(&record)))
+        });
+        joined.unwrap_or_else(|| made.written.key.clone())
+    }
+
     /// Produces what became of a piece of a record; says how many bytes that were.
     fn produce(
         &self,
@@ -156,9 +220,10 @@ impl<T: Transactions> Target<'_, T> {
             Product::Docket { made, bytes } => {
                 open.tally.made(topic, &made);
                 open.produced.push(sent(Kind::Docket));
+                let key = self.key(&made, bytes);
                 let record = Outgoing {
                     topic: self.docket_topic,
-                    key: Some(&made.written.key),
+                    key: Some(&key),
                     payload: bytes,
                     headers: headers::docket(&origin, self.received),
                 };
@@ -197,7 +262,7 @@ impl<T: Transactions> Target<'_, T> {
             Some(Kind::Reject) => Some(cut(limit)),
             _ => cut_to_fit(bytes.len(), limit),
         };
-        dead_letter("intake", bytes, reject, origin, self.received, cut)
+        dead_letter(self.intake.work.part(), bytes, reject, origin, self.received, cut)
     }
 
     /// Why a decision that the broker would not take goes to rejects.
