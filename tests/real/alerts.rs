@@ -33,9 +33,8 @@ fn rules() -> String {
     let minutes = Regex::new(r"(for: |\[|offset )(\d+)m").unwrap();
     let hours = Regex::new(r"\[(\d+)h\]").unwrap();
     let text = minutes.replace_all(&text, "${1}${2}s");
-    let text = hours.replace_all(&text, "[${1}m]").into_owned();
     assert!(!minutes.is_match(&text) && text.contains("for: 5s") && text.contains("[15s]"));
-    text
+    hours.replace_all(&text, "[${1}m]").into_owned()
 }
 
 impl Prometheus {

@@ -314,7 +314,7 @@ async fn sources(index: &str, ids: &[String]) -> HashMap<String, String> {
     let mut all = HashMap::new();
     for ids in ids.chunks(50) {
         let url = format!("{}/{index}/_search", address("OPENSEARCH_URL"));
-        let query = json!({ "size": 1000, "query": { "ids": { "values": ids } } });
+        let query = json!({ "size": 1000, "query": { "terms": { "decision_id": ids } } });
         let answer = reqwest::Client::new()
             .post(url)
             .header("content-type", "application/json")
@@ -327,8 +327,9 @@ async fn sources(index: &str, ids: &[String]) -> HashMap<String, String> {
             .unwrap();
         let hits = json::get(json::get(&answer, "hits").unwrap(), "hits").unwrap().to_owned();
         for hit in json::elements(&hits) {
-            let id = json::get(hit, "_id").and_then(json::as_str).unwrap();
-            all.insert(id.into_owned(), json::get(hit, "_source").unwrap().to_owned());
+            let source = json::get(hit, "_source").unwrap();
+            let id = json::get(source, "decision_id").and_then(json::as_str).unwrap();
+            all.insert(id.into_owned(), source.to_owned());
         }
     }
     all
