@@ -196,6 +196,19 @@ impl<C: ConsumerContext> Queues<C> {
         }
     }
 
+    /// Below this offset of a partition everything was handed out, given how far librdkafka handed out, and where it said
+    /// that the partition ends.
+    pub fn through(&self, topic: &str, partition: i32, handed: i64, ended: i64) -> Option<i64> {
+        let queue = self.queues.get(&self.find(topic, partition)?)?;
+        let next = queue.head.as_ref().or(queue.stray.front()).map(OwnedMessage::offset);
+        Some(match next {
+            Some(next) => next,
+            // What came before its end may be in the queue still.
+            None if queue.ready.load(Ordering::Acquire) => handed,
+            None => handed.max(ended),
+        })
+    }
+
     pub fn stray(&mut self, message: OwnedMessage) {
         let id = self.find(message.topic(), message.partition());
         if let Some(queue) = id.and_then(|id| self.queues.get_mut(&id)) {

@@ -7,6 +7,7 @@
 //!     DOCKET_SEEDS=400..3000 cargo test --test simulation more, as .ci/run does
 #![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
 
+mod join;
 mod sink;
 mod world;
 
@@ -190,6 +191,8 @@ impl Process {
         let meters = Arc::new(Meters::new("sim", &prometheus::Registry::new()).unwrap());
         let (health, progress) = (Arc::new(Health::default()), Arc::new(Progress::default()));
         let intake = Intake {
+            work: docket::stage::intake::Work::Decisions,
+            facts: None,
             pipeline: pipeline.clone(),
             meters: meters.clone(),
             health: health.clone(),

@@ -61,9 +61,21 @@ pub enum Undecidable {
     SharedId,
     /// The source writes only a part of the requests.
     Sampled,
+    /// It lacks the ID by which both sides are brought together, or decisions of its time do.
+    NoKey,
 }
 
 impl Undecidable {
+    pub const ALL: [Undecidable; 7] = [
+        Undecidable::DecisionLost,
+        Undecidable::Gap,
+        Undecidable::Evicted,
+        Undecidable::LongRequest,
+        Undecidable::SharedId,
+        Undecidable::Sampled,
+        Undecidable::NoKey,
+    ];
+
     pub fn as_str(self) -> &'static str {
         match self {
             Undecidable::DecisionLost => "decision_lost",
@@ -72,6 +84,7 @@ impl Undecidable {
             Undecidable::LongRequest => "long_request",
             Undecidable::SharedId => "shared_id",
             Undecidable::Sampled => "sampled",
+            Undecidable::NoKey => "no_key",
         }
     }
 }
@@ -147,7 +160,10 @@ pub struct Pattern {
 impl Pattern {
     fn fits(&self, fact: &Fact<'_>) -> bool {
         self.service.as_ref().is_none_or(|glob| glob.is_match(&*fact.service))
-            && self.path.as_ref().is_none_or(|glob| glob.is_match(&*fact.path))
+            && self.path.as_ref().is_none_or(|glob| {
+                // As with policies, a slash in front makes no difference.
+                glob.is_match(&*fact.path) || glob.is_match(fact.path.trim_start_matches('/'))
+            })
             && self.method.as_ref().is_none_or(|method| method.eq_ignore_ascii_case(&fact.method))
     }
 }

@@ -95,6 +95,8 @@ pub struct Join<D> {
     restored: HashMap<(Side, u32), Position>,
     watermarks: [Watermarks; 2],
     gaps: [Gaps; 2],
+    /// Of each side nothing that is older is still to come, as far as the caller knows.
+    complete: [Nanos; 2],
     rates: Rates,
     counts: Counts,
 }
@@ -113,6 +115,7 @@ impl<D> Join<D> {
             restored: HashMap::new(),
             watermarks: Default::default(),
             gaps: Default::default(),
+            complete: [Nanos::MAX; 2],
             rates: Rates::default(),
             counts: Counts::default(),
         }
@@ -157,6 +160,13 @@ impl<D> Join<D> {
         out: Sink<'_, D>,
     ) {
         self.counts.decisions += 1;
+        if self.settings.key.is_some_and(|key| !key.has_decision(&asked))
+            && self.watch.enforces(&asked)
+        {
+            let around = self.settings.window + self.settings.skew;
+            let (from, to) = (asked.time - around, asked.time + around);
+            self.gaps[Side::Decisions as usize].add(from, to, Undecidable::NoKey);
+        }
         self.saw(Side::Decisions, place.partition, asked.time, now);
         let keys = [
             self.key(asked.id.as_bytes()),
@@ -221,13 +231,20 @@ impl<D> Join<D> {
         self.gaps[side as usize].add(from, to, Undecidable::Gap);
     }
 
+    /// What the caller knows of a side beyond its watermarks: all that happened before `through` is here. Nothing later
+    /// than that is missed by anybody, so nothing of it is judged.
+    pub fn complete(&mut self, side: Side, through: Nanos) {
+        self.complete[side as usize] = through;
+    }
+
     /// Time passes: what has waited long enough goes on, what is complete is judged, what is over is forgotten.
     /// To be called after each batch, and a few times a second.
     pub fn tick(&mut self, now: Nanos, out: Sink<'_, D>) {
         let low = self.lowest(now);
         self.release(now, low[Side::Facts as usize], out);
-        self.judge_facts(low[Side::Decisions as usize], out);
-        self.judge_decisions(low[Side::Facts as usize], out);
+        let whole = [0, 1].map(|side: usize| low[side].min(self.complete[side]));
+        self.judge_facts(whole[Side::Decisions as usize], out);
+        self.judge_decisions(whole[Side::Facts as usize], out);
         self.forget(low);
     }
 

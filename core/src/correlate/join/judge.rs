@@ -117,6 +117,9 @@ impl<D> Join<D> {
         let missing = self.gaps[Side::Decisions as usize].over(fact.start - skew, fact.end + skew);
         match missing {
             Some(why) => Judged::Undecidable(why),
+            None if self.settings.key.is_some_and(|key| !key.has_fact(&fact)) => {
+                Judged::Undecidable(Undecidable::NoKey)
+            }
             None if !fact.decision_id.is_empty() => Judged::Undecidable(Undecidable::DecisionLost),
             None if shared => Judged::Undecidable(Undecidable::SharedId),
             None if fact.end - fact.start > self.settings.window => {
@@ -178,6 +181,9 @@ impl<D> Join<D> {
         let to = asked.time + self.settings.window + skew;
         match self.gaps[Side::Facts as usize].over(asked.time - skew, to) {
             Some(why) => Judged::Undecidable(why),
+            None if self.settings.key.is_some_and(|key| !key.has_decision(asked)) => {
+                Judged::Undecidable(Undecidable::NoKey)
+            }
             None if self.watch.sampled.is_match(&*asked.service) => {
                 Judged::Undecidable(Undecidable::Sampled)
             }

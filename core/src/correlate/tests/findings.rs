@@ -289,3 +289,49 @@ fn exactly_what_was_planted_is_found() {
         assert!(crash == 0.0 || seen.crashes > 0);
     }
 }
+
+/// Where both sides are brought together by one ID, what lacks it may have its other half elsewhere.
+#[test]
+fn without_the_key_nothing_is_missed() {
+    let settings = Settings { key: Some(Key::RequestId), ..Settings::default() };
+    let said = |decision: Option<Asked>, fact: Fact<'static>| {
+        let watch = Watch { expects_requests: false, ..watch() };
+        let mut bench = Bench::new(settings.clone(), watch);
+        decision.into_iter().for_each(|asked| _ = bench.decision(asked, AT));
+        bench.fact(&fact, AT);
+        let mut told = bench.tick(AT + 600 * SECOND);
+        told.retain(|told| !told.contains(':'));
+        let undecidable = &bench.join.counts().undecidable;
+        told.extend(undecidable.keys().map(|why| why.as_str().to_owned()));
+        told
+    };
+    let served = || Fact { status: http(200), ..access("/api/items", AT, AT + MS) };
+    let with_id = || Fact { request_id: "r".into(), ..served() };
+    assert_eq!(said(None, with_id()), ["served_without_decision "]);
+    assert_eq!(said(None, served()), ["no_key"]);
+    // A decision of the time went elsewhere, and may be about it.
+    assert_eq!(said(Some(asked("b", AT)), with_id()), ["no_key"]);
+    let elsewhere = Asked { policy: "other/allow".into(), ..asked("b", AT) };
+    assert_eq!(said(Some(elsewhere), with_id()), ["served_without_decision "]);
+}
+
+#[test]
+fn what_is_not_complete_is_not_judged() {
+    let mut bench = Bench::new(Settings::default(), watch());
+    bench.join.complete(Side::Decisions, AT);
+    let fact = Fact { status: http(200), ..access("/api/items", AT, AT + MS) };
+    bench.fact(&fact, AT);
+    assert_eq!(bench.tick(AT + 3600 * SECOND), NOTHING);
+    bench.join.complete(Side::Decisions, AT + 40 * SECOND);
+    assert_eq!(bench.tick(AT + 3600 * SECOND), ["served_without_decision "]);
+    assert_eq!(bench.tick(AT + 3600 * SECOND), NOTHING);
+}
+
+#[test]
+fn a_path_is_matched_with_its_slash_or_without() {
+    for glob in ["/api/**", "api/**"] {
+        let watch = Watch { requests: vec![pattern(glob)], ..Watch::default() };
+        assert!(watch.watches(&access("/api/items", AT, AT)), "{glob}");
+        assert!(!watch.watches(&access("/web/items", AT, AT)), "{glob}");
+    }
+}

@@ -1,0 +1,392 @@
+//! Decisions and requests through intake, the reader of facts and the join, as they are: lag of either side, idle
+//! partitions, crashes, rebalances, failing transactions, little memory. Each decision goes on once and gets its own request,
+//! and what was planted is found, and nothing else.
+
+use std::cell::Cell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use docket::correlate::Side;
+use docket::decision::time;
+use docket::log::progress::Progress;
+use docket::pipeline::Pipeline;
+use docket::stage::correlate::evidence::{Clear, Evidence};
+use docket::stage::correlate::{Correlate, JoinMeters};
+use docket::stage::intake::{FactMeters, Intake, Trouble, Work};
+use docket::telemetry::{Health, Meters};
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+use serde_json::{Value, json};
+use tokio::task::{JoinHandle, spawn_local};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::world::{Faults, Member, Producer, Sabotage, Shared};
+use super::{DOCKET, REJECTS, SOURCE, in_virtual_time};
+
+const ACCESS: &str = "access";
+const PENDING: &str = "docket.pending";
+const FACTS: &str = "docket.facts";
+const AMENDMENTS: &str = "docket.amendments";
+
+thread_local! {
+    /// The wall clock at the start, in virtual time.
+    static START: Cell<Option<(Instant, i64)>> = const { Cell::new(None) };
+}
+
+fn clock() -> i64 {
+    let (start, began) = START.get().unwrap();
+    began + time::nanos(start.elapsed())
+}
+
+fn pipeline(memory: &str) -> Pipeline {
+    let text = format!(
+        "
+name: sim
+kafka: {{brokers: nowhere}}
+sources: [{{topic: source}}]
+intake: {{transaction_interval: 100ms, transaction_bytes: 8KiB}}
+docket: {{topic: docket, rejects: rejects}}
+join:
+  facts: [{{topic: access}}]
+  wait: 2s
+  window: 5s
+  skew: 1s
+  delay: 20s
+  memory: {memory}
+  findings: {{requests: [{{path: \"/api/**\"}}], per_minute: 0}}
+"
+    );
+    docket::pipeline::parse(
+        std::path::Path::new("simulated.yaml"),
+        &text,
+        &docket::config::secrets::Real,
+    )
+    .map_err(|e| e.to_string())
+    .unwrap()
+}
+
+/// One process: intake, the reader of facts and the join, each started again when it fails.
+struct Process {
+    tasks: Vec<JoinHandle<()>>,
+    stop: CancellationToken,
+}
+
+impl Process {
+    fn start(world: &Shared, pipeline: &Arc<Pipeline>) -> Process {
+        let stop = CancellationToken::new();
+        let registry = prometheus::Registry::new();
+        let meters = Arc::new(Meters::new("sim", &registry).unwrap());
+        let (health, progress) = (Arc::new(Health::default()), Arc::new(Progress::default()));
+        let mut tasks = Vec::new();
+        for (work, source) in [(Work::Decisions, SOURCE), (Work::Facts, ACCESS)] {
+            let facts = FactMeters::new("sim", &registry).ok().filter(|_| work == Work::Facts);
+            let intake = Intake {
+                work,
+                facts,
+                pipeline: pipeline.clone(),
+                meters: meters.clone(),
+                health: health.clone(),
+                progress: progress.clone(),
+                docket_limit: None,
+                rejects_limit: None,
+                trouble: Trouble::default(),
+            };
+            let (w, s) = (world.clone(), stop.clone());
+            tasks.push(spawn_local(async move {
+                while !s.is_cancelled() {
+                    let group = format!("docket.sim.{}", work.part());
+                    let join = |seen| Ok(Member::join(&w, &group, &[source], seen));
+                    if let Err(error) = intake.over(join, Producer::new(&w), &s).await {
+                        w.lock().note(format!("{} failed: {error}", work.part()));
+                        tokio::time::sleep(Duration::from_secs(1)).await;
+                    }
+                }
+            }));
+        }
+        let evidence = Arc::new(Evidence::default());
+        let correlate = Correlate {
+            section: pipeline.file.join.clone().unwrap(),
+            pipeline: pipeline.clone(),
+            counts: Arc::new(JoinMeters::new("sim", &registry).unwrap()),
+            meters,
+            health,
+            progress,
+            evidence: evidence.clone(),
+            clock,
+            docket_limit: None,
+            rejects_limit: None,
+        };
+        let (w, s) = (world.clone(), stop.clone());
+        tasks.push(spawn_local(async move {
+            while !s.is_cancelled() {
+                let join = |seen| Ok(Member::join(&w, "docket.sim.join", &[PENDING, FACTS], seen));
+                if let Err(error) = correlate.over(join, Producer::new(&w), &s).await {
+                    w.lock().note(format!("the join failed: {error}"));
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+            }
+        }));
+        let w = world.clone();
+        tasks.push(spawn_local(async move {
+            loop {
+                for (side, part, source, target) in [
+                    (Side::Decisions, "docket.sim.intake", SOURCE, PENDING),
+                    (Side::Facts, "docket.sim.facts", ACCESS, FACTS),
+                ] {
+                    let (at, ends) = (clock(), w.lock().clear(part, source, target));
+                    if let Some(ends) = ends {
+                        evidence.set(side, Clear { at, ends });
+                    }
+                }
+                tokio::time::sleep(Duration::from_secs(3)).await;
+            }
+        }));
+        Process { tasks, stop }
+    }
+
+    fn kill(self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
+    }
+
+    async fn stop(mut self) {
+        self.stop.cancel();
+        if let Some(evidence) = self.tasks.pop() {
+            evidence.abort();
+        }
+        for task in self.tasks {
+            let _ = task.await;
+        }
+    }
+}
+
+/// What is written when, and what must become of it.
+#[derive(Default)]
+struct Input {
+    /// By when, in nanoseconds after the start: topic, partition, record.
+    due: BTreeMap<i64, Vec<(&'static str, i32, String)>>,
+    /// By decision id: the path of its request, if it has one.
+    decisions: BTreeMap<String, Option<String>>,
+    findings: BTreeSet<(String, String)>,
+}
+
+const MS: i64 = 1_000_000;
+
+fn input(rng: &mut SmallRng, began: i64, partitions: [i32; 2]) -> Input {
+    let mut input = Input::default();
+    // One side is late, as a whole; each record is, by some.
+    let lag = [rng.random_range(0..12_000), rng.random_range(0..12_000)];
+    let lag = if rng.random_bool(0.5) { [lag[0], 0] } else { [0, lag[1]] };
+    for n in 0..rng.random_range(40..150) {
+        let at = rng.random_range(0..60_000);
+        let stamp = |ms: i64| time::format(began + ms * MS);
+        let (id, request) = (format!("d{n}"), format!("r{n}"));
+        let path = format!("/api/{n}");
+        let what = rng.random_range(0..20);
+        let asked = !matches!(what, 0 | 1);
+        let denied = what == 2 || what > 14;
+        let logged = what != 3;
+        // One request in three has another ID only.
+        let by = rng.random_range(0..3);
+        if asked {
+            let headers = json!({ "x-request-id": request });
+            let decision = json!({
+                "decision_id": id, "path": "envoy/authz/allow", "result": !denied, "timestamp": stamp(at + 500),
+                "input": { "attributes": { "request": { "http": { "headers": headers } } } },
+            });
+            let late = at + lag[0] + rng.random_range(0..3_000);
+            let to = rng.random_range(0..partitions[0]);
+            input.due.entry(late * MS).or_default().push((SOURCE, to, decision.to_string()));
+            input.decisions.insert(id.clone(), logged.then(|| path.clone()));
+        }
+        if !logged {
+            continue;
+        }
+        let served = !denied || what == 2;
+        let mut line = json!({
+            "start_time": stamp(at), "duration": 10, "method": "GET", "path": path,
+            "response_code": if served { 200 } else { 403 }, "request_id": request,
+        });
+        if asked && by > 0 {
+            line["decision_id"] = id.into();
+        }
+        if what == 0 {
+            line["failure_mode_allowed"] = "true".into();
+        }
+        let kind = match what {
+            0 => Some("failed_open"),
+            1 => Some("served_without_decision"),
+            2 => Some("denied_but_served"),
+            _ => None,
+        };
+        input.findings.extend(kind.map(|kind| (kind.to_owned(), request.clone())));
+        let late = at + lag[1] + rng.random_range(0..3_000);
+        let to = rng.random_range(0..partitions[1]);
+        let copies = if rng.random_bool(0.1) { 2 } else { 1 };
+        for _ in 0..copies {
+            input.due.entry(late * MS).or_default().push((ACCESS, to, line.to_string()));
+        }
+    }
+    input
+}
+
+async fn simulate(seed: u64, sabotage: Sabotage) -> (Vec<String>, Vec<String>) {
+    let mut rng = SmallRng::seed_from_u64(seed);
+    let mut likely =
+        |most: f64| if rng.random_bool(0.5) { 0.0 } else { rng.random_range(0.0..most) };
+    let faults =
+        Faults { commit_fails: likely(0.1), poll_stalls: likely(0.005), letter_fails: 0.0 };
+    let world = Shared::new(seed ^ 0x10e, faults, sabotage);
+    let sources = [rng.random_range(1..4), rng.random_range(1..4)];
+    let joined = rng.random_range(1..5);
+    {
+        let mut w = world.lock();
+        w.create(SOURCE, sources[0]);
+        w.create(ACCESS, sources[1]);
+        for topic in [PENDING, FACTS] {
+            w.create(topic, joined);
+        }
+        for topic in [DOCKET, AMENDMENTS, REJECTS] {
+            w.create(topic, 2);
+        }
+        w.note(format!("{faults:?}"));
+        START.set(Some((Instant::now(), w.now())));
+    }
+    let little = rng.random_bool(0.2);
+    let pipeline = Arc::new(pipeline(if little { "16KiB" } else { "8MiB" }));
+    let mut input = input(&mut rng, clock(), sources);
+    let (start, most) = (Instant::now(), rng.random_range(1..4usize));
+    let mut running = vec![Process::start(&world, &pipeline)];
+    let mut trouble = rng.random_range(3..25);
+    while let Some(entry) = input.due.first_entry() {
+        let at = Duration::from_nanos(entry.key().unsigned_abs());
+        tokio::time::sleep_until(start + at).await;
+        for (topic, partition, record) in entry.remove() {
+            world.lock().produce_to(topic, partition, record.as_bytes());
+        }
+        if trouble == 0 || !rng.random_bool(0.15) {
+            continue;
+        }
+        trouble -= 1;
+        match rng.random_range(0..4) {
+            0 if running.len() < most => {
+                world.lock().note("a process starts");
+                running.push(Process::start(&world, &pipeline));
+            }
+            1 | 2 if !running.is_empty() => {
+                let process = running.swap_remove(rng.random_range(0..running.len()));
+                world.lock().note("a process is killed");
+                process.kill();
+            }
+            3 if running.len() > 1 => {
+                let process = running.swap_remove(rng.random_range(0..running.len()));
+                world.lock().note("a process is stopped");
+                process.stop().await;
+            }
+            _ => {}
+        }
+    }
+    {
+        let mut w = world.lock();
+        w.faults = Faults { commit_fails: 0.0, poll_stalls: 0.0, letter_fails: 0.0 };
+        w.note("no more faults");
+    }
+    if running.is_empty() {
+        running.push(Process::start(&world, &pipeline));
+    }
+    tokio::time::sleep(Duration::from_secs(150)).await;
+    for process in running {
+        process.stop().await;
+    }
+    check(&world, &input, little);
+    let w = world.lock();
+    (w.violations.clone(), w.events.clone())
+}
+
+fn check(world: &Shared, input: &Input, little: bool) {
+    let mut w = world.lock();
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let read = |value: &[u8]| serde_json::from_slice::<Value>(value).unwrap();
+    let mut wrong = Vec::new();
+    let mut requests: BTreeMap<String, Value> = BTreeMap::new();
+    let mut seen: BTreeMap<String, u32> = BTreeMap::new();
+    let mut found: BTreeMap<(String, String), u32> = BTreeMap::new();
+    for (_, record) in w.committed(DOCKET) {
+        let record = read(&record.value);
+        if record["docket"]["verdict"] == "finding" {
+            let finding = &record["finding"];
+            *found.entry((text(&finding["kind"]), text(&finding["request_id"]))).or_default() += 1;
+            continue;
+        }
+        let id = text(&record["decision_id"]);
+        *seen.entry(id.clone()).or_default() += 1;
+        if !record["docket"]["request"].is_null() {
+            requests.insert(id, record["docket"]["request"].clone());
+        }
+    }
+    for (_, amendment) in w.committed(AMENDMENTS) {
+        let amendment = read(&amendment.value);
+        requests.insert(text(&amendment["decision_id"]), amendment["request"].clone());
+    }
+    for (id, path) in &input.decisions {
+        let times = seen.remove(id).unwrap_or(0);
+        if times != 1 {
+            wrong.push(format!("{id} is in the docket {times} times"));
+        }
+        let got = requests.get(id).map(|request| text(&request["path"]));
+        // What was evicted may have gone without.
+        if got != *path && !(little && got.is_none()) {
+            wrong.push(format!("{id} has the request {got:?}, not {path:?}"));
+        }
+    }
+    if !seen.is_empty() {
+        wrong.push(format!("the docket has what nobody wrote: {seen:?}"));
+    }
+    for (finding, times) in &found {
+        if *times != 1 || !input.findings.contains(finding) {
+            wrong.push(format!("{finding:?} was found {times} times"));
+        }
+    }
+    for finding in &input.findings {
+        if !found.contains_key(finding) && !little {
+            wrong.push(format!("{finding:?} was not found"));
+        }
+    }
+    let rejects = w.committed(REJECTS).len();
+    if rejects > 0 {
+        wrong.push(format!("{rejects} records were rejected"));
+    }
+    wrong.into_iter().for_each(|what| w.violation(what));
+}
+
+fn run(seed: u64, sabotage: Sabotage) -> (Vec<String>, Vec<String>) {
+    in_virtual_time(simulate(seed, sabotage))
+}
+
+#[test]
+fn each_decision_meets_its_request_once_and_what_is_wrong_is_found() {
+    if let Some(seed) = std::env::var("DOCKET_SEED").ok().map(|s| s.parse().unwrap()) {
+        let (violations, events) = run(seed, Sabotage::Nothing);
+        println!("{}", events.join("\n"));
+        assert!(violations.is_empty(), "seed {seed}: {violations:#?}");
+        return;
+    }
+    let failed: Vec<String> = (0..24)
+        .filter_map(|seed| {
+            let (violations, _) = run(seed, Sabotage::Nothing);
+            (!violations.is_empty()).then(|| format!("seed {seed}: {}", violations.join("; ")))
+        })
+        .collect();
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
+}
+
+/// It can fail.
+#[test]
+fn a_join_that_does_wrong_is_noticed() {
+    for sabotage in [Sabotage::LosesMetadata, Sabotage::LosesARecord, Sabotage::NoFencing] {
+        let found = (0..40).find(|seed| !run(*seed, sabotage).0.is_empty());
+        assert!(found.is_some(), "{sabotage:?} was not noticed");
+        println!("{sabotage:?} was noticed with seed {}", found.unwrap());
+    }
+}
