@@ -23,7 +23,7 @@ fn five_decisions_take_under_a_second() {
     let began = Instant::now();
     let (good, text, errors) = ran(&["demo", file.to_str().unwrap()]);
     assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
-    assert!(good && text.contains("5 decisions from 1 Kafka records"), "{text}{errors}");
+    assert!(good && text.contains("5 decisions from 1 Kafka record\n"), "{text}{errors}");
     assert!(text.contains("└─ policy.decision"), "{text}");
     assert!(!text.contains("not"), "nothing is said of a cut: {text}");
 }

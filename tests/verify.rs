@@ -13,7 +13,7 @@ use docket::verify::run::{read_held, write_held};
 use docket::verify::spill::Spill;
 use docket::verify::{Compared, Wanted};
 use serde_json::Value;
-use support::{Place, Running, docket, generated, produce, read_all};
+use support::{Place, Running, docket, generated, produce, read_all, said};
 
 fn mock() -> Mock {
     Mock::start(&[("source", 2), ("docket", 2), ("rejects", 1)]).unwrap()
@@ -165,12 +165,7 @@ async fn rejects_without_bytes_are_fetched_from_where_they_came_from() {
         assert!(reject.value.is_empty() && reject.headers.contains_key("docket-sha256"));
     }
     running.stop();
-    let run = |args: &[&str]| {
-        let out = docket().args(args).arg(&pipeline).output().unwrap();
-        let told = String::from_utf8([out.stdout, out.stderr].concat()).unwrap();
-        assert!(out.status.success(), "{told}");
-        told
-    };
+    let run = |args: &[&str]| said(&pipeline, args);
     let dry = run(&["redrive"]);
     assert!(
         dry.contains("would be sent: 3 to intake") && dry.contains("3 records would be fetched"),

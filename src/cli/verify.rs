@@ -14,7 +14,8 @@ use super::{CommandResult, Exit, count};
 use crate::log::scan::{ScanBound, ScanError};
 use crate::pipeline::Pipeline;
 use crate::verify::probe::{Probed, probe};
-use crate::verify::run::{Outcome, Report, Scope, Verified, VerifyError, Watch, verify};
+use crate::verify::run::{Outcome, Report, Verified, verify};
+use crate::verify::scope::{Scope, VerifyError, Watch};
 
 /// Check that every decision of the docket topic is in every sink, once and unaltered, or in rejects.
 #[derive(clap::Args)]

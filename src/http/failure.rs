@@ -48,6 +48,15 @@ pub enum Cause {
 }
 
 impl Cause {
+    pub const ALL: [Cause; 6] = [
+        Cause::Connection,
+        Cause::Timeout,
+        Cause::Credentials,
+        Cause::Throttled,
+        Cause::Server,
+        Cause::Misconfigured,
+    ];
+
     pub fn as_str(self) -> &'static str {
         match self {
             Cause::Connection => "connection",

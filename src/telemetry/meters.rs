@@ -15,6 +15,9 @@ use crate::http::failure::Cause;
 /// Places of detectors' finds that are told apart.
 const MOST_PLACES: usize = 500;
 
+/// The value of the label `cause` while a sink refuses everything.
+pub const REFUSED: &str = "refused";
+
 /// What docket counts of itself, one set a pipeline. `part` is `intake` or a sink's name.
 pub struct Meters {
     pub registry: Registry,
@@ -187,16 +190,22 @@ impl Meters {
 
     /// The same of a sink. What it failed for before it was started, or stopped, is over.
     pub fn sink(&self, sink: &str) {
-        self.failing.with_label_values(&[sink, "refused"]).set(0);
+        self.failing.with_label_values(&[sink, REFUSED]).set(0);
+        self.served(sink);
         for outcome in ["delivered", "refused", "repeat", "too_old"] {
             self.delivered.with_label_values(&[sink, outcome]);
         }
         for outcome in ["ok", "refused", "partial"] {
             self.requests.with_label_values(&[sink, outcome]);
         }
-        use Cause::*;
-        for cause in [Connection, Timeout, Credentials, Throttled, Server, Misconfigured] {
+        for cause in Cause::ALL {
             self.requests.with_label_values(&[sink, cause.as_str()]);
+        }
+    }
+
+    /// The sink can be served: none of the causes holds for which it could not.
+    pub fn served(&self, sink: &str) {
+        for cause in Cause::ALL {
             self.failing.with_label_values(&[sink, cause.as_str()]).set(0);
         }
     }

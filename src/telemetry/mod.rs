@@ -9,7 +9,7 @@ pub mod push;
 pub mod status;
 
 pub use health::Health;
-pub use meters::{Families, Meters};
+pub use meters::{Families, Meters, REFUSED};
 
 /// Keeps docket's own telemetry going; flushes it when dropped.
 pub struct Guard {

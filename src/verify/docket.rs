@@ -6,7 +6,7 @@ use std::io;
 use rdkafka::message::Message;
 
 use super::overview::{Counting, Overview};
-use super::run::{Checked, Scope, VerifyError, Watch, decision};
+use super::scope::{Checked, Scope, VerifyError, Watch, decision};
 use super::spill::{Portions, Reading, Spill, write_text};
 use crate::clock::now;
 use crate::decision::json;

@@ -6,6 +6,7 @@ pub mod docket;
 pub mod overview;
 pub mod probe;
 pub mod run;
+pub mod scope;
 pub mod spill;
 
 use std::collections::HashMap;

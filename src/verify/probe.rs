@@ -8,7 +8,7 @@ use rdkafka::message::Message;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::run::{Checked, Scope, VerifyError, checked, decision};
+use super::scope::{Checked, Scope, VerifyError, checked, decision};
 use crate::decision::record::Record;
 use crate::log::scan::{ScanBound, ScanError, TopicScan};
 use crate::pipeline::Pipeline;

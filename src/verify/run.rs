@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::docket::{Docket, Rejected};
 use super::overview::Overview;
+use super::scope::{Checked, NotAsked, Scope, VerifyError, Watch, checked};
 use super::spill::{Reading, Spill, write_text};
 use super::{Compared, Held, Wanted};
 use crate::clock::now;
@@ -16,84 +17,7 @@ use crate::decision::record::Record;
 use crate::decision::time::{Nanos, nanos};
 use crate::log::scan::{ScanBound, ScanError};
 use crate::pipeline::Pipeline;
-use crate::protect::redact::Redaction;
-use crate::sink::any;
-use crate::sink::config::SinkConfig;
-use crate::sink::query::{Answer, Decision, Hash, Present, Question, SinkQuery};
-
-#[derive(Debug, thiserror::Error)]
-pub enum VerifyError {
-    #[error(transparent)]
-    Scan(#[from] ScanError),
-    #[error("what was read can't be kept for the comparison: {0}; TMPDIR says where")]
-    Scratch(#[from] std::io::Error),
-    #[error("sink {sink}: {error}")]
-    Sink { sink: String, error: String },
-    #[error("{0}")]
-    Opa(String),
-}
-
-/// What is compared.
-pub struct Scope {
-    /// Decisions that Kafka got between these.
-    pub from: ScanBound,
-    pub until: ScanBound,
-    /// Only these sinks; all if there are none.
-    pub sinks: Vec<String>,
-    /// How many are asked for where each is a request of its own.
-    pub sample: usize,
-    /// How long what is missing may still be on its way.
-    pub settle: Duration,
-}
-
-/// Is told how a step goes on.
-pub trait Watch: Sync {
-    /// A step begins: what it is, and how much there is to do.
-    fn begin(&self, what: &str, total: u64);
-    fn step(&self, n: u64);
-    fn end(&self);
-}
-
-/// A sink that is checked.
-pub(super) struct Checked<'p> {
-    pub name: &'p str,
-    pub config: &'p SinkConfig,
-    pub query: Result<Box<dyn SinkQuery>, NotAsked>,
-    /// What the sink alone does not get.
-    redaction: Redaction,
-}
-
-/// Why a sink is not asked.
-pub(super) enum NotAsked {
-    /// It can't tell.
-    Mute(&'static str),
-    Unreachable(String),
-}
-
-pub(super) fn checked<'p>(pipeline: &'p Pipeline, scope: &Scope) -> Vec<Checked<'p>> {
-    let sinks = pipeline.file.sinks.iter();
-    let sinks = sinks.filter(|(name, _)| scope.sinks.is_empty() || scope.sinks.contains(name));
-    let one = |(name, config): (&'p String, &'p SinkConfig)| {
-        let query = match any::query(pipeline.name(), config) {
-            Ok(query) => query.map_err(NotAsked::Mute),
-            Err(error) => Err(NotAsked::Unreachable(error.to_string())),
-        };
-        Checked { name, config, query, redaction: config.redaction() }
-    };
-    sinks.map(one).collect()
-}
-
-impl Checked<'_> {
-    /// The hash of what the sink is to hold of a record, of which it takes note.
-    pub fn want(&mut self, record: &Record<'_>) -> Hash {
-        let Ok(query) = &mut self.query else { return 0 };
-        let value = self.redaction.apply(record.raw.as_bytes());
-        match Record::parse(&value) {
-            Ok(redacted) => query.wanted(&redacted),
-            Err(_) => query.wanted(record),
-        }
-    }
-}
+use crate::sink::query::{Answer, Hash, Present, Question, SinkQuery};
 
 /// The result for one sink.
 #[derive(Serialize)]
@@ -181,12 +105,6 @@ pub async fn verify(
     reports.sort_by(|a, b| a.sink.cmp(&b.sink));
     let unreadable = docket.unreadable;
     Ok(Verified { about: docket.told(), unreadable, sinks: reports })
-}
-
-/// A decision as it stands in the docket topic.
-pub(super) fn decision(record: &Record<'_>, message: &impl Message) -> Decision {
-    let kafka = message.timestamp().to_millis().unwrap_or(0);
-    Decision::new(record, message.partition(), kafka)
 }
 
 struct Asking<'v> {

@@ -117,7 +117,11 @@ pub fn sinks(stores: &[LogStore], more: &str) -> String {
 /// What VictoriaLogs answers to a query in LogsQL.
 pub async fn logsql(query: &str) -> Vec<Value> {
     init();
-    let url = format!("{}/select/logsql/query", address("VICTORIALOGS_URL"));
+    let at = address("VICTORIALOGS_URL");
+    // What it took a moment ago isn't found before it has flushed.
+    let flushed = reqwest::get(format!("{at}/internal/force_flush")).await.unwrap();
+    assert!(flushed.status().is_success(), "{}", flushed.status());
+    let url = format!("{at}/select/logsql/query");
     let url = Url::parse_with_params(&url, [("query", query)]).unwrap();
     let response = reqwest::get(url).await.unwrap();
     let status = response.status();

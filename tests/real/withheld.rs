@@ -4,7 +4,7 @@ use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
-use super::support::{Place, Running, create_topic, docket, generated, produce, read_all};
+use super::support::{Place, Running, create_topic, generated, produce, read_all, said};
 use super::{address, pipeline};
 
 fn admin(kafka: &str) -> AdminClient<DefaultClientContext> {
@@ -32,12 +32,7 @@ protect: {rules: [{path: /input/token, action: erase}]}
     produce(&kafka, &source, &records);
     running.until("four rejects", 60, |m| m.rejected() == 4 && m.delivered("file") == 5_000).await;
     running.stop();
-    let run = |args: &[&str]| {
-        let out = docket().args(args).arg(&pipeline).output().unwrap();
-        let told = String::from_utf8([out.stdout, out.stderr].concat()).unwrap();
-        assert!(out.status.success(), "{told}");
-        told
-    };
+    let run = |args: &[&str]| said(&pipeline, args);
     // Retention takes the first two.
     let mut before = TopicPartitionList::new();
     before.add_partition_offset(&source, 0, Offset::Offset(20)).unwrap();

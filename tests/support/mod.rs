@@ -388,6 +388,14 @@ pub fn read_all(bootstrap: &str, topic: &str) -> Vec<Read1> {
     all
 }
 
+/// What a command says of a pipeline; it must end well.
+pub fn said(pipeline: &Path, args: &[&str]) -> String {
+    let out = docket().args(args).arg(pipeline).output().unwrap();
+    let told = String::from_utf8([out.stdout, out.stderr].concat()).unwrap();
+    assert!(out.status.success(), "{told}");
+    told
+}
+
 /// Made-up decisions, as `docket generate` writes them.
 pub fn generated(count: usize, seed: u64) -> Vec<String> {
     let out = docket()

@@ -249,7 +249,7 @@ mod tests {
         let spare = review.spare.iter().find(|s| s.service == "grows").unwrap();
         let days = 7.0 * (spare.headroom - 1.0) / (70.0 / 370.0);
         assert!((20.0..50.0).contains(&days), "{days}");
-        let (_, expected) = ((), time::format(review.to + (days * DAY as f64) as Nanos));
+        let expected = time::format(review.to + (days * DAY as f64) as Nanos);
         match &first.day {
             Some(day) => assert_eq!(day[..7], expected[..7], "{first:?}"),
             None => assert!(days > 27.0 && first.sentence.contains("not within 28 days")),

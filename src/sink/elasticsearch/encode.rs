@@ -3,7 +3,7 @@
 
 use sha2::{Digest, Sha256};
 
-use super::fit::{self, cut};
+use super::fit::{self, cut, wrapped};
 use crate::decision::ids::{hex, push_hex};
 use crate::decision::json::{one_line, push_string};
 use crate::decision::record::Record;
@@ -42,18 +42,7 @@ pub fn document(record: &Record<'_>, out: &mut Vec<u8>) {
     one_line(&mut out[start..]);
 }
 
-/// The name of a value that `flattened` can't hold as it is.
-pub const VALUE: &str = "value";
-
-pub fn wrapped(out: &mut Vec<u8>, value: impl FnOnce(&mut Vec<u8>)) {
-    out.extend_from_slice(b"{\"");
-    out.extend_from_slice(VALUE.as_bytes());
-    out.extend_from_slice(b"\":");
-    value(out);
-    out.push(b'}');
-}
-
-/// The same for a record whose `result` stands before its `input`.
+/// The document of a record whose `result` stands before its `input`.
 fn document_by_member(record: &Record<'_>, out: &mut Vec<u8>) {
     let start = out.len();
     for member in record.members() {

@@ -4,7 +4,6 @@
 //! parser reads, a value that the mapping has another type for, a name that reads as a path into a mapped object. Such parts are
 //! left out where they would be indexed; `encode` puts the whole record's text beside what is left, as `event.original`.
 
-use super::encode::{VALUE, wrapped};
 use crate::decision::json::{self, Member, push_string};
 use crate::decision::record::Record;
 use crate::decision::time;
@@ -77,7 +76,7 @@ pub fn fits(record: &Record<'_>) -> bool {
     if has_long_number(raw.as_bytes()) || has_nul(raw) || has_empty_name(record.docket) {
         return false;
     }
-    if !derived_fits(record) || raw.len() > TERM && !tree_fits(record.docket) {
+    if !derived_fits(record) || raw.len() > TERM && !pruned(record.docket, true, &mut Vec::new()) {
         return false;
     }
     record.members().iter().all(|member| {
@@ -158,10 +157,6 @@ fn is_date(value: &str) -> bool {
 }
 
 /// Whether everything in a value fits.
-fn tree_fits(value: &str) -> bool {
-    pruned(value, true, &mut Vec::new())
-}
-
 /// Appends a value without what does not fit in it; says whether that is all of it.
 fn pruned(value: &str, flattened: bool, out: &mut Vec<u8>) -> bool {
     let mut pruning = Pruning { flattened, whole: true, out };
@@ -282,6 +277,17 @@ pub fn fitting(record: &Record<'_>, out: &mut Vec<u8>) -> bool {
 fn plain(fits: bool, value: &str, out: &mut Vec<u8>) -> Option<bool> {
     out.extend_from_slice(value.as_bytes());
     fits.then_some(true)
+}
+
+/// The name of a value that `flattened` can't hold as it is.
+const VALUE: &str = "value";
+
+pub fn wrapped(out: &mut Vec<u8>, value: impl FnOnce(&mut Vec<u8>)) {
+    out.extend_from_slice(b"{\"");
+    out.extend_from_slice(VALUE.as_bytes());
+    out.extend_from_slice(b"\":");
+    value(out);
+    out.push(b'}');
 }
 
 fn flattened(value: &str, out: &mut Vec<u8>) -> Option<bool> {

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::outage::Outage;
 use super::send::Sending;
-use crate::http::failure::{Cause, Retry};
+use crate::http::failure::Retry;
 use crate::log::RecordWriter;
 
 /// A server may not ask for longer.
@@ -75,14 +75,7 @@ impl<L: RecordWriter> Sending<L> {
                 "the sink can be served again"
             );
         }
-        use Cause::*;
-        for cause in [Connection, Timeout, Credentials, Throttled, Server, Misconfigured] {
-            self.deliver
-                .meters
-                .failing
-                .with_label_values(&[&self.deliver.name, cause.as_str()])
-                .set(0);
-        }
+        self.deliver.meters.served(&self.deliver.name);
     }
 }
 

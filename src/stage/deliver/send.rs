@@ -24,6 +24,7 @@ use crate::http::failure::{Failure, Refusal, Retry};
 use crate::log::RecordWriter;
 use crate::sink::Outcome;
 use crate::sink::any::Request;
+use crate::telemetry::REFUSED;
 
 /// What the tasks that send share.
 pub struct Sending<L> {
@@ -68,8 +69,6 @@ enum Sent {
 
 /// Units of room for batches that wait.
 const ROOM: usize = 64;
-/// The value of the metric label `cause` while everything is refused.
-const REFUSED: &str = "refused";
 
 /// A sink that takes what is too old for another.
 pub trait Fallback: Send + Sync {

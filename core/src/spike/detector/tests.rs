@@ -175,6 +175,8 @@ fn years_without_a_decision_are_not_gone_through() {
         detector.observe(&denied("s", "p", now), now);
         detector.advance(now, now);
     }
+    // As long as nothing was read, it is no time yet.
+    assert!(detector.advance(Nanos::MIN, start).is_empty());
     // 200 years.
     let then = start + 200 * 365 * 24 * 3600 * SECOND;
     let changes = detector.advance(then, then);
