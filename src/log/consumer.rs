@@ -53,8 +53,8 @@ pub struct Context<A: Assignments> {
     /// The same: where the part goes on, by what was committed when the partition was assigned.
     starts: Mutex<HashMap<(String, i32), i64>>,
     start: Start,
-    /// How far librdkafka handed out, and where it said that a partition ends.
-    reached: Mutex<HashMap<(String, i32), (i64, i64)>>,
+    /// Where librdkafka last came to the end of a partition.
+    reached: Mutex<HashMap<(String, i32), i64>>,
     brokers: client::Brokers,
     wake: Arc<Wake>,
     /// What happened to the assignment and the queues do not know yet.
@@ -73,7 +73,7 @@ impl<A: Assignments> Context<A> {
         self.ends.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn reached(&self) -> MutexGuard<'_, HashMap<(String, i32), (i64, i64)>> {
+    fn reached(&self) -> MutexGuard<'_, HashMap<(String, i32), i64>> {
         self.reached.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -137,8 +137,7 @@ impl<A: Assignments> ClientContext for Context<A> {
                 // `eof_offset` is past transaction markers, which no record tells of.
                 let read = partition.app_offset.max(partition.eof_offset);
                 if read >= 0 {
-                    let reached = (partition.app_offset, partition.eof_offset);
-                    self.reached().insert((name.clone(), *id), reached);
+                    self.reached().insert((name.clone(), *id), partition.eof_offset);
                     self.progress.read(&self.place(name, *id), read, Instant::now());
                 }
             }
@@ -424,8 +423,8 @@ impl<A: Assignments> Reader for Group<A> {
 
     fn read_through(&self, topic: &str, partition: i32) -> Option<i64> {
         let place = (topic.to_owned(), partition);
-        let (handed, ended) = *self.client.context().reached().get(&place)?;
-        self.queues.borrow().through(topic, partition, handed, ended)
+        let ended = self.client.context().reached().get(&place).copied().unwrap_or(-1);
+        self.queues.borrow().through(topic, partition, ended)
     }
 
     fn committed(&self, partitions: &[(String, i32)]) -> KafkaResult<Vec<Option<Committed>>> {

@@ -25,6 +25,8 @@ use std::time::Duration;
 use rdkafka::error::{KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::OwnedHeaders;
 
+use crate::decision::time::Nanos;
+
 /// A record that was read.
 pub struct Message<'m> {
     pub topic: &'m str,
@@ -40,6 +42,11 @@ pub trait Headers {
 
     /// The record's key.
     fn key(&self) -> Option<&[u8]> {
+        None
+    }
+
+    /// When the record was written to its topic, if that is known.
+    fn written(&self) -> Option<Nanos> {
         None
     }
 }

@@ -404,13 +404,19 @@ impl World {
         })
     }
 
-    /// Where a topic's partitions end, whoever can read that, if a group has read all of another: what the join asks Kafka for.
-    pub fn clear(&self, group: &str, source: &str, target: &str) -> Option<BTreeMap<i32, i64>> {
-        if self.lag(group, source) > 0 {
-            return None;
-        }
-        let places = self.logs.keys().filter(|(t, _)| t == target);
-        Some(places.map(|place| (place.1, self.logs[place].len() as i64)).collect())
+    /// Where a topic's partitions end, whoever can read that.
+    pub fn ends(&self, topic: &str) -> BTreeMap<i32, i64> {
+        let places = self.logs.keys().filter(|(t, _)| t == topic);
+        places.map(|place| (place.1, self.logs[place].len() as i64)).collect()
+    }
+
+    /// Whether a group has committed all of a topic up to there.
+    pub fn has_read(&self, group: &str, topic: &str, ends: &BTreeMap<i32, i64>) -> bool {
+        let committed = self.groups.get(group).map(|g| &g.committed);
+        ends.iter().all(|(partition, end)| {
+            let place = (topic.to_owned(), *partition);
+            committed.and_then(|c| c.get(&place)).copied().unwrap_or(0) >= *end
+        })
     }
 
     /// How many committed records a group has not finished.

@@ -57,16 +57,20 @@ pub enum Undecidable {
     Evicted,
     /// The request took longer than decisions are kept.
     LongRequest,
-    /// Several requests share the id, or the span.
+    /// Several requests share the id, or the span, or several decisions that say different things.
     SharedId,
     /// The source writes only a part of the requests.
     Sampled,
     /// It lacks the ID by which both sides are brought together, or decisions of its time do.
     NoKey,
+    /// It came so late that what bears on it may not be known any more.
+    Late,
+    /// Its clock is wrong: it happened after it was written down.
+    Clock,
 }
 
 impl Undecidable {
-    pub const ALL: [Undecidable; 7] = [
+    pub const ALL: [Undecidable; 9] = [
         Undecidable::DecisionLost,
         Undecidable::Gap,
         Undecidable::Evicted,
@@ -74,6 +78,8 @@ impl Undecidable {
         Undecidable::SharedId,
         Undecidable::Sampled,
         Undecidable::NoKey,
+        Undecidable::Late,
+        Undecidable::Clock,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -85,6 +91,8 @@ impl Undecidable {
             Undecidable::SharedId => "shared_id",
             Undecidable::Sampled => "sampled",
             Undecidable::NoKey => "no_key",
+            Undecidable::Late => "late",
+            Undecidable::Clock => "clock",
         }
     }
 }

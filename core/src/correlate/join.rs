@@ -9,10 +9,10 @@ use super::asked::object_key;
 use super::finding::{Gaps, Rates};
 use super::position::Open;
 use super::rank::{self, Rank};
-use super::store::{DECISION, Keys, OBJECT, REQUEST, Store, TRACE};
+use super::store::{DECISION, Keys, OBJECT, REQUEST, Store, TRACE, When};
 use super::watermark::Watermarks;
 use super::{
-    Asked, Class, Finding, FindingKind, Place, Position, Settings, Side, Undecidable, Watch,
+    Asked, Came, Class, Finding, FindingKind, Place, Position, Settings, Side, Undecidable, Watch,
 };
 use crate::decision::time::Nanos;
 use crate::facts::{Fact, Kind, Packed};
@@ -41,6 +41,12 @@ pub enum Out<'a, D> {
         matched: Matched<'a>,
     },
     Finding(Finding),
+}
+
+/// Facts keep so much of a text.
+fn cut(text: &str) -> &str {
+    let end = (0..=text.len().min(255)).rev().find(|end| text.is_char_boundary(*end));
+    &text[..end.unwrap_or_default()]
 }
 
 type Sink<'s, D> = &'s mut dyn FnMut(Out<'_, D>);
@@ -126,8 +132,14 @@ impl<D> Join<D> {
         self.watermarks[side as usize].assign(partition, now);
         let before = Place { partition, offset: position.offset - 1 };
         match side {
-            Side::Decisions => self.decisions.passed(before),
-            Side::Facts => self.facts.passed(before),
+            Side::Decisions => {
+                self.decisions.passed(before);
+                self.decisions.begins(partition, position.since);
+            }
+            Side::Facts => {
+                self.facts.passed(before);
+                self.facts.begins(partition, position.since);
+            }
         }
         self.restored.insert((side, partition), position);
     }
@@ -156,9 +168,10 @@ impl<D> Join<D> {
         place: Place,
         asked: Asked,
         payload: D,
-        now: Nanos,
+        came: impl Into<Came>,
         out: Sink<'_, D>,
     ) {
+        let came @ Came { now, .. } = came.into();
         self.counts.decisions += 1;
         if self.settings.key.is_some_and(|key| !key.has_decision(&asked))
             && self.watch.enforces(&asked)
@@ -169,18 +182,20 @@ impl<D> Join<D> {
         }
         self.saw(Side::Decisions, place.partition, asked.time, now);
         let keys = [
-            self.key(asked.id.as_bytes()),
+            self.key(cut(&asked.id).as_bytes()),
             asked.trace.map_or(0, |trace| self.key(&trace.to_bytes())),
-            self.key(asked.request_id.as_bytes()),
+            self.key(cut(&asked.request_id).as_bytes()),
             self.key(asked.object.as_bytes()),
         ];
         let restored = self.restored.get(&(Side::Decisions, place.partition));
         let given_out = restored.is_some_and(|position| position.given_out(place.offset));
         let was_judged = restored.is_some_and(|position| place.offset < position.judged);
-        let (time, heap) = (asked.time, asked.heap());
+        let (time, heap) = (self.happened(asked.time, came), asked.heap());
+        // A request may begin so much before its decision.
+        let needs = time.saturating_sub(2 * self.settings.window + self.settings.skew);
         let payload = (!given_out).then_some(payload);
         let waiting = Waiting { asked, payload, rank: None, arrived: now, was_judged };
-        let slot = self.decisions.insert(place, time, keys, waiting, heap);
+        let slot = self.decisions.insert(place, When { time, needs }, keys, waiting, heap);
         let open = self.open.entry(place.partition).or_default();
         if given_out {
             open.add_done(place.offset);
@@ -193,16 +208,25 @@ impl<D> Join<D> {
     }
 
     /// Takes a fact as it stands in its topic. Whether it is one.
-    pub fn fact(&mut self, place: Place, bytes: &[u8], now: Nanos, out: Sink<'_, D>) -> bool {
+    pub fn fact(
+        &mut self,
+        place: Place,
+        bytes: &[u8],
+        came: impl Into<Came>,
+        out: Sink<'_, D>,
+    ) -> bool {
         let Ok(fact) = Packed::of(bytes).fact() else {
             self.facts.passed(place);
             return false;
         };
+        let came = came.into();
         self.counts.facts += 1;
-        self.saw(Side::Facts, place.partition, fact.end, now);
+        self.saw(Side::Facts, place.partition, fact.end, came.now);
+        let time = self.happened(fact.end, came);
+        let needs = self.needs(&fact, time);
         let keys = self.keys_of(&fact);
         let boxed: Box<[u8]> = bytes.into();
-        self.facts.insert(place, fact.end, keys, boxed, bytes.len());
+        self.facts.insert(place, When { time, needs }, keys, boxed, bytes.len());
         let mut met: Vec<u32> = Vec::new();
         for (which, key) in keys.into_iter().enumerate() {
             for slot in self.decisions.with(which, key) {
@@ -242,10 +266,23 @@ impl<D> Join<D> {
     pub fn tick(&mut self, now: Nanos, out: Sink<'_, D>) {
         let low = self.lowest(now);
         self.release(now, low[Side::Facts as usize], out);
-        let whole = [0, 1].map(|side: usize| low[side].min(self.complete[side]));
-        self.judge_facts(whole[Side::Decisions as usize], out);
-        self.judge_decisions(whole[Side::Facts as usize], out);
-        self.forget(low);
+        // Of either side, whichever is judged: what else bears on a request may be of its own.
+        let whole = low[0].min(low[1]).min(self.complete[0]).min(self.complete[1]);
+        self.judge_facts(whole, out);
+        self.judge_decisions(whole, out);
+        self.forget(whole);
+    }
+
+    /// When something happened, as far as that can be: not after it was written down, and not longer ago than records
+    /// may be late. Otherwise one wrong clock would hold up what comes after it, or be forgotten before it is needed.
+    fn happened(&self, said: Nanos, came: Came) -> Nanos {
+        said.clamp(came.written.saturating_sub(self.settings.delay), came.written)
+    }
+
+    /// From when on decisions are needed to judge a request. One that took longer than the window isn't.
+    fn needs(&self, fact: &Fact<'_>, end: Nanos) -> Nanos {
+        let Settings { window, skew, .. } = self.settings;
+        fact.start.min(end).max(end.saturating_sub(window)).saturating_sub(window + skew)
     }
 
     /// Where to commit a partition, with what was told so far, in one transaction.
@@ -270,8 +307,13 @@ impl<D> Join<D> {
         for (first, last) in unread.filter(|(_, last)| *last >= next) {
             open.push(((*first).max(next), *last));
         }
+        let since = match side {
+            Side::Decisions => self.decisions.since(Some(partition)),
+            Side::Facts => self.facts.since(Some(partition)),
+        };
         Position {
             offset,
+            since,
             judged: restored.map_or(judged, |position| position.judged.max(judged)),
             next: restored.map_or(next, |position| position.next.max(next)),
             open,
@@ -390,13 +432,15 @@ impl<D> Join<D> {
         }
     }
 
-    /// What is judged is kept for two windows more: a join that is built again from there has all that what is not
-    /// judged needs.
-    fn forget(&mut self, low: [Nanos; 2]) {
+    /// What is judged is kept for two windows more, and as long as anything that is not judged may need it: a join that is
+    /// built again from there has all that.
+    fn forget(&mut self, whole: Nanos) {
         let after = 3 * self.settings.window + 2 * self.settings.skew;
+        let needed = self.facts.needs().min(self.decisions.needs());
+        let until = whole.saturating_sub(after).min(needed.saturating_sub(1));
         for partition in self.decisions.partitions() {
             while let Some((slot, true)) = self.decisions.front(partition) {
-                if self.decisions.time(slot).saturating_add(after) > low[Side::Facts as usize] {
+                if self.decisions.time(slot) > until {
                     break;
                 }
                 self.decisions.pop(partition);
@@ -404,13 +448,13 @@ impl<D> Join<D> {
         }
         for partition in self.facts.partitions() {
             while let Some((slot, true)) = self.facts.front(partition) {
-                if self.facts.time(slot).saturating_add(after) > low[Side::Decisions as usize] {
+                if self.facts.time(slot) > until {
                     break;
                 }
                 self.facts.pop(partition);
             }
         }
-        let before = low[0].min(low[1]).saturating_sub(2 * after);
+        let before = until.saturating_sub(after);
         self.gaps.iter_mut().for_each(|gaps| gaps.forget(before));
     }
 
@@ -445,6 +489,13 @@ impl<D> Join<D> {
                 }
                 self.decisions.pop(partition);
             } else {
+                if self
+                    .facts
+                    .front(partition)
+                    .is_some_and(|(slot, judged)| !judged && self.is_evidence(slot))
+                {
+                    *self.counts.undecidable.entry(Undecidable::Evicted).or_default() += 1;
+                }
                 self.facts.pop(partition);
             }
             *self.counts.evicted.entry(side).or_default() += 1;

@@ -45,6 +45,19 @@ pub enum Side {
     Facts,
 }
 
+/// When a record comes: by the wall clock, and when it was written to its topic.
+#[derive(Debug, Clone, Copy)]
+pub struct Came {
+    pub now: Nanos,
+    pub written: Nanos,
+}
+
+impl From<Nanos> for Came {
+    fn from(now: Nanos) -> Came {
+        Came { now, written: now }
+    }
+}
+
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// A decision waits so long for its request; then it goes on without.
@@ -57,6 +70,7 @@ pub struct Settings {
     /// A partition in which nothing came for so long is idle,
     pub idle_after: Nanos,
     /// and is taken to be so far behind the wall clock.
+    /// Records are written at most so long after what they tell of.
     pub delay: Nanos,
     /// Bytes of memory for both sides.
     pub bytes: usize,

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::evidence::Clear;
 use super::output::{Output, Waiting};
 use super::{Change, Correlate, PART, Rebalances};
-use crate::correlate::{Asked, Counts, Join, Place, Position, Side};
+use crate::correlate::{Asked, Came, Counts, Join, Place, Position, Side};
 use crate::decision::record::Record;
 use crate::decision::reject::{Reason, Reject};
 use crate::decision::time::{Nanos, nanos};
@@ -216,6 +216,7 @@ where
         let known = message.offset < held.begun.next;
         let given_out = held.begun.given_out(message.offset);
         let (output, now) = (&mut self.output, (self.correlate.clock)());
+        let came = Came { now, written: message.headers.written().unwrap_or(now).min(now) };
         match part.0 {
             Side::Decisions => match Record::parse(message.payload) {
                 Ok(record) => {
@@ -224,7 +225,7 @@ where
                         false => Waiting::new(message, place),
                     };
                     output.waiting += waiting.bytes.len();
-                    self.join.decision(place, Asked::of(&record), waiting, now, &mut |out| {
+                    self.join.decision(place, Asked::of(&record), waiting, came, &mut |out| {
                         output.take(out);
                     });
                 }
@@ -238,7 +239,7 @@ where
             },
             Side::Facts => {
                 let is_one =
-                    self.join.fact(place, message.payload, now, &mut |out| output.take(out));
+                    self.join.fact(place, message.payload, came, &mut |out| output.take(out));
                 if !is_one && !known {
                     let reject = Reject::new(Reason::BadFact, "not as docket writes facts");
                     output.reject(message.topic, place, message.payload, &reject);
@@ -330,18 +331,18 @@ where
         self.correlate.counts.size(bytes, entries, self.output.waiting);
     }
 
-    /// Undoes what was written, and reads again.
-    pub fn abort(&mut self, error: &KafkaError) -> KafkaResult<()> {
+    /// Undoes what was written, and reads again. Whether it was for records that Kafka refuses.
+    pub fn abort(&mut self, error: &KafkaError) -> KafkaResult<bool> {
         if matches!(error, KafkaError::Transaction(e) if e.is_fatal()) {
             return Err(error.clone());
         }
-        let large = self.output.abort()?;
-        if !large && !matches!(error, KafkaError::Canceled) {
+        let refused = self.output.abort()?;
+        if !refused && !matches!(error, KafkaError::Canceled) {
             tracing::warn!(part = PART, %error, "a transaction was aborted; what it was made of is read again");
         }
         self.failed = None;
         self.begin_anew();
-        Ok(())
+        Ok(refused)
     }
 
     /// Offsets, lag and health.
@@ -378,6 +379,7 @@ fn position(committed: &Committed) -> Position {
         offset: *offset,
         judged: *offset,
         next: *offset,
+        since: 0,
         open: Vec::new(),
     })
 }

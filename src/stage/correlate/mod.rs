@@ -197,8 +197,9 @@ impl Correlate {
             match result {
                 Ok(()) => failures = 0,
                 Err(error) => {
-                    member.abort(&error).map_err(CorrelateError::Fatal)?;
-                    failures += 1;
+                    // However many are refused, each time it is known of some more.
+                    let refused = member.abort(&error).map_err(CorrelateError::Fatal)?;
+                    failures += u32::from(!refused);
                     if failures > 20 {
                         return Err(error.into());
                     }

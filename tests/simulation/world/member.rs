@@ -224,6 +224,7 @@ fn when(record: &Record) -> Times {
 
 struct Owned {
     pairs: Pairs,
+    written: i64,
     panics: bool,
 }
 
@@ -231,6 +232,10 @@ impl Headers for Owned {
     fn pairs(&self) -> Vec<(&str, &[u8])> {
         assert!(!self.panics, "simulated: docket has a bug");
         self.pairs.iter().map(|(n, v)| (n.as_str(), v.as_slice())).collect()
+    }
+
+    fn written(&self) -> Option<i64> {
+        Some(self.written)
     }
 }
 
@@ -287,7 +292,8 @@ impl<A: Assignments> Reader for Member<A> {
             Some((place, record)) => {
                 self.positions.borrow_mut().insert(place.clone(), record.offset + 1);
                 let panics = place.0 == super::super::SOURCE && holds(&record.value, PANICS);
-                let headers = Owned { pairs: record.headers.clone(), panics };
+                let headers =
+                    Owned { pairs: record.headers.clone(), written: record.written, panics };
                 take(&Message {
                     topic: &place.0,
                     partition: place.1,
