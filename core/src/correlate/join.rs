@@ -192,7 +192,8 @@ impl<D> Join<D> {
         let was_judged = restored.is_some_and(|position| place.offset < position.judged);
         let (time, heap) = (self.happened(asked.time, came), asked.heap());
         // A request may begin so much before its decision.
-        let needs = time.saturating_sub(2 * self.settings.window + self.settings.skew);
+        let before = 2 * self.settings.window + self.settings.skew;
+        let needs = time.min(asked.time).saturating_sub(before);
         let payload = (!given_out).then_some(payload);
         let waiting = Waiting { asked, payload, rank: None, arrived: now, was_judged };
         let slot = self.decisions.insert(place, When { time, needs }, keys, waiting, heap);
@@ -280,8 +281,9 @@ impl<D> Join<D> {
     }
 
     /// From when on decisions are needed to judge a request. One that took longer than the window isn't.
-    fn needs(&self, fact: &Fact<'_>, end: Nanos) -> Nanos {
+    fn needs(&self, fact: &Fact<'_>, happened: Nanos) -> Nanos {
         let Settings { window, skew, .. } = self.settings;
+        let end = fact.end.min(happened);
         fact.start.min(end).max(end.saturating_sub(window)).saturating_sub(window + skew)
     }
 
