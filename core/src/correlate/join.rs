@@ -193,7 +193,11 @@ impl<D> Join<D> {
         let (time, heap) = (self.happened(asked.time, came), asked.heap());
         // A request may begin so much before its decision.
         let before = 2 * self.settings.window + self.settings.skew;
-        let needs = time.min(asked.time).saturating_sub(before);
+        let needs = match self.watch.expects_requests {
+            true => time.min(asked.time).saturating_sub(before),
+            false => Nanos::MAX,
+        };
+        let needs = Self::if_there(needs, self.facts.since(None));
         let payload = (!given_out).then_some(payload);
         let waiting = Waiting { asked, payload, rank: None, arrived: now, was_judged };
         let slot = self.decisions.insert(place, When { time, needs }, keys, waiting, heap);
@@ -224,7 +228,7 @@ impl<D> Join<D> {
         self.counts.facts += 1;
         self.saw(Side::Facts, place.partition, fact.end, came.now);
         let time = self.happened(fact.end, came);
-        let needs = self.needs(&fact, time);
+        let needs = Self::if_there(self.needs(&fact, time), self.decisions.since(None));
         let keys = self.keys_of(&fact);
         let boxed: Box<[u8]> = bytes.into();
         self.facts.insert(place, When { time, needs }, keys, boxed, bytes.len());
@@ -277,7 +281,13 @@ impl<D> Join<D> {
     /// When something happened, as far as that can be: not after it was written down, and not longer ago than records
     /// may be late. Otherwise one wrong clock would hold up what comes after it, or be forgotten before it is needed.
     fn happened(&self, said: Nanos, came: Came) -> Nanos {
-        said.clamp(came.written.saturating_sub(self.settings.delay), came.written)
+        let may = came.written.saturating_sub(self.settings.delay)..=came.written;
+        if may.contains(&said) { said } else { came.written }
+    }
+
+    /// What is needed of the other side, if it is there.
+    fn if_there(needs: Nanos, since: Nanos) -> Nanos {
+        if needs <= since { Nanos::MAX } else { needs }
     }
 
     /// From when on decisions are needed to judge a request. One that took longer than the window isn't.
