@@ -62,8 +62,8 @@ fn line(n: u32, at: Timestamp) -> String {
 }
 
 /// Writes requests as they happen; each side is late by as much as it likes, the access log now and then by more than
-/// a decision waits.
-fn drive(kafka: &str, name: &str, total: u32) {
+/// a decision waits. Returns by how much the machine was slower.
+fn drive(kafka: &str, name: &str, total: u32) -> Duration {
     let decisions = Source::new(kafka, &format!("{name}-source"));
     let lines = Source::new(kafka, &format!("{name}-access"));
     let mut due: BTreeMap<Timestamp, Vec<(bool, String)>> = BTreeMap::new();
@@ -77,15 +77,18 @@ fn drive(kafka: &str, name: &str, total: u32) {
         let most = if n % 50 == 7 { 6_000 } else { 1_500 };
         due.entry(at + late(most)).or_default().push((false, line(n, at)));
     }
+    let mut slower = SignedDuration::ZERO;
     for (at, records) in due {
         let left = at.duration_since(Timestamp::now());
         std::thread::sleep(Duration::try_from(left).unwrap_or_default());
+        slower = slower.max(Timestamp::now().duration_since(at));
         for (decided, record) in records {
             if decided { &decisions } else { &lines }.write_to(rand::random_range(0..3), &record);
         }
     }
     decisions.flush();
     lines.flush();
+    slower.unsigned_abs()
 }
 
 fn text(value: &Value) -> String {
@@ -128,7 +131,8 @@ join:
         instances.remove(0).kill();
         instances.push(Running::start(&place, &pipeline));
     }
-    driver.await.unwrap();
+    let slower = driver.await.unwrap();
+    assert!(slower < Duration::from_secs(3), "later than `delay` allows: {slower:?}");
 
     let decided: BTreeSet<String> = (0..total)
         .filter(|n| decision(*n, Timestamp::now()).is_some())
@@ -163,7 +167,9 @@ join:
     };
     // Nothing comes afterwards.
     tokio::time::sleep(Duration::from_secs(5)).await;
-    assert_eq!(read_all(&kafka, &docket_topic).len(), records.len());
+    let before = records.len();
+    let records = read_all(&kafka, &docket_topic);
+    let more = records.len() - before;
 
     let amended: BTreeMap<String, Value> = read_all(&kafka, &format!("{docket_topic}.amendments"))
         .iter()
@@ -195,7 +201,10 @@ join:
         found.len()
     );
     assert_eq!(seen, decided);
+    let false_ones: Vec<_> = found.difference(&planted).collect();
+    assert!(false_ones.is_empty(), "false: {false_ones:?}");
     assert_eq!(found, planted);
+    assert_eq!(more, 0, "some came afterwards");
     assert!(read_all(&kafka, &format!("{docket_topic}.rejects")).is_empty());
     for instance in instances {
         instance.stop();
