@@ -173,6 +173,7 @@ fn watch(
                     && loaded.as_ref().is_ok_and(|pipeline| pipeline.file == parts.pipeline.file)
                 {
                     refused[i] = None;
+                    parts.file_is(None);
                     continue;
                 }
                 let result = match loaded {
@@ -184,6 +185,7 @@ fn watch(
                 if !asked && error.is_some() && error == refused[i] {
                     continue;
                 }
+                parts.file_is(error.as_deref());
                 refused[i] = error;
                 let outcome = match result {
                     Ok(changed) if changed.is_empty() => {

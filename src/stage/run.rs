@@ -444,6 +444,20 @@ impl Parts {
         })
     }
 
+    /// Why the changed pipeline file is refused, if it is: `/status` says so, since what runs is not what stands there.
+    pub fn file_is(&self, refused: Option<&str>) {
+        let part = format!("{}/reload", self.pipeline.name());
+        match refused {
+            Some(error) => {
+                let why = format!(
+                    "the changed pipeline file is refused, the old one stays in force: {error}"
+                );
+                self.process.health.note(&part, Err(why));
+            }
+            None => self.process.health.remove(&part),
+        }
+    }
+
     /// Takes up a changed pipeline file: the parts that it changes are stopped, with what they read
     /// delivered and committed, and started again. Their records wait in Kafka meanwhile. Returns their names.
     pub fn reload(&mut self, new: Pipeline) -> Result<Vec<String>, RunError> {

@@ -21,6 +21,7 @@ mod doctor;
 mod door;
 mod door_limits;
 mod faults;
+mod first_day;
 mod join;
 mod logs;
 mod mask;

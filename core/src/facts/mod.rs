@@ -175,7 +175,8 @@ pub enum Piece<'a> {
 pub fn read(value: &[u8], limits: &Limits, take: &mut dyn FnMut(Piece<'_>)) {
     if value.starts_with(&[0x1f, 0x8b]) {
         return match gunzip(value, limits.record) {
-            Ok(plain) => plain_record(&plain, take),
+            Ok((plain, [])) => plain_record(&plain, take),
+            Ok(_) => take(Piece::Bad(BadFact::new("record", "something follows the gzip data"))),
             Err(e) => take(Piece::Bad(BadFact::new("record", e.detail))),
         };
     }

@@ -1,5 +1,9 @@
 //! Names of members that tell that what they hold is a secret, by their words: `db_password`, `X-Csrf-Token`, `dbPassword1`, `user[otp]`.
 
+use base64::Engine;
+
+use super::encoded::BASE64;
+
 /// What a name says of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Told {
@@ -10,21 +14,23 @@ pub enum Told {
     Secrets,
     /// It is one if it looks like one: `pass: yes` does not, `pass: hunter2` does.
     IfOpaque,
+    /// So are texts in a list or a map: `tokens: {ci: ..}`.
+    EachIfOpaque,
+    /// A login in Base64, a long text that looks made: `auth: basic` is neither.
+    IfCredential,
     /// A code of digits, or with digits in it: an OTP, a PIN, a card's check value.
     Code,
 }
 
 /// Parts of words that the prefilter looks for: every name that tells has one.
-pub const WORDS: [&str; 23] = [
+pub const WORDS: [&str; 47] = [
     "pass",
-    "pwd",
+    "pw",
+    "psk",
     "secret",
     "token",
     "key",
-    "authorization",
-    "basic_auth",
-    "basic-auth",
-    "basicauth",
+    "auth",
     "cookie",
     "cred",
     "jwt",
@@ -37,12 +43,42 @@ pub const WORDS: [&str; 23] = [
     "code",
     "mnemonic",
     "sess",
+    "sid",
     "sig",
     "ssn",
+    "srf",
+    "assertion",
+    "saml",
+    "phrase",
+    "dockerc",
+    "kubeconfig",
+    "connection",
+    // Passwords in other languages.
+    "adgangskod",
+    "contrase",
+    "haslo",
+    "hasło",
+    "heslo",
+    "jelsz",
+    "kennwort",
+    "senord",
+    "motdep",
+    "mot_de_p",
+    "salasana",
+    "senha",
+    "ifre",
+    "wachtwoord",
+    "ароль",
+    "密",
+    "パスワード",
+    "비밀번호",
 ];
 
+/// As JSON's writers that know ASCII only begin what isn't in these: Cyrillic, ł, ş, 密, パ, 비.
+pub const ESCAPED: [&str; 6] = ["u04", "u0142", "u015f", "u5bc6", "u30d1", "ube44"];
+
 /// Endings that say it whatever stands before.
-const ENDINGS: [&str; 14] = [
+const ENDINGS: [&str; 46] = [
     "password",
     "passwd",
     "passwort",
@@ -57,6 +93,38 @@ const ENDINGS: [&str; 14] = [
     "credential",
     "credentials",
     "cookie",
+    "psk",
+    "seedphrase",
+    "recoveryphrase",
+    "secretphrase",
+    "dbpass",
+    "userpass",
+    "rootpass",
+    "adminpass",
+    "ldappass",
+    "smtppass",
+    "adgangskode",
+    "contraseña",
+    "contrasena",
+    "hasło",
+    "haslo",
+    "heslo",
+    "jelszó",
+    "jelszo",
+    "kennwort",
+    "lösenord",
+    "losenord",
+    "motdepasse",
+    "salasana",
+    "senha",
+    "şifre",
+    "wachtwoord",
+    "пароль",
+    "Пароль",
+    "密码",
+    "密碼",
+    "パスワード",
+    "비밀번호",
 ];
 
 /// What may stand after the word that tells.
@@ -330,10 +398,13 @@ fn is_one_of(word: &[u8], words: &[&str]) -> bool {
 
 /// What a name says of the value that it has.
 pub fn told(name: &str) -> Told {
-    if name.len() < 3 {
+    if name.len() < 2 {
         return Told::Nothing;
     }
     let mut words = Words::of(name);
+    if words.bare().ends_with(b"connectionstring") {
+        return Told::IfOpaque;
+    }
     loop {
         let last = words.last();
         // password2, password_v4
@@ -374,9 +445,10 @@ pub fn told(name: &str) -> Told {
     }
     match last {
         b"pass" if last.len() == bare.len() => Told::IfOpaque,
-        b"pass" | b"cred" | b"creds" | b"jwt" => Told::Secret,
+        b"pass" | b"cred" | b"creds" | b"jwt" | b"pw" => Told::Secret,
         b"passwords" | b"secrets" | b"cookies" => Told::Secrets,
-        b"tokens" => Told::IfOpaque,
+        b"tokens" => Told::EachIfOpaque,
+        b"csrf" | b"xsrf" | b"assertion" | b"bearer" => Told::IfOpaque,
         b"keys" if ends("apikeys") || ends("secretkeys") || ends("privatekeys") => Told::Secrets,
         b"otp" | b"totp" | b"hotp" | b"pin" | b"pincode" | b"2fa" | b"mfa" | b"cvv" | b"cvc"
         | b"ssn" => Told::Code,
@@ -402,7 +474,10 @@ fn odd(bare: &[u8]) -> Told {
         | b"secretkeybase"
         | b"codeverifier"
         | b"cookie2" => Told::Secret,
-        b"sig" => Told::IfOpaque,
+        b"auth" | b"registryauth" => Told::IfCredential,
+        b"sig" | b"sid" | b"connectsid" | b"samlresponse" | b"kubeconfig" | b"dockercfg"
+        | b"dockerconfigjson" => Told::IfOpaque,
+        _ if bare.ends_with(b"sessionid") || bare.ends_with(b"connectionstring") => Told::IfOpaque,
         _ if bare.ends_with(b"authorization") => Told::IfOpaque,
         _ => Told::Nothing,
     }
@@ -435,13 +510,22 @@ pub fn is_secret(told: Told, text: &str) -> bool {
     match told {
         Told::Nothing => false,
         Told::Secret | Told::Secrets => !is_placeholder(text),
-        Told::IfOpaque => is_opaque(text) && !is_placeholder(text),
+        Told::IfOpaque | Told::EachIfOpaque => is_opaque(text) && !is_placeholder(text),
+        Told::IfCredential => is_login(text) || text.len() >= 16 && is_opaque(text),
         Told::Code => {
             (3..=64).contains(&text.len())
                 && text.bytes().any(|b| b.is_ascii_digit())
                 && !text.bytes().any(|b| b.is_ascii_whitespace())
         }
     }
+}
+
+/// Whether a text is a name and a password in Base64.
+fn is_login(text: &str) -> bool {
+    text.len() >= 8
+        && BASE64.decode(text.trim_end_matches('=')).is_ok_and(|bytes| {
+            bytes.contains(&b':') && bytes.iter().all(|b| b.is_ascii_graphic() || *b == b' ')
+        })
 }
 
 /// Whether it stands for a secret that is elsewhere, or that somebody else has masked.
@@ -473,7 +557,9 @@ fn is_placeholder(text: &str) -> bool {
 /// Whether a text looks made, not written: letters and digits in turn, no words, no path, no UUID.
 pub fn is_opaque(text: &str) -> bool {
     let bytes = text.as_bytes();
-    if bytes.len() < 6 || !bytes.iter().all(u8::is_ascii_graphic) || is_uuid(bytes) {
+    // Windows' ids of accounts are no ids of sessions.
+    let is_id = is_uuid(bytes) || text.starts_with("S-1-");
+    if bytes.len() < 6 || !bytes.iter().all(u8::is_ascii_graphic) || is_id {
         return false;
     }
     let has = |is: fn(&u8) -> bool| bytes.iter().any(is);

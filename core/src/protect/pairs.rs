@@ -57,7 +57,7 @@ const VALUES: [&str; 20] = [
 ];
 
 /// What an object of a name that tells may hold the value in.
-const WITHIN: [&str; 16] = [
+const WITHIN: [&str; 22] = [
     "value",
     "values",
     "raw",
@@ -74,6 +74,13 @@ const WITHIN: [&str; 16] = [
     "current",
     "new",
     "old",
+    // Avro's and DynamoDB's names of types.
+    "bytes",
+    "s",
+    "n",
+    "b",
+    "ss",
+    "l",
 ];
 
 fn is_one_of(name: &str, known: &[&str]) -> bool {
@@ -85,6 +92,10 @@ fn is_one_of(name: &str, known: &[&str]) -> bool {
         length += 1;
     }
     known.iter().any(|known| known.as_bytes() == &bare[..length])
+}
+
+pub fn is_naming(name: &str) -> bool {
+    is_one_of(name, &NAMING)
 }
 
 pub fn is_value(name: &str) -> bool {
@@ -106,7 +117,7 @@ pub fn beside(members: &[(Name<'_>, Node<'_>)]) -> (Told, bool) {
         }
         if name == "kind" {
             is_secret |= json::as_str(text).is_some_and(|text| text == "Secret");
-        } else if told == Told::Nothing && is_one_of(name, &NAMING) {
+        } else if told == Told::Nothing && is_naming(name) {
             told = json::as_str(text).map_or(Told::Nothing, |text| {
                 // SCIM has a path there.
                 names::told(text.rsplit('/').next().unwrap_or_default())

@@ -183,10 +183,10 @@ impl Patterns {
 
 /// What stands between groups of digits, in a class of a regular expression.
 const SEPARATORS: &str =
-    " .\u{a0}\u{b7}\u{2000}-\u{200a}\u{2010}-\u{2015}\u{202f}\u{205f}\u{3000}-";
+    " +.\u{a0}\u{b7}\u{2000}-\u{200a}\u{2010}-\u{2015}\u{202f}\u{205f}\u{3000}-";
 
 fn is_separator(c: char) -> bool {
-    matches!(c, ' ' | '-' | '.' | '\u{a0}' | '\u{b7}' | '\u{2000}'..='\u{200a}')
+    matches!(c, ' ' | '-' | '+' | '.' | '\u{a0}' | '\u{b7}' | '\u{2000}'..='\u{200a}')
         || matches!(c, '\u{2010}'..='\u{2015}' | '\u{202f}' | '\u{205f}' | '\u{3000}')
 }
 

@@ -47,7 +47,7 @@ enum Means {
 /// The table. Case, underscores and hyphens don't matter (`isAllowed`).
 fn means(name: &str) -> Option<Means> {
     use Means::*;
-    const NAMES: [(&str, Means); 33] = [
+    const NAMES: [(&str, Means); 41] = [
         ("allow", Answer),
         ("allowed", Answer),
         ("isallowed", Answer),
@@ -73,6 +73,14 @@ fn means(name: &str) -> Option<Means> {
         ("isforbidden", Objection),
         ("blocked", Objection),
         ("isblocked", Objection),
+        ("disallow", Objection),
+        ("disallowed", Objection),
+        ("notallowed", Objection),
+        ("notauthorized", Objection),
+        ("notpermitted", Objection),
+        ("unauthorized", Objection),
+        ("rejected", Objection),
+        ("refused", Objection),
         ("response", Inside),
         ("result", Inside),
         ("outcome", Inside),
@@ -84,7 +92,7 @@ fn means(name: &str) -> Option<Means> {
     ];
     // Most members of a result are none of these.
     let first = name.as_bytes().first()?.to_ascii_lowercase();
-    if !b"adpgeifvbro".contains(&first) || name.len() > 64 {
+    if !b"adpgeifvbronu".contains(&first) || name.len() > 64 {
         return None;
     }
     let same = |known: &str| {
@@ -185,7 +193,12 @@ pub(super) fn judge(event: &Event<'_>, result: &str) -> Judged {
         }
         Some(b'[') => match batch(event, last, result) {
             Some(judged) => return judged,
-            None => each(result, "an element", MAX_DEPTH, &mut said),
+            None => {
+                if means(last) == Some(Means::Answer) {
+                    booleans(result, "an element", &mut said);
+                }
+                each(result, "an element", MAX_DEPTH, &mut said);
+            }
         },
         _ => {}
     }
@@ -238,9 +251,18 @@ fn answer<'a>(member: &Member<'a>, name: &'a str, depth: usize, said: &mut Said<
         }
         Some(b'{') if depth > 0 => gather(member.value, depth - 1, said),
         // Permit's bulk checks.
-        Some(b'[') => each(member.value, name, depth, said),
+        Some(b'[') => {
+            booleans(member.value, name, said);
+            each(member.value, name, depth, said);
+        }
         _ => {}
     }
+}
+
+/// Answers to several questions.
+fn booleans<'a>(array: &'a str, name: &'a str, said: &mut Said<'a>) {
+    let all = json::elements(array).filter(|e| matches!(*e, "true" | "false"));
+    all.for_each(|element| said.answer(name, element == "true"));
 }
 
 /// Answers one each: AuthZEN's evaluations, Topaz's decisions (`is` of a decision by its name), Permit's bulk checks.
@@ -284,7 +306,10 @@ fn objects(raw: &str, means: Means, said: &mut Said<'_>) -> bool {
         },
         Some(b'n') | None => return false,
         // A count.
-        Some(_) => raw.parse::<f64>() != Ok(0.0),
+        Some(_) => match raw.parse::<f64>() {
+            Ok(count) if count >= 0.0 => count > 0.0,
+            _ => return false,
+        },
     };
     if any {
         said.objection = true;

@@ -328,6 +328,14 @@ fn objections_deny_and_contradictions_are_undefined() {
         ("x/violations", "0", Allow),
         ("x/is_denied", "true", Deny),
         ("x/allow", "[]", Undefined),
+        ("x/not_allowed", "true", Deny),
+        ("x/not_allowed", "false", Allow),
+        ("authz", r#"{"allow":true,"unauthorized":true}"#, Deny),
+        ("authz", r#"{"deny":-1}"#, Undefined),
+        ("authz", r#"{"allowed":[true,true]}"#, Allow),
+        ("authz", r#"{"allowed":[true,false]}"#, Undefined),
+        ("x/allow", "[false,false]", Deny),
+        ("x/flags", "[true,true]", Undefined),
     ] {
         assert_eq!(judged(path, result, &[]).0, verdict, "{path} {result}");
     }
