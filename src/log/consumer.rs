@@ -446,7 +446,9 @@ impl<A: Assignments> Reader for Group<A> {
     }
 
     fn membership(&self) -> Option<ConsumerGroupMetadata> {
-        self.client.group_metadata()
+        let member = self.client.group_metadata();
+        // Who was put out of the group may be left without an ID and a generation, and Kafka takes what such a one commits.
+        member.filter(|_| !self.client.assignment_lost())
     }
 
     fn leave(&self) {

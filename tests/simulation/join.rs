@@ -481,7 +481,7 @@ fn a_join_that_does_wrong_is_noticed() {
         Sabotage::ReadsUncommitted,
         Sabotage::SaysTooMuch,
     ] {
-        let found = (0..40).find(|seed| !run(*seed, sabotage).0.is_empty());
+        let found = (0..120).find(|seed| !run(*seed, sabotage).0.is_empty());
         assert!(found.is_some(), "{sabotage:?} was not noticed");
         println!("{sabotage:?} was noticed with seed {}", found.unwrap());
     }

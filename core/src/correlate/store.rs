@@ -88,9 +88,10 @@ impl Part {
     }
 }
 
-/// What an entry takes beside what its item does: itself, its place in the order, and each key in its index.
+/// What an entry takes beside what its item does: itself, its place in the order, what it needs, and each key in its
+/// index.
 const fn own<T>() -> usize {
-    size_of::<Entry<T>>() + size_of::<u32>()
+    size_of::<Entry<T>>() + size_of::<u32>() + size_of::<(i64, Nanos)>()
 }
 const KEY: usize = 20;
 
