@@ -31,7 +31,7 @@ pub struct Args {
     /// Pipeline files.
     #[arg(required = true, value_name = "PIPELINE")]
     files: Vec<PathBuf>,
-    /// Run only these parts, separated by commas: door, intake, spikes, sinks, sink:NAME. Default: all.
+    /// Run only these parts, separated by commas: door, intake, facts, join, spikes, sinks, sink:NAME. Default: all.
     #[arg(long, value_delimiter = ',', value_name = "PART")]
     only: Vec<String>,
     /// Maximum time to deliver what was read after SIGTERM or SIGINT.

@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 
 use super::client::{self, Brokers, Context};
 use super::config::{Compression, Kafka};
-use super::{Outgoing, RecordWriter, Transactions};
+use super::{Committed, Outgoing, RecordWriter, Transactions};
 
 /// The largest message that a producer takes; what the topic takes is the broker's to say.
 const MAX_MESSAGE: &str = "1000000000";
@@ -176,9 +176,9 @@ impl Transactions for Transactional {
         self.context().own.any_failed()
     }
 
-    fn commit(
+    fn commit_with(
         &self,
-        offsets: &[(&str, i32, i64)],
+        offsets: &[(&str, i32, Committed)],
         member: &ConsumerGroupMetadata,
     ) -> KafkaResult<()> {
         self.flush(WAIT)?;
@@ -186,8 +186,12 @@ impl Transactions for Transactional {
             return Err(error);
         }
         let mut list = TopicPartitionList::new();
-        for (topic, partition, next) in offsets {
-            list.add_partition_offset(topic, *partition, Offset::Offset(*next))?;
+        for (topic, partition, Committed { offset, metadata }) in offsets {
+            let mut element = list.add_partition(topic, *partition);
+            element.set_offset(Offset::Offset(*offset))?;
+            if !metadata.is_empty() {
+                element.set_metadata(metadata);
+            }
         }
         retried(&self.context().brokers, || self.send_offsets_to_transaction(&list, member, WAIT))?;
         retried(&self.context().brokers, || self.commit_transaction(WAIT))

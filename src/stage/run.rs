@@ -11,8 +11,10 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::changes::{Fixed, changes};
+use super::correlate::evidence::Evidence;
+use super::correlate::{Correlate, JoinMeters};
 use super::deliver::{Deliver, Fallback, Sending};
-use super::intake::Intake;
+use super::intake::{FactMeters, Intake, Trouble, Work};
 use super::roles::Roles;
 use super::spikes::{self, Spikes};
 use super::supervise::{self, Part, Reports};
@@ -130,6 +132,10 @@ pub struct Parts {
     pub decisions: Arc<Decisions>,
     /// Of findings, once they are looked for.
     findings: Option<Arc<spikes::Meters>>,
+    /// Of facts, once they are read.
+    facts: Option<FactMeters>,
+    /// Of the join, once it runs.
+    joins: Option<Arc<JoinMeters>>,
     /// Of the door, once there is one, and who may come in.
     door: Option<(Arc<door::meters::Meters>, Arc<Clients>)>,
     progress: Arc<Progress>,
@@ -165,6 +171,8 @@ impl Parts {
             meters,
             decisions,
             findings: None,
+            facts: None,
+            joins: None,
             door: None,
             progress,
             process: process.clone(),
@@ -184,7 +192,9 @@ impl Parts {
         let sinks = file.sinks.keys().map(String::as_str);
         let spikes = file.spikes.as_ref().map(|_| "spikes");
         let door = file.door.as_ref().map(|_| "door");
-        self.meters.expect(std::iter::once("intake").chain(sinks).chain(spikes).chain(door));
+        let join = file.join.iter().flat_map(|_| ["facts", "join"]);
+        let others = spikes.into_iter().chain(door).chain(join);
+        self.meters.expect(std::iter::once("intake").chain(sinks).chain(others));
     }
 
     /// Starts intake and the sinks, as far as the process is to run them.
@@ -193,6 +203,8 @@ impl Parts {
         if self.process.roles.intake() {
             self.intake()?;
         }
+        self.read_facts()?;
+        self.correlate()?;
         let names: Vec<String> = self.pipeline.file.sinks.keys().cloned().collect();
         names.iter().try_for_each(|name| self.start_sink(name))?;
         self.spikes()?;
@@ -242,17 +254,81 @@ impl Parts {
 
     fn intake(&mut self) -> Result<(), RunError> {
         let intake = Intake {
+            work: Work::Decisions,
             pipeline: self.pipeline.clone(),
             meters: self.meters.clone(),
             health: self.process.health.clone(),
             progress: self.progress.clone(),
-            docket_limit: self.limits.docket,
+            facts: None,
+            docket_limit: self.limits.decided,
             rejects_limit: self.limits.rejects,
-            trouble: super::intake::Trouble::default(),
+            trouble: Trouble::default(),
         };
         let runtime = self.process.runtime.clone();
         self.spawn("intake", move |stop| {
             runtime.block_on(intake.run(stop)).map_err(|e| e.to_string())
+        })
+    }
+
+    /// Reads what requests did, if the pipeline file says so and this process is to do it.
+    fn read_facts(&mut self) -> Result<(), RunError> {
+        if self.pipeline.file.join.is_none() || !self.process.roles.facts() {
+            return Ok(());
+        }
+        let name = self.pipeline.name().to_owned();
+        let error = |error| RunError::Metrics { pipeline: name, error };
+        let meters = match &self.facts {
+            Some(meters) => meters.clone(),
+            None => FactMeters::new(self.pipeline.name(), &self.process.registry).map_err(error)?,
+        };
+        self.facts = Some(meters.clone());
+        let facts = Intake {
+            work: Work::Facts,
+            pipeline: self.pipeline.clone(),
+            meters: self.meters.clone(),
+            health: self.process.health.clone(),
+            progress: self.progress.clone(),
+            facts: Some(meters),
+            docket_limit: None,
+            rejects_limit: self.limits.rejects,
+            trouble: Trouble::default(),
+        };
+        let runtime = self.process.runtime.clone();
+        self.spawn("facts", move |stop| {
+            runtime.block_on(facts.run(stop)).map_err(|e| e.to_string())
+        })
+    }
+
+    /// Joins decisions with their requests, if the pipeline file says so and this process is to do it.
+    fn correlate(&mut self) -> Result<(), RunError> {
+        let Some(section) = self.pipeline.file.join.clone().filter(|_| self.process.roles.join())
+        else {
+            return Ok(());
+        };
+        let name = self.pipeline.name().to_owned();
+        let error = |error| RunError::Metrics { pipeline: name, error };
+        let counts = match &self.joins {
+            Some(counts) => counts.clone(),
+            None => {
+                let counts = JoinMeters::new(self.pipeline.name(), &self.process.registry);
+                self.joins.insert(Arc::new(counts.map_err(error)?)).clone()
+            }
+        };
+        let correlate = Correlate {
+            pipeline: self.pipeline.clone(),
+            section,
+            meters: self.meters.clone(),
+            counts,
+            health: self.process.health.clone(),
+            progress: self.progress.clone(),
+            evidence: Arc::new(Evidence::default()),
+            clock: crate::clock::now,
+            docket_limit: self.limits.docket,
+            rejects_limit: self.limits.rejects,
+        };
+        let runtime = self.process.runtime.clone();
+        self.spawn("join", move |stop| {
+            runtime.block_on(correlate.run(stop)).map_err(|e| e.to_string())
         })
     }
 

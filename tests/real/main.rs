@@ -22,6 +22,7 @@ mod door;
 mod door_limits;
 mod faults;
 mod first_day;
+mod join;
 mod logs;
 mod mask;
 mod memory;

@@ -7,6 +7,7 @@
 //!     DOCKET_SEEDS=400..3000 cargo test --test simulation more, as .ci/run does
 #![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
 
+mod join;
 mod sink;
 mod world;
 
@@ -190,6 +191,8 @@ impl Process {
         let meters = Arc::new(Meters::new("sim", &prometheus::Registry::new()).unwrap());
         let (health, progress) = (Arc::new(Health::default()), Arc::new(Progress::default()));
         let intake = Intake {
+            work: docket::stage::intake::Work::Decisions,
+            facts: None,
             pipeline: pipeline.clone(),
             meters: meters.clone(),
             health: health.clone(),
@@ -478,15 +481,15 @@ fn run(seed: u64, sabotage: Sabotage) -> (Vec<String>, Vec<String>) {
     in_virtual_time(simulate(seed, sabotage))
 }
 
-#[test]
-fn whatever_happens_nothing_is_lost_and_no_offset_passes_what_is_not_finished() {
+/// Runs as many seeds, or those that the environment names.
+pub fn each_seed(most: u64, run: impl Fn(u64) -> (Vec<String>, Vec<String>) + Sync) {
     if let Some(seed) = std::env::var("DOCKET_SEED").ok().map(|s| s.parse().unwrap()) {
-        let (violations, events) = run(seed, Sabotage::Nothing);
+        let (violations, events) = run(seed);
         println!("{}", events.join("\n"));
         assert!(violations.is_empty(), "seed {seed}: {violations:#?}");
         return;
     }
-    let seeds = std::env::var("DOCKET_SEEDS").unwrap_or_else(|_| "400".to_owned());
+    let seeds = std::env::var("DOCKET_SEEDS").unwrap_or_else(|_| most.to_string());
     let (first, end) = seeds.split_once("..").unwrap_or(("0", &seeds));
     let (first, end): (u64, u64) = (first.parse().unwrap(), end.parse().unwrap());
     assert!(first < end, "no seed is in {seeds}");
@@ -500,9 +503,13 @@ fn whatever_happens_nothing_is_lost_and_no_offset_passes_what_is_not_finished() 
                     if seed >= end || failed.lock().unwrap().len() > 5 {
                         return;
                     }
-                    let (violations, _) = run(seed, Sabotage::Nothing);
+                    let (violations, _) = run(seed);
                     if let Some(first) = violations.first() {
-                        failed.lock().unwrap().push(format!("seed {seed}: {first}"));
+                        let more = violations.len() - 1;
+                        failed
+                            .lock()
+                            .unwrap()
+                            .push(format!("seed {seed}: {first}, and {more} more"));
                     }
                 }
             });
@@ -514,6 +521,11 @@ fn whatever_happens_nothing_is_lost_and_no_offset_passes_what_is_not_finished() 
         "{}\nDOCKET_SEED=<seed> cargo test --test simulation -- --nocapture shows what happened",
         failed.join("\n")
     );
+}
+
+#[test]
+fn whatever_happens_nothing_is_lost_and_no_offset_passes_what_is_not_finished() {
+    each_seed(400, |seed| run(seed, Sabotage::Nothing));
 }
 
 /// Six days over twelve partitions, some with ten times as much as others, one idle: the most by which a record came to

@@ -6,6 +6,11 @@ use std::collections::BTreeMap;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD as BASE64;
 
+use crate::decision::time::Nanos;
+
+/// Of what is committed.
+const VERSION: u8 = 2;
+
 /// The decisions of a partition that have not been given out, as runs: few enough for a commit's metadata.
 #[derive(Debug, Default)]
 pub struct Open {
@@ -71,6 +76,8 @@ pub struct Position {
     pub judged: i64,
     /// What stood below had been seen.
     pub next: i64,
+    /// What happened before, and stood below `offset`, may bear on what is read from there; 0 is nothing.
+    pub since: Nanos,
     /// Decisions below `next` that had not been given out: runs of offsets, first and last.
     pub open: Vec<(i64, i64)>,
 }
@@ -84,15 +91,15 @@ impl Position {
 
     /// The metadata of a commit: printable, and at most four bytes a run as long as runs are near each other.
     pub fn metadata(&self) -> String {
-        let mut bytes = vec![1];
+        let mut bytes = vec![VERSION];
         let mut at = self.offset;
-        let steps = [self.judged, self.next].into_iter().map(|n| n - self.offset);
+        let steps = [self.judged - at, self.next - at, self.since];
         let runs = self.open.iter().flat_map(|(first, last)| {
             let steps = [first - at, last - first];
             at = *last;
             steps
         });
-        for n in steps.chain(runs) {
+        for n in steps.into_iter().chain(runs) {
             varint(&mut bytes, n.max(0).unsigned_abs());
         }
         BASE64.encode(bytes)
@@ -101,7 +108,7 @@ impl Position {
     /// `None` for metadata that another program wrote: then everything from the offset on is new.
     pub fn parse(offset: i64, metadata: &str) -> Option<Position> {
         let bytes = BASE64.decode(metadata).ok()?;
-        let mut rest = bytes.strip_prefix(&[1])?;
+        let mut rest = bytes.strip_prefix(&[VERSION])?;
         let mut next = || -> Option<i64> {
             let (mut n, mut shift) = (0u64, 0);
             loop {
@@ -116,6 +123,7 @@ impl Position {
         };
         let judged = offset.checked_add(next()?)?;
         let seen = offset.checked_add(next()?)?;
+        let since = next()?;
         let mut open = Vec::new();
         let mut at = offset;
         while let Some(step) = next() {
@@ -123,7 +131,7 @@ impl Position {
             at = first.checked_add(next()?)?;
             open.push((first, at));
         }
-        Some(Position { offset, judged, next: seen, open })
+        Some(Position { offset, judged, next: seen, since, open })
     }
 }
 
@@ -161,7 +169,7 @@ mod tests {
                 let runs = open.runs();
                 prop_assert_eq!(runs.len(), open.runs);
                 prop_assert!(runs.len() <= most, "{} runs", runs.len());
-                let position = Position { offset: 0, judged: 0, next: next + 1, open: runs };
+                let position = Position { offset: 0, judged: 0, next: next + 1, since: next << 40, open: runs };
                 let read = Position::parse(0, &position.metadata()).unwrap();
                 prop_assert_eq!(&read, &position);
                 for offset in &seen {

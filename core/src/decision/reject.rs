@@ -30,10 +30,12 @@ pub enum Reason {
     TooOld,
     /// A record of the docket topic that docket did not write.
     BadDocketRecord,
+    /// What should say what a request did, and does not.
+    BadFact,
 }
 
 impl Reason {
-    pub const ALL: [Reason; 19] = {
+    pub const ALL: [Reason; 20] = {
         use Reason::*;
         [
             Empty,
@@ -55,6 +57,7 @@ impl Reason {
             Refused,
             TooOld,
             BadDocketRecord,
+            BadFact,
         ]
     };
 
@@ -79,6 +82,7 @@ impl Reason {
             Reason::Refused => "refused",
             Reason::TooOld => "too_old",
             Reason::BadDocketRecord => "bad_docket_record",
+            Reason::BadFact => "bad_fact",
         }
     }
 }

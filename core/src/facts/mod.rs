@@ -2,7 +2,7 @@
 //! join needs. Pure: bytes in, facts out.
 //!
 //! `access` reads the access logs of Envoy and Istio, `otlp` spans and access logs as OpenTelemetry writes them,
-//! `audit` the audit events of Kubernetes. `pack` is a fact in some hundred bytes, for the topic of facts and for
+//! `audit` the audit events of Kubernetes. `source` holds a topic to what it is said to have. `pack` is a fact in some hundred bytes, for the topic of facts and for
 //! the join's memory.
 
 mod access;
@@ -10,10 +10,12 @@ mod audit;
 mod fields;
 mod otlp;
 mod pack;
+mod source;
 
 use std::borrow::Cow;
 
 pub use pack::{NotAFact, Packed};
+pub use source::{Format, read_as};
 
 use crate::decision::formats::{Limits, gunzip};
 use crate::decision::ids::{SpanId, TraceId};
