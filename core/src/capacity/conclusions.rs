@@ -179,7 +179,7 @@ fn lasting(nanos: Nanos) -> String {
     let minutes = nanos / (60 * SECOND);
     match minutes {
         0..2 => format!("{} s", (nanos / SECOND).max(1)),
-        0..120 => format!("{minutes} min"),
+        2..120 => format!("{minutes} min"),
         120..2880 => format!("{} h", minutes / 60),
         _ => format!("{} days", minutes / 1440),
     }

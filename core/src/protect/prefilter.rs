@@ -235,7 +235,7 @@ fn has_foreign(bytes: &[u8]) -> bool {
             let there = bytes.get(at + 1..at + 1 + escape.len());
             there.is_some_and(|there| there.eq_ignore_ascii_case(escape.as_bytes()))
         };
-        names::ESCAPED.iter().any(|escape| is(&escape))
+        names::ESCAPED.iter().any(is)
     })
 }
 
