@@ -93,7 +93,7 @@ async fn exit_codes_tell_complete_a_gap_a_sink_that_cannot_tell_and_one_that_is_
         (3, &false.into(), &"not_compared".into()),
         "{told}"
     );
-    assert!(told.contains("metrics: not compared: no query address"), "{told}");
+    assert!(told.contains("metrics: not compared: its setting query"), "{told}");
 
     // What can't be asked does not take the answer of what can.
     let (report, code, told) = verified(&pipeline, &[]);

@@ -174,15 +174,21 @@ pub fn resume(committed: Option<&Committed>, log: Log<'_>, past: &Past, start: S
 /// Before a topic's id in what stands beside a committed offset.
 const MARK: &str = "docket topic=";
 
-/// What stands beside a committed offset.
-pub fn metadata(topic_id: Option<&str>) -> String {
-    topic_id.map_or_else(String::new, |id| format!("{MARK}{id}"))
+/// What stands beside a committed offset: the topic's id, and the part's own text. Kafka takes 4,096 bytes.
+pub fn metadata(topic_id: Option<&str>, own: &str) -> String {
+    match topic_id {
+        None => own.to_owned(),
+        Some(id) if own.is_empty() => format!("{MARK}{id}"),
+        Some(id) => format!("{MARK}{id} {own}"),
+    }
 }
 
-/// The topic's id in what stands beside a committed offset; others write other things there.
-pub fn topic_id(metadata: &str) -> Option<&str> {
-    let id = metadata.strip_prefix(MARK)?.split(' ').next()?;
-    (!id.is_empty()).then_some(id)
+/// The topic's id in what stands beside a committed offset, and the rest of it; either may not be there, and others write
+/// other things.
+pub fn beside(metadata: &str) -> (Option<&str>, &str) {
+    let Some(rest) = metadata.strip_prefix(MARK) else { return (None, metadata) };
+    let (id, own) = rest.split_once(' ').unwrap_or((rest, ""));
+    ((!id.is_empty()).then_some(id), own)
 }
 
 #[cfg(test)]
@@ -268,11 +274,17 @@ mod tests {
     }
 
     #[test]
-    fn the_topic_id_stands_beside_the_offset() {
-        assert_eq!(topic_id(&metadata(Some("x5Gd-_0"))), Some("x5Gd-_0"));
-        assert_eq!(topic_id("docket topic=x later=1"), Some("x"));
-        for others in ["", &metadata(None), "docket topic=", "NTVj", "topic=x"] {
-            assert_eq!(topic_id(others), None, "{others:?}");
+    fn the_topic_id_and_a_text_stand_beside_the_offset() {
+        for id in [None, Some("x5Gd-_0")] {
+            for own in ["", "AgAAAA", "two words"] {
+                assert_eq!(beside(&metadata(id, own)), (id, own));
+            }
+        }
+        // As it was written before there was a text, and before there was an id.
+        assert_eq!(metadata(Some("x5Gd-_0"), ""), "docket topic=x5Gd-_0");
+        assert_eq!(metadata(None, "AgAAAA"), "AgAAAA");
+        for others in ["", "docket topic=", "NTVj", "topic=x"] {
+            assert_eq!(beside(others).0, None, "{others:?}");
         }
     }
 

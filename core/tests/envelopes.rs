@@ -2,6 +2,8 @@
 //! split and encoded. Every one is found, once; and damaged ones are never passed over.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
 
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use docket_core::decision::formats::{Format, Limits, Piece, split};
 use docket_core::generate::{Generator, Mix};
 use docket_core::gzip::gzip;
@@ -66,6 +68,9 @@ enum Wrap {
     /// The attributes of an OTLP log record, whose body is the message.
     Attributes,
     Cri,
+    /// In Base64, gzipped before or not.
+    Base64(bool),
+    Hexadecimal,
     Mark,
     Break,
 }
@@ -184,6 +189,9 @@ fn wrap(text: String, wrap: &Wrap) -> String {
             .lines()
             .map(|line| format!("2026-11-24T12:48:50.123456789Z stdout F {line}\n"))
             .collect(),
+        (Wrap::Base64(false), _) => STANDARD.encode(text),
+        (Wrap::Base64(true), _) => URL_SAFE_NO_PAD.encode(gzip(text.as_bytes())),
+        (Wrap::Hexadecimal, _) => text.bytes().map(|b| format!("{b:02x}")).collect(),
         (Wrap::Mark, _) => format!("\u{feff}{text}"),
         (Wrap::Break, _) => format!("{text}\r\n"),
         _ => text,
@@ -282,6 +290,19 @@ proptest! {
     }
 
     #[test]
+    fn an_encoded_decision_is_found_in_a_line(
+        seed in proptest::prelude::any::<u64>(), console in proptest::prelude::any::<bool>(), how in prop_oneof![
+            any_bool().prop_map(Wrap::Base64), Just(Wrap::Hexadecimal)
+        ], around in prop_oneof![
+            member().prop_map(Wrap::Line), Just(Wrap::Cri), Just(Wrap::JsonString), Just(Wrap::Break), Just(Wrap::Body),
+        ]
+    ) {
+        let (id, decision) = decision(seed, console, 0);
+        let text = wrap(wrap(decision, &how), &around);
+        prop_assert_eq!(found(text.as_bytes()), (vec![id], Vec::new()), "{:?} {:?} {}", how, around, text);
+    }
+
+    #[test]
     fn many_are_found_once_each_however_they_are_put_together(
         all in prop::collection::vec((proptest::prelude::any::<u64>(), any_bool(), wraps()), 1..6),
         between in prop::sample::select(vec!["\n", "\r\n", "\n\n", "\n\u{feff}", "\n\u{1e}"])
@@ -322,7 +343,7 @@ proptest! {
     #[test]
     fn parts_of_a_line_are_put_together(
         seed in proptest::prelude::any::<u64>(), other in proptest::prelude::any::<u64>(), cuts in prop::collection::vec(proptest::prelude::any::<prop::sample::Index>(), 1..5),
-        how in 0usize..5
+        how in 0usize..6
     ) {
         let (id, line) = decision(seed, true, if how == 0 { 40_000 } else { 300 });
         let (beside, whole) = decision(other, false, 0);
@@ -344,6 +365,7 @@ proptest! {
             lines.push(match how {
                 0 => json!({ "log": part, "stream": "stderr", "time": "2026-11-24T12:48:50Z" }).to_string(),
                 1 => format!("2026-11-24T12:48:50.{n:09}Z stderr {} {stripped}", if last { "F" } else { "P" }),
+                5 => format!("[pod/opa-0/opa] 2026-11-24T12:48:50.{n:09}Z stderr {} {stripped}", if last { "F" } else { "P" }),
                 2 => json!({ "log": stripped, "source": "stderr", "container_id": "c1", "partial_message": "true",
                     "partial_id": "p1", "partial_ordinal": n.to_string(), "partial_last": last.to_string() }).to_string(),
                 3 => json!({ "log": stripped, "stream": "stderr", "logtag": if last { "F" } else { "P" } }).to_string(),
@@ -353,6 +375,7 @@ proptest! {
             if n == 0 {
                 lines.push(match how {
                     1 => format!("2026-11-24T12:48:50.1Z stdout F {whole}"),
+                    5 => format!("[pod/opa-1/opa] 2026-11-24T12:48:50.1Z stderr F {whole}"),
                     _ => json!({ "log": format!("{whole}\n"), "stream": "stdout", "time": "2026-11-24T12:48:50Z" }).to_string(),
                 });
             }
@@ -363,6 +386,44 @@ proptest! {
         wanted.sort();
         prop_assert_eq!((ids, others), (wanted, Vec::new()), "{}", lines.join("\n"));
     }
+}
+
+#[test]
+fn what_is_encoded_beside_others_is_found_or_told() {
+    let (first, before) = decision(1, true, 0);
+    let (last, after) = decision(2, true, 0);
+    let (id, line) = decision(3, false, 0);
+    let escaped: String = line.encode_utf16().map(|unit| format!("\\u{unit:04X}")).collect();
+    let gzipped = gzip(line.as_bytes());
+    let wide: Vec<u8> = line.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let records = json!({"Records": [{"kinesis": {"data": STANDARD.encode(&line)}}]}).to_string();
+    let event = json!({"awslogs": {"data": STANDARD.encode(gzip(
+        json!({"logEvents": [{"id": "1", "message": line}]}).to_string().as_bytes()
+    ))}});
+    let event = event.to_string();
+    for (piece, is_read) in [
+        (STANDARD.encode(&line).as_bytes(), true),
+        (records.as_bytes(), true),
+        (event.as_bytes(), true),
+        (escaped.as_bytes(), false),
+        (&gzipped, false),
+        (&wide, false),
+    ] {
+        let text = [before.as_bytes(), b"\n", piece, b"\n", after.as_bytes(), b"\n"].concat();
+        let (ids, others) = found(&text);
+        let told = others.iter().filter(|other| other.contains(": ")).count();
+        let wanted: Vec<&String> =
+            [&first, &id, &last].into_iter().filter(|i| is_read || **i != id).collect();
+        assert_eq!(ids.iter().collect::<Vec<_>>(), wanted, "{}", String::from_utf8_lossy(piece));
+        assert_eq!(told > 0, !is_read, "{others:?}");
+    }
+    // Behind other text anybody may have written it.
+    let (ids, others) = found(format!("GET /?d={}", STANDARD.encode(&line)).as_bytes());
+    assert!(ids.is_empty() && others.len() == 1 && others[0].contains(": GET"), "{others:?}");
+    // What stands behind gzip is read, too.
+    let behind = [&gzipped[..], before.as_bytes()].concat();
+    assert_eq!(found(&behind), (vec![id.clone(), first], Vec::new()));
+    assert_eq!(found(&[&gzipped[..], b"\n\0"].concat()), (vec![id], Vec::new()));
 }
 
 /// Damages a line at one to three places.

@@ -10,12 +10,14 @@
 #
 # DOOR           1 if the pipeline has a door, which writes to the source topics
 #
+# FACTS          with a join section, the topics under join.facts, separated by blanks
+#
 # `docket redrive` of what intake rejected writes to the source topics; give Write there to who does that, not to docket.
 #
 # For topics of other names (docket.topic, docket.rejects, spikes.topic) set DOCKET_TOPIC, REJECTS_TOPIC and SPIKES_TOPIC. Brokers before Kafka 3.0
 # want IdempotentWrite on the cluster, too.
 set -euo pipefail
-[ $# -ge 3 ] || { sed -n '2,17s/^# \{0,1\}//p' "$0"; exit 2; }
+[ $# -ge 3 ] || { sed -n '2,19s/^# \{0,1\}//p' "$0"; exit 2; }
 bootstrap=$1 pipeline=$2; shift 2
 docket=${DOCKET_TOPIC:-docket.$pipeline}
 rejects=${REJECTS_TOPIC:-$docket.rejects}
@@ -39,6 +41,16 @@ allow --operation Write --operation Describe --transactional-id "docket.$pipelin
 allow --operation Read --operation Write --operation DescribeConfigs --operation Create --topic "$docket" --topic "$rejects"
 # What the detector of spikes has learned.
 allow --operation Read --operation Write --operation Create --topic "$spikes"
+# The join reads what requests did, and has topics of its own.
+if [ -n "${FACTS:-}" ]; then
+  facts=()
+  for topic in $FACTS; do facts+=(--topic "$topic"); done
+  allow --operation Read "${facts[@]}"
+  allow --operation Read --operation Write --operation DescribeConfigs --operation Create --topic "$docket.pending" --topic "$docket.facts" --topic "$docket.amendments"
+  for part in facts join; do
+    allow --operation Write --operation Describe --transactional-id "docket.$pipeline.$part" --resource-pattern-type prefixed
+  done
+fi
 # Each part is a consumer group.
 allow --operation Read --group "docket.$pipeline." --resource-pattern-type prefixed
 echo "$principal: pipeline $pipeline reads $*, writes $docket, $rejects and $spikes"

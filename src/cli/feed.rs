@@ -5,6 +5,7 @@ use std::path::Path;
 
 use crate::decision::formats;
 use crate::decision::json;
+use crate::decision::reject::Reject;
 
 /// At most so many bytes of lines go into one Kafka record.
 const RECORD: usize = 64 << 10;
@@ -17,12 +18,22 @@ pub fn read(path: &Path) -> Result<Vec<u8>, String> {
     let mut content = Vec::new();
     super::input(path)?.read_to_end(&mut content).map_err(|e| named(&e))?;
     if content.starts_with(&[0x1f, 0x8b]) {
-        return formats::gunzip(&content, LIMIT).map_err(|e| named(&e.detail));
+        return unzipped(&content).map_err(|e| named(&e.detail));
     }
     Ok(content)
 }
 
-/// Cuts a file into Kafka records: elements of an array, groups of whole lines, or all of it.
+/// What gzip holds, and what stands behind it.
+pub fn unzipped(content: &[u8]) -> Result<Vec<u8>, Reject> {
+    let (mut plain, rest) = formats::gunzip(content, LIMIT)?;
+    if !rest.is_empty() {
+        plain.push(b'\n');
+        plain.extend_from_slice(rest);
+    }
+    Ok(plain)
+}
+
+/// Cuts a file into Kafka records: groups of elements of an array or of whole lines, or all of it.
 pub fn records(content: &[u8]) -> Vec<&[u8]> {
     let text = json::trim(content);
     match text.first() {
@@ -37,22 +48,34 @@ pub fn records(content: &[u8]) -> Vec<&[u8]> {
     }
 }
 
-/// The elements of a whole, valid array.
+/// The elements of a whole, valid array; parts of a line stay with its last one.
 fn elements(text: &[u8]) -> Option<Vec<&[u8]>> {
     json::check(text).ok()?;
-    let text = std::str::from_utf8(text).ok()?;
-    Some(json::elements(text).map(str::as_bytes).collect())
+    let valid = std::str::from_utf8(text).ok()?;
+    let mut records = Vec::new();
+    let mut start = None;
+    let mut end = 0;
+    for element in json::elements(valid) {
+        let at = element.as_ptr() as usize - text.as_ptr() as usize;
+        let from = *start.get_or_insert(at);
+        end = at + element.len();
+        if !formats::is_part(element.as_bytes()) {
+            records.push(&text[from..end]);
+            start = None;
+        }
+    }
+    records.extend(start.map(|from| &text[from..end]));
+    Some(records)
 }
 
 fn lines(text: &[u8]) -> Vec<&[u8]> {
     let mut records = Vec::new();
     let (mut start, mut last) = (0, 0);
     for end in memchr::memchr_iter(b'\n', text).chain([text.len()]) {
-        // A CRI line's parts (tag P) stay with the last one.
         let line = &text[last..end];
-        let partial = line.splitn(4, |b| *b == b' ').nth(2) == Some(b"P");
         last = (end + 1).min(text.len());
-        if end - start >= RECORD && !partial {
+        // A line's parts stay with the last one.
+        if end - start >= RECORD && !formats::is_part(line) {
             records.push(&text[start..end]);
             start = last;
         }
@@ -72,6 +95,14 @@ mod tests {
         assert_eq!(records(b" [{\"a\":1}, {\"b\":2}] "), [b"{\"a\":1}", b"{\"b\":2}"]);
         assert_eq!(records(b"{\n\"a\":1\n}"), [b"{\n\"a\":1\n}"]);
         assert!(records(b"  ").is_empty());
+        let parts =
+            br#"[{"log":"{\"a\":","stream":"stdout"},{"log":"1}\n","stream":"stdout"},{"b":2}]"#;
+        let cut = records(parts);
+        assert!(
+            cut.len() == 2
+                && cut[0].ends_with(br#"1}\n","stream":"stdout"}"#)
+                && cut[1] == b"{\"b\":2}"
+        );
         let line = format!("2026-11-24T12:48:50.000000000Z stdout P {}\n", "x".repeat(40_000));
         let last = format!("2026-11-24T12:48:50.000000000Z stdout F {}\n", "y".repeat(10));
         let text = line.repeat(3) + &last + &last;

@@ -159,6 +159,9 @@ pub fn way_out(reason: Reason) -> &'static str {
         Reason::BadTimestamp => {
             "its timestamp is no time in RFC 3339: see what rewrites it on the way"
         }
+        Reason::BadFact => {
+            "it does not say what a request did: see join.facts, and the log format in deploy/envoy"
+        }
         Reason::BadOtlp => {
             "it is no OTLP logs request: see the exporter's encoding (otlp_proto or otlp_json)"
         }

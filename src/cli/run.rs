@@ -31,7 +31,7 @@ pub struct Args {
     /// Pipeline files.
     #[arg(required = true, value_name = "PIPELINE")]
     files: Vec<PathBuf>,
-    /// Run only these parts, separated by commas: door, intake, spikes, sinks, sink:NAME. Default: all.
+    /// Run only these parts, separated by commas: door, intake, facts, join, spikes, sinks, sink:NAME. Default: all.
     #[arg(long, value_delimiter = ',', value_name = "PART")]
     only: Vec<String>,
     /// Maximum time to deliver what was read after SIGTERM or SIGINT.
@@ -173,6 +173,7 @@ fn watch(
                     && loaded.as_ref().is_ok_and(|pipeline| pipeline.file == parts.pipeline.file)
                 {
                     refused[i] = None;
+                    parts.file_is(None);
                     continue;
                 }
                 let result = match loaded {
@@ -184,6 +185,7 @@ fn watch(
                 if !asked && error.is_some() && error == refused[i] {
                     continue;
                 }
+                parts.file_is(error.as_deref());
                 refused[i] = error;
                 let outcome = match result {
                     Ok(changed) if changed.is_empty() => {

@@ -38,10 +38,10 @@ pub async fn run(args: Args) -> CommandResult {
         drop(waiting);
         let which = sources(&args, path, &absent)?;
         let made = topics::ensure(&pipeline, which).await?;
-        let topics = if made.is_empty() {
-            "all there".to_owned()
-        } else {
-            format!("created {}", made.join(", "))
+        let topics = match (made.is_empty(), which == Which::Setup && !absent.is_empty()) {
+            (false, _) => format!("created {}", made.join(", ")),
+            (true, true) => "docket's own are all there".to_owned(),
+            (true, false) => "all there".to_owned(),
         };
         anstream::println!("{}: topics: {topics}", path.display());
         for source in absent.iter().filter(|_| which == Which::Setup) {

@@ -19,7 +19,10 @@ use crate::log::scan::ScanBound;
 #[command(after_help = "Examples:
   docket tail pipelines/opa.yaml
   docket tail pipelines/opa.yaml --from 1h --verdict deny --policy 'http/**'
-  docket tail pipelines/opa.yaml --from start --until-end --json | jq .docket")]
+  docket tail pipelines/opa.yaml --from start --until-end --json | jq .docket
+
+A decision is a line as wide as the terminal, or 80 columns: its time (UTC), verdict, service, policy, duration, the reasons as far as they fit, \
+and how its id begins. --long prints all of each.")]
 pub struct Args {
     /// Pipeline file.
     #[arg(value_name = "PIPELINE")]
@@ -45,6 +48,9 @@ pub struct Args {
     /// Stop after this many decisions.
     #[arg(short = 'n', long)]
     count: Option<u64>,
+    /// Print all there is to a decision on its line: whole times, ids and reasons.
+    #[arg(long, conflicts_with = "json")]
+    long: bool,
     /// Print complete docket records as JSON, one per line.
     #[arg(long)]
     json: bool,
@@ -110,8 +116,10 @@ fn show(
         json::one_line(&mut line);
         line.push(b'\n');
         out.write_all(&line)?;
+    } else if args.long {
+        writeln!(out, "{}", long(&record))?;
     } else {
-        writeln!(out, "{}", line(&record))?;
+        writeln!(out, "{}", line(&record, super::columns()))?;
     }
     Ok(true)
 }
@@ -138,25 +146,59 @@ pub fn style(verdict: Verdict) -> Style {
     Style::new().fg_color(Some(color.into())).bold()
 }
 
-/// A decision on a line.
-pub fn line(record: &Record<'_>) -> String {
-    let style = style(record.verdict);
-    let dim = Style::new().dimmed();
-    let duration =
-        record.duration.map_or_else(String::new, |ns| format!(" {:.2} ms", ns as f64 / 1e6));
-    let reasons: Vec<String> =
-        json::elements(record.reasons).filter_map(json::as_str).map(|r| printable(&r)).collect();
-    let reasons =
-        if reasons.is_empty() { String::new() } else { format!("  {}", reasons.join("; ")) };
+/// So much of a decision's id tells it from others in sight.
+const ID: usize = 8;
+
+/// A decision on a line of so many columns.
+pub fn line(record: &Record<'_>, columns: usize) -> String {
+    let (style, dim) = (style(record.verdict), Style::new().dimmed());
+    let time = time::format(record.timestamp);
+    let time = time.get(5..19).unwrap_or(&time).replace('T', " ");
+    let duration = duration(record);
+    let verdict = record.verdict.as_str();
+    let id: String = printable(&record.decision_id).chars().take(ID).collect();
+    // What is left between the verdict and the id.
+    let room = columns.saturating_sub(time.len() + 1 + VERDICT + 1 + 2 + ID);
+    let (service, policy) = (printable(&record.service), printable(&record.policy));
+    let said = cut(format!("{service} {policy}{duration}{}", reasons(record)), room);
+    format!("{dim}{time}{dim:#} {style}{verdict:VERDICT$}{style:#} {said:room$}  {dim}{id}{dim:#}")
+}
+
+const VERDICT: usize = 9;
+
+/// All of it on a line.
+fn long(record: &Record<'_>) -> String {
+    let (style, dim) = (style(record.verdict), Style::new().dimmed());
     let trace = crate::decision::ids::hex(&record.trace_id.to_bytes());
     format!(
-        "{dim}{}{dim:#} {style}{:9}{style:#} {} {}{duration}{reasons} {dim}trace={trace} decision={}{dim:#}",
+        "{dim}{}{dim:#} {style}{:VERDICT$}{style:#} {} {}{}{} {dim}trace={trace} decision={}{dim:#}",
         time::format(record.timestamp),
         record.verdict.as_str(),
         printable(&record.service),
         printable(&record.policy),
+        duration(record),
+        reasons(record),
         printable(&record.decision_id),
     )
+}
+
+fn duration(record: &Record<'_>) -> String {
+    record.duration.map_or_else(String::new, |ns| format!(" {:.2} ms", ns as f64 / 1e6))
+}
+
+fn reasons(record: &Record<'_>) -> String {
+    let reasons: Vec<String> =
+        json::elements(record.reasons).filter_map(json::as_str).map(|r| printable(&r)).collect();
+    if reasons.is_empty() { String::new() } else { format!("  {}", reasons.join("; ")) }
+}
+
+/// A text in so many columns.
+fn cut(text: String, columns: usize) -> String {
+    if text.chars().count() <= columns {
+        return text;
+    }
+    let kept: String = text.chars().take(columns.saturating_sub(1)).collect();
+    format!("{kept}…")
 }
 
 /// Decisions hold what users sent: no control characters reach the terminal.

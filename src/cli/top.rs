@@ -56,7 +56,7 @@ pub async fn run(args: Args) -> CommandResult {
         let seen = Seen {
             ready: now.0.not_ready.is_empty(),
             not_ready: now.0.not_ready.clone(),
-            parts: parts(&before.0.series, &now.0.series, seconds),
+            parts: parts(&before.0.series, &now.0, seconds),
         };
         if args.json {
             anstream::println!("{}", serde_json::to_string(&seen)?);
@@ -95,6 +95,19 @@ fn address(args: &Args) -> Result<String, Box<dyn std::error::Error>> {
 struct Sample {
     series: Vec<Series>,
     not_ready: Vec<String>,
+    /// By pipeline and part.
+    causes: BTreeMap<(String, String), String>,
+}
+
+/// What is wrong with parts, as `/status` says.
+fn causes(status: &str) -> BTreeMap<(String, String), String> {
+    let status: serde_json::Value = serde_json::from_str(status).unwrap_or_default();
+    let parts = status["parts"].as_array().into_iter().flatten();
+    let cause = |part: &serde_json::Value| {
+        let text = |name: &str| part[name].as_str().map(str::to_owned);
+        Some(((text("pipeline")?, text("part")?), text("cause")?))
+    };
+    parts.filter_map(cause).collect()
 }
 
 async fn sample(client: &reqwest::Client, base: &str) -> Result<Sample, String> {
@@ -116,7 +129,9 @@ async fn sample(client: &reqwest::Client, base: &str) -> Result<Sample, String> 
     let (status, ready) = get("/readyz").await?;
     let not_ready =
         if status.is_success() { Vec::new() } else { ready.lines().map(str::to_owned).collect() };
-    Ok(Sample { series: metrics.lines().filter_map(Series::parse).collect(), not_ready })
+    let (_, status) = get("/status?format=json").await?;
+    let causes = causes(&status);
+    Ok(Sample { causes, series: metrics.lines().filter_map(Series::parse).collect(), not_ready })
 }
 
 /// A line of /metrics.
@@ -186,8 +201,8 @@ struct Part {
     /// Decisions a second.
     rate: f64,
     total: u64,
-    /// Records not finished yet.
-    lag: u64,
+    /// Records not finished yet, where that is known.
+    lag: Option<u64>,
     /// Of the oldest that is not delivered, in seconds.
     age: f64,
     in_flight: u64,
@@ -196,10 +211,13 @@ struct Part {
     /// Why its requests fail, if they do.
     failing: Vec<String>,
     stalled: u64,
+    /// What is wrong, in a sentence.
+    cause: Option<String>,
 }
 
 /// The parts of all pipelines, intake first.
-fn parts(before: &[Series], now: &[Series], seconds: f64) -> Vec<Part> {
+fn parts(before: &[Series], now: &Sample, seconds: f64) -> Vec<Part> {
+    let Sample { series: now, causes, .. } = now;
     let mut parts: BTreeMap<(String, bool, String), Part> = BTreeMap::new();
     for (series, sign) in before.iter().map(|s| (s, -1.0)).chain(now.iter().map(|s| (s, 1.0))) {
         let (label, counts) = match series.name.as_str() {
@@ -229,7 +247,7 @@ fn parts(before: &[Series], now: &[Series], seconds: f64) -> Vec<Part> {
         let whole = series.value as u64;
         match series.name.as_str() {
             _ if counts => part.total += whole,
-            "docket_lag_records" => part.lag += whole,
+            "docket_lag_records" => *part.lag.get_or_insert_default() += whole,
             "docket_rejects_total" => part.rejects += whole,
             "docket_stalled_partitions" => part.stalled += whole,
             "docket_oldest_undelivered_seconds" => part.age = part.age.max(series.value),
@@ -240,6 +258,15 @@ fn parts(before: &[Series], now: &[Series], seconds: f64) -> Vec<Part> {
             _ => {}
         }
     }
+    for ((pipeline, name), cause) in causes {
+        let key = (pipeline.clone(), name != "intake", name.clone());
+        let part = parts.entry(key).or_insert_with(|| Part {
+            pipeline: pipeline.clone(),
+            part: name.clone(),
+            ..Part::default()
+        });
+        part.cause = Some(cause.clone());
+    }
     // A process that was started anew counts from nothing.
     parts.values_mut().for_each(|part| part.rate = part.rate.max(0.0));
     parts.into_values().collect()
@@ -249,17 +276,18 @@ fn told(seen: &Seen, base: &str) -> String {
     let heads = ["PIPELINE", "PART", "RATE/S", "TOTAL", "LAG", "AGE", "FLYING", "REJECTS", "STATE"];
     let mut rows = vec![heads.map(str::to_owned).to_vec()];
     rows.extend(seen.parts.iter().map(|part| {
-        let state = match (part.failing.is_empty(), part.stalled) {
-            (false, _) => format!("failing: {}", part.failing.join(", ")),
-            (true, 0) => "ok".to_owned(),
-            (true, n) => format!("{n} stalled"),
+        let state = match (part.failing.is_empty(), part.stalled, &part.cause) {
+            (false, ..) => format!("failing: {}", part.failing.join(", ")),
+            (true, 0, None) => "ok".to_owned(),
+            (true, 0, Some(_)) => "not well".to_owned(),
+            (true, n, _) => format!("{n} stalled"),
         };
         vec![
             part.pipeline.clone(),
             part.part.clone(),
             format!("{:.1}", part.rate),
             part.total.to_string(),
-            part.lag.to_string(),
+            part.lag.map_or_else(|| "-".to_owned(), |lag| lag.to_string()),
             if part.age < 1.0 { "-".to_owned() } else { format!("{:.0}s", part.age.floor()) },
             part.in_flight.to_string(),
             part.rejects.to_string(),
@@ -271,7 +299,13 @@ fn told(seen: &Seen, base: &str) -> String {
     } else {
         format!("not ready: {}", seen.not_ready.join("; "))
     };
-    format!("{base}: {ready}\n{}", super::table(&rows))
+    let mut out = format!("{base}: {ready}\n{}", super::table(&rows));
+    for part in &seen.parts {
+        if let Some(cause) = &part.cause {
+            out.push_str(&format!("{}/{}: {cause}\n", part.pipeline, part.part));
+        }
+    }
+    out
 }
 
 #[cfg(test)]
@@ -314,15 +348,23 @@ docket_oldest_undelivered_seconds{partition=\"1\",pipeline=\"p\",sink=\"loki\"} 
 docket_sink_failing{cause=\"connection\",pipeline=\"p\",sink=\"loki\"} 1
 docket_sink_failing{cause=\"server\",pipeline=\"p\",sink=\"loki\"} 0",
         );
+        let causes = causes(
+            r#"{"parts":[{"pipeline":"p","part":"loki","cause":"nobody is there"},{"pipeline":"p","part":"reload","cause":"why"},{"pipeline":"p","part":"intake","cause":null}]}"#,
+        );
+        let now = Sample { series: now, not_ready: Vec::new(), causes };
         let parts = parts(&before, &now, 2.0);
-        assert_eq!(parts.iter().map(|p| p.part.as_str()).collect::<Vec<_>>(), ["intake", "loki"]);
+        assert_eq!(
+            parts.iter().map(|p| p.part.as_str()).collect::<Vec<_>>(),
+            ["intake", "loki", "reload"]
+        );
         assert_eq!((parts[0].rate, parts[0].total), (110.0, 330));
         let loki = &parts[1];
-        assert_eq!((loki.rate, loki.total, loki.lag, loki.age), (5.0, 60, 42, 75.5));
+        assert_eq!((loki.rate, loki.total, loki.lag, loki.age), (5.0, 60, Some(42), 75.5));
         assert_eq!((loki.rejects, loki.failing.as_slice()), (5, &["connection".to_owned()][..]));
         let seen = Seen { ready: false, not_ready: vec!["p/loki: why".into()], parts };
         let text = told(&seen, "http://h:1");
         assert!(text.starts_with("http://h:1: not ready: p/loki: why\n"), "{text}");
         assert!(text.contains("75s") && text.contains("failing: connection"), "{text}");
+        assert!(text.ends_with("p/loki: nobody is there\np/reload: why\n"), "{text}");
     }
 }

@@ -1,4 +1,6 @@
-//! `docket why`: one decision, and why it was made.
+//! `docket why`: one decision, what became of its request, and why it was made.
+
+mod kafka;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -11,26 +13,35 @@ use crate::decision::event::Event;
 use crate::decision::formats::{self, Format, Limits, Piece};
 use crate::decision::record::{Agent, Record};
 use crate::explain::{Bundle, Explanation, Recorded, explain, story, unpack};
+use crate::log::scan::ScanBound;
 use crate::protect::Protection;
 use crate::protect::detect::{Act, Detect};
 use crate::protect::detector;
 use crate::protect::record::{Rules, make};
+use kafka::Answer;
 
-/// Show one decision and, given the policies, which line made it and which condition was not met. Connects to nothing.
+/// Show one decision, the request that it ruled on and, given the policies, which line made it and which condition was not met.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   docket why 438ee5cd-9339-40c6-a799-673641a06288 --from decisions.ndjson --bundle policies/
   docket why 4bf92f3577b34da6a3ce929d0e0e4736 --from decisions.ndjson     by trace ID
   kubectl logs deploy/opa | docket why 5387f613 --from - --bundle bundle.tar.gz --json
+  docket why 0b8a5a3a-4a4c-9a5e-8f0d-1f0c6a1f6a11 pipelines/opa.yaml --since 2h     by request ID, from the docket topic
 
 Exit status: 0 the decision was found and, with --bundle, reproduced; 1 it was not found, or something can't be read;
 2 wrong usage; 3 it was found, but the policies give another result than the recorded one.")]
 pub struct Args {
     /// Decision ID, trace ID or request ID (x-request-id, or the uid of an AdmissionReview).
     id: String,
-    /// File of decisions in any format docket reads; - is standard input.
+    /// Pipeline file: the decision is looked for in its docket topic.
+    #[arg(value_name = "PIPELINE", required_unless_present = "from", conflicts_with = "from")]
+    pipeline: Option<PathBuf>,
+    /// File of decisions in any format docket reads; - is standard input. Connects to nothing.
     #[arg(long, value_name = "FILE")]
-    from: PathBuf,
+    from: Option<PathBuf>,
+    /// How far back to look in the docket topic: start, how long ago, or a time. The latest is read first.
+    #[arg(long, value_name = "TIME", default_value = "1d", value_parser = super::bound)]
+    since: ScanBound,
     /// Policies that made the decision: a directory or a bundle.tar.gz. The decision is evaluated again.
     #[arg(long, value_name = "DIR|FILE")]
     bundle: Option<PathBuf>,
@@ -38,7 +49,7 @@ pub struct Args {
     #[arg(long)]
     json: bool,
     /// Show the input as it was logged, without looking for secrets in it.
-    #[arg(long)]
+    #[arg(long, requires = "from")]
     unmasked: bool,
 }
 
@@ -50,39 +61,22 @@ struct Found {
     /// The docket record, without secrets.
     record: Vec<u8>,
     explained: Option<Result<Explanation, String>>,
+    /// What was found wrong with how it was enforced.
+    findings: Vec<String>,
 }
 
 pub fn run(args: &Args) -> Result<ExitCode, Box<dyn std::error::Error>> {
     let bundle = args.bundle.as_deref().map(bundle).transpose()?;
-    let bytes = super::feed::read(&args.from)?;
-    let shown = Rules {
-        protection: (!args.unmasked).then(|| {
-            let detect = Some(Detect::new(detector::ALL.map(|_| Some(Act::Erase))));
-            Arc::new(Protection { detect, ..Protection::default() })
-        }),
-        ..Rules::default()
+    let (from, answer) = match (&args.from, &args.pipeline) {
+        (Some(from), _) => (from.display().to_string(), in_file(args, from, bundle.as_ref())?),
+        (None, Some(path)) => {
+            let answer = kafka::look(path, &args.id, args.since, bundle.as_ref())?;
+            (format!("the docket topic of {}", path.display()), answer)
+        }
+        (None, None) => return Err("give a pipeline file, or --from".into()),
     };
-    let (mut found, mut decisions, mut more) = (Vec::new(), 0u64, 0u64);
-    let wanted = Wanted::new(&args.id);
-    formats::split(&bytes, Format::Auto, &Limits::default(), &mut |piece| {
-        let Piece::Decision { event, agent } = piece else { return };
-        decisions += 1;
-        if !wanted.may_be(&event) || !wanted.is(&event, agent.as_ref()) {
-            return;
-        }
-        if found.len() == MOST {
-            more += 1;
-            return;
-        }
-        let mut record = Vec::new();
-        let made = make(&event, &[], agent.as_ref(), &shown, &mut record);
-        if matches!(made, Ok(Some(_))) {
-            let explained = bundle.as_ref().map(|bundle| explain(bundle, &recorded(&event)));
-            found.push(Found { record, explained });
-        }
-    });
+    let Answer { found, more, decisions } = answer;
     if found.is_empty() {
-        let from = args.from.display();
         return Err(match decisions {
             0 => format!("{from} holds no decision that docket can read"),
             1 => format!("the one decision in {from} has not the ID {}", args.id),
@@ -103,6 +97,41 @@ pub fn run(args: &Args) -> Result<ExitCode, Box<dyn std::error::Error>> {
         Some(explained) => !explained.as_ref().is_ok_and(|said| said.reproduced),
     };
     Ok(if found.iter().any(other) { ExitCode::from(3) } else { ExitCode::SUCCESS })
+}
+
+fn in_file(
+    args: &Args,
+    from: &Path,
+    bundle: Option<&Bundle>,
+) -> Result<Answer, Box<dyn std::error::Error>> {
+    let bytes = super::feed::read(from)?;
+    let shown = Rules {
+        protection: (!args.unmasked).then(|| {
+            let detect = Some(Detect::new(detector::ALL.map(|_| Some(Act::Erase))));
+            Arc::new(Protection { detect, ..Protection::default() })
+        }),
+        ..Rules::default()
+    };
+    let mut answer = Answer::default();
+    let wanted = Wanted::new(&args.id);
+    formats::split(&bytes, Format::Auto, &Limits::default(), &mut |piece| {
+        let Piece::Decision { event, agent } = piece else { return };
+        answer.decisions += 1;
+        if !wanted.may_be(&event) || !wanted.is(&event, agent.as_ref()) {
+            return;
+        }
+        if answer.found.len() == MOST {
+            answer.more += 1;
+            return;
+        }
+        let mut record = Vec::new();
+        let made = make(&event, &[], agent.as_ref(), &shown, &mut record);
+        if matches!(made, Ok(Some(_))) {
+            let explained = bundle.map(|bundle| explain(bundle, &recorded(&event)));
+            answer.found.push(Found { record, explained, findings: Vec::new() });
+        }
+    });
+    Ok(answer)
 }
 
 fn recorded<'a>(event: &'a Event<'_>) -> Recorded<'a> {
@@ -130,6 +159,9 @@ fn print_story(
             writeln!(out)?;
         }
         write!(out, "{}", story::decision(&record))?;
+        for sentence in &found.findings {
+            writeln!(out, "\nFOUND: {}", super::tail::printable(sentence))?;
+        }
         if let Some(revision) = bundle.and_then(|bundle| bundle.revision.as_deref())
             && !record.revision().contains(revision)
         {
@@ -149,11 +181,15 @@ fn print_json(found: &[Found]) -> Result<(), Box<dyn std::error::Error>> {
     let mut all = Vec::new();
     for found in found {
         let decision: serde_json::Value = serde_json::from_slice(&found.record)?;
-        all.push(match &found.explained {
+        let mut one = match &found.explained {
             None => json!({ "decision": decision }),
             Some(Ok(said)) => json!({ "decision": decision, "explanation": said }),
             Some(Err(e)) => json!({ "decision": decision, "error": e }),
-        });
+        };
+        if !found.findings.is_empty() {
+            one["findings"] = json!(found.findings);
+        }
+        all.push(one);
     }
     writeln!(std::io::stdout().lock(), "{}", serde_json::to_string_pretty(&all)?)?;
     Ok(())

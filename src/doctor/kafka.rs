@@ -52,6 +52,8 @@ struct About {
     readers: Vec<(String, String, String)>,
     partitions: u32,
     retention: Duration,
+    /// With a join: where decisions wait, and what requests did.
+    joined: Option<(String, String)>,
 }
 
 impl About {
@@ -63,8 +65,17 @@ impl About {
             .iter()
             .map(|source| Wanted { name: source.topic.clone(), role: Role::Source })
             .collect();
+        let facts: Vec<String> =
+            file.join.iter().flat_map(|join| &join.facts).map(|s| s.topic.clone()).collect();
+        let of = |role| move |name: String| Wanted { name, role };
+        wanted.extend(facts.iter().cloned().map(of(Role::Source)));
         wanted.push(Wanted { name: docket.clone(), role: Role::Docket });
         wanted.push(Wanted { name: rejects.clone(), role: Role::Rejects });
+        let joined = [file.pending_topic(), file.facts_topic()];
+        if file.join.is_some() {
+            wanted.extend(joined.iter().cloned().map(of(Role::Docket)));
+            wanted.push(of(Role::Rejects)(file.amendments_topic()));
+        }
         let mut readers: Vec<_> = file
             .sources
             .iter()
@@ -74,6 +85,11 @@ impl About {
         readers.extend(sinks.map(|(name, _): (&String, &SinkConfig)| {
             (format!("sink {name}"), pipeline.group(name), docket.clone())
         }));
+        if file.join.is_some() {
+            let read = |part: &str, topic| (part.to_owned(), pipeline.group(part), topic);
+            readers.extend(facts.into_iter().map(|topic| read("facts", topic)));
+            readers.extend(joined.into_iter().map(|topic| read("join", topic)));
+        }
         readers.push(("docket's commands".into(), pipeline.group(READER), rejects));
         About {
             kafka: file.kafka.clone(),
@@ -83,6 +99,7 @@ impl About {
             readers,
             partitions: file.docket.partitions,
             retention: file.docket.retention.0,
+            joined: file.join.is_some().then(|| (file.pending_topic(), file.facts_topic())),
         }
     }
 
@@ -162,6 +179,7 @@ fn cluster(about: &About, runtime: &tokio::runtime::Handle) -> Vec<Check> {
             None => checks.push(absent(about, wanted, &asker, &all)),
         }
     }
+    checks.extend(together(about, &all));
     checks.extend(stamps(about, &asker, &all, &there));
     let mut may = 0;
     for reader in readers {
@@ -200,6 +218,27 @@ fn unanswered(check: Check, error: Unanswered) -> Check {
             check.wrong(why, way_out)
         }
     }
+}
+
+/// Decisions that wait and facts need as many partitions: what belongs together is in partitions of the same number.
+fn together(about: &About, all: &Metadata) -> Option<Check> {
+    let count = |name: &String| {
+        let topic = all.topics().iter().find(|topic| topic.name() == name)?;
+        Some(topic.partitions().len()).filter(|count| *count > 0)
+    };
+    let (pending, facts) = about.joined.as_ref()?;
+    let (waiting, said) = (count(pending)?, count(facts)?);
+    let most = waiting.max(said);
+    let fewer = if waiting < said { pending } else { facts };
+    (waiting != said).then(|| {
+        about.check(format!("topic {fewer}")).wrong(
+            format!(
+                "{pending} has {}, {facts} has {said}: decisions don't meet their requests",
+                counted(waiting as u64, "partition")
+            ),
+            about.topics_command(&format!("--alter --topic {fewer} --partitions {most}")),
+        )
+    })
 }
 
 /// A topic that is not shown: is it missing, misspelt, or hidden?
@@ -495,126 +534,4 @@ fn last_record(asker: &Asker, topic: &str) -> Option<TopicPartitionList> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::Level;
-    use super::*;
-
-    fn about() -> About {
-        let text = "name: x\nkafka: {brokers: \"k:9092\"}\nsources: [{topic: opa-decisions}]\nsinks: {m: {type: metrics}}\n";
-        let outside = &crate::config::secrets::Real;
-        let pipeline =
-            crate::pipeline::parse(std::path::Path::new("x.yaml"), text, outside).unwrap();
-        About::new(&pipeline)
-    }
-
-    fn sound() -> Shape {
-        Shape {
-            partitions: 12,
-            replicas: 3,
-            behind: 0,
-            leaderless: 0,
-            retention: Some(7 * 86_400_000),
-            cleanup: Some("delete".into()),
-            min_insync: Some(2),
-            brokers: 3,
-        }
-    }
-
-    #[test]
-    fn each_way_to_keep_a_topic_badly_is_told_with_the_way_out() {
-        let about = about();
-        let judged =
-            |shape: Shape, role: Role| shape.judged(&about, &Wanted { name: "t".into(), role });
-        let checks = judged(sound(), Role::Docket);
-        assert_eq!((checks.len(), checks[0].level), (1, Level::Ok), "{checks:?}");
-        assert_eq!(checks[0].says, "12 partitions, 3 replicas, kept 7d");
-        for (shape, level, says, way_out) in [
-            (
-                Shape { partitions: 1, ..sound() },
-                Level::Warning,
-                "one partition",
-                "--alter --topic t --partitions 12",
-            ),
-            (
-                Shape { replicas: 1, min_insync: Some(1), ..sound() },
-                Level::Warning,
-                "replication factor is 1",
-                "reassign",
-            ),
-            (
-                Shape { replicas: 1, min_insync: Some(1), brokers: 1, ..sound() },
-                Level::Warning,
-                "replication factor is 1",
-                "three brokers",
-            ),
-            (
-                Shape { min_insync: Some(4), ..sound() },
-                Level::Wrong,
-                "min.insync.replicas is 4",
-                "min.insync.replicas=3",
-            ),
-            (
-                Shape { cleanup: Some("compact,delete".into()), ..sound() },
-                Level::Wrong,
-                "compacted",
-                "cleanup.policy=delete",
-            ),
-            (
-                Shape { retention: Some(3_600_000), ..sound() },
-                Level::Warning,
-                "kept for 1h only",
-                "retention.ms=604800000",
-            ),
-            (
-                Shape { leaderless: 1, ..sound() },
-                Level::Wrong,
-                "1 partition without a leader",
-                "brokers",
-            ),
-            (Shape { behind: 2, ..sound() }, Level::Warning, "2 partitions with replicas", "away"),
-        ] {
-            let checks = judged(shape.clone(), Role::Docket);
-            assert_eq!(checks.len(), 1, "{checks:?}");
-            assert_eq!(checks[0].level, level, "{shape:?}");
-            assert!(
-                checks[0].says.contains(says) && checks[0].way_out.contains(way_out),
-                "{checks:?}"
-            );
-        }
-        let day = 86_400_000;
-        let rejects = Shape { partitions: 1, retention: Some(14 * day), ..sound() };
-        assert_eq!(judged(rejects.clone(), Role::Rejects)[0].level, Level::Ok);
-        // As long as the docket is not longer.
-        let checks = judged(Shape { retention: Some(7 * day), ..rejects }, Role::Rejects);
-        assert_eq!(checks[0].level, Level::Warning);
-        assert!(checks[0].says.contains("rejects go before what they are of"), "{checks:?}");
-        assert!(checks[0].way_out.contains("retention.ms=1209600000"), "{checks:?}");
-        let ever = Shape { retention: Some(-1), ..sound() };
-        assert_eq!(judged(ever, Role::Source)[0].level, Level::Ok);
-    }
-
-    #[test]
-    fn a_misspelt_topic_is_told_from_one_that_is_not_there() {
-        let topics = ["opa-decisions", "docket.opa", "__consumer_offsets", "orders"];
-        assert_eq!(nearest("opa-decision", topics.into_iter()), Some("opa-decisions"));
-        assert_eq!(nearest("opa_decisions", topics.into_iter()), Some("opa-decisions"));
-        assert_eq!(nearest("audit", topics.into_iter()), None);
-        assert_eq!(nearest("_consumer_offsets", topics.into_iter()), None);
-    }
-
-    #[test]
-    fn a_cluster_is_looked_at_without_a_trace() {
-        let mock = crate::log::mock::Mock::start(&[("opa-decisions", 2)]).unwrap();
-        let mut about = about();
-        about.kafka.brokers = mock.bootstrap();
-        about.wanted[0].name = "opa-decision".into();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let checks = cluster(&about, runtime.handle());
-        let of = |what: &str| {
-            checks.iter().find(|c| c.what == what).unwrap_or_else(|| panic!("{checks:?}"))
-        };
-        assert_eq!(of("kafka").level, Level::Ok);
-        assert!(of("topic opa-decision").says.contains("did you mean opa-decisions?"));
-        assert_eq!(of("topic docket.x").way_out, "docket setup x.yaml");
-    }
-}
+mod tests;

@@ -25,7 +25,7 @@ use super::config::{Kafka, Start};
 use super::progress::{Assigned, Progress};
 use super::queues::{Change, Queue, Queues, Wake};
 use super::resume::{self, Resuming, TopicIds};
-use super::{Commits, Gap, Message, Polled, Reader, Told, client, scan};
+use super::{Commits, Committed, Gap, Message, Polled, Reader, Told, client, scan};
 use crate::decision::time::Nanos;
 use crate::telemetry::Meters;
 
@@ -67,6 +67,8 @@ pub struct Context<A: Assignments> {
     start: Start,
     resuming: Resuming,
     ids: TopicIds,
+    /// Where librdkafka last came to the end of a partition.
+    reached: Mutex<HashMap<(String, i32), i64>>,
     brokers: client::Brokers,
     wake: Arc<Wake>,
     /// What happened to the assignment and the queues do not know yet.
@@ -83,6 +85,10 @@ impl<A: Assignments> Context<A> {
 
     pub fn ends(&self) -> MutexGuard<'_, HashMap<(String, i32), i64>> {
         self.ends.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn reached(&self) -> MutexGuard<'_, HashMap<(String, i32), i64>> {
+        self.reached.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn place(&self, topic: &str, partition: i32) -> Assigned {
@@ -148,6 +154,7 @@ impl<A: Assignments> ClientContext for Context<A> {
                 // `eof_offset` is past transaction markers, which no record tells of.
                 let read = partition.app_offset.max(partition.eof_offset);
                 if read >= 0 {
+                    self.reached().insert((name.clone(), *id), partition.eof_offset);
                     self.progress.read(&self.place(name, *id), read, Instant::now());
                 }
             }
@@ -234,6 +241,7 @@ impl<A: Assignments> ConsumerContext for Context<A> {
                     self.progress.revoked(&self.place(topic, *partition));
                     self.meters.gave_up(&self.part, topic, *partition);
                     self.starts().remove(&(topic.clone(), *partition));
+                    self.reached().remove(&(topic.clone(), *partition));
                 }
                 self.changes().push(Change::Revoked(partitions));
             }
@@ -266,6 +274,8 @@ pub struct Reading<'a> {
     pub stops_at_gaps: bool,
     pub instance_id: Option<&'a str>,
     pub prefetch: usize,
+    /// Whether partitions of the same number, of all topics, come to the same member.
+    pub together: bool,
     /// When what stands in a record happened, if it says so.
     pub time: fn(&[u8]) -> Option<Nanos>,
 }
@@ -303,7 +313,10 @@ pub fn join<A: Assignments>(
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")
         .set("isolation.level", "read_committed")
-        .set("partition.assignment.strategy", "cooperative-sticky")
+        .set(
+            "partition.assignment.strategy",
+            if reading.together { "range" } else { "cooperative-sticky" },
+        )
         // It goes on where `resume` says, or not at all.
         .set("auto.offset.reset", "error")
         .set("session.timeout.ms", "30000")
@@ -332,6 +345,7 @@ pub fn join<A: Assignments>(
         starts: Mutex::default(),
         start: reading.start,
         ids: TopicIds::default(),
+        reached: Mutex::default(),
         brokers: client::Brokers::default(),
         wake: Arc::default(),
         changes: Mutex::default(),
@@ -483,7 +497,35 @@ impl<A: Assignments> Reader for Group<A> {
         self.client.context().resuming.take_gaps()
     }
 
+    fn read_through(&self, topic: &str, partition: i32) -> Option<i64> {
+        let place = (topic.to_owned(), partition);
+        let ended = self.client.context().reached().get(&place).copied().unwrap_or(-1);
+        self.queues.borrow().through(topic, partition, ended)
+    }
+
+    fn committed(&self, partitions: &[(String, i32)]) -> KafkaResult<Vec<Option<Committed>>> {
+        let mut list = TopicPartitionList::new();
+        for (topic, partition) in partitions {
+            list.add_partition(topic, *partition);
+        }
+        let told = self.client.committed_offsets(list, Duration::from_secs(30))?;
+        let of = |(topic, partition): &(String, i32)| {
+            let Some(element) = told.find_partition(topic, *partition) else { return Ok(None) };
+            element.error()?;
+            let metadata = crate::resume::beside(element.metadata()).1.to_owned();
+            Ok(match element.offset() {
+                Offset::Offset(offset) => Some(Committed { offset, metadata }),
+                _ => None,
+            })
+        };
+        partitions.iter().map(of).collect()
+    }
+
     fn membership(&self) -> Option<Membership> {
+        // Who was put out of the group may be left without an ID and a generation, and Kafka takes what such a one commits.
+        if self.client.assignment_lost() {
+            return None;
+        }
         let ids = self.client.context().resuming.ids();
         Some(Membership { group: self.client.group_metadata()?, ids })
     }

@@ -72,6 +72,8 @@ impl Letter {
         match (self.sink(), self.header(headers::STAGE)) {
             (Some(sink), _) => sink,
             (None, "door") => "door",
+            (None, "facts") => "facts",
+            (None, "join") => "join",
             (None, _) => "intake",
         }
     }

@@ -26,6 +26,8 @@ use std::time::Duration;
 use rdkafka::error::{KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::OwnedHeaders;
 
+use crate::decision::time::Nanos;
+
 /// A record that was read.
 pub struct Message<'m> {
     pub topic: &'m str,
@@ -41,6 +43,11 @@ pub trait Headers {
 
     /// The record's key.
     fn key(&self) -> Option<&[u8]> {
+        None
+    }
+
+    /// When the record was written to its topic, if that is known.
+    fn written(&self) -> Option<Nanos> {
         None
     }
 }
@@ -120,9 +127,24 @@ pub trait Reader: Commits {
         Vec::new()
     }
 
+    /// Below this offset of a partition everything was handed out, as far as it is known; markers of transactions, of
+    /// which no record tells, count.
+    fn read_through(&self, topic: &str, partition: i32) -> Option<i64>;
+
+    /// What is committed of partitions, in their order, with the text that was committed with it. Of a partition of which
+    /// something is gone that may be another log's. Waits for Kafka.
+    fn committed(&self, partitions: &[(String, i32)]) -> KafkaResult<Vec<Option<Committed>>>;
+
     fn membership(&self) -> Option<Self::Membership>;
 
     fn leave(&self);
+}
+
+/// A committed offset, and the text that was committed with it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Committed {
+    pub offset: i64,
+    pub metadata: String,
 }
 
 /// A record to be written.
@@ -145,7 +167,20 @@ pub trait Transactions {
     /// Whether a record of the open transaction failed already.
     fn any_failed(&self) -> bool;
 
-    fn commit(&self, offsets: &[(&str, i32, i64)], member: &Self::Membership) -> KafkaResult<()>;
+    fn commit(&self, offsets: &[(&str, i32, i64)], member: &Self::Membership) -> KafkaResult<()> {
+        let plain = |(topic, partition, offset): &(_, i32, i64)| {
+            (*topic, *partition, Committed { offset: *offset, metadata: String::new() })
+        };
+        let offsets: Vec<_> = offsets.iter().map(plain).collect();
+        self.commit_with(&offsets, member)
+    }
+
+    /// The same, with a text for each offset.
+    fn commit_with(
+        &self,
+        offsets: &[(&str, i32, Committed)],
+        member: &Self::Membership,
+    ) -> KafkaResult<()>;
 
     /// Undoes the open transaction. Returns the tags of records that were too large for their topic.
     fn abort(&self) -> KafkaResult<Vec<(usize, RDKafkaErrorCode)>>;

@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 use super::client::{self, Brokers, Context};
 use super::config::{Compression, Kafka};
 use super::consumer::Membership;
-use super::{Outgoing, RecordWriter, Transactions};
+use super::{Committed, Outgoing, RecordWriter, Transactions};
 use crate::resume;
 
 /// The largest message that a producer takes; what the topic takes is the broker's to say.
@@ -208,17 +208,22 @@ impl Transactions for Transactional {
         self.client().context().own.any_failed()
     }
 
-    fn commit(&self, offsets: &[(&str, i32, i64)], member: &Membership) -> KafkaResult<()> {
+    fn commit_with(
+        &self,
+        offsets: &[(&str, i32, Committed)],
+        member: &Membership,
+    ) -> KafkaResult<()> {
         let client = self.client();
         client.flush(WAIT)?;
         if let Some(error) = client.context().own.error() {
             return Err(error);
         }
         let mut list = TopicPartitionList::new();
-        for (topic, partition, next) in offsets {
+        for (topic, partition, Committed { offset, metadata }) in offsets {
             let mut element = list.add_partition(topic, *partition);
-            element.set_offset(Offset::Offset(*next))?;
-            element.set_metadata(resume::metadata(member.ids.get(*topic).map(String::as_str)));
+            element.set_offset(Offset::Offset(*offset))?;
+            let id = member.ids.get(*topic).map(String::as_str);
+            element.set_metadata(resume::metadata(id, metadata));
         }
         let brokers = &client.context().brokers;
         retried(brokers, || client.send_offsets_to_transaction(&list, &member.group, WAIT))?;

@@ -67,6 +67,9 @@ pub struct Queue<C: ConsumerContext> {
     head: Option<OwnedMessage>,
     /// Records that came before the partition had this queue; they go first.
     stray: VecDeque<OwnedMessage>,
+    /// Behind the last record that was handed out since it is read from where it is read, and whether its end was reached since.
+    handed: Option<i64>,
+    ended: bool,
 }
 
 /// What a queue has next.
@@ -89,7 +92,16 @@ impl<C: ConsumerContext> Queue<C> {
             own.store(true, Ordering::Release);
             wake.notify.notify_one();
         });
-        Queue { topic, partition, queue, ready, head: None, stray: VecDeque::new() }
+        Queue {
+            topic,
+            partition,
+            queue,
+            ready,
+            head: None,
+            stray: VecDeque::new(),
+            handed: None,
+            ended: false,
+        }
     }
 
     fn next(&mut self) -> KafkaResult<Option<Found<'_>>> {
@@ -117,6 +129,10 @@ impl Headers for BorrowedMessage<'_> {
         rdkafka::Message::key(self)
     }
 
+    fn written(&self) -> Option<Nanos> {
+        written(self)
+    }
+
     fn pairs(&self) -> Vec<(&str, &[u8])> {
         headers::pairs(self)
     }
@@ -125,6 +141,10 @@ impl Headers for BorrowedMessage<'_> {
 impl Headers for OwnedMessage {
     fn key(&self) -> Option<&[u8]> {
         rdkafka::Message::key(self)
+    }
+
+    fn written(&self) -> Option<Nanos> {
+        written(self)
     }
 
     fn pairs(&self) -> Vec<(&str, &[u8])> {
@@ -196,6 +216,16 @@ impl<C: ConsumerContext> Queues<C> {
         }
     }
 
+    /// Below this offset of a partition everything was handed out, given where librdkafka said that the partition ends.
+    /// That may be from before it was sent back: it counts once the end was reached since.
+    pub fn through(&self, topic: &str, partition: i32, ended: i64) -> Option<i64> {
+        let queue = self.queues.get(&self.find(topic, partition)?)?;
+        let next = queue.head.as_ref().or(queue.stray.front()).map(OwnedMessage::offset);
+        // What came before its end may be in the queue still.
+        let over = queue.ended && !queue.ready.load(Ordering::Acquire);
+        next.or(queue.handed.max(over.then_some(ended)))
+    }
+
     pub fn stray(&mut self, message: OwnedMessage) {
         let id = self.find(message.topic(), message.partition());
         if let Some(queue) = id.and_then(|id| self.queues.get_mut(&id)) {
@@ -210,6 +240,7 @@ impl<C: ConsumerContext> Queues<C> {
         self.order.begin(id);
         if let Some(queue) = self.queues.get_mut(&id) {
             (queue.head, queue.stray) = (None, VecDeque::new());
+            (queue.handed, queue.ended) = (None, false);
             queue.ready.store(true, Ordering::Release);
         }
     }
@@ -237,6 +268,9 @@ impl<C: ConsumerContext> Queues<C> {
                     if order.head(id, when(&message, time, *now)) {
                         hand(&message, take);
                         order.took(id);
+                        let next = message.offset() + 1;
+                        drop(message);
+                        queue.handed = Some(next);
                         return Ok(None);
                     }
                     Some(message.detach())
@@ -247,6 +281,7 @@ impl<C: ConsumerContext> Queues<C> {
                 }
                 Some(Found::End) => {
                     order.end(id);
+                    queue.ended = true;
                     None
                 }
                 None => None,
@@ -262,6 +297,7 @@ impl<C: ConsumerContext> Queues<C> {
                     Some(Found::Stray(message)) => message,
                     Some(Found::End) => {
                         order.end(*id);
+                        queue.ended = true;
                         continue;
                     }
                     None => continue,
@@ -274,7 +310,12 @@ impl<C: ConsumerContext> Queues<C> {
         let until = match order.next(*now) {
             Next::Take(id) => {
                 *turn = Some(id);
-                let head = queues.get_mut(&id).and_then(|queue| queue.head.take());
+                let queue = queues.get_mut(&id);
+                let head = queue.and_then(|queue| {
+                    let head = queue.head.take()?;
+                    queue.handed = Some(head.offset() + 1);
+                    Some(head)
+                });
                 let Some(message) = head else { return Ok(Some(Duration::ZERO)) };
                 hand(&message, take);
                 order.took(id);
@@ -290,10 +331,14 @@ impl<C: ConsumerContext> Queues<C> {
 /// A record that says it is older than that when Kafka gets it is not believed.
 const OLDEST: Nanos = 31 * 86_400 * 1_000_000_000;
 
+/// When Kafka had it.
+fn written<M: rdkafka::Message>(message: &M) -> Option<Nanos> {
+    message.timestamp().to_millis().map(|ms| ms.saturating_mul(1_000_000))
+}
+
 /// When what stands in a record happened: what the record says, but not later than Kafka had it.
 fn when<M: rdkafka::Message>(message: &M, time: fn(&[u8]) -> Option<Nanos>, now: Nanos) -> Times {
-    let kafka = message.timestamp().to_millis().map_or(now, |ms| ms.saturating_mul(1_000_000));
-    let written = kafka.min(now);
+    let written = written(message).unwrap_or(now).min(now);
     let believed = |said: &Nanos| (written.saturating_sub(OLDEST)..=written).contains(said);
     let said = message.payload().and_then(time).filter(believed);
     Times { happened: said.unwrap_or(written), written }

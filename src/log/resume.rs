@@ -187,7 +187,7 @@ impl Asking {
         for told in self.client.committed_offsets(list, STEP)?.elements() {
             told.error()?;
             if let Offset::Offset(next) = told.offset() {
-                let topic_id = resume::topic_id(told.metadata()).map(str::to_owned);
+                let topic_id = resume::beside(told.metadata()).0.map(str::to_owned);
                 let place = (told.topic().to_owned(), told.partition());
                 all.insert(place, Committed { next, topic_id });
             }
@@ -252,7 +252,7 @@ fn begin_at(
 ) -> KafkaResult<()> {
     let mut element = list.add_partition(topic, *partition);
     element.set_offset(Offset::Offset(at))?;
-    element.set_metadata(resume::metadata(topic_id));
+    element.set_metadata(resume::metadata(topic_id, ""));
     Ok(())
 }
 
@@ -291,7 +291,7 @@ impl Resuming {
 
     /// What stands beside an offset of a topic.
     pub fn metadata(&self, topic: &str) -> String {
-        resume::metadata(lock(&self.ids).get(topic).map(String::as_str))
+        resume::metadata(lock(&self.ids).get(topic).map(String::as_str), "")
     }
 
     pub fn ids(&self) -> HashMap<String, String> {

@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::join::Join;
 use super::protect::Protect;
 use super::rules::{
     LimitsSection, RequestSection, ServiceSection, Trace, VerdictPolicy, VerdictRule,
@@ -64,6 +65,9 @@ pub struct File {
     /// Detection of denial spikes and silent failures. Findings go to the notifiers and, as records of the docket topic, to all sinks. Disabled unless set.
     #[serde(default)]
     pub spikes: Option<Spikes>,
+    /// The join of decisions with the requests that they ruled on, and what it finds wrong with enforcement: denied and yet served, served without a decision, failed open. Disabled unless set.
+    #[serde(default)]
+    pub join: Option<Join>,
     /// Requests that `docket verify --probe` sends to OPA: at least one that must be allowed and one that must be denied.
     #[serde(default)]
     pub probes: Vec<Probe>,
@@ -89,6 +93,21 @@ impl File {
     pub fn spikes_topic(&self) -> String {
         let named = self.spikes.as_ref().and_then(|spikes| spikes.topic.clone());
         named.unwrap_or_else(|| format!("{}.spikes", self.docket_topic()))
+    }
+
+    /// Where decisions wait to be joined.
+    pub fn pending_topic(&self) -> String {
+        format!("{}.pending", self.docket_topic())
+    }
+
+    /// What requests did.
+    pub fn facts_topic(&self) -> String {
+        format!("{}.facts", self.docket_topic())
+    }
+
+    /// Matches of decisions that had gone on without.
+    pub fn amendments_topic(&self) -> String {
+        format!("{}.amendments", self.docket_topic())
     }
 }
 

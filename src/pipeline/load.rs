@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::file::File;
+use super::join::Join;
 use super::yaml::{self, Node, Place, Problem, Tree};
 use super::{Pipeline, check, policies, rules};
 use crate::config::secrets::{Outside, Real};
@@ -124,6 +125,10 @@ fn compile(
     if let Some(door) = &file.door {
         door.check(&mut problem);
     }
+    if let Some(join) = &file.join {
+        join.check(&mut problem);
+        joined(file, join, &mut problem);
+    }
     sinks(file, &mut problem);
     let rules = Rules { record: rules::compile(file, policy), protection };
     let limits = Limits {
@@ -169,6 +174,41 @@ fn topics(file: &File, problem: &mut dyn FnMut(&[&str], String)) {
             &["spikes", "topic"],
             format!("{learned:?} is another topic; what is learned needs one of its own"),
         );
+    }
+}
+
+/// Names of parts that there are with a join.
+const JOIN_PARTS: [&str; 2] = ["facts", "join"];
+
+/// No topic of the join is another's, and its members share their partitions out as it needs.
+fn joined(file: &File, join: &Join, problem: &mut dyn FnMut(&[&str], String)) {
+    let mut taken: HashSet<String> = file.sources.iter().map(|s| s.topic.clone()).collect();
+    taken.extend([file.docket_topic(), file.rejects_topic()]);
+    taken.extend([file.pending_topic(), file.facts_topic(), file.amendments_topic()]);
+    taken.extend(file.spikes.as_ref().map(|_| file.spikes_topic()));
+    for (i, source) in join.facts.iter().enumerate() {
+        if !taken.insert(source.topic.clone()) {
+            let message = format!("{:?} is another topic of this pipeline", source.topic);
+            problem(&["join", "facts", &i.to_string(), "topic"], message);
+        }
+    }
+    let own = [file.pending_topic(), file.facts_topic(), file.amendments_topic()];
+    let others = [file.docket_topic(), file.rejects_topic(), file.spikes_topic()];
+    let others = others.iter().chain(file.sources.iter().map(|s| &s.topic));
+    for topic in others.filter(|topic| own.contains(topic)) {
+        problem(&["join"], format!("{topic:?} is a topic that the join writes itself"));
+    }
+    const STRATEGY: &str = "partition.assignment.strategy";
+    if file.kafka.properties.get(STRATEGY).is_some_and(|value| value.value() != "range") {
+        let message =
+            "the join needs range: decisions and requests of one key have to come to one process";
+        problem(&["kafka", "properties", STRATEGY], message.into());
+    }
+    for name in JOIN_PARTS {
+        if file.sinks.contains_key(name) {
+            let message = format!("{name:?} can't be the name of a sink: it is a part of the join");
+            problem(&["sinks", name], message);
+        }
     }
 }
 

@@ -21,7 +21,15 @@ const LEAST: usize = 64 << 10;
 /// Each size in the file that memory depends on, and how often it counts.
 fn sizes(file: &mut File) -> Vec<(&mut Bytes, usize)> {
     let intake = &mut file.intake;
-    let mut all = vec![(&mut intake.prefetch, 1), (&mut intake.transaction_bytes, TRANSACTION)];
+    // The reader of facts and the join read and write as intake does.
+    let readers = if file.join.is_some() { 3 } else { 1 };
+    let mut all = vec![
+        (&mut intake.prefetch, readers),
+        (&mut intake.transaction_bytes, TRANSACTION * readers),
+    ];
+    if let Some(join) = &mut file.join {
+        all.push((&mut join.memory, 1));
+    }
     if let Some(door) = &mut file.door {
         all.push((&mut door.limits.bytes_in_flight, 1));
         // In librdkafka's queue.

@@ -1,10 +1,11 @@
 //! The pipeline file: what it may say (`file`, and each room's own `config`; also the source of the JSON Schema), how it is read with
 //! places kept (`yaml`), what is wrong with it (`check`, `load`), what its sections mean (`rules`, `policies`, `protect`,
-//! `spikes`), how much of the memory each part may use (`memory`), its `topics`, and a file's own test cases (`cases`).
+//! `spikes`, `join`), how much of the memory each part may use (`memory`), its `topics`, and a file's own test cases (`cases`).
 
 pub mod cases;
 pub mod check;
 pub mod file;
+pub mod join;
 pub mod load;
 pub mod memory;
 pub mod policies;
@@ -49,6 +50,14 @@ impl Pipeline {
     pub fn door_topic(&self) -> Option<&str> {
         let door = self.file.door.as_ref()?;
         door.topic.as_deref().or_else(|| Some(&self.file.sources.first()?.topic))
+    }
+
+    /// Where intake writes decisions: to the docket, or, where they are joined, to where they wait for that.
+    pub fn decided_topic(&self) -> String {
+        match self.file.join {
+            Some(_) => self.file.pending_topic(),
+            None => self.docket_topic(),
+        }
     }
 
     /// The consumer group of one part: `intake`, or a sink's name.

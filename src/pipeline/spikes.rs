@@ -91,7 +91,7 @@ impl Ignore {
     }
 }
 
-fn any() -> Glob {
+pub fn any() -> Glob {
     Glob::new("**").expect("it is one")
 }
 

@@ -9,6 +9,9 @@ const REJECT_ROOM: usize = 64 << 10;
 /// Rejects are kept so many times as long as the docket.
 const REJECTS_LONGER: u128 = 2;
 
+/// What the join adds to a decision, at most: its request has texts of 255 bytes, and nine of them.
+const MATCH_ROOM: usize = 16 << 10;
+
 fn wanted(pipeline: &Pipeline, which: Which) -> Vec<Topic> {
     let docket = &pipeline.file.docket;
     let retention = docket.retention.0.as_millis();
@@ -29,6 +32,14 @@ fn wanted(pipeline: &Pipeline, which: Which) -> Vec<Topic> {
             settings(rejects, retention.saturating_mul(REJECTS_LONGER)),
         ),
     ];
+    let file = &pipeline.file;
+    if file.join.is_some() {
+        // What fits there fits the docket, too, with its request.
+        let room = docket.max_message.0.saturating_sub(MATCH_ROOM).max(docket.max_message.0 / 2);
+        all.push(topic(file.pending_topic(), settings(room, retention)));
+        all.push(topic(file.facts_topic(), settings(1 << 20, retention)));
+        all.push(topic(file.amendments_topic(), settings(1 << 20, retention)));
+    }
     if which != Which::Own {
         let doors = |t: &Topic| Some(t.name.as_str()) == pipeline.door_topic();
         all.extend(sources(pipeline).filter(|t| which == Which::All || doors(t)));
@@ -38,7 +49,8 @@ fn wanted(pipeline: &Pipeline, which: Which) -> Vec<Topic> {
 }
 
 fn sources(pipeline: &Pipeline) -> impl Iterator<Item = Topic> {
-    let names = pipeline.file.sources.iter().map(|source| source.topic.clone());
+    let facts = pipeline.file.join.iter().flat_map(|join| &join.facts).map(|s| &s.topic);
+    let names = pipeline.file.sources.iter().map(|source| &source.topic).chain(facts).cloned();
     names.map(|name| Topic { name, partitions: None, settings: Vec::new() })
 }
 
@@ -94,6 +106,8 @@ pub async fn ensure(pipeline: &Pipeline, which: Which) -> Result<Vec<String>, To
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Limits {
     pub docket: Option<usize>,
+    /// The topic that intake writes to: the docket, or the one before the join.
+    pub decided: Option<usize>,
     pub rejects: Option<usize>,
     /// The topic that the door writes to.
     pub door: Option<usize>,
@@ -101,8 +115,16 @@ pub struct Limits {
 
 pub async fn max_messages(pipeline: &Pipeline) -> Limits {
     let (docket, rejects) = (pipeline.docket_topic(), pipeline.rejects_topic());
+    let decided = pipeline.decided_topic();
     let mut asked = vec![docket.as_str(), &rejects];
+    asked.extend(pipeline.file.join.as_ref().map(|_| decided.as_str()));
     asked.extend(pipeline.door_topic());
     let told = topics::max_messages(&pipeline.file.kafka, &asked).await;
-    Limits { docket: told[0], rejects: told[1], door: told.get(2).copied().flatten() }
+    let of = |name: &str| told[asked.iter().position(|topic| *topic == name)?];
+    Limits {
+        docket: told[0],
+        decided: of(&decided),
+        rejects: told[1],
+        door: pipeline.door_topic().and_then(of),
+    }
 }

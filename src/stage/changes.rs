@@ -44,6 +44,7 @@ pub fn changes(was: &File, is: &File) -> Result<Changes, Fixed> {
         memory: _,
         watchdog,
         spikes,
+        join,
         // Asked by `docket verify` alone.
         probes: _,
         admin,
@@ -60,6 +61,8 @@ pub fn changes(was: &File, is: &File) -> Result<Changes, Fixed> {
         ("kafka", *kafka == is.kafka),
         ("docket", *docket == is.docket),
         ("watchdog", *watchdog == is.watchdog),
+        // Who reads and who writes which topic depends on it.
+        ("join", *join == is.join),
     ] {
         if !same {
             return Err(Fixed(what));

@@ -1,8 +1,9 @@
-//! The running parts: intake (decision logs to the docket topic) and deliver (the docket topic to one
-//! sink). Each is a loop over `log` with a pure function in it, on a thread of its own; a part that
+//! The running parts: intake (decision logs to the docket topic), correlate (decisions meet their requests on the way)
+//! and deliver (the docket topic to one sink). Each is a loop over `log` with a pure function in it, on a thread of its own; a part that
 //! fails is started again, and everything it needs to go on is in Kafka.
 
 mod changes;
+pub mod correlate;
 pub mod deliver;
 pub mod events;
 mod gaps;

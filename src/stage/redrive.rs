@@ -103,7 +103,9 @@ impl Plan {
         }
         let Some(sink) = letter.sink() else {
             let topic = letter.header(headers::SOURCE_TOPIC);
-            if !pipeline.file.sources.iter().any(|source| source.topic == topic) {
+            let facts = pipeline.file.join.iter().flat_map(|join| &join.facts);
+            let mut sources = pipeline.file.sources.iter().map(|source| &source.topic);
+            if !sources.any(|s| s == topic) && !facts.into_iter().any(|s| s.topic == topic) {
                 return Err(format!("they are of {topic}, which is not a source of this pipeline"));
             }
             self.to_intake.push(letter);

@@ -12,21 +12,25 @@ enum Role {
     Sinks,
     Spikes,
     Door,
+    Facts,
+    Join,
     Sink(String),
 }
 
 impl Roles {
-    /// From `door`, `intake`, `sinks`, `spikes` and `sink:NAME`.
+    /// From `door`, `intake`, `sinks`, `spikes`, `facts`, `join` and `sink:NAME`.
     pub fn parse(names: &[String]) -> Result<Roles, String> {
         let role = |name: &String| match name.as_str() {
             "intake" => Ok(Role::Intake),
             "sinks" => Ok(Role::Sinks),
             "spikes" => Ok(Role::Spikes),
             "door" => Ok(Role::Door),
+            "facts" => Ok(Role::Facts),
+            "join" => Ok(Role::Join),
             other => match other.strip_prefix("sink:") {
                 Some(sink) if !sink.is_empty() => Ok(Role::Sink(sink.to_owned())),
                 _ => Err(format!(
-                    "{other:?} is not a part; the parts are door, intake, sinks, spikes and sink:NAME"
+                    "{other:?} is not a part; the parts are door, intake, facts, join, sinks, spikes and sink:NAME"
                 )),
             },
         };
@@ -39,6 +43,14 @@ impl Roles {
 
     pub fn door(&self) -> bool {
         self.0.is_empty() || self.0.contains(&Role::Door)
+    }
+
+    pub fn facts(&self) -> bool {
+        self.0.is_empty() || self.0.contains(&Role::Facts)
+    }
+
+    pub fn join(&self) -> bool {
+        self.0.is_empty() || self.0.contains(&Role::Join)
     }
 
     pub fn spikes(&self) -> bool {

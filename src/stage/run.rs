@@ -11,9 +11,11 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::changes::{Changes, Fixed, changes};
+use super::correlate::evidence::Evidence;
+use super::correlate::{Correlate, JoinMeters};
 use super::deliver::{Deliver, Fallback, Sending};
 use super::events::Events;
-use super::intake::Intake;
+use super::intake::{FactMeters, Intake, Trouble, Work};
 use super::roles::Roles;
 use super::spikes::{self, Spikes};
 use super::supervise::{self, Part, Reports};
@@ -131,6 +133,10 @@ pub struct Parts {
     pub decisions: Arc<Decisions>,
     /// Of findings, once they are looked for.
     findings: Option<Arc<spikes::Meters>>,
+    /// Of facts, once they are read.
+    facts: Option<FactMeters>,
+    /// Of the join, once it runs.
+    joins: Option<Arc<JoinMeters>>,
     /// Of the door, once there is one, and who may come in.
     door: Option<(Arc<door::meters::Meters>, Arc<Clients>)>,
     progress: Arc<Progress>,
@@ -167,6 +173,8 @@ impl Parts {
             meters,
             decisions,
             findings: None,
+            facts: None,
+            joins: None,
             door: None,
             progress,
             events: Arc::default(),
@@ -187,7 +195,9 @@ impl Parts {
         let sinks = file.sinks.keys().map(String::as_str);
         let spikes = file.spikes.as_ref().map(|_| "spikes");
         let door = file.door.as_ref().map(|_| "door");
-        self.meters.expect(std::iter::once("intake").chain(sinks).chain(spikes).chain(door));
+        let join = file.join.iter().flat_map(|_| ["facts", "join"]);
+        let others = spikes.into_iter().chain(door).chain(join);
+        self.meters.expect(std::iter::once("intake").chain(sinks).chain(others));
     }
 
     /// Starts intake and the sinks, as far as the process is to run them.
@@ -196,6 +206,8 @@ impl Parts {
         if self.process.roles.intake() {
             self.intake()?;
         }
+        self.read_facts()?;
+        self.correlate()?;
         let names: Vec<String> = self.pipeline.file.sinks.keys().cloned().collect();
         names.iter().try_for_each(|name| self.start_sink(name))?;
         self.spikes()?;
@@ -245,18 +257,84 @@ impl Parts {
 
     fn intake(&mut self) -> Result<(), RunError> {
         let intake = Intake {
+            work: Work::Decisions,
             pipeline: self.pipeline.clone(),
             meters: self.meters.clone(),
             health: self.process.health.clone(),
             progress: self.progress.clone(),
-            docket_limit: self.limits.docket,
+            facts: None,
+            docket_limit: self.limits.decided,
             rejects_limit: self.limits.rejects,
-            trouble: super::intake::Trouble::default(),
+            trouble: Trouble::default(),
             id: uuid::Uuid::new_v4().to_string(),
         };
         let runtime = self.process.runtime.clone();
         self.spawn("intake", move |stop| {
             runtime.block_on(intake.run(stop)).map_err(|e| e.to_string())
+        })
+    }
+
+    /// Reads what requests did, if the pipeline file says so and this process is to do it.
+    fn read_facts(&mut self) -> Result<(), RunError> {
+        if self.pipeline.file.join.is_none() || !self.process.roles.facts() {
+            return Ok(());
+        }
+        let name = self.pipeline.name().to_owned();
+        let error = |error| RunError::Metrics { pipeline: name, error };
+        let meters = match &self.facts {
+            Some(meters) => meters.clone(),
+            None => FactMeters::new(self.pipeline.name(), &self.process.registry).map_err(error)?,
+        };
+        self.facts = Some(meters.clone());
+        let facts = Intake {
+            work: Work::Facts,
+            pipeline: self.pipeline.clone(),
+            meters: self.meters.clone(),
+            health: self.process.health.clone(),
+            progress: self.progress.clone(),
+            facts: Some(meters),
+            docket_limit: None,
+            rejects_limit: self.limits.rejects,
+            trouble: Trouble::default(),
+            id: uuid::Uuid::new_v4().to_string(),
+        };
+        let runtime = self.process.runtime.clone();
+        self.spawn("facts", move |stop| {
+            runtime.block_on(facts.run(stop)).map_err(|e| e.to_string())
+        })
+    }
+
+    /// Joins decisions with their requests, if the pipeline file says so and this process is to do it.
+    fn correlate(&mut self) -> Result<(), RunError> {
+        let Some(section) = self.pipeline.file.join.clone().filter(|_| self.process.roles.join())
+        else {
+            return Ok(());
+        };
+        let name = self.pipeline.name().to_owned();
+        let error = |error| RunError::Metrics { pipeline: name, error };
+        let counts = match &self.joins {
+            Some(counts) => counts.clone(),
+            None => {
+                let counts = JoinMeters::new(self.pipeline.name(), &self.process.registry);
+                self.joins.insert(Arc::new(counts.map_err(error)?)).clone()
+            }
+        };
+        let correlate = Correlate {
+            pipeline: self.pipeline.clone(),
+            section,
+            meters: self.meters.clone(),
+            counts,
+            health: self.process.health.clone(),
+            progress: self.progress.clone(),
+            evidence: Arc::new(Evidence::default()),
+            id: uuid::Uuid::new_v4().to_string(),
+            clock: crate::clock::now,
+            docket_limit: self.limits.docket,
+            rejects_limit: self.limits.rejects,
+        };
+        let runtime = self.process.runtime.clone();
+        self.spawn("join", move |stop| {
+            runtime.block_on(correlate.run(stop)).map_err(|e| e.to_string())
         })
     }
 
@@ -374,6 +452,20 @@ impl Parts {
         })
     }
 
+    /// Why the changed pipeline file is refused, if it is: `/status` says so, since what runs is not what stands there.
+    pub fn file_is(&self, refused: Option<&str>) {
+        let part = format!("{}/reload", self.pipeline.name());
+        match refused {
+            Some(error) => {
+                let why = format!(
+                    "the changed pipeline file is refused, the old one stays in force: {error}"
+                );
+                self.process.health.note(&part, Err(why));
+            }
+            None => self.process.health.remove(&part),
+        }
+    }
+
     /// Takes up a changed pipeline file: the parts that it changes are stopped, with what they read
     /// delivered and committed, and started again. Their records wait in Kafka meanwhile. Returns their names.
     pub fn reload(&mut self, new: Pipeline) -> Result<Vec<String>, RunError> {
@@ -489,36 +581,4 @@ impl Parts {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::secrets::Real;
-
-    fn pipeline(text: &str) -> Pipeline {
-        let text = format!(
-            "name: half\nkafka: {{brokers: '127.0.0.1:1'}}\nsources: [{{topic: t}}]\n{text}"
-        );
-        let parsed = crate::pipeline::parse(std::path::Path::new("p.yaml"), &text, &Real);
-        parsed.map_err(|e| e.to_string()).unwrap()
-    }
-
-    #[tokio::test(flavor = "multi_thread")]
-    async fn a_reload_that_fails_half_way_leaves_the_old_file_in_force_and_its_parts_running() {
-        let process = Process::alone();
-        let old = pipeline("sinks: {a: {type: file, path: /tmp/a}, b: {type: file, path: /tmp/b}}");
-        let file = old.file.clone();
-        let mut parts = Parts::new(old, &process, Limits::default()).unwrap();
-        parts.all().unwrap();
-        // The metrics of the detector have their place taken: it is the last that is started.
-        let _taken = spikes::Meters::new("half", &process.registry).unwrap();
-        let new = pipeline(
-            "sinks: {a: {type: file, path: /tmp/c}}\nspikes: {}\nlimits: {record_bytes: 9MiB}",
-        );
-        let (result, parts) =
-            tokio::task::spawn_blocking(move || (parts.reload(new), parts)).await.unwrap();
-        assert!(matches!(result, Err(RunError::Metrics { .. })), "{result:?}");
-        assert_eq!(parts.pipeline.file, file);
-        assert_eq!(parts.running.keys().collect::<Vec<_>>(), ["a", "b", "intake"]);
-        process.stop.cancel();
-        tokio::task::spawn_blocking(|| parts.join()).await.unwrap();
-    }
-}
+mod tests;

@@ -207,7 +207,8 @@ impl Meters {
     /// What alerts ask of a part is there at 0 before it happens: `increase` sees nothing of a series that begins at 1.
     pub fn part(&self, part: &str) {
         self.restarts.with_label_values(&[part]);
-        for reason in Reason::ALL {
+        let joins = matches!(part, "facts" | "join");
+        for reason in Reason::ALL.into_iter().filter(|r| joins || *r != Reason::BadFact) {
             self.rejects.with_label_values(&[part, reason.as_str()]);
         }
     }

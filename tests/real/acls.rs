@@ -32,6 +32,7 @@ async fn the_least_rights_are_enough() {
   properties: {{security.protocol: SASL_PLAINTEXT, sasl.mechanism: PLAIN, sasl.username: docket, sasl.password: {password}}}
 docket: {{partitions: 2}}
 spikes: {{}}
+join: {{facts: [{{topic: $NAME-access}}], wait: 1s}}
 sinks:
   lines: {{type: file, path: {}}}
 ",
@@ -51,16 +52,24 @@ sinks:
     let given = Command::new(script)
         .args([&kafka, &name, &source])
         .env("KAFKA_ACLS", kafka_acls(&place))
+        .env("FACTS", format!("{name}-access"))
         .output()
         .unwrap();
     assert!(given.status.success(), "{given:?}");
 
+    create_topic(&kafka, &format!("{name}-access"), 2, &[]).await;
     let path = pipeline(&place, 2, &rest).await;
+    produce(&kafka, &format!("{name}-access"), ["no request"]);
     produce(&kafka, &source, generated(500, 9));
     produce(&kafka, &source, ["no decision"]);
     let running = Running::start(&place, &path);
     let metrics = running.until("all are delivered", 60, |m| m.delivered("lines") == 500).await;
     assert_eq!((metrics.written(), metrics.rejected()), (500, 1));
+    running
+        .until("requests are read", 60, |m| m.sum("docket_rejects_total", &["part=\"facts\""]) == 1)
+        .await;
+    let complete = "docket_join_complete_timestamp_seconds";
+    running.until("it may ask how far intake is", 60, |m| m.sum(complete, &[]) > 0).await;
     running.until("the spike detector runs", 60, |m| m.sum("docket_spikes_leader", &[]) == 1).await;
     let log = running.stop();
     assert!(!log.contains("uthoriz"), "{log}");

@@ -21,6 +21,8 @@ mod doctor;
 mod door;
 mod door_limits;
 mod faults;
+mod first_day;
+mod join;
 mod late_end;
 mod log_checked;
 mod logs;

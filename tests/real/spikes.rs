@@ -16,7 +16,7 @@ use super::{address, count, get, pipeline};
 const SECOND: i64 = 1_000_000_000;
 
 /// An HTTP endpoint that remembers what it got, and when.
-async fn listener() -> (String, Arc<Mutex<Vec<(Instant, Value)>>>) {
+pub async fn listener() -> (String, Arc<Mutex<Vec<(Instant, Value)>>>) {
     let got: Arc<Mutex<Vec<(Instant, Value)>>> = Arc::default();
     let seen = got.clone();
     let take = move |body: String| {

@@ -1,23 +1,23 @@
 //! A Kafka of one's own: partitions with transactions, groups with cooperative rebalances, time that is
 //! virtual and faults that follow from a seed. What it lets pass, and what it refuses, is what Kafka does.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use docket::log::{Outgoing, RecordWriter, Transactions};
 use docket::resume::Committed;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
-use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
-use rdkafka::message::Headers as _;
+use rdkafka::error::RDKafkaErrorCode;
 use tokio::time::Instant;
 
 mod logs;
 mod member;
+mod producer;
 
 pub use member::Member;
+pub use producer::{DOCKET_TAKES, Dead, Producer, REJECTS_TAKE};
 
 pub type Place = (String, i32);
 /// Group, member, generation, and the ids of its topics.
@@ -76,6 +76,8 @@ struct Group {
     members: BTreeMap<u64, Instant>,
     owners: BTreeMap<Place, u64>,
     committed: BTreeMap<Place, Committed>,
+    /// What was committed with an offset.
+    metadata: BTreeMap<Place, String>,
 }
 
 /// How likely each fault is.
@@ -110,6 +112,10 @@ pub enum Sabotage {
     TakenForMade,
     /// What stands before a committed offset is taken for sent, though another topic has the name now.
     TakenForSent,
+    /// What was committed with offsets is lost.
+    LosesMetadata,
+    /// That all of a topic was read is said before it is.
+    SaysTooMuch,
 }
 
 pub struct World {
@@ -367,8 +373,13 @@ impl World {
     fn wanted(&self, group: &str, place: &Place) -> Option<u64> {
         let group = &self.groups[group];
         let members: Vec<u64> = group.members.keys().copied().collect();
-        let index =
-            self.logs.keys().filter(|(t, _)| group.topics.contains(t)).position(|p| p == place)?;
+        // As `range` does it: of several topics, partitions of one number go to one member.
+        let index = match group.topics.len() {
+            1 => {
+                self.logs.keys().filter(|(t, _)| *t == group.topics[0]).position(|p| p == place)?
+            }
+            _ => place.1 as usize,
+        };
         members.get(index % members.len().max(1)).copied()
     }
 
@@ -388,7 +399,9 @@ impl World {
         for (place, offset) in offsets {
             let topic_id = ids.get(&place.0).cloned();
             // What is said of a topic that is no more is taken for what it is by who reads it next.
-            if sink != "intake" && topic_id.as_ref().is_none_or(|id| *id == self.id(&place.0)) {
+            if !["intake", "facts", "join"].contains(&sink.as_str())
+                && topic_id.as_ref().is_none_or(|id| *id == self.id(&place.0))
+            {
                 self.check_commit(&sink, place, *offset);
             }
             let committed = Committed { next: *offset, topic_id };
@@ -434,6 +447,22 @@ impl World {
         })
     }
 
+    /// Where a topic's partitions end, whoever can read that.
+    pub fn ends(&self, topic: &str) -> BTreeMap<i32, i64> {
+        let places = self.logs.keys().filter(|(t, _)| t == topic);
+        places.map(|place| (place.1, self.logs[place].len() as i64)).collect()
+    }
+
+    /// Whether a group has committed all of a topic up to there.
+    pub fn has_read(&self, group: &str, topic: &str, ends: &BTreeMap<i32, i64>) -> bool {
+        let committed = self.groups.get(group).map(|g| &g.committed);
+        self.sabotage == Sabotage::SaysTooMuch
+            || ends.iter().all(|(partition, end)| {
+                let place = (topic.to_owned(), *partition);
+                committed.and_then(|c| c.get(&place)).map_or(0, |c| c.next) >= *end
+            })
+    }
+
     /// How many committed records a group has not finished.
     pub fn lag(&self, group: &str, topic: &str) -> usize {
         let committed = self.groups.get(group).map(|g| &g.committed);
@@ -461,162 +490,4 @@ pub const PANICS: &str = "panics-";
 
 fn holds(value: &[u8], text: &str) -> bool {
     value.windows(text.len()).any(|window| window == text.as_bytes())
-}
-
-/// A transactional producer.
-pub struct Producer {
-    world: Shared,
-    open: Cell<Option<usize>>,
-    /// Tags of the open transaction, in the order of sending.
-    sent: RefCell<Vec<usize>>,
-    refused: RefCell<Vec<(usize, RDKafkaErrorCode)>>,
-}
-
-/// Kafka's max.message.bytes of the docket topic and of rejects, here.
-pub const DOCKET_TAKES: usize = 3_000;
-pub const REJECTS_TAKE: usize = 6_000;
-
-impl Producer {
-    pub fn new(world: &Shared) -> Producer {
-        Producer {
-            world: world.clone(),
-            open: Cell::new(None),
-            sent: RefCell::default(),
-            refused: RefCell::default(),
-        }
-    }
-
-    fn is_fenced(&self) -> bool {
-        let mut w = self.world.lock();
-        w.tick();
-        self.open.get().is_some_and(|id| w.transactions[id].state != State::Open)
-    }
-}
-
-impl Transactions for Producer {
-    type Membership = Membership;
-
-    fn begin(&self) -> KafkaResult<()> {
-        let mut w = self.world.lock();
-        w.transactions.push(Transaction {
-            state: State::Open,
-            begun: Instant::now(),
-            touched: BTreeSet::new(),
-        });
-        let id = w.transactions.len() - 1;
-        w.open.insert(id);
-        self.open.set(Some(id));
-        Ok(())
-    }
-
-    fn send(&self, record: Outgoing<'_>, tag: usize, alone: bool) -> KafkaResult<()> {
-        if self.is_fenced() {
-            return Err(KafkaError::MessageProduction(RDKafkaErrorCode::InvalidProducerEpoch));
-        }
-        let takes = if record.topic == super::REJECTS { REJECTS_TAKE } else { DOCKET_TAKES };
-        let mut w = self.world.lock();
-        let unwanted = record.topic == super::DOCKET && holds(record.payload, UNWANTED);
-        if record.payload.len() > takes || unwanted {
-            let code = match unwanted {
-                true => RDKafkaErrorCode::InvalidRecord,
-                false => RDKafkaErrorCode::MessageSizeTooLarge,
-            };
-            // The broker refuses the batch, with what was sent just before.
-            let mut refused = vec![tag];
-            if !alone {
-                let sent = self.sent.borrow();
-                let n = w.below(4) as usize;
-                refused.extend(sent.iter().rev().take(n));
-            }
-            self.refused.borrow_mut().extend(refused.into_iter().map(|tag| (tag, code)));
-            return Ok(());
-        }
-        // What is sent alone is in no batch with others.
-        if alone {
-            self.sent.borrow_mut().clear();
-        } else {
-            self.sent.borrow_mut().push(tag);
-        }
-        if w.sabotage == Sabotage::LosesARecord && w.chance(0.01) {
-            return Ok(());
-        }
-        let headers: Pairs = record
-            .headers
-            .iter()
-            .map(|h| (h.key.to_owned(), h.value.unwrap_or_default().to_vec()))
-            .collect();
-        w.append(record.topic, record.key, record.payload, headers, self.open.get());
-        Ok(())
-    }
-
-    fn any_failed(&self) -> bool {
-        !self.refused.borrow().is_empty()
-    }
-
-    fn commit(&self, offsets: &[(&str, i32, i64)], member: &Membership) -> KafkaResult<()> {
-        if self.is_fenced() || !self.refused.borrow().is_empty() {
-            return Err(KafkaError::MessageProduction(RDKafkaErrorCode::InvalidTransactionalState));
-        }
-        let mut w = self.world.lock();
-        let p = w.faults.commit_fails;
-        if w.chance(p) {
-            w.note("a transaction fails");
-            return Err(KafkaError::MessageProduction(RDKafkaErrorCode::InvalidTransactionalState));
-        }
-        let (group, id, generation, ids) = member;
-        let current = w.groups[group].generation;
-        if w.sabotage != Sabotage::NoFencing && *generation != current {
-            return Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::IllegalGeneration));
-        }
-        let offsets: Vec<(Place, i64)> =
-            offsets.iter().map(|(t, p, o)| (((*t).to_owned(), *p), *o)).collect();
-        if w.sabotage == Sabotage::NoFencing {
-            for (place, offset) in &offsets {
-                let committed = Committed { next: *offset, topic_id: None };
-                w.groups.get_mut(group).unwrap().committed.insert(place.clone(), committed);
-            }
-        } else {
-            w.take_offsets(group, *id, &offsets, ids).map_err(KafkaError::ConsumerCommit)?;
-        }
-        if let Some(id) = self.open.take() {
-            w.end(id, State::Committed);
-        }
-        self.sent.borrow_mut().clear();
-        Ok(())
-    }
-
-    fn abort(&self) -> KafkaResult<Vec<(usize, RDKafkaErrorCode)>> {
-        if self.is_fenced() {
-            return Err(KafkaError::MessageProduction(RDKafkaErrorCode::InvalidProducerEpoch));
-        }
-        if let Some(id) = self.open.take() {
-            self.world.lock().end(id, State::Aborted);
-        }
-        self.sent.borrow_mut().clear();
-        Ok(self.refused.take())
-    }
-}
-
-/// Writes dead letters.
-pub struct Dead(pub Shared);
-
-impl RecordWriter for Dead {
-    async fn write(&self, record: Outgoing<'_>) -> KafkaResult<()> {
-        tokio::task::yield_now().await;
-        let mut w = self.0.lock();
-        let p = w.faults.letter_fails;
-        if w.chance(p) {
-            return Err(KafkaError::MessageProduction(RDKafkaErrorCode::MessageTimedOut));
-        }
-        if record.payload.len() > REJECTS_TAKE {
-            return Err(KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge));
-        }
-        let headers: Pairs = record
-            .headers
-            .iter()
-            .map(|h| (h.key.to_owned(), h.value.unwrap_or_default().to_vec()))
-            .collect();
-        w.append(record.topic, record.key, record.payload, headers, None);
-        Ok(())
-    }
 }

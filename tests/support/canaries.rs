@@ -65,6 +65,24 @@ pub fn inputs(secret: &str) -> Vec<(&'static str, Value)> {
         ("a cookie", json!({"headers": {"cookie": format!("a=b; sid={secret}")}})),
         ("a Secret", json!({"object": {"kind": "Secret", "data": {"x": STANDARD.encode(secret)}}})),
         ("markup", json!({"soap": format!("<a><Password>{secret}</Password></a>")})),
+        (
+            "markup with names and values",
+            json!({
+                "config": format!("<add key=\"DbPassword\" value=\"{secret}\"/>"),
+                "plist": format!("<key>password</key><string>{secret}</string>"),
+                "site": format!("<name>db.password</name>\n<value>{secret}</value>"),
+                "spring": format!("<property name='password'>{secret}</property>"),
+            }),
+        ),
+        ("types below a name", json!({"password": {"S": secret}, "pwd": {"bytes": secret}})),
+        ("a map of tokens", json!({"tokens": {"ci": secret}})),
+        (
+            "a login of Docker's",
+            json!({"auths": {"reg.example": {"auth": STANDARD.encode(format!("bob:{secret}"))}}}),
+        ),
+        ("a line of YAML", json!({"log": format!("password: correct horse {secret}")})),
+        ("commas in a value", json!({"log": format!("login, password: a,{secret}, user: x")})),
+        ("other languages", json!({"contraseña": secret, "mot_de_passe": secret, "密码": secret})),
         // Found at one place, it stands at others that say nothing.
         (
             "elsewhere",

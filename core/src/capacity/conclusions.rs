@@ -10,6 +10,8 @@ use crate::decision::time::{self, Nanos};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
+    /// It covers less than a day.
+    TooShort,
     /// The first service whose OPAs its busiest second will fill, or that none will.
     RunsOut,
     /// A service that can't do without one of its OPAs.
@@ -45,6 +47,14 @@ const MOST: usize = 5;
 /// `current` says that the review goes on to the present.
 pub fn conclusions(review: &Review, now: Nanos, current: bool) -> Vec<Conclusion> {
     let mut all = Vec::new();
+    let span = review.to - review.from;
+    if review.total.decisions > 0 && span < DAY {
+        let sentence = format!(
+            "This is of {} only: the busiest second of a day or a week need not be in it, and what follows holds for that time.",
+            lasting(span)
+        );
+        all.push(of(Kind::TooShort, "", sentence));
+    }
     if current && now - review.to > OLD {
         let sentence = format!(
             "The newest decision is {} old: nothing was asked since, or intake is behind (docket top shows its lag), and then the last hours are not whole.",
@@ -168,7 +178,8 @@ fn runs_out(review: &Review) -> Option<Conclusion> {
 fn lasting(nanos: Nanos) -> String {
     let minutes = nanos / (60 * SECOND);
     match minutes {
-        0..120 => format!("{minutes} min"),
+        0..2 => format!("{} s", (nanos / SECOND).max(1)),
+        2..120 => format!("{minutes} min"),
         120..2880 => format!("{} h", minutes / 60),
         _ => format!("{} days", minutes / 1440),
     }
@@ -259,6 +270,17 @@ mod tests {
             "{:?}",
             review.conclusions
         );
+    }
+
+    #[test]
+    fn what_covers_seconds_says_so_first() {
+        let review = reviewed(1, 1.0, &|_| steady("s", 100, 2));
+        let first = &review.conclusions[0];
+        assert_eq!(first.kind, Kind::TooShort);
+        assert!(first.sentence.starts_with("This is of "), "{first:?}");
+        assert_eq!(lasting(25 * SECOND), "25 s");
+        let review = reviewed(2, 1.0, &|_| steady("s", 100, 2));
+        assert!(review.conclusions.iter().all(|c| c.kind != Kind::TooShort));
     }
 
     #[test]

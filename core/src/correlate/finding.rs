@@ -57,13 +57,31 @@ pub enum Undecidable {
     Evicted,
     /// The request took longer than decisions are kept.
     LongRequest,
-    /// Several requests share the id, or the span.
+    /// Several requests share the id, or the span, or several decisions that say different things.
     SharedId,
     /// The source writes only a part of the requests.
     Sampled,
+    /// It lacks the ID by which both sides are brought together, or decisions of its time do.
+    NoKey,
+    /// It came so late that what bears on it may not be known any more.
+    Late,
+    /// Its clock is wrong: it happened after it was written down.
+    Clock,
 }
 
 impl Undecidable {
+    pub const ALL: [Undecidable; 9] = [
+        Undecidable::DecisionLost,
+        Undecidable::Gap,
+        Undecidable::Evicted,
+        Undecidable::LongRequest,
+        Undecidable::SharedId,
+        Undecidable::Sampled,
+        Undecidable::NoKey,
+        Undecidable::Late,
+        Undecidable::Clock,
+    ];
+
     pub fn as_str(self) -> &'static str {
         match self {
             Undecidable::DecisionLost => "decision_lost",
@@ -72,6 +90,9 @@ impl Undecidable {
             Undecidable::LongRequest => "long_request",
             Undecidable::SharedId => "shared_id",
             Undecidable::Sampled => "sampled",
+            Undecidable::NoKey => "no_key",
+            Undecidable::Late => "late",
+            Undecidable::Clock => "clock",
         }
     }
 }
@@ -147,7 +168,10 @@ pub struct Pattern {
 impl Pattern {
     fn fits(&self, fact: &Fact<'_>) -> bool {
         self.service.as_ref().is_none_or(|glob| glob.is_match(&*fact.service))
-            && self.path.as_ref().is_none_or(|glob| glob.is_match(&*fact.path))
+            && self.path.as_ref().is_none_or(|glob| {
+                // As with policies, a slash in front makes no difference.
+                glob.is_match(&*fact.path) || glob.is_match(fact.path.trim_start_matches('/'))
+            })
             && self.method.as_ref().is_none_or(|method| method.eq_ignore_ascii_case(&fact.method))
     }
 }

@@ -9,10 +9,10 @@ use super::asked::object_key;
 use super::finding::{Gaps, Rates};
 use super::position::Open;
 use super::rank::{self, Rank};
-use super::store::{DECISION, Keys, OBJECT, REQUEST, Store, TRACE};
+use super::store::{DECISION, Keys, OBJECT, REQUEST, Store, TRACE, When};
 use super::watermark::Watermarks;
 use super::{
-    Asked, Class, Finding, FindingKind, Place, Position, Settings, Side, Undecidable, Watch,
+    Asked, Came, Class, Finding, FindingKind, Place, Position, Settings, Side, Undecidable, Watch,
 };
 use crate::decision::time::Nanos;
 use crate::facts::{Fact, Kind, Packed};
@@ -41,6 +41,12 @@ pub enum Out<'a, D> {
         matched: Matched<'a>,
     },
     Finding(Finding),
+}
+
+/// Facts keep so much of a text.
+fn cut(text: &str) -> &str {
+    let end = (0..=text.len().min(255)).rev().find(|end| text.is_char_boundary(*end));
+    &text[..end.unwrap_or_default()]
 }
 
 type Sink<'s, D> = &'s mut dyn FnMut(Out<'_, D>);
@@ -95,6 +101,8 @@ pub struct Join<D> {
     restored: HashMap<(Side, u32), Position>,
     watermarks: [Watermarks; 2],
     gaps: [Gaps; 2],
+    /// Of each side nothing that is older is still to come, as far as the caller knows.
+    complete: [Nanos; 2],
     rates: Rates,
     counts: Counts,
 }
@@ -113,6 +121,7 @@ impl<D> Join<D> {
             restored: HashMap::new(),
             watermarks: Default::default(),
             gaps: Default::default(),
+            complete: [Nanos::MAX; 2],
             rates: Rates::default(),
             counts: Counts::default(),
         }
@@ -123,8 +132,14 @@ impl<D> Join<D> {
         self.watermarks[side as usize].assign(partition, now);
         let before = Place { partition, offset: position.offset - 1 };
         match side {
-            Side::Decisions => self.decisions.passed(before),
-            Side::Facts => self.facts.passed(before),
+            Side::Decisions => {
+                self.decisions.passed(before);
+                self.decisions.begins(partition, position.since);
+            }
+            Side::Facts => {
+                self.facts.passed(before);
+                self.facts.begins(partition, position.since);
+            }
         }
         self.restored.insert((side, partition), position);
     }
@@ -153,24 +168,39 @@ impl<D> Join<D> {
         place: Place,
         asked: Asked,
         payload: D,
-        now: Nanos,
+        came: impl Into<Came>,
         out: Sink<'_, D>,
     ) {
+        let came @ Came { now, .. } = came.into();
         self.counts.decisions += 1;
+        if self.settings.key.is_some_and(|key| !key.has_decision(&asked))
+            && self.watch.enforces(&asked)
+        {
+            let around = self.settings.window + self.settings.skew;
+            let (from, to) = (asked.time - around, asked.time + around);
+            self.gaps[Side::Decisions as usize].add(from, to, Undecidable::NoKey);
+        }
         self.saw(Side::Decisions, place.partition, asked.time, now);
         let keys = [
-            self.key(asked.id.as_bytes()),
+            self.key(cut(&asked.id).as_bytes()),
             asked.trace.map_or(0, |trace| self.key(&trace.to_bytes())),
-            self.key(asked.request_id.as_bytes()),
+            self.key(cut(&asked.request_id).as_bytes()),
             self.key(asked.object.as_bytes()),
         ];
         let restored = self.restored.get(&(Side::Decisions, place.partition));
         let given_out = restored.is_some_and(|position| position.given_out(place.offset));
         let was_judged = restored.is_some_and(|position| place.offset < position.judged);
-        let (time, heap) = (asked.time, asked.heap());
+        let (time, heap) = (self.happened(asked.time, came), asked.heap());
+        // A request may begin so much before its decision.
+        let before = 2 * self.settings.window + self.settings.skew;
+        let needs = match self.watch.expects_requests {
+            true => time.min(asked.time).saturating_sub(before),
+            false => Nanos::MAX,
+        };
+        let needs = Self::if_there(needs, self.facts.since(None));
         let payload = (!given_out).then_some(payload);
         let waiting = Waiting { asked, payload, rank: None, arrived: now, was_judged };
-        let slot = self.decisions.insert(place, time, keys, waiting, heap);
+        let slot = self.decisions.insert(place, When { time, needs }, keys, waiting, heap);
         let open = self.open.entry(place.partition).or_default();
         if given_out {
             open.add_done(place.offset);
@@ -183,16 +213,25 @@ impl<D> Join<D> {
     }
 
     /// Takes a fact as it stands in its topic. Whether it is one.
-    pub fn fact(&mut self, place: Place, bytes: &[u8], now: Nanos, out: Sink<'_, D>) -> bool {
+    pub fn fact(
+        &mut self,
+        place: Place,
+        bytes: &[u8],
+        came: impl Into<Came>,
+        out: Sink<'_, D>,
+    ) -> bool {
         let Ok(fact) = Packed::of(bytes).fact() else {
             self.facts.passed(place);
             return false;
         };
+        let came = came.into();
         self.counts.facts += 1;
-        self.saw(Side::Facts, place.partition, fact.end, now);
+        self.saw(Side::Facts, place.partition, fact.end, came.now);
+        let time = self.happened(fact.end, came);
+        let needs = Self::if_there(self.needs(&fact, time), self.decisions.since(None));
         let keys = self.keys_of(&fact);
         let boxed: Box<[u8]> = bytes.into();
-        self.facts.insert(place, fact.end, keys, boxed, bytes.len());
+        self.facts.insert(place, When { time, needs }, keys, boxed, bytes.len());
         let mut met: Vec<u32> = Vec::new();
         for (which, key) in keys.into_iter().enumerate() {
             for slot in self.decisions.with(which, key) {
@@ -221,14 +260,41 @@ impl<D> Join<D> {
         self.gaps[side as usize].add(from, to, Undecidable::Gap);
     }
 
+    /// What the caller knows of a side beyond its watermarks: all that happened before `through` is here. Nothing later
+    /// than that is missed by anybody, so nothing of it is judged.
+    pub fn complete(&mut self, side: Side, through: Nanos) {
+        self.complete[side as usize] = through;
+    }
+
     /// Time passes: what has waited long enough goes on, what is complete is judged, what is over is forgotten.
     /// To be called after each batch, and a few times a second.
     pub fn tick(&mut self, now: Nanos, out: Sink<'_, D>) {
         let low = self.lowest(now);
         self.release(now, low[Side::Facts as usize], out);
-        self.judge_facts(low[Side::Decisions as usize], out);
-        self.judge_decisions(low[Side::Facts as usize], out);
-        self.forget(low);
+        // Of either side, whichever is judged: what else bears on a request may be of its own.
+        let whole = low[0].min(low[1]).min(self.complete[0]).min(self.complete[1]);
+        self.judge_facts(whole, out);
+        self.judge_decisions(whole, out);
+        self.forget(whole);
+    }
+
+    /// When something happened, as far as that can be: not after it was written down, and not longer ago than records
+    /// may be late. Otherwise one wrong clock would hold up what comes after it, or be forgotten before it is needed.
+    fn happened(&self, said: Nanos, came: Came) -> Nanos {
+        let may = came.written.saturating_sub(self.settings.delay)..=came.written;
+        if may.contains(&said) { said } else { came.written }
+    }
+
+    /// What is needed of the other side, if it is there.
+    fn if_there(needs: Nanos, since: Nanos) -> Nanos {
+        if needs <= since { Nanos::MAX } else { needs }
+    }
+
+    /// From when on decisions are needed to judge a request. One that took longer than the window isn't.
+    fn needs(&self, fact: &Fact<'_>, happened: Nanos) -> Nanos {
+        let Settings { window, skew, .. } = self.settings;
+        let end = fact.end.min(happened);
+        fact.start.min(end).max(end.saturating_sub(window)).saturating_sub(window + skew)
     }
 
     /// Where to commit a partition, with what was told so far, in one transaction.
@@ -253,8 +319,13 @@ impl<D> Join<D> {
         for (first, last) in unread.filter(|(_, last)| *last >= next) {
             open.push(((*first).max(next), *last));
         }
+        let since = match side {
+            Side::Decisions => self.decisions.since(Some(partition)),
+            Side::Facts => self.facts.since(Some(partition)),
+        };
         Position {
             offset,
+            since,
             judged: restored.map_or(judged, |position| position.judged.max(judged)),
             next: restored.map_or(next, |position| position.next.max(next)),
             open,
@@ -373,13 +444,15 @@ impl<D> Join<D> {
         }
     }
 
-    /// What is judged is kept for two windows more: a join that is built again from there has all that what is not
-    /// judged needs.
-    fn forget(&mut self, low: [Nanos; 2]) {
+    /// What is judged is kept for two windows more, and as long as anything that is not judged may need it: a join that is
+    /// built again from there has all that.
+    fn forget(&mut self, whole: Nanos) {
         let after = 3 * self.settings.window + 2 * self.settings.skew;
+        let needed = self.facts.needs().min(self.decisions.needs());
+        let until = whole.saturating_sub(after).min(needed.saturating_sub(1));
         for partition in self.decisions.partitions() {
             while let Some((slot, true)) = self.decisions.front(partition) {
-                if self.decisions.time(slot).saturating_add(after) > low[Side::Facts as usize] {
+                if self.decisions.time(slot) > until {
                     break;
                 }
                 self.decisions.pop(partition);
@@ -387,13 +460,13 @@ impl<D> Join<D> {
         }
         for partition in self.facts.partitions() {
             while let Some((slot, true)) = self.facts.front(partition) {
-                if self.facts.time(slot).saturating_add(after) > low[Side::Decisions as usize] {
+                if self.facts.time(slot) > until {
                     break;
                 }
                 self.facts.pop(partition);
             }
         }
-        let before = low[0].min(low[1]).saturating_sub(2 * after);
+        let before = until.saturating_sub(after);
         self.gaps.iter_mut().for_each(|gaps| gaps.forget(before));
     }
 
@@ -428,6 +501,13 @@ impl<D> Join<D> {
                 }
                 self.decisions.pop(partition);
             } else {
+                if self
+                    .facts
+                    .front(partition)
+                    .is_some_and(|(slot, judged)| !judged && self.is_evidence(slot))
+                {
+                    *self.counts.undecidable.entry(Undecidable::Evicted).or_default() += 1;
+                }
                 self.facts.pop(partition);
             }
             *self.counts.evicted.entry(side).or_default() += 1;

@@ -3,7 +3,8 @@
 //!
 //! `join` is the machine. By which key a decision and a fact belong together, and which of several facts is the
 //! request, says `rank`. `store` holds one side, `watermark` knows how far the sources are, `position` what is
-//! committed. `finding` says what enforcement did wrong.
+//! committed. `finding` says what enforcement did wrong. `home` says in which partition both sides meet, and `record`
+//! writes what becomes of a decision.
 //!
 //! A decision goes on once: with its match as soon as there is one that is exact, or without after `wait`. A better
 //! match that comes later is an amendment, never a second decision. What the machine knows is a suffix of its input
@@ -11,14 +12,17 @@
 
 mod asked;
 mod finding;
+mod home;
 mod join;
 mod position;
 mod rank;
+pub mod record;
 mod store;
 mod watermark;
 
 pub use asked::Asked;
 pub use finding::{Finding, FindingKind, Pattern, Undecidable, Watch};
+pub use home::Key;
 pub use join::{Counts, Join, Matched, Out};
 pub use position::Position;
 pub use rank::Class;
@@ -41,6 +45,19 @@ pub enum Side {
     Facts,
 }
 
+/// When a record comes: by the wall clock, and when it was written to its topic.
+#[derive(Debug, Clone, Copy)]
+pub struct Came {
+    pub now: Nanos,
+    pub written: Nanos,
+}
+
+impl From<Nanos> for Came {
+    fn from(now: Nanos) -> Came {
+        Came { now, written: now }
+    }
+}
+
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// A decision waits so long for its request; then it goes on without.
@@ -53,9 +70,12 @@ pub struct Settings {
     /// A partition in which nothing came for so long is idle,
     pub idle_after: Nanos,
     /// and is taken to be so far behind the wall clock.
+    /// Records are written at most so long after what they tell of.
     pub delay: Nanos,
     /// Bytes of memory for both sides.
     pub bytes: usize,
+    /// By which ID both sides were brought together, if by one: then what lacks it may have its other half elsewhere.
+    pub key: Option<Key>,
     /// Runs of decisions that were not given out, in the metadata of a commit: Kafka's brokers take 4,096 bytes.
     pub runs: usize,
 }
@@ -69,6 +89,7 @@ impl Default for Settings {
             idle_after: 10 * SECOND,
             delay: 120 * SECOND,
             bytes: 256 << 20,
+            key: None,
             runs: 600,
         }
     }

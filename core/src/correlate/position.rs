@@ -6,6 +6,11 @@ use std::collections::BTreeMap;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD as BASE64;
 
+use crate::decision::time::Nanos;
+
+/// Of what is committed.
+const VERSION: u8 = 2;
+
 /// The decisions of a partition that have not been given out, as runs: few enough for a commit's metadata.
 #[derive(Debug, Default)]
 pub struct Open {
@@ -71,6 +76,8 @@ pub struct Position {
     pub judged: i64,
     /// What stood below had been seen.
     pub next: i64,
+    /// What happened before, and stood below `offset`, may bear on what is read from there; 0 is nothing.
+    pub since: Nanos,
     /// Decisions below `next` that had not been given out: runs of offsets, first and last.
     pub open: Vec<(i64, i64)>,
 }
@@ -82,17 +89,31 @@ impl Position {
         offset < self.next && self.open.get(at).is_none_or(|(first, _)| *first > offset)
     }
 
+    /// Where to go on when what stood below `at` is gone: what happened before `now` may lack something. Of another log of
+    /// that name, what was known of its places says nothing.
+    pub fn gone(self, at: i64, another: bool, now: Nanos) -> Position {
+        let was = if another { Position::default() } else { self };
+        let there = was.open.into_iter().filter(|(_, last)| *last >= at);
+        Position {
+            offset: was.offset.max(at),
+            judged: was.judged.max(at),
+            next: was.next.max(at),
+            since: was.since.max(now),
+            open: there.map(|(first, last)| (first.max(at), last)).collect(),
+        }
+    }
+
     /// The metadata of a commit: printable, and at most four bytes a run as long as runs are near each other.
     pub fn metadata(&self) -> String {
-        let mut bytes = vec![1];
+        let mut bytes = vec![VERSION];
         let mut at = self.offset;
-        let steps = [self.judged, self.next].into_iter().map(|n| n - self.offset);
+        let steps = [self.judged - at, self.next - at, self.since];
         let runs = self.open.iter().flat_map(|(first, last)| {
             let steps = [first - at, last - first];
             at = *last;
             steps
         });
-        for n in steps.chain(runs) {
+        for n in steps.into_iter().chain(runs) {
             varint(&mut bytes, n.max(0).unsigned_abs());
         }
         BASE64.encode(bytes)
@@ -101,7 +122,7 @@ impl Position {
     /// `None` for metadata that another program wrote: then everything from the offset on is new.
     pub fn parse(offset: i64, metadata: &str) -> Option<Position> {
         let bytes = BASE64.decode(metadata).ok()?;
-        let mut rest = bytes.strip_prefix(&[1])?;
+        let mut rest = bytes.strip_prefix(&[VERSION])?;
         let mut next = || -> Option<i64> {
             let (mut n, mut shift) = (0u64, 0);
             loop {
@@ -116,6 +137,7 @@ impl Position {
         };
         let judged = offset.checked_add(next()?)?;
         let seen = offset.checked_add(next()?)?;
+        let since = next()?;
         let mut open = Vec::new();
         let mut at = offset;
         while let Some(step) = next() {
@@ -123,7 +145,7 @@ impl Position {
             at = first.checked_add(next()?)?;
             open.push((first, at));
         }
-        Some(Position { offset, judged, next: seen, open })
+        Some(Position { offset, judged, next: seen, since, open })
     }
 }
 
@@ -161,7 +183,7 @@ mod tests {
                 let runs = open.runs();
                 prop_assert_eq!(runs.len(), open.runs);
                 prop_assert!(runs.len() <= most, "{} runs", runs.len());
-                let position = Position { offset: 0, judged: 0, next: next + 1, open: runs };
+                let position = Position { offset: 0, judged: 0, next: next + 1, since: next << 40, open: runs };
                 let read = Position::parse(0, &position.metadata()).unwrap();
                 prop_assert_eq!(&read, &position);
                 for offset in &seen {
@@ -169,6 +191,28 @@ mod tests {
                 }
                 prop_assert!(!read.given_out(next + 1));
             }
+        }
+
+        /// What is left is as it was; another log has nothing of it.
+        #[test]
+        fn what_is_gone_is_not_taken_for_given_out_elsewhere(offset in 0..50i64, open in proptest::collection::vec((1..5i64, 0..4i64), 0..5), at in 0..90i64) {
+            let mut to = offset - 1;
+            let runs = open.iter().map(|(step, more)| {
+                let first = to + step;
+                to = first + more;
+                (first, to)
+            });
+            let open: Vec<(i64, i64)> = runs.collect();
+            let was = Position { offset, judged: offset, next: to + 3, since: 5, open };
+            let same = was.clone().gone(at, false, 9);
+            prop_assert_eq!(Position::parse(same.offset, &same.metadata()), Some(same.clone()));
+            prop_assert!(same.offset == offset.max(at) && same.since == 9);
+            for offset in same.offset..to + 9 {
+                prop_assert_eq!(same.given_out(offset), was.given_out(offset) && offset >= at);
+            }
+            let another = was.gone(at, true, 9);
+            prop_assert_eq!(&another, &Position { offset: at, judged: at, next: at, since: 9, open: Vec::new() });
+            prop_assert!((at..200).all(|offset| !another.given_out(offset)));
         }
 
         #[test]

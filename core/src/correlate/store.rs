@@ -65,11 +65,33 @@ struct Part {
     judged: usize,
     /// Behind the last offset that was seen.
     next: i64,
+    /// The latest time of what is not here any more; 0 is none.
+    since: Nanos,
+    /// Of what has not been judged: from when on the other side is needed, each with its offset. What comes after an
+    /// entry and needs more stands for it.
+    needs: VecDeque<(i64, Nanos)>,
 }
 
-/// What an entry takes beside what its item does: itself, its place in the order, and each key in its index.
+/// When an entry happened, and from when on its judgement needs the other side.
+#[derive(Debug, Clone, Copy)]
+pub struct When {
+    pub time: Nanos,
+    pub needs: Nanos,
+}
+
+impl Part {
+    /// Up to there nothing is needed any more.
+    fn over(&mut self, offset: i64) {
+        while self.needs.front().is_some_and(|(at, _)| *at <= offset) {
+            self.needs.pop_front();
+        }
+    }
+}
+
+/// What an entry takes beside what its item does: itself, its place in the order, what it needs, and each key in its
+/// index.
 const fn own<T>() -> usize {
-    size_of::<Entry<T>>() + size_of::<u32>()
+    size_of::<Entry<T>>() + size_of::<u32>() + size_of::<(i64, Nanos)>()
 }
 const KEY: usize = 20;
 
@@ -85,7 +107,8 @@ impl<T> Store<T> {
     }
 
     /// Takes an item whose heap has so many bytes.
-    pub fn insert(&mut self, place: Place, time: Nanos, keys: Keys, item: T, heap: usize) -> u32 {
+    pub fn insert(&mut self, place: Place, when: When, keys: Keys, item: T, heap: usize) -> u32 {
+        let time = when.time;
         let bytes = own::<T>() + heap + KEY * keys.iter().filter(|key| **key != 0).count();
         self.bytes += bytes;
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
@@ -110,6 +133,10 @@ impl<T> Store<T> {
         let part = self.parts.entry(place.partition).or_default();
         part.order.push_back(slot);
         part.next = part.next.max(place.offset + 1);
+        while part.needs.back().is_some_and(|(_, needs)| *needs >= when.needs) {
+            part.needs.pop_back();
+        }
+        part.needs.push_back((place.offset, when.needs));
         slot
     }
 
@@ -161,9 +188,29 @@ impl<T> Store<T> {
     }
 
     pub fn judged(&mut self, partition: u32) {
-        if let Some(part) = self.parts.get_mut(&partition) {
-            part.judged = (part.judged + 1).min(part.order.len());
+        let Some(part) = self.parts.get_mut(&partition) else { return };
+        let Some(slot) = part.order.get(part.judged) else { return };
+        part.judged += 1;
+        part.over(self.entries[*slot as usize].place.offset);
+    }
+
+    /// From when on the other side is needed by what has not been judged.
+    pub fn needs(&self) -> Nanos {
+        let firsts = self.parts.values().filter_map(|part| part.needs.front());
+        firsts.map(|(_, needs)| *needs).min().unwrap_or(Nanos::MAX)
+    }
+
+    /// What is older may be missing: of a partition, or of all.
+    pub fn since(&self, partition: Option<u32>) -> Nanos {
+        match partition {
+            Some(partition) => self.parts.get(&partition).map_or(0, |part| part.since),
+            None => self.parts.values().map(|part| part.since).max().unwrap_or(0),
         }
+    }
+
+    /// What is older was known once and is not here any more.
+    pub fn begins(&mut self, partition: u32, since: Nanos) {
+        self.parts.entry(partition).or_default().since = since;
     }
 
     /// The first entry of a partition, and whether it has been judged.
@@ -176,6 +223,9 @@ impl<T> Store<T> {
         let part = self.parts.get_mut(&partition)?;
         let slot = part.order.pop_front()?;
         part.judged = part.judged.saturating_sub(1);
+        let Place { offset, .. } = self.entries[slot as usize].place;
+        part.over(offset);
+        part.since = part.since.max(self.entries[slot as usize].time);
         for which in 0..4 {
             self.unlink(slot, which);
         }

@@ -32,10 +32,12 @@ pub enum Reason {
     BadDocketRecord,
     /// What stood in a log is gone and was not finished: it names the range, and holds no record.
     LogGap,
+    /// What should say what a request did, and does not.
+    BadFact,
 }
 
 impl Reason {
-    pub const ALL: [Reason; 20] = {
+    pub const ALL: [Reason; 21] = {
         use Reason::*;
         [
             Empty,
@@ -58,6 +60,7 @@ impl Reason {
             TooOld,
             BadDocketRecord,
             LogGap,
+            BadFact,
         ]
     };
 
@@ -83,6 +86,7 @@ impl Reason {
             Reason::TooOld => "too_old",
             Reason::BadDocketRecord => "bad_docket_record",
             Reason::LogGap => "log_gap",
+            Reason::BadFact => "bad_fact",
         }
     }
 }

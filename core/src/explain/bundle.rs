@@ -72,7 +72,7 @@ pub fn unpack(bytes: &[u8]) -> Result<Vec<(String, Vec<u8>)>, String> {
     let plain;
     let mut rest = match bytes.starts_with(&[0x1f, 0x8b]) {
         true => {
-            plain = gunzip(bytes, LIMIT).map_err(|e| e.detail)?;
+            plain = gunzip(bytes, LIMIT).map_err(|e| e.detail)?.0;
             &plain[..]
         }
         false => bytes,

@@ -2,7 +2,7 @@
 //! join needs. Pure: bytes in, facts out.
 //!
 //! `access` reads the access logs of Envoy and Istio, `otlp` spans and access logs as OpenTelemetry writes them,
-//! `audit` the audit events of Kubernetes. `pack` is a fact in some hundred bytes, for the topic of facts and for
+//! `audit` the audit events of Kubernetes. `source` holds a topic to what it is said to have. `pack` is a fact in some hundred bytes, for the topic of facts and for
 //! the join's memory.
 
 mod access;
@@ -10,10 +10,12 @@ mod audit;
 mod fields;
 mod otlp;
 mod pack;
+mod source;
 
 use std::borrow::Cow;
 
 pub use pack::{NotAFact, Packed};
+pub use source::{Format, read_as};
 
 use crate::decision::formats::{Limits, gunzip};
 use crate::decision::ids::{SpanId, TraceId};
@@ -173,7 +175,8 @@ pub enum Piece<'a> {
 pub fn read(value: &[u8], limits: &Limits, take: &mut dyn FnMut(Piece<'_>)) {
     if value.starts_with(&[0x1f, 0x8b]) {
         return match gunzip(value, limits.record) {
-            Ok(plain) => plain_record(&plain, take),
+            Ok((plain, [])) => plain_record(&plain, take),
+            Ok(_) => take(Piece::Bad(BadFact::new("record", "something follows the gzip data"))),
             Err(e) => take(Piece::Bad(BadFact::new("record", e.detail))),
         };
     }

@@ -2,7 +2,7 @@
 //!
 //! `rego` asks a team's own OPA policies, `opa` applies their rules as OPA would, `rules` are pointers
 //! with wildcards (`keys` encrypts and hashes for them), `detect` finds what no rule names: it `walk`s
-//! through a decision, by `names` (of members, in `pairs`, `assignments`, `blocks` and `commands`) and by
+//! through a decision, by `names` (of members, in `pairs`, `assignments`, `markup`, `blocks` and `commands`) and by
 //! how things look (`patterns`, `makers`), in what is `encoded` (`escapes`), too, wherever the `prefilter` says that there may be something. What any of them has
 //! `taken` out at one place is taken out `everywhere`, and `copies` of the decision go. All of them change
 //! a `tree`, which stays as it was where nothing is touched. `record` makes the docket record of what is
@@ -21,6 +21,7 @@ mod escapes;
 mod everywhere;
 pub mod keys;
 mod makers;
+mod markup;
 mod names;
 pub mod opa;
 mod pairs;

@@ -1,30 +1,38 @@
 //! Names of members that tell that what they hold is a secret, by their words: `db_password`, `X-Csrf-Token`, `dbPassword1`, `user[otp]`.
 
+use base64::Engine;
+
+use super::encoded::BASE64;
+
 /// What a name says of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Told {
     Nothing,
     /// It is a secret: text and numbers.
     Secret,
+    /// So is a key, unless it is the name of one: `secretKey: password` of an ExternalSecret.
+    Key,
     /// Texts in a list are, numbers only count.
     Secrets,
     /// It is one if it looks like one: `pass: yes` does not, `pass: hunter2` does.
     IfOpaque,
+    /// So are texts in a list or a map: `tokens: {ci: ..}`.
+    EachIfOpaque,
+    /// A login in Base64, a long text that looks made: `auth: basic` is neither.
+    IfCredential,
     /// A code of digits, or with digits in it: an OTP, a PIN, a card's check value.
     Code,
 }
 
 /// Parts of words that the prefilter looks for: every name that tells has one.
-pub const WORDS: [&str; 23] = [
+pub const WORDS: [&str; 60] = [
     "pass",
-    "pwd",
+    "pw",
+    "psk",
     "secret",
     "token",
     "key",
-    "authorization",
-    "basic_auth",
-    "basic-auth",
-    "basicauth",
+    "auth",
     "cookie",
     "cred",
     "jwt",
@@ -37,12 +45,55 @@ pub const WORDS: [&str; 23] = [
     "code",
     "mnemonic",
     "sess",
+    "sid",
     "sig",
     "ssn",
+    "srf",
+    "assertion",
+    "saml",
+    "phrase",
+    "dockerc",
+    "kubeconfig",
+    "connection",
+    // Passwords in other languages.
+    "adgangskod",
+    "contrase",
+    "haslo",
+    "hasło",
+    "heslo",
+    "jelsz",
+    "kennwort",
+    "senord",
+    "motdep",
+    "mot_de_p",
+    "salasana",
+    "senha",
+    "ifre",
+    "wachtwoord",
+    "ароль",
+    "密",
+    "パスワード",
+    "비밀번호",
+    "kodeord",
+    "palavra",
+    "geheim",
+    "kata",
+    "mdp",
+    "clave",
+    "parola",
+    "plaintext",
+    "_pat",
+    "ticket",
+    "securityanswer",
+    "security_answer",
+    "rootpw",
 ];
 
+/// As JSON's writers that know ASCII only begin what isn't in these: Cyrillic, ł, ş, 密, パ, 비.
+pub const ESCAPED: [&str; 6] = ["u04", "u0142", "u015f", "u5bc6", "u30d1", "ube44"];
+
 /// Endings that say it whatever stands before.
-const ENDINGS: [&str; 14] = [
+const ENDINGS: [&str; 59] = [
     "password",
     "passwd",
     "passwort",
@@ -54,13 +105,58 @@ const ENDINGS: [&str; 14] = [
     "mnemonic",
     "sessid",
     "jsessionid",
+    "requirepass",
+    "storepass",
+    "keypass",
+    "bindpw",
+    "rootpw",
+    "masterauth",
+    "secretbinary",
+    "securityanswer",
+    "passord",
+    "kodeord",
+    "palavrapasse",
+    "geheimnis",
+    "katasandi",
     "credential",
     "credentials",
     "cookie",
+    "psk",
+    "seedphrase",
+    "recoveryphrase",
+    "secretphrase",
+    "dbpass",
+    "userpass",
+    "rootpass",
+    "adminpass",
+    "ldappass",
+    "smtppass",
+    "adgangskode",
+    "contraseña",
+    "contrasena",
+    "hasło",
+    "haslo",
+    "heslo",
+    "jelszó",
+    "jelszo",
+    "kennwort",
+    "lösenord",
+    "losenord",
+    "motdepasse",
+    "salasana",
+    "senha",
+    "şifre",
+    "wachtwoord",
+    "пароль",
+    "Пароль",
+    "密码",
+    "密碼",
+    "パスワード",
+    "비밀번호",
 ];
 
 /// What may stand after the word that tells.
-const TRAILING: [&str; 24] = [
+const TRAILING: [&str; 34] = [
     "value",
     "hash",
     "hashed",
@@ -85,6 +181,16 @@ const TRAILING: [&str; 24] = [
     "prod",
     "dev",
     "test",
+    "live",
+    "data",
+    "input",
+    "field",
+    "neu",
+    "nieuw",
+    "nueva",
+    "nuevo",
+    "a",
+    "b",
 ];
 
 /// Tokens that say where a list goes on, or what to give up.
@@ -168,7 +274,7 @@ const OPENING: [&str; 62] = [
 ];
 
 /// And those that are names or places of things.
-const NAMING: [&str; 72] = [
+const NAMING: [&str; 73] = [
     "answer",
     "arrow",
     "attribute",
@@ -241,10 +347,11 @@ const NAMING: [&str; 72] = [
     "translation",
     "unique",
     "user",
+    "websocket",
 ];
 
 /// Codes that open something, by what stands before `code`.
-const CODES: [&str; 16] = [
+const CODES: [&str; 19] = [
     "otp",
     "totp",
     "hotp",
@@ -261,6 +368,9 @@ const CODES: [&str; 16] = [
     "reset",
     "login",
     "time",
+    "device",
+    "activation",
+    "factor",
 ];
 
 /// The longest name that is looked at whole; of longer ones the end counts.
@@ -330,10 +440,16 @@ fn is_one_of(word: &[u8], words: &[&str]) -> bool {
 
 /// What a name says of the value that it has.
 pub fn told(name: &str) -> Told {
-    if name.len() < 3 {
+    if name.len() < 2 {
         return Told::Nothing;
     }
     let mut words = Words::of(name);
+    match words.bare() {
+        // Kafka's number of what is asked.
+        b"requestapikey" => return Told::Nothing,
+        bare if bare.ends_with(b"connectionstring") => return Told::IfOpaque,
+        _ => {}
+    }
     loop {
         let last = words.last();
         // password2, password_v4
@@ -374,9 +490,13 @@ pub fn told(name: &str) -> Told {
     }
     match last {
         b"pass" if last.len() == bare.len() => Told::IfOpaque,
-        b"pass" | b"cred" | b"creds" | b"jwt" => Told::Secret,
+        b"pass" | b"cred" | b"creds" | b"jwt" | b"pw" => Told::Secret,
         b"passwords" | b"secrets" | b"cookies" => Told::Secrets,
-        b"tokens" => Told::IfOpaque,
+        b"tokens" => Told::EachIfOpaque,
+        b"csrf" | b"xsrf" | b"assertion" | b"bearer" | b"session" | b"ticket" | b"mdp"
+        | b"clave" | b"parola" => Told::IfOpaque,
+        // REDIS_AUTH, GITHUB_PAT
+        b"auth" | b"pat" if last.len() < bare.len() && !ends("basicauth") => Told::IfCredential,
         b"keys" if ends("apikeys") || ends("secretkeys") || ends("privatekeys") => Told::Secrets,
         b"otp" | b"totp" | b"hotp" | b"pin" | b"pincode" | b"2fa" | b"mfa" | b"cvv" | b"cvc"
         | b"ssn" => Told::Code,
@@ -402,7 +522,11 @@ fn odd(bare: &[u8]) -> Told {
         | b"secretkeybase"
         | b"codeverifier"
         | b"cookie2" => Told::Secret,
-        b"sig" => Told::IfOpaque,
+        b"auth" => Told::IfCredential,
+        b"plaintextvalue" | b"secretdata" => Told::Secret,
+        b"sig" | b"sid" | b"connectsid" | b"samlresponse" | b"kubeconfig" | b"dockercfg"
+        | b"dockerconfigjson" => Told::IfOpaque,
+        _ if bare.ends_with(b"sessionid") || bare.ends_with(b"connectionstring") => Told::IfOpaque,
         _ if bare.ends_with(b"authorization") => Told::IfOpaque,
         _ => Told::Nothing,
     }
@@ -422,7 +546,7 @@ fn key(bare: &[u8], last: &[u8]) -> Told {
     if NAMING.iter().any(is_before) {
         Told::Nothing
     } else if OPENING.iter().any(is_before) {
-        Told::Secret
+        Told::Key
     } else if is_apart {
         Told::IfOpaque
     } else {
@@ -434,8 +558,11 @@ fn key(bare: &[u8], last: &[u8]) -> Told {
 pub fn is_secret(told: Told, text: &str) -> bool {
     match told {
         Told::Nothing => false,
-        Told::Secret | Told::Secrets => !is_placeholder(text),
-        Told::IfOpaque => is_opaque(text) && !is_placeholder(text),
+        Told::Secret => !is_placeholder(text),
+        Told::Secrets => !is_placeholder(text) && !is_name(text),
+        Told::Key => !is_placeholder(text) && !is_name(text),
+        Told::IfOpaque | Told::EachIfOpaque => is_opaque(text) && !is_placeholder(text),
+        Told::IfCredential => is_login(text) || text.len() >= 12 && is_opaque(text),
         Told::Code => {
             (3..=64).contains(&text.len())
                 && text.bytes().any(|b| b.is_ascii_digit())
@@ -444,13 +571,61 @@ pub fn is_secret(told: Told, text: &str) -> bool {
     }
 }
 
+/// Whether a text is the name of a secret: `db_password`.
+fn is_name(text: &str) -> bool {
+    text.len() <= LONGEST
+        && text.bytes().all(|b| b.is_ascii_alphabetic() || b"_-.".contains(&b))
+        && told(text) != Told::Nothing
+}
+
+/// Whether a text is a name and a password in Base64.
+fn is_login(text: &str) -> bool {
+    text.len() >= 8
+        && BASE64.decode(text.trim_end_matches('=')).is_ok_and(|bytes| {
+            bytes.contains(&b':') && bytes.iter().all(|b| b.is_ascii_graphic() || *b == b' ')
+        })
+}
+
+/// How what says where a secret is begins.
+const REFERENCES: [&str; 16] = [
+    "${",
+    "{{",
+    "$(",
+    "%(",
+    "vault:",
+    "sm://",
+    "op://",
+    "ref+",
+    "arn:aws",
+    "ssm:",
+    "secretref:",
+    "awssm://",
+    "gcpsm://",
+    "azurekeyvault://",
+    "env://",
+    "file://",
+];
+
+/// What programs call the values that they have: `var.password`, `input.token`, `io.jwt.decode(..)`.
+fn is_expression(text: &str) -> bool {
+    const ROOTS: [&str; 19] = [
+        "var", "local", "data", "input", "module", "env", "os", "process", "config", "settings",
+        "self", "this", "io", "params", "request", "ctx", "secrets", "vars", "Values",
+    ];
+    let (root, rest) = text.trim_start_matches('.').split_once('.').unwrap_or_default();
+    let is_part = |b: u8| b.is_ascii_alphanumeric() || b"_.[]\"'".contains(&b);
+    (ROOTS.contains(&root) || root.starts_with("random_"))
+        && rest.bytes().take_while(|b| *b != b'(').all(is_part)
+}
+
 /// Whether it stands for a secret that is elsewhere, or that somebody else has masked.
 fn is_placeholder(text: &str) -> bool {
     let text = text.trim();
     let inner = text.trim_matches(|c| matches!(c, '[' | ']' | '<' | '>' | '(' | ')' | '*' | ' '));
     inner.is_empty()
         || (inner.len() >= 3 && inner.chars().all(|c| "xX.\u{2022}-_?".contains(c)))
-        || ["${", "{{", "$(", "%("].iter().any(|begin| text.starts_with(begin))
+        || REFERENCES.iter().any(|begin| text.starts_with(begin))
+        || is_expression(text)
         || matches!(text, "?" | "%s")
         || [
             "redacted",
@@ -465,6 +640,21 @@ fn is_placeholder(text: &str) -> bool {
             "undefined",
             "true",
             "false",
+            "yes",
+            "no",
+            "on",
+            "off",
+            "read",
+            "write",
+            "required",
+            "optional",
+            "expired",
+            "missing",
+            "invalid",
+            "revoked",
+            "include",
+            "omit",
+            "same-origin",
         ]
         .iter()
         .any(|word| inner.eq_ignore_ascii_case(word))
@@ -473,7 +663,9 @@ fn is_placeholder(text: &str) -> bool {
 /// Whether a text looks made, not written: letters and digits in turn, no words, no path, no UUID.
 pub fn is_opaque(text: &str) -> bool {
     let bytes = text.as_bytes();
-    if bytes.len() < 6 || !bytes.iter().all(u8::is_ascii_graphic) || is_uuid(bytes) {
+    // Windows' ids of accounts are no ids of sessions.
+    let is_id = is_uuid(bytes) || text.starts_with("S-1-");
+    if bytes.len() < 6 || !bytes.iter().all(u8::is_ascii_graphic) || is_id {
         return false;
     }
     let has = |is: fn(&u8) -> bool| bytes.iter().any(is);

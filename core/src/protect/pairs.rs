@@ -7,8 +7,9 @@ use super::{commands, taken};
 use crate::decision::json;
 
 /// Members that hold a name, without case, dashes and underscores.
-const NAMING: [&str; 22] = [
+const NAMING: [&str; 23] = [
     "name",
+    "parameterkey",
     "key",
     "k",
     "field",
@@ -57,8 +58,9 @@ const VALUES: [&str; 20] = [
 ];
 
 /// What an object of a name that tells may hold the value in.
-const WITHIN: [&str; 16] = [
+const WITHIN: [&str; 23] = [
     "value",
+    "constantvalue",
     "values",
     "raw",
     "plaintext",
@@ -74,6 +76,13 @@ const WITHIN: [&str; 16] = [
     "current",
     "new",
     "old",
+    // Avro's and DynamoDB's names of types.
+    "bytes",
+    "s",
+    "n",
+    "b",
+    "ss",
+    "l",
 ];
 
 fn is_one_of(name: &str, known: &[&str]) -> bool {
@@ -85,6 +94,10 @@ fn is_one_of(name: &str, known: &[&str]) -> bool {
         length += 1;
     }
     known.iter().any(|known| known.as_bytes() == &bare[..length])
+}
+
+pub fn is_naming(name: &str) -> bool {
+    is_one_of(name, &NAMING)
 }
 
 pub fn is_value(name: &str) -> bool {
@@ -101,12 +114,16 @@ pub fn beside(members: &[(Name<'_>, Node<'_>)]) -> (Told, bool) {
     let mut is_secret = false;
     for (name, node) in members {
         let Node::Raw(text) = node else { continue };
+        // Terraform's and others'.
+        if name == "sensitive" && *text == "true" {
+            told = Told::Secret;
+        }
         if !text.starts_with('"') {
             continue;
         }
         if name == "kind" {
             is_secret |= json::as_str(text).is_some_and(|text| text == "Secret");
-        } else if told == Told::Nothing && is_one_of(name, &NAMING) {
+        } else if told == Told::Nothing && is_naming(name) {
             told = json::as_str(text).map_or(Told::Nothing, |text| {
                 // SCIM has a path there.
                 names::told(text.rsplit('/').next().unwrap_or_default())
@@ -150,7 +167,7 @@ pub fn told(elements: &[Node<'_>], is_pair: bool) -> Vec<Told> {
 fn of_pair(name: &str, value: &str) -> Told {
     let told = names::told(name);
     let is_order = || json::as_str(value).is_some_and(|v| taken::is_word(&v) || v.len() < 5);
-    if told == Told::Secret && value.starts_with('"') && is_order() {
+    if matches!(told, Told::Secret | Told::Key) && value.starts_with('"') && is_order() {
         return Told::IfOpaque;
     }
     told

@@ -183,10 +183,10 @@ impl Patterns {
 
 /// What stands between groups of digits, in a class of a regular expression.
 const SEPARATORS: &str =
-    " .\u{a0}\u{b7}\u{2000}-\u{200a}\u{2010}-\u{2015}\u{202f}\u{205f}\u{3000}-";
+    " +.\u{a0}\u{b7}\u{2000}-\u{200a}\u{2010}-\u{2015}\u{202f}\u{205f}\u{3000}-";
 
 fn is_separator(c: char) -> bool {
-    matches!(c, ' ' | '-' | '.' | '\u{a0}' | '\u{b7}' | '\u{2000}'..='\u{200a}')
+    matches!(c, ' ' | '-' | '+' | '.' | '\u{a0}' | '\u{b7}' | '\u{2000}'..='\u{200a}')
         || matches!(c, '\u{2010}'..='\u{2015}' | '\u{202f}' | '\u{205f}' | '\u{3000}')
 }
 
@@ -228,6 +228,22 @@ fn stands_apart(text: &str, range: &Range<usize>) -> bool {
 
 /// Words follow `Bearer`, too.
 fn is_credential(scheme: &str, text: &str, is_all: bool) -> bool {
+    // A challenge's parameters: WWW-Authenticate: Bearer realm="x".
+    let lower = text.to_ascii_lowercase();
+    if [
+        "realm=",
+        "scope=",
+        "error=",
+        "charset=",
+        "title=",
+        "authorization_uri=",
+        "resource_metadata=",
+    ]
+    .iter()
+    .any(|parameter| lower.starts_with(parameter))
+    {
+        return false;
+    }
     let has_digit = text.bytes().any(|b| b.is_ascii_digit());
     if scheme.eq_ignore_ascii_case("basic") {
         let pair = BASE64.decode(text.trim_end_matches('=')).is_ok_and(|b| b.contains(&b':'));

@@ -77,7 +77,11 @@ impl Prefilter {
         let bytes = text.as_bytes();
         let mut bits = 0;
         let found = |word: usize, start: usize, end: usize| {
-            let (_, detector) = self.words[word];
+            let (_, mut detector) = self.words[word];
+            // {"bearer":"x"}
+            if detector == Some(Detector::Authorization) && !may_be_followed(bytes, end) {
+                detector = Some(Detector::Named);
+            }
             let bit = detector.map_or(u16::MAX, Detector::bit);
             let may_be = match detector {
                 _ if bits & bit == bit => false,
@@ -85,9 +89,7 @@ impl Prefilter {
                 Some(Detector::Named) => {
                     self.words[word].0 == IDENTIFIED || is_in_telling_name(text, start, end)
                 }
-                Some(Detector::Authorization) => {
-                    begins(bytes, start) && bytes.get(end).is_some_and(|b| b" \t\\+%".contains(b))
-                }
+                Some(Detector::Authorization) => begins(bytes, start),
                 Some(_) => true,
             };
             if may_be {
@@ -99,7 +101,7 @@ impl Prefilter {
         if bits & ENCODED == 0 && encoded::may_be_in(bytes) {
             bits |= ENCODED;
         }
-        if bits & Detector::Named.bit() == 0 && commands::may_have(bytes) {
+        if bits & Detector::Named.bit() == 0 && (commands::may_have(bytes) || has_foreign(bytes)) {
             bits |= Detector::Named.bit();
         }
         if makers::WITHIN.iter().any(|within| memmem::find(bytes, within.as_bytes()).is_some()) {
@@ -221,6 +223,22 @@ fn hides(bytes: &[u8], at: usize) -> bool {
     !(code.is_ascii_control() || matches!(code, b'<' | b'>' | b'&' | b'\''))
 }
 
+/// Whether a scheme's credential may follow.
+fn may_be_followed(bytes: &[u8], at: usize) -> bool {
+    bytes.get(at).is_some_and(|b| b" \t\\+%".contains(b))
+}
+
+/// Whether escapes stand there in which names in other languages may be.
+fn has_foreign(bytes: &[u8]) -> bool {
+    memchr::memchr_iter(b'\\', bytes).any(|at| {
+        let is = |escape: &&str| {
+            let there = bytes.get(at + 1..at + 1 + escape.len());
+            there.is_some_and(|there| there.eq_ignore_ascii_case(escape.as_bytes()))
+        };
+        names::ESCAPED.iter().any(is)
+    })
+}
+
 /// Whether a word may begin at a place: after what is no letter or digit, or after an escape.
 fn begins(bytes: &[u8], at: usize) -> bool {
     let escape = |length: usize| at >= length && bytes[at - length] == b'\\';
@@ -239,7 +257,7 @@ fn end_of_escape(bytes: &[u8], at: usize) -> Option<usize> {
 
 /// Bytes of names, as they stand in JSON, forms, headers and programs.
 fn is_of_name(b: &u8) -> bool {
-    b.is_ascii_alphanumeric() || b"_-.$[] %".contains(b)
+    b.is_ascii_alphanumeric() || b"_-.$[] %".contains(b) || *b >= 0x80
 }
 
 /// How far a name is followed, both ways.
@@ -267,10 +285,10 @@ fn is_in_telling_name(text: &str, start: usize, end: usize) -> bool {
         }
         // {"name":"password","value":"x"}
         Some(b',' | b'}' | b']') => matches!(bytes.get(name_end), Some(b'"' | b'\\')),
-        // <password>, and name="password" of multipart/form-data.
-        Some(b'>') => true,
+        // <password>, name="password" of multipart/form-data, <key>password</key>, value="x" key="password"/>.
+        Some(b'>' | b'<' | b'/') => true,
         // name="csrf_token" value="x"
-        Some(b'v') => true,
+        Some(b'v' | b'c' | b't') => true,
         _ => {
             let next = &bytes[name_end..bytes.len().min(name_end + 8)];
             next.contains(&b'"')
@@ -283,10 +301,11 @@ fn is_in_telling_name(text: &str, start: usize, end: usize) -> bool {
     }
     let near = start.saturating_sub(NEAR);
     let length = bytes[near..start].iter().rev().take_while(|b| is_of_name(b)).count();
-    let name = &text[start - length..name_end];
+    // Of a long one, the beginning may be cut within a character.
+    let name = String::from_utf8_lossy(&bytes[start - length..name_end]);
     let tells = |name: &str| names::told(name) != Told::Nothing;
     // In prose it is the last word.
-    if tells(name) || name.rsplit_once(' ').is_some_and(|(_, last)| tells(last)) {
+    if tells(&name) || name.rsplit_once(' ').is_some_and(|(_, last)| tells(last)) {
         return true;
     }
     // After an escape that is no part of the name: \n, \u0026.
@@ -306,12 +325,13 @@ fn is_followed(text: &str, start: usize, end: usize) -> bool {
     }
     let near = &bytes[start.saturating_sub(NEAR)..start];
     let before = near.iter().rev().take_while(|b| is_of_word(b)).count();
-    let word = &text[start - before..word_end];
+    let word = String::from_utf8_lossy(&bytes[start - before..word_end]);
     let is_quoted = bytes[word_end..].iter().find(|b| !matches!(b, b' ' | b'\\')) == Some(&b'\'');
     // After an escape that is no part of it: \n.
     let flag = word.find('-').filter(|at| *at < 6).map(|at| &word[at..]);
     let tells = |word: &str| names::told(word) != Told::Nothing;
-    flag.is_some_and(tells) || (is_quoted || memmem::find(near, b"login ").is_some()) && tells(word)
+    flag.is_some_and(tells)
+        || (is_quoted || memmem::find(near, b"login ").is_some()) && tells(&word)
 }
 
 /// The shortest number that is looked for: that of social security.
@@ -325,7 +345,7 @@ const OF_NUMBERS: [bool; 256] = {
         let byte = b as u8;
         all[b] = byte.is_ascii_digit()
             || byte.is_ascii_uppercase()
-            || matches!(byte, b' ' | b'-' | b'.' | b'\\' | b'u' | b'a' | b'f')
+            || matches!(byte, b' ' | b'-' | b'+' | b'.' | b'\\' | b'u' | b'a' | b'f')
             || byte >= 0x80;
         b += 1;
     }
@@ -394,7 +414,7 @@ fn numbers_between(bytes: &[u8], start: usize, end: usize) -> u16 {
 /// are and as JSON's escapes.
 fn separator(bytes: &[u8], at: usize) -> usize {
     match bytes.get(at..) {
-        Some([b' ' | b'-' | b'.', ..]) => 1,
+        Some([b' ' | b'-' | b'.' | b'+', ..]) => 1,
         Some([0xC2, 0xA0 | 0xB7, ..]) => 2,
         Some([0xE2, 0x80, 0x80..=0x8A | 0x90..=0x95 | 0xAF, ..])
         | Some([0xE2, 0x81, 0x9F, ..])

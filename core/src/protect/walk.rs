@@ -10,7 +10,7 @@ use super::names::{self, Told};
 use super::patterns::LOOKING;
 use super::taken::{Taken, is_protected};
 use super::tree::{Distinct, Node, push, quoted, quoted_inside};
-use super::{assignments, blocks, commands, encoded::Changed, pairs};
+use super::{assignments, blocks, commands, encoded::Changed, markup, pairs};
 use crate::decision::json;
 
 pub struct Walk<'w> {
@@ -282,12 +282,16 @@ impl<'w> Walk<'w> {
         }
         match node {
             Node::Object(members) => {
-                let all = told == Told::Secrets;
+                let each = match told {
+                    Told::Secrets => Some(Told::Secret),
+                    Told::EachIfOpaque => Some(Told::IfOpaque),
+                    _ => None,
+                };
                 self.open += 1;
                 for (name, node) in members.iter_mut() {
                     let plain = json::unescape(name).into_owned();
-                    if all || pairs::is_within(&plain) {
-                        let told = if all { Told::Secret } else { told };
+                    if each.is_some() || pairs::is_within(&plain) {
+                        let told = each.unwrap_or(told);
                         self.below(&plain, |walk| walk.named(told, node));
                     }
                 }
@@ -297,7 +301,12 @@ impl<'w> Walk<'w> {
             }
             Node::Array(elements) => {
                 self.open += 1;
-                self.elements(elements, |walk, _, element| walk.named(told, element));
+                self.elements(elements, |walk, _, element| {
+                    // Objects in a list of secrets say where they are: {"name":..,"valueFrom":..}.
+                    let is_object = matches!(element, Node::Raw(text) if text.starts_with('{'));
+                    let told = if is_object && told == Told::Secrets { Told::Secret } else { told };
+                    walk.named(told, element);
+                });
                 self.open -= 1;
                 return;
             }
@@ -315,8 +324,8 @@ impl<'w> Walk<'w> {
                     _ => self.value(node),
                 }
             }
-            Some(b'0'..=b'9' | b'-') if told == Told::Secret || told == Told::Code => {
-                if (told == Told::Secret || text.len() >= 3)
+            Some(b'0'..=b'9' | b'-') if matches!(told, Told::Secret | Told::Key | Told::Code) => {
+                if (told != Told::Code || text.len() >= 3)
                     && let Some(new) = self.secret(&text)
                 {
                     self.change(node, &new);
@@ -407,9 +416,10 @@ impl Look for Walk<'_> {
             if is_protected(value) { None } else { self.secret(value) }
         };
         type Step = fn(&str, &mut dyn FnMut(&str) -> Option<String>) -> Option<String>;
-        let steps: [Step; 4] = [
+        let steps: [Step; 5] = [
             assignments::replace,
-            assignments::replace_in_markup,
+            assignments::replace_in_parts,
+            markup::replace,
             blocks::replace,
             commands::replace,
         ];

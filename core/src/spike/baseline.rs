@@ -183,6 +183,11 @@ impl Days {
         }
     }
 
+    /// How many of them have decisions.
+    pub fn quarters(&self) -> usize {
+        self.slots.iter().flatten().filter(|slot| slot.all > 0).count()
+    }
+
     /// The usual value at this time, by `value`: the lower median of the last week, so that one bad day teaches
     /// nothing, and this weekday's. `None` where nothing is known.
     fn usual(

@@ -113,6 +113,11 @@ impl Detector {
     /// A decision that is too old to be counted shows that its service is alive.
     pub fn backlog(&mut self, seen: &Observation<'_>) {
         self.late += 1;
+        self.excuse(seen);
+    }
+
+    /// It is not counted here, and shows that its service is alive.
+    pub(super) fn excuse(&mut self, seen: &Observation<'_>) {
         self.stream.excuse();
         if let Some(service) = self.service_names.get(seen.service) {
             self.services[*service].excuse(seen.who[Dimension::Instance as usize]);
@@ -188,6 +193,41 @@ impl Detector {
         self.room.forgotten.push(service_key(&gone.name));
         self.service_names.insert(name.to_owned(), index);
         Some(index)
+    }
+
+    /// Whether hardly anything is known of a service: its decisions of a quarter of an hour at most.
+    pub fn is_strange(&self, service: &str) -> bool {
+        self.series.iter().filter(|s| s.service == service).all(|s| s.quarters() < 2)
+    }
+
+    /// Takes over what another one knows of its services, in the place of what this one knows. Says what ends with that.
+    pub(super) fn adopt(&mut self, other: Detector) -> Vec<Change> {
+        let mut changes = Vec::new();
+        for service in other.services {
+            match self.service_names.get(&service.name) {
+                Some(index) => {
+                    let old = std::mem::replace(&mut self.services[*index], service);
+                    changes.extend(old.active().cloned());
+                }
+                None => {
+                    self.restore_service(service);
+                }
+            }
+        }
+        for series in other.series {
+            key(&mut self.scratch, &series.service, &series.policy);
+            match self.names.get(&self.scratch) {
+                Some(index) => {
+                    let old = std::mem::replace(&mut self.series[*index], series);
+                    changes.extend(old.active().cloned());
+                }
+                None => {
+                    self.restore_series(series);
+                }
+            }
+        }
+        let end = self.next.unwrap_or_default() * BUCKET;
+        changes.into_iter().map(|f| Change::Ends(Finding { ended: Some(end), ..f })).collect()
     }
 
     /// Keys of what was forgotten to make room, since this was asked last: their snapshots are to be deleted.

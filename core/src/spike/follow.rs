@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use super::baseline::bucket;
 use super::config::Config;
 use super::detector::{Detector, LATE};
+use super::newcomers::Newcomers;
 use super::reorder::Reorder;
 use super::snapshot::Unreadable;
 use super::{BUCKET, Change, Finding, Kind, Observation, SECOND};
@@ -38,6 +39,9 @@ struct Clock {
 
 pub struct Follower {
     pub detector: Detector,
+    config: Config,
+    /// Those whose past comes when others are watched already.
+    newcomers: Newcomers,
     lateness: Nanos,
     clocks: BTreeMap<i32, Clock>,
     /// What was read of partitions that are ahead of others: in the order of writing.
@@ -55,7 +59,7 @@ pub struct Follower {
     past: Vec<Change>,
 }
 
-struct Backlog {
+pub(super) struct Backlog {
     /// In the order of the decisions' own times.
     held: Reorder,
     since: Nanos,
@@ -71,7 +75,9 @@ impl Follower {
     /// `partitions`: those that hold anything.
     pub fn new(config: Config, lateness: Nanos, partitions: impl Iterator<Item = i32>) -> Follower {
         let mut follower = Follower {
-            detector: Detector::new(config),
+            detector: Detector::new(config.clone()),
+            config,
+            newcomers: Newcomers::default(),
             lateness,
             clocks: BTreeMap::new(),
             ahead: Reorder::default(),
@@ -204,33 +210,38 @@ impl Follower {
         let age = written.saturating_sub(seen.at);
         let old = age > self.lateness + LATE * BUCKET;
         if old && before == Nanos::MIN && self.detector.is_new() {
-            let held = Reorder::default();
-            self.backlog =
-                Some(Backlog { held, since: written, age, steady: false, latest: written });
+            self.backlog = Some(Backlog::begins(seen, written));
         }
         if let Some(backlog) = &mut self.backlog {
-            if old {
-                backlog.latest = written;
-                // One that is caught up with gets shorter.
-                let passed = written - backlog.since;
-                backlog.steady |= passed > STEADY && age > backlog.age - passed / 10;
-            }
+            backlog.note(seen, written, old);
             if backlog.goes_on(written) {
-                backlog.held.push(seen.at.min(written), written, seen);
+                backlog.push(seen, written);
                 let (detector, lateness, past) =
                     (&mut self.detector, self.lateness, &mut self.past);
-                backlog.held.hold(&mut |seen, written| {
+                backlog.hold(&mut |seen, written| {
                     silently(detector, lateness, seen, written, past);
                 });
                 return;
             }
             self.settle(written);
         }
-        if old {
-            if ordered && before > Nanos::MIN && written - before > PAUSE {
-                // Docket wrote nothing, but there were decisions: it paused.
-                self.changes.extend(self.detector.skip(written.saturating_sub(self.lateness)));
+        if self.newcomers.are_over(written) {
+            self.settle_newcomers(written);
+        }
+        if old && ordered && before > Nanos::MIN && written - before > PAUSE {
+            // Docket wrote nothing, but there were decisions: it paused.
+            self.changes.extend(self.detector.skip(written.saturating_sub(self.lateness)));
+        }
+        let one = (seen, written, old);
+        let past = &mut self.past;
+        if self.newcomers.take(&self.config, &self.detector, one, self.lateness, past) {
+            self.detector.excuse(seen);
+            if ordered && !old {
+                self.pass(written);
             }
+            return;
+        }
+        if old {
             self.detector.backlog(seen);
             return;
         }
@@ -249,31 +260,72 @@ impl Follower {
             return;
         }
         self.settle(now);
+        if self.newcomers.are_over(now) {
+            self.settle_newcomers(now);
+        }
         let watermark = now.saturating_sub(self.lateness);
         self.changes.extend(self.detector.advance(watermark, now));
     }
 
     /// The backlog is all there: it is learned, and what it says is past, but for what goes on.
     fn settle(&mut self, now: Nanos) {
-        let Some(mut backlog) = self.backlog.take() else { return };
+        let Some(backlog) = self.backlog.take() else { return };
         let (detector, lateness) = (&mut self.detector, self.lateness);
-        backlog.held.release(Nanos::MAX, &mut |seen, written| {
+        backlog.release(&mut |seen, written| {
             silently(detector, lateness, seen, written, &mut self.past);
         });
         let ended = self.detector.skip(now.saturating_sub(lateness));
         self.past.extend(ended);
         self.changes.extend(self.detector.active().into_iter().map(Change::Begins));
     }
+
+    /// The newcomers' past is learned; they are watched with the others from here on.
+    fn settle_newcomers(&mut self, now: Nanos) {
+        let learned = self.newcomers.settle(now, self.lateness, &mut self.past);
+        let Some((detector, active)) = learned else { return };
+        self.changes.extend(self.detector.adopt(detector));
+        self.changes.extend(active.into_iter().map(Change::Begins));
+    }
 }
 
 impl Backlog {
+    /// With this decision.
+    pub(super) fn begins(seen: &Observation<'_>, written: Nanos) -> Backlog {
+        let age = written.saturating_sub(seen.at);
+        Backlog { held: Reorder::default(), since: written, age, steady: false, latest: written }
+    }
+
+    pub(super) fn note(&mut self, seen: &Observation<'_>, written: Nanos, old: bool) {
+        if old {
+            self.latest = written;
+            // One that is caught up with gets shorter.
+            let passed = written - self.since;
+            let age = written.saturating_sub(seen.at);
+            self.steady |= passed > STEADY && age > self.age - passed / 10;
+        }
+    }
+
+    pub(super) fn push(&mut self, seen: &Observation<'_>, written: Nanos) {
+        self.held.push(seen.at.min(written), written, seen);
+    }
+
+    /// Hands on, in order, what is more than can be held.
+    pub(super) fn hold(&mut self, take: &mut dyn FnMut(&Observation<'_>, Nanos)) {
+        self.held.hold(take);
+    }
+
+    /// Hands on all of it, in order.
+    pub(super) fn release(mut self, take: &mut dyn FnMut(&Observation<'_>, Nanos)) {
+        self.held.release(Nanos::MAX, take);
+    }
+
     /// It is over when none of it came for some seconds, or what comes is none.
-    fn goes_on(&self, now: Nanos) -> bool {
+    pub(super) fn goes_on(&self, now: Nanos) -> bool {
         now - self.latest <= SETTLED && !self.steady
     }
 }
 
-fn silently(
+pub(super) fn silently(
     detector: &mut Detector,
     lateness: Nanos,
     seen: &Observation<'_>,

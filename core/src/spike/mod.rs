@@ -15,6 +15,7 @@ pub mod explain;
 pub mod follow;
 pub mod heartbeat;
 pub mod learner;
+mod newcomers;
 pub mod record;
 pub mod reorder;
 pub mod room;

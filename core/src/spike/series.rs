@@ -88,6 +88,11 @@ impl Series {
         }
     }
 
+    /// Quarters of an hour with decisions that it has learned from.
+    pub fn quarters(&self) -> usize {
+        self.learner.days.quarters()
+    }
+
     /// The fewest decisions a bucket that are usual at this time, if that is known.
     pub fn fewest(&self, at: i64) -> Option<f64> {
         self.learner.days.fewest(at)

@@ -10,8 +10,8 @@ use super::screen::{Screen, Summary};
 use super::{Args, findings};
 use crate::cli::offline::Reader;
 use crate::cli::{CommandResult, feed, offline, tail};
-use crate::decision::json;
 use crate::decision::record::Record;
+use crate::decision::{formats, json};
 use crate::pipeline::spikes::Spikes;
 use crate::sink::Sink;
 
@@ -180,7 +180,7 @@ impl Printer {
         self.second.get_or_insert_with(Instant::now);
         if self.written < LINES {
             self.written += 1;
-            anstream::println!("{}", tail::line(record));
+            anstream::println!("{}", tail::line(record, crate::cli::columns()));
         } else {
             self.more += 1;
         }
@@ -209,17 +209,16 @@ fn pieces(input: &mut impl BufRead, take: &mut dyn FnMut(Vec<u8>) -> bool) -> st
     if !of_lines(&piece) {
         input.take(WHOLE).read_to_end(&mut piece)?;
         if piece.starts_with(&[0x1f, 0x8b]) {
-            let limit = usize::try_from(WHOLE).unwrap_or(usize::MAX);
-            piece = crate::decision::formats::gunzip(&piece, limit)
-                .map_err(|reject| std::io::Error::other(reject.detail))?;
+            piece =
+                feed::unzipped(&piece).map_err(|reject| std::io::Error::other(reject.detail))?;
         }
         take(piece);
         return Ok(());
     }
     loop {
-        // A CRI line's parts (tag P) stay with the last one.
+        // A line's parts stay with the last one.
         let last = piece[..piece.len().saturating_sub(1)].rsplit(|b| *b == b'\n').next();
-        let partial = last.is_some_and(|line| line.splitn(4, |b| *b == b' ').nth(2) == Some(b"P"));
+        let partial = last.is_some_and(formats::is_part);
         if !partial && !piece.is_empty() && !take(std::mem::take(&mut piece)) {
             return Ok(());
         }
@@ -270,11 +269,10 @@ mod tests {
         }
         let zipped = crate::gzip::gzip(b"{\"a\":1}\n{\"b\":2}\n");
         assert_eq!(cut(&zipped), [b"{\"a\":1}\n{\"b\":2}\n"]);
-        let cri = b"t stdout F one\nt stdout P tw\nt stdout F o\nt stdout P end";
-        assert_eq!(
-            cut(cri),
-            [&b"t stdout F one\n"[..], b"t stdout P tw\nt stdout F o\n", b"t stdout P end"]
-        );
+        let [a, b, c, d] = [("F", "one"), ("P", "tw"), ("F", "o"), ("P", "end")]
+            .map(|(tag, text)| format!("2026-11-24T12:48:50.0Z stdout {tag} {text}\n"));
+        let cri = format!("{a}{b}{c}{d}");
+        assert_eq!(cut(cri.as_bytes()), [a.as_bytes(), format!("{b}{c}").as_bytes(), d.as_bytes()]);
         assert!(cut(b"").is_empty());
     }
 }

@@ -27,7 +27,9 @@ impl Query {
         pipeline: &str,
         config: &MetricsConfig,
     ) -> Result<Result<Query, &'static str>, QueryError> {
-        let Some(query) = &config.query else { return Ok(Err("no query address is set for it")) };
+        let Some(query) = &config.query else {
+            return Ok(Err("its setting query, the address of Prometheus, is not set"));
+        };
         let timeout = config.delivery.timeout.0;
         let client = Client::new(&Tls::default(), None, &BTreeMap::new(), timeout)?;
         let url = query.trim_end_matches('/').to_owned();

@@ -21,7 +21,9 @@ pub struct Query {
 impl Query {
     /// Or why it can't be asked.
     pub fn new(config: &OtlpConfig) -> Result<Result<Query, &'static str>, QueryError> {
-        let Some(query) = &config.query else { return Ok(Err("no query address is set for it")) };
+        let Some(query) = &config.query else {
+            return Ok(Err("its setting query, the address of Jaeger or Tempo, is not set"));
+        };
         if !config.signals.contains(&Signal::Traces) {
             return Ok(Err("it gets no traces"));
         }

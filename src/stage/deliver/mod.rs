@@ -172,6 +172,7 @@ impl Deliver {
             instance_id: self.pipeline.file.intake.instance_id.as_deref(),
             prefetch: self.delivery.prefetch.0,
             time: record::time,
+            together: false,
         };
         self.over(
             |watch| consumer::join(&reading, watch, self.meters.clone(), self.progress.clone()),

@@ -12,7 +12,7 @@ use crate::decision::event::Event;
 use crate::decision::record::{self, Rules};
 use crate::decision::time;
 use crate::http::failure::{Cause, Failure};
-use crate::log::{Gap, Outgoing};
+use crate::log::{Committed, Gap, Outgoing};
 use crate::sink::{Outcome, Sink};
 
 const PIPELINE: &str = "
@@ -342,6 +342,14 @@ impl Reader for OnePartition {
 
     fn gaps(&self) -> Vec<Gap> {
         self.gaps.take()
+    }
+
+    fn read_through(&self, _: &str, _: i32) -> Option<i64> {
+        None
+    }
+
+    fn committed(&self, partitions: &[(String, i32)]) -> KafkaResult<Vec<Option<Committed>>> {
+        Ok(vec![None; partitions.len()])
     }
 
     fn membership(&self) -> Option<()> {

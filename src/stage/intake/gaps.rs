@@ -1,4 +1,4 @@
-//! Tells what of a source topic is gone that intake has not read: in the transaction that goes on behind it, so that it is told once.
+//! Tells what of a source topic is gone that was not read: in the transaction that goes on behind it, so that it is told once.
 
 use std::sync::PoisonError;
 
@@ -52,7 +52,8 @@ where
         // Of no record's element.
         let place = |element| (topic, gap.partition, gap.at, element);
         let (of_letter, of_finding) = (place(usize::MAX), place(usize::MAX - 1));
-        let letter = gaps::letter("intake", None, gap, &time::format(now()));
+        let part = self.intake.work.part();
+        let letter = gaps::letter(part, None, gap, &time::format(now()));
         let alone = self.suspects.contains_key(&of_letter);
         open.produced.push(Produced { place: of_letter, kind: Kind::Reject, alone });
         let headers = letter.headers;
@@ -62,11 +63,13 @@ where
         // One that Kafka refuses is told by the letter alone.
         let suspect = self.suspects.get(&of_finding);
         if self.intake.pipeline.file.spikes.is_some() && suspect.is_none_or(|s| !s.proven) {
-            let (id, payload) = record::write(&gaps::finding("intake", gap, now()));
+            let (id, payload) = record::write(&gaps::finding(part, gap, now()));
             let alone = suspect.is_some();
             open.produced.push(Produced { place: of_finding, kind: Kind::Docket, alone });
-            let (topic, headers) = (self.docket_topic.as_str(), OwnedHeaders::new());
-            let record = Outgoing { topic, key: Some(&id), payload: &payload, headers };
+            // It waits for no request.
+            let docket = self.intake.pipeline.docket_topic();
+            let headers = OwnedHeaders::new();
+            let record = Outgoing { topic: &docket, key: Some(&id), payload: &payload, headers };
             self.transactions.send(record, open.produced.len() - 1, alone)?;
         }
         Ok(())
@@ -75,7 +78,7 @@ where
     /// The transaction that told them is committed.
     pub(super) fn told_gaps(&mut self) {
         for gap in std::mem::take(&mut self.gaps) {
-            gaps::count(&self.intake.meters, "intake", &gap);
+            gaps::count(&self.intake.meters, self.intake.work.part(), &gap);
         }
     }
 }

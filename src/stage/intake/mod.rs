@@ -1,6 +1,8 @@
 //! Intake: decision logs in, docket records out, exactly once. Records are consumed, produced and their
 //! offsets committed in one Kafka transaction.
 //!
+//! What requests did is read the same way (`Work::Facts`): access logs, spans and audit events in, facts out.
+//!
 //! When partitions are taken away, or anything about a transaction fails, the transaction is aborted and
 //! the records are read again: what they become is a pure function of their bytes.
 
@@ -26,12 +28,14 @@ use target::Target;
 use transaction::{Open, Place, Suspect};
 use trouble::{PATIENCE, Spot};
 
+mod facts;
 mod gaps;
 mod parts;
 mod target;
 mod transaction;
 mod trouble;
 
+pub use facts::FactMeters;
 pub use trouble::Trouble;
 
 #[derive(Debug, thiserror::Error)]
@@ -42,12 +46,34 @@ pub enum IntakeError {
     Fatal(KafkaError),
 }
 
+/// What is read, and what it becomes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Work {
+    /// Decision logs: docket records.
+    Decisions,
+    /// What says what requests did: facts, for the join.
+    Facts,
+}
+
+impl Work {
+    /// The name of the part.
+    pub fn part(self) -> &'static str {
+        match self {
+            Work::Decisions => "intake",
+            Work::Facts => "facts",
+        }
+    }
+}
+
 pub struct Intake {
+    pub work: Work,
     pub pipeline: Arc<Pipeline>,
     pub meters: Arc<Meters>,
     pub health: Arc<Health>,
     pub progress: Arc<Progress>,
-    /// max.message.bytes of the docket and rejects topics, where the broker told.
+    /// Of facts, where they are read.
+    pub facts: Option<FactMeters>,
+    /// max.message.bytes of the topic that is written to and of rejects, where the broker told.
     pub docket_limit: Option<usize>,
     pub rejects_limit: Option<usize>,
     /// Records that it failed at.
@@ -106,30 +132,36 @@ impl Intake {
     /// Reads from Kafka until told to stop.
     pub async fn run(&self, stop: &CancellationToken) -> Result<(), IntakeError> {
         let file = &self.pipeline.file;
+        let part = self.work.part();
+        let start = match (self.work, &file.join) {
+            (Work::Facts, Some(join)) => join.start,
+            _ => file.intake.start,
+        };
         let instance = file.intake.instance_id.clone();
-        let transactional_id =
-            format!("docket.{}.intake.{}", file.name, instance.as_ref().unwrap_or(&self.id));
+        let id = instance.as_ref().unwrap_or(&self.id);
+        let transactional_id = format!("docket.{}.{part}.{id}", file.name);
         let producer = {
             let limit = self.docket_limit.into_iter().chain(self.rejects_limit).min();
             producer::transactional(
                 &file.kafka,
-                &format!("{}-intake", file.name),
+                &format!("{}-{part}", file.name),
                 &transactional_id,
                 file.docket.compression,
                 limit,
             )?
         };
-        let (topics, docket_topic) = (self.topics(), self.pipeline.docket_topic());
+        let (topics, written) = (self.topics(), self.writes_to());
         let reading = Reading {
             kafka: &file.kafka,
-            part: "intake",
-            group: &self.pipeline.group("intake"),
+            part,
+            group: &self.pipeline.group(part),
             topics: &topics,
-            start: file.intake.start,
-            writes: Some(&docket_topic),
+            start,
+            writes: Some(&written),
             stops_at_gaps: file.watchdog.log_gap == LogGap::Stop,
             instance_id: instance.as_deref(),
             prefetch: file.intake.prefetch.0,
+            together: false,
             time: time::guess,
         };
         self.over(
@@ -141,7 +173,22 @@ impl Intake {
     }
 
     fn topics(&self) -> Vec<&str> {
-        self.pipeline.file.sources.iter().map(|s| s.topic.as_str()).collect()
+        let file = &self.pipeline.file;
+        match self.work {
+            Work::Decisions => file.sources.iter().map(|s| s.topic.as_str()).collect(),
+            Work::Facts => {
+                let facts = file.join.iter().flat_map(|join| &join.facts);
+                facts.map(|source| source.topic.as_str()).collect()
+            }
+        }
+    }
+
+    /// The topic of what it makes.
+    fn writes_to(&self) -> String {
+        match self.work {
+            Work::Decisions => self.pipeline.decided_topic(),
+            Work::Facts => self.pipeline.file.facts_topic(),
+        }
     }
 
     /// Reads from any log until told to stop.
@@ -157,8 +204,8 @@ impl Intake {
     {
         let seen = Arc::new(Seen::default());
         let reader = join(seen.clone())?;
-        let (docket_topic, rejects_topic) =
-            (self.pipeline.docket_topic(), self.pipeline.rejects_topic());
+        let rejects_topic = self.pipeline.rejects_topic();
+        let docket_topic = self.writes_to();
         let run = Run {
             intake: self,
             reader,
@@ -173,7 +220,7 @@ impl Intake {
             failures: 0,
             gaps: Vec::new(),
         };
-        run.topics.iter().for_each(|topic| self.meters.reads("intake", topic));
+        run.topics.iter().for_each(|topic| self.meters.reads(self.work.part(), topic));
         run.until(stop).await
     }
 }
@@ -227,7 +274,7 @@ where
             self.report();
         }
         self.reader.leave();
-        self.intake.progress.forget("intake");
+        self.intake.progress.forget(self.intake.work.part());
         Ok(())
     }
 
@@ -387,10 +434,14 @@ where
             self.suspects
                 .retain(|place, _| (place.0, place.1) != (*topic, *partition) || place.2 >= *next);
         }
-        let meters = &self.intake.meters;
+        let (meters, part) = (&self.intake.meters, self.intake.work.part());
         meters.transactions.with_label_values(&["committed"]).inc();
         for (topic, tally) in &open.tally.topics {
             let topic = &[self.topics[*topic]];
+            if let Some(facts) = &self.intake.facts {
+                facts.count(topic[0], tally);
+                continue;
+            }
             meters.records.with_label_values(topic).inc_by(tally.records);
             meters.bytes.with_label_values(topic).inc_by(tally.bytes);
             for (kind, count) in &tally.ignored {
@@ -408,7 +459,7 @@ where
             meters.detected(hit.detector.name(), &hit.place, *count);
         }
         for (reason, count) in &open.tally.rejects {
-            meters.rejects.with_label_values(&["intake", reason.as_str()]).inc_by(*count);
+            meters.rejects.with_label_values(&[part, reason.as_str()]).inc_by(*count);
         }
     }
 
@@ -438,8 +489,8 @@ where
 
     /// Tells the watchdog.
     fn finished(&self, topic: usize, partition: i32, done: Option<i64>, open: bool) {
-        let place =
-            Assigned { part: "intake".into(), topic: self.topics[topic].to_owned(), partition };
+        let part = self.intake.work.part().to_owned();
+        let place = Assigned { part, topic: self.topics[topic].to_owned(), partition };
         self.intake.progress.finished(&place, done, open, std::time::Instant::now());
     }
 
@@ -460,8 +511,9 @@ where
         } else {
             Err("not in its consumer group yet".to_owned())
         };
-        self.intake.health.set(&format!("{}/intake", self.intake.pipeline.name()), ready);
-        let mine = self.intake.progress.places().into_iter().filter(|p| p.part == "intake");
+        let part = self.intake.work.part();
+        self.intake.health.set(&format!("{}/{part}", self.intake.pipeline.name()), ready);
+        let mine = self.intake.progress.places().into_iter().filter(|p| p.part == part);
         let unread = mine.filter_map(|place| {
             let topic = self.topics.iter().position(|t| *t == place.topic)?;
             let start = self.reader.start(&place.topic, place.partition)?;
@@ -473,11 +525,11 @@ where
         for ((topic, partition), next) in self.next.iter().chain(unread) {
             let name = self.topics[*topic];
             let assigned =
-                Assigned { part: "intake".into(), topic: name.to_owned(), partition: *partition };
+                Assigned { part: part.to_owned(), topic: name.to_owned(), partition: *partition };
             if !self.intake.progress.has(&assigned) {
                 continue;
             }
-            let labels = ["intake", name, &partition.to_string()];
+            let labels = [part, name, &partition.to_string()];
             self.intake.progress.stands(&assigned, *next);
             self.intake.meters.offset.with_label_values(&labels).set(*next);
             if let Some(end) = self.reader.end(name, *partition) {

@@ -1,20 +1,26 @@
 //! What becomes of a record, and where it goes in the open transaction.
 
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::OwnedHeaders;
 use tokio::time::Instant;
 
+use super::facts::{Found, facts};
 use super::transaction::{Kind, Open, Place, Produced, Suspect};
 use super::trouble::{PATIENCE, Spot};
-use super::{Intake, IntakeError};
+use super::{Intake, IntakeError, Work};
+use crate::correlate::Asked;
 use crate::decision::formats::{Among, Format, RecordPlace, Within};
+use crate::decision::record::Record;
 use crate::decision::reject::{Reason, Reject};
 use crate::log::dead_letter::{DeadLetter, cut, cut_to_fit, dead_letter};
 use crate::log::headers::{self, Origin};
 use crate::log::{Message, Outgoing, Transactions};
+use crate::protect::record::Made;
 use crate::transform::{Product, Source, transform_within};
 
 /// Where what becomes of a record goes.
@@ -91,6 +97,18 @@ impl<T: Transactions> Target<'_, T> {
         let mut parts = std::mem::take(&mut open.parts);
         let (over, mut slow, mut failure) = (Cell::new(false), false, None);
         let made = catch_unwind(AssertUnwindSafe(|| {
+            let mut sent = |result| {
+                match result {
+                    Ok(bytes) => *produced += bytes,
+                    Err(error) => failure = Some(error),
+                }
+                slow = began.elapsed() > patience;
+                over.set(slow || failure.is_some() || *produced > most);
+            };
+            if self.intake.work == Work::Facts {
+                self.facts(message, spot, out, &over, open, &mut sent);
+                return None;
+            }
             let among = Among {
                 parts: &mut parts,
                 place: RecordPlace { topic: spot.0, partition: spot.1, offset: spot.2 },
@@ -98,12 +116,7 @@ impl<T: Transactions> Target<'_, T> {
             };
             let within = Within { over: &over, among: Some(among) };
             self.transform(message, spot, out, within, &mut |element, product| {
-                match self.produce(&origin(message, element), spot.0, product, open) {
-                    Ok(bytes) => *produced += bytes,
-                    Err(error) => failure = Some(error),
-                }
-                slow = began.elapsed() > patience;
-                over.set(slow || failure.is_some() || *produced > most);
+                sent(self.produce(&origin(message, element), spot.0, product, open));
             })
         }));
         open.parts = parts;
@@ -149,6 +162,65 @@ impl<T: Transactions> Target<'_, T> {
         transform_within(within, source, &pipeline.limits, &pipeline.rules, out, &refused, take)
     }
 
+    /// Writes the facts that are in a record.
+    fn facts(
+        &self,
+        message: &Message<'_>,
+        (topic, partition, offset): Spot,
+        out: &mut Vec<u8>,
+        over: &Cell<bool>,
+        open: &mut Open,
+        sent: &mut dyn FnMut(Result<usize, KafkaError>),
+    ) {
+        let pipeline = &self.intake.pipeline;
+        let Some(join) = &pipeline.file.join else { return };
+        let format = join.facts.get(topic).map(|source| source.format).unwrap_or_default();
+        let take = &mut |element, found: Found<'_>| {
+            if over.get() {
+                return;
+            }
+            sent(match found {
+                Found::Reject(reject) => {
+                    let product = Product::Reject { bytes: message.payload, reject };
+                    self.produce(&origin(message, element), topic, product, open)
+                }
+                Found::Fact { kind, key, bytes } => {
+                    let tally = open.tally.topic(topic);
+                    *tally.facts.entry(kind).or_default() += 1;
+                    tally.keyless += u64::from(key.is_none());
+                    let place = (topic, partition, offset, element);
+                    let suspect = self.suspects.get(&place);
+                    if let Some(suspect) = suspect.filter(|s| s.proven || s.kind == Kind::Reject) {
+                        let reject = self.refused(suspect.code);
+                        let product = Product::Reject { bytes: message.payload, reject };
+                        return sent(self.produce(&origin(message, element), topic, product, open));
+                    }
+                    let alone = suspect.is_some();
+                    open.produced.push(Produced { place, kind: Kind::Docket, alone });
+                    let record = Outgoing {
+                        topic: self.docket_topic,
+                        key: key.as_deref(),
+                        payload: bytes,
+                        headers: OwnedHeaders::new(),
+                    };
+                    let tag = open.produced.len() - 1;
+                    self.transactions.send(record, tag, alone).map(|()| bytes.len())
+                }
+            });
+        };
+        let quote = pipeline.rules.protection.is_none();
+        facts(message.payload, (format, join.key), &pipeline.limits, quote, out, take);
+    }
+
+    /// Under which key a decision is written: where it waits to be joined, that by which it meets its request.
+    fn key<'k>(&self, made: &'k Made, bytes: &[u8]) -> Cow<'k, str> {
+        let joined = self.intake.pipeline.file.join.as_ref().and_then(|join| {
+            let record = Record::parse(bytes).ok()?;
+            Some(join.key.of_decision(&Asked::of(&record)))
+        });
+        joined.map_or_else(|| Cow::from(&made.written.key), Cow::from)
+    }
+
     /// Produces what became of a piece of a record; says how many bytes that were.
     pub(super) fn produce(
         &self,
@@ -173,9 +245,10 @@ impl<T: Transactions> Target<'_, T> {
             Product::Docket { made, bytes } => {
                 open.tally.made(topic, &made);
                 open.produced.push(sent(Kind::Docket));
+                let key = self.key(&made, bytes);
                 let record = Outgoing {
                     topic: self.docket_topic,
-                    key: Some(&made.written.key),
+                    key: Some(&key),
                     payload: bytes,
                     headers: headers::docket(origin, self.received),
                 };
@@ -214,7 +287,7 @@ impl<T: Transactions> Target<'_, T> {
             Some(Suspect { kind: Kind::Reject, code: TOO_LARGE, .. }) => Some(cut(limit)),
             _ => cut_to_fit(bytes.len(), limit),
         };
-        dead_letter("intake", bytes, reject, origin, self.received, cut)
+        dead_letter(self.intake.work.part(), bytes, reject, origin, self.received, cut)
     }
 
     /// Why a decision that the broker would not take goes to rejects.

@@ -83,6 +83,8 @@ pub struct TopicTally {
     pub malformed: u64,
     pub mismatches: u64,
     pub unjudged: u64,
+    pub facts: BTreeMap<crate::facts::Kind, u64>,
+    pub keyless: u64,
 }
 
 impl Tally {

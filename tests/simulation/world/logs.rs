@@ -51,6 +51,7 @@ impl World {
             if with_offsets {
                 self.groups.values_mut().for_each(|group| {
                     group.committed.remove(place);
+                    group.metadata.remove(place);
                 });
             }
         }
@@ -73,6 +74,7 @@ impl World {
             return false;
         };
         of.committed.clear();
+        of.metadata.clear();
         self.note(format!("the offsets of {group} expired"));
         true
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use docket::decision::{record, time};
 use docket::log::consumer::Assignments;
-use docket::log::{Commits, Gap, Headers, Message, Polled, Reader, Told};
+use docket::log::{self, Commits, Gap, Headers, Message, Polled, Reader, Told};
 use docket::order::{MAX_SKEW, Next, Order, Times};
 use docket::resume::{self, Committed, Log, Past, Start};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
@@ -329,6 +329,7 @@ fn when(record: &Record) -> Times {
 
 struct Owned {
     pairs: Pairs,
+    written: i64,
     panics: bool,
 }
 
@@ -336,6 +337,10 @@ impl Headers for Owned {
     fn pairs(&self) -> Vec<(&str, &[u8])> {
         assert!(!self.panics, "simulated: docket has a bug");
         self.pairs.iter().map(|(n, v)| (n.as_str(), v.as_slice())).collect()
+    }
+
+    fn written(&self) -> Option<i64> {
+        Some(self.written)
     }
 }
 
@@ -401,7 +406,8 @@ impl<A: Assignments> Reader for Member<A> {
             Some((place, record)) => {
                 self.positions.borrow_mut().insert(place.clone(), record.offset + 1);
                 let panics = place.0 == super::super::SOURCE && holds(&record.value, PANICS);
-                let headers = Owned { pairs: record.headers.clone(), panics };
+                let headers =
+                    Owned { pairs: record.headers.clone(), written: record.written, panics };
                 take(&Message {
                     topic: &place.0,
                     partition: place.1,
@@ -476,6 +482,24 @@ impl<A: Assignments> Reader for Member<A> {
 
     fn gaps(&self) -> Vec<Gap> {
         self.gaps.take()
+    }
+
+    fn read_through(&self, topic: &str, partition: i32) -> Option<i64> {
+        let place = (topic.to_owned(), partition);
+        let at = *self.positions.borrow().get(&place)?;
+        let w = self.world.lock();
+        // What is left may be nothing but markers.
+        Some(w.read(&place, at).map_or(w.stable(&place), |next| next.offset))
+    }
+
+    fn committed(&self, partitions: &[(String, i32)]) -> KafkaResult<Vec<Option<log::Committed>>> {
+        let w = self.world.lock();
+        let group = &w.groups[&self.group];
+        let of = |place: &Place| {
+            let metadata = group.metadata.get(place).cloned().unwrap_or_default();
+            Some(log::Committed { offset: group.committed.get(place)?.next, metadata })
+        };
+        Ok(partitions.iter().map(of).collect())
     }
 
     fn membership(&self) -> Option<super::Membership> {

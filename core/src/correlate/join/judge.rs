@@ -1,7 +1,7 @@
 //! What is said of a request, and of a decision, once all that bears on it must have come.
 
 use super::super::store::{DECISION, REQUEST, TRACE};
-use super::super::{Asked, Finding, FindingKind, Side, Undecidable, rank};
+use super::super::{Asked, Finding, FindingKind, Settings, Side, Undecidable, rank};
 use super::{Join, Out, Sink};
 use crate::decision::time::Nanos;
 use crate::decision::verdict::Verdict;
@@ -15,6 +15,15 @@ enum Judged {
     Found(Box<Finding>),
 }
 
+/// What ruled on a request.
+struct Ruled<'j> {
+    by: Vec<&'j Asked>,
+    /// They may be another request's.
+    shared: bool,
+    /// Others may have, and are not known any more.
+    missing: Option<Undecidable>,
+}
+
 /// An answer that says that somebody may not.
 fn refused(status: Status) -> bool {
     match status.grpc {
@@ -24,12 +33,12 @@ fn refused(status: Status) -> bool {
 }
 
 impl<D> Join<D> {
-    pub(super) fn judge_facts(&mut self, decisions: Nanos, out: Sink<'_, D>) {
+    pub(super) fn judge_facts(&mut self, whole: Nanos, out: Sink<'_, D>) {
         let after = self.settings.window + self.settings.skew;
         for partition in self.facts.partitions() {
             let judged = self.restored.get(&(Side::Facts, partition)).map_or(0, |p| p.judged);
             while let Some(slot) = self.facts.unjudged(partition) {
-                if self.facts.time(slot).saturating_add(after) > decisions {
+                if self.facts.time(slot).saturating_add(after) > whole {
                     break;
                 }
                 if self.facts.place(slot).offset >= judged {
@@ -41,12 +50,12 @@ impl<D> Join<D> {
         }
     }
 
-    pub(super) fn judge_decisions(&mut self, facts: Nanos, out: Sink<'_, D>) {
+    pub(super) fn judge_decisions(&mut self, whole: Nanos, out: Sink<'_, D>) {
         let after = self.settings.window + self.settings.skew;
         for partition in self.decisions.partitions() {
             while let Some(slot) = self.decisions.unjudged(partition) {
                 let Some(waiting) = self.decisions.get(slot) else { break };
-                if !waiting.given_out() || waiting.asked.time.saturating_add(after) > facts {
+                if !waiting.given_out() || self.decisions.time(slot).saturating_add(after) > whole {
                     break;
                 }
                 if !waiting.was_judged {
@@ -82,48 +91,103 @@ impl<D> Join<D> {
         if !fact.kind.is_evidence() || self.watch.excepts(&fact) || self.is_copy(slot) {
             return Judged::Fine;
         }
+        if let Some(why) = self.is_late(slot, &fact) {
+            return Judged::Undecidable(why);
+        }
         let found = |kind, asked| Judged::Found(Box::new(Finding::of(kind, Some(&fact), asked)));
         if fact.marks.has(Marks::FAILURE_MODE_ALLOWED) || fact.marks.has(Marks::FAILED_OPEN) {
             return found(FindingKind::FailedOpen, None);
         }
-        let (ruled, shared) = self.ruled(slot, &fact);
+        let ruled = self.ruled(slot, &fact);
         let served = fact.status.served() == Some(true);
-        let enforced = || ruled.iter().filter(|asked| self.watch.enforces(asked));
-        if let Some(denied) = enforced().find(|asked| asked.verdict == Verdict::Deny) {
+        let enforced = || ruled.by.iter().filter(|asked| self.watch.enforces(asked));
+        let denied = enforced().find(|asked| asked.verdict == Verdict::Deny);
+        let allowed = enforced().find(|asked| asked.verdict == Verdict::Allow);
+        if let Some(denied) = denied {
             let dry_run = fact.marks.has(Marks::DRY_RUN) || self.watch.is_dry_run(denied);
             return match () {
                 () if !served => Judged::Fine,
                 () if dry_run => Judged::ByDesign,
-                () if shared => Judged::Undecidable(Undecidable::SharedId),
-                () => found(FindingKind::DeniedButServed, Some(denied)),
+                // Which of them is this request's is not known.
+                () if ruled.shared || allowed.is_some() => {
+                    Judged::Undecidable(Undecidable::SharedId)
+                }
+                () => match ruled.missing {
+                    Some(why) => Judged::Undecidable(why),
+                    None => found(FindingKind::DeniedButServed, Some(denied)),
+                },
             };
         }
         let watched = self.watch.watches(&fact);
-        if let Some(allowed) = enforced().find(|asked| asked.verdict == Verdict::Allow) {
+        if let Some(allowed) = allowed {
             return match () {
                 () if !watched => Judged::Fine,
                 // One hop was allowed; whether the other was is not known.
-                () if shared && (served || refused(fact.status)) => {
+                () if ruled.shared && (served || refused(fact.status)) => {
                     Judged::Undecidable(Undecidable::SharedId)
                 }
-                () if refused(fact.status) => found(FindingKind::AllowedButRefused, Some(allowed)),
+                () if refused(fact.status) => match ruled.missing {
+                    Some(why) => Judged::Undecidable(why),
+                    None => found(FindingKind::AllowedButRefused, Some(allowed)),
+                },
                 () => Judged::Fine,
             };
         }
         if !watched || !served || enforced().next().is_some() {
             return Judged::Fine;
         }
-        let skew = self.settings.skew;
-        let missing = self.gaps[Side::Decisions as usize].over(fact.start - skew, fact.end + skew);
-        match missing {
+        match self.why_unasked(slot, &fact, ruled.shared) {
             Some(why) => Judged::Undecidable(why),
-            None if !fact.decision_id.is_empty() => Judged::Undecidable(Undecidable::DecisionLost),
-            None if shared => Judged::Undecidable(Undecidable::SharedId),
-            None if fact.end - fact.start > self.settings.window => {
-                Judged::Undecidable(Undecidable::LongRequest)
-            }
             None => found(FindingKind::ServedWithoutDecision, None),
         }
+    }
+
+    /// Why it proves nothing that there is no decision about a request.
+    fn why_unasked(&self, slot: u32, fact: &Fact<'_>, shared: bool) -> Option<Undecidable> {
+        let Settings { window, skew, key, .. } = self.settings;
+        let (keys, end) = (self.facts.keys(slot), self.facts.time(slot));
+        let gaps = &self.gaps[Side::Decisions as usize];
+        let enforced =
+            |slot| self.decisions.get(slot).is_some_and(|w| self.watch.enforces(&w.asked));
+        let missing = gaps
+            .over(fact.start - skew, fact.end + skew)
+            .or_else(|| self.is_gone(Side::Decisions, slot, fact));
+        match missing {
+            Some(why) => Some(why),
+            None if key.is_some_and(|key| !key.has_fact(fact)) => Some(Undecidable::NoKey),
+            None if !fact.decision_id.is_empty() => Some(Undecidable::DecisionLost),
+            None if fact.end > end.saturating_add(skew) => Some(Undecidable::Clock),
+            // A decision of another time has its ID: a clock is wrong, or a client chose it twice.
+            None if shared || self.decisions.with(REQUEST, keys[REQUEST]).any(enforced) => {
+                Some(Undecidable::SharedId)
+            }
+            None if fact.end - fact.start > window => Some(Undecidable::LongRequest),
+            None => None,
+        }
+    }
+
+    /// Whether what happened at its time on a side is not here any more.
+    fn is_gone(&self, side: Side, slot: u32, fact: &Fact<'_>) -> Option<Undecidable> {
+        // Both sides are in partitions of one number only where one key brought them together.
+        let partition = self.settings.key.map(|_| self.facts.place(slot).partition);
+        let since = match side {
+            Side::Decisions => self.decisions.since(partition),
+            Side::Facts => self.facts.since(partition),
+        };
+        (self.needs(fact, self.facts.time(slot)) <= since).then_some(Undecidable::Late)
+    }
+
+    /// A line that was sent again may come when that of before is forgotten.
+    fn is_late(&self, slot: u32, fact: &Fact<'_>) -> Option<Undecidable> {
+        let since = self.facts.since(Some(self.facts.place(slot).partition));
+        // Its clock may be ahead.
+        let late = since > 0 && fact.end <= since.saturating_add(self.settings.skew);
+        late.then_some(Undecidable::Late)
+    }
+
+    pub(super) fn is_evidence(&self, slot: u32) -> bool {
+        let kind = self.facts.get(slot).and_then(|bytes| Packed::of(bytes).kind());
+        kind.is_some_and(Kind::is_evidence)
     }
 
     /// Whether it came before: agents send a line again when they don't know whether it arrived.
@@ -135,32 +199,34 @@ impl<D> Join<D> {
         before.any(|other| self.facts.get(other) == self.facts.get(slot))
     }
 
-    /// The decisions that ruled on a request, by keys that are exact; and whether they may be another request's.
-    fn ruled(&self, slot: u32, fact: &Fact<'_>) -> (Vec<&Asked>, bool) {
+    /// The decisions that ruled on a request, by keys that are exact.
+    fn ruled(&self, slot: u32, fact: &Fact<'_>) -> Ruled<'_> {
         let keys = self.facts.keys(slot);
         let of = |which: usize| {
             self.decisions
                 .with(which, keys[which])
                 .filter_map(|slot| Some(&self.decisions.get(slot)?.asked))
         };
-        let by_id: Vec<&Asked> = of(DECISION).collect();
-        if !by_id.is_empty() || !fact.decision_id.is_empty() {
-            return (by_id, false);
+        let by: Vec<&Asked> = of(DECISION).collect();
+        if !by.is_empty() || !fact.decision_id.is_empty() {
+            return Ruled { by, shared: false, missing: None };
         }
         let near = |asked: &&Asked| {
             let within = self.settings.window + self.settings.skew;
             asked.time >= fact.start - within && asked.time <= fact.end + within
         };
-        let mut ruled: Vec<&Asked> = of(REQUEST).filter(near).collect();
-        let shared = !ruled.is_empty()
+        let mut by: Vec<&Asked> = of(REQUEST).filter(near).collect();
+        let shared = !by.is_empty()
             && self.facts.with(REQUEST, keys[REQUEST]).any(|other| {
-                let kind = self.facts.get(other).and_then(|bytes| Packed::of(bytes).kind());
-                kind.is_some_and(Kind::is_evidence) && self.facts.get(other) != self.facts.get(slot)
+                self.is_evidence(other) && self.facts.get(other) != self.facts.get(slot)
             });
         let asked_by =
             |asked: &&Asked| fact.span.is_some() && asked.parent == fact.span && !asked.engines_own;
-        ruled.extend(of(TRACE).filter(asked_by));
-        (ruled, shared)
+        by.extend(of(TRACE).filter(asked_by));
+        let missing = [Side::Decisions, Side::Facts]
+            .into_iter()
+            .find_map(|side| self.is_gone(side, slot, fact));
+        Ruled { by, shared, missing }
     }
 
     fn judge_decision(&self, slot: u32) -> Judged {
@@ -174,10 +240,19 @@ impl<D> Join<D> {
         {
             return Judged::Fine;
         }
-        let skew = self.settings.skew;
-        let to = asked.time + self.settings.window + skew;
-        match self.gaps[Side::Facts as usize].over(asked.time - skew, to) {
+        let Settings { window, skew, key, .. } = self.settings;
+        let (at, partition) = (asked.time, self.decisions.place(slot).partition);
+        let since = self.facts.since(key.map(|_| partition));
+        let happened = self.decisions.time(slot);
+        match self.gaps[Side::Facts as usize].over(at - skew, at + window + skew) {
             Some(why) => Judged::Undecidable(why),
+            None if happened.min(at) - window - skew <= since => {
+                Judged::Undecidable(Undecidable::Late)
+            }
+            None if at > happened.saturating_add(skew) => Judged::Undecidable(Undecidable::Clock),
+            None if key.is_some_and(|key| !key.has_decision(asked)) => {
+                Judged::Undecidable(Undecidable::NoKey)
+            }
             None if self.watch.sampled.is_match(&*asked.service) => {
                 Judged::Undecidable(Undecidable::Sampled)
             }

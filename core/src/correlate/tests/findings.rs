@@ -289,3 +289,215 @@ fn exactly_what_was_planted_is_found() {
         assert!(crash == 0.0 || seen.crashes > 0);
     }
 }
+
+/// Where both sides are brought together by one ID, what lacks it may have its other half elsewhere.
+#[test]
+fn without_the_key_nothing_is_missed() {
+    let settings = Settings { key: Some(Key::RequestId), ..Settings::default() };
+    let said = |decision: Option<Asked>, fact: Fact<'static>| {
+        let watch = Watch { expects_requests: false, ..watch() };
+        let mut bench = Bench::new(settings.clone(), watch);
+        decision.into_iter().for_each(|asked| _ = bench.decision(asked, AT));
+        bench.fact(&fact, AT);
+        let mut told = bench.tick(AT + 600 * SECOND);
+        told.retain(|told| !told.contains(':'));
+        let undecidable = &bench.join.counts().undecidable;
+        told.extend(undecidable.keys().map(|why| why.as_str().to_owned()));
+        told
+    };
+    let served = || Fact { status: http(200), ..access("/api/items", AT, AT + MS) };
+    let with_id = || Fact { request_id: "r".into(), ..served() };
+    assert_eq!(said(None, with_id()), ["served_without_decision "]);
+    assert_eq!(said(None, served()), ["no_key"]);
+    // A decision of the time went elsewhere, and may be about it.
+    assert_eq!(said(Some(asked("b", AT)), with_id()), ["no_key"]);
+    let elsewhere = Asked { policy: "other/allow".into(), ..asked("b", AT) };
+    assert_eq!(said(Some(elsewhere), with_id()), ["served_without_decision "]);
+}
+
+#[test]
+fn what_is_not_complete_is_not_judged() {
+    let mut bench = Bench::new(Settings::default(), watch());
+    bench.join.complete(Side::Decisions, AT);
+    let fact = Fact { status: http(200), ..access("/api/items", AT, AT + MS) };
+    bench.fact(&fact, AT);
+    assert_eq!(bench.tick(AT + 3600 * SECOND), NOTHING);
+    bench.join.complete(Side::Decisions, AT + 40 * SECOND);
+    assert_eq!(bench.tick(AT + 3600 * SECOND), ["served_without_decision "]);
+    assert_eq!(bench.tick(AT + 3600 * SECOND), NOTHING);
+}
+
+#[test]
+fn a_path_is_matched_with_its_slash_or_without() {
+    for glob in ["/api/**", "api/**"] {
+        let watch = Watch { requests: vec![pattern(glob)], ..Watch::default() };
+        assert!(watch.watches(&access("/api/items", AT, AT)), "{glob}");
+        assert!(!watch.watches(&access("/web/items", AT, AT)), "{glob}");
+    }
+}
+
+/// A request that was allowed, and the decision about it.
+fn fine(n: u64, at: Nanos) -> (Asked, Fact<'static>) {
+    let id = format!("r-{n}");
+    let decision =
+        Asked { request_id: id.clone().into(), time: at, ..asked(&format!("d-{n}"), at) };
+    let fact = access("/api/items", at, at + MS);
+    (decision, Fact { status: http(200), request_id: id.into(), ..fact })
+}
+
+fn keyed() -> Settings {
+    Settings { key: Some(Key::RequestId), ..Settings::default() }
+}
+
+fn only_findings(told: Vec<String>) -> Vec<String> {
+    told.into_iter().filter(|told| !told.contains(':')).collect()
+}
+
+/// One side is known to be complete long before the other: nothing is forgotten that the other still needs.
+#[test]
+fn evidence_of_one_side_that_comes_late_makes_no_finding() {
+    for late in [Side::Decisions, Side::Facts] {
+        let mut bench = Bench::new(keyed(), watch());
+        bench.join.complete(late, Nanos::MIN);
+        for n in 0..600 {
+            let at = AT + n as Nanos * SECOND;
+            let (decision, fact) = fine(n, at);
+            bench.decision(decision, at);
+            bench.fact(&fact, at);
+            assert_eq!(only_findings(bench.tick(at)), NOTHING);
+        }
+        bench.join.complete(late, Nanos::MAX);
+        assert_eq!(only_findings(bench.tick(AT + 3600 * SECOND)), NOTHING, "{late:?}");
+        assert!(bench.join.counts().undecidable.is_empty());
+        assert_eq!(bench.join.size(), (0, 0));
+    }
+}
+
+/// An agent that is late, within what it may be, behind one that isn't: its requests are judged after the other's.
+#[test]
+fn a_request_that_waits_behind_a_newer_one_keeps_its_decision() {
+    let mut bench = Bench::new(keyed(), watch());
+    let (decision, slow) = fine(0, AT);
+    let unasked = Fact { request_id: "r-x".into(), ..slow.clone() };
+    bench.decision(decision, AT);
+    let now = AT + 115 * SECOND;
+    let (decision, fast) = fine(1, now);
+    bench.decision(decision, now);
+    bench.fact(&fast, now);
+    bench.fact(&slow, now);
+    bench.fact(&unasked, now);
+    for n in 0..600 {
+        let found = only_findings(bench.tick(now + n * SECOND));
+        assert!(found.is_empty() || found == ["served_without_decision "], "{found:?}");
+    }
+    let counts = bench.join.counts();
+    assert_eq!((counts.findings.len(), counts.undecidable.len()), (1, 0));
+}
+
+/// An agent that lost its place sends its file again.
+#[test]
+fn lines_that_come_again_much_later_find_nothing() {
+    let mut bench = Bench::new(keyed(), watch());
+    let (decision, fact) = fine(0, AT);
+    let open =
+        Fact { marks: Marks::FAILURE_MODE_ALLOWED, request_id: "r-x".into(), ..fact.clone() };
+    bench.decision(decision, AT);
+    bench.fact(&fact, AT);
+    bench.fact(&open, AT);
+    assert_eq!(only_findings(bench.tick(AT + 600 * SECOND)), ["failed_open "]);
+    let later = AT + 3600 * SECOND;
+    bench.fact(&fact, later);
+    bench.fact(&open, later);
+    assert_eq!(bench.tick(later + 600 * SECOND), NOTHING);
+    assert_eq!(bench.join.counts().undecidable[&Undecidable::Late], 2);
+}
+
+/// What was evicted is not known any more, nor is it after a restart.
+#[test]
+fn what_was_evicted_before_a_restart_makes_no_finding() {
+    let mut bench = Bench::new(Settings { bytes: 4_000, ..keyed() }, watch());
+    for n in 0..40 {
+        bench.decision(fine(n, AT + n as Nanos).0, AT + SECOND);
+    }
+    bench.tick(AT + 6 * SECOND);
+    let positions = [Side::Decisions, Side::Facts].map(|side| bench.join.position(side, 0));
+    assert!(positions[0].offset > 10);
+    let mut again = Bench::new(keyed(), watch());
+    again.next = [positions[0].offset as u64, 0].map(|n| n as i64);
+    for (side, position) in [Side::Decisions, Side::Facts].into_iter().zip(positions) {
+        let read = Position::parse(position.offset, &position.metadata()).unwrap();
+        assert_eq!(read, position);
+        again.join.assign(side, 0, read, AT + 10 * SECOND);
+    }
+    for n in again.next[0] as u64..40 {
+        again.decision(fine(n, AT + n as Nanos).0, AT + 10 * SECOND);
+    }
+    for n in 0..40 {
+        again.fact(&fine(n, AT + n as Nanos).1, AT + 10 * SECOND);
+    }
+    assert_eq!(only_findings(again.tick(AT + 600 * SECOND)), NOTHING);
+    assert!(again.join.counts().undecidable[&Undecidable::Late] > 10);
+}
+
+#[test]
+fn decisions_that_contradict_each_other_decide_nothing() {
+    // The client asked again with the same ID, and the log of the first request is lost.
+    let again = |n: u64, verdict| {
+        let (decision, _) = fine(0, AT + n as Nanos * SECOND);
+        Asked { id: format!("d-{n}").into(), verdict, ..decision }
+    };
+    let both = vec![again(0, Verdict::Deny), again(1, Verdict::Allow)];
+    let (_, fact) = fine(0, AT + SECOND);
+    let watch = Watch { expects_requests: false, ..watch() };
+    assert_eq!(said(watch, both, &[fact]), "? shared_id 1");
+}
+
+/// The other request of the same ID comes later than the decisions.
+#[test]
+fn a_shared_request_id_is_waited_for() {
+    let mut bench = Bench::new(keyed(), watch());
+    let (decision, fact) = fine(0, AT);
+    bench.decision(Asked { verdict: Verdict::Deny, ..decision }, AT);
+    bench.fact(&fact, AT);
+    bench.join.complete(Side::Facts, AT);
+    assert_eq!(only_findings(bench.tick(AT + 600 * SECOND)), NOTHING);
+    let hop = Fact { status: http(403), path: "/api/stock".into(), ..fact };
+    bench.fact(&hop, AT + 600 * SECOND);
+    bench.join.complete(Side::Facts, Nanos::MAX);
+    assert_eq!(only_findings(bench.tick(AT + 1200 * SECOND)), NOTHING);
+    assert_eq!(bench.join.counts().undecidable[&Undecidable::SharedId], 1);
+}
+
+/// A clock that is wrong by an hour: of a decision, of a request, ahead or behind.
+#[test]
+fn wrong_clocks_find_nothing_and_hold_nothing_up() {
+    for (decided, happened) in [(3600, 0), (-3600, 0), (0, 3600), (0, -3600)] {
+        let watch = Watch { expects_requests: false, ..watch() };
+        let mut bench = Bench::new(keyed(), watch);
+        let (decision, _) = fine(0, AT + decided * SECOND);
+        let (_, fact) = fine(0, AT + happened * SECOND);
+        bench.decision(decision, AT);
+        bench.fact(&fact, AT + SECOND);
+        let (_, unasked) = fine(1, AT);
+        bench.fact(&unasked, AT + SECOND);
+        let mut found = Vec::new();
+        for n in 0..600 {
+            found.extend(only_findings(bench.tick(AT + n * SECOND)));
+        }
+        let name = format!("{decided} {happened}");
+        assert_eq!(found.len(), 1, "{name}: {found:?}");
+        let undecidable: u64 = bench.join.counts().undecidable.values().sum();
+        assert_eq!(undecidable, 1, "{name}");
+        assert_eq!(bench.join.size(), (0, 0), "{name}");
+    }
+}
+
+/// Facts keep 255 bytes of an ID.
+#[test]
+fn a_long_request_id_meets_its_request() {
+    let long = "é".repeat(200);
+    let (decision, fact) = fine(0, AT);
+    let decision = Asked { request_id: long.clone().into(), ..decision };
+    let fact = Fact { request_id: long.into(), ..fact };
+    assert_eq!(said(watch(), vec![decision], &[fact]), "");
+}

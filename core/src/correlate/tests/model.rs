@@ -133,13 +133,14 @@ impl<'w> Runner<'w> {
             match side {
                 Side::Decisions => {
                     let next = world.decisions[partition as usize].get(at as usize);
-                    let Some((_, asked)) = next.filter(|n| n.0 <= now) else { return };
-                    self.join.decision(place, asked.clone(), (), now, &mut out);
+                    let Some((written, asked)) = next.filter(|n| n.0 <= now) else { return };
+                    let came = Came { now, written: *written };
+                    self.join.decision(place, asked.clone(), (), came, &mut out);
                 }
                 Side::Facts => {
                     let next = world.facts[partition as usize].get(at as usize);
-                    let Some((_, bytes)) = next.filter(|n| n.0 <= now) else { return };
-                    self.join.fact(place, bytes, now, &mut out);
+                    let Some((written, bytes)) = next.filter(|n| n.0 <= now) else { return };
+                    self.join.fact(place, bytes, Came { now, written: *written }, &mut out);
                 }
             }
             self.at.insert(which, at + 1);

@@ -21,7 +21,7 @@ pub(super) fn line(
 
 /// What the envelope says of its line: whether it is a part, and whether more of it comes. Docker's fluentd
 /// driver and FireLens, Docker's journald driver, and what Fluent Bit and Fluentd call CRI's tag.
-fn part(members: &[Member<'_>]) -> Option<Part> {
+pub(super) fn part(members: &[Member<'_>]) -> Option<Part> {
     let mut part = None;
     for member in members {
         let said = member.value.trim_matches('"');

@@ -328,10 +328,23 @@ pub(super) fn line(
     }
 }
 
-/// A CRI log line (Kubernetes, containerd, CRI-O): time, stream, tag, content.
-pub(super) fn cri(line: &[u8]) -> Option<(&[u8], Part, &[u8])> {
-    let mut parts = line.splitn(4, |b| *b == b' ');
-    let (time, stream, tag) = (parts.next()?, parts.next()?, parts.next()?);
+/// A CRI log line (Kubernetes, containerd, CRI-O): time, stream, tag, content; and what somebody wrote before it.
+pub(super) struct Cri<'l> {
+    prefix: &'l [u8],
+    stream: &'l [u8],
+    tag: Part,
+    content: &'l [u8],
+}
+
+/// So far into a line its stream is looked for.
+const PREFIX: usize = 512;
+
+pub(super) fn cri(line: &[u8]) -> Option<Cri<'_>> {
+    let before = memchr::memmem::find(&line[..line.len().min(PREFIX)], b" std")?;
+    let begin = line[..before].iter().rposition(|b| *b == b' ').map_or(0, |at| at + 1);
+    let (prefix, time) = (&line[..begin], &line[begin..before]);
+    let mut parts = line[before + 1..].splitn(3, |b| *b == b' ');
+    let (stream, tag) = (parts.next()?, parts.next()?);
     let is_time = (20..=40).contains(&time.len())
         && time[4] == b'-'
         && time[10] == b'T'
@@ -346,11 +359,34 @@ pub(super) fn cri(line: &[u8]) -> Option<(&[u8], Part, &[u8])> {
         _ => return None,
     };
     let content = parts.next().unwrap_or_default();
-    Some((stream, tag, content.strip_suffix(b"\r").unwrap_or(content)))
+    Some(Cri { prefix, stream, tag, content: content.strip_suffix(b"\r").unwrap_or(content) })
+}
+
+/// Whether a line, or an object, is a part of a line, and more of it comes.
+pub fn is_part(line: &[u8]) -> bool {
+    if let Some(cri) = cri(line) {
+        return cri.tag == Part::More;
+    }
+    let says = |name: &[u8]| memchr::memmem::find(line, name).is_some();
+    let may_be =
+        [&b"\"log\""[..], b"artial", b"ARTIAL", b"\"logtag\"", b"\"_p\""].into_iter().any(says);
+    let Some(text) = std::str::from_utf8(line).ok().filter(|t| may_be && t.starts_with('{')) else {
+        return false;
+    };
+    let Ok((members, _)) = json::parse_prefix(text) else { return false };
+    match agent::part(&members) {
+        Some(part) => part == Part::More,
+        None => members
+            .iter()
+            .find(|m| m.name == "log")
+            .and_then(|m| json::as_str(m.value))
+            .is_some_and(|log| cut(&log)),
+    }
 }
 
 /// What the lines of one stream said.
 struct Stream<'l> {
+    prefix: &'l [u8],
     name: &'l [u8],
     whole: Vec<u8>,
     part: Vec<u8>,
@@ -371,7 +407,7 @@ pub(super) fn cri_lines(
     loop {
         let eol = memchr::memchr(b'\n', &bytes[from..]).map_or(bytes.len(), |n| from + n);
         let line = &bytes[from..eol];
-        let Some((name, tag, content)) = cri(line) else {
+        let Some(Cri { prefix, stream: name, tag, content }) = cri(line) else {
             if json::trim(line).is_empty() && eol < bytes.len() {
                 from = eol + 1;
                 continue;
@@ -380,14 +416,14 @@ pub(super) fn cri_lines(
         };
         // One line alone is the common case: it is not copied.
         let alone = tag == Part::Last && from == at && json::trim(&bytes[eol..]).is_empty();
-        if alone && (open.probing || !open.joins.has(|| key(around, name))) {
+        if alone && (open.probing || !open.joins.has(|| key(around, prefix, name))) {
             open.bytes(content, around, found);
             return bytes.len();
         }
-        let stream = match streams.iter().position(|s| s.name == name) {
+        let stream = match streams.iter().position(|s| (s.prefix, s.name) == (prefix, name)) {
             Some(n) => &mut streams[n],
             None => {
-                streams.push(Stream { name, whole: Vec::new(), part: Vec::new() });
+                streams.push(Stream { prefix, name, whole: Vec::new(), part: Vec::new() });
                 let last = streams.len() - 1;
                 &mut streams[last]
             }
@@ -404,7 +440,7 @@ pub(super) fn cri_lines(
         from = eol + 1;
     }
     for stream in streams {
-        let key = key(around, stream.name);
+        let key = key(around, stream.prefix, stream.name);
         let around = Around { stream: &key, ..around };
         // A line that began before is the beginning of the first one here.
         let mut before = if open.probing { None } else { open.joins.take(&key) };
@@ -434,6 +470,6 @@ pub(super) fn cri_lines(
     end
 }
 
-fn key(around: Around<'_>, name: &[u8]) -> Vec<u8> {
-    [around.stream, b"\0cri\0", name].concat()
+fn key(around: Around<'_>, prefix: &[u8], name: &[u8]) -> Vec<u8> {
+    [around.stream, b"\0cri\0", prefix, name].concat()
 }

@@ -4,30 +4,44 @@
 use std::sync::LazyLock;
 
 use aho_corasick::AhoCorasick;
+use base64::Engine;
+use base64::alphabet::STANDARD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
 use super::json::Member;
 
-/// These alone are enough.
-const SURE: usize = 2;
+/// These alone are enough: what only a decision has, as it is written, and in whatever it may be encoded in: Base64 by what
+/// stands before it, gzip in it, hexadecimal, escapes, UTF-16, gzip.
+const SURE: usize = 12;
 /// Names that little else than a decision has; each with the quote before it, as it stands in JSON, and in
 /// JSON inside a string.
 const STRONG: usize = 9;
-const MARKS: [&str; 15] = [
-    "decision_id",
-    "Decision Log",
-    "\"requested_by",
-    "\"labels",
-    "\"input",
-    "\"result",
-    "\"nd_builtin_cache",
-    "\"bundles",
-    "timer_rego_",
-    "timer_server_handler",
-    "openpolicyagent.org/decision",
-    "\"path",
-    "\"timestamp",
-    "\"query",
-    "\"metrics",
+const MARKS: [&[u8]; 25] = [
+    b"decision_id",
+    b"Decision Log",
+    b"ZGVjaXNpb25faW",
+    b"RlY2lzaW9uX2lk",
+    b"kZWNpc2lvbl9pZ",
+    b"\"H4sI",
+    b" H4sI",
+    b"6465636973696f6e5f6964",
+    b"6465636973696F6E5F6964",
+    b"\\u0064\\u0065\\u0063\\u0069\\u0073\\u0069\\u00",
+    b"d\0e\0c\0i\0s\0i\0o\0n\0_\0i\0d",
+    b"\x1f\x8b\x08",
+    b"\"requested_by",
+    b"\"labels",
+    b"\"input",
+    b"\"result",
+    b"\"nd_builtin_cache",
+    b"\"bundles",
+    b"timer_rego_",
+    b"timer_server_handler",
+    b"openpolicyagent.org/decision",
+    b"\"path",
+    b"\"timestamp",
+    b"\"query",
+    b"\"metrics",
 ];
 
 static FINDER: LazyLock<AhoCorasick> =
@@ -53,9 +67,40 @@ pub(super) fn like(bytes: &[u8]) -> bool {
     false
 }
 
+/// What a line of nothing but Base64 or hexadecimal says, if that may be a decision. Behind other text anybody may have
+/// written it: a query, a name of a browser.
+pub(super) fn decoded(line: &[u8]) -> Option<Vec<u8>> {
+    const EITHER: GeneralPurpose = GeneralPurpose::new(
+        &STANDARD,
+        GeneralPurposeConfig::new()
+            .with_decode_padding_mode(DecodePaddingMode::Indifferent)
+            .with_decode_allow_trailing_bits(true),
+    );
+    let is_part = |b: &u8| b.is_ascii_alphanumeric() || b"+/-_=".contains(b);
+    if line.len() < 16 || !line.iter().all(is_part) {
+        return None;
+    }
+    let is_hexadecimal = line.len().is_multiple_of(2) && line.iter().all(u8::is_ascii_hexdigit);
+    let plain = if is_hexadecimal {
+        let digit = |b: u8| char::from(b).to_digit(16).unwrap_or_default() as u8;
+        line.chunks_exact(2).map(|two| digit(two[0]) << 4 | digit(two[1])).collect()
+    } else {
+        let standard: Vec<u8> = line
+            .iter()
+            .map(|b| match b {
+                b'-' => b'+',
+                b'_' => b'/',
+                b => *b,
+            })
+            .collect();
+        EITHER.decode(standard).ok()?
+    };
+    Some(plain).filter(|plain| plain.starts_with(&[0x1f, 0x8b]) || like(plain))
+}
+
 /// Whether a decision's id stands in it.
 pub(super) fn sure(bytes: &[u8]) -> bool {
-    memchr::memmem::find(bytes, MARKS[0].as_bytes()).is_some()
+    memchr::memmem::find(bytes, MARKS[0]).is_some()
 }
 
 fn enough(strong: usize, all: usize) -> bool {

@@ -24,9 +24,9 @@ use std::borrow::Cow;
 use std::cell::Cell;
 
 pub use elements::Elements;
-pub use join::{Missing, Parts, RecordPlace};
+pub use join::{Missing, Parts, RecordPlace, is_part};
 
-use flate2::bufread::MultiGzDecoder;
+use flate2::bufread::GzDecoder;
 
 use self::join::Joins;
 use self::lines::Spread;
@@ -337,9 +337,12 @@ impl Opener<'_> {
     fn layer(&mut self, value: &[u8], around: Around<'_>, found: &mut Found<'_>) {
         if value.starts_with(&[0x1f, 0x8b]) {
             return match gunzip(value, self.expands) {
-                Ok(plain) => {
+                Ok((plain, rest)) => {
                     self.expands -= plain.len();
                     self.bytes(&plain, around, found);
+                    if !rest.is_empty() {
+                        self.bytes(rest, around, found);
+                    }
                 }
                 Err(e) => found(Piece::Reject { bytes: value.into(), reject: e }),
             };
@@ -394,18 +397,29 @@ pub fn otlp_is_small(bytes: &[u8], json: bool, limits: &Limits) -> bool {
     if json { weight::json(bytes, most) } else { weight::protobuf(bytes, most) }
 }
 
-/// Inflates gzip (RFC 1952, any number of members), at most `limit` bytes.
-pub fn gunzip(value: &[u8], limit: usize) -> Result<Vec<u8>, Reject> {
+/// Inflates gzip (RFC 1952, any number of members), at most `limit` bytes; with what follows it that is none. Zeros and white space,
+/// as tapes and editors leave them, are nothing.
+pub fn gunzip(value: &[u8], limit: usize) -> Result<(Vec<u8>, &[u8]), Reject> {
     use std::io::Read;
     let mut plain = Vec::with_capacity((value.len() * 4).min(limit));
-    match MultiGzDecoder::new(value).take(limit as u64 + 1).read_to_end(&mut plain) {
-        Err(e) => Err(Reject::new(Reason::BadGzip, format!("gzip data can't be read: {e}"))),
-        Ok(n) if n > limit => Err(Reject::new(
-            Reason::TooLarge,
-            format!("more than {limit} bytes when decompressed; limits.record_bytes is {limit}"),
-        )),
-        Ok(_) => Ok(plain),
+    let mut rest = value;
+    while rest.starts_with(&[0x1f, 0x8b]) {
+        let mut member = GzDecoder::new(rest);
+        let room = (limit - plain.len()) as u64 + 1;
+        (&mut member)
+            .take(room)
+            .read_to_end(&mut plain)
+            .map_err(|e| Reject::new(Reason::BadGzip, format!("gzip data can't be read: {e}")))?;
+        if plain.len() > limit {
+            let detail = format!(
+                "more than {limit} bytes when decompressed; limits.record_bytes is {limit}"
+            );
+            return Err(Reject::new(Reason::TooLarge, detail));
+        }
+        rest = member.into_inner();
     }
+    let is_nothing = rest.iter().all(|b| *b == 0 || b.is_ascii_whitespace());
+    Ok((plain, if is_nothing { &[] } else { rest }))
 }
 
 #[cfg(test)]

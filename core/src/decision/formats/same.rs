@@ -21,8 +21,18 @@ pub(super) fn content(event: &Event<'_>) -> Content {
     let mut told: Vec<(Cow<'_, str>, &str)> =
         json::members(event.raw).map(|m| (m.key(), m.value)).collect();
     told.retain(|(name, _)| TOLD.contains(&&**name));
+    // Agents make text of objects.
+    let texts: Vec<Option<Cow<'_, str>>> = told.iter().map(|(_, raw)| as_json(raw)).collect();
+    let told = told.into_iter().zip(&texts);
+    let told = told.map(|((name, raw), text)| (name, text.as_deref().unwrap_or(raw))).collect();
     members(&mut out, told);
     Sha256::digest(&out).into()
+}
+
+/// The object or array that a string holds.
+fn as_json(raw: &str) -> Option<Cow<'_, str>> {
+    let text = json::as_str(raw).filter(|text| text.starts_with(['{', '[']))?;
+    json::check(text.as_bytes()).is_ok().then_some(text)
 }
 
 /// Members by their names; one that is null is as good as none.

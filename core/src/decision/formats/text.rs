@@ -421,6 +421,10 @@ impl<'t> Reader<'t> {
             reject(json::trim(line.bytes), Reason::TextFormat, console::SET, found);
             return eol;
         }
+        if let Some(plain) = marks::decoded(json::trim(bytes)) {
+            open.bytes(&plain, around.collected(), found);
+            return eol;
+        }
         let (end, any) = self.within(at, eol, open, around, found);
         let line = self.text.slice(at, end);
         let content = json::trim(line.bytes);

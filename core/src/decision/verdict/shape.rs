@@ -47,7 +47,7 @@ enum Means {
 /// The table. Case, underscores and hyphens don't matter (`isAllowed`).
 fn means(name: &str) -> Option<Means> {
     use Means::*;
-    const NAMES: [(&str, Means); 33] = [
+    const NAMES: [(&str, Means); 41] = [
         ("allow", Answer),
         ("allowed", Answer),
         ("isallowed", Answer),
@@ -73,6 +73,14 @@ fn means(name: &str) -> Option<Means> {
         ("isforbidden", Objection),
         ("blocked", Objection),
         ("isblocked", Objection),
+        ("disallow", Objection),
+        ("disallowed", Objection),
+        ("notallowed", Objection),
+        ("notauthorized", Objection),
+        ("notpermitted", Objection),
+        ("unauthorized", Objection),
+        ("rejected", Objection),
+        ("refused", Objection),
         ("response", Inside),
         ("result", Inside),
         ("outcome", Inside),
@@ -84,7 +92,7 @@ fn means(name: &str) -> Option<Means> {
     ];
     // Most members of a result are none of these.
     let first = name.as_bytes().first()?.to_ascii_lowercase();
-    if !b"adpgeifvbro".contains(&first) || name.len() > 64 {
+    if !b"adpgeifvbronu".contains(&first) || name.len() > 64 {
         return None;
     }
     let same = |known: &str| {
@@ -101,8 +109,60 @@ fn means(name: &str) -> Option<Means> {
         // `deny_tags`, `deny-tags`, `denyTags`.
         let apart =
             |rest: &[u8]| rest.first().is_some_and(|b| b"_-".contains(b) || b.is_ascii_uppercase());
-        rest("deny").or_else(|| rest("violation")).filter(|r| apart(r)).map(|_| Objections)
+        // How something is set is no objection.
+        let is_setting = || {
+            let last = name.rsplit(['_', '-']).next().unwrap_or_default();
+            ["list", "rules", "config", "policy", "policies", "defaults"].contains(&last)
+        };
+        let denies = rest("deny").or_else(|| rest("violation")).filter(|r| apart(r));
+        denies.filter(|_| !is_setting()).map(|_| Objections)
     })
+}
+
+/// Whether a name says no at its end (`access_denied`, `hasViolations`) or by a `not` before what says yes: `true` under it
+/// is a no.
+fn says_no(name: &str) -> bool {
+    const NO: [&str; 23] = [
+        "deny",
+        "denied",
+        "denies",
+        "denial",
+        "denials",
+        "forbid",
+        "forbidden",
+        "block",
+        "blocked",
+        "unauthorized",
+        "unauthorised",
+        "unauthenticated",
+        "disallowed",
+        "reject",
+        "rejected",
+        "refused",
+        "violation",
+        "violations",
+        "violated",
+        "banned",
+        "restricted",
+        "failed",
+        "invalid",
+    ];
+    let mut words: Vec<String> = Vec::new();
+    let mut apart = true;
+    for c in name.chars() {
+        if matches!(c, '_' | '-') {
+            apart = true;
+            continue;
+        }
+        if apart || c.is_ascii_uppercase() && !name.bytes().all(|b| !b.is_ascii_lowercase()) {
+            words.push(String::new());
+        }
+        apart = false;
+        words.last_mut().into_iter().for_each(|word| word.push(c.to_ascii_lowercase()));
+    }
+    let Some((last, before)) = words.split_last() else { return false };
+    let negated = before.iter().any(|word| matches!(&**word, "not" | "no" | "non" | "never"));
+    if negated { means(last) == Some(Means::Answer) } else { NO.contains(&&**last) }
 }
 
 /// All that a result says.
@@ -172,6 +232,9 @@ pub(super) fn judge(event: &Event<'_>, result: &str) -> Judged {
     }
     match result.as_bytes().first() {
         Some(b't') if means(last) == Some(Means::Objections) => said.answer("the result", false),
+        // What has no such thing isn't allowed by that.
+        Some(b't') if means(last).is_none() && says_no(last) => said.answer("the result", false),
+        Some(b'f') if means(last).is_none() && says_no(last) => said.no_objection = true,
         Some(b't' | b'f') => said.answer("the result", result == "true"),
         Some(b'"') => {
             if let Some(yes) = json::as_str(result).and_then(|word| by_word(&word)) {
@@ -185,7 +248,12 @@ pub(super) fn judge(event: &Event<'_>, result: &str) -> Judged {
         }
         Some(b'[') => match batch(event, last, result) {
             Some(judged) => return judged,
-            None => each(result, "an element", MAX_DEPTH, &mut said),
+            None => {
+                if means(last) == Some(Means::Answer) {
+                    booleans(result, "an element", &mut said);
+                }
+                each(result, "an element", MAX_DEPTH, &mut said);
+            }
         },
         _ => {}
     }
@@ -207,7 +275,12 @@ fn envoy(event: &Event<'_>, result: &str) -> bool {
 fn gather<'a>(object: &'a str, depth: usize, said: &mut Said<'a>) {
     for member in json::members(object) {
         let name = member.name;
-        let Some(means) = means(&member.key()) else { continue };
+        let Some(means) = means(&member.key()) else {
+            if matches!(member.value, "true") && says_no(&member.key()) {
+                said.answer(name, false);
+            }
+            continue;
+        };
         match means {
             Means::Answer => answer(&member, name, depth, said),
             // What is true may also be how something is set (`deny_by_default`): beside a yes it is a contradiction.
@@ -219,6 +292,8 @@ fn gather<'a>(object: &'a str, depth: usize, said: &mut Said<'a>) {
             Means::Inside if member.value.starts_with('{') && depth > 0 => {
                 gather(member.value, depth - 1, said);
             }
+            // XACML's has one or several.
+            Means::Inside if member.value.starts_with('[') => each(member.value, name, depth, said),
             Means::Each => each(member.value, name, depth, said),
             Means::Ok if member.value != "null" => said.answer(name, true),
             Means::Denied if member.value != "null" => said.answer(name, false),
@@ -236,11 +311,29 @@ fn answer<'a>(member: &Member<'a>, name: &'a str, depth: usize, said: &mut Said<
                 said.answer(name, yes);
             }
         }
-        Some(b'{') if depth > 0 => gather(member.value, depth - 1, said),
+        Some(b'{') if depth > 0 => {
+            let all = || json::members(member.value).map(|m| (m.key(), m.value));
+            let is_each =
+                all().all(|(key, v)| means(&key).is_none() && matches!(v, "true" | "false"));
+            // Answers by what was asked: `{"read": true, "write": false}`.
+            match is_each {
+                true => all().for_each(|(_, value)| said.answer(name, value == "true")),
+                false => gather(member.value, depth - 1, said),
+            }
+        }
         // Permit's bulk checks.
-        Some(b'[') => each(member.value, name, depth, said),
+        Some(b'[') => {
+            booleans(member.value, name, said);
+            each(member.value, name, depth, said);
+        }
         _ => {}
     }
+}
+
+/// Answers to several questions.
+fn booleans<'a>(array: &'a str, name: &'a str, said: &mut Said<'a>) {
+    let all = json::elements(array).filter(|e| matches!(*e, "true" | "false"));
+    all.for_each(|element| said.answer(name, element == "true"));
 }
 
 /// Answers one each: AuthZEN's evaluations, Topaz's decisions (`is` of a decision by its name), Permit's bulk checks.
@@ -276,7 +369,8 @@ fn objects(raw: &str, means: Means, said: &mut Said<'_>) -> bool {
         Some(b't') => true,
         Some(b'f') => false,
         Some(b'[') => json::elements(raw).any(binding),
-        Some(b'{') => json::members(raw).next().is_some(),
+        // By names of their own, each a set or a reason.
+        Some(b'{') => json::members(raw).any(|m| !matches!(m.value, "[]" | "{}")),
         Some(b'"') => match json::as_str(raw) {
             Some(text) if by_word(&text) == Some(true) => return false,
             Some(text) => !text.is_empty(),
@@ -284,7 +378,10 @@ fn objects(raw: &str, means: Means, said: &mut Said<'_>) -> bool {
         },
         Some(b'n') | None => return false,
         // A count.
-        Some(_) => raw.parse::<f64>() != Ok(0.0),
+        Some(_) => match raw.parse::<f64>() {
+            Ok(count) if count >= 0.0 => count > 0.0,
+            _ => return false,
+        },
     };
     if any {
         said.objection = true;

@@ -281,6 +281,77 @@ fn a_backlog_is_learned_and_what_goes_on_in_it_is_news() {
     assert_eq!(begins(follower.past()).len(), 1, "for who looks back it was found where it began");
 }
 
+/// A drill in a docket in which something was before: `others` is watched, and `s` was seen for some seconds days ago. It
+/// writes the hour before at once, with or without an attack at its end, that goes on for seven minutes.
+fn drill(attack: bool) -> (Follower, Vec<Finding>) {
+    let mut follower = live();
+    let mut changes = Vec::new();
+    let mut see = |follower: &mut Follower, service: &str, at, written, verdict| {
+        let (service, policy) = (service.to_owned(), "p".to_owned());
+        let who = Default::default();
+        let one = Written { partition: 0, written, at, service, policy, verdict, who };
+        one.see(|seen| follower.observe(0, seen, written));
+        follower.ended(0);
+        changes.extend(follower.advance(written));
+    };
+    let now = START + 3600 * SECOND;
+    for tick in 0..80 {
+        let written = START - 100 * SECOND + tick * SECOND / 10;
+        see(&mut follower, "s", written - 259_200 * SECOND, written, Verdict::Allow);
+    }
+    let usual = |tick: i64| if tick % 20 == 0 { Verdict::Deny } else { Verdict::Allow };
+    for tick in 0..36_000 {
+        let at = START + tick * SECOND / 10;
+        see(&mut follower, "others", at, at, usual(tick));
+    }
+    for tick in 0..40_000 {
+        let at = START + tick * SECOND / 10;
+        let written = at.max(now + tick * 1000);
+        let denied = attack && tick > 35_400 && tick % 2 == 0;
+        see(&mut follower, "s", at, written, if denied { Verdict::Deny } else { usual(tick) });
+        if at > now {
+            see(&mut follower, "others", at, written, usual(tick));
+        }
+    }
+    (follower, begins(changes))
+}
+
+#[test]
+fn the_past_of_a_newcomer_is_learned_beside_others() {
+    let (mut follower, found) = drill(true);
+    let [finding] = found.as_slice() else { panic!("{found:#?}") };
+    assert_eq!((finding.kind, &*finding.service), (Kind::DenialSpike, "s"));
+    assert_eq!(begins(follower.past()).len(), 1);
+    let (follower, found) = drill(false);
+    assert_eq!(found, []);
+    assert!(!follower.detector.is_strange("s") && !follower.detector.is_strange("others"));
+    assert!(follower.detector.is_strange("somebody"));
+}
+
+#[test]
+fn a_newcomer_with_a_wrong_clock_is_learned_once() {
+    let mut follower = live();
+    let mut changes = Vec::new();
+    for tick in 0..20_000 {
+        let now = START + tick * SECOND / 10;
+        for (service, behind) in [("s", 0), ("late", 3000 * SECOND)] {
+            if service == "late" && tick < 6000 {
+                continue;
+            }
+            let who = Default::default();
+            let (service, policy) = (service.to_owned(), "p".to_owned());
+            let verdict = if tick > 15_000 { Verdict::Deny } else { Verdict::Allow };
+            let at = now - behind;
+            let one = Written { partition: 0, written: now, at, service, policy, verdict, who };
+            one.see(|seen| follower.observe(0, seen, now));
+        }
+        follower.ended(0);
+        changes.extend(follower.advance(now));
+    }
+    let [Change::Begins(finding)] = changes.as_slice() else { panic!("{changes:#?}") };
+    assert_eq!((finding.kind, &*finding.service), (Kind::DenialSpike, "s"));
+}
+
 #[test]
 fn an_opa_whose_clock_is_behind_holds_nobody_back() {
     let mut follower = live();

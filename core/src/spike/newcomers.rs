@@ -1,0 +1,94 @@
+//! Services that nothing is known of yet, and whose past comes at once: a drill that writes the hour before, OPAs that
+//! upload what they kept, in a docket that others are watched in. Their past is learned apart, in its order and silently;
+//! then they are watched with the others.
+
+use std::collections::{HashMap, HashSet};
+
+use super::config::Config;
+use super::detector::Detector;
+use super::follow::{Backlog, silently};
+use super::{Change, Finding, Kind, Observation};
+use crate::decision::time::Nanos;
+
+/// So many services are learned once, and never again.
+const MOST: usize = 10_000;
+
+#[derive(Default)]
+pub struct Newcomers {
+    group: Option<Group>,
+    /// A service whose clock is wrong for good has no past to learn from twice.
+    learned: HashSet<String>,
+}
+
+struct Group {
+    backlog: Backlog,
+    detector: Detector,
+    /// Which services were asked for, and whether they are of these.
+    services: HashMap<String, bool>,
+}
+
+impl Newcomers {
+    /// Takes a decision of a newcomer; `old`, if it is too old for the others. Whether it was one.
+    pub fn take(
+        &mut self,
+        config: &Config,
+        others: &Detector,
+        (seen, written, old): (&Observation<'_>, Nanos, bool),
+        lateness: Nanos,
+        past: &mut Vec<Change>,
+    ) -> bool {
+        let known = self.group.as_ref().and_then(|group| group.services.get(seen.service)).copied();
+        let is_new = known.unwrap_or_else(|| {
+            old && !self.learned.contains(seen.service)
+                && self.learned.len() < MOST
+                && others.is_strange(seen.service)
+        });
+        if !is_new && (self.group.is_none() || !old) {
+            return false;
+        }
+        let group = self.group.get_or_insert_with(|| Group {
+            backlog: Backlog::begins(seen, written),
+            detector: Detector::new(config.clone()),
+            services: HashMap::new(),
+        });
+        if known.is_none() && group.services.len() < MOST {
+            group.services.insert(seen.service.to_owned(), is_new);
+        }
+        if is_new {
+            group.backlog.note(seen, written, old);
+            group.backlog.push(seen, written);
+            group.backlog.hold(&mut |seen, written| {
+                silently(&mut group.detector, lateness, seen, written, past);
+            });
+        }
+        is_new
+    }
+
+    /// Whether some are there, and nothing more of their past comes.
+    pub fn are_over(&self, now: Nanos) -> bool {
+        self.group.as_ref().is_some_and(|group| !group.backlog.goes_on(now))
+    }
+
+    /// What was learned, and what of it goes on; nothing more of their past comes.
+    pub fn settle(
+        &mut self,
+        now: Nanos,
+        lateness: Nanos,
+        past: &mut Vec<Change>,
+    ) -> Option<(Detector, Vec<Finding>)> {
+        let Group { backlog, mut detector, services } = self.group.take()?;
+        let new = services.into_iter().filter(|(_, is_new)| *is_new);
+        self.learned.extend(new.map(|(service, _)| service));
+        backlog
+            .release(&mut |seen, written| silently(&mut detector, lateness, seen, written, past));
+        past.extend(detector.skip(now.saturating_sub(lateness)));
+        // The stream is that of the others.
+        past.retain(|change| {
+            let (Change::Begins(finding) | Change::Ends(finding)) = change;
+            finding.kind != Kind::StreamQuiet
+        });
+        let mut active = detector.active();
+        active.retain(|finding| finding.kind != Kind::StreamQuiet && !finding.service.is_empty());
+        Some((detector, active))
+    }
+}

@@ -1,0 +1,234 @@
+//! A decision in the docket topic: the latest hours first, since that is what is asked about.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use rdkafka::message::Message;
+
+use super::{Found, MOST, Wanted, recorded};
+use crate::clock;
+use crate::correlate::Asked;
+use crate::decision::event::Event;
+use crate::decision::json;
+use crate::decision::record::Record;
+use crate::decision::verdict::Verdict;
+use crate::explain::{Bundle, explain};
+use crate::log::scan::ScanBound;
+use crate::pipeline::Pipeline;
+
+const MINUTE: i64 = 60_000_000_000;
+/// Slices of the past, by where they begin, in minutes before now.
+const SLICES: [i64; 5] = [15, 60, 240, 720, 1440];
+
+/// What the docket topic holds of an ID.
+#[derive(Default)]
+pub(super) struct Answer {
+    pub found: Vec<Found>,
+    /// Decisions beyond those that are shown.
+    pub more: u64,
+    pub decisions: u64,
+}
+
+/// Reads back from now, to `since`; no further once a decision of this very ID is there.
+pub(super) fn look(
+    path: &Path,
+    id: &str,
+    since: ScanBound,
+    bundle: Option<&Bundle>,
+) -> Result<Answer, Box<dyn std::error::Error>> {
+    let pipeline = super::super::load(path)?;
+    let _waiting = super::super::waiting(format!("Kafka at {}", pipeline.file.kafka.brokers));
+    let now = clock::now();
+    let wanted = Wanted::new(id);
+    let (mut answer, mut records, mut findings) = (Answer::default(), Vec::new(), Vec::new());
+    let mut until = ScanBound::End;
+    for from in slices(now, since) {
+        read(&pipeline, &pipeline.docket_topic(), from, until, &mut |bytes| {
+            let Some(record) = wanted.holds(bytes).then(|| Record::parse(bytes).ok()).flatten()
+            else {
+                answer.decisions += 1;
+                return;
+            };
+            if record.verdict == Verdict::Finding {
+                findings.extend(of_finding(&record, id));
+                return;
+            }
+            answer.decisions += 1;
+            if !wanted.is_record(&record) {
+                return;
+            }
+            match records.len() {
+                MOST => answer.more += 1,
+                _ => records.push(bytes.to_vec()),
+            }
+        })?;
+        let exact = |bytes: &Vec<u8>| Record::parse(bytes).is_ok_and(|r| *r.decision_id == *id);
+        // A finding about it comes later than it: it stands in what was read.
+        if records.iter().any(exact) {
+            amend(&pipeline, from, &mut records)?;
+            break;
+        }
+        if from == since {
+            amend(&pipeline, from, &mut records)?;
+        }
+        until = from;
+    }
+    // One that came twice is one.
+    records.sort_by_cached_key(|bytes| Record::parse(bytes).map(|r| r.timestamp).unwrap_or(0));
+    records.dedup();
+    for bytes in records {
+        answer.found.push(found(bytes, &findings, bundle)?);
+    }
+    Ok(answer)
+}
+
+/// From where each slice is read, the latest first. A bound that is no time is read at once.
+fn slices(now: i64, since: ScanBound) -> Vec<ScanBound> {
+    let ScanBound::At(first) = since else { return vec![since] };
+    let starts = SLICES.into_iter().map(|minutes| now - minutes * MINUTE);
+    starts.filter(|at| *at > first).map(ScanBound::At).chain([since]).collect()
+}
+
+fn read(
+    pipeline: &Pipeline,
+    topic: &str,
+    from: ScanBound,
+    to: ScanBound,
+    take: &mut dyn FnMut(&[u8]),
+) -> Result<(), Box<dyn std::error::Error>> {
+    let scan = pipeline.scan("why", topic, from, to)?;
+    let bar = super::super::progress(scan.offsets(), "reading");
+    scan.read(&mut |n| bar.inc(n), &mut |message| {
+        take(message.payload().unwrap_or_default());
+        true
+    })?;
+    bar.finish_and_clear();
+    Ok(())
+}
+
+/// Of which decision a finding is, and what it says, if it is about what is asked for.
+fn of_finding(record: &Record<'_>, id: &str) -> Option<(String, String)> {
+    let body = record.get("finding")?;
+    let text = |name: &str| json::get(body, name).and_then(json::as_str).unwrap_or_default();
+    let about = [text("decision_id"), text("request_id"), record.trace_id.to_string().into()];
+    about
+        .iter()
+        .any(|one| one.eq_ignore_ascii_case(id))
+        .then(|| (about[0].to_string(), text("sentence").into_owned()))
+}
+
+/// Gives decisions that had gone on without their request what came later.
+fn amend(
+    pipeline: &Pipeline,
+    from: ScanBound,
+    records: &mut [Vec<u8>],
+) -> Result<(), Box<dyn std::error::Error>> {
+    let id = |bytes: &Vec<u8>| Record::parse(bytes).ok().map(|r| r.decision_id.into_owned());
+    let ids: Vec<Option<String>> = records.iter().map(id).collect();
+    if pipeline.file.join.is_none() || records.is_empty() {
+        return Ok(());
+    }
+    let mut last: BTreeMap<String, Vec<u8>> = BTreeMap::new();
+    read(pipeline, &pipeline.file.amendments_topic(), from, ScanBound::End, &mut |bytes| {
+        let Ok(text) = std::str::from_utf8(bytes) else { return };
+        let of = json::get(text, "decision_id").and_then(json::as_str).unwrap_or_default();
+        if ids.iter().flatten().any(|id| *id == *of) {
+            last.insert(of.into_owned(), bytes.to_vec());
+        }
+    })?;
+    for (record, id) in records.iter_mut().zip(&ids) {
+        let amendment = id.as_ref().and_then(|id| last.get(id));
+        if let Some(amended) = amendment.and_then(|amendment| amended(record, amendment)) {
+            *record = amended;
+        }
+    }
+    Ok(())
+}
+
+/// A record with the request of its amendment, which is better than what it has.
+fn amended(record: &[u8], amendment: &[u8]) -> Option<Vec<u8>> {
+    let parsed = Record::parse(record).ok()?;
+    let amendment = std::str::from_utf8(amendment).ok()?;
+    let at = parsed.docket.as_ptr() as usize - parsed.raw.as_ptr() as usize;
+    let mut out = parsed.raw[..at].to_owned();
+    out.push('{');
+    for member in json::members(parsed.docket) {
+        if !["request", "match"].contains(&member.name) {
+            out.push_str(&format!("\"{}\":{},", member.name, member.value));
+        }
+    }
+    for (i, name) in ["request", "match"].into_iter().enumerate() {
+        let comma = if i == 0 { "" } else { "," };
+        out.push_str(&format!("{comma}\"{name}\":{}", json::get(amendment, name)?));
+    }
+    out.push_str("}}");
+    Record::parse(out.as_bytes()).ok()?;
+    Some(out.into_bytes())
+}
+
+fn found(
+    bytes: Vec<u8>,
+    findings: &[(String, String)],
+    bundle: Option<&Bundle>,
+) -> Result<Found, Box<dyn std::error::Error>> {
+    let record = Record::parse(&bytes)?;
+    let own = findings.iter().filter(|(id, _)| *id == *record.decision_id);
+    let findings = own.map(|(_, sentence)| sentence.clone()).collect();
+    let explained = bundle.map(|bundle| {
+        let original = format!("{}}}", record.original());
+        let event = Event::parse(original.as_bytes()).map_err(|reject| reject.to_string())?;
+        explain(bundle, &recorded(&event))
+    });
+    Ok(Found { record: bytes, explained, findings })
+}
+
+impl Wanted {
+    /// Quick, on each record.
+    fn holds(&self, bytes: &[u8]) -> bool {
+        let holds = |part: &str| memchr::memmem::find(bytes, part.as_bytes()).is_some();
+        holds(&self.part) || holds(&self.id) || holds(&self.part.to_ascii_uppercase())
+    }
+
+    fn is_record(&self, record: &Record<'_>) -> bool {
+        if *record.decision_id == *self.id {
+            return true;
+        }
+        let asked = Asked::of(record);
+        let trace = asked.trace.is_some_and(|id| id.to_string().eq_ignore_ascii_case(&self.id));
+        trace || *asked.request_id == *self.id
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decision::record::{Rules, write};
+
+    #[test]
+    fn the_latest_is_read_first_and_nothing_twice() {
+        let now = 10_000 * MINUTE;
+        let ago = |minutes: i64| ScanBound::At(now - minutes * MINUTE);
+        assert_eq!(slices(now, ago(90)), [ago(15), ago(60), ago(90)]);
+        assert_eq!(slices(now, ago(5)), [ago(5)]);
+        assert_eq!(slices(now, ScanBound::Start), [ScanBound::Start]);
+    }
+
+    #[test]
+    fn an_amendment_takes_the_place_of_what_was_there() {
+        let decision = r#"{"decision_id":"d","timestamp":"2026-11-24T12:48:50Z","result":true}"#;
+        let mut record = Vec::new();
+        let event = Event::parse(decision.as_bytes()).unwrap();
+        write(&event, &[], None, &Rules::default(), &mut record);
+        let amendment = |path: &str| {
+            format!(
+                r#"{{"decision_id":"d","request":{{"path":"{path}"}},"match":{{"class":"request_id"}}}}"#
+            )
+        };
+        let once = amended(&record, amendment("/a").as_bytes()).unwrap();
+        let twice = amended(&once, amendment("/b").as_bytes()).unwrap();
+        let text = String::from_utf8(twice).unwrap();
+        assert!(text.ends_with(r#","request":{"path":"/b"},"match":{"class":"request_id"}}}"#));
+        assert!(!text.contains("/a") && text.starts_with(decision.trim_end_matches('}')));
+        assert_eq!(amended(&record, b"{}"), None);
+    }
+}

@@ -1,0 +1,190 @@
+//! How far everything upstream is. What is missing says something only once all that came to the source topics was read
+//! by intake or the reader of facts, and by the join.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaResult;
+use rdkafka::{Offset, TopicPartitionList};
+use tokio_util::sync::CancellationToken;
+
+use super::PART;
+use crate::clock;
+use crate::correlate::Side;
+use crate::decision::time::Nanos;
+use crate::log::client;
+use crate::log::config::Start;
+use crate::pipeline::Pipeline;
+
+/// At a time, everything that had come to a side's source topics stood in its topic, which ended there: where it is
+/// written, open transactions among it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Clear {
+    pub at: Nanos,
+    /// By partition.
+    pub ends: BTreeMap<i32, i64>,
+}
+
+/// The last such time of each side.
+#[derive(Debug, Default)]
+pub struct Evidence(Mutex<[Option<Clear>; 2]>);
+
+impl Evidence {
+    pub fn of(&self, side: Side) -> Option<Clear> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)[side as usize].clone()
+    }
+
+    pub fn set(&self, side: Side, clear: Clear) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)[side as usize] = Some(clear);
+    }
+}
+
+const EVERY: Duration = Duration::from_secs(3);
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Asks Kafka now and then, on a thread of its own, until told to stop.
+pub fn watch(pipeline: Arc<Pipeline>, evidence: Arc<Evidence>, stop: CancellationToken) {
+    let thread = std::thread::Builder::new().name("docket-join-evidence".into());
+    let started = thread.spawn(move || {
+        let mut watches: [Option<Watch>; 2] = [None, None];
+        while !stop.is_cancelled() {
+            for side in [Side::Decisions, Side::Facts] {
+                if let Err(error) = ask(&pipeline, side, &mut watches[side as usize], &evidence) {
+                    tracing::debug!(part = PART, %error, "how far the sources are is not known");
+                    watches[side as usize] = None;
+                }
+            }
+            let began = std::time::Instant::now();
+            while began.elapsed() < EVERY && !stop.is_cancelled() {
+                std::thread::sleep(Duration::from_millis(100));
+            }
+        }
+    });
+    if let Err(error) = started {
+        tracing::error!(part = PART, %error, "how far the sources are is not watched: there will be no findings");
+    }
+}
+
+type Client = BaseConsumer<client::Context>;
+
+/// Who reads a side's source topics, and what it writes to.
+struct Watch {
+    client: Client,
+    sources: Vec<String>,
+    start: Start,
+    target: String,
+    /// What has to be read before the next word.
+    asked: Option<Asked>,
+}
+
+fn ask(
+    pipeline: &Pipeline,
+    side: Side,
+    watch: &mut Option<Watch>,
+    evidence: &Evidence,
+) -> KafkaResult<()> {
+    let watch = match watch {
+        Some(watch) => watch,
+        None => watch.insert(Watch::new(pipeline, side)?),
+    };
+    // What librdkafka tells it in between would pile up.
+    while watch.client.poll(Duration::ZERO).is_some() {}
+    watch.client.context().brokers.check()?;
+    // Under load the end is never reached: it is asked whether that of before was.
+    if let Some(asked) = &watch.asked
+        && watch.is_read(&asked.ends)?
+    {
+        evidence.set(side, Clear { at: asked.at, ends: watch.ends(&watch.target)? });
+        watch.asked = None;
+    }
+    if watch.asked.is_none() {
+        let at = clock::now();
+        watch.asked = Some(Asked { at, ends: watch.source_ends()? });
+    }
+    Ok(())
+}
+
+/// Where the source topics ended at a time, by topic and partition: their first offset, and behind the last.
+struct Asked {
+    at: Nanos,
+    ends: BTreeMap<(String, i32), (i64, i64)>,
+}
+
+impl Watch {
+    fn new(pipeline: &Pipeline, side: Side) -> KafkaResult<Watch> {
+        let file = &pipeline.file;
+        let (part, sources, start, target) = match (side, &file.join) {
+            (Side::Facts, Some(join)) => {
+                let sources = join.facts.iter().map(|source| source.topic.clone()).collect();
+                ("facts", sources, join.start, file.facts_topic())
+            }
+            _ => {
+                let sources = file.sources.iter().map(|source| source.topic.clone()).collect();
+                ("intake", sources, file.intake.start, file.pending_topic())
+            }
+        };
+        let mut config = client::long_lived(&file.kafka, PART);
+        config
+            .set("group.id", pipeline.group(part))
+            .set("enable.auto.commit", "false")
+            // What is committed behind an open transaction can't be read yet, and is not to be taken for what is not there:
+            // the end of a partition is where it is written, not where it can be read.
+            .set("isolation.level", "read_uncommitted");
+        let client = client::with_properties(config, &file.kafka)
+            .create_with_context(client::Context::default())?;
+        Ok(Watch { client, sources, start, target, asked: None })
+    }
+
+    fn partitions(&self, topic: &str) -> KafkaResult<Vec<i32>> {
+        let metadata = self.client.fetch_metadata(Some(topic), TIMEOUT)?;
+        let topics =
+            metadata.topics().iter().flat_map(rdkafka::metadata::MetadataTopic::partitions);
+        Ok(topics.map(rdkafka::metadata::MetadataPartition::id).collect())
+    }
+
+    /// Where the partitions of a topic end.
+    fn ends(&self, topic: &str) -> KafkaResult<BTreeMap<i32, i64>> {
+        let end = |partition: i32| {
+            let (_, end) = self.client.fetch_watermarks(topic, partition, TIMEOUT)?;
+            Ok((partition, end))
+        };
+        self.partitions(topic)?.into_iter().map(end).collect()
+    }
+
+    fn source_ends(&self) -> KafkaResult<BTreeMap<(String, i32), (i64, i64)>> {
+        let mut all = BTreeMap::new();
+        for topic in &self.sources {
+            for partition in self.partitions(topic)? {
+                let range = self.client.fetch_watermarks(topic, partition, TIMEOUT)?;
+                all.insert((topic.clone(), partition), range);
+            }
+        }
+        Ok(all)
+    }
+
+    /// Whether everything up to there was read. Where there is nothing at all, topics are not known yet.
+    fn is_read(&self, ends: &BTreeMap<(String, i32), (i64, i64)>) -> KafkaResult<bool> {
+        let mut list = TopicPartitionList::new();
+        for (topic, partition) in ends.keys() {
+            list.add_partition(topic, *partition);
+        }
+        let committed = self.client.committed_offsets(list, TIMEOUT)?;
+        for ((topic, partition), (low, end)) in ends {
+            let Some(element) = committed.find_partition(topic, *partition) else {
+                return Ok(false);
+            };
+            element.error()?;
+            let read = match (element.offset(), self.start) {
+                (Offset::Offset(offset), _) => offset,
+                (_, Start::Earliest) => *low,
+                (_, Start::Latest) => *end,
+            };
+            if read < *end {
+                return Ok(false);
+            }
+        }
+        Ok(!ends.is_empty())
+    }
+}

@@ -1,0 +1,492 @@
+//! Decisions and requests through intake, the reader of facts and the join, as they are: lag of either side, idle
+//! partitions, crashes, rebalances, failing transactions, little memory. Each decision goes on once and gets its own request,
+//! and what was planted is found, and nothing else.
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use docket::correlate::Side;
+use docket::decision::time;
+use docket::log::progress::Progress;
+use docket::pipeline::Pipeline;
+use docket::stage::correlate::evidence::{Clear, Evidence};
+use docket::stage::correlate::{Correlate, JoinMeters};
+use docket::stage::intake::{FactMeters, Intake, Trouble, Work};
+use docket::telemetry::{Health, Meters};
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+use serde_json::{Value, json};
+use tokio::task::{JoinHandle, spawn_local};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::world::{Faults, Member, Producer, Sabotage, Shared};
+use super::{DOCKET, REJECTS, SOURCE, each_seed, in_virtual_time};
+
+const ACCESS: &str = "access";
+const PENDING: &str = "docket.pending";
+const FACTS: &str = "docket.facts";
+const AMENDMENTS: &str = "docket.amendments";
+
+thread_local! {
+    /// The wall clock at the start, in virtual time.
+    static START: Cell<Option<(Instant, i64)>> = const { Cell::new(None) };
+}
+
+fn clock() -> i64 {
+    let (start, began) = START.get().unwrap();
+    began + time::nanos(start.elapsed())
+}
+
+fn pipeline(memory: &str) -> Pipeline {
+    let text = format!(
+        "
+name: sim
+kafka: {{brokers: nowhere}}
+sources: [{{topic: source}}]
+intake: {{transaction_interval: 100ms, transaction_bytes: 8KiB}}
+docket: {{topic: docket, rejects: rejects}}
+join:
+  facts: [{{topic: access}}]
+  wait: 2s
+  window: 5s
+  skew: 1s
+  delay: 20s
+  memory: {memory}
+  findings: {{requests: [{{path: \"/api/**\"}}], per_minute: 0}}
+"
+    );
+    docket::pipeline::parse(
+        std::path::Path::new("simulated.yaml"),
+        &text,
+        &docket::config::secrets::Real,
+    )
+    .map_err(|e| e.to_string())
+    .unwrap()
+}
+
+/// One process: intake, the reader of facts and the join, each started again when it fails.
+struct Process {
+    tasks: Vec<JoinHandle<()>>,
+    /// From here on they end with the process only.
+    watching: usize,
+    stop: CancellationToken,
+}
+
+impl Process {
+    fn start(world: &Shared, pipeline: &Arc<Pipeline>) -> Process {
+        let stop = CancellationToken::new();
+        let registry = prometheus::Registry::new();
+        let meters = Arc::new(Meters::new("sim", &registry).unwrap());
+        let (health, progress) = (Arc::new(Health::default()), Arc::new(Progress::default()));
+        let mut tasks = Vec::new();
+        for (work, source) in [(Work::Decisions, SOURCE), (Work::Facts, ACCESS)] {
+            let facts = FactMeters::new("sim", &registry).ok().filter(|_| work == Work::Facts);
+            let intake = Intake {
+                work,
+                facts,
+                pipeline: pipeline.clone(),
+                meters: meters.clone(),
+                health: health.clone(),
+                progress: progress.clone(),
+                docket_limit: None,
+                rejects_limit: None,
+                trouble: Trouble::default(),
+                id: String::new(),
+            };
+            let (w, s) = (world.clone(), stop.clone());
+            tasks.push(spawn_local(async move {
+                while !s.is_cancelled() {
+                    let group = format!("docket.sim.{}", work.part());
+                    let join = |seen| Ok(Member::join(&w, &group, &[source], seen));
+                    if let Err(error) = intake.over(join, Producer::new(&w), &s).await {
+                        w.lock().note(format!("{} failed: {error}", work.part()));
+                        tokio::time::sleep(Duration::from_secs(1)).await;
+                    }
+                }
+            }));
+        }
+        let evidence = Arc::new(Evidence::default());
+        let correlate = Correlate {
+            section: pipeline.file.join.clone().unwrap(),
+            pipeline: pipeline.clone(),
+            counts: Arc::new(JoinMeters::new("sim", &registry).unwrap()),
+            meters,
+            health,
+            progress,
+            evidence: evidence.clone(),
+            id: String::new(),
+            clock,
+            docket_limit: None,
+            rejects_limit: None,
+        };
+        let (w, s) = (world.clone(), stop.clone());
+        tasks.push(spawn_local(async move {
+            while !s.is_cancelled() {
+                let join = |seen| Ok(Member::join(&w, "docket.sim.join", &[PENDING, FACTS], seen));
+                if let Err(error) = correlate.over(join, Producer::new(&w), &s).await {
+                    w.lock().note(format!("the join failed: {error}"));
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+            }
+        }));
+        let watching = tasks.len();
+        for (side, group, source, target) in [
+            (Side::Decisions, "docket.sim.intake", SOURCE, PENDING),
+            (Side::Facts, "docket.sim.facts", ACCESS, FACTS),
+        ] {
+            let (w, evidence) = (world.clone(), evidence.clone());
+            tasks.push(spawn_local(async move {
+                let mut asked = None;
+                loop {
+                    let read = asked.take_if(|(_, ends)| w.lock().has_read(group, source, ends));
+                    if let Some((at, _)) = read {
+                        evidence.set(side, Clear { at, ends: w.lock().ends(target) });
+                    }
+                    asked = asked.or_else(|| Some((clock(), w.lock().ends(source))));
+                    // Kafka may not say for a while.
+                    let away = {
+                        let mut w = w.lock();
+                        if w.below(12) == 0 { w.below(40_000) } else { 3_000 }
+                    };
+                    tokio::time::sleep(Duration::from_millis(away)).await;
+                }
+            }));
+        }
+        Process { tasks, watching, stop }
+    }
+
+    fn kill(self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
+    }
+
+    async fn stop(mut self) {
+        self.stop.cancel();
+        self.tasks.drain(self.watching..).for_each(|task| task.abort());
+        for task in self.tasks {
+            let _ = task.await;
+        }
+    }
+}
+
+/// What is written when, and what must become of it.
+#[derive(Default)]
+struct Input {
+    /// By when, in nanoseconds after the start: topic, partition, record.
+    due: BTreeMap<i64, Vec<(&'static str, i32, String)>>,
+    /// By decision id.
+    decisions: BTreeMap<String, Decision>,
+    /// Each with whether it has to be found; otherwise it may be.
+    findings: BTreeMap<(String, String), bool>,
+}
+
+#[derive(Default, Clone)]
+struct Decision {
+    /// The path of its request, if it has one, and whether it may go without.
+    path: Option<String>,
+    may_lack: bool,
+    /// Kafka does not want it in the docket; or may not, once its request is added.
+    unwanted: bool,
+    large: bool,
+}
+
+const MS: i64 = 1_000_000;
+const HOUR: i64 = 3_600_000;
+
+/// What is the matter with a request.
+struct Story {
+    /// 0: it failed open, 1: nobody asked, 2: denied and served, 3: its log is lost; above 14 it was denied.
+    what: u32,
+    /// Its proxy logs the decision's ID.
+    exact: bool,
+    /// Another proxy logs the same request ID, and serves.
+    hop: bool,
+    /// Its line comes later than lines may,
+    late: bool,
+    /// or comes once more.
+    again: bool,
+    /// The OPA's clock.
+    clock: i64,
+    unwanted: bool,
+    large: bool,
+}
+
+impl Story {
+    fn of(rng: &mut SmallRng) -> Story {
+        let what = rng.random_range(0..20);
+        let mut one_in = |n| rng.random_range(0..n) == 0;
+        // That another proxy has the ID, too, is to be known in time.
+        let (hop, late) = match (one_in(12), one_in(30)) {
+            (true, _) => (true, false),
+            other => other,
+        };
+        Story {
+            what,
+            // One request in three has another ID only.
+            exact: !one_in(3),
+            hop,
+            late,
+            again: one_in(20),
+            clock: if one_in(30) { [-HOUR, HOUR][usize::from(one_in(2))] } else { 0 },
+            unwanted: one_in(40),
+            large: one_in(40),
+        }
+    }
+
+    fn asked(&self) -> bool {
+        self.what > 1
+    }
+
+    fn denied(&self) -> bool {
+        self.what == 2 || self.what > 14
+    }
+
+    /// What is to be found, and whether it has to be.
+    fn finding(&self) -> Option<(&'static str, bool)> {
+        let kind = ["failed_open", "served_without_decision", "denied_but_served"];
+        let known = self.exact || !self.hop && self.clock == 0;
+        let kind = kind.get(self.what as usize).filter(|_| !self.asked() || known)?;
+        Some((kind, !self.late))
+    }
+
+    fn decision(&self, n: usize, stamp: impl Fn(i64) -> String, at: i64) -> String {
+        let unwanted = if self.unwanted { super::world::UNWANTED } else { "" };
+        let pad = if self.large { 2_300 } else { 0 };
+        let headers =
+            json!({ "x-request-id": format!("r{n}"), "x": format!("{unwanted}{:pad$}", "") });
+        let decision = json!({
+            "decision_id": format!("d{n}"), "path": "envoy/authz/allow", "result": !self.denied(), "timestamp": stamp(at + 500 + self.clock),
+            "input": { "attributes": { "request": { "http": { "headers": headers } } } },
+        });
+        decision.to_string()
+    }
+
+    fn line(&self, n: usize, stamp: impl Fn(i64) -> String, at: i64) -> Value {
+        let served = !self.denied() || self.what == 2;
+        let mut line = json!({
+            "start_time": stamp(at), "duration": 10, "method": "GET", "path": format!("/api/{n}"),
+            "response_code": if served { 200 } else { 403 }, "request_id": format!("r{n}"),
+        });
+        if self.asked() && self.exact {
+            line["decision_id"] = format!("d{n}").into();
+        }
+        if self.what == 0 {
+            line["failure_mode_allowed"] = "true".into();
+        }
+        line
+    }
+}
+
+fn input(rng: &mut SmallRng, began: i64, partitions: [i32; 2]) -> Input {
+    let mut input = Input::default();
+    // One side is late, as a whole; each record is, by some.
+    let lag = [rng.random_range(0..12_000), rng.random_range(0..12_000)];
+    let lag = if rng.random_bool(0.5) { [lag[0], 0] } else { [0, lag[1]] };
+    let stamp = |ms: i64| time::format(began + ms * MS);
+    for n in 0..rng.random_range(40..150) {
+        let at = rng.random_range(0..60_000);
+        let story = Story::of(rng);
+        let logged = story.what != 3;
+        if story.asked() {
+            let late = at + lag[0] + rng.random_range(0..3_000);
+            let to = rng.random_range(0..partitions[0]);
+            let decision = story.decision(n, stamp, at);
+            input.due.entry(late * MS).or_default().push((SOURCE, to, decision));
+            let met = logged && (story.exact || story.clock == 0);
+            let decision = Decision {
+                path: met.then(|| format!("/api/{n}")),
+                may_lack: story.late,
+                unwanted: story.unwanted,
+                large: story.large,
+            };
+            input.decisions.insert(format!("d{n}"), decision);
+        }
+        if !logged {
+            continue;
+        }
+        if let Some((kind, must)) = story.finding() {
+            input.findings.insert((kind.to_owned(), format!("r{n}")), must);
+        }
+        let mut line = story.line(n, stamp, at);
+        let mut log = |late: i64, line: &Value, rng: &mut SmallRng| {
+            let to = rng.random_range(0..partitions[1]);
+            input.due.entry(late * MS).or_default().push((ACCESS, to, line.to_string()));
+        };
+        let mut late = at + lag[1] + rng.random_range(0..3_000);
+        late += if story.late { rng.random_range(20_000..60_000) } else { 0 };
+        for _ in 0..if rng.random_bool(0.1) { 2 } else { 1 } {
+            log(late, &line, rng);
+        }
+        if story.again {
+            log(late + rng.random_range(30_000..90_000), &line, rng);
+        }
+        if story.hop && story.asked() {
+            line["path"] = "/api/hop".into();
+            line["duration"] = 30.into();
+            line["response_code"] = 200.into();
+            line.as_object_mut().unwrap().remove("decision_id");
+            log(at + lag[1] + rng.random_range(0..3_000), &line, rng);
+        }
+    }
+    input
+}
+
+async fn simulate(seed: u64, sabotage: Sabotage) -> (Vec<String>, Vec<String>) {
+    let mut rng = SmallRng::seed_from_u64(seed);
+    let mut likely =
+        |most: f64| if rng.random_bool(0.5) { 0.0 } else { rng.random_range(0.0..most) };
+    let faults =
+        Faults { commit_fails: likely(0.1), poll_stalls: likely(0.005), letter_fails: 0.0 };
+    let world = Shared::new(seed ^ 0x10e, faults, sabotage);
+    let sources = [rng.random_range(1..4), rng.random_range(1..4)];
+    let joined = rng.random_range(1..5);
+    {
+        let mut w = world.lock();
+        w.create(SOURCE, sources[0]);
+        w.create(ACCESS, sources[1]);
+        for topic in [PENDING, FACTS] {
+            w.create(topic, joined);
+        }
+        for topic in [DOCKET, AMENDMENTS, REJECTS] {
+            w.create(topic, 2);
+        }
+        w.note(format!("{faults:?}"));
+        START.set(Some((Instant::now(), w.now())));
+    }
+    let little = rng.random_bool(0.2);
+    world.lock().note(format!("little memory: {little}"));
+    let pipeline = Arc::new(pipeline(if little { "16KiB" } else { "8MiB" }));
+    let mut input = input(&mut rng, clock(), sources);
+    let (start, most) = (Instant::now(), rng.random_range(1..4usize));
+    let mut running = vec![Process::start(&world, &pipeline)];
+    let mut trouble = rng.random_range(3..25);
+    while let Some(entry) = input.due.first_entry() {
+        let at = Duration::from_nanos(entry.key().unsigned_abs());
+        tokio::time::sleep_until(start + at).await;
+        for (topic, partition, record) in entry.remove() {
+            world.lock().produce_to(topic, partition, record.as_bytes());
+        }
+        if trouble == 0 || !rng.random_bool(0.15) {
+            continue;
+        }
+        trouble -= 1;
+        match rng.random_range(0..4) {
+            0 if running.len() < most => {
+                world.lock().note("a process starts");
+                running.push(Process::start(&world, &pipeline));
+            }
+            1 | 2 if !running.is_empty() => {
+                let process = running.swap_remove(rng.random_range(0..running.len()));
+                world.lock().note("a process is killed");
+                process.kill();
+            }
+            3 if running.len() > 1 => {
+                let process = running.swap_remove(rng.random_range(0..running.len()));
+                world.lock().note("a process is stopped");
+                process.stop().await;
+            }
+            _ => {}
+        }
+    }
+    {
+        let mut w = world.lock();
+        w.faults = Faults { commit_fails: 0.0, poll_stalls: 0.0, letter_fails: 0.0 };
+        w.note("no more faults");
+    }
+    if running.is_empty() {
+        running.push(Process::start(&world, &pipeline));
+    }
+    tokio::time::sleep(Duration::from_secs(150)).await;
+    for process in running {
+        process.stop().await;
+    }
+    check(&world, &input, little);
+    let w = world.lock();
+    (w.violations.clone(), w.events.clone())
+}
+
+fn check(world: &Shared, input: &Input, little: bool) {
+    let mut w = world.lock();
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let read = |value: &[u8]| serde_json::from_slice::<Value>(value).unwrap();
+    let mut wrong = Vec::new();
+    let mut requests: BTreeMap<String, Value> = BTreeMap::new();
+    let mut seen: BTreeMap<String, u32> = BTreeMap::new();
+    let mut found: BTreeMap<(String, String), u32> = BTreeMap::new();
+    for (_, record) in w.committed(DOCKET) {
+        let record = read(&record.value);
+        if record["docket"]["verdict"] == "finding" {
+            let finding = &record["finding"];
+            *found.entry((text(&finding["kind"]), text(&finding["request_id"]))).or_default() += 1;
+            continue;
+        }
+        let id = text(&record["decision_id"]);
+        *seen.entry(id.clone()).or_default() += 1;
+        if !record["docket"]["request"].is_null() {
+            requests.insert(id, record["docket"]["request"].clone());
+        }
+    }
+    for (_, amendment) in w.committed(AMENDMENTS) {
+        let amendment = read(&amendment.value);
+        requests.insert(text(&amendment["decision_id"]), amendment["request"].clone());
+    }
+    let mut rejected: BTreeMap<String, u32> = BTreeMap::new();
+    for (_, record) in w.committed(REJECTS) {
+        *rejected.entry(super::decision_id(&record.value)).or_default() += 1;
+    }
+    for (id, decision) in &input.decisions {
+        let times = [&mut seen, &mut rejected].map(|all| all.remove(id).unwrap_or(0));
+        match times {
+            [1, 0] if !decision.unwanted => {}
+            [0, 1] if decision.unwanted || decision.large => continue,
+            _ => wrong.push(format!("{id} is in the docket and in rejects {times:?} times")),
+        }
+        let got = requests.get(id).map(|request| text(&request["path"]));
+        // What was evicted may have gone without, or with the other request of its ID.
+        let other = got.as_deref().is_none_or(|path| path == "/api/hop" && little);
+        if got != decision.path && !((little || decision.may_lack) && other) {
+            wrong.push(format!("{id} has the request {got:?}, not {:?}", decision.path));
+        }
+    }
+    if !seen.is_empty() || !rejected.is_empty() {
+        wrong.push(format!("nobody wrote these: {seen:?} {rejected:?}"));
+    }
+    for (finding, times) in &found {
+        if *times != 1 || !input.findings.contains_key(finding) {
+            wrong.push(format!("{finding:?} was found {times} times"));
+        }
+    }
+    for (finding, must) in &input.findings {
+        if *must && !found.contains_key(finding) && !little {
+            wrong.push(format!("{finding:?} was not found"));
+        }
+    }
+    wrong.into_iter().for_each(|what| w.violation(what));
+}
+
+fn run(seed: u64, sabotage: Sabotage) -> (Vec<String>, Vec<String>) {
+    in_virtual_time(simulate(seed, sabotage))
+}
+
+#[test]
+fn each_decision_meets_its_request_once_and_what_is_wrong_is_found() {
+    each_seed(24, |seed| run(seed, Sabotage::Nothing));
+}
+
+/// It can fail.
+#[test]
+fn a_join_that_does_wrong_is_noticed() {
+    for sabotage in [
+        Sabotage::LosesMetadata,
+        Sabotage::LosesARecord,
+        Sabotage::NoFencing,
+        Sabotage::ReadsUncommitted,
+        Sabotage::SaysTooMuch,
+    ] {
+        let found = (0..120).find(|seed| !run(*seed, sabotage).0.is_empty());
+        assert!(found.is_some(), "{sabotage:?} was not noticed");
+        println!("{sabotage:?} was noticed with seed {}", found.unwrap());
+    }
+}
