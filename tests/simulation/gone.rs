@@ -7,7 +7,7 @@ use rand::Rng;
 use rand::rngs::SmallRng;
 use serde_json::Value;
 
-use super::world::{Record, Shared, World};
+use super::world::{Place, Record, Shared, World};
 use super::{DOCKET, Input, REJECTS, SOURCE, decision_id};
 
 const INTAKE: &str = "docket.sim.intake";
@@ -41,7 +41,7 @@ pub fn happens(world: &Shared, rng: &mut SmallRng) -> bool {
 }
 
 /// What a letter says is gone: of which part, topic and partition, from where to where.
-struct Told {
+pub struct Told {
     part: String,
     topic: String,
     partition: i64,
@@ -51,14 +51,23 @@ struct Told {
     at: i64,
 }
 
-fn told(w: &World) -> Vec<Told> {
+impl Told {
+    /// Whether it says of a place in a log that what stood there is gone.
+    pub fn covers(&self, part: &str, (topic, partition): &Place, offset: i64) -> bool {
+        (self.part.as_str(), self.topic.as_str(), self.partition)
+            == (part, topic.as_str(), i64::from(*partition))
+            && ((self.from..self.to).contains(&offset) || self.to == i64::MAX && offset < self.at)
+    }
+}
+
+pub fn told(w: &World) -> Vec<Told> {
     let letter = |record: &Record| {
         if record.header("docket-reason") != Some("log_gap") {
             return None;
         }
         let says: Value = serde_json::from_slice(&record.value).unwrap();
         Some(Told {
-            part: record.header("docket-sink").unwrap_or("intake").to_owned(),
+            part: record.header("docket-sink").or(record.header("docket-stage"))?.to_owned(),
             topic: says["topic"].as_str().unwrap().to_owned(),
             partition: says["partition"].as_i64().unwrap(),
             from: says["from"].as_i64().unwrap(),
@@ -73,10 +82,7 @@ pub fn check(world: &Shared, input: &Input, anew: bool) {
     let mut w = world.lock();
     let told = told(&w);
     let covers = |part: &str, topic: &str, partition: i32, offset: i64| {
-        told.iter().any(|t| {
-            (t.part.as_str(), t.topic.as_str(), t.partition) == (part, topic, i64::from(partition))
-                && ((t.from..t.to).contains(&offset) || t.to == i64::MAX && offset < t.at)
-        })
+        told.iter().any(|t| t.covers(part, &(topic.to_owned(), partition), offset))
     };
     let mut wrong = Vec::new();
     let deleted =
@@ -102,7 +108,7 @@ pub fn check(world: &Shared, input: &Input, anew: bool) {
                     || input.parts.get(id).is_some_and(|parts| parts.contains(value))
             };
             let gone: Vec<_> = deleted(SOURCE).filter(|(_, _, value)| of_it(value)).collect();
-            let is_told = |(place, offset, _): &&&(super::world::Place, i64, Vec<u8>)| {
+            let is_told = |(place, offset, _): &&&(Place, i64, Vec<u8>)| {
                 covers("intake", SOURCE, place.1, *offset)
             };
             if gone.is_empty() {

@@ -26,6 +26,8 @@ type Pairs = Vec<(String, Vec<u8>)>;
 
 /// A member that does not poll for so long is put out of its group.
 const SESSION: Duration = Duration::from_secs(6);
+/// What was not committed is committed again by then.
+const COMMITS_AGAIN: Duration = Duration::from_secs(30);
 /// A transaction that is open for so long is aborted, and its producer fenced.
 const TRANSACTION: Duration = Duration::from_secs(15);
 
@@ -78,6 +80,18 @@ struct Group {
     committed: BTreeMap<Place, Committed>,
     /// What was committed with an offset.
     metadata: BTreeMap<Place, String>,
+    /// Commits that did not arrive: the offset, of which member, and since when.
+    unmade: BTreeMap<Place, (i64, u64, Instant)>,
+}
+
+impl Group {
+    /// Who has left, or was put out.
+    fn remove(&mut self, member: u64) {
+        self.members.remove(&member);
+        self.owners.retain(|_, owner| *owner != member);
+        self.unmade.retain(|_, (_, of, _)| *of != member);
+        self.generation += 1;
+    }
 }
 
 /// How likely each fault is.
@@ -346,9 +360,7 @@ impl World {
                 .map(|(id, _)| *id)
                 .collect();
             for id in dead {
-                group.members.remove(&id);
-                group.owners.retain(|_, owner| *owner != id);
-                group.generation += 1;
+                group.remove(id);
                 moved.push(format!("{name}: member {id} was put out"));
             }
         }
@@ -405,9 +417,32 @@ impl World {
                 self.check_commit(&sink, place, *offset);
             }
             let committed = Committed { next: *offset, topic_id };
-            self.groups.get_mut(group).unwrap().committed.insert(place.clone(), committed);
+            let group = self.groups.get_mut(group).unwrap();
+            group.committed.insert(place.clone(), committed);
+            if group.unmade.get(place).is_some_and(|(unmade, ..)| unmade <= offset) {
+                group.unmade.remove(place);
+            }
         }
         Ok(())
+    }
+
+    /// A member's commit does not arrive, and who made it is to make it again.
+    fn loses_commit(&mut self, group: &str, member: u64, place: Place, offset: i64) {
+        let unmade = &mut self.groups.get_mut(group).unwrap().unmade;
+        unmade.entry(place).or_insert((offset, member, Instant::now()));
+    }
+
+    /// Whether a member left a commit at that it was told had failed.
+    fn check_unmade(&mut self, group: &str, member: u64) {
+        let unmade = &self.groups[group].unmade;
+        let long =
+            |(_, of, since): &(i64, u64, Instant)| *of == member && since.elapsed() > COMMITS_AGAIN;
+        let left: Vec<Place> =
+            unmade.iter().filter(|(_, one)| long(one)).map(|(place, _)| place.clone()).collect();
+        for place in left {
+            self.groups.get_mut(group).unwrap().unmade.remove(&place);
+            self.violation(format!("{group} does not commit {place:?} again"));
+        }
     }
 
     /// Everything below a committed offset was acknowledged by the sink or is in rejects.

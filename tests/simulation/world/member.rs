@@ -96,6 +96,7 @@ impl<A: Assignments> Member<A> {
             self.assignments.not_committed(&failed);
         }
         let mut w = self.world.lock();
+        w.check_unmade(&self.group, self.id.get());
         if self.upheavals.replace(Some(w.upheavals)) == Some(w.upheavals) {
             return Ok(());
         }
@@ -105,10 +106,7 @@ impl<A: Assignments> Member<A> {
         let gone = self.positions.borrow().iter().any(gone);
         if another || gone {
             w.note(format!("{}: member {} is out of its log", self.group, self.id.get()));
-            let group = w.groups.get_mut(&self.group).unwrap();
-            group.members.remove(&self.id.get());
-            group.owners.retain(|_, owner| *owner != self.id.get());
-            group.generation += 1;
+            w.groups.get_mut(&self.group).unwrap().remove(self.id.get());
             return Err(KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset));
         }
         Ok(())
@@ -202,6 +200,7 @@ impl<A: Assignments> Member<A> {
                 let group = w.groups.get_mut(&self.group).unwrap();
                 if group.owners.get(place) == Some(&self.id.get()) {
                     group.owners.remove(place);
+                    group.unmade.remove(place);
                 }
             }
             w.note(format!(
@@ -349,8 +348,11 @@ impl<A: Assignments> Commits for Member<A> {
         let mut w = self.world.lock();
         let p = w.faults.commit_fails;
         if !wait && w.chance(p) {
-            let places = offsets.iter().map(|(partition, _)| (topic.to_owned(), *partition));
-            self.failed.borrow_mut().extend(places);
+            for (partition, offset) in offsets {
+                let place = (topic.to_owned(), *partition);
+                w.loses_commit(&self.group, self.id.get(), place.clone(), *offset);
+                self.failed.borrow_mut().push(place);
+            }
             return Ok(());
         }
         if w.chance(p) {
@@ -509,10 +511,7 @@ impl<A: Assignments> Reader for Member<A> {
 
     fn leave(&self) {
         let mut w = self.world.lock();
-        let group = w.groups.get_mut(&self.group).unwrap();
-        group.members.remove(&self.id.get());
-        group.owners.retain(|_, owner| *owner != self.id.get());
-        group.generation += 1;
+        w.groups.get_mut(&self.group).unwrap().remove(self.id.get());
         w.note(format!("{}: member {} left", self.group, self.id.get()));
     }
 }
