@@ -274,7 +274,8 @@ pub struct Reading<'a> {
     pub stops_at_gaps: bool,
     pub instance_id: Option<&'a str>,
     pub prefetch: usize,
-    /// Whether partitions of the same number, of all topics, come to the same member.
+    /// Whether partitions of the same number, of all topics, come to the same member. Such topics are read together or not at
+    /// all.
     pub together: bool,
     /// When what stands in a record happened, if it says so.
     pub time: fn(&[u8]) -> Option<Nanos>,

@@ -231,6 +231,8 @@ pub struct Resuming {
     start: resume::Start,
     /// A topic that only this group's readers write: if something is in it, the group has read before.
     writes: Option<String>,
+    /// Who has read one of its topics has read all.
+    together: bool,
     /// A gap ends the part, until somebody has looked.
     stops: bool,
     progress: Arc<Progress>,
@@ -281,6 +283,7 @@ impl Resuming {
                 Start::Latest => resume::Start::Latest,
             },
             writes: reading.writes.map(str::to_owned),
+            together: reading.together,
             stops: reading.stops_at_gaps,
             progress,
             ids: Mutex::default(),
@@ -409,6 +412,8 @@ impl Resuming {
             let topic_id = ids.get(topic).map(String::as_str);
             let of_it = answers.committed.iter().filter(|((t, _), _)| t == topic);
             let known = self.progress.known_id(&self.part, topic);
+            let lacks_one = self.together && !answers.committed.is_empty();
+            let forgotten = forgotten || lacks_one;
             let past = Past::new(of_it.map(|(_, c)| c), topic_id, forgotten, known.as_deref());
             instead |= past.instead.is_some();
             for partition in 0..*count {

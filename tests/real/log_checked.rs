@@ -215,6 +215,49 @@ async fn a_topic_made_anew_is_read_from_its_first_record_whatever_was_committed(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_join_takes_no_place_in_another_pending_topic_for_its_own() {
+    let _servers = super::together().await;
+    let join = "join: {facts: [{topic: $NAME-access, format: access_log}], wait: 100ms, window: 1s, delay: 2s}";
+    let case = Case::new("rejoined", 1, join).await;
+    let pending = format!("{}.pending", case.docket);
+    let part = &["part=\"join\""];
+    let (mut told, mut all) = (0, Vec::new());
+    let running = case.start(&[]);
+    let old = decisions(0..40);
+    produce(&case.kafka, &case.source, &old);
+    case.has(&old).await;
+    assert_eq!(running.metrics().await.sum(GAPS, &[]), 0);
+    running.stop();
+    all.extend(old);
+
+    // Fewer are in the new one than were given out of the old. Then the same while docket runs.
+    recreate(&pending, 1).await;
+    let running = case.start(&[]);
+    for name in ["new", "newer"] {
+        let new: Vec<String> = (0..20).map(|i| decision(&format!("{name}{i}"))).collect();
+        produce(&case.kafka, &case.source, &new);
+        case.has(&new).await;
+        told += 1;
+        running.until("it is counted", 60, |m| m.sum(GAPS, part) == told).await;
+        all.extend(new);
+        if told == 1 {
+            recreate(&pending, 1).await;
+        }
+    }
+    running.stop();
+    let letters = case.letters();
+    assert_eq!(letters.len(), 2);
+    for (letter, says) in &letters {
+        assert_eq!(
+            (&*letter.headers["docket-stage"], &says["topic"]),
+            ("join", &pending.clone().into())
+        );
+    }
+    let docket = read_all(&case.kafka, &case.docket);
+    assert_eq!(docket.len(), all.len(), "each once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_start_at_the_end_is_kept_and_partitions_added_later_are_read_whole() {
     let _servers = super::together().await;
     let case = Case::new("latest", 1, "intake: {start: latest}").await;

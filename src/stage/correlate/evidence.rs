@@ -101,7 +101,7 @@ fn ask(
     }
     if watch.asked.is_none() {
         let at = clock::now();
-        watch.asked = Some(Asked { at, ends: watch.source_ends()? });
+        watch.asked = watch.source_ends()?.map(|ends| Asked { at, ends });
     }
     Ok(())
 }
@@ -153,24 +153,41 @@ impl Watch {
         self.partitions(topic)?.into_iter().map(end).collect()
     }
 
-    fn source_ends(&self) -> KafkaResult<BTreeMap<(String, i32), (i64, i64)>> {
-        let mut all = BTreeMap::new();
+    /// Not if something is committed behind the end of a log: then it was another log's, or more than this one has now.
+    fn source_ends(&self) -> KafkaResult<Option<BTreeMap<(String, i32), (i64, i64)>>> {
+        let mut places = Vec::new();
         for topic in &self.sources {
-            for partition in self.partitions(topic)? {
-                let range = self.client.fetch_watermarks(topic, partition, TIMEOUT)?;
-                all.insert((topic.clone(), partition), range);
-            }
+            let all = self.partitions(topic)?.into_iter();
+            places.extend(all.map(|partition| (topic.clone(), partition)));
         }
-        Ok(all)
+        // Before the ends, so that it is not behind them since these were told.
+        let committed = self.committed(places.iter())?;
+        let mut all = BTreeMap::new();
+        for (topic, partition) in places {
+            let range = self.client.fetch_watermarks(&topic, partition, TIMEOUT)?;
+            let read = committed.find_partition(&topic, partition).map(|e| e.offset());
+            if matches!(read, Some(Offset::Offset(read)) if read > range.1) {
+                return Ok(None);
+            }
+            all.insert((topic, partition), range);
+        }
+        Ok(Some(all))
+    }
+
+    fn committed<'p>(
+        &self,
+        places: impl Iterator<Item = &'p (String, i32)>,
+    ) -> KafkaResult<TopicPartitionList> {
+        let mut list = TopicPartitionList::new();
+        for (topic, partition) in places {
+            list.add_partition(topic, *partition);
+        }
+        self.client.committed_offsets(list, TIMEOUT)
     }
 
     /// Whether everything up to there was read. Where there is nothing at all, topics are not known yet.
     fn is_read(&self, ends: &BTreeMap<(String, i32), (i64, i64)>) -> KafkaResult<bool> {
-        let mut list = TopicPartitionList::new();
-        for (topic, partition) in ends.keys() {
-            list.add_partition(topic, *partition);
-        }
-        let committed = self.client.committed_offsets(list, TIMEOUT)?;
+        let committed = self.committed(ends.keys())?;
         for ((topic, partition), (low, end)) in ends {
             let Some(element) = committed.find_partition(topic, *partition) else {
                 return Ok(false);
