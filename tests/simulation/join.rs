@@ -137,23 +137,8 @@ impl Process {
             (Side::Decisions, "docket.sim.intake", SOURCE, PENDING),
             (Side::Facts, "docket.sim.facts", ACCESS, FACTS),
         ] {
-            let (w, evidence) = (world.clone(), evidence.clone());
-            tasks.push(spawn_local(async move {
-                let mut asked = None;
-                loop {
-                    let read = asked.take_if(|(_, ends)| w.lock().has_read(group, source, ends));
-                    if let Some((at, _)) = read {
-                        evidence.set(side, Clear { at, ends: w.lock().ends(target) });
-                    }
-                    asked = asked.or_else(|| Some((clock(), w.lock().ends(source))));
-                    // Kafka may not say for a while.
-                    let away = {
-                        let mut w = w.lock();
-                        if w.below(12) == 0 { w.below(40_000) } else { 3_000 }
-                    };
-                    tokio::time::sleep(Duration::from_millis(away)).await;
-                }
-            }));
+            let watching = watch(world.clone(), evidence.clone(), side, group, source, target);
+            tasks.push(spawn_local(watching));
         }
         Process { tasks, watching, stop }
     }
@@ -168,6 +153,31 @@ impl Process {
         for task in self.tasks {
             let _ = task.await;
         }
+    }
+}
+
+/// What is known of how far everything upstream is.
+async fn watch(
+    w: Shared,
+    evidence: Arc<Evidence>,
+    side: Side,
+    group: &'static str,
+    source: &'static str,
+    target: &'static str,
+) {
+    let mut asked = None;
+    loop {
+        let read = asked.take_if(|(_, ends)| w.lock().has_read(group, source, ends));
+        if let Some((at, _)) = read {
+            evidence.set(side, Clear { at, ends: w.lock().ends(target) });
+        }
+        asked = asked.or_else(|| Some((clock(), w.lock().ends(source))));
+        // Kafka may not say for a while.
+        let away = {
+            let mut w = w.lock();
+            if w.below(12) == 0 { w.below(40_000) } else { 3_000 }
+        };
+        tokio::time::sleep(Duration::from_millis(away)).await;
     }
 }
 

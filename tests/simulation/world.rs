@@ -429,7 +429,9 @@ impl World {
     /// A member's commit does not arrive, and who made it is to make it again.
     fn loses_commit(&mut self, group: &str, member: u64, place: Place, offset: i64) {
         let unmade = &mut self.groups.get_mut(group).unwrap().unmade;
-        unmade.entry(place).or_insert((offset, member, Instant::now()));
+        if unmade.get(&place).is_none_or(|(_, of, _)| *of != member) {
+            unmade.insert(place, (offset, member, Instant::now()));
+        }
     }
 
     /// Whether a member left a commit at that it was told had failed.

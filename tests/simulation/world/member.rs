@@ -158,6 +158,29 @@ impl<A: Assignments> Member<A> {
         at
     }
 
+    fn give_up(&self, out: &[Place], lost: bool) {
+        // The callback may commit, so nothing is locked.
+        self.assignments.revoked(self, &Self::places(out), lost);
+        let mut w = self.world.lock();
+        for place in out {
+            self.positions.borrow_mut().remove(place);
+            self.gaps.borrow_mut().retain(|gap| (&gap.topic, gap.partition) != (&place.0, place.1));
+            self.forget(place);
+            self.order.borrow_mut().remove(&w.index(place));
+            let group = w.groups.get_mut(&self.group).unwrap();
+            if group.owners.get(place) == Some(&self.id.get()) {
+                group.owners.remove(place);
+                group.unmade.remove(place);
+            }
+        }
+        w.note(format!(
+            "{}: member {} gave up {out:?}{}",
+            self.group,
+            self.id.get(),
+            if lost { " (lost)" } else { "" }
+        ));
+    }
+
     /// Gives up and takes over what the group wants it to.
     fn rebalance(&self) {
         let (out, lost, seen) = {
@@ -187,28 +210,7 @@ impl<A: Assignments> Member<A> {
             (out, !alive, (generation, partitions))
         };
         if !out.is_empty() {
-            // The callback may commit, so nothing is locked.
-            self.assignments.revoked(self, &Self::places(&out), lost);
-            let mut w = self.world.lock();
-            for place in &out {
-                self.positions.borrow_mut().remove(place);
-                self.gaps
-                    .borrow_mut()
-                    .retain(|gap| (&gap.topic, gap.partition) != (&place.0, place.1));
-                self.forget(place);
-                self.order.borrow_mut().remove(&w.index(place));
-                let group = w.groups.get_mut(&self.group).unwrap();
-                if group.owners.get(place) == Some(&self.id.get()) {
-                    group.owners.remove(place);
-                    group.unmade.remove(place);
-                }
-            }
-            w.note(format!(
-                "{}: member {} gave up {out:?}{}",
-                self.group,
-                self.id.get(),
-                if lost { " (lost)" } else { "" }
-            ));
+            self.give_up(&out, lost);
         }
         if lost {
             self.enter();
