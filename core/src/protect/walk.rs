@@ -1,6 +1,7 @@
 //! One detector's way through a value: members by their names, texts by what is in them.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use super::detect::{Act, Asked, Detect};
 use super::detector::{Detector, Hit};
@@ -183,9 +184,16 @@ impl<'w> Walk<'w> {
                     None => Vec::new(),
                 };
                 let are_pairs = pairs::is_list_of_pairs(elements);
+                let placed = match self.detect.act(Detector::Named) {
+                    Some(_) => pairs::placed(elements),
+                    None => Vec::new(),
+                };
                 self.elements(elements, |walk, i, element| {
                     walk.is_pair = are_pairs;
+                    let within = placed.iter().find(|(at, _)| *at == i).map(|(_, range)| range);
                     match told.get(i) {
+                        None | Some(Told::Nothing)
+                            if within.is_some_and(|r| walk.part(element, r)) => {}
                         None | Some(Told::Nothing) => walk.value(element),
                         Some(told) => walk.named(*told, element),
                     }
@@ -333,6 +341,18 @@ impl<'w> Walk<'w> {
             }
             _ => self.value(node),
         }
+    }
+
+    /// A part of a text that is a secret where it stands. Whether it was taken out.
+    fn part(&mut self, node: &mut Node<'_>, range: &Range<usize>) -> bool {
+        let text = node.to_text();
+        let Some(value) = json::as_str(&text) else { return false };
+        let Some(secret) = value.get(range.clone()).filter(|secret| !is_protected(secret)) else {
+            return false;
+        };
+        let Some(new) = self.secret(secret) else { return false };
+        self.change(node, &format!("{}{new}{}", &value[..range.start], &value[range.end..]));
+        true
     }
 
     /// What stands in the place of a value whose name tells.
