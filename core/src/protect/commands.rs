@@ -18,7 +18,7 @@ static FLAG: LazyLock<Regex> = LazyLock::new(|| {
 });
 
 /// Where programs and languages have a password without a name; the group is it.
-static PLACES: LazyLock<[Place; 12]> = LazyLock::new(|| {
+static PLACES: LazyLock<[Place; 14]> = LazyLock::new(|| {
     let place = |words: &'static [&'static str], pattern: &str| Place {
         words,
         pattern: Regex::new(pattern).expect("the pattern is right"),
@@ -46,6 +46,11 @@ static PLACES: LazyLock<[Place; 12]> = LazyLock::new(|| {
         place(&["ldap"], r#"\bldap[a-z]+\b[^|;&\n]*?\s-w\s*["']?([^\s"'-][^\s"']*)"#),
         place(&["--from-literal"], r#"--from-literal[= ]["']?[^=\s"']+=([^\s"']+)"#),
         place(&["aws configure set"], r"\baws configure set \S*(?:secret|token)\S* (\S+)"),
+        place(&["identified by"], r#"(?i)\bidentified\s+by\s+"?([^\s"';]+)"#),
+        place(
+            &["convertto-securestring"],
+            r#"(?i)\bConvertTo-SecureString\s+(?:-String\s+)?["']([^"']+)["']"#,
+        ),
         // netrc
         place(&["login "], r"\blogin\s+\S+\s+password\s+(\S+)"),
         // SQL
@@ -112,7 +117,8 @@ pub fn is_value(told: Told, value: &str) -> bool {
 pub fn replace(text: &str, take: &mut dyn FnMut(&str) -> Option<String>) -> Option<String> {
     let has_flags = text.contains("--") || text.contains(" -") || text.starts_with('-');
     let flags = if has_flags { replace_flags(text, take) } else { None };
-    if !has_flags && !text.contains('\'') && !text.contains("login ") {
+    let has_places = ["'", "login ", "dentified", "DENTIFIED"].iter().any(|w| text.contains(w));
+    if !has_flags && !has_places {
         return None;
     }
     let text = flags.as_deref().unwrap_or(text);
@@ -148,7 +154,9 @@ fn replace_flags(text: &str, take: &mut dyn FnMut(&str) -> Option<String>) -> Op
         };
         // What follows may be a flag itself.
         at = flag.end();
-        let told = told(flag.as_str());
+        // PowerShell's (ConvertTo-SecureString ..)
+        let told =
+            if value.as_str().starts_with('(') { Told::Nothing } else { told(flag.as_str()) };
         if told != Told::Nothing
             && is_value(told, value.as_str())
             && let Some(instead) = take(value.as_str())
@@ -189,6 +197,12 @@ mod tests {
         for (text, left) in [
             ("app --password hunter --out x", "app --password [x] --out x"),
             ("vault login -token 'a b' -n", "vault login -token '[x]' -n"),
+            ("CREATE USER a IDENTIFIED BY S3c;", "CREATE USER a IDENTIFIED BY [x];"),
+            ("CREATE USER a IDENTIFIED BY \"S3c\"", "CREATE USER a IDENTIFIED BY \"[x]\""),
+            (
+                "New-X -Password (ConvertTo-SecureString \"S3c\" -AsPlainText)",
+                "New-X -Password (ConvertTo-SecureString \"[x]\" -AsPlainText)",
+            ),
             ("[ docker, login, --password, hunter ]", "[ docker, login, --password, [x] ]"),
             ("curl -sS -u ann:hunter https://x", "curl -sS -u ann:[x] https://x"),
             ("docker login -u bot -p hunter r.example", "docker login -u bot -p [x] r.example"),

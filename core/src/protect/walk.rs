@@ -209,6 +209,7 @@ impl<'w> Walk<'w> {
             Some(_) => pairs::beside(members),
             None => (Told::Nothing, false),
         };
+        self.marked(members);
         let mut distinct = None;
         for i in 0..members.len() {
             let plain = json::unescape(&members[i].0).into_owned();
@@ -230,6 +231,60 @@ impl<'w> Walk<'w> {
             } else {
                 self.below(&name, |walk| walk.named(told, node));
             }
+        }
+    }
+
+    /// What a member beside it says to be sensitive, as Terraform's plans do.
+    fn marked(&mut self, members: &mut [(super::tree::Name<'_>, Node<'_>)]) {
+        const MARKS: [(&str, &str); 3] = [
+            ("after_sensitive", "after"),
+            ("before_sensitive", "before"),
+            ("sensitive_values", "values"),
+        ];
+        if self.detect.act(Detector::Named).is_none() {
+            return;
+        }
+        for (mark, of) in MARKS {
+            let Some(mask) = members.iter().find(|(name, _)| name == mark) else { continue };
+            let mask = mask.1.to_text();
+            if let Some((_, node)) = members.iter_mut().find(|(name, _)| name == of) {
+                self.below(of, |walk| walk.sensitive(node, &mask));
+            }
+        }
+    }
+
+    /// What stands where a mask has `true`.
+    fn sensitive(&mut self, node: &mut Node<'_>, mask: &str) {
+        match mask.as_bytes().first() {
+            Some(b'{') => {
+                for marked in json::members(mask).filter(|m| m.value != "false") {
+                    let name = marked.key();
+                    if let Some(child) = node.member(&name) {
+                        self.below(&name, |walk| walk.sensitive(child, marked.value));
+                    }
+                }
+            }
+            Some(b'[') => {
+                for (i, marked) in json::elements(mask).enumerate() {
+                    let place = i.to_string();
+                    if let Some(child) = node.child(&place, super::tree::index) {
+                        self.below(&place, |walk| walk.sensitive(child, marked));
+                    }
+                }
+            }
+            Some(b't') => match node.open() {
+                Node::Object(members) => {
+                    for (name, child) in members {
+                        let name = json::unescape(name).into_owned();
+                        self.below(&name, |walk| walk.sensitive(child, "true"));
+                    }
+                }
+                Node::Array(elements) => {
+                    self.elements(elements, |walk, _, element| walk.sensitive(element, "true"));
+                }
+                _ => self.named(Told::Secret, node),
+            },
+            _ => {}
         }
     }
 
