@@ -571,6 +571,10 @@ impl Parts {
         };
         if name != "watchdog" {
             self.meters.part(name);
+            if name == "intake" {
+                let sources = &self.pipeline.file.sources;
+                self.meters.intake(sources.iter().map(|source| source.topic.as_str()));
+            }
             reports.health.set(&reports.full_name, Err("starting".into()));
         }
         let stop = self.process.stop.child_token();

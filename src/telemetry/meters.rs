@@ -9,7 +9,9 @@ use prometheus::{
     Registry,
 };
 
+use crate::decision::formats::Ignored;
 use crate::decision::reject::Reason;
+use crate::decision::verdict::Verdict;
 use crate::http::failure::Cause;
 
 /// Places of detectors' finds that are told apart.
@@ -218,6 +220,30 @@ impl Meters {
         for cause in crate::resume::Cause::ALL {
             self.gaps.with_label_values(&[part, topic, cause.as_str()]);
             self.lost.with_label_values(&[part, topic, cause.as_str()]);
+        }
+    }
+
+    /// The same of intake, by its sources.
+    pub fn intake<'n>(&self, topics: impl Iterator<Item = &'n str>) {
+        for topic in topics {
+            let of_topic = [
+                &self.records,
+                &self.bytes,
+                &self.dropped,
+                &self.malformed_ids,
+                &self.mismatches,
+                &self.unjudged,
+            ];
+            of_topic.into_iter().for_each(|family| drop(family.with_label_values(&[topic])));
+            for kind in Ignored::ALL {
+                self.ignored.with_label_values(&[topic, kind.as_str()]);
+            }
+        }
+        for verdict in Verdict::ALL {
+            self.decisions.with_label_values(&[verdict.as_str()]);
+        }
+        for outcome in ["committed", "aborted"] {
+            self.transactions.with_label_values(&[outcome]);
         }
     }
 

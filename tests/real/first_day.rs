@@ -27,7 +27,7 @@ async fn on_the_first_day_the_drill_alone_pages() {
     let day = 24 * 3600 * 1_000_000_000_i64;
     let decision = |at: i64, instance: &str, n: usize| {
         json!({
-            "decision_id": uuid::Uuid::new_v4().to_string(), "path": "shop/allow", "result": n % 12 != 0,
+            "decision_id": uuid::Uuid::new_v4().to_string(), "path": "shop/allow", "result": !n.is_multiple_of(12),
             "input": { "user": format!("u{}", n % 7) }, "labels": { "app": "shop", "id": instance },
             "timestamp": docket::decision::time::format(at),
         })

@@ -97,6 +97,9 @@ async fn what_alerts_ask_for_is_there_at_zero() {
         ("docket_notifications_total", "notifier=\"hook\",outcome=\"given_up\""),
         ("docket_rejects_total", "part=\"intake\",pipeline=\""),
         ("docket_part_restarts_total", "part=\"file\""),
+        ("docket_intake_decisions_total", "verdict=\"deny\""),
+        ("docket_intake_records_total", "topic=\"source\""),
+        ("docket_transactions_total", "outcome=\"aborted\""),
     ] {
         let has = |line: &str| line.starts_with(name) && line.contains(labels);
         assert!(metrics.0.lines().any(has), "{name} {labels}\n{}", metrics.docket());

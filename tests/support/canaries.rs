@@ -81,6 +81,20 @@ pub fn inputs(secret: &str) -> Vec<(&'static str, Value)> {
             json!({"auths": {"reg.example": {"auth": STANDARD.encode(format!("bob:{secret}"))}}}),
         ),
         ("a line of YAML", json!({"log": format!("password: correct horse {secret}")})),
+        (
+            "Terraform",
+            json!({
+                "change": {"after": {"a": secret, "l": [{"b": secret}]}, "after_sensitive": {"a": true, "l": [{"b": true}]}},
+                "outputs": {"x": {"sensitive": true, "value": secret}},
+                "expressions": {"password": {"constant_value": secret}},
+            }),
+        ),
+        ("a command in a list", json!({"args": ["docker", "login", "-u", "a", "-p", secret]})),
+        (
+            "YAML of Kubernetes",
+            json!({"yaml_body": format!("kind: Secret\nstringData:\n  db: {secret}\n"),
+                "values": [format!("env:\n- name: API_TOKEN\n  value: {secret}\n")]}),
+        ),
         ("commas in a value", json!({"log": format!("login, password: a,{secret}, user: x")})),
         ("other languages", json!({"contraseña": secret, "mot_de_passe": secret, "密码": secret})),
         // Found at one place, it stands at others that say nothing.

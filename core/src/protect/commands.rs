@@ -1,5 +1,6 @@
 //! Secrets in command lines: behind a flag whose name tells, and where programs have them.
 
+use std::ops::Range;
 use std::sync::LazyLock;
 
 use memchr::memmem;
@@ -17,7 +18,7 @@ static FLAG: LazyLock<Regex> = LazyLock::new(|| {
 });
 
 /// Where programs and languages have a password without a name; the group is it.
-static PLACES: LazyLock<[Place; 7]> = LazyLock::new(|| {
+static PLACES: LazyLock<[Place; 14]> = LazyLock::new(|| {
     let place = |words: &'static [&'static str], pattern: &str| Place {
         words,
         pattern: Regex::new(pattern).expect("the pattern is right"),
@@ -34,6 +35,22 @@ static PLACES: LazyLock<[Place; 7]> = LazyLock::new(|| {
         ),
         place(&["redis-cli"], r#"\bredis-cli\b[^|;&\n]*?\s-a[ =]?["']?([^\s"']+)"#),
         place(&["sshpass"], r#"\bsshpass\s+-p[ =]?["']?([^\s"']+)"#),
+        place(
+            &["mongo"],
+            r#"\bmongo(?:sh|dump|restore|export|import)?\b[^|;&\n]*?\s-p[ =]?["']?([^\s"'-][^\s"']*)"#,
+        ),
+        place(
+            &["psexec", "sqlcmd"],
+            r#"(?i)\b(?:psexec|sqlcmd)\b[^|;&\n]*?\s-p\s*["']?([^\s"'-][^\s"']*)"#,
+        ),
+        place(&["ldap"], r#"\bldap[a-z]+\b[^|;&\n]*?\s-w\s*["']?([^\s"'-][^\s"']*)"#),
+        place(&["--from-literal"], r#"--from-literal[= ]["']?[^=\s"']+=([^\s"']+)"#),
+        place(&["aws configure set"], r"\baws configure set \S*(?:secret|token)\S* (\S+)"),
+        place(&["identified by"], r#"(?i)\bidentified\s+by\s+"?([^\s"';]+)"#),
+        place(
+            &["convertto-securestring"],
+            r#"(?i)\bConvertTo-SecureString\s+(?:-String\s+)?["']([^"']+)["']"#,
+        ),
         // netrc
         place(&["login "], r"\blogin\s+\S+\s+password\s+(\S+)"),
         // SQL
@@ -49,15 +66,41 @@ struct Place {
     pattern: Regex,
 }
 
-/// What follows a program's flag without a name, for the prefilter: `-p x`, `-u a:b`, `-a x`.
+/// What follows a program's flag without a name, for the prefilter: `-p x`, `-u a:b`, `-a x`, in a text or in a list.
 pub fn may_have(bytes: &[u8]) -> bool {
-    memmem::find_iter(bytes, b" -").any(|at| {
-        matches!(bytes.get(at + 2), Some(b'p' | b'u' | b'a'))
-            || bytes[at..].starts_with(b" --user")
-            || bytes[at..].starts_with(b" --proxy-user")
-    }) && PLACES
-        .iter()
-        .any(|place| place.words.iter().any(|word| memmem::find(bytes, word.as_bytes()).is_some()))
+    let flag = |before: &[u8]| {
+        memmem::find_iter(bytes, before).any(|at| {
+            let rest = &bytes[at + 1..];
+            matches!(rest.get(1), Some(b'p' | b'P' | b'u' | b'a' | b'w'))
+                || ["--user", "--proxy-user", "--from-literal"]
+                    .iter()
+                    .any(|long| rest.starts_with(long.as_bytes()))
+        })
+    };
+    let named = |word: &&str| memmem::find(bytes, word.trim().as_bytes()).is_some();
+    (flag(b" -") || flag(b"\"-") || memmem::find(bytes, b"configure").is_some())
+        && PLACES.iter().any(|place| place.words.iter().any(named))
+}
+
+/// Elements of a list that is a command line, and where secrets are in them.
+pub fn in_list(elements: &[&str]) -> Vec<(usize, Range<usize>)> {
+    let line = elements.join(" ");
+    let lower = line.to_ascii_lowercase();
+    let mut found = Vec::new();
+    let places = PLACES.iter().filter(|place| place.words.iter().any(|word| lower.contains(word)));
+    for group in places.filter_map(|place| place.pattern.captures(&line)?.get(1)) {
+        let mut start = 0;
+        for (i, element) in elements.iter().enumerate() {
+            let end = start + element.len();
+            if (start..end).contains(&group.start())
+                && names::is_secret(Told::Secret, group.as_str())
+            {
+                found.push((i, group.start() - start..group.end().min(end) - start));
+            }
+            start = end + 1;
+        }
+    }
+    found
 }
 
 /// Whether a name is a flag's: `--password`.
@@ -74,7 +117,8 @@ pub fn is_value(told: Told, value: &str) -> bool {
 pub fn replace(text: &str, take: &mut dyn FnMut(&str) -> Option<String>) -> Option<String> {
     let has_flags = text.contains("--") || text.contains(" -") || text.starts_with('-');
     let flags = if has_flags { replace_flags(text, take) } else { None };
-    if !has_flags && !text.contains('\'') && !text.contains("login ") {
+    let has_places = ["'", "login ", "dentified", "DENTIFIED"].iter().any(|w| text.contains(w));
+    if !has_flags && !has_places {
         return None;
     }
     let text = flags.as_deref().unwrap_or(text);
@@ -110,7 +154,9 @@ fn replace_flags(text: &str, take: &mut dyn FnMut(&str) -> Option<String>) -> Op
         };
         // What follows may be a flag itself.
         at = flag.end();
-        let told = told(flag.as_str());
+        // PowerShell's (ConvertTo-SecureString ..)
+        let told =
+            if value.as_str().starts_with('(') { Told::Nothing } else { told(flag.as_str()) };
         if told != Told::Nothing
             && is_value(told, value.as_str())
             && let Some(instead) = take(value.as_str())
@@ -132,10 +178,31 @@ mod tests {
     use super::*;
 
     #[test]
+    fn lists_that_are_command_lines_have_secrets() {
+        for (list, at) in [
+            (&["docker", "login", "-u", "a", "-p", "S3cret"][..], Some((5, 0..6))),
+            (&["mysql", "-h", "db", "-pS3cret"], Some((3, 2..8))),
+            (&["curl", "-u", "bob:S3cret", "https://x"], Some((2, 4..10))),
+            (&["sqlcmd", "-S", "h", "-P", "S3cret"], Some((4, 0..6))),
+            (&["kubectl", "create", "secret", "--from-literal=a=S3cret"], Some((3, 17..23))),
+            (&["curl", "-L", "https://x"], None),
+            (&["login", "logout"], None),
+        ] {
+            assert_eq!(in_list(list).first().cloned(), at, "{list:?}");
+        }
+    }
+
+    #[test]
     fn flags_and_programs_have_secrets() {
         for (text, left) in [
             ("app --password hunter --out x", "app --password [x] --out x"),
             ("vault login -token 'a b' -n", "vault login -token '[x]' -n"),
+            ("CREATE USER a IDENTIFIED BY S3c;", "CREATE USER a IDENTIFIED BY [x];"),
+            ("CREATE USER a IDENTIFIED BY \"S3c\"", "CREATE USER a IDENTIFIED BY \"[x]\""),
+            (
+                "New-X -Password (ConvertTo-SecureString \"S3c\" -AsPlainText)",
+                "New-X -Password (ConvertTo-SecureString \"[x]\" -AsPlainText)",
+            ),
             ("[ docker, login, --password, hunter ]", "[ docker, login, --password, [x] ]"),
             ("curl -sS -u ann:hunter https://x", "curl -sS -u ann:[x] https://x"),
             ("docker login -u bot -p hunter r.example", "docker login -u bot -p [x] r.example"),

@@ -26,9 +26,10 @@ const fn aws(begins: &'static [&'static str], then: &'static str) -> Maker {
 /// What stands within tokens that begin with anything: a client secret of Microsoft Entra, a Telegram bot's.
 pub const WITHIN: [&str; 2] = ["Q~", ":AA"];
 
-pub const MAKERS: [Maker; 61] = [
+pub const MAKERS: [Maker; 75] = [
     aws(&["AKIA", "ASIA", "ABIA", "ACCA"], r"[A-Z0-9]{16}\b"),
     aws(&["ABSK"], r"[A-Za-z0-9+/]{40,}={0,2}"),
+    aws(&["IQoJb3JpZ2lu", "FwoGZXIvYXdz"], r"[A-Za-z0-9+/=]{100,}"),
     aws(&["bedrock-api-key-"], r"[A-Za-z0-9+/=_-]{20,}"),
     token(
         "GitHub",
@@ -54,6 +55,19 @@ pub const MAKERS: [Maker; 61] = [
     token("Google", &["ya29."], r"[A-Za-z0-9_-]{20,}"),
     token("Google", &["GOCSPX-"], r"[A-Za-z0-9_-]{20,}"),
     token("Google", &["1//0"], r"[A-Za-z0-9_-]{30,}"),
+    token("CircleCI", &["CCIPAT_"], r"[A-Za-z0-9_]{20,}"),
+    token("PlanetScale", &["pscale_"], r"(?:tkn|pw|oauth)_[A-Za-z0-9_=.-]{20,}"),
+    token("Pulumi", &["pul-"], r"[a-f0-9]{40}\b"),
+    token("Netlify", &["nfp_"], r"[A-Za-z0-9]{30,}"),
+    token("Render", &["rnd_"], r"[A-Za-z0-9]{20,}"),
+    token("Heroku", &["HRKU-"], r"[A-Za-z0-9_-]{30,}"),
+    token("Artifactory", &["AKCp", "cmVmdGtu"], r"[A-Za-z0-9]{50,}"),
+    token("Buildkite", &["bkua_"], r"[a-z0-9]{30,}"),
+    token("LangSmith", &["lsv2_pt_", "lsv2_sk_"], r"[A-Za-z0-9_]{20,}"),
+    token("EasyPost", &["EZAK", "EZTK"], r"[A-Za-z0-9]{40,}"),
+    token("Fly.io", &["fm2_", "fo1_"], r"[A-Za-z0-9_+/=-]{30,}"),
+    token("NuGet", &["oy2"], r"[a-z0-9]{43}\b"),
+    token("Plaid", &["access-production-", "access-sandbox-"], r"[0-9a-f-]{36}"),
     token("npm", &["npm_"], r"[A-Za-z0-9]{30,}"),
     token("PyPI", &["pypi-"], r"[A-Za-z0-9_-]{20,}"),
     token("RubyGems", &["rubygems_"], r"[a-f0-9]{32,}"),

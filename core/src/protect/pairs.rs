@@ -1,6 +1,8 @@
 //! Names and values that stand beside each other: `{"name":"password","value":"x"}` in all its spellings,
 //! `["authorization","Bearer x"]`, lists of such pairs and flat ones, and command lines in lists.
 
+use std::ops::Range;
+
 use super::names::{self, Told, is_opaque};
 use super::tree::{Name, Node};
 use super::{commands, taken};
@@ -142,6 +144,24 @@ pub fn is_list_of_pairs(elements: &[Node<'_>]) -> bool {
             && json::elements(text).next().is_some_and(|name| name.starts_with('"'))
     };
     !elements.is_empty() && elements.iter().all(is_pair)
+}
+
+/// The longest command line in a list that is looked at.
+const WORDS: usize = 128;
+
+/// Where secrets are in a list that is a command line.
+pub fn placed(elements: &[Node<'_>]) -> Vec<(usize, Range<usize>)> {
+    if !(3..=WORDS).contains(&elements.len()) {
+        return Vec::new();
+    }
+    let text = |node: &Node<'_>| match node {
+        Node::Raw(text) => json::as_str(text).map(std::borrow::Cow::into_owned),
+        _ => None,
+    };
+    let Some(texts) = elements.iter().map(text).collect::<Option<Vec<String>>>() else {
+        return Vec::new();
+    };
+    commands::in_list(&texts.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
 /// What is told of each element of an array by the one before it; nothing if nothing is.

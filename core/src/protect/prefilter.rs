@@ -15,6 +15,9 @@ const ESCAPES: [&str; 2] = ["\\u00", "\\x"];
 /// What stands before a password in SQL.
 const IDENTIFIED: &str = "identified";
 
+/// What says of others that they are secrets: Terraform's `after_sensitive`, `"sensitive": true`.
+const SENSITIVE: &str = "sensitive";
+
 /// The bit of what has to be decoded to be seen.
 const ENCODED: u16 = 1 << 15;
 
@@ -56,7 +59,7 @@ impl Prefilter {
             };
             words.extend(its.iter().map(|word| (*word, Some(detector))));
             if detector == Detector::Named {
-                words.push((IDENTIFIED, Some(detector)));
+                words.extend([(IDENTIFIED, Some(detector)), (SENSITIVE, Some(detector))]);
             }
             tokens.extend(makers::begins(detector).map(|begins| (begins, detector.bit())));
         }
@@ -87,7 +90,8 @@ impl Prefilter {
                 _ if bits & bit == bit => false,
                 None => hides(bytes, end),
                 Some(Detector::Named) => {
-                    self.words[word].0 == IDENTIFIED || is_in_telling_name(text, start, end)
+                    [IDENTIFIED, SENSITIVE].contains(&self.words[word].0)
+                        || is_in_telling_name(text, start, end)
                 }
                 Some(Detector::Authorization) => begins(bytes, start),
                 Some(_) => true,
@@ -524,7 +528,10 @@ mod tests {
         let words = Prefilter::new(ALL.into_iter()).words;
         let (Some(packed), automaton) = (Search::packed(&words), Search::automaton(&words)) else {
             // Only some processors have the search; where one has, the words must fit it.
-            let has = cfg!(target_arch = "x86_64");
+            #[cfg(target_arch = "x86_64")]
+            let has = std::is_x86_feature_detected!("avx2");
+            #[cfg(not(target_arch = "x86_64"))]
+            let has = false;
             assert!(!has, "they are more than the processor's search takes");
             return;
         };

@@ -1,6 +1,7 @@
 //! One detector's way through a value: members by their names, texts by what is in them.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use super::detect::{Act, Asked, Detect};
 use super::detector::{Detector, Hit};
@@ -183,9 +184,16 @@ impl<'w> Walk<'w> {
                     None => Vec::new(),
                 };
                 let are_pairs = pairs::is_list_of_pairs(elements);
+                let placed = match self.detect.act(Detector::Named) {
+                    Some(_) => pairs::placed(elements),
+                    None => Vec::new(),
+                };
                 self.elements(elements, |walk, i, element| {
                     walk.is_pair = are_pairs;
+                    let within = placed.iter().find(|(at, _)| *at == i).map(|(_, range)| range);
                     match told.get(i) {
+                        None | Some(Told::Nothing)
+                            if within.is_some_and(|r| walk.part(element, r)) => {}
                         None | Some(Told::Nothing) => walk.value(element),
                         Some(told) => walk.named(*told, element),
                     }
@@ -201,6 +209,7 @@ impl<'w> Walk<'w> {
             Some(_) => pairs::beside(members),
             None => (Told::Nothing, false),
         };
+        self.marked(members);
         let mut distinct = None;
         for i in 0..members.len() {
             let plain = json::unescape(&members[i].0).into_owned();
@@ -222,6 +231,60 @@ impl<'w> Walk<'w> {
             } else {
                 self.below(&name, |walk| walk.named(told, node));
             }
+        }
+    }
+
+    /// What a member beside it says to be sensitive, as Terraform's plans do.
+    fn marked(&mut self, members: &mut [(super::tree::Name<'_>, Node<'_>)]) {
+        const MARKS: [(&str, &str); 3] = [
+            ("after_sensitive", "after"),
+            ("before_sensitive", "before"),
+            ("sensitive_values", "values"),
+        ];
+        if self.detect.act(Detector::Named).is_none() {
+            return;
+        }
+        for (mark, of) in MARKS {
+            let Some(mask) = members.iter().find(|(name, _)| name == mark) else { continue };
+            let mask = mask.1.to_text();
+            if let Some((_, node)) = members.iter_mut().find(|(name, _)| name == of) {
+                self.below(of, |walk| walk.sensitive(node, &mask));
+            }
+        }
+    }
+
+    /// What stands where a mask has `true`.
+    fn sensitive(&mut self, node: &mut Node<'_>, mask: &str) {
+        match mask.as_bytes().first() {
+            Some(b'{') => {
+                for marked in json::members(mask).filter(|m| m.value != "false") {
+                    let name = marked.key();
+                    if let Some(child) = node.member(&name) {
+                        self.below(&name, |walk| walk.sensitive(child, marked.value));
+                    }
+                }
+            }
+            Some(b'[') => {
+                for (i, marked) in json::elements(mask).enumerate() {
+                    let place = i.to_string();
+                    if let Some(child) = node.child(&place, super::tree::index) {
+                        self.below(&place, |walk| walk.sensitive(child, marked));
+                    }
+                }
+            }
+            Some(b't') => match node.open() {
+                Node::Object(members) => {
+                    for (name, child) in members {
+                        let name = json::unescape(name).into_owned();
+                        self.below(&name, |walk| walk.sensitive(child, "true"));
+                    }
+                }
+                Node::Array(elements) => {
+                    self.elements(elements, |walk, _, element| walk.sensitive(element, "true"));
+                }
+                _ => self.named(Told::Secret, node),
+            },
+            _ => {}
         }
     }
 
@@ -333,6 +396,18 @@ impl<'w> Walk<'w> {
             }
             _ => self.value(node),
         }
+    }
+
+    /// A part of a text that is a secret where it stands. Whether it was taken out.
+    fn part(&mut self, node: &mut Node<'_>, range: &Range<usize>) -> bool {
+        let text = node.to_text();
+        let Some(value) = json::as_str(&text) else { return false };
+        let Some(secret) = value.get(range.clone()).filter(|secret| !is_protected(secret)) else {
+            return false;
+        };
+        let Some(new) = self.secret(secret) else { return false };
+        self.change(node, &format!("{}{new}{}", &value[..range.start], &value[range.end..]));
+        true
     }
 
     /// What stands in the place of a value whose name tells.
