@@ -85,6 +85,17 @@ fn again_and_again(
     }
 }
 
+/// Transactions that fail one after the other are begun again more and more slowly. `more`: how often after the first few, by
+/// which records that Kafka refuses are found.
+pub async fn pause(more: Option<u32>, stop: &CancellationToken) {
+    let Some(doubled) = more else { return };
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => {}
+        () = tokio::time::sleep(Duration::from_millis(100 << doubled.min(6))) => {}
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};

@@ -1,4 +1,4 @@
-//! What is put into the source topic, and what must become of it.
+//! What comes to the source topic in a run: decisions as agents send them, lines in parts, and what is none.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -17,12 +17,16 @@ mod member;
 mod producer;
 
 pub use member::Member;
-pub use producer::{DOCKET_TAKES, Dead, Producer, REJECTS_TAKE};
+pub use producer::{Dead, Producer};
 
 pub type Place = (String, i32);
 /// Group, member, generation, and the ids of its topics.
 pub type Membership = (String, u64, u64, BTreeMap<String, String>);
 type Pairs = Vec<(String, Vec<u8>)>;
+
+/// Kafka's max.message.bytes of the docket topic and of rejects, here.
+pub const DOCKET_TAKES: usize = 3_000;
+pub const REJECTS_TAKE: usize = 6_000;
 
 /// A member that does not poll for so long is put out of its group.
 const SESSION: Duration = Duration::from_secs(6);

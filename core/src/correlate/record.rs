@@ -6,8 +6,8 @@ use sha2::{Digest, Sha256};
 
 use super::{Asked, Class, Finding, FindingKind, Matched};
 use crate::decision::ids::{self, TraceId};
-use crate::decision::json::{self, push_string};
-use crate::decision::record::Record;
+use crate::decision::json;
+use crate::decision::record::{self, Record};
 use crate::decision::time;
 use crate::facts::{Fact, Status};
 
@@ -73,11 +73,18 @@ fn with_trace(record: &Record<'_>, trace: TraceId, fact: &Fact<'_>, out: &mut Ve
     }
 }
 
+/// Texts that say something.
+fn put_texts<const N: usize>(all: &mut Map<String, Value>, texts: [(&str, &str); N]) {
+    for (name, text) in texts.into_iter().filter(|(_, text)| !text.is_empty()) {
+        all.insert(name.to_owned(), text.into());
+    }
+}
+
 /// `docket.request`.
 fn request(fact: &Fact<'_>) -> Value {
     let mut all = Map::new();
     let texts = [
-        ("service", &fact.service),
+        ("service", &*fact.service),
         ("method", &fact.method),
         ("path", &fact.path),
         ("request_id", &fact.request_id),
@@ -85,9 +92,7 @@ fn request(fact: &Fact<'_>) -> Value {
         ("flags", &fact.flags),
         ("details", &fact.details),
     ];
-    for (name, text) in texts.into_iter().filter(|(_, text)| !text.is_empty()) {
-        all.insert(name.to_owned(), (&**text).into());
-    }
+    put_texts(&mut all, texts);
     status(fact.status, &mut all);
     all.insert("start".into(), time::format(fact.start).into());
     all.insert("duration_ns".into(), (fact.end - fact.start).into());
@@ -205,30 +210,21 @@ impl Finding {
             ("by", &self.by),
             ("onset", &timestamp),
         ];
-        for (name, text) in texts.into_iter().filter(|(_, text)| !text.is_empty()) {
-            body.insert(name.to_owned(), text.into());
-        }
+        put_texts(&mut body, texts);
         status(self.status, &mut body);
         body.insert("sentence".into(), self.sentence().into());
-        let original = json!({ "decision_id": id, "timestamp": timestamp, "type": "docket.finding", "finding": body });
-        let mut out = original.to_string().into_bytes();
-        out.pop();
-        out.extend_from_slice(
-            format!(",\"@timestamp\":\"{timestamp}\",\"docket\":{{\"v\":1,\"verdict\":\"finding\",\"verdict_from\":\"join\",\"reasons\":[").as_bytes(),
-        );
-        push_string(&mut out, &self.sentence());
-        out.extend_from_slice(b"],\"engine\":\"docket\",\"policy\":");
-        push_string(&mut out, &self.policy);
-        let derived = ids::derive(&id);
-        let (trace, from) = self.trace.map_or((derived.trace, "none"), |trace| (trace, "join"));
-        let ids = format!(
-            ",\"trace_id\":\"{trace}\",\"span_id\":\"{}\",\"trace_from\":\"{from}\",\"service\":{{\"name\":",
-            derived.span
-        );
-        out.extend_from_slice(ids.as_bytes());
-        push_string(&mut out, if self.service.is_empty() { "docket" } else { &self.service });
-        out.extend_from_slice(b"}}}");
-        (id, out)
+        let written = record::finding(record::Found {
+            id: &id,
+            at: self.at,
+            body: body.into(),
+            sentence: &self.sentence(),
+            by: "join",
+            policy: &self.policy,
+            trace: self.trace,
+            links: Vec::new(),
+            service: &self.service,
+        });
+        (id, written)
     }
 }
 

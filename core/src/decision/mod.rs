@@ -5,6 +5,7 @@
 //! who asked for what, `record` writes the docket record and reads it back for the sinks, `label` names
 //! what a stream is labelled with.
 
+pub mod base64;
 pub mod event;
 pub mod formats;
 pub mod ids;

@@ -1,6 +1,7 @@
 //! Names and values in text that is not JSON: forms, queries, cookies, connection strings, headers, what
 //! programs log, and JSON that was cut.
 
+use std::cell::LazyCell;
 use std::sync::LazyLock;
 
 use regex::Regex;
@@ -113,7 +114,7 @@ const SCHEMES: [&str; 8] =
 pub fn replace(text: &str, take: &mut dyn FnMut(&str) -> Option<String>) -> Option<String> {
     let mut out = Changed::default();
     let mut at = 0;
-    let is_list = is_list(text);
+    let is_list = LazyCell::new(|| is_list(text));
     while let Some(found) = next(text, at) {
         let Found { name, name_at, name_is_quoted, by, quote, end } = found;
         at = end;
@@ -132,7 +133,7 @@ pub fn replace(text: &str, take: &mut dyn FnMut(&str) -> Option<String>) -> Opti
             name_is_quoted,
             by,
             quote,
-            is_list,
+            is_list: *is_list,
             begins_line: text[..name_at]
                 .trim_end_matches(' ')
                 .chars()

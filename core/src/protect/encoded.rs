@@ -4,12 +4,11 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use base64::Engine;
-use base64::alphabet;
-use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use ::base64::Engine;
 
 use super::escapes;
 use super::tree::quoted;
+use crate::decision::base64::{self, BASE64};
 use crate::decision::json;
 
 /// How deep encodings are opened.
@@ -41,14 +40,6 @@ impl Budget {
         self.depth -= 1;
     }
 }
-
-/// Base64 with padding or without, and with whatever is left of the last bits.
-pub const BASE64: GeneralPurpose = GeneralPurpose::new(
-    &alphabet::STANDARD,
-    GeneralPurposeConfig::new()
-        .with_decode_allow_trailing_bits(true)
-        .with_decode_padding_mode(DecodePaddingMode::Indifferent),
-);
 
 /// The shortest base64 that is opened: `password=x`.
 const SHORTEST: usize = 14;
@@ -327,15 +318,7 @@ pub fn may_have_base64(bytes: &[u8]) -> bool {
 pub fn decoded(run: &str) -> Option<String> {
     let bare = run.trim_end_matches('=');
     let whole = bare.len() - usize::from(bare.len() % 4 == 1);
-    let standard: Vec<u8> = bare.as_bytes()[..whole]
-        .iter()
-        .map(|b| match b {
-            b'-' => b'+',
-            b'_' => b'/',
-            b => *b,
-        })
-        .collect();
-    let bytes = BASE64.decode(standard).ok().filter(|bytes| is_text(bytes))?;
+    let bytes = base64::decode(&bare.as_bytes()[..whole]).filter(|bytes| is_text(bytes))?;
     String::from_utf8(bytes).ok()
 }
 

@@ -8,11 +8,12 @@ use base64::Engine;
 use memchr::memmem;
 
 use super::detect::{is_left, is_note};
-use super::encoded::{self, BASE64, Budget, Changed, Look};
+use super::encoded::{self, Budget, Changed, Look};
 use super::opa::Done;
 use super::rules::is_opa_s;
 use super::taken::{Member, Secret, Taken, meaning};
 use super::tree::{Distinct, Name, Node, push, quoted, quoted_inside};
+use crate::decision::base64::BASE64;
 use crate::decision::ids::hex;
 use crate::decision::json;
 

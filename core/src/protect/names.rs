@@ -2,7 +2,7 @@
 
 use base64::Engine;
 
-use super::encoded::BASE64;
+use crate::decision::base64::BASE64;
 
 mod words;
 

@@ -6,8 +6,8 @@ use base64::Engine;
 use regex::Regex;
 
 use super::detector::Detector;
-use super::encoded::BASE64;
 use super::{addresses, makers};
+use crate::decision::base64::BASE64;
 
 #[derive(Debug)]
 pub struct Patterns {

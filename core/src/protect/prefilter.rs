@@ -293,6 +293,7 @@ fn is_in_telling_name(text: &str, start: usize, end: usize) -> bool {
         Some(b'>' | b'<' | b'/') => true,
         // name="csrf_token" value="x"
         Some(b'v' | b'c' | b't') => true,
+        _ if ends_yaml(bytes, start, name_end) => true,
         _ => {
             let next = &bytes[name_end..bytes.len().min(name_end + 8)];
             next.contains(&b'"')
@@ -316,6 +317,17 @@ fn is_in_telling_name(text: &str, start: usize, end: usize) -> bool {
     let is_escaped = start > length && bytes[start - length - 1] == b'\\';
     let rest = name.get(1..).unwrap_or_default();
     is_escaped && (tells(rest) || rest.get(4..).is_some_and(tells))
+}
+
+/// Whether a name is all of a value in YAML, as it is written or in JSON: `- name: API_TOKEN`, `kind: Secret`.
+fn ends_yaml(bytes: &[u8], start: usize, end: usize) -> bool {
+    let escapes = bytes[end..].iter().take_while(|b| **b == b'\\').count();
+    let after = bytes.get(end + escapes);
+    let ends = match escapes {
+        0 => matches!(after, Some(b'\n' | b'\r')),
+        _ => matches!(after, Some(b'n' | b'r')),
+    };
+    ends && bytes[..start].iter().rev().take(NEAR).find(|b| !is_of_name(b)) == Some(&b':')
 }
 
 /// Whether what is at a place is in a name that a value follows without more: `--password x`,

@@ -196,8 +196,20 @@ impl Detector {
     }
 
     /// Whether hardly anything is known of a service: its decisions of a quarter of an hour at most.
-    pub fn is_strange(&self, service: &str) -> bool {
-        self.series.iter().filter(|s| s.service == service).all(|s| s.quarters() < 2)
+    /// `policy` is one of its policies: where that one is known, the others need not be looked through.
+    pub fn is_strange(&self, service: &str, policy: &str) -> bool {
+        let mut name = String::new();
+        key(&mut name, service, policy);
+        let is_known = |series: &Series| series.quarters() >= 2;
+        if self.names.get(&name).is_some_and(|index| is_known(&self.series[*index])) {
+            return false;
+        }
+        !self.series.iter().filter(|s| s.service == service).any(is_known)
+    }
+
+    /// One with the same settings that knows nothing.
+    pub(super) fn anew(&self) -> Detector {
+        Detector::new(self.config.clone())
     }
 
     /// Takes over what another one knows of its services, in the place of what this one knows. Says what ends with that.

@@ -8,24 +8,18 @@
 
 use std::collections::BTreeMap;
 
+use super::backlog::{Backlog, Learn, REMEMBERED};
 use super::baseline::bucket;
 use super::config::Config;
 use super::detector::{Detector, LATE};
-use super::newcomers::Newcomers;
+use super::newcomers::{self, Newcomers};
 use super::reorder::Reorder;
 use super::snapshot::Unreadable;
 use super::{BUCKET, Change, Finding, Kind, Observation, SECOND};
 use crate::decision::time::Nanos;
 
-/// A backlog is over when none of it came for so long.
-const SETTLED: Nanos = 10 * SECOND;
 /// Docket paused when it wrote nothing for so long, and then what is older.
 const PAUSE: Nanos = 30 * SECOND;
-
-/// What is as old as before after so long is no backlog.
-const STEADY: Nanos = 60 * SECOND;
-/// Changes of a backlog that are kept for who asks.
-const REMEMBERED: usize = 10_000;
 
 /// How far a partition was read.
 #[derive(Debug, Clone, Copy)]
@@ -39,7 +33,6 @@ struct Clock {
 
 pub struct Follower {
     pub detector: Detector,
-    config: Config,
     /// Those whose past comes when others are watched already.
     newcomers: Newcomers,
     lateness: Nanos,
@@ -59,24 +52,11 @@ pub struct Follower {
     past: Vec<Change>,
 }
 
-pub(super) struct Backlog {
-    /// In the order of the decisions' own times.
-    held: Reorder,
-    since: Nanos,
-    /// How old its first decision was.
-    age: Nanos,
-    /// It gets no shorter: some decisions always come late here.
-    steady: bool,
-    /// When the latest of what is old was written.
-    latest: Nanos,
-}
-
 impl Follower {
     /// `partitions`: those that hold anything.
     pub fn new(config: Config, lateness: Nanos, partitions: impl Iterator<Item = i32>) -> Follower {
         let mut follower = Follower {
-            detector: Detector::new(config.clone()),
-            config,
+            detector: Detector::new(config),
             newcomers: Newcomers::default(),
             lateness,
             clocks: BTreeMap::new(),
@@ -215,13 +195,9 @@ impl Follower {
         if let Some(backlog) = &mut self.backlog {
             backlog.note(seen, written, old);
             if backlog.goes_on(written) {
-                backlog.push(seen, written);
-                let (detector, lateness, past) =
-                    (&mut self.detector, self.lateness, &mut self.past);
-                backlog.hold(&mut |seen, written| {
-                    silently(detector, lateness, seen, written, past);
-                });
-                return;
+                let (detector, past) = (&mut self.detector, &mut self.past);
+                let to = &mut Learn { detector, lateness: self.lateness, past };
+                return backlog.push(seen, written, to);
             }
             self.settle(written);
         }
@@ -232,9 +208,7 @@ impl Follower {
             // Docket wrote nothing, but there were decisions: it paused.
             self.changes.extend(self.detector.skip(written.saturating_sub(self.lateness)));
         }
-        let one = (seen, written, old);
-        let past = &mut self.past;
-        if self.newcomers.take(&self.config, &self.detector, one, self.lateness, past) {
+        if self.newcomers.take(&self.detector, self.lateness, seen, written, old) {
             self.detector.excuse(seen);
             if ordered && !old {
                 self.pass(written);
@@ -270,73 +244,21 @@ impl Follower {
     /// The backlog is all there: it is learned, and what it says is past, but for what goes on.
     fn settle(&mut self, now: Nanos) {
         let Some(backlog) = self.backlog.take() else { return };
-        let (detector, lateness) = (&mut self.detector, self.lateness);
-        backlog.release(&mut |seen, written| {
-            silently(detector, lateness, seen, written, &mut self.past);
-        });
-        let ended = self.detector.skip(now.saturating_sub(lateness));
-        self.past.extend(ended);
+        let (detector, past) = (&mut self.detector, &mut self.past);
+        backlog.learn(now, &mut Learn { detector, lateness: self.lateness, past });
         self.changes.extend(self.detector.active().into_iter().map(Change::Begins));
     }
 
     /// The newcomers' past is learned; they are watched with the others from here on.
     fn settle_newcomers(&mut self, now: Nanos) {
-        let learned = self.newcomers.settle(now, self.lateness, &mut self.past);
-        let Some((detector, active)) = learned else { return };
+        let Some((detector, past)) = self.newcomers.settle(now, self.lateness) else { return };
+        let room = REMEMBERED.saturating_sub(self.past.len());
+        self.past.extend(past.into_iter().take(room));
+        let active = detector.active().into_iter().filter(newcomers::is_own);
+        let active: Vec<Change> = active.map(Change::Begins).collect();
         self.changes.extend(self.detector.adopt(detector));
-        self.changes.extend(active.into_iter().map(Change::Begins));
+        self.changes.extend(active);
     }
-}
-
-impl Backlog {
-    /// With this decision.
-    pub(super) fn begins(seen: &Observation<'_>, written: Nanos) -> Backlog {
-        let age = written.saturating_sub(seen.at);
-        Backlog { held: Reorder::default(), since: written, age, steady: false, latest: written }
-    }
-
-    pub(super) fn note(&mut self, seen: &Observation<'_>, written: Nanos, old: bool) {
-        if old {
-            self.latest = written;
-            // One that is caught up with gets shorter.
-            let passed = written - self.since;
-            let age = written.saturating_sub(seen.at);
-            self.steady |= passed > STEADY && age > self.age - passed / 10;
-        }
-    }
-
-    pub(super) fn push(&mut self, seen: &Observation<'_>, written: Nanos) {
-        self.held.push(seen.at.min(written), written, seen);
-    }
-
-    /// Hands on, in order, what is more than can be held.
-    pub(super) fn hold(&mut self, take: &mut dyn FnMut(&Observation<'_>, Nanos)) {
-        self.held.hold(take);
-    }
-
-    /// Hands on all of it, in order.
-    pub(super) fn release(mut self, take: &mut dyn FnMut(&Observation<'_>, Nanos)) {
-        self.held.release(Nanos::MAX, take);
-    }
-
-    /// It is over when none of it came for some seconds, or what comes is none.
-    pub(super) fn goes_on(&self, now: Nanos) -> bool {
-        now - self.latest <= SETTLED && !self.steady
-    }
-}
-
-pub(super) fn silently(
-    detector: &mut Detector,
-    lateness: Nanos,
-    seen: &Observation<'_>,
-    written: Nanos,
-    past: &mut Vec<Change>,
-) {
-    let found = detector.advance(seen.at.min(written).saturating_sub(lateness), written);
-    if past.len() < REMEMBERED {
-        past.extend(found);
-    }
-    detector.observe(seen, written);
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 //! `reorder` puts the past in order, `record` makes a docket record of a finding. How it works, in words
 //! and numbers: docs/spikes.md.
 
+mod backlog;
 pub mod baseline;
 pub mod clocks;
 pub mod config;

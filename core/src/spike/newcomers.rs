@@ -4,9 +4,8 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::config::Config;
+use super::backlog::{Backlog, Learn};
 use super::detector::Detector;
-use super::follow::{Backlog, silently};
 use super::{Change, Finding, Kind, Observation};
 use crate::decision::time::Nanos;
 
@@ -23,32 +22,40 @@ pub struct Newcomers {
 struct Group {
     backlog: Backlog,
     detector: Detector,
+    /// What their past holds.
+    past: Vec<Change>,
     /// Which services were asked for, and whether they are of these.
     services: HashMap<String, bool>,
+}
+
+/// Whether a finding is about newcomers: the stream, and the room that there is, are those of all.
+pub fn is_own(finding: &Finding) -> bool {
+    finding.kind != Kind::StreamQuiet && !finding.service.is_empty()
 }
 
 impl Newcomers {
     /// Takes a decision of a newcomer; `old`, if it is too old for the others. Whether it was one.
     pub fn take(
         &mut self,
-        config: &Config,
         others: &Detector,
-        (seen, written, old): (&Observation<'_>, Nanos, bool),
         lateness: Nanos,
-        past: &mut Vec<Change>,
+        seen: &Observation<'_>,
+        written: Nanos,
+        old: bool,
     ) -> bool {
         let known = self.group.as_ref().and_then(|group| group.services.get(seen.service)).copied();
         let is_new = known.unwrap_or_else(|| {
             old && !self.learned.contains(seen.service)
                 && self.learned.len() < MOST
-                && others.is_strange(seen.service)
+                && others.is_strange(seen.service, seen.policy)
         });
         if !is_new && (self.group.is_none() || !old) {
             return false;
         }
         let group = self.group.get_or_insert_with(|| Group {
             backlog: Backlog::begins(seen, written),
-            detector: Detector::new(config.clone()),
+            detector: others.anew(),
+            past: Vec::new(),
             services: HashMap::new(),
         });
         if known.is_none() && group.services.len() < MOST {
@@ -56,10 +63,8 @@ impl Newcomers {
         }
         if is_new {
             group.backlog.note(seen, written, old);
-            group.backlog.push(seen, written);
-            group.backlog.hold(&mut |seen, written| {
-                silently(&mut group.detector, lateness, seen, written, past);
-            });
+            let (detector, past) = (&mut group.detector, &mut group.past);
+            group.backlog.push(seen, written, &mut Learn { detector, lateness, past });
         }
         is_new
     }
@@ -69,26 +74,17 @@ impl Newcomers {
         self.group.as_ref().is_some_and(|group| !group.backlog.goes_on(now))
     }
 
-    /// What was learned, and what of it goes on; nothing more of their past comes.
-    pub fn settle(
-        &mut self,
-        now: Nanos,
-        lateness: Nanos,
-        past: &mut Vec<Change>,
-    ) -> Option<(Detector, Vec<Finding>)> {
-        let Group { backlog, mut detector, services } = self.group.take()?;
+    /// Who has learned their past, and what it holds; nothing more of it comes.
+    pub fn settle(&mut self, now: Nanos, lateness: Nanos) -> Option<(Detector, Vec<Change>)> {
+        let Group { backlog, mut detector, mut past, services } = self.group.take()?;
         let new = services.into_iter().filter(|(_, is_new)| *is_new);
         self.learned.extend(new.map(|(service, _)| service));
-        backlog
-            .release(&mut |seen, written| silently(&mut detector, lateness, seen, written, past));
-        past.extend(detector.skip(now.saturating_sub(lateness)));
-        // The stream is that of the others.
+        let to = &mut Learn { detector: &mut detector, lateness, past: &mut past };
+        backlog.learn(now, to);
         past.retain(|change| {
             let (Change::Begins(finding) | Change::Ends(finding)) = change;
-            finding.kind != Kind::StreamQuiet
+            is_own(finding)
         });
-        let mut active = detector.active();
-        active.retain(|finding| finding.kind != Kind::StreamQuiet && !finding.service.is_empty());
-        Some((detector, active))
+        Some((detector, past))
     }
 }

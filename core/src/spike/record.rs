@@ -3,9 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{Finding, Kind};
-use crate::decision::ids;
-use crate::decision::json::push_string;
-use crate::decision::record::Record;
+use crate::decision::record::{self, Record};
 use crate::decision::time::{self, Nanos};
 use crate::decision::verdict::Verdict;
 
@@ -16,40 +14,22 @@ pub fn write(finding: &Finding) -> (String, Vec<u8>) {
         Some(ended) => ("ends", ended),
     };
     let id = format!("finding-{}-{state}", finding.id);
-    let derived = ids::derive(&id);
     let mut body = json!(finding);
     body["state"] = state.into();
     body["sentence"] = finding.sentence().into();
-    let timestamp = time::format(at);
-    let original = json!({ "decision_id": id, "timestamp": timestamp, "type": "docket.finding", "finding": body });
-    let mut out = original.to_string().into_bytes();
-    out.pop();
-    out.extend_from_slice(
-        format!(",\"@timestamp\":\"{timestamp}\",\"docket\":{{\"v\":1,\"verdict\":\"finding\",\"verdict_from\":\"spikes\",\"reasons\":[").as_bytes(),
-    );
-    push_string(&mut out, &finding.sentence());
-    out.extend_from_slice(b"],\"engine\":\"docket\",\"policy\":");
-    push_string(&mut out, &finding.policy);
-    out.extend_from_slice(
-        format!(
-            ",\"trace_id\":\"{}\",\"span_id\":\"{}\",\"trace_from\":\"none\"",
-            derived.trace, derived.span
-        )
-        .as_bytes(),
-    );
-    let links: Vec<Value> = finding
-        .examples
-        .iter()
-        .filter(|e| !e.trace_id.is_empty())
-        .map(|e| json!({ "trace_id": e.trace_id }))
-        .collect();
-    if !links.is_empty() {
-        out.extend_from_slice(format!(",\"links\":{}", Value::from(links)).as_bytes());
-    }
-    out.extend_from_slice(b",\"service\":{\"name\":");
-    push_string(&mut out, if finding.service.is_empty() { "docket" } else { &finding.service });
-    out.extend_from_slice(b"}}}");
-    (id, out)
+    let links = finding.examples.iter().filter(|e| !e.trace_id.is_empty());
+    let written = record::finding(record::Found {
+        id: &id,
+        at,
+        body,
+        sentence: &finding.sentence(),
+        by: "spikes",
+        policy: &finding.policy,
+        trace: None,
+        links: links.map(|e| json!({ "trace_id": e.trace_id })).collect(),
+        service: &finding.service,
+    });
+    (id, written)
 }
 
 /// What tells findings of a pipeline apart at one time: kind, service, policy and instance.

@@ -69,6 +69,9 @@ pub fn watch(pipeline: Arc<Pipeline>, evidence: Arc<Evidence>, stop: Cancellatio
 
 type Client = BaseConsumer<client::Context>;
 
+/// From the oldest record to the end, by topic and partition.
+type Ranges = BTreeMap<(String, i32), (i64, i64)>;
+
 /// Who reads a side's source topics, and what it writes to.
 struct Watch {
     client: Client,
@@ -109,7 +112,7 @@ fn ask(
 /// Where the source topics ended at a time, by topic and partition: their first offset, and behind the last.
 struct Asked {
     at: Nanos,
-    ends: BTreeMap<(String, i32), (i64, i64)>,
+    ends: Ranges,
 }
 
 impl Watch {
@@ -154,7 +157,7 @@ impl Watch {
     }
 
     /// Not if something is committed behind the end of a log: then it was another log's, or more than this one has now.
-    fn source_ends(&self) -> KafkaResult<Option<BTreeMap<(String, i32), (i64, i64)>>> {
+    fn source_ends(&self) -> KafkaResult<Option<Ranges>> {
         let mut places = Vec::new();
         for topic in &self.sources {
             let all = self.partitions(topic)?.into_iter();
@@ -186,7 +189,7 @@ impl Watch {
     }
 
     /// Whether everything up to there was read. Where there is nothing at all, topics are not known yet.
-    fn is_read(&self, ends: &BTreeMap<(String, i32), (i64, i64)>) -> KafkaResult<bool> {
+    fn is_read(&self, ends: &Ranges) -> KafkaResult<bool> {
         let committed = self.committed(ends.keys())?;
         for ((topic, partition), (low, end)) in ends {
             let Some(element) = committed.find_partition(topic, *partition) else {

@@ -31,6 +31,7 @@ use crate::log::{Commits, Reader, Transactions, producer};
 use crate::pipeline::Pipeline;
 use crate::pipeline::file::LogGap;
 use crate::pipeline::join::Join as Section;
+use crate::stage::supervise;
 use crate::telemetry::{Health, Meters};
 use evidence::Evidence;
 use member::Member;
@@ -209,7 +210,7 @@ impl Correlate {
                     if failures > 20 {
                         return Err(error.into());
                     }
-                    pause(failures, stop).await;
+                    supervise::pause(failures.checked_sub(3), stop).await;
                 }
             }
             member.report();
@@ -255,14 +256,4 @@ impl Correlate {
 fn is_out_of_its_log(error: &KafkaError) -> bool {
     matches!(error, KafkaError::Subscription(_))
         || error.rdkafka_error_code() == Some(RDKafkaErrorCode::AutoOffsetReset)
-}
-
-/// Transactions that fail one after the other are begun again more and more slowly.
-async fn pause(failures: u32, stop: &CancellationToken) {
-    let Some(doubled) = failures.checked_sub(3) else { return };
-    tokio::select! {
-        biased;
-        () = stop.cancelled() => {}
-        () = tokio::time::sleep(Duration::from_millis(100 << doubled.min(6))) => {}
-    }
 }

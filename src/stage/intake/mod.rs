@@ -23,6 +23,7 @@ use crate::log::progress::{Assigned, Progress};
 use crate::log::{Commits, Gap, Message, Reader, Transactions, producer};
 use crate::pipeline::Pipeline;
 use crate::pipeline::file::LogGap;
+use crate::stage::supervise;
 use crate::telemetry::{Health, Meters};
 use target::Target;
 use transaction::{Open, Place, Suspect};
@@ -268,7 +269,7 @@ where
                     self.intake.trouble.failed(&open);
                     self.abort(&open, &error)?;
                     self.failures += 1;
-                    self.pause(stop).await;
+                    supervise::pause(self.failures.checked_sub(4), stop).await;
                 }
             }
             self.report();
@@ -276,18 +277,6 @@ where
         self.reader.leave();
         self.intake.progress.forget(self.intake.work.part());
         Ok(())
-    }
-
-    /// Transactions that fail one after the other are begun again more and more slowly. The first few are
-    /// how records that are too large are found.
-    async fn pause(&self, stop: &CancellationToken) {
-        let Some(doubled) = self.failures.checked_sub(4) else { return };
-        let pause = Duration::from_millis(100 << doubled.min(6));
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => {}
-            () = tokio::time::sleep(pause) => {}
-        }
     }
 
     /// Reads and produces until the transaction is due. `None` if there was nothing to read.

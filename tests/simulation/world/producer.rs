@@ -1,4 +1,4 @@
-//! Who writes to the simulated Kafka.
+//! Who writes to the simulated Kafka: in transactions, and dead letters.
 
 use std::cell::{Cell, RefCell};
 
@@ -6,7 +6,6 @@ use docket::log::{self, Outgoing, RecordWriter, Transactions};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::Headers as _;
 
-use super::super::{DOCKET, REJECTS};
 use super::*;
 
 /// A transactional producer.
@@ -17,10 +16,6 @@ pub struct Producer {
     sent: RefCell<Vec<usize>>,
     refused: RefCell<Vec<(usize, RDKafkaErrorCode)>>,
 }
-
-/// Kafka's max.message.bytes of the docket topic and of rejects, here.
-pub const DOCKET_TAKES: usize = 3_000;
-pub const REJECTS_TAKE: usize = 6_000;
 
 impl Producer {
     pub fn new(world: &Shared) -> Producer {
@@ -59,9 +54,9 @@ impl Transactions for Producer {
         if self.is_fenced() {
             return Err(KafkaError::MessageProduction(RDKafkaErrorCode::InvalidProducerEpoch));
         }
-        let takes = if record.topic == REJECTS { REJECTS_TAKE } else { DOCKET_TAKES };
+        let takes = if record.topic == crate::REJECTS { REJECTS_TAKE } else { DOCKET_TAKES };
         let mut w = self.world.lock();
-        let unwanted = record.topic == DOCKET && holds(record.payload, UNWANTED);
+        let unwanted = record.topic == crate::DOCKET && holds(record.payload, UNWANTED);
         if record.payload.len() > takes || unwanted {
             let code = match unwanted {
                 true => RDKafkaErrorCode::InvalidRecord,

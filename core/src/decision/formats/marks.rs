@@ -4,10 +4,8 @@
 use std::sync::LazyLock;
 
 use aho_corasick::AhoCorasick;
-use base64::Engine;
-use base64::alphabet::STANDARD;
-use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
+use super::super::base64;
 use super::json::Member;
 
 /// These alone are enough: what only a decision has, as it is written, and in whatever it may be encoded in: Base64 by what
@@ -70,12 +68,6 @@ pub(super) fn like(bytes: &[u8]) -> bool {
 /// What a line of nothing but Base64 or hexadecimal says, if that may be a decision. Behind other text anybody may have
 /// written it: a query, a name of a browser.
 pub(super) fn decoded(line: &[u8]) -> Option<Vec<u8>> {
-    const EITHER: GeneralPurpose = GeneralPurpose::new(
-        &STANDARD,
-        GeneralPurposeConfig::new()
-            .with_decode_padding_mode(DecodePaddingMode::Indifferent)
-            .with_decode_allow_trailing_bits(true),
-    );
     let is_part = |b: &u8| b.is_ascii_alphanumeric() || b"+/-_=".contains(b);
     if line.len() < 16 || !line.iter().all(is_part) {
         return None;
@@ -85,15 +77,7 @@ pub(super) fn decoded(line: &[u8]) -> Option<Vec<u8>> {
         let digit = |b: u8| char::from(b).to_digit(16).unwrap_or_default() as u8;
         line.chunks_exact(2).map(|two| digit(two[0]) << 4 | digit(two[1])).collect()
     } else {
-        let standard: Vec<u8> = line
-            .iter()
-            .map(|b| match b {
-                b'-' => b'+',
-                b'_' => b'/',
-                b => *b,
-            })
-            .collect();
-        EITHER.decode(standard).ok()?
+        base64::decode(line)?
     };
     Some(plain).filter(|plain| plain.starts_with(&[0x1f, 0x8b]) || like(plain))
 }

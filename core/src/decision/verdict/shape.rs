@@ -147,6 +147,8 @@ fn says_no(name: &str) -> bool {
         "failed",
         "invalid",
     ];
+    // Where all is in capitals, they begin no words.
+    let is_mixed = name.bytes().any(|b| b.is_ascii_lowercase());
     let mut words: Vec<String> = Vec::new();
     let mut apart = true;
     for c in name.chars() {
@@ -154,7 +156,7 @@ fn says_no(name: &str) -> bool {
             apart = true;
             continue;
         }
-        if apart || c.is_ascii_uppercase() && !name.bytes().all(|b| !b.is_ascii_lowercase()) {
+        if apart || is_mixed && c.is_ascii_uppercase() {
             words.push(String::new());
         }
         apart = false;

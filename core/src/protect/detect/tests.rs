@@ -240,6 +240,9 @@ fn names_that_tell_are_suspected_wherever_they_stand() {
             format!("{{\"q\":\"x\\n{name}: abc\"}}"),
             format!("{{\"q\":\"{{\\\"{name}\\\":\\\"abc\\\"}}\"}}"),
             format!("{{\"name\":\"{name}\",\"value\":\"abc\"}}"),
+            format!("{{\"q\":\"- name: {name}\\n  value: abc\"}}"),
+            format!("{{\"q\":\"{{\\\"y\\\":\\\"- name: {name}\\\\n  value: abc\\\"}}\"}}"),
+            format!("kind: {name}\ndata:\n  a: b"),
         ] {
             assert_ne!(detect.prefilter.of(&text) & Detector::Named.bit(), 0, "{text}");
         }

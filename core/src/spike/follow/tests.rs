@@ -324,8 +324,11 @@ fn the_past_of_a_newcomer_is_learned_beside_others() {
     assert_eq!(begins(follower.past()).len(), 1);
     let (follower, found) = drill(false);
     assert_eq!(found, []);
-    assert!(!follower.detector.is_strange("s") && !follower.detector.is_strange("others"));
-    assert!(follower.detector.is_strange("somebody"));
+    assert!(
+        !follower.detector.is_strange("s", "p") && !follower.detector.is_strange("others", "p")
+    );
+    assert!(!follower.detector.is_strange("s", "another"));
+    assert!(follower.detector.is_strange("somebody", "p"));
 }
 
 #[test]
