@@ -17,6 +17,7 @@ pub mod producer;
 pub mod progress;
 mod queues;
 pub mod scan;
+mod told;
 pub mod topics;
 
 use std::future::Future;

@@ -16,6 +16,7 @@ use tokio::sync::Notify;
 use super::client::{self, Brokers, Context};
 use super::config::{Compression, Kafka};
 use super::{Committed, Outgoing, RecordWriter, Transactions};
+use crate::telemetry::outage::Outage;
 
 /// The largest message that a producer takes; what the topic takes is the broker's to say.
 const MAX_MESSAGE: &str = "1000000000";
@@ -122,6 +123,7 @@ const WAIT: Duration = Duration::from_secs(30);
 /// Calls again while the error says that this is all it takes.
 fn retried(brokers: &Brokers, mut call: impl FnMut() -> KafkaResult<()>) -> KafkaResult<()> {
     let deadline = Instant::now() + Duration::from_secs(120);
+    let mut told = Outage::default();
     loop {
         match call() {
             Err(KafkaError::Transaction(e))
@@ -130,7 +132,9 @@ fn retried(brokers: &Brokers, mut call: impl FnMut() -> KafkaResult<()>) -> Kafk
                     && !brokers.lost()
                     && Instant::now() < deadline =>
             {
-                tracing::warn!(error = %e, "a transaction waits for Kafka");
+                if let Some(line) = told.seen((), 1, tokio::time::Instant::now()) {
+                    tracing::warn!(error = %e, attempts = line.failures, "a transaction waits for Kafka");
+                }
                 std::thread::sleep(Duration::from_millis(200));
             }
             other => return other,

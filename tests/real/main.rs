@@ -31,6 +31,7 @@ mod order;
 mod parts;
 mod push;
 mod samples;
+mod shipped;
 mod spikes;
 mod stored_whole;
 mod tls;

@@ -5,6 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use rand::SeedableRng;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -35,6 +36,8 @@ pub struct Sending<L> {
     pub(super) stop: CancellationToken,
     pub(super) jitter: Mutex<rand::rngs::SmallRng>,
     pub(super) outage: Mutex<Outage>,
+    /// IDs that other decisions had before.
+    reused: Mutex<crate::telemetry::outage::Outage<()>>,
     /// So many requests are on their way at once.
     requests: Semaphore,
     /// Room for batches that wait beside the others.
@@ -66,6 +69,9 @@ enum Sent {
     /// What is left stands alone, and waits for others to pass.
     Waits,
 }
+
+/// Without an ID that was used before for so long, that is over.
+const REUSED_OVER: Duration = Duration::from_secs(60);
 
 /// Units of room for batches that wait.
 const ROOM: usize = 64;
@@ -112,7 +118,8 @@ impl<L: RecordWriter> Sending<L> {
             rejects,
             stop,
             jitter,
-            outage: Mutex::new(Outage::new()),
+            outage: Mutex::default(),
+            reused: Mutex::default(),
             room: Arc::new(Semaphore::new(ROOM)),
             sent: AtomicU64::new(0),
             taken: AtomicU64::new(0),
@@ -168,22 +175,41 @@ impl<L: RecordWriter> Sending<L> {
         if repeats > 0 {
             deliver.meters.delivered.with_label_values(&[&deliver.name, "repeat"]).inc_by(repeats);
         }
-        if let Some(first) = reused.first().map(|i| &batch.records[*i]) {
-            deliver.meters.reused.with_label_values(&[&deliver.name]).inc_by(reused.len() as u64);
-            tracing::warn!(
-                part = deliver.name,
-                partition = first.partition,
-                offset = first.offset,
-                decisions = reused.len(),
-                "decision_id_reused: other decisions under ids that were used before; all of them are delivered"
-            );
-        }
+        self.tell_reused(batch, &reused);
         for (i, timestamp) in seen {
             let partition = batch.records[i].partition;
             batch.records[i].timestamp = timestamp;
             batch.saw(partition, timestamp);
         }
         (body, triage)
+    }
+
+    /// A producer that gives IDs twice does so again and again: counted all, told now and then.
+    fn tell_reused(&self, batch: &Batch, reused: &[usize]) {
+        let (deliver, now) = (&self.deliver, Instant::now());
+        let mut told = self.reused.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(first) = reused.first().map(|i| &batch.records[*i]) else {
+            if let Some(line) = told.quiet(REUSED_OVER, now) {
+                tracing::info!(
+                    part = deliver.name,
+                    decisions = line.failures,
+                    seconds = line.lasted.as_secs(),
+                    "decision_id_reused: no more of it"
+                );
+            }
+            return;
+        };
+        deliver.meters.reused.with_label_values(&[&deliver.name]).inc_by(reused.len() as u64);
+        if let Some(line) = told.seen((), reused.len() as u64, now) {
+            tracing::warn!(
+                part = deliver.name,
+                partition = first.partition,
+                offset = first.offset,
+                decisions = line.failures,
+                seconds = line.lasted.as_secs(),
+                "decision_id_reused: other decisions under ids that were used before; all of them are delivered"
+            );
+        }
     }
 
     /// Sees every record of a batch acknowledged or in rejects, as the loop does. There are no others to wait for.

@@ -30,6 +30,7 @@ use trouble::{PATIENCE, Spot};
 
 mod facts;
 mod parts;
+mod sources;
 mod target;
 mod transaction;
 mod trouble;
@@ -160,6 +161,15 @@ impl Intake {
             together: false,
             time: time::guess,
         };
+        let _watching = sources::Sources {
+            kafka: file.kafka.clone(),
+            pipeline: self.pipeline.name().to_owned(),
+            part,
+            topics: topics.iter().map(|topic| (*topic).to_owned()).collect(),
+            health: self.health.clone(),
+            progress: self.progress.clone(),
+        }
+        .watch();
         self.over(
             |seen| consumer::join(&reading, seen, self.meters.clone(), self.progress.clone()),
             producer,
@@ -479,12 +489,14 @@ where
 
     /// Offsets, lag and health.
     fn report(&self) {
+        let part = self.intake.work.part();
         let ready = if self.seen.assigned.load(Ordering::Relaxed) {
             Ok(())
         } else {
-            Err("not in its consumer group yet".to_owned())
+            let missing = sources::note(self.intake.pipeline.name(), part);
+            let missing = self.intake.health.noted(&missing);
+            Err(missing.unwrap_or_else(|| "not in its consumer group yet".to_owned()))
         };
-        let part = self.intake.work.part();
         self.intake.health.set(&format!("{}/{part}", self.intake.pipeline.name()), ready);
         let mine = self.intake.progress.places().into_iter().filter(|p| p.part == part);
         let unread = mine.filter_map(|place| {
