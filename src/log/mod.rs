@@ -9,6 +9,7 @@ pub mod client;
 pub mod config;
 pub mod consumer;
 pub mod dead_letter;
+pub mod ended;
 pub mod headers;
 pub mod mock;
 pub mod offsets;

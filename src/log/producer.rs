@@ -98,8 +98,7 @@ pub fn transactional(
     let mut config = client::long_lived(kafka, part);
     config
         .set("transactional.id", id)
-        // An instance that died leaves its transaction open for so long, and readers wait for it.
-        .set("transaction.timeout.ms", "15000")
+        .set("transaction.timeout.ms", super::ended::LONGEST_MS.to_string())
         .set("acks", "all")
         .set("partitioner", "murmur2_random")
         .set("compression.type", compression.as_str())

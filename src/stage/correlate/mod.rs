@@ -26,6 +26,7 @@ use crate::facts::Packed;
 use crate::log::ask::Asker;
 use crate::log::config::Start;
 use crate::log::consumer::{self, Assignments, Reading};
+use crate::log::ended::Ended;
 use crate::log::progress::Progress;
 use crate::log::{Commits, Reader, Transactions, producer};
 use crate::pipeline::Pipeline;
@@ -43,8 +44,8 @@ pub const PART: &str = "join";
 pub enum CorrelateError {
     #[error("Kafka: {0}")]
     Kafka(#[from] KafkaError),
-    #[error("the producer was fenced or failed for good: {0}")]
-    Fatal(KafkaError),
+    #[error(transparent)]
+    Ended(Ended),
     #[error(transparent)]
     Unanswered(#[from] crate::log::ask::Unanswered),
     #[error(
@@ -199,7 +200,10 @@ impl Correlate {
                 Ok(()) => failures = 0,
                 Err(error) => {
                     // However many are refused, each time it is known of some more.
-                    let refused = member.abort(&error).map_err(CorrelateError::Fatal)?;
+                    let refused = member.abort(&error).map_err(|error| {
+                        let instance = self.pipeline.file.intake.instance_id.as_deref();
+                        CorrelateError::Ended(Ended::new(error, instance))
+                    })?;
                     failures += u32::from(!refused);
                     if failures > 20 {
                         return Err(error.into());

@@ -19,6 +19,7 @@ use crate::clock::now;
 use crate::decision::reject::Reject;
 use crate::decision::time;
 use crate::log::consumer::{self, Assignments, Reading};
+use crate::log::ended::Ended;
 use crate::log::progress::{Assigned, Progress};
 use crate::log::{Commits, Message, Reader, Transactions, producer};
 use crate::pipeline::Pipeline;
@@ -42,8 +43,8 @@ pub use trouble::Trouble;
 pub enum IntakeError {
     #[error("Kafka: {0}")]
     Kafka(#[from] KafkaError),
-    #[error("the producer was fenced or failed for good: {0}")]
-    Fatal(KafkaError),
+    #[error(transparent)]
+    Ended(Ended),
 }
 
 /// What is read, and what it becomes.
@@ -450,12 +451,12 @@ where
     fn abort(&mut self, open: &Open, error: &KafkaError) -> Result<(), IntakeError> {
         self.intake.meters.transactions.with_label_values(&["aborted"]).inc();
         if matches!(error, KafkaError::Transaction(e) if e.is_fatal()) {
-            return Err(IntakeError::Fatal(error.clone()));
+            return Err(self.ended(error.clone()));
         }
         for (topic, partition) in open.offsets.keys() {
             self.finished(*topic, *partition, self.next.get(&(*topic, *partition)).copied(), true);
         }
-        let refused = self.transactions.abort().map_err(IntakeError::Fatal)?;
+        let refused = self.transactions.abort().map_err(|error| self.ended(error))?;
         for (tag, code) in &refused {
             if let Some(produced) = open.produced.get(*tag) {
                 self.suspects.insert(
@@ -468,6 +469,11 @@ where
             tracing::warn!(%error, "a transaction was aborted; its records are read again");
         }
         self.rewind(open)
+    }
+
+    fn ended(&self, error: KafkaError) -> IntakeError {
+        let instance = self.intake.pipeline.file.intake.instance_id.as_deref();
+        IntakeError::Ended(Ended::new(error, instance))
     }
 
     /// Tells the watchdog.
