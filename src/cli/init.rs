@@ -11,7 +11,7 @@ use crate::pipeline;
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   docket init my.yaml                                           asks
-  docket init my.yaml --source opa-decisions --loki http://localhost:3100 --metrics
+  docket init my.yaml --source decisions --loki http://localhost:3100 --metrics
   docket init - --elasticsearch https://search:9200 --otlp http://tempo:4317
 
 The file is one that `docket check` accepts. Nothing is overwritten unless --force is given.")]
@@ -272,6 +272,7 @@ mod tests {
         );
         assert!(file.protect.is_some() && file.spikes.is_some() && file.door.is_some());
         // `docket verify` can ask each.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         for (name, sink) in file.sinks.iter().filter(|(_, sink)| sink.type_name() != "cloudwatch") {
             let asked =
                 crate::sink::any::query("x", sink).unwrap_or_else(|e| panic!("{name}: {e}"));

@@ -14,7 +14,7 @@ use super::CommandResult;
 #[command(after_help = "Examples:
   docket top pipelines/opa.yaml
   docket top --url http://docket:9464 --once
-  docket top pipelines/opa.yaml --once --json | jq '.parts[] | select(.failing != [])'
+  docket top my.yaml --once --json | jq '.parts[] | select(.failing != [])'
 
 RATE is decisions a second: read by intake, delivered by a sink. LAG is records of Kafka that the part has not finished, AGE that of the oldest \
 decision that a sink has read and not delivered.")]

@@ -119,6 +119,11 @@ pub fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
         }
         return;
     }
+    // Whose producer it is says what is so (`ended`).
+    if message.contains("fenced by a newer instance") {
+        tracing::debug!(facility, "{message}");
+        return;
+    }
     match level {
         RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
             tracing::error!(facility, "{message}");
@@ -132,9 +137,11 @@ pub fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
 /// Whether what a client was told as an error is told already: what its connections say stands in its log, too, and that none is left
 /// says nothing more.
 pub fn error(code: Option<rdkafka::types::RDKafkaErrorCode>, reason: &str) -> bool {
-    use rdkafka::types::RDKafkaErrorCode::{AllBrokersDown, BrokerTransportFailure, Resolve};
+    use rdkafka::types::RDKafkaErrorCode::{
+        AllBrokersDown, BrokerTransportFailure, Fenced, Resolve,
+    };
     match code {
-        Some(AllBrokersDown) => true,
+        Some(AllBrokersDown | Fenced) => true,
         Some(BrokerTransportFailure | Resolve) => Failing::parse(reason).is_some(),
         _ => false,
     }

@@ -8,12 +8,11 @@ use super::{address, create_topic, scrape};
 
 /// The environment that `eval "$(deploy/local/up --export ..)"` leaves.
 fn exported() -> [(&'static str, String); 7] {
-    let logs = format!("{}/insert", address("VICTORIALOGS_URL"));
     [
         ("KAFKA_BOOTSTRAP", address("KAFKA_BOOTSTRAP")),
         ("OTLP_GRPC_URL", address("OTLP_GRPC_URL")),
         ("JAEGER_URL", address("JAEGER_URL")),
-        ("LOKI_URL", logs),
+        ("LOKI_URL", address("VICTORIALOGS_URL")),
         ("LOKI_SERVER", "victorialogs".to_owned()),
         ("ELASTICSEARCH_URL", address("OPENSEARCH_URL")),
         ("PROMETHEUS_URL", address("PROMETHEUS_URL")),

@@ -41,6 +41,8 @@ impl Query {
     async fn counts(&self, from: Nanos, until: Nanos) -> Result<BTreeMap<String, f64>, QueryError> {
         let (from, until) = (from / 1_000_000_000, until / 1_000_000_000 + 1);
         let step = ((until - from) / 5_000).max(2);
+        // What is there then was counted before.
+        let from = from - step;
         let query = format!("docket_decisions_total{{pipeline=\"{}\"}}", self.pipeline);
         let range = [
             ("query", query.as_str()),
@@ -59,8 +61,7 @@ impl Query {
                 .flatten()
                 .filter_map(|v| Some((v[0].as_f64()?, v[1].as_str()?.parse().ok()?)))
                 .collect();
-            *counts.entry(verdict.to_owned()).or_default() +=
-                increase(&values, from as f64 + step as f64);
+            *counts.entry(verdict.to_owned()).or_default() += increase(&values, from as f64);
         }
         Ok(counts)
     }

@@ -533,8 +533,12 @@ impl<L: RecordWriter> Sending<L> {
         if refuses.replace((refusal.status, records)).is_none() {
             let name = self.deliver.name.as_str();
             self.deliver.meters.failing.with_label_values(&[name, REFUSED]).set(1);
+            let address = self.address();
+            let why = format!("{address}: it refuses what it is sent, with {}", refusal.status);
+            self.deliver.health.note(&self.requests(), Err(format!("{REFUSED}: {why}")));
             tracing::error!(
                 part = name,
+                address,
                 status = refusal.status,
                 "the sink refuses what it is sent, and has taken nothing since; until it takes something, that is an outage: nothing goes to rejects"
             );
@@ -553,6 +557,7 @@ impl<L: RecordWriter> Sending<L> {
         if refuses.take().is_some() {
             let name = self.deliver.name.as_str();
             self.deliver.meters.failing.with_label_values(&[name, REFUSED]).set(0);
+            self.deliver.health.note(&self.requests(), Ok(()));
             tracing::info!(part = name, "the sink takes records again");
         }
     }
