@@ -21,7 +21,7 @@ use crate::log::client;
   docket generate --to pipelines/opa.yaml --rate 500 --for 10m --deny 0.2
   docket generate --to pipelines/opa.yaml --count 100000 --format mixed
   docket generate --to pipelines/opa.yaml --scenario attack     a drill
-  docket generate --scenario bad-bundle > day.ndjson         a day that ends now
+  docket generate --scenario bad-bundle > day.ndjson     a day: some 1 GB
 
 With --scenario, the decisions are those of a made-up platform of six services on which one thing happens. With --to it is a drill: the \
 hour before is written at once, and what happens begins a minute from now, in real time.")]

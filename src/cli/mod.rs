@@ -309,8 +309,10 @@ mod tests {
         }
         assert!(examples > 40 && wide.is_empty(), "{examples}, {wide:#?}");
         // What prints JSON as it is, draws, runs on, or writes a file, has nothing to say in JSON.
-        let without = ["run", "demo", "schema", "init", "setup", "generate", "completions", "man"];
-        for command in cli.get_subcommands().filter(|c| !without.contains(&c.get_name())) {
+        let without = ["run", "demo", "schema", "init", "setup", "generate", "completions"];
+        for command in
+            cli.get_subcommands().filter(|c| !c.is_hide_set() && !without.contains(&c.get_name()))
+        {
             let json = |arg: &clap::Arg| {
                 arg.get_long() == Some("json") || arg.get_long() == Some("format")
             };

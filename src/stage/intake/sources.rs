@@ -83,7 +83,7 @@ impl Sources {
         match &new {
             Some(why) => tracing::warn!(pipeline = self.pipeline, part = self.part, "{why}"),
             None => {
-                tracing::info!(pipeline = self.pipeline, part = self.part, "all sources are there")
+                tracing::info!(pipeline = self.pipeline, part = self.part, "all sources are there");
             }
         }
         *told = new;
