@@ -73,10 +73,11 @@ pub fn run(args: &Args) -> CommandResult {
                 anstream::eprintln!("{file}: test {:?} failed\n{difference}", test.name);
             }
         }
-        anstream::println!(
-            "{file}: valid, {passed} of {} passed",
-            counted(tests.len() as u64, "test")
-        );
+        let tests = match tests.len() as u64 {
+            0 => "it has no tests".to_owned(),
+            total => format!("{passed} of {} passed", counted(total, "test")),
+        };
+        anstream::println!("{file}: valid, {tests}");
     }
     if args.json {
         let valid = bad_files + failed == 0;

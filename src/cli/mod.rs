@@ -309,7 +309,17 @@ mod tests {
         }
         assert!(examples > 40 && wide.is_empty(), "{examples}, {wide:#?}");
         // What prints JSON as it is, draws, runs on, or writes a file, has nothing to say in JSON.
-        let without = ["run", "demo", "schema", "init", "setup", "generate", "completions"];
+        let without = [
+            "run",
+            "demo",
+            "schema",
+            "init",
+            "setup",
+            "generate",
+            "completions",
+            "capacity",
+            "decrypt",
+        ];
         for command in
             cli.get_subcommands().filter(|c| !c.is_hide_set() && !without.contains(&c.get_name()))
         {

@@ -302,7 +302,12 @@ async fn nothing(check: Check, config: SinkConfig) -> Seen {
                 "correct the address, or see its log",
             )
             .into(),
-        Err(Failure::Retry(retry)) => {
+        Err(Failure::Retry(mut retry)) => {
+            // The address stands at the beginning of the line.
+            let before = format!("{}: ", check.address);
+            if let Some(rest) = retry.detail.strip_prefix(&before) {
+                retry.detail = rest.to_owned();
+            }
             let (says, way_out) = match retry.cause {
                 Cause::Credentials => (format!("it refused the login: {}", retry.detail), LOGIN.into()),
                 Cause::Misconfigured => (

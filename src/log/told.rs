@@ -62,6 +62,11 @@ impl<'m> Failing<'m> {
     }
 }
 
+/// What librdkafka says of a connection that fails, without what it says of itself.
+pub fn plain(reason: &str) -> &str {
+    Failing::parse(reason).map_or(reason, |failing| failing.why)
+}
+
 /// By broker. Clients of one process reach it or do not.
 #[derive(Debug, Default)]
 struct Brokers(BTreeMap<String, (Outage<Cause>, Option<Instant>)>);
