@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use serde_json::json;
+
 use super::CommandResult;
 use super::redrive;
 use crate::config::units::counted;
@@ -11,8 +13,8 @@ use crate::stage::redrive::backfill;
 /// Send a sink the decisions of the docket topic again. Without --send, shows how many that would be.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
-  docket backfill pipelines/opa.yaml --sink loki --from 2h            how much would be sent
-  docket backfill pipelines/opa.yaml --sink loki --from 2h --send     send it
+  docket backfill pipelines/opa.yaml --sink loki --from 2h           how much?
+  docket backfill pipelines/opa.yaml --sink loki --from 2h --send    send it
 
 The sink's consumer group and its offsets are not touched. Elasticsearch stores repeated decisions once, and so does Loki in most cases; \
 other sinks would hold them twice.")]
@@ -32,6 +34,9 @@ pub struct Args {
     /// Send them.
     #[arg(long)]
     send: bool,
+    /// Print the result as one JSON object.
+    #[arg(long)]
+    json: bool,
 }
 
 pub async fn run(args: Args) -> CommandResult {
@@ -42,6 +47,11 @@ pub async fn run(args: Args) -> CommandResult {
     })?;
     if !args.send {
         let records = tokio::task::block_in_place(|| count(&past))?;
+        if args.json {
+            let all = json!({ "sink": args.sink, "sent": false, "decisions": records, "may_hold_twice": twice });
+            anstream::println!("{all}");
+            return Ok(());
+        }
         let twice = if twice { ", which may hold them twice then" } else { "" };
         anstream::println!(
             "{} would be sent to {}{twice}; --send sends them",
@@ -54,7 +64,12 @@ pub async fn run(args: Args) -> CommandResult {
     let bar = super::progress(past.offsets(), "sending");
     let sent = backfill(&parts, &args.sink, past, super::step(&bar)).await?;
     bar.finish_and_clear();
-    anstream::println!("{}", redrive::told(&args.sink, sent));
+    if args.json {
+        let all = json!({ "sink": args.sink, "sent": true, "result": redrive::counts(sent) });
+        anstream::println!("{all}");
+    } else {
+        anstream::println!("{}", redrive::told(&args.sink, sent));
+    }
     Ok(())
 }
 

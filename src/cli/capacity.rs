@@ -24,7 +24,7 @@ use crate::sink::{AnySink, any};
 /// Write a capacity review of the decisions in the docket topic: load, growth and forecast, evaluation times, cost, headroom and data volume.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
-  docket capacity pipelines/opa.yaml                the last 30 days, as far back as the topic goes
+  docket capacity pipelines/opa.yaml                the last 30 days
   docket capacity pipelines/opa.yaml --since 7d --cores 2 --out reviews/2026-47
   docket capacity decisions.ndjson.gz               of files, without Kafka
   docket capacity pipelines/opa.yaml --prometheus http://localhost:9090

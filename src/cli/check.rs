@@ -2,43 +2,86 @@
 
 use std::path::PathBuf;
 
+use serde::Serialize;
+use serde_json::{Value, json};
+
 use super::CommandResult;
 use crate::config::units::counted;
 use crate::pipeline::{self, cases};
 
 /// Validate pipeline files and run their test cases, without connecting to anything.
 #[derive(clap::Args)]
-#[command(after_help = "Example:
-  docket check pipelines/*.yaml")]
+#[command(after_help = "Examples:
+  docket check pipelines/*.yaml
+  docket check my.yaml --json | jq '.files[].problems'")]
 pub struct Args {
     /// Pipeline files.
     #[arg(required = true, value_name = "PIPELINE")]
     files: Vec<PathBuf>,
+    /// Print the result as one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What became of a test case.
+#[derive(Serialize)]
+struct Test {
+    name: String,
+    passed: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    difference: Option<String>,
 }
 
 pub fn run(args: &Args) -> CommandResult {
     let (mut bad_files, mut failed) = (0, 0);
+    let mut files = Vec::new();
     for path in &args.files {
+        let file = path.display();
         let pipeline = match pipeline::load(path) {
             Ok(pipeline) => pipeline,
             Err(error) => {
-                anstream::eprintln!("{error}");
                 bad_files += 1;
+                if args.json {
+                    let problems = error.places().map(|(line, column, message)| json!({ "line": line, "column": column, "message": message }));
+                    let problems: Vec<Value> = problems.collect();
+                    files.push(json!({ "file": file.to_string(), "valid": false, "problems": problems, "tests": [] }));
+                } else {
+                    anstream::eprintln!("{error}");
+                }
                 continue;
             }
         };
-        let mut passed = 0;
-        for case in &pipeline.file.tests {
-            match cases::run(&pipeline, case) {
-                Ok(()) => passed += 1,
-                Err(diff) => {
-                    anstream::eprintln!("{}: test {:?} failed\n{diff}", path.display(), case.name);
-                    failed += 1;
-                }
+        let tests: Vec<Test> = pipeline
+            .file
+            .tests
+            .iter()
+            .map(|case| {
+                let difference = cases::run(&pipeline, case).err();
+                Test { name: case.name.clone(), passed: difference.is_none(), difference }
+            })
+            .collect();
+        let passed = tests.iter().filter(|test| test.passed).count();
+        failed += (tests.len() - passed) as u64;
+        if args.json {
+            files.push(
+                json!({ "file": file.to_string(), "valid": true, "problems": [], "tests": tests }),
+            );
+            continue;
+        }
+        for test in &tests {
+            if let Some(difference) = &test.difference {
+                anstream::eprintln!("{file}: test {:?} failed\n{difference}", test.name);
             }
         }
-        let total = pipeline.file.tests.len();
-        anstream::println!("{}: valid, {passed} of {total} tests passed", path.display());
+        let tests = match tests.len() as u64 {
+            0 => "it has no tests".to_owned(),
+            total => format!("{passed} of {} passed", counted(total, "test")),
+        };
+        anstream::println!("{file}: valid, {tests}");
+    }
+    if args.json {
+        let valid = bad_files + failed == 0;
+        anstream::println!("{}", json!({ "valid": valid, "files": files }));
     }
     if bad_files + failed > 0 {
         let verb = if bad_files == 1 { "is" } else { "are" };

@@ -11,7 +11,7 @@ use crate::protect::keys::{self, Key};
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   docket decrypt --key k1=/run/secrets/k1 decisions.ndjson
-  docket tail my.yaml --json | docket decrypt --key k1=/run/secrets/k1 --key k0=/run/secrets/k0 -
+  docket tail my.yaml --json | docket decrypt --key k1=k1.key --key k0=k0.key -
   openssl rand -base64 32 > /run/secrets/k1              create a key
 
 A value can be decrypted only in the decision and at the place where it was encrypted. The output is no longer protected.")]

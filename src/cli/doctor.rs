@@ -13,7 +13,7 @@ use crate::doctor::{Check, Level, examine};
 #[command(after_help = "Examples:
   docket doctor pipelines/opa.yaml
   docket doctor pipelines/opa.yaml --opa http://localhost:8181
-  docket doctor pipelines/opa.yaml --json | jq '.checks[] | select(.level != \"ok\")'
+  docket doctor my.yaml --json | jq '.checks[] | select(.level != \"ok\")'
 
 Kafka, the login, topics and how they are kept, rights to read; every sink with its address, login and index template; notifiers; OPA; \
 clocks; certificates of servers and in files. Nothing is written and no consumer group is joined; whether docket may write to its topics shows \

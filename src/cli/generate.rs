@@ -20,8 +20,8 @@ use crate::log::client;
   docket generate --count 1000 > decisions.ndjson
   docket generate --to pipelines/opa.yaml --rate 500 --for 10m --deny 0.2
   docket generate --to pipelines/opa.yaml --count 100000 --format mixed
-  docket generate --to pipelines/opa.yaml --scenario attack      a drill, in real time
-  docket generate --scenario bad-bundle > day.ndjson             a whole day that ends now
+  docket generate --to pipelines/opa.yaml --scenario attack     a drill
+  docket generate --scenario bad-bundle > day.ndjson     a day: some 1 GB
 
 With --scenario, the decisions are those of a made-up platform of six services on which one thing happens. With --to it is a drill: the \
 hour before is written at once, and what happens begins a minute from now, in real time.")]
@@ -56,9 +56,9 @@ pub struct Args {
     /// Bytes of padding to add to each input.
     #[arg(long, default_value_t = 0)]
     padding: usize,
-    /// Seed of the generator.
-    #[arg(long, default_value_t = 7)]
-    seed: u64,
+    /// Seed of the generator: the same decisions for the same seed. Default: 7; with --to another each time, so that no decision ID comes twice.
+    #[arg(long)]
+    seed: Option<u64>,
     /// Generate a day on which something happens; docs/spikes.md describes the scenarios.
     #[arg(long, value_enum, conflicts_with_all = ["count", "rate", "format", "deny", "undefined", "error", "traced", "padding"])]
     scenario: Option<Scenario>,
@@ -118,6 +118,13 @@ impl Target {
     }
 }
 
+impl Args {
+    fn seed(&self) -> u64 {
+        let anew = self.to.is_some() && self.scenario.is_none();
+        self.seed.unwrap_or_else(|| if anew { rand::random() } else { 7 })
+    }
+}
+
 pub fn run(args: &Args) -> CommandResult {
     for (name, part) in [
         ("--deny", args.deny),
@@ -140,7 +147,7 @@ pub fn run(args: &Args) -> CommandResult {
         return live(args, scenario, &mut target);
     }
     let mix = Mix {
-        seed: args.seed,
+        seed: args.seed(),
         deny: args.deny,
         undefined: args.undefined,
         error: args.error,
@@ -171,7 +178,8 @@ pub fn run(args: &Args) -> CommandResult {
     target.finish()?;
     bar.finish_and_clear();
     let seconds = started.elapsed().as_secs_f64();
-    eprintln!("{written} decisions in {seconds:.1} s, {:.0}/s", written as f64 / seconds.max(1e-9));
+    let decisions = crate::config::units::counted(written, "decision");
+    eprintln!("{decisions} in {seconds:.1} s, {:.0}/s", written as f64 / seconds.max(1e-9));
     Ok(())
 }
 
@@ -184,8 +192,8 @@ fn live(args: &Args, scenario: Scenario, target: &mut Target) -> CommandResult {
         let soon = now + 60 * SECOND;
         let mut day = Day::new(
             scenario,
-            args.seed,
-            soon - Day::new(scenario, args.seed, 0, 1.0).event_at(),
+            args.seed(),
+            soon - Day::new(scenario, args.seed(), 0, 1.0).event_at(),
             1.0,
         );
         day.skip_to(now - 3600 * SECOND);
@@ -205,8 +213,8 @@ fn live(args: &Args, scenario: Scenario, target: &mut Target) -> CommandResult {
         }
         (day, now - 3600 * SECOND, end)
     } else {
-        let seconds = Day::new(scenario, args.seed, 0, 1.0).seconds;
-        (Day::new(scenario, args.seed, now - seconds * SECOND, 1.0), now - seconds * SECOND, now)
+        let seconds = Day::new(scenario, args.seed(), 0, 1.0).seconds;
+        (Day::new(scenario, args.seed(), now - seconds * SECOND, 1.0), now - seconds * SECOND, now)
     };
     let (mut second, mut written) = (Vec::new(), 0u64);
     while at < end && !day.is_over() {

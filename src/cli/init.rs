@@ -11,7 +11,7 @@ use crate::pipeline;
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   docket init my.yaml                                           asks
-  docket init my.yaml --source opa-decisions --loki http://localhost:3100 --metrics
+  docket init my.yaml --source decisions --loki http://localhost:3100 --metrics
   docket init - --elasticsearch https://search:9200 --otlp http://tempo:4317
 
 The file is one that `docket check` accepts. Nothing is overwritten unless --force is given.")]
@@ -43,6 +43,9 @@ struct Wanted {
     /// A trace backend or collector: http://host:4317 (gRPC) or http://host:4318 (HTTP).
     #[arg(long, value_name = "URL")]
     otlp: Option<String>,
+    /// Where `docket verify` asks for traces: Jaeger or Tempo, such as http://localhost:16686.
+    #[arg(long, value_name = "URL", requires = "otlp")]
+    traces: Option<String>,
     /// Grafana Loki, such as http://localhost:3100.
     #[arg(long, value_name = "URL")]
     loki: Option<String>,
@@ -61,6 +64,9 @@ struct Wanted {
     /// Prometheus metrics of decisions, on the admin port.
     #[arg(long)]
     metrics: bool,
+    /// The same, and where `docket verify` asks for what was counted: the Prometheus that scrapes docket, such as http://localhost:9090.
+    #[arg(long, value_name = "URL")]
+    prometheus: Option<String>,
     /// Leave secrets and personal data in decisions: no protect section.
     #[arg(long)]
     unprotected: bool,
@@ -72,6 +78,7 @@ struct Wanted {
 impl Wanted {
     fn has_a_sink(&self) -> bool {
         self.metrics
+            || self.prometheus.is_some()
             || self.out.is_some()
             || [&self.otlp, &self.loki, &self.victorialogs, &self.elasticsearch, &self.cloudwatch]
                 .into_iter()
@@ -91,7 +98,7 @@ pub fn run(args: &Args) -> CommandResult {
         wanted = asked(&mut std::io::stdin().lock(), &mut std::io::stderr())?;
     }
     if !wanted.has_a_sink() {
-        return Err("name at least one sink: --otlp, --loki, --victorialogs, --elasticsearch, --cloudwatch, --out, --metrics".into());
+        return Err("name at least one sink: --otlp, --loki, --victorialogs, --elasticsearch, --cloudwatch, --out, --metrics, --prometheus".into());
     }
     let stem = args.file.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
     let text = written(&wanted, if printed { "docket" } else { stem });
@@ -125,14 +132,22 @@ fn asked(input: &mut impl BufRead, out: &mut impl Write) -> std::io::Result<Want
     let brokers = ask("Kafka's bootstrap servers? [localhost:9092]")?;
     let source = ask("Topics with OPA's decision logs, separated by commas? [opa-decisions]")?;
     let source = source.map_or_else(Vec::new, |s| s.split(',').map(|t| t.trim().into()).collect());
+    let door =
+        ask("Shall OPA upload to docket itself? At which address, such as 0.0.0.0:8443? [no]")?;
+    let otlp = ask("Traces, to which OTLP endpoint, such as http://localhost:4317? [none]")?;
+    let traces = match &otlp {
+        Some(_) => ask(
+            "Where they are found: Jaeger's or Tempo's URL, such as http://localhost:16686? [none: docket verify leaves them out]",
+        )?,
+        None => None,
+    };
     Ok(Wanted {
         name: None,
         brokers,
         source,
-        door: ask(
-            "Shall OPA upload to docket itself? At which address, such as 0.0.0.0:8443? [no]",
-        )?,
-        otlp: ask("Traces, to which OTLP endpoint, such as http://localhost:4317? [none]")?,
+        door,
+        otlp,
+        traces,
         loki: ask("Loki's URL, such as http://localhost:3100? [none]")?,
         victorialogs: ask("VictoriaLogs' URL, such as http://localhost:9428? [none]")?,
         elasticsearch: ask(
@@ -141,6 +156,9 @@ fn asked(input: &mut impl BufRead, out: &mut impl Write) -> std::io::Result<Want
         cloudwatch: ask("CloudWatch's log group? [none]")?,
         out: None,
         metrics: yes(ask("Prometheus metrics on docket's admin port? [yes]")?),
+        prometheus: ask(
+            "The URL of that Prometheus, such as http://localhost:9090? [none: docket verify leaves its counts out]",
+        )?,
         unprotected: !yes(ask("Take secrets and personal data out of decisions? [yes]")?),
         no_spikes: !yes(ask("Look for denial spikes? [yes]")?),
     })
@@ -185,7 +203,11 @@ fn written(wanted: &Wanted, stem: &str) -> String {
     };
     if let Some(url) = wanted.otlp.as_deref() {
         let http = url.trim_end_matches('/').ends_with(":4318").then_some("http");
-        sink("traces", "otlp", &[("endpoint", Some(url)), ("protocol", http)]);
+        sink(
+            "traces",
+            "otlp",
+            &[("endpoint", Some(url)), ("protocol", http), ("query", wanted.traces.as_deref())],
+        );
     }
     if let Some(url) = wanted.loki.as_deref() {
         sink("loki", "loki", &[("url", Some(url))]);
@@ -202,8 +224,8 @@ fn written(wanted: &Wanted, stem: &str) -> String {
     if let Some(path) = wanted.out.as_deref().map(Path::to_string_lossy) {
         sink("lines", "file", &[("path", Some(&path))]);
     }
-    if wanted.metrics {
-        sink("metrics", "metrics", &[]);
+    if wanted.metrics || wanted.prometheus.is_some() {
+        sink("metrics", "metrics", &[("query", wanted.prometheus.as_deref())]);
     }
     if !wanted.no_spikes {
         text.push_str("\n# Denial spikes and silent failures (docs/spikes.md).\nspikes: {}\n");
@@ -227,12 +249,14 @@ mod tests {
             source: vec!["a".into(), "b".into()],
             door: Some("0.0.0.0:8443".into()),
             otlp: Some("http://tempo:4318".into()),
+            traces: Some("http://tempo:3200".into()),
             loki: Some("http://loki:3100".into()),
             victorialogs: Some("http://vl:9428".into()),
             elasticsearch: Some("http://es:9200".into()),
             cloudwatch: Some("/policy/decisions".into()),
             out: Some("decisions: \"odd\".ndjson".into()),
-            metrics: true,
+            metrics: false,
+            prometheus: Some("http://prometheus:9090".into()),
             unprotected: false,
             no_spikes: false,
         };
@@ -247,6 +271,13 @@ mod tests {
             ["cloudwatch", "file", "loki", "metrics", "elasticsearch", "otlp", "loki"]
         );
         assert!(file.protect.is_some() && file.spikes.is_some() && file.door.is_some());
+        // `docket verify` can ask each.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        for (name, sink) in file.sinks.iter().filter(|(_, sink)| sink.type_name() != "cloudwatch") {
+            let asked =
+                crate::sink::any::query("x", sink).unwrap_or_else(|e| panic!("{name}: {e}"));
+            assert!(asked.is_ok(), "{name}: {:?}", asked.err());
+        }
     }
 
     #[test]
@@ -262,7 +293,7 @@ mod tests {
 
     #[test]
     fn answers_are_taken_and_an_empty_one_is_the_default() {
-        let answers = "kafka:9092\n\n\n\nhttp://loki:3100\n\n\n\n\nno\n\n";
+        let answers = "kafka:9092\n\n\n\nhttp://loki:3100\n\n\n\n\n\nno\n\n";
         let mut shown = Vec::new();
         let wanted = asked(&mut answers.as_bytes(), &mut shown).unwrap();
         let expected = Wanted {

@@ -42,22 +42,22 @@ const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("DOCKET_COMM
     version = VERSION,
     arg_required_else_help = true,
     after_help = "Examples:
-  docket demo --for 30s                      see docket work, without any server
-  docket demo decisions.ndjson               the same, with your own decision logs
-  docket init my.yaml                        write a pipeline file to begin with
-  docket check pipelines/opa.yaml            validate a pipeline file and run its test cases
-  docket setup pipelines/opa.yaml            create topics and index templates
-  docket doctor pipelines/opa.yaml           is everything there that it needs? what is wrong, and the way out
-  docket run pipelines/opa.yaml              run the pipeline
-  docket top pipelines/opa.yaml              what each part does: rates, lag, age, what fails
+  docket demo --for 30s                     see it work, without any server
+  docket demo decisions.ndjson              the same, with your own decisions
+  docket init my.yaml                       write a pipeline file to begin with
+  docket check pipelines/opa.yaml           is it valid? its test cases, too
+  docket setup pipelines/opa.yaml           create topics and index templates
+  docket doctor pipelines/opa.yaml          what is wrong, and the way out
+  docket run pipelines/opa.yaml             run the pipeline
+  docket top pipelines/opa.yaml             what each part does, what fails
   docket tail pipelines/opa.yaml --verdict deny
-  docket rejects pipelines/opa.yaml          what was refused, and why
-  docket redrive pipelines/opa.yaml          send rejects again
-  docket verify pipelines/opa.yaml           is every decision in every sink, once and unaltered?
-  docket spikes pipelines/opa.yaml           what the spike detector would have said
-  docket capacity pipelines/opa.yaml         a capacity review: load, growth, cost, headroom
-  docket protect my.yaml decisions.ndjson    what is removed from decisions, and by which rule
-  docket why ID --from decisions.ndjson --bundle policies/   why was this request denied?"
+  docket rejects pipelines/opa.yaml         what was refused, and why
+  docket redrive pipelines/opa.yaml         send rejects again
+  docket verify pipelines/opa.yaml          is every decision in every sink?
+  docket spikes pipelines/opa.yaml          what the detector would have said
+  docket capacity pipelines/opa.yaml        load, growth, cost, headroom
+  docket protect my.yaml decisions.ndjson   what is removed, and by which rule
+  docket why ID --from decisions.ndjson --bundle policies/   why was it denied?"
 )]
 struct Cli {
     #[command(subcommand)]
@@ -289,4 +289,44 @@ async fn asked_to_stop() -> std::io::Result<()> {
         _ = int.recv() => {}
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn examples_fit_a_terminal_and_whatever_a_person_reads_a_program_can_read() {
+        let cli = Cli::command();
+        let all = std::iter::once(&cli).chain(cli.get_subcommands());
+        let (mut examples, mut wide) = (0, Vec::new());
+        for command in all {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            for line in help.lines().filter(|line| line.starts_with("  ")) {
+                examples += 1;
+                wide.extend((line.chars().count() > 80).then(|| line.to_owned()));
+            }
+        }
+        assert!(examples > 40 && wide.is_empty(), "{examples}, {wide:#?}");
+        // What prints JSON as it is, draws, runs on, or writes a file, has nothing to say in JSON.
+        let without = [
+            "run",
+            "demo",
+            "schema",
+            "init",
+            "setup",
+            "generate",
+            "completions",
+            "capacity",
+            "decrypt",
+        ];
+        for command in
+            cli.get_subcommands().filter(|c| !c.is_hide_set() && !without.contains(&c.get_name()))
+        {
+            let json = |arg: &clap::Arg| {
+                arg.get_long() == Some("json") || arg.get_long() == Some("format")
+            };
+            assert!(command.get_arguments().any(json), "{}", command.get_name());
+        }
+    }
 }

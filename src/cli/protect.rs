@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use serde_json::json;
 use similar::{ChangeTag, TextDiff};
 
 use super::CommandResult;
@@ -17,10 +18,10 @@ use crate::protect::{By, Protected};
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   docket protect my.yaml decisions.ndjson             in any format docket reads
-  docket protect my.yaml decisions.ndjson --count     only counts by rule, action and place
-  kcat -b localhost:9092 -t opa-decisions -C -o -1000 -e -q | docket protect my.yaml -
+  docket protect my.yaml decisions.ndjson --count     only counts
+  kcat -b kafka:9092 -t opa-decisions -C -o -99 -eq | docket protect my.yaml -
 
-The output shows decisions unprotected, unless --count is given.")]
+The output shows decisions unprotected, unless --count or --json is given.")]
 pub struct Args {
     /// Pipeline file.
     #[arg(value_name = "PIPELINE")]
@@ -31,6 +32,9 @@ pub struct Args {
     /// Show only counts, and no decisions.
     #[arg(long)]
     count: bool,
+    /// Print counts, and no decisions, as one JSON object.
+    #[arg(long)]
+    json: bool,
 }
 
 pub fn run(args: &Args) -> CommandResult {
@@ -39,6 +43,7 @@ pub fn run(args: &Args) -> CommandResult {
         return Err(format!("{} has no protect section", args.file.display()).into());
     };
     let bytes = super::feed::read(&args.decisions)?;
+    let quiet = args.count || args.json;
     let mut counts: BTreeMap<(String, &str, String), u64> = BTreeMap::new();
     let (mut decisions, mut dropped, mut withheld, mut unread) = (0u64, 0u64, 0u64, 0u64);
     let mut took = Duration::ZERO;
@@ -79,7 +84,7 @@ pub fn run(args: &Args) -> CommandResult {
                         if by != "detectors" {
                             *counts.entry((by.clone(), what, path.clone())).or_default() += 1;
                         }
-                        if !args.count {
+                        if !quiet {
                             anstream::println!(
                                 "{}: {by} {what} {path}",
                                 super::tail::printable(&event.decision_id)
@@ -90,18 +95,28 @@ pub fn run(args: &Args) -> CommandResult {
             }
             match result {
                 Ok(Protected::AsItWas) => {}
-                Ok(Protected::Changed(after)) if !args.count => {
+                Ok(Protected::Changed(after)) if !quiet => {
                     anstream::print!("{}", difference(event.raw, &after));
                 }
                 Ok(Protected::Changed(_)) => {}
                 Ok(Protected::Dropped) => dropped += 1,
                 Err(reject) => {
                     withheld += 1;
-                    anstream::println!("{}: {reject}", super::tail::printable(&event.decision_id));
+                    if !args.json {
+                        let id = super::tail::printable(&event.decision_id);
+                        anstream::println!("{id}: {reject}");
+                    }
                 }
             }
         }
     });
+    if args.json {
+        let did = |((by, what, path), n): (&(String, &str, String), &u64)| json!({ "by": by, "did": what, "where": path, "decisions": n });
+        let counts: Vec<_> = counts.iter().map(did).collect();
+        let all = json!({ "decisions": decisions, "dropped": dropped, "withheld": withheld, "unread": unread, "counts": counts });
+        anstream::println!("{all}");
+        return if decisions == 0 { Err("no decision was found".into()) } else { Ok(()) };
+    }
     let mut rows = vec![["BY", "DID", "WHERE", "DECISIONS"].map(str::to_owned).to_vec()];
     rows.extend(counts.iter().map(|((by, what, path), n)| {
         vec![by.clone(), (*what).to_owned(), super::tail::printable(path), n.to_string()]

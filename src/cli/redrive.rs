@@ -1,6 +1,9 @@
 //! `docket redrive`: sends rejects round again.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
+
+use serde_json::{Value, json};
 
 use super::rejects::{Which, grouped};
 use super::{CommandResult, count};
@@ -14,8 +17,8 @@ use crate::stage::run::{Parts, Process};
 /// Send rejects again: to intake what could not be decoded, to its sink what the sink refused. Without --send, shows what would be sent.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
-  docket redrive pipelines/opa.yaml --sink search                 what would be sent
-  docket redrive pipelines/opa.yaml --sink search --send          send it
+  docket redrive pipelines/opa.yaml --sink search             what would go
+  docket redrive pipelines/opa.yaml --sink search --send      send it
   docket redrive pipelines/opa.yaml --sink intake --reason too_large --send
 
 Rejects that were sent before are left out; --again includes them. What is refused again becomes a new reject. The record of a reject that \
@@ -32,6 +35,9 @@ pub struct Args {
     /// Send them.
     #[arg(long)]
     send: bool,
+    /// Print the result as one JSON object.
+    #[arg(long)]
+    json: bool,
 }
 
 pub async fn run(args: Args) -> CommandResult {
@@ -42,6 +48,11 @@ pub async fn run(args: Args) -> CommandResult {
     let letters = tokio::task::block_in_place(|| args.which.letters(&pipeline))?;
     let mut plan = Plan::new(&pipeline, letters, args.to.as_deref());
     tokio::task::block_in_place(|| plan.leave_gone(&pipeline))?;
+    if args.json {
+        let all = if args.send { sent(pipeline, &plan).await? } else { planned(&plan) };
+        anstream::println!("{all}");
+        return Ok(());
+    }
     left(&plan.left);
     if args.send { send(pipeline, &plan).await } else { show(&plan) }
 }
@@ -75,6 +86,43 @@ pub(super) async fn parts(pipeline: Pipeline) -> Result<Parts, Box<dyn std::erro
 pub(super) fn told(name: &str, sent: Sent) -> String {
     let Sent { delivered, refused, too_old } = sent;
     format!("{name}: {delivered} delivered, {refused} refused again, {too_old} too old for it")
+}
+
+pub(super) fn counts(sent: Sent) -> Value {
+    let Sent { delivered, refused, too_old } = sent;
+    json!({ "delivered": delivered, "refused": refused, "too_old": too_old })
+}
+
+/// What would be sent.
+fn planned(plan: &Plan) -> Value {
+    let sinks: BTreeMap<&String, usize> =
+        plan.to_sinks.iter().map(|(name, letters)| (name, letters.len())).collect();
+    json!({ "sent": false, "intake": plan.to_intake.len(), "sinks": sinks, "fetched": plan.fetched(), "not_sent": plan.left })
+}
+
+/// What became of what was sent.
+async fn sent(pipeline: Pipeline, plan: &Plan) -> Result<Value, Box<dyn std::error::Error>> {
+    let (mut intake, mut sinks, mut not_sent) = (0, serde_json::Map::new(), plan.left.clone());
+    if !plan.is_empty() {
+        let parts = parts(pipeline).await?;
+        let redrive = Redrive::new(&parts)?;
+        let mut stays = Vec::new();
+        let quiet: std::sync::Arc<dyn Fn(u64) + Send + Sync> = std::sync::Arc::new(|_| {});
+        if !plan.to_intake.is_empty() {
+            let (sent, stay) = redrive.to_intake(&plan.to_intake, quiet.clone()).await?;
+            intake = sent;
+            stays.push(stay);
+        }
+        for (name, letters) in &plan.to_sinks {
+            let (sent, stay) = redrive.to_sink(name, letters, quiet.clone()).await?;
+            sinks.insert(name.clone(), counts(sent));
+            stays.push(stay);
+        }
+        for (why, n) in stays.into_iter().flatten() {
+            *not_sent.entry(why).or_default() += n;
+        }
+    }
+    Ok(json!({ "sent": true, "intake": intake, "sinks": sinks, "not_sent": not_sent }))
 }
 
 fn left(left: &Left) {

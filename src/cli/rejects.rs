@@ -18,7 +18,7 @@ use crate::pipeline::Pipeline;
 /// Show what was rejected: counts by part and reason, or each reject.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
-  docket rejects pipelines/opa.yaml                                     how many, by part and reason
+  docket rejects pipelines/opa.yaml              how many, by part and reason
   docket rejects pipelines/opa.yaml --from 1h --sink search --list
   docket rejects pipelines/opa.yaml --reason not_json --json | jq -r .value")]
 pub struct Args {

@@ -26,10 +26,10 @@ use crate::spike::{Change, Finding, Observation};
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   docket spikes pipelines/opa.yaml --since 7d
-  docket spikes pipelines/opa.yaml --since 7d --floor 30 --certainty 40   fewer findings
+  docket spikes pipelines/opa.yaml --since 7d --floor 30   fewer findings
   docket spikes pipelines/opa.yaml --since 1d --json | jq .causes
-  docket spikes decisions.ndjson.gz                    without Kafka: what it would have said of these decisions
-  docket spikes --evaluate                            measure the detector on made-up days
+  docket spikes decisions.ndjson.gz                   of a file, without Kafka
+  docket spikes --evaluate                            how good is the detector?
 
 The findings are those that `docket run` would report for the same decisions and the same spikes section; docs/spikes.md explains how. \
 --evaluate exits with code 1 if recall or precision is below 0.97, the median time to detection is above 20 s, or the first cause is right \

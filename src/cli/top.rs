@@ -14,7 +14,7 @@ use super::CommandResult;
 #[command(after_help = "Examples:
   docket top pipelines/opa.yaml
   docket top --url http://docket:9464 --once
-  docket top pipelines/opa.yaml --once --json | jq '.parts[] | select(.failing != [])'
+  docket top my.yaml --once --json | jq '.parts[] | select(.failing != [])'
 
 RATE is decisions a second: read by intake, delivered by a sink. LAG is records of Kafka that the part has not finished, AGE that of the oldest \
 decision that a sink has read and not delivered.")]
@@ -96,16 +96,19 @@ struct Sample {
     series: Vec<Series>,
     not_ready: Vec<String>,
     /// By pipeline and part.
-    causes: BTreeMap<(String, String), String>,
+    causes: BTreeMap<(String, String), Cause>,
 }
 
+/// What is wrong with a part, and since when.
+type Cause = (String, Option<String>);
+
 /// What is wrong with parts, as `/status` says.
-fn causes(status: &str) -> BTreeMap<(String, String), String> {
+fn causes(status: &str) -> BTreeMap<(String, String), Cause> {
     let status: serde_json::Value = serde_json::from_str(status).unwrap_or_default();
     let parts = status["parts"].as_array().into_iter().flatten();
     let cause = |part: &serde_json::Value| {
         let text = |name: &str| part[name].as_str().map(str::to_owned);
-        Some(((text("pipeline")?, text("part")?), text("cause")?))
+        Some(((text("pipeline")?, text("part")?), (text("cause")?, text("since"))))
     };
     parts.filter_map(cause).collect()
 }
@@ -211,8 +214,9 @@ struct Part {
     /// Why its requests fail, if they do.
     failing: Vec<String>,
     stalled: u64,
-    /// What is wrong, in a sentence.
+    /// What is wrong, in a sentence, and since when.
     cause: Option<String>,
+    since: Option<String>,
 }
 
 /// The parts of all pipelines, intake first.
@@ -265,7 +269,7 @@ fn parts(before: &[Series], now: &Sample, seconds: f64) -> Vec<Part> {
             part: name.clone(),
             ..Part::default()
         });
-        part.cause = Some(cause.clone());
+        (part.cause, part.since) = (Some(cause.0.clone()), cause.1.clone());
     }
     // A process that was started anew counts from nothing.
     parts.values_mut().for_each(|part| part.rate = part.rate.max(0.0));
@@ -302,7 +306,10 @@ fn told(seen: &Seen, base: &str) -> String {
     let mut out = format!("{base}: {ready}\n{}", super::table(&rows));
     for part in &seen.parts {
         if let Some(cause) = &part.cause {
-            out.push_str(&format!("{}/{}: {cause}\n", part.pipeline, part.part));
+            let since = part.since.as_ref().and_then(|at| at.get(..19));
+            let since =
+                since.map_or_else(String::new, |at| format!(" (since {}Z)", at.replace('T', " ")));
+            out.push_str(&format!("{}/{}: {cause}{since}\n", part.pipeline, part.part));
         }
     }
     out
@@ -349,7 +356,7 @@ docket_sink_failing{cause=\"connection\",pipeline=\"p\",sink=\"loki\"} 1
 docket_sink_failing{cause=\"server\",pipeline=\"p\",sink=\"loki\"} 0",
         );
         let causes = causes(
-            r#"{"parts":[{"pipeline":"p","part":"loki","cause":"nobody is there"},{"pipeline":"p","part":"reload","cause":"why"},{"pipeline":"p","part":"intake","cause":null}]}"#,
+            r#"{"parts":[{"pipeline":"p","part":"loki","cause":"nobody is there","since":"2026-11-24T12:48:50.163424070Z"},{"pipeline":"p","part":"reload","cause":"why"},{"pipeline":"p","part":"intake","cause":null}]}"#,
         );
         let now = Sample { series: now, not_ready: Vec::new(), causes };
         let parts = parts(&before, &now, 2.0);
@@ -365,6 +372,9 @@ docket_sink_failing{cause=\"server\",pipeline=\"p\",sink=\"loki\"} 0",
         let text = told(&seen, "http://h:1");
         assert!(text.starts_with("http://h:1: not ready: p/loki: why\n"), "{text}");
         assert!(text.contains("75s") && text.contains("failing: connection"), "{text}");
-        assert!(text.ends_with("p/loki: nobody is there\np/reload: why\n"), "{text}");
+        assert!(
+            text.ends_with("p/loki: nobody is there (since 2026-11-24 12:48:50Z)\np/reload: why\n"),
+            "{text}"
+        );
     }
 }

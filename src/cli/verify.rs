@@ -26,10 +26,10 @@ use crate::verify::scope::{Scope, VerifyError, Watch};
 
 Exit codes:
   0  complete: each sink was compared, and holds everything
-  1  a gap: something is missing, altered, repeated or unreadable; or a probe failed
+  1  a gap: something is missing, altered, repeated; or a probe failed
   2  wrong arguments, or an error in the pipeline file
-  3  no gap was found, but a sink can't tell what it holds (--sink leaves it out)
-  4  no gap was found, but a sink, Kafka or OPA could not be reached
+  3  no gap, but a sink can't tell what it holds (--sink leaves it out)
+  4  no gap, but a sink, Kafka or OPA could not be reached
 
 Elasticsearch is queried by ID; Loki, VictoriaLogs and CloudWatch for every line; files are read; the trace backend is queried for a sample \
 (set query of the OTLP sink), and Prometheus for its counts (set query of the metrics sink). --probe sends OPA the requests under probes in \
@@ -200,6 +200,13 @@ fn told(pipeline: &Pipeline, verified: &Verified) -> String {
             };
             let _ = writeln!(out, "{what} {}: {}{more}", r.sink, shown.join(", "));
         }
+        if r.compared.only_there.count > 0 {
+            let _ = writeln!(
+                out,
+                "{}: OTHERS may be another pipeline's, if it writes to the same index or streams: give each its own",
+                r.sink
+            );
+        }
     }
     out
 }
@@ -222,7 +229,10 @@ fn remarks(report: &Report, out: &mut String) {
         say(format!("a sample of {}", count(sample, "decision")));
     }
     if report.counts.is_some() {
-        say(format!("counts by verdict {}", if report.gaps > 0 { "differ" } else { "agree" }));
+        say(match report.gaps {
+            0 => "counts by verdict agree".into(),
+            _ => "counts by verdict differ; Prometheus knows what it scraped: is it docket's admin port, and was it there all the time?".into(),
+        });
     }
 }
 

@@ -23,10 +23,10 @@ use kafka::Answer;
 /// Show one decision, the request that it ruled on and, given the policies, which line made it and which condition was not met.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
-  docket why 438ee5cd-9339-40c6-a799-673641a06288 --from decisions.ndjson --bundle policies/
-  docket why 4bf92f3577b34da6a3ce929d0e0e4736 --from decisions.ndjson     by trace ID
-  kubectl logs deploy/opa | docket why 5387f613 --from - --bundle bundle.tar.gz --json
-  docket why 0b8a5a3a-4a4c-9a5e-8f0d-1f0c6a1f6a11 pipelines/opa.yaml --since 2h     by request ID, from the docket topic
+  docket why DECISION_ID --from decisions.ndjson --bundle policies/
+  docket why TRACE_ID --from decisions.ndjson
+  kubectl logs deploy/opa | docket why ID --from - --bundle bundle.tar.gz
+  docket why REQUEST_ID pipelines/opa.yaml --since 2h      from the docket topic
 
 Exit status: 0 the decision was found and, with --bundle, reproduced; 1 it was not found, or something can't be read;
 2 wrong usage; 3 it was found, but the policies give another result than the recorded one.")]

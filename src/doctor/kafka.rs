@@ -19,7 +19,9 @@ use crate::log::ask::{self, Asker, Unanswered};
 use crate::log::client;
 use crate::log::config::Kafka;
 use crate::log::scan::READER;
+use crate::log::topics::nearest;
 use crate::pipeline::Pipeline;
+use crate::pipeline::topics::{self, Role};
 use crate::sink::config::SinkConfig;
 
 /// What is asked for after the cluster has answered may take so long.
@@ -32,13 +34,6 @@ const AHEAD: Duration = Duration::from_secs(60);
 struct Wanted {
     name: String,
     role: Role,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Role {
-    Source,
-    Docket,
-    Rejects,
 }
 
 /// What the checks of topics need to know.
@@ -60,22 +55,10 @@ impl About {
     fn new(pipeline: &Pipeline) -> About {
         let file = &pipeline.file;
         let (docket, rejects) = (pipeline.docket_topic(), pipeline.rejects_topic());
-        let mut wanted: Vec<Wanted> = file
-            .sources
-            .iter()
-            .map(|source| Wanted { name: source.topic.clone(), role: Role::Source })
-            .collect();
+        let wanted = topics::all(pipeline).into_iter().map(|(name, role)| Wanted { name, role });
         let facts: Vec<String> =
             file.join.iter().flat_map(|join| &join.facts).map(|s| s.topic.clone()).collect();
-        let of = |role| move |name: String| Wanted { name, role };
-        wanted.extend(facts.iter().cloned().map(of(Role::Source)));
-        wanted.push(Wanted { name: docket.clone(), role: Role::Docket });
-        wanted.push(Wanted { name: rejects.clone(), role: Role::Rejects });
         let joined = [file.pending_topic(), file.facts_topic()];
-        if file.join.is_some() {
-            wanted.extend(joined.iter().cloned().map(of(Role::Docket)));
-            wanted.push(of(Role::Rejects)(file.amendments_topic()));
-        }
         let mut readers: Vec<_> = file
             .sources
             .iter()
@@ -90,12 +73,16 @@ impl About {
             readers.extend(facts.into_iter().map(|topic| read("facts", topic)));
             readers.extend(joined.into_iter().map(|topic| read("join", topic)));
         }
+        if file.spikes.is_some() {
+            readers.push(("spikes".into(), pipeline.group("spikes"), docket.clone()));
+            readers.push(("spikes".into(), pipeline.group("spikes"), file.spikes_topic()));
+        }
         readers.push(("docket's commands".into(), pipeline.group(READER), rejects));
         About {
             kafka: file.kafka.clone(),
             pipeline: pipeline.name().to_owned(),
             file: pipeline.path.display().to_string(),
-            wanted,
+            wanted: wanted.collect(),
             readers,
             partitions: file.docket.partitions,
             retention: file.docket.retention.0,
@@ -257,8 +244,12 @@ fn absent(about: &About, wanted: &Wanted, asker: &Asker, all: &Metadata) -> Chec
     }
     let create = match role {
         Role::Source => about.topics_command(&format!("--create --topic {name}")),
-        Role::Docket | Role::Rejects => format!("docket setup {}", about.file),
+        Role::Docket | Role::Rejects | Role::Learned => format!("docket setup {}", about.file),
     };
+    if *role == Role::Learned {
+        // docket makes it when it runs, if it may.
+        return check.warning("there is no such topic: what the detector of spikes has learned is lost with the process", create);
+    }
     match (role, nearest(name, all.topics().iter().map(MetadataTopic::name))) {
         (Role::Source, Some(near)) => check.wrong(
             format!("there is no such topic; did you mean {near}?"),
@@ -266,17 +257,6 @@ fn absent(about: &About, wanted: &Wanted, asker: &Asker, all: &Metadata) -> Chec
         ),
         _ => check.wrong("there is no such topic", create),
     }
-}
-
-/// The topic whose name is most like one, if it is much like it.
-fn nearest<'t>(name: &str, topics: impl Iterator<Item = &'t str>) -> Option<&'t str> {
-    let likeness = |other: &str| (strsim::jaro_winkler(name, other) * 1000.0) as u32;
-    topics
-        .filter(|other| !other.starts_with("__"))
-        .map(|other| (likeness(other), other))
-        .filter(|(likeness, _)| *likeness > 850)
-        .max()
-        .map(|(_, other)| other)
 }
 
 /// What the broker says of how each topic is kept, where docket may ask (DescribeConfigs).
@@ -347,7 +327,7 @@ impl Shape {
                 "bring back the brokers that hold it",
             ));
         }
-        if self.partitions == 1 && *role != Role::Rejects {
+        if self.partitions == 1 && !matches!(role, Role::Rejects | Role::Learned) {
             checks.push(check().warning(
                 "it has one partition: one process reads it, and no more of them help",
                 about.topics_command(&format!(
@@ -388,7 +368,15 @@ impl Shape {
                 "see which broker is away",
             ));
         }
-        if self.cleanup.as_deref().is_some_and(|policy| policy.contains("compact")) {
+        let compacted = self.cleanup.as_deref().map(|policy| policy.contains("compact"));
+        if *role == Role::Learned {
+            if compacted == Some(false) {
+                checks.push(check().wrong(
+                    "it is not compacted (cleanup.policy): what the detector of spikes has learned is gone after retention.ms",
+                    alter("cleanup.policy=compact"),
+                ));
+            }
+        } else if compacted == Some(true) {
             checks.push(check().wrong(
                 "it is compacted (cleanup.policy): of decisions with one key, all but the last are lost",
                 alter("cleanup.policy=delete"),
@@ -416,6 +404,8 @@ impl Shape {
     ) -> Option<Check> {
         let ms = self.retention.filter(|ms| *ms >= 0)?;
         let (least, why) = match wanted.role {
+            // The latest piece by key stays.
+            Role::Learned => return None,
             // What is away for a day loses nothing.
             Role::Source => (86_400_000, "docket can be away for no longer".to_owned()),
             Role::Rejects => {

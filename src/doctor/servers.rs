@@ -201,7 +201,7 @@ async fn loki(check: Check, config: LokiConfig) -> Seen {
         LogServer::Loki => ("loki/api/v1/push", 3100),
         LogServer::Victorialogs => ("insert/loki/api/v1/push", 9428),
     };
-    let url = format!("{}/{path}", config.url.trim_end_matches('/'));
+    let url = format!("{}/{path}", config.base());
     // A push of no lines: who may push is answered, and nothing is stored.
     let nothing = snap::raw::Encoder::new().compress_vec(&[]).unwrap_or_default();
     let request = client.request(Method::POST, &url);
@@ -219,6 +219,14 @@ async fn loki(check: Check, config: LokiConfig) -> Seen {
         }
     };
     let check = match answer.status.as_u16() {
+        // VictoriaLogs has no 404.
+        400 if answer.text.contains("unsupported path") => check.wrong(
+            format!(
+                "it takes no pushes at /{path}: {}",
+                answer.text.trim().chars().take(200).collect::<String>()
+            ),
+            format!("correct url: the address alone, as http://host:{port}"),
+        ),
         // Loki says that there is nothing in it.
         200 | 204 | 400 | 422 => check.ok("takes pushes"),
         401 | 403 | 407 => check.wrong(format!("it refused the login ({})", answer.status), LOGIN),
@@ -294,7 +302,12 @@ async fn nothing(check: Check, config: SinkConfig) -> Seen {
                 "correct the address, or see its log",
             )
             .into(),
-        Err(Failure::Retry(retry)) => {
+        Err(Failure::Retry(mut retry)) => {
+            // The address stands at the beginning of the line.
+            let before = format!("{}: ", check.address);
+            if let Some(rest) = retry.detail.strip_prefix(&before) {
+                retry.detail = rest.to_owned();
+            }
             let (says, way_out) = match retry.cause {
                 Cause::Credentials => (format!("it refused the login: {}", retry.detail), LOGIN.into()),
                 Cause::Misconfigured => (

@@ -10,8 +10,8 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::metadata::Metadata;
 use rdkafka::types::RDKafkaRespErr;
 
-use super::client;
 use super::config::Kafka;
+use super::{client, told};
 
 /// Why Kafka gave no answer. The way out is said, too.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -54,7 +54,7 @@ impl ClientContext for Heard {
         // That all are down says less than why one is.
         if !matches!(code, RDKafkaErrorCode::AllBrokersDown | RDKafkaErrorCode::PartitionEOF) {
             *self.0.lock().unwrap_or_else(PoisonError::into_inner) =
-                Some((code, reason.to_owned()));
+                Some((code, told::plain(reason).to_owned()));
         }
     }
 }

@@ -9,6 +9,8 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::{ClientConfig, ClientContext, Statistics};
 
 use super::config::Kafka;
+use super::told;
+pub use super::told::log;
 
 /// A client's configuration: docket's defaults, then the pipeline file's properties.
 /// `part` tells the clients of one process apart in the broker's logs and metrics.
@@ -124,11 +126,13 @@ impl<T: Send + Sync + 'static> ClientContext for Context<T> {
 
     fn stats(&self, statistics: Statistics) {
         self.brokers.note(&statistics);
+        told::statistics(&statistics);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
         self.brokers.failed(&error);
-        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::PartitionEOF) {
+        let code = error.rdkafka_error_code();
+        if code != Some(RDKafkaErrorCode::PartitionEOF) && !told::error(code, reason) {
             tracing::warn!("Kafka: {error}: {reason}");
         }
     }
@@ -149,18 +153,6 @@ pub fn with_properties(mut config: ClientConfig, kafka: &Kafka) -> ClientConfig 
         config.set(name, value.value());
     }
     config
-}
-
-/// librdkafka's log goes to docket's log, quieter by one level: it reports each lost connection as an error.
-pub fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
-    match level {
-        RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
-            tracing::error!(facility, "{message}");
-        }
-        RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning => tracing::warn!(facility, "{message}"),
-        RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => tracing::info!(facility, "{message}"),
-        RDKafkaLogLevel::Debug => tracing::debug!(facility, "{message}"),
-    }
 }
 
 /// Whether an error says that Kafka is away or slow, so that trying again is all there is to do.

@@ -25,7 +25,7 @@ use super::config::{Kafka, Start};
 use super::progress::{Assigned, Progress};
 use super::queues::{Change, Queue, Queues, Wake};
 use super::resume::{self, Resuming, TopicIds};
-use super::{Commits, Committed, Gap, Message, Polled, Reader, Told, client, scan};
+use super::{Commits, Committed, Gap, Message, Polled, Reader, Told, client, scan, told};
 use crate::decision::time::Nanos;
 use crate::telemetry::Meters;
 
@@ -126,6 +126,9 @@ impl<A: Assignments> ClientContext for Context<A> {
         if error.rdkafka_error_code() == Some(RDKafkaErrorCode::PartitionEOF) {
             return;
         }
+        if told::error(error.rdkafka_error_code(), reason) {
+            return;
+        }
         if client::is_outage(&error) {
             tracing::warn!(part = self.part, "Kafka: {reason}");
         } else {
@@ -136,6 +139,7 @@ impl<A: Assignments> ClientContext for Context<A> {
     fn stats(&self, statistics: Statistics) {
         self.served.fetch_add(1, Ordering::Relaxed);
         self.brokers.note(&statistics);
+        told::statistics(&statistics);
         let mut ends = self.ends();
         for (name, topic) in &statistics.topics {
             for (id, partition) in &topic.partitions {

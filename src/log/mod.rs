@@ -9,6 +9,7 @@ pub mod client;
 pub mod config;
 pub mod consumer;
 pub mod dead_letter;
+pub mod ended;
 pub mod headers;
 pub mod mock;
 pub mod offsets;
@@ -18,6 +19,7 @@ pub mod progress;
 mod queues;
 pub mod resume;
 pub mod scan;
+mod told;
 pub mod topics;
 
 use std::future::Future;

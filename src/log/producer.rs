@@ -18,6 +18,7 @@ use super::config::{Compression, Kafka};
 use super::consumer::Membership;
 use super::{Committed, Outgoing, RecordWriter, Transactions};
 use crate::resume;
+use crate::telemetry::outage::Outage;
 
 /// The largest message that a producer takes; what the topic takes is the broker's to say.
 const MAX_MESSAGE: &str = "1000000000";
@@ -112,8 +113,7 @@ pub fn transactional(
     let mut config = client::long_lived(kafka, part);
     config
         .set("transactional.id", id)
-        // An instance that died leaves its transaction open for so long, and readers wait for it.
-        .set("transaction.timeout.ms", "15000")
+        .set("transaction.timeout.ms", super::ended::LONGEST_MS.to_string())
         .set("acks", "all")
         .set("partitioner", "murmur2_random")
         .set("compression.type", compression.as_str())
@@ -144,6 +144,7 @@ const END: Duration = Duration::from_secs(5);
 /// Calls again while the error says that this is all it takes.
 fn retried(brokers: &Brokers, mut call: impl FnMut() -> KafkaResult<()>) -> KafkaResult<()> {
     let deadline = Instant::now() + Duration::from_secs(120);
+    let mut told = Outage::default();
     loop {
         match call() {
             Err(KafkaError::Transaction(e))
@@ -152,7 +153,9 @@ fn retried(brokers: &Brokers, mut call: impl FnMut() -> KafkaResult<()>) -> Kafk
                     && !brokers.lost()
                     && Instant::now() < deadline =>
             {
-                tracing::warn!(error = %e, "a transaction waits for Kafka");
+                if let Some(line) = told.seen((), 1, tokio::time::Instant::now()) {
+                    tracing::warn!(error = %e, attempts = line.failures, "a transaction waits for Kafka");
+                }
                 std::thread::sleep(Duration::from_millis(200));
             }
             other => return other,

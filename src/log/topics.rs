@@ -8,6 +8,7 @@ use rdkafka::admin::{
 };
 use rdkafka::client::DefaultClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::metadata::MetadataTopic;
 
 use super::ask::{self, Asker, Unanswered};
 use super::client;
@@ -92,6 +93,46 @@ pub async fn ensure(
 pub async fn absent(kafka: &Kafka, topics: Vec<Topic>) -> Result<Vec<String>, TopicError> {
     let (missing, _) = tokio::task::block_in_place(|| missing(kafka, topics))?;
     Ok(missing.into_iter().map(|topic| topic.name).collect())
+}
+
+/// A topic that is not shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Absent {
+    pub name: String,
+    /// One of another name, much like it.
+    pub near: Option<String>,
+    /// It may be there, but docket has no right to see it.
+    pub hidden: bool,
+}
+
+/// Which of these topics are not shown. Blocks.
+pub fn unseen(kafka: &Kafka, names: &[String]) -> Result<Vec<Absent>, Unanswered> {
+    let asker = Asker::new(kafka, "topics", None)?;
+    let all = asker.metadata(None, TIMEOUT)?;
+    let mut absent = Vec::new();
+    for name in names {
+        if all.topics().iter().any(|t| t.name() == name && t.error().is_none()) {
+            continue;
+        }
+        let one = asker.metadata(Some(name), TIMEOUT)?;
+        let hidden = one.topics().iter().any(|t| ask::hides(t.error()));
+        if hidden || one.topics().iter().all(|t| t.error().is_some()) {
+            let near = nearest(name, all.topics().iter().map(MetadataTopic::name));
+            absent.push(Absent { name: name.clone(), near: near.map(str::to_owned), hidden });
+        }
+    }
+    Ok(absent)
+}
+
+/// The topic whose name is most like one, if it is much like it.
+pub fn nearest<'t>(name: &str, topics: impl Iterator<Item = &'t str>) -> Option<&'t str> {
+    let likeness = |other: &str| (strsim::jaro_winkler(name, other) * 1000.0) as u32;
+    topics
+        .filter(|other| !other.starts_with("__"))
+        .map(|other| (likeness(other), other))
+        .filter(|(likeness, _)| *likeness > 850)
+        .max()
+        .map(|(_, other)| other)
 }
 
 /// The topics that are not there, and the names of those that may be, but are not shown to docket.

@@ -23,6 +23,13 @@ pub struct LoadError {
     problems: Vec<Problem>,
 }
 
+impl LoadError {
+    /// Line, column and message of each; a line of 0 is none.
+    pub fn places(&self) -> impl Iterator<Item = (usize, usize, &str)> {
+        self.problems.iter().map(|p| (p.at.line, p.at.column, p.message.as_str()))
+    }
+}
+
 impl std::error::Error for LoadError {}
 
 impl fmt::Display for LoadError {

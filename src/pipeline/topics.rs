@@ -12,6 +12,42 @@ const REJECTS_LONGER: u128 = 2;
 /// What the join adds to a decision, at most: its request has texts of 255 bytes, and nine of them.
 const MATCH_ROOM: usize = 16 << 10;
 
+/// What a topic is to a pipeline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Somebody else writes to it.
+    Source,
+    /// The docket, and what lies before it.
+    Docket,
+    /// What lies beside it.
+    Rejects,
+    /// What the detector of spikes has learned.
+    Learned,
+}
+
+/// Every topic that a pipeline reads or writes, each once: those that are made, and its sources.
+pub fn all(pipeline: &Pipeline) -> Vec<(String, Role)> {
+    let file = &pipeline.file;
+    let sources: Vec<String> = sources(pipeline).map(|topic| topic.name).collect();
+    let beside = [pipeline.rejects_topic(), file.amendments_topic()];
+    let role = |name: &String| match name {
+        name if sources.contains(name) => Role::Source,
+        name if beside.contains(name) => Role::Rejects,
+        name if *name == file.spikes_topic() => Role::Learned,
+        _ => Role::Docket,
+    };
+    let mut all: Vec<(String, Role)> = Vec::new();
+    for name in
+        sources.iter().cloned().chain(wanted(pipeline, Which::All).into_iter().map(|t| t.name))
+    {
+        if all.iter().all(|(known, _)| *known != name) {
+            let role = role(&name);
+            all.push((name, role));
+        }
+    }
+    all
+}
+
 fn wanted(pipeline: &Pipeline, which: Which) -> Vec<Topic> {
     let docket = &pipeline.file.docket;
     let retention = docket.retention.0.as_millis();

@@ -13,6 +13,7 @@ use super::loki::config::{LogServer, LokiConfig};
 use super::metrics::config::MetricsConfig;
 use super::otlp::config::OtlpConfig;
 use crate::config::forms::redaction;
+use crate::http::client::place;
 use crate::protect::redact::Redaction;
 
 /// A sink: where decisions are delivered.
@@ -44,6 +45,23 @@ impl SinkConfig {
             SinkConfig::File(_) => "file",
             SinkConfig::Metrics(_) => "metrics",
         }
+    }
+
+    /// Where it is, for people: no credentials, and no path of a URL, which may hold a secret.
+    pub fn address(&self) -> String {
+        let url = match self {
+            SinkConfig::Otlp(s) => s.endpoint.as_str(),
+            SinkConfig::Loki(s) => &s.url,
+            SinkConfig::Elasticsearch(s) => &s.url,
+            SinkConfig::Cloudwatch(s) => match (&s.endpoint, &s.region) {
+                (Some(endpoint), _) => endpoint,
+                (None, region) => return region.clone().unwrap_or_else(|| "CloudWatch".into()),
+            },
+            SinkConfig::File(s) => return s.path.display().to_string(),
+            SinkConfig::Metrics(_) => return "this process".into(),
+        };
+        reqwest::Url::parse(url)
+            .map_or_else(|_| "an address that is none".into(), |url| place(&url))
     }
 
     pub fn delivery(&self) -> &Delivery {
@@ -113,5 +131,25 @@ impl SinkConfig {
             config.check(problem);
         }
         self.delivery().check(&mut |key, message| problem(&["delivery", key], message));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_told_without_what_may_be_secret() {
+        use serde_json::json;
+        for (config, address) in [
+            (json!({"type": "loki", "url": "https://u:canary@l:3100/canary"}), "https://l:3100"),
+            (json!({"type": "otlp", "endpoint": "http://tempo:4317"}), "http://tempo:4317"),
+            (json!({"type": "cloudwatch", "region": "eu-central-1", "group": "g"}), "eu-central-1"),
+            (json!({"type": "file", "path": "/tmp/x"}), "/tmp/x"),
+            (json!({"type": "metrics"}), "this process"),
+        ] {
+            let config: SinkConfig = serde_json::from_value(config).unwrap();
+            assert_eq!(config.address(), address);
+        }
     }
 }

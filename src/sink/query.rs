@@ -70,8 +70,9 @@ pub enum Answer {
     All(Result<(), String>),
     /// It was asked for these only.
     Sample(BTreeSet<String>),
-    /// How many it counted, by verdict.
-    Counts(BTreeMap<String, f64>),
+    /// How many it counted, by verdict: at least, by when the last of them was written, and at most, once that has been delivered and
+    /// seen. What comes meanwhile is in the second.
+    Counts { least: BTreeMap<String, f64>, most: BTreeMap<String, f64> },
 }
 
 /// Why a sink can't be asked.

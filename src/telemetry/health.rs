@@ -99,6 +99,12 @@ impl Health {
         condition.state = state;
     }
 
+    /// What is noted to be wrong.
+    pub fn noted(&self, what: &str) -> Option<String> {
+        let parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        parts.get(what)?.state.clone().err()
+    }
+
     /// The part is no more, nor what was noted of it.
     pub fn remove(&self, part: &str) {
         let of_it = |name: &str| {

@@ -1,10 +1,11 @@
 //! What docket says of itself: `meters`, `health`, logs and traces; `admin` is the port that serves them (and `status`, for people),
-//! `push` sends them where nobody can scrape.
+//! `push` sends them where nobody can scrape. `outage` says which lines of what fails again and again are written.
 
 pub mod admin;
 pub mod config;
 pub mod health;
 pub mod meters;
+pub mod outage;
 pub mod push;
 pub mod status;
 

@@ -33,6 +33,7 @@ mod order;
 mod parts;
 mod push;
 mod samples;
+mod shipped;
 mod spikes;
 mod stored_whole;
 mod tls;

@@ -39,8 +39,8 @@ use crate::telemetry::{self, admin};
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   docket demo --for 30s
-  docket demo decisions.ndjson more.json.gz      your own decision logs, in any format docket reads
-  kubectl logs deploy/opa | docket demo -        what OPA wrote to its console
+  docket demo decisions.ndjson more.json.gz   your own, in any format
+  kubectl logs deploy/opa | docket demo -     what OPA wrote
 
 Of a pipeline file given with --pipeline, only the rules are used, not its Kafka and its sinks.")]
 pub struct Args {

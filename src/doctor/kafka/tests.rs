@@ -106,6 +106,7 @@ fn a_cluster_is_looked_at_without_a_trace() {
     let mut about = about();
     about.kafka.brokers = mock.bootstrap();
     about.wanted[0].name = "opa-decision".into();
+    about.wanted.push(Wanted { name: "docket.x.spikes".into(), role: Role::Learned });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let checks = cluster(&about, runtime.handle());
     let of =
@@ -113,4 +114,44 @@ fn a_cluster_is_looked_at_without_a_trace() {
     assert_eq!(of("kafka").level, Level::Ok);
     assert!(of("topic opa-decision").says.contains("did you mean opa-decisions?"));
     assert_eq!(of("topic docket.x").way_out, "docket setup x.yaml");
+    let learned = of("topic docket.x.spikes");
+    assert_eq!((learned.level, &*learned.way_out), (Level::Warning, "docket setup x.yaml"));
+}
+
+/// Whatever `docket setup` makes is looked at, and so is every source.
+#[test]
+fn each_topic_that_a_pipeline_has_is_wanted_once() {
+    let text = "name: x\nkafka: {brokers: \"k:9092\"}\nsources: [{topic: opa}, {topic: other}]\nsinks: {m: {type: metrics}}\nspikes: {}\njoin: {key: trace_id, facts: [{topic: access, format: access_log}]}\n";
+    let outside = &crate::config::secrets::Real;
+    let pipeline = crate::pipeline::parse(std::path::Path::new("x.yaml"), text, outside).unwrap();
+    let wanted = About::new(&pipeline).wanted;
+    let of = |name: &str| {
+        let mut all = wanted.iter().filter(|w| w.name == name);
+        let role = all.next().unwrap_or_else(|| panic!("{name}: {wanted:?}")).role;
+        assert_eq!(all.next(), None);
+        role
+    };
+    for source in ["opa", "other", "access"] {
+        assert_eq!(of(source), Role::Source);
+    }
+    for docket in ["docket.x", "docket.x.pending", "docket.x.facts"] {
+        assert_eq!(of(docket), Role::Docket);
+    }
+    assert_eq!(of("docket.x.rejects"), Role::Rejects);
+    assert_eq!(of("docket.x.amendments"), Role::Rejects);
+    assert_eq!(of("docket.x.spikes"), Role::Learned);
+    assert_eq!(wanted.len(), 9);
+}
+
+#[test]
+fn what_is_learned_has_to_be_compacted_and_has_one_partition() {
+    let about = about();
+    let judged = |cleanup: &str| {
+        let shape = Shape { partitions: 1, cleanup: Some(cleanup.into()), ..sound() };
+        shape.judged(&about, &Wanted { name: "t".into(), role: Role::Learned })
+    };
+    assert_eq!((judged("compact").len(), judged("compact")[0].level), (1, Level::Ok));
+    let wrong = judged("delete");
+    assert_eq!(wrong[0].level, Level::Wrong);
+    assert!(wrong[0].way_out.contains("cleanup.policy=compact"), "{wrong:?}");
 }

@@ -54,6 +54,16 @@ pub enum LogServer {
 }
 
 impl LokiConfig {
+    /// The base URL, also of who gives that of pushes, whole or in part.
+    pub fn base(&self) -> &str {
+        let mut base = self.url.trim_end_matches('/');
+        base = base.strip_suffix("/loki/api/v1/push").unwrap_or(base);
+        if self.server == LogServer::Victorialogs {
+            base = base.strip_suffix("/insert").unwrap_or(base);
+        }
+        base.trim_end_matches('/')
+    }
+
     pub fn client(&self) -> Result<Client, HttpError> {
         let (auth, timeout) = (self.auth.as_ref(), self.delivery.timeout.0);
         Client::new(&self.tls, auth, &self.request_headers(), timeout)
@@ -85,4 +95,26 @@ impl LokiConfig {
 fn loki_labels() -> BTreeMap<String, Label> {
     let named = |name: &str| (name.to_owned(), Label::new(name).expect("it is one"));
     ["service", "verdict", "engine"].into_iter().map(named).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_gives_the_address_of_pushes_means_that_of_the_server() {
+        for (server, url, base) in [
+            (LogServer::Loki, "http://l:3100/", "http://l:3100"),
+            (LogServer::Loki, "http://l:3100/loki/api/v1/push", "http://l:3100"),
+            (LogServer::Loki, "http://l/insert", "http://l/insert"),
+            (LogServer::Victorialogs, "http://v:9428/insert", "http://v:9428"),
+            (LogServer::Victorialogs, "http://v:9428/insert/loki/api/v1/push", "http://v:9428"),
+            (LogServer::Victorialogs, "http://v:9428/logs", "http://v:9428/logs"),
+        ] {
+            let text = serde_json::json!({ "url": url }).to_string();
+            let mut config: LokiConfig = serde_json::from_str(&text).unwrap();
+            config.server = server;
+            assert_eq!(config.base(), base);
+        }
+    }
 }

@@ -32,11 +32,7 @@ impl Loki {
             LogServer::Loki => "loki/api/v1/push",
             LogServer::Victorialogs => "insert/loki/api/v1/push",
         };
-        Ok(Loki {
-            encoder: Encoder::new(config),
-            client,
-            url: format!("{}/{path}", config.url.trim_end_matches('/')),
-        })
+        Ok(Loki { encoder: Encoder::new(config), client, url: format!("{}/{path}", config.base()) })
     }
 }
 

@@ -32,7 +32,7 @@ impl Query {
     pub fn new(config: &LokiConfig) -> Result<Query, QueryError> {
         Ok(Query {
             client: config.client()?,
-            url: config.url.trim_end_matches('/').to_owned(),
+            url: config.base().to_owned(),
             server: config.server,
             encoder: Encoder::new(config),
             streams: BTreeSet::new(),

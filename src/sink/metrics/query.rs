@@ -12,8 +12,10 @@ use crate::http::client::Client;
 use crate::http::config::Tls;
 use crate::sink::query::{Answer, Asked, Hash, QueryError, Question, SinkQuery, get, with_query};
 
-/// What came last is delivered and scraped a little later.
-const SCRAPED: Nanos = 15_000_000_000;
+/// What came last is delivered and scraped a little later: Prometheus scrapes each minute unless it is told otherwise.
+const SCRAPED: Nanos = 75_000_000_000;
+
+type Counts = BTreeMap<String, f64>;
 
 pub struct Query {
     client: Client,
@@ -36,11 +38,19 @@ impl Query {
         Ok(Ok(Query { client, url, pipeline: pipeline.to_owned() }))
     }
 
-    /// What Prometheus counts between two times, by verdict. What a process counted after it was scraped last and
-    /// before it died is not in there.
-    async fn counts(&self, from: Nanos, until: Nanos) -> Result<BTreeMap<String, f64>, QueryError> {
+    /// What Prometheus counts by verdict, from one time until another and until a later one. What a process counted after it was scraped
+    /// last and before it died is not in there.
+    async fn counts(
+        &self,
+        from: Nanos,
+        last: Nanos,
+        until: Nanos,
+    ) -> Result<(Counts, Counts), QueryError> {
+        let last = last as f64 / 1e9;
         let (from, until) = (from / 1_000_000_000, until / 1_000_000_000 + 1);
         let step = ((until - from) / 5_000).max(2);
+        // What is there then was counted before.
+        let from = from - step;
         let query = format!("docket_decisions_total{{pipeline=\"{}\"}}", self.pipeline);
         let range = [
             ("query", query.as_str()),
@@ -50,7 +60,7 @@ impl Query {
         ];
         let url = with_query(&format!("{}/api/v1/query_range", self.url), &range)?;
         let answer = get(&self.client, Method::GET, &url, None).await?;
-        let mut counts = BTreeMap::new();
+        let (mut least, mut most) = (Counts::new(), Counts::new());
         for series in answer["data"]["result"].as_array().into_iter().flatten() {
             let verdict = series["metric"]["verdict"].as_str().unwrap_or_default();
             let values: Vec<(f64, f64)> = series["values"]
@@ -59,10 +69,12 @@ impl Query {
                 .flatten()
                 .filter_map(|v| Some((v[0].as_f64()?, v[1].as_str()?.parse().ok()?)))
                 .collect();
-            *counts.entry(verdict.to_owned()).or_default() +=
-                increase(&values, from as f64 + step as f64);
+            let by_then = values.partition_point(|(at, _)| *at <= last);
+            *least.entry(verdict.to_owned()).or_default() +=
+                increase(&values[..by_then], from as f64);
+            *most.entry(verdict.to_owned()).or_default() += increase(&values, from as f64);
         }
-        Ok(counts)
+        Ok((least, most))
     }
 }
 
@@ -74,11 +86,13 @@ impl SinkQuery for Query {
     fn ask<'q>(&'q self, question: Question<'q>) -> Asked<'q> {
         let range = question.written.map(|(a, b)| (a * 1_000_000, b * 1_000_000));
         Box::pin(async move {
-            let counts = match range {
-                None => BTreeMap::new(),
-                Some((from, last)) => self.counts(from, clock::now().min(last + SCRAPED)).await?,
+            let (least, most) = match range {
+                None => Default::default(),
+                Some((from, last)) => {
+                    self.counts(from, last, clock::now().min(last + SCRAPED)).await?
+                }
             };
-            Ok(Answer::Counts(counts))
+            Ok(Answer::Counts { least, most })
         })
     }
 

@@ -64,7 +64,11 @@ pub fn meaning(status: &tonic::Status) -> Failure {
         }),
         Some(cause) => Failure::Retry(Retry {
             cause,
-            detail: format!("{:?}: {}", status.code(), status.message()),
+            // Of a connection that fails the message says only that it does.
+            detail: match std::error::Error::source(status) {
+                Some(source) => format!("{:?}: {}", status.code(), innermost(source)),
+                None => format!("{:?}: {}", status.code(), status.message()),
+            },
             after: retry_info(status),
         }),
     }

@@ -26,6 +26,7 @@ use crate::facts::Packed;
 use crate::log::ask::Asker;
 use crate::log::config::Start;
 use crate::log::consumer::{self, Assignments, Reading};
+use crate::log::ended::Ended;
 use crate::log::progress::Progress;
 use crate::log::{Commits, Reader, Transactions, producer};
 use crate::pipeline::Pipeline;
@@ -44,8 +45,8 @@ pub const PART: &str = "join";
 pub enum CorrelateError {
     #[error("Kafka: {0}")]
     Kafka(#[from] KafkaError),
-    #[error("the producer was fenced or failed for good: {0}")]
-    Fatal(KafkaError),
+    #[error(transparent)]
+    Ended(Ended),
     #[error(transparent)]
     Unanswered(#[from] crate::log::ask::Unanswered),
     #[error(
@@ -202,7 +203,10 @@ impl Correlate {
                 Ok(()) => failures = 0,
                 Err(error) => {
                     // However many are refused, each time it is known of some more.
-                    let refused = member.abort(&error).map_err(CorrelateError::Fatal)?;
+                    let refused = member.abort(&error).map_err(|error| {
+                        let instance = self.pipeline.file.intake.instance_id.as_deref();
+                        CorrelateError::Ended(Ended::new(error, instance))
+                    })?;
                     if is_out_of_its_log(&error) {
                         return Err(error.into());
                     }

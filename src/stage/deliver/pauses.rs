@@ -10,6 +10,7 @@ use super::outage::Outage;
 use super::send::Sending;
 use crate::http::failure::Retry;
 use crate::log::RecordWriter;
+use crate::sink::config::SinkConfig;
 
 /// A server may not ask for longer.
 const LONGEST: Duration = Duration::from_secs(3600);
@@ -41,13 +42,18 @@ impl<L: RecordWriter> Sending<L> {
             return;
         }
         self.deliver.meters.failing.with_label_values(&[name, cause]).set(1);
-        self.deliver.health.note(&self.requests(), Err(format!("{cause}: {}", retry.detail)));
+        let address = self.address();
+        let detail = match retry.detail.contains(&address) {
+            true => retry.detail.clone(),
+            false => format!("{address}: {}", retry.detail),
+        };
+        self.deliver.health.note(&self.requests(), Err(format!("{cause}: {detail}")));
         let line = self.outage().failed(retry.cause, attempts, Instant::now());
         if let Some(line) = line {
             tracing::warn!(
                 part = name,
                 cause,
-                detail = retry.detail,
+                detail,
                 failures = line.failures,
                 seconds = line.lasted.as_secs(),
                 "the sink can't be served; its decisions wait in Kafka"
@@ -59,8 +65,14 @@ impl<L: RecordWriter> Sending<L> {
         self.outage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Where the sink is.
+    pub(super) fn address(&self) -> String {
+        let sink = self.deliver.pipeline.file.sinks.get(&self.deliver.name);
+        sink.map(SinkConfig::address).unwrap_or_default()
+    }
+
     /// What health calls the sink's answers.
-    fn requests(&self) -> String {
+    pub(super) fn requests(&self) -> String {
         format!("{}/{} requests", self.deliver.pipeline.name(), self.deliver.name)
     }
 

@@ -5,6 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use rand::SeedableRng;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -38,6 +39,8 @@ pub struct Sending<L> {
     pub(super) stop: CancellationToken,
     pub(super) jitter: Mutex<rand::rngs::SmallRng>,
     pub(super) outage: Mutex<Outage>,
+    /// IDs that other decisions had before.
+    reused: Mutex<crate::telemetry::outage::Outage<()>>,
     /// So many requests are on their way at once.
     requests: Semaphore,
     /// Room for batches that wait beside the others.
@@ -72,6 +75,9 @@ enum Sent {
 
 /// A batch tells of no more ids that were used before.
 const FINDINGS: usize = 5;
+/// Without an ID that was used before for so long, that is over.
+const REUSED_OVER: Duration = Duration::from_secs(60);
+
 /// Units of room for batches that wait.
 const ROOM: usize = 64;
 
@@ -117,7 +123,8 @@ impl<L: RecordWriter> Sending<L> {
             rejects,
             stop,
             jitter,
-            outage: Mutex::new(Outage::new()),
+            outage: Mutex::default(),
+            reused: Mutex::default(),
             room: Arc::new(Semaphore::new(ROOM)),
             sent: AtomicU64::new(0),
             taken: AtomicU64::new(0),
@@ -177,16 +184,7 @@ impl<L: RecordWriter> Sending<L> {
         if repeats > 0 {
             deliver.meters.delivered.with_label_values(&[&deliver.name, "repeat"]).inc_by(repeats);
         }
-        if let Some(first) = reused.first().map(|i| &batch.records[*i]) {
-            deliver.meters.reused.with_label_values(&[&deliver.name]).inc_by(reused.len() as u64);
-            tracing::warn!(
-                part = deliver.name,
-                partition = first.partition,
-                offset = first.offset,
-                decisions = reused.len(),
-                "decision_id_reused: other decisions under ids that were used before; all of them are delivered"
-            );
-        }
+        self.tell_reused(batch, &reused);
         for (i, timestamp) in seen {
             let partition = batch.records[i].partition;
             batch.records[i].timestamp = timestamp;
@@ -214,6 +212,34 @@ impl<L: RecordWriter> Sending<L> {
             examples,
             ..events::finding(kind, service, &deliver.name, now())
         })
+    }
+
+    /// A producer that gives IDs twice does so again and again: counted all, told now and then.
+    fn tell_reused(&self, batch: &Batch, reused: &[usize]) {
+        let (deliver, now) = (&self.deliver, Instant::now());
+        let mut told = self.reused.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(first) = reused.first().map(|i| &batch.records[*i]) else {
+            if let Some(line) = told.quiet(REUSED_OVER, now) {
+                tracing::info!(
+                    part = deliver.name,
+                    decisions = line.failures,
+                    seconds = line.lasted.as_secs(),
+                    "decision_id_reused: no more of it"
+                );
+            }
+            return;
+        };
+        deliver.meters.reused.with_label_values(&[&deliver.name]).inc_by(reused.len() as u64);
+        if let Some(line) = told.seen((), reused.len() as u64, now) {
+            tracing::warn!(
+                part = deliver.name,
+                partition = first.partition,
+                offset = first.offset,
+                decisions = line.failures,
+                seconds = line.lasted.as_secs(),
+                "decision_id_reused: other decisions under ids that were used before; all of them are delivered"
+            );
+        }
     }
 
     /// Sees every record of a batch acknowledged or in rejects, as the loop does. There are no others to wait for.
@@ -541,8 +567,12 @@ impl<L: RecordWriter> Sending<L> {
         if refuses.replace((refusal.status, records)).is_none() {
             let name = self.deliver.name.as_str();
             self.deliver.meters.failing.with_label_values(&[name, REFUSED]).set(1);
+            let address = self.address();
+            let why = format!("{address}: it refuses what it is sent, with {}", refusal.status);
+            self.deliver.health.note(&self.requests(), Err(format!("{REFUSED}: {why}")));
             tracing::error!(
                 part = name,
+                address,
                 status = refusal.status,
                 "the sink refuses what it is sent, and has taken nothing since; until it takes something, that is an outage: nothing goes to rejects"
             );
@@ -561,6 +591,7 @@ impl<L: RecordWriter> Sending<L> {
         if refuses.take().is_some() {
             let name = self.deliver.name.as_str();
             self.deliver.meters.failing.with_label_values(&[name, REFUSED]).set(0);
+            self.deliver.health.note(&self.requests(), Ok(()));
             tracing::info!(part = name, "the sink takes records again");
         }
     }

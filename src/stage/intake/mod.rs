@@ -19,6 +19,7 @@ use crate::clock::now;
 use crate::decision::reject::Reject;
 use crate::decision::time;
 use crate::log::consumer::{self, Assignments, Reading};
+use crate::log::ended::Ended;
 use crate::log::progress::{Assigned, Progress};
 use crate::log::{Commits, Gap, Message, Reader, Transactions, producer};
 use crate::pipeline::Pipeline;
@@ -32,6 +33,7 @@ use trouble::{PATIENCE, Spot};
 mod facts;
 mod gaps;
 mod parts;
+mod sources;
 mod target;
 mod transaction;
 mod trouble;
@@ -43,8 +45,8 @@ pub use trouble::Trouble;
 pub enum IntakeError {
     #[error("Kafka: {0}")]
     Kafka(#[from] KafkaError),
-    #[error("the producer was fenced or failed for good: {0}")]
-    Fatal(KafkaError),
+    #[error(transparent)]
+    Ended(Ended),
 }
 
 /// What is read, and what it becomes.
@@ -165,6 +167,15 @@ impl Intake {
             together: false,
             time: time::guess,
         };
+        let _watching = sources::Sources {
+            kafka: file.kafka.clone(),
+            pipeline: self.pipeline.name().to_owned(),
+            part,
+            topics: topics.iter().map(|topic| (*topic).to_owned()).collect(),
+            health: self.health.clone(),
+            progress: self.progress.clone(),
+        }
+        .watch();
         self.over(
             |seen| consumer::join(&reading, seen, self.meters.clone(), self.progress.clone()),
             producer,
@@ -456,12 +467,12 @@ where
     fn abort(&mut self, open: &Open, error: &KafkaError) -> Result<(), IntakeError> {
         self.intake.meters.transactions.with_label_values(&["aborted"]).inc();
         if matches!(error, KafkaError::Transaction(e) if e.is_fatal()) {
-            return Err(IntakeError::Fatal(error.clone()));
+            return Err(self.ended(error.clone()));
         }
         for (topic, partition) in open.offsets.keys() {
             self.finished(*topic, *partition, self.next.get(&(*topic, *partition)).copied(), true);
         }
-        let refused = self.transactions.abort().map_err(IntakeError::Fatal)?;
+        let refused = self.transactions.abort().map_err(|error| self.ended(error))?;
         for (tag, code) in &refused {
             if let Some(produced) = open.produced.get(*tag) {
                 self.suspects.insert(
@@ -474,6 +485,11 @@ where
             tracing::warn!(%error, "a transaction was aborted; its records are read again");
         }
         self.rewind(open)
+    }
+
+    fn ended(&self, error: KafkaError) -> IntakeError {
+        let instance = self.intake.pipeline.file.intake.instance_id.as_deref();
+        IntakeError::Ended(Ended::new(error, instance))
     }
 
     /// Tells the watchdog.
@@ -495,12 +511,14 @@ where
 
     /// Offsets, lag and health.
     fn report(&self) {
+        let part = self.intake.work.part();
         let ready = if self.seen.assigned.load(Ordering::Relaxed) {
             Ok(())
         } else {
-            Err("not in its consumer group yet".to_owned())
+            let missing = sources::note(self.intake.pipeline.name(), part);
+            let missing = self.intake.health.noted(&missing);
+            Err(missing.unwrap_or_else(|| "not in its consumer group yet".to_owned()))
         };
-        let part = self.intake.work.part();
         self.intake.health.set(&format!("{}/{part}", self.intake.pipeline.name()), ready);
         let mine = self.intake.progress.places().into_iter().filter(|p| p.part == part);
         let unread = mine.filter_map(|place| {
