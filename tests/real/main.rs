@@ -34,6 +34,7 @@ mod parts;
 mod push;
 mod samples;
 mod shipped;
+mod soak;
 mod spikes;
 mod stored_whole;
 mod tls;
