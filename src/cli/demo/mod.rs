@@ -289,6 +289,7 @@ impl Feeder {
 async fn show(screen: &Screen, running: &Parts, fed: &Fed) -> CommandResult {
     let live = files::live();
     let started = Instant::now();
+    let mut came = (0, started);
     let mut ticks = tokio::time::interval(Duration::from_millis(if live { 250 } else { 1000 }));
     let stop = super::asked_to_stop();
     tokio::pin!(stop);
@@ -310,7 +311,13 @@ async fn show(screen: &Screen, running: &Parts, fed: &Fed) -> CommandResult {
         } else if screen.lock().total > 0 && started.elapsed().as_secs().is_multiple_of(5) {
             anstream::println!("{line}");
         }
-        if fed.done.load(Ordering::SeqCst) && everything_is_through(screen, running, fed) {
+        let (total, through) = (screen.lock().total, everything_is_through(screen, running, fed));
+        if total > came.0 || through {
+            came = (total, Instant::now());
+        }
+        // On a machine that slept for minutes, what was under way may be lost.
+        let lost = came.0 > 0 && came.1.elapsed() >= Duration::from_secs(30);
+        if lost || through && fed.done.load(Ordering::SeqCst) {
             if live {
                 anstream::println!();
             }
