@@ -87,7 +87,7 @@ const SOURCES = {
 
 function named(target, metric, values) {
   const { __name__, ...labels } = metric;
-  const legend = target.legendFormat?.replace(/\{\{\s*([\w.]+)\s*\}\}/g, (_, label) => labels[label] ?? "");
+  const legend = target.legendFormat?.replace(/\{\{\s*([\w.]+)\s*\}\}/g, (_, label) => labels[label] ?? "").trim();
   const points = values.map(([at, value]) => [Number(at), Number(value)]);
   return { name: legend ?? (Object.values(labels).join(" ") || "Value"), labels, points };
 }
@@ -111,12 +111,15 @@ function table(panel, found) {
   return rows.slice(0, 60);
 }
 
+/// The colours that names have.
+const colours = ({ overrides }) => Object.fromEntries(overrides.map(({ matcher, properties }) => [matcher.options, properties[0].value.fixedColor]));
+
 const panels = [];
 for (const panel of dashboard.panels) {
   const found = [];
   for (const target of panel.targets) found.push(await SOURCES[target.datasource.type](target));
   const { title, type, description, gridPos, fieldConfig } = panel;
-  const of = { title, type, description, gridPos, unit: panel.options.yAxis?.unit ?? fieldConfig.defaults.unit, calcs: panel.options.reduceOptions?.calcs };
+  const of = { title, type, description, gridPos, unit: panel.options.yAxis?.unit ?? fieldConfig.defaults.unit, colours: colours(fieldConfig), calcs: panel.options.reduceOptions?.calcs };
   const series = found.flatMap((f) => f.series ?? []);
   panels.push(["table", "logs"].includes(type) ? { ...of, rows: table(panel, found) } : { ...of, series });
   const empty = ["table", "logs"].includes(type) ? panels.at(-1).rows.length === 0 : series.every((s) => s.points.every(([, v]) => Number.isNaN(v)));

@@ -233,13 +233,22 @@ impl Feeder {
     }
 
     fn warm_up(&mut self, generator: &mut Generator) -> Result<(), String> {
-        let (record, _) = generator.record(Shape::Json, crate::clock::now());
-        self.send(&record)?;
-        self.flush()?;
+        // One that the in-process Kafka did not take in time, on a machine that stood still, is not waited for.
         while self.screen.lock().total == 0 && !self.stop.is_cancelled() {
-            std::thread::sleep(Duration::from_millis(50));
+            let (record, _) = generator.record(Shape::Json, crate::clock::now());
+            self.send(&record)?;
+            self.flush()?;
+            let sent = Instant::now();
+            while self.screen.lock().total == 0 && sent.elapsed() < Duration::from_secs(5) {
+                std::thread::sleep(Duration::from_millis(50));
+            }
         }
+        self.fed.records.store(self.read(), Ordering::SeqCst);
         Ok(())
+    }
+
+    fn read(&self) -> u64 {
+        self.meters.records.with_label_values(&[SOURCE]).get()
     }
 
     /// Produces one record, when there is room under way.
@@ -250,10 +259,10 @@ impl Feeder {
                 .map(|v| self.meters.decisions.with_label_values(&[v.as_str()]).get())
                 .sum()
         };
-        let read = || self.meters.records.with_label_values(&[SOURCE]).get();
         let weight = 1 + record.len() as u64 / 4096;
         while !self.stop.is_cancelled() {
-            let waiting = self.fed.records.load(Ordering::Relaxed).saturating_sub(read()) * weight;
+            let waiting =
+                self.fed.records.load(Ordering::Relaxed).saturating_sub(self.read()) * weight;
             if waiting < UNDER_WAY / 4
                 && written().saturating_sub(self.screen.lock().total) < UNDER_WAY
             {
