@@ -127,7 +127,13 @@ pub async fn run(args: Args) -> CommandResult {
     process.stop.cancel();
     feeder.await??;
     let (meters, decisions) = (running.meters.clone(), running.decisions.clone());
-    tokio::task::spawn_blocking(move || running.join()).await?;
+    // Who lost Kafka while the machine stood still may wait for it for good.
+    let (ended, end) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        running.join();
+        let _ = ended.send(());
+    });
+    let _ = tokio::time::timeout(2 * process.drain, end).await;
     summary(&screen, &meters, decisions.by_verdict(), &fed);
     Ok(())
 }
