@@ -127,13 +127,7 @@ pub async fn run(args: Args) -> CommandResult {
     process.stop.cancel();
     feeder.await??;
     let (meters, decisions) = (running.meters.clone(), running.decisions.clone());
-    // Who lost Kafka while the machine stood still may wait for it for good.
-    let (ended, end) = tokio::sync::oneshot::channel();
-    std::thread::spawn(move || {
-        running.join();
-        let _ = ended.send(());
-    });
-    let _ = tokio::time::timeout(2 * process.drain, end).await;
+    tokio::task::spawn_blocking(move || running.join()).await?;
     summary(&screen, &meters, decisions.by_verdict(), &fed);
     Ok(())
 }
@@ -326,7 +320,8 @@ async fn show(screen: &Screen, running: &Parts, fed: &Fed) -> CommandResult {
         } else if screen.lock().total > 0 && started.elapsed().as_secs().is_multiple_of(5) {
             anstream::println!("{line}");
         }
-        let (total, through) = (screen.lock().total, everything_is_through(screen, running, fed));
+        let total = screen.lock().total;
+        let through = everything_is_through(screen, running, fed);
         if total > came.0 || through {
             came = (total, Instant::now());
         }
