@@ -3,6 +3,8 @@
 
 mod support;
 
+#[path = "road/first_scrape.rs"]
+mod first_scrape;
 #[path = "road/status.rs"]
 mod status;
 

@@ -50,8 +50,8 @@ function wrong(query, variables = []) {
   return at < 0 ? undefined : `not LogQL at column ${at + 1}, at "${text.slice(at, at + 30)}": ${text}`;
 }
 
-// A stream selector: what a query of Loki always has, and one of Prometheus never, since a metric's name stands before its braces.
-const SELECTOR = /(?<![\w:{$])\{\s*[A-Za-z_]\w*\s*(=~|!~|!=|=)\s*\\?["`]/;
+// A stream selector: what a query of Loki always has, and one of Prometheus never, whose name stands before its braces or in them.
+const SELECTOR = /(?<![\w:{$])\{\s*(?!__name__)[A-Za-z_]\w*\s*(=~|!~|!=|=)\s*\\?["`]/;
 
 /// Calls `found` for each query in a document: what a Loki data source is asked, and every other text with a stream selector in it.
 function walk(node, place, ofLoki, found) {

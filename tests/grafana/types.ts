@@ -18,7 +18,17 @@ type Some<T> = T extends (infer U)[] ? Some<U>[] : T extends object ? { [K in ke
 type Target =
   | (Plain<prometheus.Dataquery> & { datasource: { type: "prometheus"; uid: string } })
   | (Plain<loki.dataquery> & { datasource: { type: "loki"; uid: string } })
-  | (Plain<elasticsearch.dataquery> & { datasource: { type: "elasticsearch"; uid: string } });
+  | (Plain<elasticsearch.dataquery> & { datasource: { type: "elasticsearch"; uid: string } })
+  | VictoriaLogs;
+// What the plugin's own code takes (VictoriaMetrics/victorialogs-datasource); it publishes no types.
+type VictoriaLogs = {
+  refId: string;
+  datasource: { type: "victoriametrics-logs-datasource"; uid: string };
+  expr: string;
+  queryType: "instant" | "stats" | "statsRange" | "hits";
+  legendFormat?: string;
+  maxLines?: number;
+};
 type Base = Omit<Plain<dashboard.Panel>, "targets" | "type" | "options"> & { title: string; description: string; targets: Target[] };
 type Of<Type extends string, Options> = Base & { type: Type; options: Some<Plain<Options>> };
 type Panel =

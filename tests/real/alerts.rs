@@ -8,7 +8,7 @@ use std::time::Duration;
 use regex_lite::Regex;
 use serde_json::{Value, json};
 
-use super::support::{Place, Running, Source, generated, produce, until};
+use super::support::{Place, Running, Source, create_topic, generated, produce, until};
 use super::{get, pipeline};
 
 const RULES: &str = "deploy/prometheus/docket.rules.yaml";
@@ -136,11 +136,14 @@ impl Drop for Load {
 async fn the_part_that_was_killed_is_the_one_that_is_told() {
     let _servers = super::together().await;
     let place = Place::new("dies");
+    let kafka = super::address("KAFKA_BOOTSTRAP");
+    create_topic(&kafka, &format!("{}-access", place.name), 2, &[]).await;
     let path = pipeline(
         &place,
         2,
         "docket: {partitions: 2}
 door: {listen: \"127.0.0.1:0\"}
+join: {facts: [{topic: $NAME-access, format: access_log}]}
 sinks:
   first: {type: file, path: \"$DIR/first.ndjson\"}
   second: {type: file, path: \"$DIR/second.ndjson\"}
@@ -150,7 +153,7 @@ spikes: {}
     .await;
     let prometheus = Prometheus::start(&place).await;
     prometheus.fire("nothing is there", &["DocketDown"]).await;
-    let parts = ["intake", "first", "second", "spikes", "door"];
+    let parts = ["intake", "facts", "join", "first", "second", "spikes", "door"];
     let start = |part: &str| {
         let only = match part {
             "first" | "second" => format!("sink:{part}"),

@@ -8,9 +8,14 @@ use docket::clock;
 
 const SECOND: i64 = 1_000_000_000;
 
+const VICTORIALOGS: &str = "victoriametrics-logs-datasource";
+
 pub fn dashboards() -> Vec<(String, Value)> {
-    let folder = format!("{}/deploy/grafana/dashboards", env!("CARGO_MANIFEST_DIR"));
-    let mut all: Vec<_> = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
+    let folder = |of: &str| {
+        let folder = format!("{}/deploy/grafana/{of}", env!("CARGO_MANIFEST_DIR"));
+        std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path())
+    };
+    let mut all: Vec<_> = folder("dashboards").chain(folder("victorialogs")).collect();
     all.sort();
     let read = |path: std::path::PathBuf| {
         let name = path.file_stem().unwrap().to_string_lossy().into_owned();
@@ -69,7 +74,10 @@ fn has_values(series: &[Value]) -> bool {
 /// How many buckets or documents a query of Grafana's Elasticsearch data source finds in the pipeline's index: the way in which Grafana
 /// puts them into a search, each bucket aggregation within the one before.
 async fn found(target: &Value, index: &str) -> usize {
-    let query = target["query"].as_str().unwrap().replace("$filter", "*");
+    let mut query = target["query"].as_str().unwrap().to_owned();
+    for variable in ["$filter", "$service", "$policy"] {
+        query = query.replace(variable, "*");
+    }
     let field = target["timeField"].as_str().unwrap();
     let now = clock::now() / 1_000_000;
     let filter = json!([
@@ -115,6 +123,77 @@ async fn found(target: &Value, index: &str) -> usize {
     buckets.iter().filter(|b| b["doc_count"].as_u64() > Some(0)).count()
 }
 
+/// What VictoriaLogs answers of the last hour, as its data source for Grafana asks it: each value of a count with its labels, or lines.
+async fn in_victorialogs(target: &Value, expr: &str) -> Vec<Value> {
+    super::logs::flush().await;
+    let now = clock::now() / SECOND;
+    let (at, more) = match target["queryType"].as_str().unwrap() {
+        "stats" => ("stats_query", ("time", now.to_string())),
+        "instant" => ("query", ("limit", target["maxLines"].to_string())),
+        other => panic!("{other}"),
+    };
+    let url = format!("{}/select/logsql/{at}", address("VICTORIALOGS_URL"));
+    let asked = [
+        ("query", expr),
+        ("start", &(now - 3600).to_string()),
+        ("end", &(now + 60).to_string()),
+        (more.0, &more.1),
+    ];
+    let response =
+        reqwest::get(reqwest::Url::parse_with_params(&url, asked).unwrap()).await.unwrap();
+    let (status, text) = (response.status(), response.text().await.unwrap());
+    assert!(status.is_success(), "{expr}: {status} {text}");
+    if at == "query" {
+        return text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    }
+    let answer: Value = serde_json::from_str(&text).unwrap();
+    answer["data"]["result"].as_array().unwrap().clone()
+}
+
+/// 100,000 subjects are denied, one of them most: the panel names that one, soon.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_denied_is_told_among_100_000_subjects() {
+    let _servers = super::together().await;
+    super::init();
+    let at = clock::now();
+    let service = format!("crowd-{:08x}", rand::random::<u32>());
+    let line = |subject: &str, n: usize| {
+        let stream = json!({ "verdict": "deny", "service": &service });
+        let decision = json!({ "decision_id": n.to_string(), "docket": { "verdict": "deny", "subject": subject, "policy": "a/b" } });
+        let when = docket::decision::time::format(at - n as i64 * 1_000_000);
+        let mut row = json!({ "_time": when, "_msg": decision.to_string() });
+        row.as_object_mut().unwrap().extend(stream.as_object().unwrap().clone());
+        row.to_string() + "\n"
+    };
+    let base = address("VICTORIALOGS_URL");
+    let into = format!("{base}/insert/jsonline?_stream_fields=verdict,service");
+    let client = reqwest::Client::new();
+    let ordinary = (0..100_000).map(|n| format!("user-{n}"));
+    let most = (0..500).map(|_| "attacker".to_owned());
+    let subjects: Vec<String> = ordinary.chain(most).collect();
+    for (i, some) in subjects.chunks(10_000).enumerate() {
+        let body: String = some.iter().enumerate().map(|(n, s)| line(s, i * 10_000 + n)).collect();
+        let answer = client.post(&into).body(body).send().await.unwrap();
+        assert!(answer.status().is_success(), "{}", answer.status());
+    }
+    let (_, dashboard) = dashboards()
+        .into_iter()
+        .find(|(_, d)| d["panels"].to_string().contains("| stats by (docket.subject)"))
+        .unwrap();
+    let panels = dashboard["panels"].as_array().unwrap();
+    let target = &panels.iter().find(|p| p["title"] == "Who is denied").unwrap()["targets"][0];
+    let expr =
+        target["expr"].as_str().unwrap().replace("$service", &service).replace("$policy", ".*");
+    let began = std::time::Instant::now();
+    let told = in_victorialogs(target, &expr).await;
+    let took = began.elapsed();
+    println!("told in {took:?}: {}", told[0]);
+    assert_eq!(told.len(), 10);
+    assert_eq!(told[0]["metric"]["docket.subject"], "attacker");
+    assert_eq!(told[0]["value"][1], "500");
+    assert!(took < std::time::Duration::from_secs(10), "{took:?}");
+}
+
 pub async fn every_panel_has_data(pipeline: &str) {
     let mut empty = Vec::new();
     let mut panels = 0;
@@ -133,6 +212,13 @@ pub async fn every_panel_has_data(pipeline: &str) {
                     continue;
                 }
                 let expr = asked(target["expr"].as_str().unwrap(), pipeline);
+                if kind == VICTORIALOGS {
+                    panels += 1;
+                    if in_victorialogs(target, &expr).await.is_empty() {
+                        empty.push(format!("{name}: {}: {expr}", panel["title"]));
+                    }
+                    continue;
+                }
                 let base = if kind == "loki" { loki.as_ref() } else { Some(&prometheus) };
                 let Some(base) = base else { continue };
                 panels += 1;
@@ -149,7 +235,7 @@ pub async fn every_panel_has_data(pipeline: &str) {
             .as_array()
             .unwrap()
             .iter()
-            .filter(|v| v["type"] == "query")
+            .filter(|v| v["type"] == "query" && v["datasource"]["type"] == "prometheus")
         {
             let query = asked(variable["query"]["query"].as_str().unwrap(), pipeline);
             let (selector, label) = query

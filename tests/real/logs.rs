@@ -114,13 +114,18 @@ pub fn sinks(stores: &[LogStore], more: &str) -> String {
     stores.iter().map(|store| store.sink(&store.url, more)).collect()
 }
 
+/// What VictoriaLogs took a moment ago isn't found before it has flushed.
+pub async fn flush() {
+    let url = format!("{}/internal/force_flush", address("VICTORIALOGS_URL"));
+    let flushed = reqwest::get(url).await.unwrap();
+    assert!(flushed.status().is_success(), "{}", flushed.status());
+}
+
 /// What VictoriaLogs answers to a query in LogsQL.
 pub async fn logsql(query: &str) -> Vec<Value> {
     init();
     let at = address("VICTORIALOGS_URL");
-    // What it took a moment ago isn't found before it has flushed.
-    let flushed = reqwest::get(format!("{at}/internal/force_flush")).await.unwrap();
-    assert!(flushed.status().is_success(), "{}", flushed.status());
+    flush().await;
     let url = format!("{at}/select/logsql/query");
     let url = Url::parse_with_params(&url, [("query", query)]).unwrap();
     let response = reqwest::get(url).await.unwrap();

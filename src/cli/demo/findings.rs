@@ -103,10 +103,15 @@ pub fn sentence(finding: &Finding) -> String {
     crate::cli::tail::printable(&format!("{}{more}", finding.sentence()))
 }
 
-/// Decisions that happen: what is usual is known, and what is found is said as it is found.
+/// Decisions that happen: what is usual is known, and what is found is said as it is found. Its time is that of the decisions: where
+/// the machine is slow to make them or to bring them here it passes slowly, and nothing is taken for silence.
 pub struct Live {
     follower: Follower,
     found: Vec<Finding>,
+    /// So late it is to the detector.
+    now: Nanos,
+    /// From the decisions' time to the detector's, known with the first of them: it is the next after what was learned.
+    shift: Option<Nanos>,
 }
 
 impl Live {
@@ -117,40 +122,54 @@ impl Live {
         let mut live = Live {
             follower: Follower::new(spikes.config(), lateness, std::iter::once(0)),
             found: Vec::new(),
+            now: now - period,
+            shift: Some(0),
         };
         let records: Vec<Record<'_>> =
             usual.iter().filter_map(|bytes| Record::parse(bytes).ok()).collect();
         let count = (period as f64 / SECOND as f64 * a_second) as i64;
-        let mut told = now - period;
-        live.advance(told);
+        live.advance();
+        let mut told = live.now;
         for (i, record) in (0..count).zip(records.iter().cycle()) {
             let at = now - period + (period as f64 * i as f64 / count as f64) as Nanos;
-            Observation::with(record, |seen| {
-                live.follower.observe(0, &Observation { at, ..*seen }, at);
-            });
+            Observation::with(record, |seen| live.observe(&Observation { at, ..*seen }));
             if at - told >= SECOND {
                 told = at;
-                live.advance(at);
+                live.advance();
             }
         }
         // What is found in what was made up to learn from is none of the show.
         live.found.clear();
+        live.shift = None;
         live
     }
 
-    pub fn note(&mut self, record: &Record<'_>, now: Nanos) {
-        Observation::with(record, |seen| self.follower.observe(0, seen, now));
+    pub fn note(&mut self, record: &Record<'_>) {
+        Observation::with(record, |seen| self.observe(seen));
     }
 
-    pub fn advance(&mut self, now: Nanos) {
+    fn observe(&mut self, seen: &Observation<'_>) {
+        let at = seen.at + *self.shift.get_or_insert(self.now - seen.at);
+        self.now = self.now.max(at);
+        self.follower.observe(0, &Observation { at, ..*seen }, self.now);
+    }
+
+    /// Looks at what came.
+    pub fn advance(&mut self) {
         self.follower.ended(0);
-        for change in self.follower.advance(now) {
+        for change in self.follower.advance(self.now) {
             let (Change::Begins(finding) | Change::Ends(finding)) = change;
             match self.found.iter_mut().find(|known| known.id == finding.id) {
                 Some(known) => *known = finding,
                 None => self.found.push(finding),
             }
         }
+    }
+
+    /// What came last is judged as if some seconds had passed: the detector waits for what is late.
+    pub fn end(&mut self) {
+        self.now += 4 * SECOND;
+        self.advance();
     }
 
     /// What goes on now.
@@ -196,8 +215,8 @@ mod tests {
         assert!(found.iter().all(|f| f.contains(SPIKE.0)), "nothing else: {found:?}");
     }
 
-    #[test]
-    fn what_happens_is_found_as_it_happens() {
+    /// What is found of decisions, a hundred a second, made at these times; and when the first of it.
+    fn lived(learned: Nanos, times: impl Iterator<Item = (bool, Nanos)>) -> (Live, Option<usize>) {
         let mut generator = Generator::new(Mix::default());
         let mut reader = Reader::new(pipeline(None).unwrap());
         let mut decision = |spiking, at| {
@@ -206,24 +225,47 @@ mod tests {
             reader.read(&generator.record(Shape::Json, at).0, &mut |bytes| made = bytes.to_vec());
             made
         };
-        let now = 1_795_524_530 * SECOND;
-        let usual: Vec<_> = (0..3000).map(|_| decision(false, now)).collect();
-        let mut live = Live::new(&usual, 100.0, 660 * SECOND, now);
+        let usual: Vec<_> = (0..3000).map(|_| decision(false, learned)).collect();
+        let mut live = Live::new(&usual, 100.0, 660 * SECOND, learned);
         let mut first = None;
-        for i in 0..2000 {
-            let at = now + i * SECOND / 100;
-            let bytes = decision(i > 1000, at);
-            live.note(&Record::parse(&bytes).unwrap(), at);
+        for (i, (spiking, at)) in times.enumerate() {
+            let bytes = decision(spiking, at);
+            live.note(&Record::parse(&bytes).unwrap());
             if i % 25 == 0 {
-                live.advance(at);
+                live.advance();
                 if live.active() > 0 {
                     first.get_or_insert(i);
                 }
             }
         }
+        live.end();
+        (live, first)
+    }
+
+    #[test]
+    fn what_happens_is_found_as_it_happens() {
+        let now = 1_795_524_530 * SECOND;
+        let times = (0..2000).map(|i| (i > 1000, now + i * SECOND / 100));
+        let (live, first) = lived(now, times);
         assert!(first.is_some_and(|i| (1000..1900).contains(&i)), "{first:?}");
         let on = format!("denial spike on {} of {}: ", SPIKE.1, SPIKE.0);
         assert!(live.sentences().iter().any(|s| s.starts_with(&on)), "{:?}", live.sentences());
+    }
+
+    /// Twenty minutes pass until the groups are joined, and while the show goes on the machine stands still for two minutes.
+    #[test]
+    fn a_machine_that_stands_still_is_no_silence() {
+        let now = 1_795_524_530 * SECOND;
+        let mut schedule = crate::cli::demo::Schedule::new(now + 1200 * SECOND);
+        let mut wall = 0;
+        let times = (0..20_000).map(|i| {
+            wall += SECOND / 100 + if i == 9_000 { 120 * SECOND } else { 0 };
+            schedule.pause(wall);
+            (false, schedule.next(100.0))
+        });
+        let (live, first) = lived(now, times);
+        assert_eq!((first, live.sentences()), (None, Vec::new()));
+        assert!((live.now - now - 204 * SECOND).abs() < SECOND, "{}", live.now - now);
     }
 
     #[test]

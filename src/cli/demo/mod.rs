@@ -23,7 +23,7 @@ use super::tail::style;
 use super::{CommandResult, offline};
 use crate::config::secrets::{Outside, Real};
 use crate::decision::formats::Ignored;
-use crate::decision::time::Nanos;
+use crate::decision::time::{Nanos, nanos};
 use crate::decision::verdict::Verdict;
 use crate::generate::{Generator, Mix, Shape};
 use crate::log::client;
@@ -154,6 +154,34 @@ struct Fed {
     done: AtomicBool,
 }
 
+/// When decisions are made. The next follows the one before at the rate asked for, also where the machine was too slow for it: what
+/// could not be made was not held back by any OPA.
+struct Schedule {
+    began: Nanos,
+    next: Nanos,
+    /// So much was lost on a machine that was too slow.
+    lost: Nanos,
+}
+
+impl Schedule {
+    fn new(began: Nanos) -> Schedule {
+        Schedule { began, next: began, lost: 0 }
+    }
+
+    fn next(&mut self, rate: f64) -> Nanos {
+        let at = self.next;
+        self.next = self.next.saturating_add((1e9 / rate) as Nanos);
+        at
+    }
+
+    /// How long to wait until it is time for the next. What is late by more than a moment is not made up for.
+    fn pause(&mut self, elapsed: Nanos) -> Duration {
+        let ahead = self.next - self.began + self.lost - elapsed;
+        self.lost -= (ahead + 100_000_000).min(0);
+        Duration::from_nanos(ahead.max(0).unsigned_abs())
+    }
+}
+
 struct Feeder {
     producer: BaseProducer,
     fed: Arc<Fed>,
@@ -186,6 +214,7 @@ impl Feeder {
         self.warm_up(&mut generator)?;
         self.screen.lock().live = learning.join().ok().flatten();
         let started = Instant::now();
+        let mut schedule = Schedule::new(crate::clock::now());
         let mut written = 0u64;
         while !self.stop.is_cancelled() && period.is_none_or(|p| started.elapsed() < p) {
             // A spike in the middle; one every minute when the demo runs on.
@@ -193,24 +222,33 @@ impl Feeder {
                 (started.elapsed().as_secs_f64(), period.map_or(60.0, |p| p.as_secs_f64()));
             generator.spike = (0.45..0.65).contains(&((at / of).fract()));
             let rate = if generator.spike { rate * 1.6 } else { rate };
-            let (record, _) = generator.record(Shape::Mixed, crate::clock::now());
+            let (record, _) = generator.record(Shape::Mixed, schedule.next(rate));
             self.send(&record)?;
             written += 1;
             if written.is_multiple_of(8) {
-                std::thread::sleep(Duration::from_secs_f64(8.0 / rate));
+                std::thread::sleep(schedule.pause(nanos(started.elapsed())));
             }
         }
         self.flush()
     }
 
     fn warm_up(&mut self, generator: &mut Generator) -> Result<(), String> {
-        let (record, _) = generator.record(Shape::Json, crate::clock::now());
-        self.send(&record)?;
-        self.flush()?;
+        // One that the in-process Kafka did not take in time, on a machine that stood still, is not waited for.
         while self.screen.lock().total == 0 && !self.stop.is_cancelled() {
-            std::thread::sleep(Duration::from_millis(50));
+            let (record, _) = generator.record(Shape::Json, crate::clock::now());
+            self.send(&record)?;
+            self.flush()?;
+            let sent = Instant::now();
+            while self.screen.lock().total == 0 && sent.elapsed() < Duration::from_secs(5) {
+                std::thread::sleep(Duration::from_millis(50));
+            }
         }
+        self.fed.records.store(self.read(), Ordering::SeqCst);
         Ok(())
+    }
+
+    fn read(&self) -> u64 {
+        self.meters.records.with_label_values(&[SOURCE]).get()
     }
 
     /// Produces one record, when there is room under way.
@@ -221,10 +259,10 @@ impl Feeder {
                 .map(|v| self.meters.decisions.with_label_values(&[v.as_str()]).get())
                 .sum()
         };
-        let read = || self.meters.records.with_label_values(&[SOURCE]).get();
         let weight = 1 + record.len() as u64 / 4096;
         while !self.stop.is_cancelled() {
-            let waiting = self.fed.records.load(Ordering::Relaxed).saturating_sub(read()) * weight;
+            let waiting =
+                self.fed.records.load(Ordering::Relaxed).saturating_sub(self.read()) * weight;
             if waiting < UNDER_WAY / 4
                 && written().saturating_sub(self.screen.lock().total) < UNDER_WAY
             {
@@ -260,6 +298,7 @@ impl Feeder {
 async fn show(screen: &Screen, running: &Parts, fed: &Fed) -> CommandResult {
     let live = files::live();
     let started = Instant::now();
+    let mut came = (0, started);
     let mut ticks = tokio::time::interval(Duration::from_millis(if live { 250 } else { 1000 }));
     let stop = super::asked_to_stop();
     tokio::pin!(stop);
@@ -272,7 +311,7 @@ async fn show(screen: &Screen, running: &Parts, fed: &Fed) -> CommandResult {
             _ = ticks.tick() => {}
         }
         if let Some(live) = &mut screen.lock().live {
-            live.advance(crate::clock::now());
+            live.advance();
         }
         let line = status(screen, running);
         if live {
@@ -281,7 +320,14 @@ async fn show(screen: &Screen, running: &Parts, fed: &Fed) -> CommandResult {
         } else if screen.lock().total > 0 && started.elapsed().as_secs().is_multiple_of(5) {
             anstream::println!("{line}");
         }
-        if fed.done.load(Ordering::SeqCst) && everything_is_through(screen, running, fed) {
+        let total = screen.lock().total;
+        let through = everything_is_through(screen, running, fed);
+        if total > came.0 || through {
+            came = (total, Instant::now());
+        }
+        // On a machine that slept for minutes, what was under way may be lost.
+        let lost = came.0 > 0 && came.1.elapsed() >= Duration::from_secs(30);
+        if lost || through && fed.done.load(Ordering::SeqCst) {
             if live {
                 anstream::println!();
             }
@@ -355,8 +401,7 @@ fn summary(screen: &Screen, meters: &telemetry::Meters, verdicts: Vec<(Verdict, 
         let mut seen = screen.lock();
         let live = seen.live.as_mut();
         let findings = live.map_or_else(Vec::new, |live| {
-            // What came last is judged as if some seconds had passed: it waits for what is late.
-            live.advance(crate::clock::now() + 4_000_000_000);
+            live.end();
             live.sentences()
         });
         (seen.seconds.iter().map(|(_, denied)| *denied).collect(), findings)

@@ -65,8 +65,7 @@ impl Sink for Screen {
     fn encode(&self, batch: &[Record<'_>]) -> Shown {
         let mut shown = Shown { total: batch.len() as u64, ..Shown::default() };
         if let Some(live) = &mut self.lock().live {
-            let now = crate::clock::now();
-            batch.iter().for_each(|record| live.note(record, now));
+            batch.iter().for_each(|record| live.note(record));
         }
         for record in batch {
             *shown.verdicts.entry(record.verdict.as_str()).or_default() += 1;
