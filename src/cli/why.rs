@@ -12,6 +12,7 @@ use crate::config::units::counted;
 use crate::decision::event::Event;
 use crate::decision::formats::{self, Format, Limits, Piece};
 use crate::decision::record::{Agent, Record};
+use crate::explain::page::{self, Told};
 use crate::explain::{Bundle, Explanation, Recorded, explain, story, unpack};
 use crate::log::scan::ScanBound;
 use crate::protect::Protection;
@@ -48,6 +49,9 @@ pub struct Args {
     /// Print JSON: an array of the decisions as docket records, each with its explanation.
     #[arg(long)]
     json: bool,
+    /// Print one page of HTML, which loads and runs nothing.
+    #[arg(long, conflicts_with = "json")]
+    html: bool,
     /// Show the input as it was logged, without looking for secrets in it.
     #[arg(long, requires = "from")]
     unmasked: bool,
@@ -85,9 +89,12 @@ pub fn run(args: &Args) -> Result<ExitCode, Box<dyn std::error::Error>> {
         .into());
     }
     let name = args.bundle.as_deref().map(|path| path.display().to_string()).unwrap_or_default();
-    match args.json {
-        true => print_json(&found)?,
-        false => print_story(&found, bundle.as_ref(), &name)?,
+    if args.json {
+        print_json(&found)?;
+    } else if args.html {
+        print_page(&args.id, &found, more, bundle.as_ref(), &name)?;
+    } else {
+        print_story(&found, bundle.as_ref(), &name)?;
     }
     if more > 0 {
         anstream::eprintln!("{} more; ask for one by its decision ID", counted(more, "decision"));
@@ -162,17 +169,52 @@ fn print_story(
         for sentence in &found.findings {
             writeln!(out, "\nFOUND: {}", super::tail::printable(sentence))?;
         }
-        if let Some(revision) = bundle.and_then(|bundle| bundle.revision.as_deref())
-            && !record.revision().contains(revision)
-        {
-            writeln!(out, "\nThe bundle is of revision {}.", super::tail::printable(revision))?;
-        }
-        match &found.explained {
-            None => {}
-            Some(Ok(said)) => write!(out, "\n{}", story::explanation(said, name))?,
-            Some(Err(e)) => writeln!(out, "\nNot evaluated again: {}", super::tail::printable(e))?,
+        let why = why(found, &record, bundle, name);
+        if !why.is_empty() {
+            write!(out, "\n{why}")?;
         }
     }
+    Ok(())
+}
+
+/// What evaluating it again said; empty without a bundle.
+fn why(found: &Found, record: &Record<'_>, bundle: Option<&Bundle>, name: &str) -> String {
+    let mut out = String::new();
+    if let Some(revision) = bundle.and_then(|bundle| bundle.revision.as_deref())
+        && !record.revision().contains(revision)
+    {
+        let revision = super::tail::printable(revision);
+        out.push_str(&format!("The bundle is of revision {revision}.\n\n"));
+    }
+    match &found.explained {
+        None => {}
+        Some(Ok(said)) => out.push_str(&story::explanation(said, name)),
+        Some(Err(e)) => {
+            out.push_str(&format!("Not evaluated again: {}\n", super::tail::printable(e)));
+        }
+    }
+    out
+}
+
+fn print_page(
+    id: &str,
+    found: &[Found],
+    more: u64,
+    bundle: Option<&Bundle>,
+    name: &str,
+) -> Result<(), Box<dyn std::error::Error>> {
+    use std::io::Write;
+    let mut told = Vec::new();
+    for found in found {
+        let record = Record::parse(&found.record)?;
+        told.push(Told {
+            story: story::decision(&record),
+            findings: found.findings.clone(),
+            explanation: why(found, &record, bundle, name),
+            record,
+        });
+    }
+    write!(std::io::stdout().lock(), "{}", page::page(id, &told, more))?;
     Ok(())
 }
 

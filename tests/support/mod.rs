@@ -289,9 +289,9 @@ impl Source {
     }
 
     /// To a partition; `flush` waits until Kafka has it.
-    pub fn write_to(&self, partition: i32, record: &str) {
+    pub fn write_to(&self, partition: i32, record: &(impl AsRef<[u8]> + ?Sized)) {
         let mut message =
-            BaseRecord::<(), [u8]>::to(&self.topic).payload(record.as_bytes()).partition(partition);
+            BaseRecord::<(), [u8]>::to(&self.topic).payload(record.as_ref()).partition(partition);
         while let Err((error, back)) = self.producer.send(message) {
             assert_eq!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::QueueFull));
             self.producer.poll(Duration::from_millis(50));

@@ -73,7 +73,7 @@ func (s *service) ask(r *http.Request) (bool, error) {
 		return false, err
 	}
 	number, _ := strconv.Atoi(r.URL.Path[strings.LastIndex(r.URL.Path, "/")+1:])
-	opa := s.opas[number/2%len(s.opas)]
+	opa := s.opas[number/4%len(s.opas)]
 	ask, err := http.NewRequestWithContext(r.Context(), http.MethodPost, opa+"/v1/data/orders/allow", bytes.NewReader(body))
 	if err != nil {
 		return false, err
