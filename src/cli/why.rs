@@ -1,6 +1,7 @@
 //! `docket why`: one decision, what became of its request, and why it was made.
 
 mod kafka;
+pub mod served;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -74,7 +75,12 @@ pub fn run(args: &Args) -> Result<ExitCode, Box<dyn std::error::Error>> {
     let (from, answer) = match (&args.from, &args.pipeline) {
         (Some(from), _) => (from.display().to_string(), in_file(args, from, bundle.as_ref())?),
         (None, Some(path)) => {
-            let answer = kafka::look(path, &args.id, args.since, bundle.as_ref())?;
+            let pipeline = super::load(path)?;
+            let brokers = &pipeline.file.kafka.brokers;
+            let waiting = super::waiting(format!("Kafka at {brokers}"));
+            let (since, bundle) = (args.since, bundle.as_ref());
+            let answer = kafka::look(&pipeline, &args.id, since, bundle, super::progress)?;
+            drop(waiting);
             (format!("the docket topic of {}", path.display()), answer)
         }
         (None, None) => return Err("give a pipeline file, or --from".into()),
@@ -92,7 +98,9 @@ pub fn run(args: &Args) -> Result<ExitCode, Box<dyn std::error::Error>> {
     if args.json {
         print_json(&found)?;
     } else if args.html {
-        print_page(&args.id, &found, more, bundle.as_ref(), &name)?;
+        use std::io::Write;
+        let page = page_of(&args.id, &found, more, bundle.as_ref(), &name)?;
+        std::io::stdout().lock().write_all(page.as_bytes())?;
     } else {
         print_story(&found, bundle.as_ref(), &name)?;
     }
@@ -196,14 +204,13 @@ fn why(found: &Found, record: &Record<'_>, bundle: Option<&Bundle>, name: &str) 
     out
 }
 
-fn print_page(
+fn page_of(
     id: &str,
     found: &[Found],
     more: u64,
     bundle: Option<&Bundle>,
     name: &str,
-) -> Result<(), Box<dyn std::error::Error>> {
-    use std::io::Write;
+) -> Result<String, Box<dyn std::error::Error>> {
     let mut told = Vec::new();
     for found in found {
         let record = Record::parse(&found.record)?;
@@ -214,8 +221,7 @@ fn print_page(
             record,
         });
     }
-    write!(std::io::stdout().lock(), "{}", page::page(id, &told, more))?;
-    Ok(())
+    Ok(page::page(id, &told, more))
 }
 
 fn print_json(found: &[Found]) -> Result<(), Box<dyn std::error::Error>> {

@@ -21,6 +21,7 @@ use fleet::{Agent, Fleet, Lateness, Opa};
 mod fleet;
 
 const FINE: &str = "";
+const TOKEN: &str = "who-may-see-decisions";
 
 /// A request, by its number: who has to ask for it, and how it goes wrong.
 #[derive(Clone)]
@@ -111,6 +112,7 @@ async fn drive(url: &str, requests: &[Request], per_second: u64) {
 async fn pipeline(place: &Place, settings: &str) -> PathBuf {
     init();
     let kafka = address("KAFKA_BOOTSTRAP");
+    let token = place.secret("why-token", TOKEN);
     let path = place.pipeline(&format!(
         "name: $NAME
 kafka: {{brokers: \"{kafka}\"}}
@@ -118,6 +120,7 @@ sources: [{{topic: $NAME-source}}]
 door: {{listen: \"127.0.0.1:0\"}}
 intake: {{transaction_interval: 50ms}}
 docket: {{partitions: 4}}
+admin: {{listen: \"127.0.0.1:0\", why_token: {token}}}
 join:
   facts:
     - {{topic: $NAME-access, format: access_log}}
@@ -336,5 +339,27 @@ async fn what_enforcement_does_wrong_behind_a_real_envoy_is_found_and_nothing_el
     assert_eq!(outcome.findings, planted, "{undecidable}");
     assert_eq!(metrics.sum("docket_enforcement_undecidable_total", &[]), 0, "{undecidable}");
     assert_eq!(metrics.sum("docket_enforcement_findings_total", &[]), 75, "{undecidable}");
+    let ignored = requests.iter().find(|request| request.wrong == "ignore").unwrap();
+    let decision = outcome.decisions.iter().find(|one| asked(one) == ignored.path).unwrap();
+    told(&running, &text(&decision["decision_id"]), &ignored.path).await;
     running.stop();
+}
+
+/// The admin port tells who has the token of a decision, its request and what was found.
+async fn told(running: &Running, id: &str, path: &str) {
+    let client = reqwest::Client::new();
+    let why = |id: &str| client.get(format!("http://{}/why/{id}", running.admin));
+    assert_eq!(why(id).send().await.unwrap().status(), 401);
+    assert_eq!(why(id).basic_auth("me", Some("guess")).send().await.unwrap().status(), 401);
+    assert_eq!(why("d-nobody").bearer_auth(TOKEN).send().await.unwrap().status(), 404);
+    let page = why(id).basic_auth("me", Some(TOKEN)).send().await.unwrap();
+    assert_eq!(page.status(), 200);
+    assert_eq!(page.headers()["cache-control"], "no-store");
+    let page = page.text().await.unwrap();
+    let found =
+        format!("Found: orders/allow denied GET {path} of orders, and it was served with 200");
+    assert!(
+        page.contains(&found) && page.contains(&format!("GET {path} of orders: 200")),
+        "{page}"
+    );
 }

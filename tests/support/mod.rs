@@ -66,7 +66,11 @@ impl Place {
         let text = text
             .replace("$NAME", &self.name)
             .replace("$DIR", &self.dir.path().display().to_string());
-        std::fs::write(&path, text + "\nadmin: {listen: \"127.0.0.1:0\"}\n").unwrap();
+        let admin = match text.contains("\nadmin:") {
+            true => "",
+            false => "\nadmin: {listen: \"127.0.0.1:0\"}\n",
+        };
+        std::fs::write(&path, text + admin).unwrap();
         path
     }
 }
