@@ -299,6 +299,25 @@ fn spans_of_old_and_new_conventions_are_read() {
     ]));
     let fact = one(routed.to_string());
     assert_eq!((&*fact.path, fact.status.served()), ("/items/{id}", Some(false)));
+    // OPA's own, and those of Envoy's filter and of the plugin.
+    let own = spans(&serde_json::json!([
+        {"key": "opa.decision_id", "value": {"stringValue": "d-1"}},
+        {"key": "http.route", "value": {"stringValue": "/v1/data/{path...}"}},
+    ]));
+    let named = |name: &str| {
+        spans(&serde_json::json!([]))
+            .to_string()
+            .replace(r#""name":"GET""#, &format!(r#""name":"{name}""#))
+    };
+    let fact = one(own.to_string());
+    assert_eq!((fact.marks.has(Marks::ASKING), &*fact.decision_id), (true, ""));
+    for name in [
+        "async envoy.service.auth.v3.Authorization.Check egress",
+        "envoy.service.auth.v3.Authorization/Check",
+    ] {
+        assert!(one(named(name)).marks.has(Marks::ASKING), "{name}");
+    }
+    assert!(!one(named("orders.v1.Authorization/Check")).marks.has(Marks::ASKING));
 }
 
 #[test]
