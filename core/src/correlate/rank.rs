@@ -17,7 +17,7 @@ pub enum Class {
     TraceAndParent,
     /// Exact, as far as clients don't choose it twice within the window.
     RequestId,
-    /// The narrowest enclosing span of the trace; of Kubernetes who did what to which object. Never a finding's
+    /// The narrowest enclosing request of the trace; of Kubernetes who did what to which object. Never a finding's
     /// evidence.
     Likely,
 }
@@ -118,8 +118,8 @@ pub fn best(
             // A trace may have many requests, and it is none whose ID is another.
             let ids = [facts.keys(slot)[REQUEST], keys[REQUEST]];
             let other = ids[0] != ids[1] && !ids.contains(&0);
-            let likely = rank(Class::Likely, false, slot)
-                .filter(|rank| !own && !other && rank.distance == 0);
+            let fits = is_request(packed) && !own && !other;
+            let likely = rank(Class::Likely, false, slot).filter(|r| fits && r.distance == 0);
             consider(likely, slot);
         }
     }
@@ -144,8 +144,7 @@ fn ancestor(facts: &Store<Box<[u8]>>, asked: &Asked, trace: u64) -> Option<(u32,
         let packed = Packed::of(bytes);
         let asking = packed.marks().has(Marks::ASKING);
         let own = asking || (hop == 0 && asked.engines_own);
-        let request = packed.kind() != Some(Kind::Span) || packed.marks().has(Marks::SERVER);
-        if request && !own {
+        if is_request(packed) && !own {
             return Some((slot, false));
         }
         if !own {
@@ -157,6 +156,11 @@ fn ancestor(facts: &Store<Box<[u8]>>, asked: &Asked, trace: u64) -> Option<(u32,
         }
     }
     nearest
+}
+
+/// Not a part of one, such as a span of its client's.
+fn is_request(fact: Packed<'_>) -> bool {
+    fact.kind() != Some(Kind::Span) || fact.marks().has(Marks::SERVER)
 }
 
 /// FNV-1a: the same in every process.

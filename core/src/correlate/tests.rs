@@ -210,6 +210,9 @@ fn what_the_engine_was_asked_with_is_no_request() {
     for span in [asking(3, 2, "a"), asking(2, 1, "")] {
         assert_eq!(bench.fact(&span, AT), NOTHING);
     }
+    // Nor is any other span that is no request.
+    let inner = server("/inner", (1, 4, Some(1)), AT - 2 * MS, AT + 2 * MS);
+    bench.fact(&Fact { marks: Marks::default(), ..inner }, AT);
     bench.fact(&server("/items", (1, 1, Some(9)), AT - 9 * MS, AT + 9 * MS), AT);
     assert_eq!(bench.tick(AT + 5 * SECOND), ["a: /items by likely"]);
 }

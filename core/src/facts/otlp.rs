@@ -99,7 +99,11 @@ fn span(
     if span.kind == SpanKind::Server as i32 {
         fields.marks = fields.marks.with(Marks::SERVER);
     }
-    if let Some(fact) = fields.fact(Kind::Span) {
+    if let Some(mut fact) = fields.fact(Kind::Span) {
+        // OPA's API, of whoever calls it.
+        if ["/v1/data/", "/v0/data/"].iter().any(|api| fact.path.starts_with(api)) {
+            fact.marks = fact.marks.with(Marks::ASKING);
+        }
         take(Piece::Fact(fact));
     }
 }

@@ -318,6 +318,10 @@ fn spans_of_old_and_new_conventions_are_read() {
         assert!(one(named(name)).marks.has(Marks::ASKING), "{name}");
     }
     assert!(!one(named("orders.v1.Authorization/Check")).marks.has(Marks::ASKING));
+    let client = spans(
+        &serde_json::json!([{"key": "url.full", "value": {"stringValue": "http://opa:8181/v1/data/orders/allow"}}]),
+    );
+    assert!(one(client.to_string()).marks.has(Marks::ASKING));
 }
 
 #[test]
