@@ -64,6 +64,11 @@ impl Request {
     }
 }
 
+/// Whether the client put it into a trace that has other requests, too.
+fn in_shared_trace(path: &str) -> bool {
+    path.rsplit('/').next().unwrap().parse::<u32>().unwrap() % 8 < 2
+}
+
 /// Sends requests, so many a second, and holds Envoy and the service to what they are to answer.
 async fn drive(url: &str, requests: &[Request], per_second: u64) {
     let client = reqwest::Client::builder().timeout(Duration::from_secs(30)).build().unwrap();
@@ -89,7 +94,7 @@ async fn drive(url: &str, requests: &[Request], per_second: u64) {
                 sent = sent.header("x-envoy-auth-failure-mode-allowed", "true");
             }
             // Clients that trace: several requests in one trace.
-            if request.n % 8 < 2 {
+            if in_shared_trace(&request.path) {
                 let (trace, span) = (request.n / 16 + 1, request.n + 1);
                 let flags = if request.n.is_multiple_of(2) { "01" } else { "00" };
                 sent = sent.header("traceparent", format!("00-{trace:032x}-{span:016x}-{flags}"));
@@ -197,7 +202,7 @@ fn asked(decision: &Value) -> String {
 fn right(outcome: &Outcome, requests: &[Request]) -> BTreeMap<String, u32> {
     let mut wanted: BTreeSet<&str> =
         requests.iter().filter(|r| r.decided()).map(|r| &*r.path).collect();
-    let mut classes = BTreeMap::new();
+    let (mut classes, mut wrong_guesses) = (BTreeMap::new(), 0);
     for decision in &outcome.decisions {
         let path = asked(decision);
         assert!(wanted.remove(&*path), "twice, or by nobody asked: {decision}");
@@ -206,16 +211,22 @@ fn right(outcome: &Outcome, requests: &[Request]) -> BTreeMap<String, u32> {
         let at_once = Some(&decision["docket"]).filter(|docket| !docket["request"].is_null());
         let mut all = at_once.into_iter().chain(later).peekable();
         assert!(all.peek().is_some(), "without a request: {decision}");
-        let mut last = "";
+        let (mut last, mut right) = ("", false);
         for met in all {
-            assert_eq!(text(&met["request"]["path"]), path, "{met}\nof {decision}");
             last = met["match"]["class"].as_str().unwrap();
+            right = text(&met["request"]["path"]) == path;
+            // What is likely is taken back, and is of the same trace: only where clients send several requests in one.
+            let guessed = last == "likely" && in_shared_trace(&path);
+            assert!(right || guessed, "{met}\nof {decision}");
+            wrong_guesses += u32::from(!right);
         }
+        assert!(right, "{decision}");
         let when = if at_once.is_some() { "at once" } else { "later" };
         let by = text(&decision["labels"]["app"]);
         *classes.entry(format!("{by}, {last}, {when}")).or_default() += 1;
     }
     assert!(wanted.is_empty(), "not decided, or lost: {wanted:?}");
+    println!("likely was another request of the trace {wrong_guesses} times, and was taken back");
     classes
 }
 
