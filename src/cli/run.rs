@@ -73,6 +73,7 @@ pub async fn run(args: Args) -> CommandResult {
         process.registry.clone(),
         process.exemplars.clone(),
         process.health.clone(),
+        super::why::served::router(&args.files, &listen),
         served.clone(),
     )
     .await

@@ -1,6 +1,7 @@
 //! `docket why`: one decision, what became of its request, and why it was made.
 
 mod kafka;
+pub mod served;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -12,6 +13,7 @@ use crate::config::units::counted;
 use crate::decision::event::Event;
 use crate::decision::formats::{self, Format, Limits, Piece};
 use crate::decision::record::{Agent, Record};
+use crate::explain::page::{self, Told};
 use crate::explain::{Bundle, Explanation, Recorded, explain, story, unpack};
 use crate::log::scan::ScanBound;
 use crate::protect::Protection;
@@ -48,6 +50,9 @@ pub struct Args {
     /// Print JSON: an array of the decisions as docket records, each with its explanation.
     #[arg(long)]
     json: bool,
+    /// Print one page of HTML, which loads and runs nothing.
+    #[arg(long, conflicts_with = "json")]
+    html: bool,
     /// Show the input as it was logged, without looking for secrets in it.
     #[arg(long, requires = "from")]
     unmasked: bool,
@@ -70,7 +75,12 @@ pub fn run(args: &Args) -> Result<ExitCode, Box<dyn std::error::Error>> {
     let (from, answer) = match (&args.from, &args.pipeline) {
         (Some(from), _) => (from.display().to_string(), in_file(args, from, bundle.as_ref())?),
         (None, Some(path)) => {
-            let answer = kafka::look(path, &args.id, args.since, bundle.as_ref())?;
+            let pipeline = super::load(path)?;
+            let brokers = &pipeline.file.kafka.brokers;
+            let waiting = super::waiting(format!("Kafka at {brokers}"));
+            let (since, bundle) = (args.since, bundle.as_ref());
+            let answer = kafka::look(&pipeline, &args.id, since, bundle, super::progress)?;
+            drop(waiting);
             (format!("the docket topic of {}", path.display()), answer)
         }
         (None, None) => return Err("give a pipeline file, or --from".into()),
@@ -85,9 +95,14 @@ pub fn run(args: &Args) -> Result<ExitCode, Box<dyn std::error::Error>> {
         .into());
     }
     let name = args.bundle.as_deref().map(|path| path.display().to_string()).unwrap_or_default();
-    match args.json {
-        true => print_json(&found)?,
-        false => print_story(&found, bundle.as_ref(), &name)?,
+    if args.json {
+        print_json(&found)?;
+    } else if args.html {
+        use std::io::Write;
+        let page = page_of(&args.id, &found, more, bundle.as_ref(), &name)?;
+        std::io::stdout().lock().write_all(page.as_bytes())?;
+    } else {
+        print_story(&found, bundle.as_ref(), &name)?;
     }
     if more > 0 {
         anstream::eprintln!("{} more; ask for one by its decision ID", counted(more, "decision"));
@@ -162,18 +177,51 @@ fn print_story(
         for sentence in &found.findings {
             writeln!(out, "\nFOUND: {}", super::tail::printable(sentence))?;
         }
-        if let Some(revision) = bundle.and_then(|bundle| bundle.revision.as_deref())
-            && !record.revision().contains(revision)
-        {
-            writeln!(out, "\nThe bundle is of revision {}.", super::tail::printable(revision))?;
-        }
-        match &found.explained {
-            None => {}
-            Some(Ok(said)) => write!(out, "\n{}", story::explanation(said, name))?,
-            Some(Err(e)) => writeln!(out, "\nNot evaluated again: {}", super::tail::printable(e))?,
+        let why = why(found, &record, bundle, name);
+        if !why.is_empty() {
+            write!(out, "\n{why}")?;
         }
     }
     Ok(())
+}
+
+/// What evaluating it again said; empty without a bundle.
+fn why(found: &Found, record: &Record<'_>, bundle: Option<&Bundle>, name: &str) -> String {
+    let mut out = String::new();
+    if let Some(revision) = bundle.and_then(|bundle| bundle.revision.as_deref())
+        && !record.revision().contains(revision)
+    {
+        let revision = super::tail::printable(revision);
+        out.push_str(&format!("The bundle is of revision {revision}.\n\n"));
+    }
+    match &found.explained {
+        None => {}
+        Some(Ok(said)) => out.push_str(&story::explanation(said, name)),
+        Some(Err(e)) => {
+            out.push_str(&format!("Not evaluated again: {}\n", super::tail::printable(e)));
+        }
+    }
+    out
+}
+
+fn page_of(
+    id: &str,
+    found: &[Found],
+    more: u64,
+    bundle: Option<&Bundle>,
+    name: &str,
+) -> Result<String, Box<dyn std::error::Error>> {
+    let mut told = Vec::new();
+    for found in found {
+        let record = Record::parse(&found.record)?;
+        told.push(Told {
+            story: story::decision(&record),
+            findings: found.findings.clone(),
+            explanation: why(found, &record, bundle, name),
+            record,
+        });
+    }
+    Ok(page::page(id, &told, more))
 }
 
 fn print_json(found: &[Found]) -> Result<(), Box<dyn std::error::Error>> {

@@ -28,12 +28,13 @@ struct Shared {
     created: Arc<Mutex<Created>>,
 }
 
-/// Listens, and serves until stopped. Returns the address, which matters with port 0.
+/// Listens, and serves until stopped, what others add, too. Returns the address, which matters with port 0.
 pub async fn serve(
     config: &Admin,
     registry: Registry,
     exemplars: Arc<Exemplars>,
     health: Arc<Health>,
+    more: Option<Router>,
     stop: CancellationToken,
 ) -> std::io::Result<SocketAddr> {
     let tls =
@@ -47,7 +48,8 @@ pub async fn serve(
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route("/status", get(how))
-        .with_state(shared);
+        .with_state(shared)
+        .merge(more.unwrap_or_default());
     tokio::spawn(server::serve(
         listener,
         tls.map(Arc::new),

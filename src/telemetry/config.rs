@@ -10,7 +10,7 @@ use crate::config::secrets::{Called, Secret};
 use crate::config::units::Span;
 use crate::http::config::{Auth, HttpCompression, ServerTls, Tls};
 
-/// The admin port, which serves /metrics, /healthz, /readyz and /status.
+/// The admin port, which serves /metrics, /healthz, /readyz, /status and, if it is told who may ask, /why/ID.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Admin {
@@ -19,11 +19,13 @@ pub struct Admin {
     pub listen: String,
     /// TLS settings. Default: plain HTTP.
     pub tls: Option<ServerTls>,
+    /// Token for /why/ID, which shows decisions: as a bearer token, or as the password that a browser asks for. Without it and without tls.client_ca_file there is no /why.
+    pub why_token: Option<Secret>,
 }
 
 impl Default for Admin {
     fn default() -> Admin {
-        Admin { listen: "127.0.0.1:9464".into(), tls: None }
+        Admin { listen: "127.0.0.1:9464".into(), tls: None, why_token: None }
     }
 }
 

@@ -20,6 +20,7 @@ mod delivery;
 mod doctor;
 mod door;
 mod door_limits;
+mod envoy;
 mod faults;
 mod first_day;
 mod join;

@@ -67,7 +67,11 @@ impl Place {
         let text = text
             .replace("$NAME", &self.name)
             .replace("$DIR", &self.dir.path().display().to_string());
-        std::fs::write(&path, text + "\nadmin: {listen: \"127.0.0.1:0\"}\n").unwrap();
+        let admin = match text.contains("\nadmin:") {
+            true => "",
+            false => "\nadmin: {listen: \"127.0.0.1:0\"}\n",
+        };
+        std::fs::write(&path, text + admin).unwrap();
         path
     }
 }
@@ -290,9 +294,9 @@ impl Source {
     }
 
     /// To a partition; `flush` waits until Kafka has it.
-    pub fn write_to(&self, partition: i32, record: &str) {
+    pub fn write_to(&self, partition: i32, record: &(impl AsRef<[u8]> + ?Sized)) {
         let mut message =
-            BaseRecord::<(), [u8]>::to(&self.topic).payload(record.as_bytes()).partition(partition);
+            BaseRecord::<(), [u8]>::to(&self.topic).payload(record.as_ref()).partition(partition);
         while let Err((error, back)) = self.producer.send(message) {
             assert_eq!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::QueueFull));
             self.producer.poll(Duration::from_millis(50));

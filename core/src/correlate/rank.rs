@@ -17,7 +17,7 @@ pub enum Class {
     TraceAndParent,
     /// Exact, as far as clients don't choose it twice within the window.
     RequestId,
-    /// The narrowest enclosing span of the trace; of Kubernetes who did what to which object. Never a finding's
+    /// The narrowest enclosing request of the trace; of Kubernetes who did what to which object. Never a finding's
     /// evidence.
     Likely,
 }
@@ -71,6 +71,9 @@ pub fn best(
     };
     let rank = |class, apart, slot: u32| -> Option<Rank> {
         let packed = Packed::of(facts.get(slot)?);
+        if packed.marks().has(Marks::ASKING) {
+            return None;
+        }
         let outside =
             (packed.start() - asked.time).max(asked.time.saturating_sub(packed.end())).max(0);
         Some(Rank {
@@ -112,7 +115,11 @@ pub fn best(
             let Some(bytes) = facts.get(slot) else { continue };
             let packed = Packed::of(bytes);
             let own = asked.engines_own && packed.span().is_some() && packed.span() == asked.parent;
-            let likely = rank(Class::Likely, false, slot).filter(|r| !own && r.distance == 0);
+            // A trace may have many requests, and it is none whose ID is another.
+            let ids = [facts.keys(slot)[REQUEST], keys[REQUEST]];
+            let other = ids[0] != ids[1] && !ids.contains(&0);
+            let fits = is_request(packed) && !own && !other;
+            let likely = rank(Class::Likely, false, slot).filter(|r| fits && r.distance == 0);
             consider(likely, slot);
         }
     }
@@ -120,7 +127,7 @@ pub fn best(
 }
 
 /// The span that asked or the nearest one above it that is a request; failing that, the one that asked and that it is
-/// apart from the request. The engine's own span is neither.
+/// apart from the request. What the engine was asked with is neither.
 fn ancestor(facts: &Store<Box<[u8]>>, asked: &Asked, trace: u64) -> Option<(u32, bool)> {
     let mut at = asked.parent?;
     let mut nearest = None;
@@ -135,9 +142,9 @@ fn ancestor(facts: &Store<Box<[u8]>>, asked: &Asked, trace: u64) -> Option<(u32,
     for hop in 0..64 {
         let Some((slot, bytes)) = find(at) else { break };
         let packed = Packed::of(bytes);
-        let own = hop == 0 && asked.engines_own;
-        let request = packed.kind() != Some(Kind::Span) || packed.marks().has(Marks::SERVER);
-        if request && !own {
+        let asking = packed.marks().has(Marks::ASKING);
+        let own = asking || (hop == 0 && asked.engines_own);
+        if is_request(packed) && !own {
             return Some((slot, false));
         }
         if !own {
@@ -149,6 +156,11 @@ fn ancestor(facts: &Store<Box<[u8]>>, asked: &Asked, trace: u64) -> Option<(u32,
         }
     }
     nearest
+}
+
+/// Not a part of one, such as a span of its client's.
+fn is_request(fact: Packed<'_>) -> bool {
+    fact.kind() != Some(Kind::Span) || fact.marks().has(Marks::SERVER)
 }
 
 /// FNV-1a: the same in every process.

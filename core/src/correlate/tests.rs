@@ -198,6 +198,45 @@ fn the_engines_own_span_leads_to_the_request() {
     );
 }
 
+/// As a mesh has it whose own trace comes first: what Envoy asks OPA with lies around the decision more narrowly than its request.
+#[test]
+fn what_the_engine_was_asked_with_is_no_request() {
+    let mut bench = Bench::new(Settings::default(), Watch::default());
+    bench.decision(Asked { trace: Some(trace(1)), parent: Some(span(9)), ..asked("a", AT) }, AT);
+    let asking = |n, above, decision: &'static str| {
+        let span = server("ext_authz", (1, n, Some(above)), AT - MS, AT + MS);
+        Fact { marks: span.marks.with(Marks::ASKING), decision_id: decision.into(), ..span }
+    };
+    for span in [asking(3, 2, "a"), asking(2, 1, "")] {
+        assert_eq!(bench.fact(&span, AT), NOTHING);
+    }
+    // Nor is any other span that is no request.
+    let inner = server("/inner", (1, 4, Some(1)), AT - 2 * MS, AT + 2 * MS);
+    bench.fact(&Fact { marks: Marks::default(), ..inner }, AT);
+    bench.fact(&server("/items", (1, 1, Some(9)), AT - 9 * MS, AT + 9 * MS), AT);
+    assert_eq!(bench.tick(AT + 5 * SECOND), ["a: /items by likely"]);
+}
+
+/// A trace of several requests: one whose ID is another is not the decision's, however well it fits.
+#[test]
+fn a_request_with_another_id_is_not_even_likely() {
+    for (id, told) in
+        [("r-2", "a: nothing"), ("r-1", "a: /items by request_id"), ("", "a: /items by likely")]
+    {
+        let mut bench = Bench::new(Settings::default(), Watch::default());
+        let other = Fact {
+            request_id: id.into(),
+            trace: Some(trace(1)),
+            ..access("/items", AT - MS, AT + MS)
+        };
+        let mut seen = bench.fact(&other, AT);
+        let decision = Asked { trace: Some(trace(1)), request_id: "r-1".into(), ..asked("a", AT) };
+        seen.extend(bench.decision(decision, AT));
+        seen.extend(bench.tick(AT + 5 * SECOND));
+        assert_eq!(seen, [told]);
+    }
+}
+
 #[test]
 fn an_audit_event_is_met_by_the_uid_or_likely_by_who_did_what() {
     let audit = |path: &'static str| Fact {

@@ -3,10 +3,11 @@
 //!
 //! `bundle` opens what OPA loads, `rules` knows which rules stand where, `probe` asks how far a rule's body goes.
 //! First the recorded result has to be reproduced; if it isn't, `differs` says what may be the reason. `story` is what
-//! people read.
+//! people read, `page` the same for browsers.
 
 mod bundle;
 mod differs;
+pub mod page;
 mod probe;
 mod rules;
 pub mod story;

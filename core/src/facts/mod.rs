@@ -61,6 +61,8 @@ impl Marks {
     pub const DRY_RUN: Marks = Marks(4);
     /// A span of kind SERVER: it is a request, not a part of one.
     pub const SERVER: Marks = Marks(8);
+    /// A span of asking the policy engine, its own or that of who asks: part of a trace, but no request that was ruled on.
+    pub const ASKING: Marks = Marks(16);
 
     pub fn has(self, mark: Marks) -> bool {
         self.0 & mark.0 != 0

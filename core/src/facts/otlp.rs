@@ -74,6 +74,11 @@ fn span(
     let mut fields = Fields::default();
     // What can't be read of a span's attributes is not needed: it is no evidence.
     for attribute in &span.attributes {
+        // OPA's own span has the ID of what it decided.
+        if attribute.key == "opa.decision_id" {
+            fields.marks = fields.marks.with(Marks::ASKING);
+            continue;
+        }
         if let Some(text) = plain(attribute.value.as_ref())
             && attribute.key != "code"
             && attribute.key != "status"
@@ -87,10 +92,18 @@ fn span(
     fields.parent = span_id(&span.parent_span_id);
     fields.start = Some(nanos(span.start_time_unix_nano));
     fields.end = Some(nanos(span.end_time_unix_nano.max(span.start_time_unix_nano)));
+    // Envoy's ext_authz filter asks with one, and the plugin answers with one.
+    if span.name.contains("envoy.service.auth.v") {
+        fields.marks = fields.marks.with(Marks::ASKING);
+    }
     if span.kind == SpanKind::Server as i32 {
         fields.marks = fields.marks.with(Marks::SERVER);
     }
-    if let Some(fact) = fields.fact(Kind::Span) {
+    if let Some(mut fact) = fields.fact(Kind::Span) {
+        // OPA's API, of whoever calls it.
+        if ["/v1/data/", "/v0/data/"].iter().any(|api| fact.path.starts_with(api)) {
+            fact.marks = fact.marks.with(Marks::ASKING);
+        }
         take(Piece::Fact(fact));
     }
 }

@@ -71,6 +71,35 @@ fn an_access_log_in_the_shipped_format_is_read() {
     assert_eq!(fact.marks, Marks::default());
 }
 
+/// Lines of a real Envoy 1.40, in the shipped format, of what its ext_authz filter did.
+#[test]
+fn what_ext_authz_did_is_read() {
+    let line = |what: &str| {
+        let rest = r#""authority":"127.0.0.1","duration":1,"method":"POST","path":"/orders/3","request_id":"d99af932-b8d2-9551-bc61-1eb210332acd","service":"orders","start_time":"2026-11-28T00:06:06.463Z","trace_id":"78d91902c79e9748d09b9c6aae0b0f7e""#;
+        one(format!("{{{what},{rest}}}"))
+    };
+    // gRPC's denials have HTTP's 200.
+    let denied = line(
+        r#""decision_id":"017c3e67-af23-4fb0-b6bf-9b3a3c1d3340","failure_mode_allowed":null,"grpc_status":7,"response_code":200,"response_code_details":"ext_authz_denied","response_flags":"UAEX","shadow":null"#,
+    );
+    assert_eq!(denied.status.served(), Some(false));
+    // It could not ask, and let the request pass: only the header says so.
+    let passed = line(
+        r#""decision_id":null,"failure_mode_allowed":"true","grpc_status":null,"response_code":200,"response_code_details":"via_upstream","response_flags":"-","shadow":null"#,
+    );
+    assert_eq!(passed.marks, Marks::FAILURE_MODE_ALLOWED);
+    // It could not ask, and refused the request.
+    let refused = line(
+        r#""decision_id":null,"failure_mode_allowed":null,"grpc_status":null,"response_code":403,"response_code_details":"ext_authz_error","response_flags":"UAEX","shadow":null"#,
+    );
+    assert_eq!((refused.marks, refused.status.served()), (Marks::default(), Some(false)));
+    // With `shadow_mode: true`.
+    let shadow = line(
+        r#""decision_id":"ed7e0bb9-f616-4f30-a542-c4601a02dc7e","failure_mode_allowed":null,"grpc_status":null,"response_code":200,"response_code_details":"via_upstream","response_flags":"-","shadow":"DENIED""#,
+    );
+    assert_eq!((shadow.marks, shadow.status.served()), (Marks::DRY_RUN, Some(true)));
+}
+
 /// Istio's own default format, and Envoy Gateway's, which has other names and "-" for what there is not.
 #[test]
 fn the_usual_formats_are_read() {
@@ -270,6 +299,29 @@ fn spans_of_old_and_new_conventions_are_read() {
     ]));
     let fact = one(routed.to_string());
     assert_eq!((&*fact.path, fact.status.served()), ("/items/{id}", Some(false)));
+    // OPA's own, and those of Envoy's filter and of the plugin.
+    let own = spans(&serde_json::json!([
+        {"key": "opa.decision_id", "value": {"stringValue": "d-1"}},
+        {"key": "http.route", "value": {"stringValue": "/v1/data/{path...}"}},
+    ]));
+    let named = |name: &str| {
+        spans(&serde_json::json!([]))
+            .to_string()
+            .replace(r#""name":"GET""#, &format!(r#""name":"{name}""#))
+    };
+    let fact = one(own.to_string());
+    assert_eq!((fact.marks.has(Marks::ASKING), &*fact.decision_id), (true, ""));
+    for name in [
+        "async envoy.service.auth.v3.Authorization.Check egress",
+        "envoy.service.auth.v3.Authorization/Check",
+    ] {
+        assert!(one(named(name)).marks.has(Marks::ASKING), "{name}");
+    }
+    assert!(!one(named("orders.v1.Authorization/Check")).marks.has(Marks::ASKING));
+    let client = spans(
+        &serde_json::json!([{"key": "url.full", "value": {"stringValue": "http://opa:8181/v1/data/orders/allow"}}]),
+    );
+    assert!(one(client.to_string()).marks.has(Marks::ASKING));
 }
 
 #[test]
@@ -404,6 +456,7 @@ fn the_shipped_format_of_envoy_is_read() {
         "TRACE_ID" => r#""4bf92f3577b34da6a3ce929d0e0e4736""#,
         "DYNAMIC_METADATA(envoy.filters.http.ext_authz:decision_id)" => r#""d-1""#,
         "REQ(X-ENVOY-AUTH-FAILURE-MODE-ALLOWED)" => r#""true""#,
+        "FILTER_STATE(envoy.filters.http.ext_authz.shadow:FIELD:check_result)" => r#""DENIED""#,
         other => panic!("{other}"),
     };
     let members = text.split_once("json_format:\n").unwrap().1.lines().map(|line| {
@@ -412,7 +465,7 @@ fn the_shipped_format_of_envoy_is_read() {
     });
     let fact = one(format!("{{{}}}", members.collect::<Vec<_>>().join(",")));
     let wanted = Fact {
-        marks: Marks::FAILURE_MODE_ALLOWED,
+        marks: Marks::FAILURE_MODE_ALLOWED.with(Marks::DRY_RUN),
         trace: crate::decision::ids::trace_id(TRACE),
         status: Status { http: Some(200), grpc: Some(0) },
         request_id: "r-1".into(),

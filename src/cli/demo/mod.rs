@@ -90,10 +90,11 @@ pub async fn run(args: Args) -> CommandResult {
     let kafka = pipeline.file.kafka.clone();
     let process = Process { drain: Duration::from_secs(10), ..Process::alone() };
     let address = admin::serve(
-        &Admin { listen: args.listen.clone(), tls: None },
+        &Admin { listen: args.listen.clone(), ..Admin::default() },
         process.registry.clone(),
         process.exemplars.clone(),
         process.health.clone(),
+        None,
         process.stop.clone(),
     )
     .await

@@ -1,7 +1,6 @@
 //! A decision in the docket topic: the latest hours first, since that is what is asked about.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use rdkafka::message::Message;
 
@@ -20,6 +19,9 @@ const MINUTE: i64 = 60_000_000_000;
 /// Slices of the past, by where they begin, in minutes before now.
 const SLICES: [i64; 5] = [15, 60, 240, 720, 1440];
 
+/// Shows how far reading is.
+pub(super) type Bar = fn(u64, &'static str) -> indicatif::ProgressBar;
+
 /// What the docket topic holds of an ID.
 #[derive(Default)]
 pub(super) struct Answer {
@@ -31,19 +33,18 @@ pub(super) struct Answer {
 
 /// Reads back from now, to `since`; no further once a decision of this very ID is there.
 pub(super) fn look(
-    path: &Path,
+    pipeline: &Pipeline,
     id: &str,
     since: ScanBound,
     bundle: Option<&Bundle>,
+    bar: Bar,
 ) -> Result<Answer, Box<dyn std::error::Error>> {
-    let pipeline = super::super::load(path)?;
-    let _waiting = super::super::waiting(format!("Kafka at {}", pipeline.file.kafka.brokers));
     let now = clock::now();
     let wanted = Wanted::new(id);
     let (mut answer, mut records, mut findings) = (Answer::default(), Vec::new(), Vec::new());
     let mut until = ScanBound::End;
     for from in slices(now, since) {
-        read(&pipeline, &pipeline.docket_topic(), from, until, &mut |bytes| {
+        read(pipeline, &pipeline.docket_topic(), from, until, bar, &mut |bytes| {
             let Some(record) = wanted.holds(bytes).then(|| Record::parse(bytes).ok()).flatten()
             else {
                 answer.decisions += 1;
@@ -65,11 +66,11 @@ pub(super) fn look(
         let exact = |bytes: &Vec<u8>| Record::parse(bytes).is_ok_and(|r| *r.decision_id == *id);
         // A finding about it comes later than it: it stands in what was read.
         if records.iter().any(exact) {
-            amend(&pipeline, from, &mut records)?;
+            amend(pipeline, from, &mut records, bar)?;
             break;
         }
         if from == since {
-            amend(&pipeline, from, &mut records)?;
+            amend(pipeline, from, &mut records, bar)?;
         }
         until = from;
     }
@@ -94,10 +95,11 @@ fn read(
     topic: &str,
     from: ScanBound,
     to: ScanBound,
+    bar: Bar,
     take: &mut dyn FnMut(&[u8]),
 ) -> Result<(), Box<dyn std::error::Error>> {
     let scan = pipeline.scan("why", topic, from, to)?;
-    let bar = super::super::progress(scan.offsets(), "reading");
+    let bar = bar(scan.offsets(), "reading");
     scan.read(&mut |n| bar.inc(n), &mut |message| {
         take(message.payload().unwrap_or_default());
         true
@@ -122,6 +124,7 @@ fn amend(
     pipeline: &Pipeline,
     from: ScanBound,
     records: &mut [Vec<u8>],
+    bar: Bar,
 ) -> Result<(), Box<dyn std::error::Error>> {
     let id = |bytes: &Vec<u8>| Record::parse(bytes).ok().map(|r| r.decision_id.into_owned());
     let ids: Vec<Option<String>> = records.iter().map(id).collect();
@@ -129,7 +132,7 @@ fn amend(
         return Ok(());
     }
     let mut last: BTreeMap<String, Vec<u8>> = BTreeMap::new();
-    read(pipeline, &pipeline.file.amendments_topic(), from, ScanBound::End, &mut |bytes| {
+    read(pipeline, &pipeline.file.amendments_topic(), from, ScanBound::End, bar, &mut |bytes| {
         let Ok(text) = std::str::from_utf8(bytes) else { return };
         let of = json::get(text, "decision_id").and_then(json::as_str).unwrap_or_default();
         if ids.iter().flatten().any(|id| *id == *of) {

@@ -1,0 +1,5 @@
+package orders
+
+default allow := false
+
+allow if not data.rules.denied(input.path)
