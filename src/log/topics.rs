@@ -27,6 +27,8 @@ pub enum TopicError {
 }
 
 const TIMEOUT: Duration = Duration::from_secs(15);
+/// What docket can do without, it does not wait for for long: not every Kafka answers that.
+const OPTIONAL: Duration = Duration::from_secs(2);
 
 /// A topic that there must be, and how it is made.
 pub struct Topic {
@@ -193,7 +195,7 @@ async fn settings<T: std::str::FromStr>(
     name: &str,
 ) -> Vec<Option<T>> {
     let Ok(admin) = admin(kafka) else { return topics.iter().map(|_| None).collect() };
-    let options = AdminOptions::new().request_timeout(Some(TIMEOUT));
+    let options = AdminOptions::new().request_timeout(Some(OPTIONAL));
     let asked: Vec<ResourceSpecifier<'_>> =
         topics.iter().copied().map(ResourceSpecifier::Topic).collect();
     let told = admin.describe_configs(&asked, &options).await.unwrap_or_default();
