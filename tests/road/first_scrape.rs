@@ -180,7 +180,7 @@ fn begins_wrong(of: &str, values: &str, recorded: &BTreeMap<Series, String>) -> 
 
 #[test]
 fn cases_of_alerts_begin_with_the_first_scrape() {
-    let recorded = scraped(RECORDED, Path::new("-"));
+    let recorded = scraped(RECORDED, Path::new("/etc/docket/opa.yaml"));
     let cases = read(CASES);
     let mut wrong = Vec::new();
     let mut used = BTreeSet::new();
