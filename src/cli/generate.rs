@@ -12,6 +12,7 @@ use super::CommandResult;
 use crate::decision::time;
 use crate::generate::scenario::{Day, Scenario};
 use crate::generate::{Generator, Mix, Shape};
+use crate::log::ask::Asker;
 use crate::log::client;
 
 /// Generate decisions, as OPA would log them, to standard output or to a pipeline's source topic.
@@ -64,6 +65,9 @@ pub struct Args {
     scenario: Option<Scenario>,
 }
 
+/// Kafka is to answer within this.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 enum Target {
     Stdout(BufWriter<std::io::StdoutLock<'static>>),
     Kafka { producer: BaseProducer, topic: String },
@@ -75,6 +79,9 @@ impl Target {
             return Ok(Target::Stdout(BufWriter::with_capacity(1 << 20, std::io::stdout().lock())));
         };
         let pipeline = super::load(path)?;
+        let topic = pipeline.file.sources[0].topic.clone();
+        // Who can't be reached is told with address and cause.
+        Asker::new(&pipeline.file.kafka, "generate", None)?.metadata(None, PATIENCE)?;
         let mut config = client::config(&pipeline.file.kafka, "generate");
         config
             .set("linger.ms", "20")
@@ -82,7 +89,7 @@ impl Target {
             .set("enable.idempotence", "true")
             .set("queue.buffering.max.messages", "500000");
         let producer = client::with_properties(config, &pipeline.file.kafka).create()?;
-        Ok(Target::Kafka { producer, topic: pipeline.file.sources[0].topic.clone() })
+        Ok(Target::Kafka { producer, topic })
     }
 
     fn write(&mut self, record: &[u8]) -> CommandResult {

@@ -58,6 +58,8 @@ pub struct Args {
     unmasked: bool,
 }
 
+/// So much of a decision's ID `tail` and the demo show.
+const SHOWN: usize = 8;
 /// Of a trace with more, the others are only counted.
 const MOST: usize = 20;
 
@@ -265,8 +267,13 @@ impl Wanted {
             || holds(&self.id).is_some()
     }
 
+    /// Whether it is the decision's own ID, or what `tail` shows of one.
+    fn names(&self, decision_id: &str) -> bool {
+        decision_id == self.id || (self.id.len() >= SHOWN && decision_id.starts_with(&self.id))
+    }
+
     fn is(&self, event: &Event<'_>, agent: Option<&Agent>) -> bool {
-        if *event.decision_id == *self.id {
+        if self.names(&event.decision_id) {
             return true;
         }
         let mut record = Vec::new();

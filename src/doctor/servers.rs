@@ -225,7 +225,12 @@ async fn loki(check: Check, config: LokiConfig) -> Seen {
                 "it takes no pushes at /{path}: {}",
                 answer.text.trim().chars().take(200).collect::<String>()
             ),
-            format!("correct url: the address alone, as http://host:{port}"),
+            match config.server {
+                LogServer::Loki => "that is VictoriaLogs: set server: victorialogs".to_owned(),
+                LogServer::Victorialogs => {
+                    format!("correct url: the address alone, as http://host:{port}")
+                }
+            },
         ),
         // Loki says that there is nothing in it.
         200 | 204 | 400 | 422 => check.ok("takes pushes"),

@@ -28,6 +28,9 @@ pub enum Unanswered {
 pub const LOGIN: &str =
     "sasl.mechanism, sasl.username and sasl.password under kafka.properties in the pipeline file";
 
+/// What to think of if something listens there and says nothing that can be read.
+const SPEAKS: &str = "if something listens there, it may want TLS or a login (security.protocol under kafka.properties), or be no Kafka";
+
 /// What gives the rights that a pipeline needs.
 pub const ACLS: &str = "deploy/kafka/acls.sh";
 
@@ -135,9 +138,18 @@ impl Asker {
         let brokers = self.brokers.clone();
         match heard {
             Some((RDKafkaErrorCode::Authentication, why)) => Unanswered::Login { brokers, why },
+            // What a listener does to who does not speak TLS, or to whom it is no Kafka.
+            Some((_, why))
+                if ["Broken pipe", "Invalid response size", "Disconnected"]
+                    .iter()
+                    .any(|how| why.contains(how)) =>
+            {
+                let why = format!("{why}; {SPEAKS}");
+                Unanswered::Unreachable { brokers, why }
+            }
             Some((_, why)) => Unanswered::Unreachable { brokers, why },
             None => {
-                let why = format!("no answer in {:.0} s ({error})", after.as_secs_f64());
+                let why = format!("no answer in {:.0} s ({error}); {SPEAKS}", after.as_secs_f64());
                 Unanswered::Unreachable { brokers, why }
             }
         }

@@ -132,6 +132,11 @@ impl Progress {
         }
     }
 
+    /// Where the log ended when it was last asked.
+    pub fn end(&self, place: &Assigned) -> Option<i64> {
+        self.lock().get(place).map(|seen| seen.end)
+    }
+
     pub fn has(&self, place: &Assigned) -> bool {
         self.lock().contains_key(place)
     }

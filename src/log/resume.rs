@@ -139,7 +139,12 @@ impl Asking {
         }
     }
 
-    fn partitions(&mut self, topics: &[String]) -> KafkaResult<BTreeMap<String, i32>> {
+    /// A topic that is not there is nobody's to read, and in nobody's way: one of which something is assigned has to be.
+    fn partitions(
+        &mut self,
+        topics: &[String],
+        assigned: &[Place],
+    ) -> KafkaResult<BTreeMap<String, i32>> {
         if self.topics.is_empty() {
             let queues = topics.iter().filter_map(|t| self.client.split_partition_queue(t, 0));
             self.topics = queues.collect();
@@ -148,6 +153,9 @@ impl Asking {
         for topic in topics {
             let metadata = self.client.fetch_metadata(Some(topic), STEP)?;
             let count = metadata.topics().first().map_or(0, |t| t.partitions().len());
+            if count == 0 && !assigned.iter().any(|(assigned, _)| assigned == topic) {
+                continue;
+            }
             if count == 0 {
                 return Err(KafkaError::MetadataFetch(RDKafkaErrorCode::UnknownTopicOrPartition));
             }
@@ -197,7 +205,7 @@ impl Asking {
 
     fn ask(&mut self, topics: &[String], assigned: &[Place]) -> KafkaResult<Answers> {
         self.client.context().brokers.check()?;
-        let partitions = self.partitions(topics)?;
+        let partitions = self.partitions(topics, assigned)?;
         let committed = self.committed(&partitions)?;
         let begun = |topic: &String| committed.keys().any(|(t, _)| t == topic);
         // A new group commits where it starts in all partitions, whoever is to read them.

@@ -13,7 +13,7 @@ use crate::decision::json;
 use crate::decision::record::Record;
 use crate::decision::time::{self, Nanos};
 use crate::decision::verdict::Verdict;
-use crate::http::client::{Client, HttpError};
+use crate::http::client::{Client, HttpError, place};
 use crate::http::failure::chain;
 
 /// How a sink is asked, and what it should hold of each decision.
@@ -232,9 +232,13 @@ pub(super) async fn answer(
     if let Some(body) = body {
         request = request.header("content-type", "application/json").body(body.to_string());
     }
-    let response = request.send().await.map_err(|e| QueryError::Answer(chain(&e.without_url())))?;
+    let failed = |error: reqwest::Error| {
+        let at = reqwest::Url::parse(url).map_or_else(|_| String::new(), |url| place(&url) + ": ");
+        QueryError::Answer(format!("{at}{}", chain(&error.without_url())))
+    };
+    let response = request.send().await.map_err(failed)?;
     let status = response.status();
-    Ok((status, response.text().await.map_err(|e| QueryError::Answer(chain(&e.without_url())))?))
+    Ok((status, response.text().await.map_err(failed)?))
 }
 
 const DAY: Nanos = 24 * 3600 * 1_000_000_000;

@@ -340,3 +340,39 @@ async fn who_wants_it_stops_at_a_gap_until_somebody_has_looked() {
     running.stop();
     assert_eq!(case.letters().len(), 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_is_not_there_is_in_no_others_way_and_what_a_dead_sink_lacks_is_counted() {
+    let _servers = super::together().await;
+    init();
+    let (place, kafka) = (Place::new("misspelt"), address("KAFKA_BOOTSTRAP"));
+    let (source, sourec) = (format!("{}-source", place.name), format!("{}-sourec", place.name));
+    super::create_topic(&kafka, &source, 2, &[]).await;
+    let path = place.pipeline(&format!(
+        "name: $NAME
+kafka: {{brokers: \"{kafka}\"}}
+sources: [{{topic: {source}}}, {{topic: {sourec}}}]
+docket: {{partitions: 1}}
+sinks:
+  out: {{type: file, path: $DIR/out}}
+  dead: {{type: loki, url: \"http://127.0.0.1:9\", delivery: {{batch_records: 10, prefetch: 64KiB}}}}
+"
+    ));
+    let running = Running::start(&place, &path);
+    produce(&kafka, &source, decisions(0..2_000));
+    running.until("the other source is read", 30, |m| m.delivered("out") == 2_000).await;
+    let page = reqwest::get(format!("http://{}/status", running.admin)).await.unwrap();
+    let page = page.text().await.unwrap();
+    assert!(page.contains(&sourec), "{page}");
+    // In the topic are some markers, too.
+    let lag = |m: &super::support::Metrics| m.sum("docket_lag_records", &["part=\"dead\""]);
+    running.until("what the dead sink lacks is its lag", 60, |m| lag(m) >= 2_000).await;
+    produce(&kafka, &source, decisions(2_000..20_000));
+    running.until("and grows", 60, |m| lag(m) >= 20_000).await;
+
+    // It is made after all.
+    super::create_topic(&kafka, &sourec, 1, &[]).await;
+    produce(&kafka, &sourec, [decision("late")]);
+    running.until("it is read, too", 90, |m| m.delivered("out") == 20_001).await;
+    running.stop();
+}

@@ -23,7 +23,8 @@ pub fn decision(record: &Record<'_>) -> String {
     };
     row("decision", &record.decision_id);
     row("time", &time::format(record.timestamp));
-    row("who", &record.subject);
+    let unsaid = "not where docket looks; `request.subject` in a pipeline file names the place";
+    row("who", if record.subject.is_empty() { unsaid } else { &record.subject });
     let what = format!("{} {}", record.action, record.resource);
     row("what", what.trim());
     let instance = record.instance.as_deref().map(|id| format!(" ({id})")).unwrap_or_default();

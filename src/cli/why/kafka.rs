@@ -63,7 +63,8 @@ pub(super) fn look(
                 _ => records.push(bytes.to_vec()),
             }
         })?;
-        let exact = |bytes: &Vec<u8>| Record::parse(bytes).is_ok_and(|r| *r.decision_id == *id);
+        let exact =
+            |bytes: &Vec<u8>| Record::parse(bytes).is_ok_and(|r| wanted.names(&r.decision_id));
         // A finding about it comes later than it: it stands in what was read.
         if records.iter().any(exact) {
             amend(pipeline, from, &mut records, bar)?;
@@ -193,7 +194,7 @@ impl Wanted {
     }
 
     fn is_record(&self, record: &Record<'_>) -> bool {
-        if *record.decision_id == *self.id {
+        if self.names(&record.decision_id) {
             return true;
         }
         let asked = Asked::of(record);

@@ -527,7 +527,12 @@ impl<R: Reader, L: RecordWriter> Loop<'_, R, L> {
         for (partition, done, oldest) in &progress {
             let id = partition.to_string();
             let labels = [deliver.name.as_str(), &self.topic, &id];
-            let end = self.reader.end(&self.topic, *partition);
+            place.partition = *partition;
+            let mut end = self.reader.end(&self.topic, *partition);
+            // Who fetches no more, since what was read can't be delivered, hears of no new end.
+            if oldest.is_some() {
+                end = end.max(deliver.progress.end(&place));
+            }
             // A sink that has finished nothing yet is behind by all that is new since it was here last.
             if let Some(done) = done.or_else(|| self.reader.start(&self.topic, *partition)).as_ref()
             {
@@ -537,7 +542,6 @@ impl<R: Reader, L: RecordWriter> Loop<'_, R, L> {
                 let caught_up = oldest.is_none() && left <= 1;
                 meters.lag.with_label_values(&labels).set(if caught_up { 0 } else { left.max(0) });
             }
-            place.partition = *partition;
             if let Some(at) = done.or_else(|| self.reader.start(&self.topic, *partition)) {
                 deliver.progress.stands(&place, at);
             }
