@@ -361,9 +361,12 @@ sinks:
     let running = Running::start(&place, &path);
     produce(&kafka, &source, decisions(0..2_000));
     running.until("the other source is read", 30, |m| m.delivered("out") == 2_000).await;
-    let page = reqwest::get(format!("http://{}/status", running.admin)).await.unwrap();
-    let page = page.text().await.unwrap();
-    assert!(page.contains(&sourec), "{page}");
+    until("it is said which one is not there", 60, async || {
+        let page = reqwest::get(format!("http://{}/status", running.admin)).await.unwrap();
+        let page = page.text().await.unwrap();
+        if page.contains(&sourec) { Ok(()) } else { Err(page) }
+    })
+    .await;
     // In the topic are some markers, too.
     let lag = |m: &super::support::Metrics| m.sum("docket_lag_records", &["part=\"dead\""]);
     running.until("what the dead sink lacks is its lag", 60, |m| lag(m) >= 2_000).await;
