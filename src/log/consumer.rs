@@ -24,6 +24,7 @@ use super::ask::Asker;
 use super::config::{Kafka, Start};
 use super::progress::{Assigned, Progress};
 use super::queues::{Change, Queue, Queues, Wake};
+use super::reading::Reading;
 use super::resume::{self, Resuming, TopicIds};
 use super::{Commits, Committed, Gap, Message, Polled, Reader, Told, client, scan, told};
 use crate::decision::time::Nanos;
@@ -263,26 +264,6 @@ fn names(list: &TopicPartitionList) -> Vec<(String, i32)> {
 
 fn ids(partitions: &[(String, i32)]) -> Vec<i32> {
     partitions.iter().map(|(_, id)| *id).collect()
-}
-
-/// How a group member reads.
-pub struct Reading<'a> {
-    pub kafka: &'a Kafka,
-    pub part: &'a str,
-    pub group: &'a str,
-    pub topics: &'a [&'a str],
-    pub start: Start,
-    /// A topic that only this group's readers write.
-    pub writes: Option<&'a str>,
-    /// What is gone from the log ends the part, instead of being told and passed over.
-    pub stops_at_gaps: bool,
-    pub instance_id: Option<&'a str>,
-    pub prefetch: usize,
-    /// Whether partitions of the same number, of all topics, come to the same member. Such topics are read together or not at
-    /// all.
-    pub together: bool,
-    /// When what stands in a record happened, if it says so.
-    pub time: fn(&[u8]) -> Option<Nanos>,
 }
 
 /// What is fetched ahead of one partition, and with one request for it: all of them may be this member's.

@@ -17,6 +17,7 @@ pub mod original;
 pub mod producer;
 pub mod progress;
 mod queues;
+mod reading;
 pub mod resume;
 pub mod scan;
 mod told;
@@ -27,6 +28,8 @@ use std::time::Duration;
 
 use rdkafka::error::{KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::OwnedHeaders;
+
+pub use reading::Reading;
 
 use crate::decision::time::Nanos;
 

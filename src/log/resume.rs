@@ -19,6 +19,7 @@ use rdkafka::{ClientConfig, ClientContext, Offset, TopicPartitionList};
 
 use super::config::{Kafka, Start};
 use super::progress::Progress;
+use super::reading::Reading;
 use super::{Gap, client};
 use crate::resume::{self, Committed, Log, Past};
 
@@ -280,7 +281,7 @@ struct Decided {
 type Begin<'b> = &'b dyn Fn(&TopicPartitionList) -> KafkaResult<()>;
 
 impl Resuming {
-    pub fn new(reading: &super::consumer::Reading<'_>, progress: Arc<Progress>) -> Resuming {
+    pub fn new(reading: &Reading<'_>, progress: Arc<Progress>) -> Resuming {
         Resuming {
             kafka: reading.kafka.clone(),
             part: reading.part.to_owned(),

@@ -116,6 +116,7 @@ pub fn unseen(kafka: &Kafka, names: &[String]) -> Result<Vec<Absent>, Unanswered
         if all.topics().iter().any(|t| t.name() == name && t.error().is_none()) {
             continue;
         }
+        // Of all topics a broker lists those that one may see; of one that is asked for by name it says so.
         let one = asker.metadata(Some(name), TIMEOUT)?;
         let hidden = one.topics().iter().any(|t| ask::hides(t.error()));
         if hidden || one.topics().iter().all(|t| t.error().is_some()) {
@@ -139,24 +140,12 @@ pub fn nearest<'t>(name: &str, topics: impl Iterator<Item = &'t str>) -> Option<
 
 /// The topics that are not there, and the names of those that may be, but are not shown to docket.
 fn missing(kafka: &Kafka, topics: Vec<Topic>) -> Result<(Vec<Topic>, Vec<String>), Unanswered> {
-    let asker = Asker::new(kafka, "topics", None)?;
-    let all = asker.metadata(None, TIMEOUT)?;
-    let there =
-        |topic: &Topic| all.topics().iter().any(|t| t.name() == topic.name && t.error().is_none());
-    let (mut missing, mut hidden) = (Vec::new(), Vec::new());
-    for topic in topics {
-        if there(&topic) {
-            continue;
-        }
-        // Of all topics a broker lists those that one may see; of one that is asked for by name it says so.
-        let one = asker.metadata(Some(&topic.name), TIMEOUT)?;
-        if one.topics().iter().any(|t| ask::hides(t.error())) {
-            hidden.push(topic.name);
-        } else if one.topics().iter().all(|t| t.error().is_some()) {
-            missing.push(topic);
-        }
-    }
-    Ok((missing, hidden))
+    let names: Vec<String> = topics.iter().map(|topic| topic.name.clone()).collect();
+    let (hidden, absent): (Vec<Absent>, Vec<Absent>) =
+        unseen(kafka, &names)?.into_iter().partition(|topic| topic.hidden);
+    let is_absent = |topic: &Topic| absent.iter().any(|absent| absent.name == topic.name);
+    let missing = topics.into_iter().filter(is_absent).collect();
+    Ok((missing, hidden.into_iter().map(|topic| topic.name).collect()))
 }
 
 fn not_made(kafka: &Kafka, docket: &Docket, missing: &[Topic], why: String) -> TopicError {

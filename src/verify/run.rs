@@ -43,6 +43,22 @@ pub struct Report {
     pub gaps: usize,
 }
 
+impl Report {
+    fn new(sink: &str, r#type: &'static str) -> Report {
+        Report {
+            sink: sink.to_owned(),
+            r#type,
+            skipped: None,
+            error: None,
+            others_unknown: None,
+            sample: None,
+            counts: None,
+            compared: Compared::default(),
+            gaps: 0,
+        }
+    }
+}
+
 /// The result.
 pub struct Verified {
     pub about: Overview,
@@ -118,17 +134,7 @@ struct Asking<'v> {
 
 impl Asking<'_> {
     async fn report(&mut self, sink: &Checked<'_>) -> Result<Report, VerifyError> {
-        let mut report = Report {
-            sink: sink.name.to_owned(),
-            r#type: sink.config.type_name(),
-            skipped: None,
-            error: None,
-            others_unknown: None,
-            sample: None,
-            counts: None,
-            compared: Compared::default(),
-            gaps: 0,
-        };
+        let mut report = Report::new(sink.name, sink.config.type_name());
         let query = match &sink.query {
             Ok(query) => query,
             Err(NotAsked::Mute(why)) => {
@@ -361,17 +367,7 @@ mod tests {
     #[test]
     fn what_comes_while_it_is_verified_is_no_gap_and_what_was_not_counted_is() {
         let gaps = |least: f64, most: f64| {
-            let mut report = Report {
-                sink: "metrics".into(),
-                r#type: "metrics",
-                skipped: None,
-                error: None,
-                others_unknown: None,
-                sample: None,
-                counts: None,
-                compared: Compared::default(),
-                gaps: 0,
-            };
+            let mut report = Report::new("metrics", "metrics");
             let of = |n: f64| BTreeMap::from([("allow".to_owned(), n)]);
             counted((&of(least), &of(most)), &BTreeMap::from([("allow", 1000)]), &mut report);
             (report.gaps, report.compared.present)

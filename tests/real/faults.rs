@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::logs::LogStore;
 use super::support::proxy::{Fault, Proxy};
-use super::support::{Place, Running, Source, docket, generated, read_all};
+use super::support::{Place, Running, Source, decision_id, docket, generated, read_all};
 use super::{Stopped, address, count, pipeline};
 
 /// Beside the log stores: the sink, its server in deploy/local and where that says its address.
@@ -73,15 +73,7 @@ impl Rig {
     /// Produces decisions evenly over a time, in a thread of its own.
     fn feed(&mut self, seed: u64) -> (std::thread::JoinHandle<()>, HashSet<String>) {
         let decisions = generated(DECISIONS, seed);
-        let ids = decisions
-            .iter()
-            .map(|d| {
-                serde_json::from_str::<Value>(d).unwrap()["decision_id"]
-                    .as_str()
-                    .unwrap()
-                    .to_owned()
-            })
-            .collect();
+        let ids = decisions.iter().map(|decision| decision_id(decision)).collect();
         let source = Source::new(&self.kafka, &format!("{}-source", self.name));
         self.total += DECISIONS as u64;
         let feeding = std::thread::spawn(move || {

@@ -10,11 +10,13 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use serde_json::Value;
 
-use super::support::{Place, Read1, Running, Source, docket, produce, read_all, until};
+use super::support::{
+    Place, Read1, Running, Source, decision_id, docket, produce, read_all, until,
+};
 use super::{address, init, pipeline};
 
 fn admin() -> AdminClient<DefaultClientContext> {
-    ClientConfig::new().set("bootstrap.servers", address("KAFKA_BOOTSTRAP")).create().unwrap()
+    super::support::admin(&address("KAFKA_BOOTSTRAP"))
 }
 
 fn decision(id: &str) -> String {
@@ -78,25 +80,33 @@ impl Case {
 
     fn ids(&self) -> BTreeSet<String> {
         let text = std::fs::read_to_string(self.place.path("out")).unwrap_or_default();
-        let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-        lines.map(|line| line["decision_id"].as_str().unwrap().to_owned()).collect()
+        text.lines().map(decision_id).collect()
     }
 
     async fn has(&self, ids: &[String]) {
-        let wanted: BTreeSet<String> = ids
-            .iter()
-            .map(|d| {
-                serde_json::from_str::<Value>(d).unwrap()["decision_id"]
-                    .as_str()
-                    .unwrap()
-                    .to_owned()
-            })
-            .collect();
+        let wanted: BTreeSet<String> = ids.iter().map(|id| decision_id(id)).collect();
         until("everything is in the sink", 60, async || {
             let missing: Vec<_> = wanted.difference(&self.ids()).cloned().collect();
             if missing.is_empty() { Ok(()) } else { Err(format!("{missing:?} are missing")) }
         })
         .await;
+    }
+
+    /// Decisions come, and docket has read them and is stopped.
+    async fn has_read(&self, decisions: &[String]) {
+        produce(&self.kafka, &self.source, decisions);
+        let running = self.start(&[]);
+        self.has(decisions).await;
+        running.stop();
+    }
+
+    /// Ten have been read, and of ten more retention takes five unread. The ten.
+    async fn overtaken(&self) -> Vec<String> {
+        self.has_read(&decisions(0..10)).await;
+        let second = decisions(10..20);
+        produce(&self.kafka, &self.source, &second);
+        delete_before(&self.source, 0, 15).await;
+        second
     }
 
     /// The letters that name what is gone: part, topic, and what they say.
@@ -114,16 +124,8 @@ const LOST: &str = "docket_log_lost_offsets_total";
 async fn what_retention_took_is_told_once_and_the_rest_is_read() {
     let _servers = super::together().await;
     let case = Case::new("retention", 1, "spikes: {}").await;
-    let first = decisions(0..10);
-    produce(&case.kafka, &case.source, &first);
-    let running = case.start(&[]);
-    case.has(&first).await;
-    running.stop();
-
     // Intake is overtaken: of 10 to 19 the first five are gone.
-    let second = decisions(10..20);
-    produce(&case.kafka, &case.source, &second);
-    delete_before(&case.source, 0, 15).await;
+    case.overtaken().await;
     let running = case.start(&["--only", "intake"]);
     let part = &["part=\"intake\"", "cause=\"retention\""];
     let metrics = running.until("a gap is counted", 60, |m| m.sum(GAPS, part) == 1).await;
@@ -186,11 +188,7 @@ fn end(topic: &str) -> i64 {
 async fn a_topic_made_anew_is_read_from_its_first_record_whatever_was_committed() {
     let _servers = super::together().await;
     let case = Case::new("recreated", 1, "").await;
-    let old = decisions(0..10);
-    produce(&case.kafka, &case.source, &old);
-    let running = case.start(&[]);
-    case.has(&old).await;
-    running.stop();
+    case.has_read(&decisions(0..10)).await;
 
     // More is in the new one than was read of the old.
     recreate(&case.source, 1).await;
@@ -293,11 +291,7 @@ async fn a_start_at_the_end_is_kept_and_partitions_added_later_are_read_whole() 
 async fn offsets_that_are_gone_are_told() {
     let _servers = super::together().await;
     let case = Case::new("expired", 1, "").await;
-    let first = decisions(0..10);
-    produce(&case.kafka, &case.source, &first);
-    let running = case.start(&[]);
-    case.has(&first).await;
-    running.stop();
+    case.has_read(&decisions(0..10)).await;
     let group = format!("docket.{}.intake", case.place.name);
     until("the group is deleted", 60, async || {
         admin().delete_groups(&[&group], &AdminOptions::new()).await.unwrap()[0]
@@ -319,14 +313,7 @@ async fn offsets_that_are_gone_are_told() {
 async fn who_wants_it_stops_at_a_gap_until_somebody_has_looked() {
     let _servers = super::together().await;
     let case = Case::new("stop", 1, "watchdog: {log_gap: stop}").await;
-    let first = decisions(0..10);
-    produce(&case.kafka, &case.source, &first);
-    let running = case.start(&[]);
-    case.has(&first).await;
-    running.stop();
-    let second = decisions(10..20);
-    produce(&case.kafka, &case.source, &second);
-    delete_before(&case.source, 0, 15).await;
+    let second = case.overtaken().await;
     let running = case.start(&[]);
     let restarts = "docket_part_restarts_total";
     let metrics = running.until("it stops", 60, |m| m.sum(restarts, &["intake"]) >= 2).await;

@@ -61,9 +61,16 @@ fn scrape(name: &str, admin: &str) {
 
 /// Runs deploy/local/up or down.
 fn local(script: &str, args: &[&str]) {
+    local_with(&[], script, args);
+}
+
+/// The same with more in the environment; what it printed.
+fn local_with(env: &[(&str, &str)], script: &str, args: &[&str]) -> String {
     let path = format!("{}/deploy/local/{script}", env!("CARGO_MANIFEST_DIR"));
-    let out = std::process::Command::new(path).args(args).output().unwrap();
+    let mut command = std::process::Command::new(path);
+    let out = command.envs(env.iter().copied()).args(args).output().unwrap();
     assert!(out.status.success(), "{script} {args:?}: {}", String::from_utf8_lossy(&out.stderr));
+    String::from_utf8(out.stdout).unwrap()
 }
 
 /// A server that was stopped. It is started again when this is dropped, however the test ends: the others need it, too.

@@ -20,8 +20,8 @@ use serde_json::{Value, json};
 
 use super::logs::LogStore;
 use super::support::proxy::{Fault, Proxy};
-use super::support::{Place, Running, Source, docket, generated, read_all};
-use super::{address, count, init};
+use super::support::{Place, Running, Source, admin, docket, generated, read_all};
+use super::{address, count, init, local_with};
 
 const BUDGET_MIB: u64 = 192;
 /// So many decisions a second.
@@ -47,13 +47,8 @@ impl Cluster {
     }
 
     fn local(state: &Path, script: &str, args: &[&str]) -> String {
-        let path = format!("{}/deploy/local/{script}", env!("CARGO_MANIFEST_DIR"));
-        let mut command = Command::new(path);
-        command.env("DOCKET_LOCAL_STATE", state).env("KAFKA_HEAP", "384m").args(args);
-        let out = command.output().unwrap();
-        let said = String::from_utf8_lossy(&out.stderr);
-        assert!(out.status.success(), "{script} {args:?}: {said}");
-        String::from_utf8(out.stdout).unwrap()
+        let state = state.to_str().unwrap();
+        local_with(&[("DOCKET_LOCAL_STATE", state), ("KAFKA_HEAP", "384m")], script, args)
     }
 
     fn up(&self) -> String {
@@ -61,7 +56,7 @@ impl Cluster {
     }
 
     fn admin(&self) -> AdminClient<DefaultClientContext> {
-        ClientConfig::new().set("bootstrap.servers", &self.bootstrap).create().unwrap()
+        admin(&self.bootstrap)
     }
 }
 

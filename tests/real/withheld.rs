@@ -1,15 +1,10 @@
 //! Rejects that hold no bytes: their records are fetched from their topic, unless retention took them or the topic was made again.
 
-use rdkafka::admin::{AdminClient, AdminOptions};
-use rdkafka::client::DefaultClientContext;
-use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use rdkafka::admin::AdminOptions;
+use rdkafka::{Offset, TopicPartitionList};
 
-use super::support::{Place, Running, create_topic, generated, produce, read_all, said};
+use super::support::{Place, Running, admin, create_topic, generated, produce, read_all, said};
 use super::{address, pipeline};
-
-fn admin(kafka: &str) -> AdminClient<DefaultClientContext> {
-    ClientConfig::new().set("bootstrap.servers", kafka).create().unwrap()
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rejects_whose_records_are_gone_are_named_and_the_others_are_sent() {

@@ -242,13 +242,17 @@ fn client(bootstrap: &str) -> ClientConfig {
     config
 }
 
+pub fn admin(bootstrap: &str) -> AdminClient<DefaultClientContext> {
+    client(bootstrap).create().unwrap()
+}
+
 pub async fn create_topic(
     bootstrap: &str,
     topic: &str,
     partitions: i32,
     settings: &[(&str, &str)],
 ) {
-    let admin: AdminClient<DefaultClientContext> = client(bootstrap).create().unwrap();
+    let admin = admin(bootstrap);
     let topic = settings
         .iter()
         .fold(NewTopic::new(topic, partitions, TopicReplication::Fixed(1)), |t, (k, v)| {
@@ -399,6 +403,12 @@ pub fn said(pipeline: &Path, args: &[&str]) -> String {
     let told = String::from_utf8([out.stdout, out.stderr].concat()).unwrap();
     assert!(out.status.success(), "{told}");
     told
+}
+
+/// The ID of a decision as OPA logs it.
+pub fn decision_id(decision: &str) -> String {
+    let decision: serde_json::Value = serde_json::from_str(decision).unwrap();
+    decision["decision_id"].as_str().unwrap().to_owned()
 }
 
 /// Made-up decisions, as `docket generate` writes them.

@@ -6,11 +6,11 @@ use std::time::Duration;
 use rand::Rng;
 use tokio::time::Instant;
 
-use super::outage::Outage;
 use super::send::Sending;
-use crate::http::failure::Retry;
+use crate::http::failure::{Cause, Retry};
 use crate::log::RecordWriter;
 use crate::sink::config::SinkConfig;
+use crate::telemetry::outage::Outage;
 
 /// A server may not ask for longer.
 const LONGEST: Duration = Duration::from_secs(3600);
@@ -61,7 +61,7 @@ impl<L: RecordWriter> Sending<L> {
         }
     }
 
-    fn outage(&self) -> MutexGuard<'_, Outage> {
+    fn outage(&self) -> MutexGuard<'_, Outage<Cause>> {
         self.outage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

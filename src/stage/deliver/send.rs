@@ -5,7 +5,6 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use rand::SeedableRng;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -14,7 +13,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::batch::{Batch, Item};
 use super::group::{AT_ONCE, Group, Letter, Next, Seen};
-use super::outage::Outage;
 use super::repeats::Noted;
 use super::{Deliver, Shared, Triage};
 use crate::clock::now;
@@ -22,13 +20,13 @@ use crate::decision::record::Record;
 use crate::decision::reject::{Reason, Reject};
 use crate::decision::time;
 use crate::decision::verdict::Verdict;
-use crate::http::failure::{Failure, Refusal, Retry};
+use crate::http::failure::{Cause, Failure, Refusal, Retry};
 use crate::log::RecordWriter;
 use crate::sink::Outcome;
 use crate::sink::any::Request;
-use crate::spike::{Example, Finding, Kind};
 use crate::stage::events;
 use crate::telemetry::REFUSED;
+use crate::telemetry::outage::Outage;
 
 /// What the tasks that send share.
 pub struct Sending<L> {
@@ -38,9 +36,9 @@ pub struct Sending<L> {
     pub(super) rejects: L,
     pub(super) stop: CancellationToken,
     pub(super) jitter: Mutex<rand::rngs::SmallRng>,
-    pub(super) outage: Mutex<Outage>,
+    pub(super) outage: Mutex<Outage<Cause>>,
     /// IDs that other decisions had before.
-    reused: Mutex<crate::telemetry::outage::Outage<()>>,
+    pub(super) reused: Mutex<Outage<()>>,
     /// So many requests are on their way at once.
     requests: Semaphore,
     /// Room for batches that wait beside the others.
@@ -75,9 +73,6 @@ enum Sent {
 
 /// A batch tells of no more ids that were used before.
 const FINDINGS: usize = 5;
-/// Without an ID that was used before for so long, that is over.
-const REUSED_OVER: Duration = Duration::from_secs(60);
-
 /// Units of room for batches that wait.
 const ROOM: usize = 64;
 
@@ -191,55 +186,6 @@ impl<L: RecordWriter> Sending<L> {
             batch.saw(partition, timestamp);
         }
         (body, triage)
-    }
-
-    /// What people are told of a decision under the id of another; not of every one.
-    fn reused(&self, record: &Record<'_>) -> Option<Finding> {
-        let deliver = &self.deliver;
-        let (kind, service) = (Kind::DecisionIdReused, &*record.service);
-        if deliver.pipeline.file.spikes.is_none() || !deliver.events.is_due(kind, service) {
-            return None;
-        }
-        let id: String = record.decision_id.chars().take(100).collect();
-        let detail = format!(
-            "the decision id {id} was used before, for another decision; both are stored, and more may follow"
-        );
-        let (decision_id, trace_id) = (record.decision_id.to_string(), record.trace_id.to_string());
-        let examples = vec![Example { trace_id, decision_id }];
-        Some(Finding {
-            observed: 1,
-            detail,
-            examples,
-            ..events::finding(kind, service, &deliver.name, now())
-        })
-    }
-
-    /// A producer that gives IDs twice does so again and again: counted all, told now and then.
-    fn tell_reused(&self, batch: &Batch, reused: &[usize]) {
-        let (deliver, now) = (&self.deliver, Instant::now());
-        let mut told = self.reused.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(first) = reused.first().map(|i| &batch.records[*i]) else {
-            if let Some(line) = told.quiet(REUSED_OVER, now) {
-                tracing::info!(
-                    part = deliver.name,
-                    decisions = line.failures,
-                    seconds = line.lasted.as_secs(),
-                    "decision_id_reused: no more of it"
-                );
-            }
-            return;
-        };
-        deliver.meters.reused.with_label_values(&[&deliver.name]).inc_by(reused.len() as u64);
-        if let Some(line) = told.seen((), reused.len() as u64, now) {
-            tracing::warn!(
-                part = deliver.name,
-                partition = first.partition,
-                offset = first.offset,
-                decisions = line.failures,
-                seconds = line.lasted.as_secs(),
-                "decision_id_reused: other decisions under ids that were used before; all of them are delivered"
-            );
-        }
     }
 
     /// Sees every record of a batch acknowledged or in rejects, as the loop does. There are no others to wait for.
