@@ -26,6 +26,11 @@ where
             std::mem::take(&mut *self.seen.lost.lock().unwrap_or_else(PoisonError::into_inner));
         let is_lost = |gap: &Gap| lost.iter().any(|(t, p)| *t == gap.topic && *p == gap.partition);
         self.gaps.retain(|gap| !is_lost(gap));
+        // What stands there when it comes back may be another topic's.
+        let topics = &self.topics;
+        self.suspects.retain(|(topic, partition, ..), _| {
+            !lost.iter().any(|(t, p)| *t == topics[*topic] && p == partition)
+        });
         self.gaps.extend(self.reader.gaps());
         if self.gaps.is_empty() || open.as_ref().is_some_and(|open| open.refused) {
             return Ok(open);

@@ -16,7 +16,6 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::now;
-use crate::decision::reject::Reject;
 use crate::decision::time;
 use crate::log::consumer::{self, Assignments};
 use crate::log::ended::Ended;
@@ -28,7 +27,7 @@ use crate::stage::supervise;
 use crate::telemetry::{Health, Meters};
 use target::Target;
 use transaction::{Open, Place, Suspect};
-use trouble::{PATIENCE, Spot};
+use trouble::{Condemned, PATIENCE};
 
 mod facts;
 mod gaps;
@@ -387,11 +386,7 @@ where
         }
     }
 
-    fn target<'t>(
-        &'t self,
-        condemned: &'t BTreeMap<Spot, Reject>,
-        received: &'t str,
-    ) -> Target<'t, T> {
+    fn target<'t>(&'t self, condemned: &'t Condemned, received: &'t str) -> Target<'t, T> {
         Target {
             intake: self.intake,
             transactions: &self.transactions,
@@ -500,10 +495,15 @@ where
     }
 
     fn rewind(&self, open: &Open) -> Result<(), IntakeError> {
-        let later = open.later.iter().filter(|(place, _)| !open.offsets.contains_key(place));
-        let first = open.offsets.iter().map(|(place, (first, _))| (place, first));
-        let back: Vec<(&str, i32, i64)> = first
-            .chain(later)
+        let mut back = open.later.clone();
+        for (place, (first, _)) in &open.offsets {
+            // What was put off may stand before a record that a rebalance interrupted, or behind what was read.
+            back.entry(*place)
+                .and_modify(|offset| *offset = (*offset).min(*first))
+                .or_insert(*first);
+        }
+        let back: Vec<(&str, i32, i64)> = back
+            .iter()
             .map(|((topic, partition), offset)| (self.topics[*topic], *partition, *offset))
             .collect();
         Ok(self.reader.seek(&back)?)

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::facts::{Found, facts};
 use super::transaction::{Kind, Open, Place, Produced, Suspect};
-use super::trouble::{PATIENCE, Spot};
+use super::trouble::{Condemned, PATIENCE, Spot, fingerprint};
 use super::{Intake, IntakeError, Work};
 use crate::correlate::Asked;
 use crate::decision::formats::{Among, Format, RecordPlace, Within};
@@ -31,7 +31,7 @@ pub(super) struct Target<'r, T> {
     pub(super) docket_topic: &'r str,
     pub(super) rejects_topic: &'r str,
     pub(super) suspects: &'r BTreeMap<Place, Suspect>,
-    pub(super) condemned: &'r BTreeMap<Spot, Reject>,
+    pub(super) condemned: &'r Condemned,
     /// When the open transaction began to read.
     pub(super) received: &'r str,
 }
@@ -66,8 +66,9 @@ impl<T: Transactions> Target<'_, T> {
         tally.records += 1;
         tally.bytes += bytes as u64;
         let mut produced = 0;
-        let result = match self.condemned.get(&spot) {
-            Some(reject) => {
+        let condemned = self.condemned.get(&spot);
+        let result = match condemned.filter(|(of, _)| *of == fingerprint(message.payload)) {
+            Some((_, reject)) => {
                 let product = Product::Reject { bytes: message.payload, reject: reject.clone() };
                 let origin = origin(message, 0);
                 self.produce(&origin, topic, product, open).map(|_| ())
@@ -120,15 +121,16 @@ impl<T: Transactions> Target<'_, T> {
             })
         }));
         open.parts = parts;
+        let of = || fingerprint(message.payload);
         match made {
-            Err(_) => trouble.strike(spot, "it panicked"),
-            Ok(Some(reject)) => trouble.condemn(spot, reject),
+            Err(_) => trouble.strike(spot, of(), "it panicked"),
+            Ok(Some(reject)) => trouble.condemn(spot, of(), reject),
             Ok(None) if failure.is_none() && *produced > most => {
                 let detail = format!("it becomes more than {most} bytes");
-                trouble.condemn(spot, Reject::new(Reason::TooLarge, detail));
+                trouble.condemn(spot, of(), Reject::new(Reason::TooLarge, detail));
             }
             Ok(None) if slow || began.elapsed() > patience => match open.records {
-                1 => trouble.strike(spot, "it takes longer than a transaction may"),
+                1 => trouble.strike(spot, of(), "it takes longer than a transaction may"),
                 records => trouble.shrink(records),
             },
             Ok(None) => {

@@ -2,6 +2,7 @@
 //! transaction that fails as one of many is begun again with half as many, until the one stands alone.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hasher};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -10,6 +11,13 @@ use crate::decision::reject::{Reason, Reject};
 
 /// A source record: topic (by number), partition, offset.
 pub type Spot = (usize, i32, i64);
+
+/// Another record may come to stand at a place, once its topic was deleted and created again.
+pub fn fingerprint(record: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(record);
+    hasher.finish()
+}
 
 /// A transaction may take so long before it is committed. The broker aborts it after 15 s, and fences its producer.
 pub const PATIENCE: Duration = Duration::from_secs(5);
@@ -24,23 +32,32 @@ pub struct Trouble(Mutex<Kept>);
 
 #[derive(Default)]
 struct Kept {
-    failures: BTreeMap<Spot, (u32, Reject)>,
+    failures: BTreeMap<Spot, Failure>,
     /// A transaction takes so many records.
     most: Option<usize>,
     /// A transaction of one record, and of those that its line goes on in, failed.
     apart: bool,
 }
 
+struct Failure {
+    /// Of the record.
+    fingerprint: u64,
+    strikes: u32,
+    reject: Reject,
+}
+
+/// Records that are rejects as a whole: which, and why.
+pub type Condemned = BTreeMap<Spot, (u64, Reject)>;
+
 impl Trouble {
     fn kept(&self) -> MutexGuard<'_, Kept> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Records that are rejects as a whole, and why.
-    pub fn condemned(&self) -> BTreeMap<Spot, Reject> {
+    pub fn condemned(&self) -> Condemned {
         let kept = self.kept();
-        let condemned = kept.failures.iter().filter(|(_, (strikes, _))| *strikes >= STRIKES);
-        condemned.map(|(spot, (_, reject))| (*spot, reject.clone())).collect()
+        let condemned = kept.failures.iter().filter(|(_, failure)| failure.strikes >= STRIKES);
+        condemned.map(|(spot, f)| (*spot, (f.fingerprint, f.reject.clone()))).collect()
     }
 
     /// How many records a transaction takes.
@@ -54,19 +71,18 @@ impl Trouble {
     }
 
     /// It can never become anything else.
-    pub fn condemn(&self, spot: Spot, reject: Reject) {
-        self.kept().failures.insert(spot, (STRIKES, reject));
+    pub fn condemn(&self, spot: Spot, fingerprint: u64, reject: Reject) {
+        self.kept().failures.insert(spot, Failure { fingerprint, strikes: STRIKES, reject });
     }
 
     /// It failed, and it alone was the cause.
-    pub fn strike(&self, spot: Spot, why: &str) {
+    pub fn strike(&self, spot: Spot, fingerprint: u64, why: &str) {
         let mut kept = self.kept();
-        let (strikes, reject) = kept
-            .failures
-            .entry(spot)
-            .or_insert_with(|| (0, Reject::new(Reason::Failed, String::new())));
-        *strikes += 1;
-        reject.detail = format!("docket failed at it {STRIKES} times: {why}");
+        let before = kept.failures.get(&spot).filter(|f| f.fingerprint == fingerprint);
+        let strikes = before.map_or(0, |failure| failure.strikes) + 1;
+        let detail = format!("docket failed at it {STRIKES} times: {why}");
+        let reject = Reject::new(Reason::Failed, detail);
+        kept.failures.insert(spot, Failure { fingerprint, strikes, reject });
         let (_, partition, offset) = spot;
         tracing::error!(partition, offset, why, strikes, "intake failed at a record");
     }
@@ -122,15 +138,24 @@ mod tests {
         assert!(trouble.most() == 1 && trouble.apart());
         for _ in 0..3 {
             assert!(trouble.condemned().is_empty());
-            trouble.strike((0, 0, 0), "it panicked");
+            trouble.strike((0, 0, 0), 7, "it panicked");
         }
-        assert_eq!(trouble.condemned()[&(0, 0, 0)].reason, Reason::Failed);
+        let (fingerprint, reject) = trouble.condemned()[&(0, 0, 0)].clone();
+        assert_eq!((fingerprint, reject.reason), (7, Reason::Failed));
         // Through, it is forgotten; transactions grow again.
         trouble.passed(&open(1, 1));
         assert!(trouble.condemned().is_empty() && !trouble.apart());
         assert_eq!(trouble.most(), 2);
         (0..20).for_each(|_| trouble.passed(&open(1, 2)));
         assert_eq!(trouble.most(), usize::MAX);
+    }
+
+    #[test]
+    fn what_another_record_at_its_place_did_is_not_held_against_a_record() {
+        let trouble = Trouble::default();
+        (0..2).for_each(|_| trouble.strike((0, 0, 0), fingerprint(b"one"), "it panicked"));
+        trouble.strike((0, 0, 0), fingerprint(b"another"), "it panicked");
+        assert!(trouble.condemned().is_empty());
     }
 
     #[test]
