@@ -11,6 +11,7 @@ use super::{IntakeError, Run};
 use crate::clock::now;
 use crate::decision::time;
 use crate::log::{Gap, Outgoing, Reader, Transactions};
+use crate::resume::Cause;
 use crate::spike::record;
 use crate::stage::gaps;
 
@@ -26,12 +27,15 @@ where
             std::mem::take(&mut *self.seen.lost.lock().unwrap_or_else(PoisonError::into_inner));
         let is_lost = |gap: &Gap| lost.iter().any(|(t, p)| *t == gap.topic && *p == gap.partition);
         self.gaps.retain(|gap| !is_lost(gap));
-        // What stands there when it comes back may be another topic's.
-        let topics = &self.topics;
-        self.suspects.retain(|(topic, partition, ..), _| {
-            !lost.iter().any(|(t, p)| *t == topics[*topic] && p == partition)
-        });
-        self.gaps.extend(self.reader.gaps());
+        let found = self.reader.gaps();
+        // Other records stand where suspects stood.
+        for gap in found.iter().filter(|gap| gap.gap.cause != Cause::Retention) {
+            let topics = &self.topics;
+            self.suspects.retain(|(topic, partition, ..), _| {
+                (topics[*topic], *partition) != (gap.topic.as_str(), gap.partition)
+            });
+        }
+        self.gaps.extend(found);
         if self.gaps.is_empty() || open.as_ref().is_some_and(|open| open.refused) {
             return Ok(open);
         }
