@@ -120,7 +120,8 @@ pub fn check(world: &Shared, input: &Input, anew: bool) {
     }
     for sink in ["whole", "items", "once"] {
         for (id, stands) in &docket {
-            let stored = w.stored.get(sink).is_some_and(|s| s.contains_key(id));
+            let has = |sink: &str| w.stored.get(sink).is_some_and(|s| s.contains_key(id));
+            let stored = has(sink) || sink == "once" && has("late");
             let gone =
                 |at: &Option<(i32, i64)>| at.is_some_and(|(p, o)| covers(sink, DOCKET, p, o));
             if !stored && !w.is_rejected(sink, id) && !stands.iter().any(gone) {

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use docket::log::progress::Progress;
 use docket::pipeline::{self, Pipeline};
-use docket::stage::deliver::Deliver;
+use docket::stage::deliver::{Deliver, Fallback, Sending};
 use docket::stage::intake::Intake;
 use docket::telemetry::{Health, Meters};
 use rand::rngs::SmallRng;
@@ -57,7 +57,8 @@ docket: {topic: docket, rejects: rejects}
 sinks:
   whole: {type: file, path: x, delivery: {batch_records: 12, batch_age: 50ms, concurrency: 3, repeat_window: 0, retry_max: 2s}}
   items: {type: file, path: y, delivery: {batch_records: 25, batch_age: 200ms, concurrency: 4, repeat_window: 0, retry_max: 5s}}
-  once: {type: file, path: z, delivery: {batch_records: 7, batch_age: 20ms, concurrency: 1, repeat_window: 500, retry_max: 1s, max_age: 7d}}
+  once: {type: file, path: z, delivery: {batch_records: 7, batch_age: 20ms, concurrency: 1, repeat_window: 500, retry_max: 1s, max_age: 7d, too_old: late}}
+  late: {type: file, path: o, delivery: {only_routed: true, retry_max: 2s}}
 ";
 
 fn parsed() -> Pipeline {
@@ -99,21 +100,23 @@ impl Process {
                 }
             }
         })];
-        for (i, (name, manner)) in
-            [("whole", Manner::Whole), ("items", Manner::Items), ("once", Manner::Items)]
-                .into_iter()
-                .enumerate()
-        {
+        let no_room = world.lock().sabotage == Sabotage::NoRoom;
+        let deliver = |name: &str, seed: u64, too_old| {
             let model = &pipeline.file.sinks[name];
-            let deliver = Arc::new(Deliver {
+            let manner = if name == "whole" { Manner::Whole } else { Manner::Items };
+            let mut delivery = model.delivery().clone();
+            if no_room {
+                delivery.batch_bytes.0 = 1;
+            }
+            Deliver {
                 name: name.to_owned(),
-                sink: Arc::new(SimSink { name: name.to_owned(), manner, world: world.clone() }),
-                delivery: model.delivery().clone(),
+                sink: Arc::new(SimSink::new(name, manner, world)),
+                delivery,
                 redaction: docket::protect::redact::Redaction::default(),
                 concurrency: model.concurrency(),
                 repeat_window: model.repeat_window(),
                 max_age: model.max_age(),
-                too_old: None,
+                too_old,
                 pipeline: pipeline.clone(),
                 meters: meters.clone(),
                 health: health.clone(),
@@ -122,8 +125,15 @@ impl Process {
                 runtime: tokio::runtime::Handle::current(),
                 rejects_limit: Some(world::REJECTS_TAKE),
                 drain: Duration::from_secs(5),
-                seed: seed + i as u64,
+                seed,
+            }
+        };
+        for (i, name) in (0..).zip(["whole", "items", "once"]) {
+            let late = (name == "once").then(|| -> Arc<dyn Fallback> {
+                let late = Arc::new(deliver("late", seed + 3, None));
+                Arc::new(Sending::apart(late, Dead(world.clone()), stop.clone()))
             });
+            let deliver = Arc::new(deliver(name, seed + i, late));
             let (w, s) = (world.clone(), stop.clone());
             tasks.push(spawn_local(async move {
                 while !s.is_cancelled() {
@@ -212,7 +222,7 @@ async fn simulate(seed: u64, sabotage: Sabotage) -> (Vec<String>, Vec<String>) {
                 process.stop().await;
             }
             3 => {
-                let sink = ["whole", "items", "once"][rng.random_range(0..3)];
+                let sink = ["whole", "items", "once", "late"][rng.random_range(0..4)];
                 let until = Duration::from_millis(rng.random_range(1..20_000));
                 // Once at most, so that no two such times look like one record's fault.
                 let all = rng.random_bool(0.3) && refuses.remove(sink);
@@ -228,7 +238,7 @@ async fn simulate(seed: u64, sabotage: Sabotage) -> (Vec<String>, Vec<String>) {
     {
         let mut w = world.lock();
         w.faults = Faults { commit_fails: 0.0, poll_stalls: 0.0, letter_fails: 0.0 };
-        w.note("no more faults");
+        w.note("no more faults but that of a sink for what is too old");
         while let Some(record) = waiting.pop() {
             w.produce(SOURCE, &record);
         }
@@ -245,6 +255,7 @@ async fn simulate(seed: u64, sabotage: Sabotage) -> (Vec<String>, Vec<String>) {
         ("docket.sim.items", DOCKET),
         ("docket.sim.once", DOCKET),
     ];
+    sink::away(&world, "late", HELD_UP, false);
     let mut peace: usize = 0;
     while groups.iter().any(|(group, topic)| world.lock().lag(group, topic) > 0) {
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -259,6 +270,9 @@ async fn simulate(seed: u64, sabotage: Sabotage) -> (Vec<String>, Vec<String>) {
             world.lock().produce(SOURCE, text.as_bytes());
             *input.times.entry(id.clone()).or_default() += 1;
             input.decisions.insert(id);
+        }
+        if peace as u64 == HELD_UP.as_secs() {
+            passed(&world, &input);
         }
         if peace > 900 {
             world
@@ -277,6 +291,28 @@ async fn simulate(seed: u64, sabotage: Sabotage) -> (Vec<String>, Vec<String>) {
     }
     let w = world.lock();
     (w.violations.clone(), w.events.clone())
+}
+
+/// How long the sink is away that takes what is too old for another, while nothing else is wrong.
+const HELD_UP: Duration = Duration::from_secs(240);
+
+/// What is too old for a sink holds up nothing else there.
+fn passed(world: &Shared, input: &Input) {
+    let mut w = world.lock();
+    // A few may wait for what was committed last, or for others to pass.
+    let held_up = |(_, record): &(i32, world::Record)| {
+        let id = decision_id(&record.value);
+        let is_there = w.stored.get("once").is_some_and(|stored| stored.contains_key(&id));
+        let old = input.old.contains(&id) || id.ends_with("once");
+        let long = w.now() - record.written > docket::decision::time::nanos(HELD_UP / 2);
+        long && !old && !is_there && !w.is_rejected("once", &id)
+    };
+    let held_up: Vec<_> = w.committed(DOCKET).into_iter().filter(held_up).collect();
+    if let Some((_, record)) = held_up.first() {
+        let id = decision_id(&record.value);
+        let more = held_up.len() - 1;
+        w.violation(format!("once has no {id} while late is away, and {more} more"));
+    }
 }
 
 fn check(world: &Shared, input: &Input) {
@@ -341,13 +377,15 @@ fn check(world: &Shared, input: &Input) {
         for id in &input.decisions {
             let copies = w.stored.get(sink).and_then(|s| s.get(id)).cloned().unwrap_or_default();
             let refused = w.is_rejected(sink, id);
-            let poison = id.ends_with(sink) || sink == "once" && input.old.contains(id);
-            match (copies.is_empty(), refused) {
+            let old = sink == "once" && input.old.contains(id);
+            let poison = id.ends_with(sink);
+            let late = old && w.acknowledged.get("late").is_some_and(|ids| ids.contains(id));
+            match (copies.is_empty(), refused || late) {
                 (true, false) => wrong.push(format!("{sink} has no {id}, nor have rejects")),
-                (_, true) if !poison => {
+                (_, true) if !poison && !late => {
                     wrong.push(format!("{id} was rejected for {sink} without a cause"));
                 }
-                (false, _) if poison && sink == "once" && input.old.contains(id) => {
+                (false, _) if old => {
                     wrong.push(format!("{id} is too old for {sink} and was sent"));
                 }
                 _ => {}
@@ -523,6 +561,10 @@ fn what_is_done_wrong_is_noticed() {
         Sabotage::AddedAtTheEnd,
         Sabotage::TakenForMade,
         Sabotage::TakenForSent,
+        Sabotage::TakesAnyAnswer,
+        Sabotage::SameShape,
+        Sabotage::NeverCondemns,
+        Sabotage::NoRoom,
     ];
     each_is_noticed(300, &all, run);
 }

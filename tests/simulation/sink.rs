@@ -1,5 +1,6 @@
 //! A sink that takes its time, loses answers, refuses some records and is away for a while.
 
+use std::sync::Mutex;
 use std::time::Duration;
 
 use docket::decision::record::Record;
@@ -7,7 +8,7 @@ use docket::http::failure::{Cause, Failure, Retry};
 use docket::sink::{Outcome, Sink};
 use tokio::time::Instant;
 
-use super::world::Shared;
+use super::world::{Sabotage, Shared};
 
 /// How it answers.
 #[derive(Clone, Copy, PartialEq)]
@@ -19,9 +20,11 @@ pub enum Manner {
 }
 
 pub struct SimSink {
-    pub name: String,
-    pub manner: Manner,
-    pub world: Shared,
+    name: String,
+    manner: Manner,
+    world: Shared,
+    /// Requests as they were made first, for a sabotage.
+    shapes: Mutex<Vec<Body>>,
 }
 
 /// Decision id and bytes.
@@ -46,6 +49,11 @@ fn retry(cause: Cause) -> Failure {
 }
 
 impl SimSink {
+    pub fn new(name: &str, manner: Manner, world: &Shared) -> SimSink {
+        let (name, world) = (name.to_owned(), world.clone());
+        SimSink { name, manner, world, shapes: Mutex::default() }
+    }
+
     fn is_poison(&self, id: &str) -> bool {
         id.ends_with(&self.name)
     }
@@ -72,7 +80,16 @@ impl Sink for SimSink {
     type Body = Body;
 
     fn encode(&self, batch: &[Record<'_>]) -> Body {
-        batch.iter().map(|r| (r.decision_id.to_string(), r.raw.as_bytes().to_vec())).collect()
+        let body: Body =
+            batch.iter().map(|r| (r.decision_id.to_string(), r.raw.as_bytes().to_vec())).collect();
+        if self.manner == Manner::Whole && self.world.lock().sabotage == Sabotage::SameShape {
+            let mut shapes = self.shapes.lock().unwrap();
+            if let Some(first) = shapes.iter().find(|shape| shape.contains(&body[0])) {
+                return first.clone();
+            }
+            shapes.push(body.clone());
+        }
+        body
     }
 
     fn size(body: &Body) -> usize {
@@ -98,10 +115,15 @@ impl Sink for SimSink {
                     detail: "simulated".into(),
                     after: Some(Duration::from_secs(1)),
                 })),
-                80..90 => {
+                80..85 => {
                     tokio::time::sleep(Duration::from_secs(30)).await;
                     Outcome::Failed(retry(Cause::Timeout))
                 }
+                // A success in a form that this sink never has: some proxy's page.
+                85..90 => match self.world.lock().sabotage {
+                    Sabotage::TakesAnyAnswer => Outcome::Delivered,
+                    _ => Outcome::Failed(retry(Cause::Misconfigured)),
+                },
                 // Taken, and the answer lost.
                 _ => {
                     self.store(

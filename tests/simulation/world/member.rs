@@ -410,13 +410,18 @@ impl<A: Assignments> Reader for Member<A> {
             Some((place, record)) => {
                 self.positions.borrow_mut().insert(place.clone(), record.offset + 1);
                 let panics = place.0 == super::super::SOURCE && holds(&record.value, PANICS);
+                let mut value = record.value.clone();
+                if panics && self.world.lock().sabotage == Sabotage::NeverCondemns {
+                    let n = self.world.lock().below(1 << 20);
+                    value.extend_from_slice(n.to_string().as_bytes());
+                }
                 let headers =
                     Owned { pairs: record.headers.clone(), written: record.written, panics };
                 take(&Message {
                     topic: &place.0,
                     partition: place.1,
                     offset: record.offset,
-                    payload: &record.value,
+                    payload: &value,
                     headers: &headers,
                 });
                 // The process may be stopped right after, and go on when others have what it has.
