@@ -8,11 +8,11 @@ use serde_json::json;
 use similar::{ChangeTag, TextDiff};
 
 use super::CommandResult;
-use crate::config::units::counted;
 use crate::decision::formats::{self, Format, Limits, Piece};
 use crate::protect::opa::Done;
 use crate::protect::taken::Taken;
 use crate::protect::{By, Protected};
+use crate::words::counted;
 
 /// Show what a pipeline's protect section does to decisions: before and after, and by which rule. Connects to nothing.
 #[derive(clap::Args)]
@@ -122,7 +122,7 @@ pub fn run(args: &Args) -> CommandResult {
         vec![by.clone(), (*what).to_owned(), super::tail::printable(path), n.to_string()]
     }));
     if rows.len() > 1 {
-        anstream::print!("{}", super::table(&rows));
+        anstream::print!("{}", super::shown::fitted(&rows, super::columns()));
     }
     let each = took.as_secs_f64() * 1e6 / decisions.max(1) as f64;
     anstream::eprintln!(

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::file::File;
 use super::join::Join;
 use super::yaml::{self, Node, Place, Problem, Tree};
-use super::{Pipeline, check, policies, rules};
+use super::{Pipeline, addresses, check, policies, rules};
 use crate::config::secrets::{Outside, Real};
 use crate::decision::formats::Limits;
 use crate::protect::record::Rules;
@@ -123,6 +123,7 @@ fn compile(
         .as_mut()
         .and_then(|policy| policies::verdict(policy, folder, &mut problem));
     rules::check(file, &mut problem);
+    addresses::check(file, &mut problem);
     topics(file, &mut problem);
     for (name, value) in &file.kafka.properties {
         if let Err(message) = value.check(name) {

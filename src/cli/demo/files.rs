@@ -14,6 +14,7 @@ use crate::decision::record::Record;
 use crate::decision::{formats, json};
 use crate::pipeline::spikes::Spikes;
 use crate::sink::Sink;
+use crate::words::counted;
 
 /// So many decisions that come are written a second; the others are counted.
 const LINES: u32 = 20;
@@ -67,7 +68,7 @@ impl Files {
             if let Some(cut) = &mut self.cut {
                 let rest = args.files.len() - i - 1;
                 if rest > 0 {
-                    cut.push_str(&format!("; {rest} more files were not begun"));
+                    cut.push_str(&format!("; {} not begun", counted(rest, "file")));
                 }
                 break;
             }
@@ -100,8 +101,8 @@ impl Files {
         for (i, record) in records.iter().enumerate() {
             if let Some(why) = self.ends() {
                 self.cut = Some(format!(
-                    "{why}: {i} of {} Kafka records of {} were read; without --for all are",
-                    records.len(),
+                    "{why}: {i} of {} in {} were read; without --for all are",
+                    counted(records.len(), "Kafka record"),
                     path.display()
                 ));
                 break;
@@ -128,8 +129,8 @@ impl Files {
         loop {
             if let Some(why) = self.ends() {
                 self.cut = Some(format!(
-                    "{why}: {} records of standard input were read, of which the end did not come",
-                    self.reader.tally.records
+                    "{why}: {} of standard input read, before its end came",
+                    counted(self.reader.tally.records, "record")
                 ));
                 return Ok(());
             }
