@@ -3,7 +3,7 @@
 use std::fmt::Display;
 
 /// A number of things: `1 file`, `2 files`, `0 queries`.
-pub fn counted<N: Display + PartialEq + From<u8>>(n: N, one: &str) -> String {
+pub fn counted<N: Copy + Display + PartialEq + From<u8>>(n: N, one: &str) -> String {
     if n == N::from(1) { format!("1 {one}") } else { format!("{n} {}", several(one)) }
 }
 

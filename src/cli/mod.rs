@@ -124,18 +124,18 @@ struct Exit {
 }
 
 impl Exit {
-    fn new(code: u8, told: impl ToString) -> Exit {
-        Exit { code, told: told.to_string(), reported: false, problems: Vec::new() }
+    fn new(code: u8, told: impl Into<String>) -> Exit {
+        Exit { code, told: told.into(), reported: false, problems: Vec::new() }
     }
 
     /// The last word on what was printed.
-    fn reported(code: u8, told: impl ToString) -> Exit {
+    fn reported(code: u8, told: impl Into<String>) -> Exit {
         Exit { reported: true, ..Exit::new(code, told) }
     }
 
     /// A pipeline file that is not valid.
     fn invalid(code: u8, error: &LoadError) -> Exit {
-        Exit { problems: problems(error), ..Exit::new(code, error) }
+        Exit { problems: problems(error), ..Exit::new(code, error.to_string()) }
     }
 }
 
@@ -148,6 +148,7 @@ fn problems(error: &LoadError) -> Vec<Value> {
 }
 
 pub fn main() -> ExitCode {
+    printing_may_fail();
     // One TLS implementation for everything that speaks HTTP or gRPC.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let matches = commands().get_matches_from(arguments(std::env::args_os()));
@@ -211,6 +212,24 @@ pub fn main() -> ExitCode {
             exit.map_or(ExitCode::FAILURE, |exit| exit.code.into())
         }
     }
+}
+
+/// What prints panics if it can't, as where the reader has gone or the disk is full. That is no fault of docket's: it ends, and says so.
+fn printing_may_fail() {
+    let others = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let told = panic.payload().downcast_ref::<String>();
+        let Some(why) = told.and_then(|told| told.strip_prefix("failed printing to stdout: "))
+        else {
+            return others(panic);
+        };
+        // Reading only the head of the output is no error.
+        if why.contains("Broken pipe") {
+            std::process::exit(0);
+        }
+        let _ = writeln!(std::io::stderr(), "standard output can't be written: {why}");
+        std::process::exit(1);
+    }));
 }
 
 /// All commands. One that needs arguments and has none shows its help, with examples, instead of what clap misses first.

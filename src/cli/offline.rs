@@ -22,7 +22,7 @@ pub fn told_apart(files: &[PathBuf]) -> (Option<&Path>, &[PathBuf]) {
 }
 
 /// By its name; or, whatever that is, by a line that every pipeline file has and no decision.
-fn is_pipeline(path: &Path) -> bool {
+pub fn is_pipeline(path: &Path) -> bool {
     if path.extension().is_some_and(|e| e == "yaml" || e == "yml") {
         return true;
     }
@@ -166,7 +166,7 @@ fn of_reason(reason: Reason) -> &'static str {
     match reason {
         Reason::Empty => "nothing stands in it: see what writes empty records",
         Reason::NotJson => {
-            "it looks like a decision, but is no JSON: see whether the agent cuts long lines"
+            "it is no JSON: see whether the agent cuts long lines, or whether this is a decision log at all"
         }
         Reason::InvalidUtf8 => {
             "it is not UTF-8: see what the agent does to the text, or whether this is a log at all"

@@ -125,8 +125,9 @@ pub fn run(args: &Args) -> CommandResult {
         anstream::print!("{}", super::shown::fitted(&rows, super::columns()));
     }
     let each = took.as_secs_f64() * 1e6 / decisions.max(1) as f64;
+    let each = if decisions > 0 { format!("; {each:.1} µs a decision") } else { String::new() };
     anstream::eprintln!(
-        "{}, {dropped} dropped, {withheld} withheld, {unread} that can't be read; {each:.1} us a decision",
+        "{}, {dropped} dropped, {withheld} withheld, {unread} that can't be read{each}",
         counted(decisions, "decision")
     );
     if decisions == 0 { Err("no decision was found".into()) } else { Ok(()) }

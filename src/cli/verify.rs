@@ -75,7 +75,7 @@ impl From<VerifyError> for Exit {
             VerifyError::Scan(ScanError::NoTopic(_)) | VerifyError::Scratch(_) => WRONG,
             VerifyError::Scan(_) | VerifyError::Sink { .. } | VerifyError::Opa(_) => UNREACHABLE,
         };
-        Exit::new(code, error)
+        Exit::new(code, error.to_string())
     }
 }
 
@@ -205,7 +205,7 @@ fn told(pipeline: &Pipeline, verified: &Verified) -> String {
         if r.compared.only_there.count > 0 {
             let others = counted(r.compared.only_there.count, "decision");
             let told = format!(
-                "{}: OTHERS: {others} of this time that this pipeline's docket topic does not hold. If another pipeline writes to the same index or streams, they are its own and nothing is wrong with either: give each its own index, or a label of its own, and they are no more counted here. If none does, somebody else wrote them",
+                "{}: OTHERS is no gap: {others} that another pipeline, or somebody else, wrote to the same place",
                 r.sink
             );
             let _ = writeln!(out, "{}", wrapped(&told, 4, sentence_columns()));

@@ -61,9 +61,16 @@ pub fn load(path: &Path) -> Result<Pipeline, LoadError> {
     let text = std::fs::read_to_string(path).map_err(|e| LoadError {
         path: path.to_owned(),
         text: String::new(),
-        problems: vec![Problem::new(Place { line: 0, column: 0 }, format!("can't be read: {e}"))],
+        problems: vec![Problem::new(Place { line: 0, column: 0 }, unread(&e))],
     })?;
     parse(path, &text, &Real)
+}
+
+fn unread(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::InvalidData => "can't be read: it is not text in UTF-8".into(),
+        _ => format!("can't be read: {error}"),
+    }
 }
 
 pub fn parse(path: &Path, text: &str, outside: &dyn Outside) -> Result<Pipeline, LoadError> {

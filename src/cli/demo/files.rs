@@ -45,6 +45,10 @@ struct Files {
 
 impl Files {
     fn new(args: &Args, stop: Arc<AtomicBool>) -> Result<Files, Box<dyn std::error::Error>> {
+        if let Some(path) = args.files.iter().find(|path| offline::is_pipeline(path)) {
+            let path = path.display();
+            return Err(format!("{path} is a pipeline file, not a file of decisions: docket demo FILE --pipeline {path} uses its rules").into());
+        }
         let pipeline = offline::pipeline(args.pipeline.as_deref())?;
         let spikes = pipeline.file.spikes.clone().unwrap_or_else(Spikes::default);
         Ok(Files {
@@ -88,8 +92,12 @@ impl Files {
             findings: findings.found(),
         };
         summary.print(&screen);
-        if let Some(cut) = cut {
-            anstream::eprintln!("\n{cut}");
+        match cut {
+            Some(cut) => anstream::eprintln!("\n{cut}"),
+            None if summary.verdicts.is_empty() => {
+                return Err("no decision was found; docs/formats.md lists what docket reads".into());
+            }
+            None => {}
         }
         Ok(())
     }

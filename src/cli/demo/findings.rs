@@ -55,7 +55,7 @@ impl Past {
         let found: Vec<String> = past(&self.spikes, &self.all).iter().map(sentence).collect();
         if found.is_empty() && span < learn {
             return vec![format!(
-                "none: the decisions span {} s, and the detector first learns for {} s what is usual",
+                "none yet: the decisions span {} s, and it needs {} s to learn what is usual",
                 span / SECOND,
                 learn / SECOND
             )];
