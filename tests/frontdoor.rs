@@ -125,10 +125,116 @@ fn the_spike_that_is_shown_is_the_detectors_and_needs_no_kafka() {
         "{text}"
     );
 
+    // The same for people, at 80 columns: nothing is cut, and no line is longer.
+    let (good, text, errors) = ran(&["spikes", file]);
+    assert!(good && text.lines().all(|line| line.chars().count() <= 80), "{text}{errors}");
+    for finding in &findings {
+        let trace = finding["examples"][0]["trace_id"].as_str().unwrap_or_default();
+        assert!(text.contains(trace), "{trace}: {text}");
+    }
+
     let out = place.path("review").display().to_string();
     let (good, text, errors) = ran(&["capacity", file, "--out", &out]);
     assert!(good && text.contains("review.html"), "{text}{errors}");
     let review = std::fs::read_to_string(place.path("review.json")).unwrap();
     let review: serde_json::Value = serde_json::from_str(&review).unwrap();
     assert_eq!(review["total"]["decisions"], 18_000);
+}
+
+/// Takes what a machine takes that others use, too.
+#[test]
+fn the_demo_takes_little_more_than_its_time() {
+    let began = Instant::now();
+    let (good, text, errors) = ran(&["demo", "--for", "1s"]);
+    assert!(good && text.contains("what the spike detector says"), "{text}{errors}");
+    assert!(began.elapsed() < Duration::from_secs(6), "{:?}", began.elapsed());
+    for line in text.lines().filter(|line| !line.contains("http://")) {
+        let sentence = line.starts_with("  revision shift") || line.starts_with("  denial spike");
+        assert!(sentence || line.chars().count() <= 80, "{line}");
+    }
+    assert!(!text.contains('\u{1b}'), "piped text has no colours: {text}");
+}
+
+/// A pipeline file that can't be: its Kafka has a port that none is.
+fn impossible(place: &Place) -> String {
+    let path = place.path("bad.yaml");
+    let text = "name: opa\nkafka: {brokers: 'k:99999'}\nsources: [{topic: t}]\nsinks:\n  out: {type: file, path: ''}\n";
+    std::fs::write(&path, text).unwrap();
+    path.display().to_string()
+}
+
+#[test]
+fn a_program_that_asks_for_json_gets_json_of_an_error_too() {
+    let place = Place::new("errors");
+    let file = impossible(&place);
+    for args in [
+        &["doctor", &file, "--json"][..],
+        &["verify", &file, "--json"],
+        &["tail", &file, "--json"],
+        &["rejects", &file, "--json"],
+        &["spikes", &file, "--json"],
+        &["top", &file, "--json", "--once"],
+        &["redrive", &file, "--json"],
+        &["why", "x", &file, "--json"],
+        &["protect", &file, "none.ndjson", "--json"],
+    ] {
+        let (good, text, errors) = ran(args);
+        let said: serde_json::Value =
+            serde_json::from_str(&text).unwrap_or_else(|e| panic!("{args:?}: {e}: {text}"));
+        assert!(!good && said["error"].as_str().unwrap().contains("99999"), "{args:?}: {text}");
+        let lines: Vec<_> = said["problems"].as_array().unwrap().iter().collect();
+        assert_eq!((lines.len(), &lines[0]["line"], &lines[1]["line"]), (2, &2.into(), &5.into()));
+        assert!(errors.contains("bad.yaml:2:18: port 99999"), "people read it, too: {errors}");
+    }
+    // What says so itself says it once.
+    let (good, text, _) = ran(&["check", &file, "--json"]);
+    let said: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert!(!good && said["valid"] == false && said.get("error").is_none(), "{text}");
+    let (good, text, _) = ran(&["top", "--url", "127.0.0.1:1", "--once", "--json"]);
+    let said: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert!(!good && said["error"].as_str().unwrap().starts_with("http://127.0.0.1:1"), "{text}");
+}
+
+#[test]
+fn a_full_disk_is_told_and_a_reader_that_goes_is_no_error() {
+    let full = || std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    for args in [&["check", "pipelines/opa.yaml"][..], &["check", "pipelines/opa.yaml", "--json"]] {
+        let out = docket().args(args).stdout(full()).output().unwrap();
+        let errors = String::from_utf8(out.stderr).unwrap();
+        assert_eq!(out.status.code(), Some(1), "{errors}");
+        assert!(errors.starts_with("standard output can't be written: "), "{errors}");
+        assert!(errors.lines().count() == 1, "{errors}");
+    }
+    let place = Place::new("head");
+    let file = place.path("many.ndjson");
+    std::fs::write(&file, generated(50, 3).join("\n")).unwrap();
+    let mut child = docket().arg("demo").arg(&file).stdout(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn what_is_no_decision_log_is_told() {
+    let place = Place::new("wrong-file");
+    let file = place.path("table.csv");
+    std::fs::write(&file, "a,b\n1,2\n").unwrap();
+    let (good, text, errors) = ran(&["demo", file.to_str().unwrap()]);
+    assert!(!good && errors.contains("no decision was found"), "{text}{errors}");
+    let (good, text, errors) = ran(&["demo", "pipelines/opa.yaml"]);
+    assert!(
+        !good && errors.contains("is a pipeline file, not a file of decisions"),
+        "{text}{errors}"
+    );
+}
+
+#[test]
+fn init_takes_the_address_that_the_shipped_files_read() {
+    let out = docket()
+        .args(["init", "-", "--loki", "localhost:3100"])
+        .env("KAFKA_BOOTSTRAP", "kafka:19092")
+        .output()
+        .unwrap();
+    let text = String::from_utf8(out.stdout).unwrap();
+    assert!(text.contains("brokers: \"kafka:19092\""), "{text}");
+    assert!(text.contains("url: \"http://localhost:3100\""), "{text}");
 }

@@ -359,7 +359,7 @@ fn the_demo_takes_the_users_own_logs_in_any_format() {
     let text = String::from_utf8(out.stdout).unwrap();
     assert!(out.status.success());
     assert!(text.contains("2260 decisions"), "{text}");
-    assert!(text.contains("ignored          1  lines that can't be decisions"), "{text}");
+    assert!(text.contains("ignored          1  line that is no decision"), "{text}");
 }
 
 #[test]

@@ -114,6 +114,9 @@ async fn exit_codes_tell_complete_a_gap_a_sink_that_cannot_tell_and_one_that_is_
     let n = |what: &str| file[what].as_array().unwrap().len();
     assert_eq!((code, n("missing"), n("altered"), n("repeated")), (1, 1, 1, 1), "{told}");
     assert!(told.contains("not complete: 3 gaps"), "{told}");
+    assert!(told.contains("file: OTHERS is no gap: 1 decision that another pipeline, "), "{told}");
+    let table = told.lines().filter(|line| line.starts_with("SINK ") || line.starts_with("file  "));
+    assert!(table.clone().count() == 2 && table.clone().all(|line| line.len() <= 80), "{told}");
     let only: Vec<&str> =
         file["only_there"].as_array().unwrap().iter().map(|id| id.as_str().unwrap()).collect();
     assert!(only.len() == 1 && only[0].starts_with("forged-"), "{told}");

@@ -2,6 +2,7 @@
 //!
 //! From the ground up; a room uses only rooms above it in this list:
 //!
+//! - [`words`]: numbers with their nouns, for people.
 //! - [`topk`]: the heaviest of many, in bounded memory.
 //! - [`rego`]: policies in Rego, compiled and evaluated.
 //! - [`gzip`]: compression that several rooms share.
@@ -33,3 +34,4 @@ pub mod resume;
 pub mod spike;
 pub mod topk;
 pub mod transform;
+pub mod words;

@@ -6,9 +6,9 @@ use serde_json::json;
 
 use super::CommandResult;
 use super::redrive;
-use crate::config::units::counted;
 use crate::log::scan::{ScanBound, TopicScan};
 use crate::stage::redrive::backfill;
+use crate::words::counted;
 
 /// Send a sink the decisions of the docket topic again. Without --send, shows how many that would be.
 #[derive(clap::Args)]

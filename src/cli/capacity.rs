@@ -11,7 +11,6 @@ use serde_json::Value;
 use super::{CommandResult, offline};
 use crate::capacity::count::{Counter, DAY};
 use crate::capacity::{self, Asked, Read, Volume, report, table};
-use crate::config::units::counted;
 use crate::decision::record::Record;
 use crate::decision::time::{self, Nanos};
 use crate::decision::verdict::Verdict;
@@ -20,6 +19,7 @@ use crate::metrics::Decisions;
 use crate::pipeline::Pipeline;
 use crate::sink::config::SinkConfig;
 use crate::sink::{AnySink, any};
+use crate::words::counted;
 
 /// Write a capacity review of the decisions in the docket topic: load, growth and forecast, evaluation times, cost, headroom and data volume.
 #[derive(clap::Args)]

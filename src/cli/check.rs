@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::CommandResult;
-use crate::config::units::counted;
+use super::{CommandResult, Exit};
 use crate::pipeline::{self, cases};
+use crate::words::counted;
 
 /// Validate pipeline files and run their test cases, without connecting to anything.
 #[derive(clap::Args)]
@@ -33,7 +33,7 @@ struct Test {
 }
 
 pub fn run(args: &Args) -> CommandResult {
-    let (mut bad_files, mut failed) = (0, 0);
+    let (mut bad_files, mut failed) = (0_u64, 0_u64);
     let mut files = Vec::new();
     for path in &args.files {
         let file = path.display();
@@ -42,8 +42,7 @@ pub fn run(args: &Args) -> CommandResult {
             Err(error) => {
                 bad_files += 1;
                 if args.json {
-                    let problems = error.places().map(|(line, column, message)| json!({ "line": line, "column": column, "message": message }));
-                    let problems: Vec<Value> = problems.collect();
+                    let problems = super::problems(&error);
                     files.push(json!({ "file": file.to_string(), "valid": false, "problems": problems, "tests": [] }));
                 } else {
                     anstream::eprintln!("{error}");
@@ -85,12 +84,11 @@ pub fn run(args: &Args) -> CommandResult {
     }
     if bad_files + failed > 0 {
         let verb = if bad_files == 1 { "is" } else { "are" };
-        return Err(format!(
-            "{} {verb} not valid, {} failed",
-            counted(bad_files, "file"),
-            counted(failed, "test")
-        )
-        .into());
+        let files =
+            (bad_files > 0).then(|| format!("{} {verb} not valid", counted(bad_files, "file")));
+        let tests = (failed > 0).then(|| format!("{} failed", counted(failed, "test")));
+        let told: Vec<String> = files.into_iter().chain(tests).collect();
+        return Err(Exit::reported(1, told.join(", ")).into());
     }
     Ok(())
 }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use super::CommandResult;
 use crate::protect::keys::{self, Key};
+use crate::words::counted;
 
 /// Decrypt values that action: encrypt encrypted in docket records, without connecting to anything.
 #[derive(clap::Args)]
@@ -36,7 +37,7 @@ pub fn run(args: &Args) -> CommandResult {
         keys.insert(id.to_owned(), key);
     }
     let mut out = std::io::stdout().lock();
-    let (mut opened, mut left) = (0, 0);
+    let (mut opened, mut left) = (0_usize, 0_usize);
     for (number, line) in BufReader::new(super::input(&args.records)?).lines().enumerate() {
         let line = line?;
         if !keys::may_hold(&line) {
@@ -53,6 +54,9 @@ pub fn run(args: &Args) -> CommandResult {
         }
         writeln!(out, "{record}")?;
     }
-    anstream::eprintln!("{opened} values opened, {left} not");
-    if left > 0 { Err(format!("{left} values can't be opened").into()) } else { Ok(()) }
+    anstream::eprintln!("{} opened, {left} not", counted(opened, "value"));
+    if left > 0 {
+        return Err(format!("{} can't be opened", counted(left, "value")).into());
+    }
+    Ok(())
 }

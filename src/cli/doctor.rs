@@ -5,8 +5,10 @@ use std::path::PathBuf;
 use anstyle::{AnsiColor, Style};
 use serde_json::json;
 
-use super::CommandResult;
+use super::shown::{sentence_columns, wrapped};
+use super::{CommandResult, Exit};
 use crate::doctor::{Check, Level, examine};
+use crate::words::counted;
 
 /// Look at everything a pipeline needs, all at once and within 5 s, and say what is wrong and the way out.
 #[derive(clap::Args)]
@@ -23,7 +25,7 @@ pub struct Args {
     #[arg(value_name = "PIPELINE")]
     file: PathBuf,
     /// Address of an OPA to look at, too: whether it logs its decisions.
-    #[arg(long, value_name = "URL", env = "OPA_URL")]
+    #[arg(long, value_name = "URL", env = "OPA_URL", value_parser = super::url)]
     opa: Option<String>,
     /// Print one JSON object: sound, and all checks.
     #[arg(long)]
@@ -43,18 +45,18 @@ pub async fn run(args: Args) -> CommandResult {
         let all = json!({ "pipeline": pipeline.name(), "sound": sound, "wrong": wrong, "warnings": warnings, "checks": checks });
         anstream::println!("{all}");
     } else {
-        checks.iter().for_each(|check| anstream::println!("{}", line(check)));
+        let columns = sentence_columns();
+        checks.iter().for_each(|check| anstream::println!("{}", line(check, columns)));
     }
     let found = match (wrong, warnings) {
         (0, 0) => "sound".to_owned(),
-        (0, 1) => "sound, with 1 warning".to_owned(),
-        (0, n) => format!("sound, with {n} warnings"),
+        (0, n) => format!("sound, with {}", counted(n, "warning")),
         (1, _) => "1 thing is wrong".to_owned(),
         (n, _) => format!("{n} things are wrong"),
     };
     let summary = format!("{}: {found}", args.file.display());
     if !sound {
-        return Err(summary.into());
+        return Err(Exit::reported(1, summary).into());
     }
     if !args.json {
         anstream::println!("{summary}");
@@ -63,7 +65,7 @@ pub async fn run(args: Args) -> CommandResult {
 }
 
 /// What was looked at, where, and what it says; below it the way out.
-fn line(check: &Check) -> String {
+fn line(check: &Check, columns: usize) -> String {
     let (mark, color) = match check.level {
         Level::Ok => ("ok", AnsiColor::Green),
         Level::Warning => ("warning", AnsiColor::Yellow),
@@ -74,9 +76,32 @@ fn line(check: &Check) -> String {
     let Check { what, address, says, way_out, .. } = check;
     let (what, address) = (super::tail::printable(what), super::tail::printable(address));
     let says = super::tail::printable(says);
-    let mut line = format!("{style}{mark:7}{style:#} {what} {dim}{address}{dim:#}: {says}");
+    let line = format!("{style}{mark:7}{style:#} {what} {dim}{address}{dim:#}: {says}");
+    let mut line = wrapped(&line, 8, columns);
     if !way_out.is_empty() {
-        line.push_str(&format!("\n        -> {}", super::tail::printable(way_out)));
+        let way_out = format!("        -> {}", super::tail::printable(way_out));
+        line.push_str(&format!("\n{}", wrapped(&way_out, 11, columns)));
     }
     line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_check_fits_80_columns_and_says_all_of_it() {
+        let check = Check {
+            what: "topic opa-decisions".into(),
+            address: "kafka-0.kafka.svc.cluster.local:9092".into(),
+            level: Level::Warning,
+            says: "it has 1 partition, so that only one process can read it at a time".into(),
+            way_out: "kafka-topics.sh --alter --topic opa-decisions --partitions 12, when nobody relies on the order".into(),
+        };
+        let shown = anstream::adapter::strip_str(&line(&check, 80)).to_string();
+        assert!(shown.lines().all(|line| line.chars().count() <= 80), "{shown}");
+        let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        let whole = anstream::adapter::strip_str(&line(&check, usize::MAX)).to_string();
+        assert_eq!((words(&shown), whole.lines().count()), (words(&whole), 2));
+    }
 }

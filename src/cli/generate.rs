@@ -4,7 +4,7 @@ use std::io::{BufWriter, IsTerminal, Write};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
@@ -185,8 +185,9 @@ pub fn run(args: &Args) -> CommandResult {
     target.finish()?;
     bar.finish_and_clear();
     let seconds = started.elapsed().as_secs_f64();
-    let decisions = crate::config::units::counted(written, "decision");
-    eprintln!("{decisions} in {seconds:.1} s, {:.0}/s", written as f64 / seconds.max(1e-9));
+    let decisions = crate::words::counted(written, "decision");
+    let rate = super::shown::rate(written as f64 / seconds.max(1e-9));
+    eprintln!("{decisions} in {seconds:.1} s, {rate}");
     Ok(())
 }
 
@@ -238,7 +239,7 @@ fn live(args: &Args, scenario: Scenario, target: &mut Target) -> CommandResult {
         }
     }
     target.finish()?;
-    eprintln!("{written} decisions");
+    eprintln!("{}", crate::words::counted(written, "decision"));
     Ok(())
 }
 
@@ -246,14 +247,10 @@ fn bar(count: Option<u64>) -> ProgressBar {
     if !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }
-    let style = |template| {
-        ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
-    };
     match count {
         Some(count) => ProgressBar::new(count)
-            .with_style(style("{bar:40} {pos}/{len} decisions, {per_sec}, {eta} left")),
-        None => {
-            ProgressBar::new_spinner().with_style(style("{spinner} {pos} decisions, {per_sec}"))
-        }
+            .with_style(super::shown::style("{bar:40} {pos}/{len} decisions, {rate}, {eta} left")),
+        None => ProgressBar::new_spinner()
+            .with_style(super::shown::style("{spinner} {pos} decisions, {rate}")),
     }
 }

@@ -4,7 +4,7 @@ use std::io::{BufRead, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use super::CommandResult;
-use crate::config::secrets::Real;
+use crate::config::secrets::{Outside, Real};
 use crate::pipeline;
 
 /// Write a pipeline file to begin with: from flags or, at a terminal and without any, by asking.
@@ -31,7 +31,7 @@ struct Wanted {
     /// Name of the pipeline. Default: that of the file.
     #[arg(long)]
     name: Option<String>,
-    /// Kafka's bootstrap servers: comma-separated list of host:port. Default: localhost:9092.
+    /// Kafka's bootstrap servers: comma-separated list of host:port. Default: $KAFKA_BOOTSTRAP, or localhost:9092.
     #[arg(long, value_name = "HOST:PORT")]
     brokers: Option<String>,
     /// Topics to read decision logs from, separated by commas. Default: opa-decisions.
@@ -41,19 +41,19 @@ struct Wanted {
     #[arg(long, value_name = "HOST:PORT")]
     door: Option<String>,
     /// A trace backend or collector: http://host:4317 (gRPC) or http://host:4318 (HTTP).
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = super::url)]
     otlp: Option<String>,
     /// Where `docket verify` asks for traces: Jaeger or Tempo, such as http://localhost:16686.
-    #[arg(long, value_name = "URL", requires = "otlp")]
+    #[arg(long, value_name = "URL", requires = "otlp", value_parser = super::url)]
     traces: Option<String>,
     /// Grafana Loki, such as http://localhost:3100.
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = super::url)]
     loki: Option<String>,
     /// VictoriaLogs, such as http://localhost:9428.
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = super::url)]
     victorialogs: Option<String>,
     /// Elasticsearch or OpenSearch, such as http://localhost:9200.
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = super::url)]
     elasticsearch: Option<String>,
     /// Log group of Amazon CloudWatch Logs.
     #[arg(long, value_name = "GROUP")]
@@ -65,7 +65,7 @@ struct Wanted {
     #[arg(long)]
     metrics: bool,
     /// The same, and where `docket verify` asks for what was counted: the Prometheus that scrapes docket, such as http://localhost:9090.
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = super::url)]
     prometheus: Option<String>,
     /// Leave secrets and personal data in decisions: no protect section.
     #[arg(long)]
@@ -86,6 +86,13 @@ impl Wanted {
     }
 }
 
+const BROKERS: &str = "localhost:9092";
+
+/// Those that the shipped pipeline files read, too.
+fn brokers() -> Option<String> {
+    Real.env("KAFKA_BOOTSTRAP").filter(|brokers| !brokers.is_empty())
+}
+
 pub fn run(args: &Args) -> CommandResult {
     let printed = args.file.as_os_str() == "-";
     if !printed && args.file.exists() && !args.force {
@@ -95,8 +102,10 @@ pub fn run(args: &Args) -> CommandResult {
     }
     let mut wanted = args.wanted.clone();
     if wanted == Wanted::default() && std::io::stdin().is_terminal() {
-        wanted = asked(&mut std::io::stdin().lock(), &mut std::io::stderr())?;
+        let brokers = brokers().unwrap_or_else(|| BROKERS.to_owned());
+        wanted = asked(&brokers, &mut std::io::stdin().lock(), &mut std::io::stderr())?;
     }
+    wanted.brokers = wanted.brokers.or_else(brokers);
     if !wanted.has_a_sink() {
         return Err("name at least one sink: --otlp, --loki, --victorialogs, --elasticsearch, --cloudwatch, --out, --metrics, --prometheus".into());
     }
@@ -118,7 +127,7 @@ pub fn run(args: &Args) -> CommandResult {
 }
 
 /// Asks for one thing after the other; an empty answer is the default, or no.
-fn asked(input: &mut impl BufRead, out: &mut impl Write) -> std::io::Result<Wanted> {
+fn asked(default: &str, input: &mut impl BufRead, out: &mut impl Write) -> std::io::Result<Wanted> {
     let mut ask = |question: &str| -> std::io::Result<Option<String>> {
         write!(out, "{question} ")?;
         out.flush()?;
@@ -129,7 +138,7 @@ fn asked(input: &mut impl BufRead, out: &mut impl Write) -> std::io::Result<Want
     };
     let yes =
         |answer: Option<String>| answer.is_none_or(|a| !a.to_ascii_lowercase().starts_with('n'));
-    let brokers = ask("Kafka's bootstrap servers? [localhost:9092]")?;
+    let brokers = ask(&format!("Kafka's bootstrap servers? [{default}]"))?;
     let source = ask("Topics with OPA's decision logs, separated by commas? [opa-decisions]")?;
     let source = source.map_or_else(Vec::new, |s| s.split(',').map(|t| t.trim().into()).collect());
     let door =
@@ -175,7 +184,7 @@ fn written(wanted: &Wanted, stem: &str) -> String {
     let usable = usable.trim_start_matches(['-', '_']);
     let default = if usable.is_empty() { "docket" } else { usable };
     let name = wanted.name.as_deref().unwrap_or(default);
-    let brokers = wanted.brokers.as_deref().unwrap_or("localhost:9092");
+    let brokers = wanted.brokers.as_deref().unwrap_or(BROKERS);
     let mut text = format!(
         "# Every setting: docs/pipeline.md, or `docket schema`.\nname: {}\n\nkafka:\n  brokers: {}\n  # Any librdkafka property:\n  # properties:\n  #   security.protocol: SASL_SSL\n  #   sasl.mechanism: SCRAM-SHA-512\n  #   sasl.username: docket\n  #   sasl.password: ${{file:/run/secrets/kafka-password}}\n\nsources:\n",
         quoted(name),
@@ -295,7 +304,7 @@ mod tests {
     fn answers_are_taken_and_an_empty_one_is_the_default() {
         let answers = "kafka:9092\n\n\n\nhttp://loki:3100\n\n\n\n\n\nno\n\n";
         let mut shown = Vec::new();
-        let wanted = asked(&mut answers.as_bytes(), &mut shown).unwrap();
+        let wanted = asked("k:9", &mut answers.as_bytes(), &mut shown).unwrap();
         let expected = Wanted {
             brokers: Some("kafka:9092".into()),
             loki: Some("http://loki:3100".into()),
@@ -304,6 +313,7 @@ mod tests {
             ..Wanted::default()
         };
         assert_eq!(wanted, expected);
-        assert!(String::from_utf8(shown).unwrap().contains("Loki's URL"));
+        let shown = String::from_utf8(shown).unwrap();
+        assert!(shown.contains("servers? [k:9]") && shown.contains("Loki's URL"), "{shown}");
     }
 }

@@ -16,18 +16,23 @@ mod rejects;
 mod run;
 mod schema;
 mod setup;
+mod shown;
 mod spikes;
 mod tail;
 mod top;
 mod verify;
 mod why;
 
+use std::ffi::OsString;
+use std::io::Write;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use serde_json::{Value, json};
 
 use crate::log::scan::ScanBound;
-use crate::pipeline::{self, Pipeline};
+use crate::pipeline::{self, LoadError, Pipeline};
+use shown::{columns, progress, table};
 
 /// Which docket this is.
 const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("DOCKET_COMMIT"), ")");
@@ -91,8 +96,7 @@ enum Command {
     Protect(protect::Args),
     Why(why::Args),
     Decrypt(decrypt::Args),
-    /// Write a manual page for each command into a folder.
-    #[command(hide = true)]
+    /// Write a manual page for each command into a folder, e.g. `docket man /usr/local/share/man/man1`.
     Man {
         /// Folder to write to.
         folder: std::path::PathBuf,
@@ -113,12 +117,44 @@ type CommandResult<T = ()> = Result<T, Box<dyn std::error::Error>>;
 struct Exit {
     code: u8,
     told: String,
+    /// What --json prints says it already.
+    reported: bool,
+    /// Of a pipeline file that is not valid.
+    problems: Vec<Value>,
+}
+
+impl Exit {
+    fn new(code: u8, told: impl Into<String>) -> Exit {
+        Exit { code, told: told.into(), reported: false, problems: Vec::new() }
+    }
+
+    /// The last word on what was printed.
+    fn reported(code: u8, told: impl Into<String>) -> Exit {
+        Exit { reported: true, ..Exit::new(code, told) }
+    }
+
+    /// A pipeline file that is not valid.
+    fn invalid(code: u8, error: &LoadError) -> Exit {
+        Exit { problems: problems(error), ..Exit::new(code, error.to_string()) }
+    }
+}
+
+/// What is wrong with a pipeline file, for programs.
+fn problems(error: &LoadError) -> Vec<Value> {
+    let each = error.places().map(
+        |(line, column, message)| json!({ "line": line, "column": column, "message": message }),
+    );
+    each.collect()
 }
 
 pub fn main() -> ExitCode {
+    printing_may_fail();
     // One TLS implementation for everything that speaks HTTP or gRPC.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let result = match Cli::parse().command {
+    let matches = commands().get_matches_from(arguments(std::env::args_os()));
+    let json = wants_json(&matches);
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|e| e.exit());
+    let result = match cli.command {
         Command::Run(args) => runtime(run::run(args)),
         Command::Demo(args) => runtime(demo::run(args)),
         Command::Check(args) => check::run(&args),
@@ -148,7 +184,7 @@ pub fn main() -> ExitCode {
         Command::Capacity(args) => runtime(capacity::run(args)),
         Command::Man { folder } => manual(&folder),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "docket", &mut std::io::stdout());
+            clap_complete::generate(shell, &mut commands(), "docket", &mut std::io::stdout());
             Ok(())
         }
     };
@@ -163,15 +199,68 @@ pub fn main() -> ExitCode {
                 return ExitCode::SUCCESS;
             }
             anstream::eprintln!("{error}");
-            error.downcast_ref::<Exit>().map_or(ExitCode::FAILURE, |exit| exit.code.into())
+            let exit = error.downcast_ref::<Exit>();
+            if json && exit.is_none_or(|exit| !exit.reported) {
+                let problems = match error.downcast_ref::<LoadError>() {
+                    Some(error) => problems(error),
+                    None => exit.map_or_else(Vec::new, |exit| exit.problems.clone()),
+                };
+                let said = json!({ "error": error.to_string(), "problems": problems });
+                // Nobody reads on: standard error has it.
+                let _ = writeln!(std::io::stdout(), "{said}");
+            }
+            exit.map_or(ExitCode::FAILURE, |exit| exit.code.into())
         }
     }
+}
+
+/// What prints panics if it can't, as where the reader has gone or the disk is full. That is no fault of docket's: it ends, and says so.
+fn printing_may_fail() {
+    let others = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let told = panic.payload().downcast_ref::<String>();
+        let Some(why) = told.and_then(|told| told.strip_prefix("failed printing to stdout: "))
+        else {
+            return others(panic);
+        };
+        // Reading only the head of the output is no error.
+        if why.contains("Broken pipe") {
+            std::process::exit(0);
+        }
+        let _ = writeln!(std::io::stderr(), "standard output can't be written: {why}");
+        std::process::exit(1);
+    }));
+}
+
+/// All commands. One that needs arguments and has none shows its help, with examples, instead of what clap misses first.
+fn commands() -> clap::Command {
+    const NEED_ONE_OF_SEVERAL: [&str; 3] = ["spikes", "top", "capacity"];
+    Cli::command().mut_subcommands(|command| {
+        let needs = command.get_arguments().any(clap::Arg::is_required_set)
+            || NEED_ONE_OF_SEVERAL.contains(&command.get_name());
+        command.arg_required_else_help(needs)
+    })
+}
+
+/// `docket help --help` is what `docket help` is.
+fn arguments(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut args: Vec<OsString> = args.collect();
+    if args.get(1).is_some_and(|first| first == "help") {
+        args.retain(|arg| arg != "--help" && arg != "-h");
+    }
+    args
+}
+
+/// Whether a program reads what is printed.
+fn wants_json(matches: &clap::ArgMatches) -> bool {
+    let given = |of: &clap::ArgMatches| of.try_get_one::<bool>("json").ok().flatten().copied();
+    matches.subcommand().and_then(|(_, of)| given(of)).unwrap_or(false)
 }
 
 fn manual(folder: &std::path::Path) -> CommandResult {
     std::fs::create_dir_all(folder)
         .map_err(|e| format!("{} can't be made: {e}", folder.display()))?;
-    Ok(clap_mangen::generate_to(Cli::command(), folder)?)
+    Ok(clap_mangen::generate_to(commands(), folder)?)
 }
 
 fn runtime(command: impl Future<Output = CommandResult>) -> CommandResult {
@@ -201,6 +290,19 @@ fn duration(text: &str) -> Result<std::time::Duration, String> {
     text.parse::<crate::config::units::Span>().map(|span| span.0)
 }
 
+/// The URL of a server; whoever leaves the scheme out means http.
+fn url(text: &str) -> Result<String, String> {
+    let text = text.trim();
+    let whole = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
+    let wrong = |why: &str| format!("{why}; write it like http://localhost:9464");
+    let url = reqwest::Url::parse(&whole).map_err(|e| wrong(&e.to_string()))?;
+    match url.scheme() {
+        "http" | "https" if url.port() == Some(0) => Err(wrong("nobody listens on port 0")),
+        "http" | "https" => Ok(whole.trim_end_matches('/').to_owned()),
+        other => Err(wrong(&format!("{other} is not http or https"))),
+    }
+}
+
 /// A place in a topic: `start`, `end`, how long ago, or a time.
 fn bound(text: &str) -> Result<ScanBound, String> {
     match text {
@@ -219,27 +321,10 @@ fn bound(text: &str) -> Result<ScanBound, String> {
     }
 }
 
-/// A bar for what is read of a topic, or sent.
-fn progress(total: u64, what: &'static str) -> indicatif::ProgressBar {
-    let style =
-        indicatif::ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} {per_sec} {eta}")
-            .unwrap_or_else(|_| indicatif::ProgressStyle::default_bar());
-    // Standard error; hidden unless it is a terminal.
-    indicatif::ProgressBar::new(total).with_style(style).with_message(what)
-}
-
 /// Moves a bar.
 fn step(bar: &indicatif::ProgressBar) -> std::sync::Arc<dyn Fn(u64) + Send + Sync> {
     let bar = bar.clone();
     std::sync::Arc::new(move |n| bar.inc(n))
-}
-
-/// So many of something, whose name is given for one.
-fn count(n: usize, one: &str) -> String {
-    match n {
-        1 => format!("1 {one}"),
-        n => format!("{n} {one}s"),
-    }
 }
 
 /// Says what is waited for, if that takes long, until it is dropped.
@@ -254,29 +339,6 @@ fn waiting(what: String) -> Waiting {
         }
     });
     Waiting(done)
-}
-
-/// Rows with aligned columns.
-fn table(rows: &[Vec<String>]) -> String {
-    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |i: usize| {
-        rows.iter().filter_map(|row| row.get(i)).map(|cell| cell.chars().count()).max().unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..columns).map(width).collect();
-    let line = |row: &Vec<String>| {
-        let cells: Vec<String> = row
-            .iter()
-            .enumerate()
-            .map(|(i, cell)| format!("{cell:<width$}", width = widths[i]))
-            .collect();
-        format!("{}\n", cells.join("  ").trim_end())
-    };
-    rows.iter().map(line).collect()
-}
-
-/// How wide a line may be: as the terminal is, or what fits everywhere.
-fn columns() -> usize {
-    terminal_size::terminal_size().map_or(80, |(width, _)| usize::from(width.0).max(40))
 }
 
 /// SIGTERM, SIGINT.
@@ -294,6 +356,40 @@ async fn asked_to_stop() -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_without_a_scheme_is_http() {
+        for (text, taken) in [
+            ("localhost:9464", "http://localhost:9464"),
+            ("10.0.0.1", "http://10.0.0.1"),
+            ("https://docket/x/", "https://docket/x"),
+            ("[::1]:9464", "http://[::1]:9464"),
+        ] {
+            assert_eq!(url(text).as_deref(), Ok(taken));
+        }
+        for bad in ["", "localhost:99999", "http://", "http://h:0", "ftp://h", "a b"] {
+            assert!(url(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_command_that_needs_arguments_shows_its_forms_without_them() {
+        for command in commands().get_subcommands().filter(|c| !c.is_hide_set()) {
+            let name = command.get_name();
+            let alone = commands().try_get_matches_from(["docket", name]);
+            if let Err(e) = alone {
+                let kind = clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
+                assert_eq!(e.kind(), kind, "{name}: {e}");
+            }
+        }
+        for asked in [&["docket", "help", "--help"][..], &["docket", "help", "why", "-h"]] {
+            let args = arguments(asked.iter().map(OsString::from));
+            let said = commands().try_get_matches_from(args).unwrap_err();
+            assert_eq!(said.kind(), clap::error::ErrorKind::DisplayHelp, "{asked:?}");
+        }
+        let why = commands().try_get_matches_from(["docket", "why"]).unwrap_err().to_string();
+        assert!(why.contains("docket why TRACE_ID --from decisions.ndjson"), "{why}");
+    }
 
     #[test]
     fn examples_fit_a_terminal_and_whatever_a_person_reads_a_program_can_read() {
@@ -317,6 +413,7 @@ mod tests {
             "setup",
             "generate",
             "completions",
+            "man",
             "capacity",
             "decrypt",
         ];

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::config::secrets::Real;
 use crate::decision::formats::Format;
 use crate::decision::record::Record;
-use crate::decision::reject::Reason;
+use crate::decision::reject::{Reason, Reject};
 use crate::decision::time::Nanos;
 use crate::pipeline::{self, Pipeline};
 use crate::transform::{Product, Source, transform};
@@ -22,7 +22,7 @@ pub fn told_apart(files: &[PathBuf]) -> (Option<&Path>, &[PathBuf]) {
 }
 
 /// By its name; or, whatever that is, by a line that every pipeline file has and no decision.
-fn is_pipeline(path: &Path) -> bool {
+pub fn is_pipeline(path: &Path) -> bool {
     if path.extension().is_some_and(|e| e == "yaml" || e == "yml") {
         return true;
     }
@@ -50,6 +50,17 @@ pub struct Tally {
     pub dropped: u64,
     /// By reason: how many, and the first.
     pub rejects: BTreeMap<Reason, (u64, Example)>,
+}
+
+impl Tally {
+    fn reject(&mut self, bytes: &[u8], reject: &Reject) {
+        let entry = self.rejects.entry(reject.reason).or_insert_with(|| {
+            let begins = String::from_utf8_lossy(&bytes[..bytes.len().min(400)]);
+            let begins = super::tail::printable(begins.trim()).chars().take(60).collect();
+            (0, Example { detail: reject.detail.clone(), begins })
+        });
+        entry.0 += 1;
+    }
 }
 
 /// A reject: what is wrong with it, and how it begins.
@@ -83,22 +94,25 @@ impl Reader {
         };
         tally.records += 1;
         let (limits, rules) = (&pipeline.limits, &pipeline.rules);
-        transform(source, limits, rules, out, &|_| None, &mut |_, product| match product {
-            Product::Ignored(_) => tally.ignored += 1,
-            Product::Dropped => tally.dropped += 1,
-            Product::Docket { bytes, .. } => {
-                tally.decisions += 1;
-                take(bytes);
-            }
-            Product::Reject { bytes, reject } => {
-                let entry = tally.rejects.entry(reject.reason).or_insert_with(|| {
-                    let begins = String::from_utf8_lossy(&bytes[..bytes.len().min(400)]);
-                    let begins = super::tail::printable(begins.trim()).chars().take(60).collect();
-                    (0, Example { detail: reject.detail.clone(), begins })
-                });
-                entry.0 += 1;
-            }
-        });
+        // What is told of its pieces counts only if the record is not rejected as a whole.
+        let (mut of_it, mut made) = (Tally::default(), Vec::new());
+        let whole =
+            transform(source, limits, rules, out, &|_| None, &mut |_, product| match product {
+                Product::Ignored(_) => of_it.ignored += 1,
+                Product::Dropped => of_it.dropped += 1,
+                Product::Docket { bytes, .. } => made.push(bytes.to_vec()),
+                Product::Reject { bytes, reject } => of_it.reject(bytes, &reject),
+            });
+        if let Some(reject) = whole {
+            return tally.reject(value, &reject);
+        }
+        tally.ignored += of_it.ignored;
+        tally.dropped += of_it.dropped;
+        tally.decisions += made.len() as u64;
+        for (reason, (n, example)) in of_it.rejects {
+            tally.rejects.entry(reason).or_insert((0, example)).0 += n;
+        }
+        made.iter().for_each(|bytes| take(bytes));
     }
 }
 
@@ -126,12 +140,33 @@ pub fn in_order(pipeline: &Pipeline, files: &[PathBuf]) -> Result<(Vec<Timed>, T
     Ok((all, reader.tally))
 }
 
-/// What to do about a reject.
-pub fn way_out(reason: Reason) -> &'static str {
+/// What a size can be too large for.
+const SIZES: [&str; 5] = [
+    "limits.decision_bytes",
+    "limits.record_bytes",
+    "limits.record_elements",
+    "door.limits.body_bytes",
+    "max.message.bytes",
+];
+
+/// What to do about a reject, whose detail names the setting that it outgrew.
+pub fn way_out(reason: Reason, detail: &str) -> String {
+    if reason == Reason::TooLarge {
+        let setting = match SIZES.into_iter().find(|name| detail.contains(name)) {
+            Some("max.message.bytes") => "the topic's max.message.bytes",
+            Some(name) => name,
+            None => "the limit that is named",
+        };
+        return format!("raise {setting}, or log less of the input (mask, drop)");
+    }
+    of_reason(reason).to_owned()
+}
+
+fn of_reason(reason: Reason) -> &'static str {
     match reason {
         Reason::Empty => "nothing stands in it: see what writes empty records",
         Reason::NotJson => {
-            "it looks like a decision, but is no JSON: see whether the agent cuts long lines"
+            "it is no JSON: see whether the agent cuts long lines, or whether this is a decision log at all"
         }
         Reason::InvalidUtf8 => {
             "it is not UTF-8: see what the agent does to the text, or whether this is a log at all"
@@ -145,9 +180,7 @@ pub fn way_out(reason: Reason) -> &'static str {
         Reason::BadGzip => {
             "it begins as gzip and can't be decompressed: the file or upload was cut"
         }
-        Reason::TooLarge => {
-            "it is larger than limits.record_bytes: raise that, or log less of the input"
-        }
+        Reason::TooLarge => "it is too large: log less of the input (mask, drop)",
         Reason::WrongType => {
             "a member has a type that OPA does not write: see what rewrites decisions on the way"
         }
@@ -198,6 +231,32 @@ mod tests {
     }
 
     #[test]
+    fn what_is_too_large_says_by_how_much_and_which_setting_that_is() {
+        let mut pipeline = pipeline(None).unwrap();
+        (pipeline.limits.decision, pipeline.limits.elements) = (200, 2);
+        let mut reader = Reader::new(pipeline);
+        let long = "x".repeat(300);
+        let record = format!(
+            r#"{{"decision_id":"d1","path":"a/b","input":"{long}","result":true,"timestamp":"2026-11-24T12:48:50Z"}}"#
+        );
+        reader.read(record.as_bytes(), &mut |_| panic!("it is too large"));
+        let told = |reader: &Reader| reader.tally.rejects[&Reason::TooLarge].1.detail.clone();
+        let detail = told(&reader);
+        assert!(detail.contains(&record.len().to_string()) && detail.contains("200"), "{detail}");
+        let way_out = |detail: &str| way_out(Reason::TooLarge, detail);
+        assert!(way_out(&detail).starts_with("raise limits.decision_bytes, "), "{detail}");
+        reader.tally = Tally::default();
+        let small =
+            r#"{"decision_id":"d","path":"a","result":true,"timestamp":"2026-11-24T12:48:50Z"}"#;
+        let three = format!("[{small},{small},{small}]");
+        reader.read(three.as_bytes(), &mut |_| panic!("the whole is rejected"));
+        let detail = told(&reader);
+        assert!(way_out(&detail).starts_with("raise limits.record_elements, "), "{detail}");
+        let topic = way_out("it outgrows the topic t, which takes 10 bytes (max.message.bytes)");
+        assert!(topic.starts_with("raise the topic's max.message.bytes, "), "{topic}");
+    }
+
+    #[test]
     fn each_kind_of_reject_has_an_example_and_a_way_out() {
         let mut reader = Reader::new(pipeline(None).unwrap());
         let mut ids = Vec::new();
@@ -217,7 +276,7 @@ mod tests {
         assert_eq!((rejects[0].0, rejects[0].1), (Reason::MissingDecisionId, 2));
         assert!(rejects[0].2.begins.starts_with(r#"{"path":"a/b""#), "{rejects:?}");
         assert_eq!((rejects[1].0, rejects[1].1), (Reason::BadTimestamp, 1));
-        let mut said: Vec<_> = Reason::ALL.iter().map(|reason| way_out(*reason)).collect();
+        let mut said: Vec<_> = Reason::ALL.iter().map(|reason| way_out(*reason, "")).collect();
         said.sort_unstable();
         said.dedup();
         assert_eq!(said.len(), Reason::ALL.len(), "each has its own");

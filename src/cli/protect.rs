@@ -8,11 +8,11 @@ use serde_json::json;
 use similar::{ChangeTag, TextDiff};
 
 use super::CommandResult;
-use crate::config::units::counted;
 use crate::decision::formats::{self, Format, Limits, Piece};
 use crate::protect::opa::Done;
 use crate::protect::taken::Taken;
 use crate::protect::{By, Protected};
+use crate::words::counted;
 
 /// Show what a pipeline's protect section does to decisions: before and after, and by which rule. Connects to nothing.
 #[derive(clap::Args)]
@@ -122,11 +122,12 @@ pub fn run(args: &Args) -> CommandResult {
         vec![by.clone(), (*what).to_owned(), super::tail::printable(path), n.to_string()]
     }));
     if rows.len() > 1 {
-        anstream::print!("{}", super::table(&rows));
+        anstream::print!("{}", super::shown::fitted(&rows, super::columns()));
     }
     let each = took.as_secs_f64() * 1e6 / decisions.max(1) as f64;
+    let each = if decisions > 0 { format!("; {each:.1} µs a decision") } else { String::new() };
     anstream::eprintln!(
-        "{}, {dropped} dropped, {withheld} withheld, {unread} that can't be read; {each:.1} us a decision",
+        "{}, {dropped} dropped, {withheld} withheld, {unread} that can't be read{each}",
         counted(decisions, "decision")
     );
     if decisions == 0 { Err("no decision was found".into()) } else { Ok(()) }

@@ -5,14 +5,15 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
+use super::CommandResult;
 use super::rejects::{Which, grouped};
-use super::{CommandResult, count};
 use crate::log::dead_letter::Letter;
 use crate::pipeline::Pipeline;
 use crate::pipeline::topics;
 use crate::sink::config::SinkConfig;
 use crate::stage::redrive::{Left, Plan, Redrive, Sent};
 use crate::stage::run::{Parts, Process};
+use crate::words::counted;
 
 /// Send rejects again: to intake what could not be decoded, to its sink what the sink refused. Without --send, shows what would be sent.
 #[derive(clap::Args)]
@@ -127,7 +128,7 @@ async fn sent(pipeline: Pipeline, plan: &Plan) -> Result<Value, Box<dyn std::err
 
 fn left(left: &Left) {
     for (why, n) in left {
-        anstream::println!("{} not sent: {why}", count(*n, "reject"));
+        anstream::println!("{} not sent: {why}", counted(*n, "reject"));
     }
 }
 
@@ -145,7 +146,7 @@ fn show(plan: &Plan) -> CommandResult {
             intake.into_iter().chain(sinks).collect::<Vec<_>>().join(", ")
         );
         if plan.fetched() > 0 {
-            let n = count(plan.fetched(), "record");
+            let n = counted(plan.fetched(), "record");
             anstream::println!("{n} would be fetched from the topic that it came from");
         }
     }

@@ -14,6 +14,7 @@ use crate::log::dead_letter::{Letter, without_receipts};
 use crate::log::headers;
 use crate::log::scan::ScanBound;
 use crate::pipeline::Pipeline;
+use crate::words::counted;
 
 /// Show what was rejected: counts by part and reason, or each reject.
 #[derive(clap::Args)]
@@ -139,12 +140,12 @@ fn line(letter: &Letter) -> String {
         status => format!(" status {}", printable(status)),
     };
     format!(
-        "{} {} {}{status} from {} ({} bytes): {}",
+        "{} {} {}{status} from {} ({}): {}",
         time::format(letter.written * 1_000_000),
         printable(letter.part()),
         printable(letter.header(headers::REASON)),
         source(letter),
-        letter.value.len(),
+        counted(letter.value.len(), "byte"),
         printable(letter.header(headers::DETAIL)),
     )
 }
@@ -185,7 +186,7 @@ pub fn grouped(letters: &[Letter]) -> String {
             let _ = writeln!(examples, "{part} {reason}, first {}: {detail}", source(first));
         }
     }
-    format!("{}{examples}{} in all\n", super::table(&rows), letters.len())
+    format!("{}{examples}{} in all\n", super::shown::fitted(&rows, super::columns()), letters.len())
 }
 
 #[cfg(test)]

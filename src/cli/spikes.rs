@@ -11,7 +11,6 @@ use serde_json::json;
 
 use super::demo::findings::past;
 use super::{CommandResult, offline};
-use crate::config::units::counted;
 use crate::decision::record::Record;
 use crate::decision::time::{self, Nanos};
 use crate::generate::quality::{self, Score};
@@ -21,6 +20,7 @@ use crate::pipeline::spikes::Spikes;
 use crate::spike::config::Config;
 use crate::spike::follow::Follower;
 use crate::spike::{Change, Finding, Observation};
+use crate::words::counted;
 
 /// Run the spike detector over past decisions, to see what it would have reported before it pages anyone.
 #[derive(clap::Args)]
@@ -134,13 +134,13 @@ pub fn run(args: &Args) -> CommandResult {
         String::new()
     };
     let unreadable = if unreadable > 0 {
-        format!("; {unreadable} records were not written by docket")
+        format!("; {} not written by docket", counted(unreadable, "record"))
     } else {
         String::new()
     };
     let past = if past_found > 0 {
         format!(
-            "; {past_found} of the findings came as a backlog, of which `docket run` says nothing"
+            "; of the findings, {past_found} came as a backlog, of which `docket run` says nothing"
         )
     } else {
         String::new()
@@ -160,7 +160,7 @@ fn tell_all(args: &Args, findings: &[Finding]) {
             anstream::println!("{}", json!(finding));
         }
     } else if !findings.is_empty() {
-        anstream::print!("{}", super::table(&rows(findings)));
+        anstream::print!("{}", super::shown::fitted(&rows(findings), super::columns()));
     }
 }
 

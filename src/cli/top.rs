@@ -22,8 +22,8 @@ pub struct Args {
     /// Pipeline file, for the address of its admin port.
     #[arg(value_name = "PIPELINE", required_unless_present = "url")]
     file: Option<PathBuf>,
-    /// Address of the admin port, instead of the pipeline file's.
-    #[arg(long, value_name = "URL")]
+    /// Address of the admin port, instead of the pipeline file's: host:port, or a URL.
+    #[arg(long, value_name = "URL", value_parser = super::url)]
     url: Option<String>,
     /// Time between two looks.
     #[arg(long, value_parser = super::duration, default_value = "2s")]
@@ -74,7 +74,7 @@ pub async fn run(args: Args) -> CommandResult {
 
 fn address(args: &Args) -> Result<String, Box<dyn std::error::Error>> {
     if let Some(url) = &args.url {
-        return Ok(url.trim_end_matches('/').to_owned());
+        return Ok(url.clone());
     }
     let Some(file) = &args.file else { return Err("name a pipeline file, or --url".into()) };
     let admin = super::load(file)?.file.admin;
@@ -303,7 +303,7 @@ fn told(seen: &Seen, base: &str) -> String {
     } else {
         format!("not ready: {}", seen.not_ready.join("; "))
     };
-    let mut out = format!("{base}: {ready}\n{}", super::table(&rows));
+    let mut out = format!("{base}: {ready}\n{}", super::shown::fitted(&rows, super::columns()));
     for part in &seen.parts {
         if let Some(cause) = &part.cause {
             let since = part.since.as_ref().and_then(|at| at.get(..19));

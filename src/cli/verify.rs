@@ -9,13 +9,15 @@ use std::time::Duration;
 use indicatif::ProgressBar;
 use serde_json::json;
 
+use super::shown::{fitted, sentence_columns, wrapped};
 use super::tail::printable;
-use super::{CommandResult, Exit, count};
+use super::{CommandResult, Exit};
 use crate::log::scan::{ScanBound, ScanError};
 use crate::pipeline::Pipeline;
 use crate::verify::probe::{Probed, probe};
 use crate::verify::run::{Outcome, Report, Verified, verify};
 use crate::verify::scope::{Scope, VerifyError, Watch};
+use crate::words::counted;
 
 /// Check that every decision of the docket topic is in every sink, once and unaltered, or in rejects.
 #[derive(clap::Args)]
@@ -54,7 +56,7 @@ pub struct Args {
     #[arg(long, value_parser = super::duration, default_value = "30s")]
     settle: Duration,
     /// URL of an OPA to send the pipeline file's probes to, following their decisions.
-    #[arg(long, value_name = "OPA_URL")]
+    #[arg(long, value_name = "OPA_URL", value_parser = super::url)]
     probe: Option<String>,
     /// Print the whole report as one JSON object.
     #[arg(long)]
@@ -73,17 +75,17 @@ impl From<VerifyError> for Exit {
             VerifyError::Scan(ScanError::NoTopic(_)) | VerifyError::Scratch(_) => WRONG,
             VerifyError::Scan(_) | VerifyError::Sink { .. } | VerifyError::Opa(_) => UNREACHABLE,
         };
-        Exit { code, told: error.to_string() }
+        Exit::new(code, error.to_string())
     }
 }
 
 pub async fn run(args: Args) -> CommandResult {
-    let wrong = |told: String| Exit { code: WRONG, told };
-    let pipeline = super::load(&args.file).map_err(|error| wrong(error.to_string()))?;
+    let pipeline =
+        crate::pipeline::load(&args.file).map_err(|error| Exit::invalid(WRONG, &error))?;
     for name in &args.sink {
         if !pipeline.file.sinks.contains_key(name) {
             let told = format!("there is no sink {name:?} in {}", args.file.display());
-            return Err(wrong(told).into());
+            return Err(Exit::new(WRONG, told).into());
         }
     }
     let scope = Scope {
@@ -147,7 +149,7 @@ async fn compared(args: &Args, pipeline: &Pipeline, scope: &Scope) -> CommandRes
             }
             return Ok(());
         }
-        Outcome::Gap => (GAP, format!("not complete: {}", count(gaps, "gap"))),
+        Outcome::Gap => (GAP, format!("not complete: {}", counted(gaps, "gap"))),
         Outcome::Unreachable => (
             UNREACHABLE,
             format!("not complete: {} could not be asked", names(|r| r.error.is_some())),
@@ -159,7 +161,7 @@ async fn compared(args: &Args, pipeline: &Pipeline, scope: &Scope) -> CommandRes
             (NOT_COMPARED, format!("not complete: {} not compared", names(|r| r.skipped.is_some())))
         }
     };
-    Err(Exit { code, told }.into())
+    Err(Exit::reported(code, told).into())
 }
 
 /// What `docket verify` says to people.
@@ -177,11 +179,11 @@ fn told(pipeline: &Pipeline, verified: &Verified) -> String {
         out,
         "{}: {}: {}{span}",
         pipeline.docket_topic(),
-        count(about.decisions, "decision"),
+        counted(about.decisions, "decision"),
         if verdicts.is_empty() { "none".into() } else { verdicts.join(", ") }
     );
     notes(verified, &mut out);
-    out.push_str(&super::table(&rows(&verified.sinks)));
+    out.push_str(&fitted(&rows(&verified.sinks), super::columns()));
     for r in &verified.sinks {
         remarks(r, &mut out);
         for (what, ids) in [
@@ -201,11 +203,12 @@ fn told(pipeline: &Pipeline, verified: &Verified) -> String {
             let _ = writeln!(out, "{what} {}: {}{more}", r.sink, shown.join(", "));
         }
         if r.compared.only_there.count > 0 {
-            let _ = writeln!(
-                out,
-                "{}: OTHERS may be another pipeline's, if it writes to the same index or streams: give each its own",
+            let others = counted(r.compared.only_there.count, "decision");
+            let told = format!(
+                "{}: OTHERS is no gap: {others} that another pipeline, or somebody else, wrote to the same place",
                 r.sink
             );
+            let _ = writeln!(out, "{}", wrapped(&told, 4, sentence_columns()));
         }
     }
     out
@@ -226,7 +229,7 @@ fn remarks(report: &Report, out: &mut String) {
         say(format!("what else it holds is not known: {}", printable(why)));
     }
     if let Some(sample) = report.sample {
-        say(format!("a sample of {}", count(sample, "decision")));
+        say(format!("a sample of {}", counted(sample, "decision")));
     }
     if report.counts.is_some() {
         say(match report.gaps {
@@ -257,7 +260,7 @@ fn notes(verified: &Verified, out: &mut String) {
         (verified.unreadable, "record", "of the docket topic that docket did not write"),
     ] {
         if n > 0 {
-            let _ = writeln!(out, "note: {} {what}", count(n, one));
+            let _ = writeln!(out, "note: {} {what}", counted(n, one));
         }
     }
     for verdict in ["allow", "deny"] {
@@ -303,7 +306,7 @@ async fn probes(args: &Args, pipeline: &Pipeline, scope: &Scope, opa: &str) -> C
                 "{} has no probe that expects {verdict}; add one under probes: {{path, input, expect: {verdict}}}",
                 args.file.display()
             );
-            return Err(Exit { code: WRONG, told }.into());
+            return Err(Exit::new(WRONG, told).into());
         }
     }
     let mut all = Vec::new();
@@ -314,9 +317,13 @@ async fn probes(args: &Args, pipeline: &Pipeline, scope: &Scope, opa: &str) -> C
     if args.json {
         anstream::println!("{}", json!({ "ok": failed == 0, "probes": all }));
     } else {
-        anstream::print!("{}", super::table(&probed(&all)));
+        anstream::print!("{}", fitted(&probed(&all), super::columns()));
     }
-    if failed > 0 { Err(format!("{failed} of {} probes failed", all.len()).into()) } else { Ok(()) }
+    if failed == 0 {
+        return Ok(());
+    }
+    let told = format!("{failed} of {} failed", counted(all.len(), "probe"));
+    Err(Exit::reported(GAP, told).into())
 }
 
 fn probed(all: &[Probed]) -> Vec<Vec<String>> {

@@ -9,7 +9,6 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use crate::config::units::counted;
 use crate::decision::event::Event;
 use crate::decision::formats::{self, Format, Limits, Piece};
 use crate::decision::record::{Agent, Record};
@@ -20,6 +19,7 @@ use crate::protect::Protection;
 use crate::protect::detect::{Act, Detect};
 use crate::protect::detector;
 use crate::protect::record::{Rules, make};
+use crate::words::counted;
 use kafka::Answer;
 
 /// Show one decision, the request that it ruled on and, given the policies, which line made it and which condition was not met.
@@ -91,8 +91,8 @@ pub fn run(args: &Args) -> Result<ExitCode, Box<dyn std::error::Error>> {
     if found.is_empty() {
         return Err(match decisions {
             0 => format!("{from} holds no decision that docket can read"),
-            1 => format!("the one decision in {from} has not the ID {}", args.id),
-            n => format!("none of {n} decisions in {from} has the ID {}", args.id),
+            1 => format!("the only decision in {from} has another ID than {}", args.id),
+            n => format!("none of the {n} decisions in {from} has the ID {}", args.id),
         }
         .into());
     }

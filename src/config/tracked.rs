@@ -96,7 +96,7 @@ impl JsonSchema for TrackedFile {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "description": "Path of a file. When its content changes, docket reloads it as it does the pipeline file." })
+        json_schema!({ "type": "string", "minLength": 1, "description": "Path of a file. When its content changes, docket reloads it as it does the pipeline file." })
     }
 }
 

@@ -10,13 +10,13 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio::net::TcpStream;
 
 use super::{Check, Look, Seen};
-use crate::config::units::counted;
 use crate::decision::time::{self, Nanos};
 use crate::http::config::Tls;
 use crate::log::config::Property;
 use crate::notify::config::Notify;
 use crate::pipeline::Pipeline;
 use crate::sink::config::SinkConfig;
+use crate::words::counted;
 
 const SECOND: Nanos = 1_000_000_000;
 /// What ends sooner is worth a word.

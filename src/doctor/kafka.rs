@@ -14,7 +14,6 @@ use rdkafka::metadata::{Metadata, MetadataTopic};
 use rdkafka::{ClientConfig, Offset};
 
 use super::{Check, Look, PATIENCE, Seen};
-use crate::config::units::counted;
 use crate::log::ask::{self, Asker, Unanswered};
 use crate::log::client;
 use crate::log::config::Kafka;
@@ -23,6 +22,7 @@ use crate::log::topics::nearest;
 use crate::pipeline::Pipeline;
 use crate::pipeline::topics::{self, Role};
 use crate::sink::config::SinkConfig;
+use crate::words::counted;
 
 /// What is asked for after the cluster has answered may take so long.
 const STEP: Duration = Duration::from_millis(1500);

@@ -112,7 +112,7 @@ impl Bounded {
         if length > self.bound {
             return Err(Refused::new(
                 StatusCode::PAYLOAD_TOO_LARGE,
-                format!("more than {} bytes", self.bound),
+                format!("more than {} bytes (limits.record_bytes)", self.bound),
             ));
         }
         if length > self.bytes.capacity() {

@@ -315,14 +315,18 @@ impl At {
     async fn write(&self, client: &str, records: &[Record<'_>]) -> Result<(), Refused> {
         let each = records.iter().map(|record| (record.key.clone(), record.bytes.as_ref()));
         let too_large = self.kafka(self.producer.write(&self.door.topic, each, WINDOW).await)?;
-        let limit = self
-            .door
-            .topic_limit
-            .map_or_else(String::new, |n| format!(", which takes {n} bytes (max.message.bytes)"));
+        let limit = self.door.topic_limit.map_or_else(
+            || " (max.message.bytes)".to_owned(),
+            |n| format!(", which takes {n} bytes (max.message.bytes)"),
+        );
         for number in &too_large {
             let reject = Reject::new(
                 Reason::TooLarge,
-                format!("a decision of {client} outgrows the topic {}{limit}", self.door.topic),
+                format!(
+                    "a decision of {client}, of {} bytes, outgrows the topic {}{limit}",
+                    records[*number].bytes.len(),
+                    self.door.topic
+                ),
             );
             self.reject(&reject, &records[*number].bytes, *number).await?;
         }

@@ -63,10 +63,13 @@ pub struct Tls {
 #[serde(deny_unknown_fields)]
 pub struct ServerTls {
     /// PEM file of the certificate, followed by its intermediate certificates.
+    #[schemars(length(min = 1))]
     pub cert_file: PathBuf,
     /// PEM file of the certificate's private key.
+    #[schemars(length(min = 1))]
     pub key_file: PathBuf,
     /// PEM file of the certificate authorities for client certificates. If set, every client needs a certificate issued by one of them.
+    #[schemars(length(min = 1))]
     pub client_ca_file: Option<PathBuf>,
 }
 

@@ -299,13 +299,8 @@ pub fn join<A: Assignments>(
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")
         .set("isolation.level", "read_committed")
-        .set(
-            "partition.assignment.strategy",
-            if reading.together { "range" } else { "cooperative-sticky" },
-        )
         // It goes on where `resume` says, or not at all.
         .set("auto.offset.reset", "error")
-        .set("session.timeout.ms", "30000")
         // Of each partition, since each has a queue of its own.
         .set("queued.max.messages.kbytes", (share / 1024).to_string())
         .set("queued.min.messages", "100000")
@@ -316,6 +311,11 @@ pub fn join<A: Assignments>(
         .set("fetch.message.max.bytes", request.to_string())
         .set("enable.partition.eof", "true")
         .set("fetch.wait.max.ms", "100");
+    // Kafka itself shares out where the group speaks its newer protocol, and takes neither.
+    if reading.kafka.properties.get("group.protocol").is_none_or(|p| p.value() != "consumer") {
+        let strategy = if reading.together { "range" } else { "cooperative-sticky" };
+        config.set("partition.assignment.strategy", strategy).set("session.timeout.ms", "30000");
+    }
     if let Some(id) = reading.instance_id {
         config.set("group.instance.id", format!("{id}-{}", reading.part));
     }

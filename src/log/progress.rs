@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::words::counted;
+
 /// A partition of a topic, as one part reads it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Assigned {
@@ -158,8 +160,8 @@ impl Progress {
             let since = seen.behind?.max(seen.moved);
             (!seen.open && long(since)).then(|| {
                 format!(
-                    "{} records wait and none was read for {} s",
-                    seen.end - seen.read.max(0),
+                    "{} waiting and none read for {} s",
+                    counted(seen.end - seen.read.max(0), "record"),
                     now.saturating_duration_since(since).as_secs()
                 )
             })
@@ -190,7 +192,7 @@ mod tests {
         progress.ends(&place(), 100, at(start, 5));
         assert_eq!(progress.stalled(AFTER, at(start, 60)), []);
         let stalled = progress.stalled(AFTER, at(start, 66));
-        assert_eq!(stalled, [(place(), "100 records wait and none was read for 61 s".to_owned())]);
+        assert_eq!(stalled, [(place(), "100 records waiting and none read for 61 s".to_owned())]);
         progress.read(&place(), 40, at(start, 67));
         assert_eq!(progress.stalled(AFTER, at(start, 120)), []);
         assert_eq!(progress.stalled(AFTER, at(start, 128)).len(), 1);

@@ -5,6 +5,7 @@ use regex_lite::Regex;
 use serde_json::{Map, Number, Value};
 use zeroize::Zeroize;
 
+use super::addresses;
 use super::yaml::{Node, Place, Problem, Scalar, Tree};
 use crate::config::forms;
 
@@ -323,7 +324,7 @@ impl<'s> Checker<'s, '_> {
             .is_some_and(|least| (text.chars().count() as u64) < least)
         {
             // An unresolved reference has been reported already.
-            if !scalar.resolved {
+            if !self.problems.iter().any(|problem| problem.at == at) {
                 self.problem(at, "empty text, where some is needed".into());
             }
         }
@@ -336,22 +337,54 @@ impl<'s> Checker<'s, '_> {
             self.problems.push(Problem::hidden(at, message.into()));
             return Some(Value::Null);
         }
+        // An unresolved reference has been reported already.
+        let reported = text.is_empty() && self.problems.iter().any(|problem| problem.at == at);
+        let form = pattern;
         let pattern = pattern.and_then(|p| Regex::new(p).ok());
-        if let Some(pattern) =
-            pattern.filter(|p| !(p.is_match(text) || scalar.resolved && text.is_empty()))
-        {
+        if let Some(pattern) = pattern.filter(|p| !(p.is_match(text) || reported)) {
             let wanted = schema
                 .get("x-expected")
                 .and_then(Value::as_str)
+                .or_else(|| form.and_then(in_words))
                 .map_or_else(|| format!("it must match {pattern}"), |e| format!("it must be {e}"));
             self.problem(at, format!("{:?} can't be used here; {wanted}", scalar.text));
             // What has a form of its own would not be read; other text would.
             if schema.get("x-expected").is_some() {
                 return Some(Value::Null);
             }
+        } else if let Some(why) = form.filter(|_| !reported).and_then(|f| impossible(f, text)) {
+            self.problem(at, format!("{:?} can't be used here: {why}", scalar.text));
         }
         None
     }
+}
+
+/// Patterns of the schema, for people.
+fn in_words(pattern: &str) -> Option<&'static str> {
+    Some(match pattern {
+        r"^https?://.+" => "a URL such as http://localhost:3100",
+        r"^\S+:\d{1,5}$" => "host:port, such as 127.0.0.1:9464",
+        r"^[A-Za-z0-9._-]{1,249}$" => {
+            "the name of a topic: 1 to 249 letters, digits, dots, hyphens and underscores"
+        }
+        r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$" => {
+            "a name: up to 63 letters, digits, hyphens and underscores"
+        }
+        _ => return None,
+    })
+}
+
+/// Why nobody can be at an address, or listen there, though it has the form of one.
+fn impossible(pattern: &str, text: &str) -> Option<String> {
+    if pattern.starts_with("^https?") {
+        return match reqwest::Url::parse(text) {
+            Ok(url) => addresses::port(url.port()?).err(),
+            Err(error) => Some(error.to_string()),
+        };
+    }
+    // Where docket listens; the system chooses instead of port 0.
+    let port = text.rsplit_once(':').filter(|_| pattern.ends_with(r":\d{1,5}$"))?.1;
+    port.parse::<u16>().err().map(|_| addresses::beyond(port))
 }
 
 /// Whether a header or a property is called so that its value is a secret.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::file::File;
 use super::join::Join;
 use super::yaml::{self, Node, Place, Problem, Tree};
-use super::{Pipeline, check, policies, rules};
+use super::{Pipeline, addresses, check, policies, rules};
 use crate::config::secrets::{Outside, Real};
 use crate::decision::formats::Limits;
 use crate::protect::record::Rules;
@@ -61,9 +61,16 @@ pub fn load(path: &Path) -> Result<Pipeline, LoadError> {
     let text = std::fs::read_to_string(path).map_err(|e| LoadError {
         path: path.to_owned(),
         text: String::new(),
-        problems: vec![Problem::new(Place { line: 0, column: 0 }, format!("can't be read: {e}"))],
+        problems: vec![Problem::new(Place { line: 0, column: 0 }, unread(&e))],
     })?;
     parse(path, &text, &Real)
+}
+
+fn unread(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::InvalidData => "can't be read: it is not text in UTF-8".into(),
+        _ => format!("can't be read: {error}"),
+    }
 }
 
 pub fn parse(path: &Path, text: &str, outside: &dyn Outside) -> Result<Pipeline, LoadError> {
@@ -123,6 +130,7 @@ fn compile(
         .as_mut()
         .and_then(|policy| policies::verdict(policy, folder, &mut problem));
     rules::check(file, &mut problem);
+    addresses::check(file, &mut problem);
     topics(file, &mut problem);
     for (name, value) in &file.kafka.properties {
         if let Err(message) = value.check(name) {

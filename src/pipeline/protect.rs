@@ -146,10 +146,11 @@ impl Detectors {
 #[serde(deny_unknown_fields)]
 pub struct Opa {
     /// Rego files, with paths relative to the pipeline file.
-    #[schemars(length(min = 1))]
+    #[schemars(length(min = 1), inner(length(min = 1)))]
     pub policies: Vec<PathBuf>,
     /// JSON files loaded as data, with paths relative to the pipeline file.
     #[serde(default)]
+    #[schemars(inner(length(min = 1)))]
     pub data: Vec<PathBuf>,
     /// Path of the mask rule, without the leading data. Default: system/log/mask.
     #[serde(default = "mask")]

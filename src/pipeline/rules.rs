@@ -76,10 +76,11 @@ fn just_false() -> Vec<Value> {
 #[serde(deny_unknown_fields)]
 pub struct VerdictPolicy {
     /// Rego files, with paths relative to the pipeline file.
-    #[schemars(length(min = 1))]
+    #[schemars(length(min = 1), inner(length(min = 1)))]
     pub policies: Vec<PathBuf>,
     /// JSON files loaded as data, with paths relative to the pipeline file.
     #[serde(default)]
+    #[schemars(inner(length(min = 1)))]
     pub data: Vec<PathBuf>,
     /// Path of the rule to evaluate, without the leading data. Default: docket/verdict.
     #[serde(default = "verdict_rule")]

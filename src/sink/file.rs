@@ -29,6 +29,7 @@ use crate::http::failure::{Cause, Failure};
 #[schemars(rename = "FileSink")]
 pub struct FileConfig {
     /// Path of the file to append to; - is standard output. The file may be moved away (logrotate): docket then begins a new one.
+    #[schemars(length(min = 1))]
     pub path: PathBuf,
     /// How batches are formed and sent.
     #[serde(default)]

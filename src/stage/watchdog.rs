@@ -14,6 +14,7 @@ use crate::log::progress::{Assigned, Progress};
 use crate::log::{client, scan, topics};
 use crate::pipeline::Pipeline;
 use crate::telemetry::{Health, Meters};
+use crate::words::counted;
 
 type Client = BaseConsumer<client::Context>;
 
@@ -36,6 +37,35 @@ pub struct Watchdog {
 struct Told {
     stalled: Vec<Assigned>,
     parts: BTreeSet<String>,
+}
+
+/// Partitions of a part and topic, told in one line.
+#[derive(Debug, PartialEq, Eq)]
+struct Group<'p> {
+    part: &'p str,
+    topic: &'p str,
+    count: usize,
+    /// The first of them.
+    first: String,
+    /// What is to be said of the first.
+    why: &'p str,
+}
+
+fn together<'p>(places: impl Iterator<Item = (&'p Assigned, &'p str)>) -> Vec<Group<'p>> {
+    const SHOWN: usize = 5;
+    let mut groups: BTreeMap<(&str, &str), Vec<(i32, &str)>> = BTreeMap::new();
+    for (place, why) in places {
+        let group = groups.entry((&place.part, &place.topic)).or_default();
+        group.push((place.partition, why));
+    }
+    let group = |((part, topic), mut of): ((&'p str, &'p str), Vec<(i32, &'p str)>)| {
+        of.sort_unstable();
+        let first: Vec<String> = of.iter().take(SHOWN).map(|(n, _)| n.to_string()).collect();
+        let rest = if of.len() > SHOWN { ", .." } else { "" };
+        let why = of.first().map_or("", |(_, why)| why);
+        Group { part, topic, count: of.len(), first: first.join(", ") + rest, why }
+    };
+    groups.into_iter().map(group).collect()
 }
 
 impl Watchdog {
@@ -131,22 +161,17 @@ impl Watchdog {
     fn tell(&self, told: &mut Told) {
         let stalled = self.progress.stalled(self.after, Instant::now());
         let is_stalled = |place: &Assigned| stalled.iter().any(|(stalled, _)| stalled == place);
-        for place in told.stalled.iter().filter(|place| !is_stalled(place)) {
-            tracing::info!(
-                part = place.part,
-                topic = place.topic,
-                partition = place.partition,
-                "the partition makes progress again"
-            );
+        let again = told.stalled.iter().filter(|place| !is_stalled(place));
+        for group in together(again.map(|place| (place, ""))) {
+            let Group { part, topic, count, first, .. } = group;
+            let what = counted(count, "partition");
+            tracing::info!(part, topic, count, partitions = first, "no longer stalled: {what}");
         }
-        for (place, why) in stalled.iter().filter(|(place, _)| !told.stalled.contains(place)) {
-            tracing::error!(
-                part = place.part,
-                topic = place.topic,
-                partition = place.partition,
-                why,
-                "an assigned partition is stalled"
-            );
+        let fresh = stalled.iter().filter(|(place, _)| !told.stalled.contains(place));
+        for group in together(fresh.map(|(place, why)| (place, why.as_str()))) {
+            let Group { part, topic, count, first, why } = group;
+            let what = counted(count, "assigned partition");
+            tracing::error!(part, topic, count, partitions = first, why, "{what} stalled");
         }
         let parts: BTreeSet<String> =
             self.progress.places().into_iter().map(|place| place.part).collect();
@@ -158,8 +183,15 @@ impl Watchdog {
             let mut of_part = stalled.iter().filter(|(place, _)| place.part == *part);
             let count = of_part.clone().count();
             self.meters.stalled.with_label_values(&[part]).set(count as i64);
+            let more = match count {
+                0 | 1 => String::new(),
+                n => format!(", and {} more", n - 1),
+            };
             let state = of_part.next().map_or(Ok(()), |(place, why)| {
-                Err(format!("partition {} of {} is stalled: {why}", place.partition, place.topic))
+                Err(format!(
+                    "partition {} of {} is stalled: {why}{more}",
+                    place.partition, place.topic
+                ))
             });
             self.health.note(&self.name(part), state);
         }
@@ -168,5 +200,26 @@ impl Watchdog {
 
     fn name(&self, part: &str) -> String {
         format!("{}/{part} progress", self.pipeline.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stalls_together_is_one_line_a_part_and_topic() {
+        let place = |part: &str, partition| Assigned {
+            part: part.into(),
+            topic: "docket".into(),
+            partition,
+        };
+        let places: Vec<Assigned> = (0..12).rev().map(|n| place("loki", n)).collect();
+        let search = place("search", 7);
+        let all = places.iter().chain([&search]).map(|place| (place, "why"));
+        let told = together(all);
+        let shown: Vec<_> = told.iter().map(|g| (g.part, g.count, g.first.as_str())).collect();
+        assert_eq!(shown, [("loki", 12, "0, 1, 2, 3, 4, .."), ("search", 1, "7")]);
+        assert_eq!(told[0].why, "why");
     }
 }

@@ -14,6 +14,7 @@ use crate::decision::record::Record;
 use crate::decision::{formats, json};
 use crate::pipeline::spikes::Spikes;
 use crate::sink::Sink;
+use crate::words::counted;
 
 /// So many decisions that come are written a second; the others are counted.
 const LINES: u32 = 20;
@@ -44,6 +45,10 @@ struct Files {
 
 impl Files {
     fn new(args: &Args, stop: Arc<AtomicBool>) -> Result<Files, Box<dyn std::error::Error>> {
+        if let Some(path) = args.files.iter().find(|path| offline::is_pipeline(path)) {
+            let path = path.display();
+            return Err(format!("{path} is a pipeline file, not a file of decisions: docket demo FILE --pipeline {path} uses its rules").into());
+        }
         let pipeline = offline::pipeline(args.pipeline.as_deref())?;
         let spikes = pipeline.file.spikes.clone().unwrap_or_else(Spikes::default);
         Ok(Files {
@@ -67,7 +72,7 @@ impl Files {
             if let Some(cut) = &mut self.cut {
                 let rest = args.files.len() - i - 1;
                 if rest > 0 {
-                    cut.push_str(&format!("; {rest} more files were not begun"));
+                    cut.push_str(&format!("; {} not begun", counted(rest, "file")));
                 }
                 break;
             }
@@ -87,8 +92,12 @@ impl Files {
             findings: findings.found(),
         };
         summary.print(&screen);
-        if let Some(cut) = cut {
-            anstream::eprintln!("\n{cut}");
+        match cut {
+            Some(cut) => anstream::eprintln!("\n{cut}"),
+            None if summary.verdicts.is_empty() => {
+                return Err("no decision was found; docs/formats.md lists what docket reads".into());
+            }
+            None => {}
         }
         Ok(())
     }
@@ -100,8 +109,8 @@ impl Files {
         for (i, record) in records.iter().enumerate() {
             if let Some(why) = self.ends() {
                 self.cut = Some(format!(
-                    "{why}: {i} of {} Kafka records of {} were read; without --for all are",
-                    records.len(),
+                    "{why}: {i} of {} in {} were read; without --for all are",
+                    counted(records.len(), "Kafka record"),
                     path.display()
                 ));
                 break;
@@ -128,8 +137,8 @@ impl Files {
         loop {
             if let Some(why) = self.ends() {
                 self.cut = Some(format!(
-                    "{why}: {} records of standard input were read, of which the end did not come",
-                    self.reader.tally.records
+                    "{why}: {} of standard input read, before its end came",
+                    counted(self.reader.tally.records, "record")
                 ));
                 return Ok(());
             }

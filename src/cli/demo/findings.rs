@@ -1,5 +1,6 @@
 //! What docket's spike detector says of the demo's decisions: the same detector as in `docket run`.
 
+use crate::decision::ids::TraceId;
 use crate::decision::record::Record;
 use crate::decision::time::{self, Nanos};
 use crate::decision::verdict::Verdict;
@@ -54,7 +55,7 @@ impl Past {
         let found: Vec<String> = past(&self.spikes, &self.all).iter().map(sentence).collect();
         if found.is_empty() && span < learn {
             return vec![format!(
-                "none: the decisions span {} s, and the detector first learns for {} s what is usual",
+                "none yet: the decisions span {} s, and it needs {} s to learn what is usual",
                 span / SECOND,
                 learn / SECOND
             )];
@@ -103,6 +104,43 @@ pub fn sentence(finding: &Finding) -> String {
     crate::cli::tail::printable(&format!("{}{more}", finding.sentence()))
 }
 
+/// What the detector sees of a decision.
+pub struct Kept {
+    at: Nanos,
+    service: String,
+    policy: String,
+    verdict: Verdict,
+    who: [String; 5],
+    trace_id: TraceId,
+    decision_id: String,
+}
+
+impl Kept {
+    pub fn of(record: &Record<'_>) -> Option<Kept> {
+        Observation::with(record, |seen| Kept {
+            at: seen.at,
+            service: seen.service.to_owned(),
+            policy: seen.policy.to_owned(),
+            verdict: seen.verdict,
+            who: seen.who.map(str::to_owned),
+            trace_id: seen.trace_id,
+            decision_id: seen.decision_id.to_owned(),
+        })
+    }
+
+    fn seen(&self) -> Observation<'_> {
+        Observation {
+            at: self.at,
+            service: &self.service,
+            policy: &self.policy,
+            verdict: self.verdict,
+            who: self.who.each_ref().map(String::as_str),
+            trace_id: self.trace_id,
+            decision_id: &self.decision_id,
+        }
+    }
+}
+
 /// Decisions that happen: what is usual is known, and what is found is said as it is found. Its time is that of the decisions: where
 /// the machine is slow to make them or to bring them here it passes slowly, and nothing is taken for silence.
 pub struct Live {
@@ -116,7 +154,7 @@ pub struct Live {
 
 impl Live {
     /// Learns from docket records, as if they had come again and again, so many a second, until now.
-    pub fn new(usual: &[Vec<u8>], a_second: f64, period: Nanos, now: Nanos) -> Live {
+    pub fn new(usual: &[Kept], a_second: f64, period: Nanos, now: Nanos) -> Live {
         let spikes = Spikes::default();
         let lateness = time::nanos(spikes.lateness.0);
         let mut live = Live {
@@ -125,14 +163,12 @@ impl Live {
             now: now - period,
             shift: Some(0),
         };
-        let records: Vec<Record<'_>> =
-            usual.iter().filter_map(|bytes| Record::parse(bytes).ok()).collect();
         let count = (period as f64 / SECOND as f64 * a_second) as i64;
         live.advance();
         let mut told = live.now;
-        for (i, record) in (0..count).zip(records.iter().cycle()) {
+        for (i, kept) in (0..count).zip(usual.iter().cycle()) {
             let at = now - period + (period as f64 * i as f64 / count as f64) as Nanos;
-            Observation::with(record, |seen| live.observe(&Observation { at, ..*seen }));
+            live.observe(&Observation { at, ..kept.seen() });
             if at - told >= SECOND {
                 told = at;
                 live.advance();
@@ -142,6 +178,18 @@ impl Live {
         live.found.clear();
         live.shift = None;
         live
+    }
+
+    /// What happened before, as if it had been looked at as it happened.
+    pub fn catch_up(&mut self, early: &[Kept]) {
+        let mut told = self.now;
+        for kept in early {
+            self.observe(&kept.seen());
+            if self.now - told >= SECOND {
+                told = self.now;
+                self.advance();
+            }
+        }
     }
 
     pub fn note(&mut self, record: &Record<'_>) {
@@ -225,7 +273,8 @@ mod tests {
             reader.read(&generator.record(Shape::Json, at).0, &mut |bytes| made = bytes.to_vec());
             made
         };
-        let usual: Vec<_> = (0..3000).map(|_| decision(false, learned)).collect();
+        let kept = |bytes: Vec<u8>| Kept::of(&Record::parse(&bytes).unwrap()).unwrap();
+        let usual: Vec<_> = (0..3000).map(|_| kept(decision(false, learned))).collect();
         let mut live = Live::new(&usual, 100.0, 660 * SECOND, learned);
         let mut first = None;
         for (i, (spiking, at)) in times.enumerate() {

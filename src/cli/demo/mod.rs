@@ -17,12 +17,13 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use tokio_util::sync::CancellationToken;
 
-use self::findings::Live;
+use self::findings::{Kept, Live};
 use self::screen::{Screen, Summary, sparkline};
 use super::tail::style;
 use super::{CommandResult, offline};
 use crate::config::secrets::{Outside, Real};
 use crate::decision::formats::Ignored;
+use crate::decision::record::Record;
 use crate::decision::time::{Nanos, nanos};
 use crate::decision::verdict::Verdict;
 use crate::generate::{Generator, Mix, Shape};
@@ -136,7 +137,7 @@ pub async fn run(args: Args) -> CommandResult {
 /// The demo's pipeline file, or the rules of the user's with the demo's Kafka and sinks.
 fn pipeline(args: &Args, bootstrap: &str) -> Result<Pipeline, Box<dyn std::error::Error>> {
     let text = format!(
-        "name: demo\nkafka: {{brokers: \"{bootstrap}\"}}\nsources: [{{topic: {SOURCE}}}]\ndocket: {{create: false}}\nsinks:\n  metrics: {{type: metrics, delivery: {{batch_age: 100ms}}}}\n"
+        "name: demo\nkafka: {{brokers: \"{bootstrap}\", properties: {{group.protocol: consumer}}}}\nsources: [{{topic: {SOURCE}}}]\ndocket: {{create: false}}\nsinks:\n  metrics: {{type: metrics, delivery: {{batch_age: 100ms}}}}\n"
     );
     let outside: &dyn Outside = &Real;
     let mut demo = pipeline::parse(Path::new("demo"), &text, outside)?;
@@ -210,10 +211,11 @@ impl Feeder {
 
     fn generated(&mut self, seed: u64, rate: f64, period: Option<Duration>) -> Result<(), String> {
         let mut generator = Generator::new(Mix { seed, ..Mix::default() });
-        // The parts need a moment to join their groups; the show begins when they have. Meanwhile the detector learns what is usual.
-        let learning = std::thread::spawn(move || learned(seed, rate));
+        // The parts need a moment to join their groups; the show begins when they have. Meanwhile, and longer where the machine is slow, the
+        // detector learns what is usual.
+        let screen = self.screen.clone();
+        let learning = std::thread::spawn(move || screen.look_on(learned(seed, rate)));
         self.warm_up(&mut generator)?;
-        self.screen.lock().live = learning.join().ok().flatten();
         let started = Instant::now();
         let mut schedule = Schedule::new(crate::clock::now());
         let mut written = 0u64;
@@ -230,7 +232,9 @@ impl Feeder {
                 std::thread::sleep(schedule.pause(nanos(started.elapsed())));
             }
         }
-        self.flush()
+        self.flush()?;
+        let _ = learning.join();
+        Ok(())
     }
 
     fn warm_up(&mut self, generator: &mut Generator) -> Result<(), String> {
@@ -300,7 +304,8 @@ async fn show(screen: &Screen, running: &Parts, fed: &Fed) -> CommandResult {
     let live = files::live();
     let started = Instant::now();
     let mut came = (0, started);
-    let mut ticks = tokio::time::interval(Duration::from_millis(if live { 250 } else { 1000 }));
+    let mut ticks = tokio::time::interval(Duration::from_millis(100));
+    let mut told = started;
     let stop = super::asked_to_stop();
     tokio::pin!(stop);
     loop {
@@ -318,7 +323,8 @@ async fn show(screen: &Screen, running: &Parts, fed: &Fed) -> CommandResult {
         if live {
             anstream::print!("\r\x1b[2K{line}");
             std::io::stdout().flush()?;
-        } else if screen.lock().total > 0 && started.elapsed().as_secs().is_multiple_of(5) {
+        } else if screen.lock().total > 0 && told.elapsed() >= Duration::from_secs(5) {
+            told = Instant::now();
             anstream::println!("{line}");
         }
         let total = screen.lock().total;
@@ -379,7 +385,9 @@ fn learned(seed: u64, rate: f64) -> Option<Live> {
     let mut usual = Vec::new();
     for _ in 0..4000 {
         let (record, _) = generator.record(Shape::Json, now);
-        reader.read(&record, &mut |bytes| usual.push(bytes.to_vec()));
+        reader.read(&record, &mut |bytes| {
+            usual.extend(Record::parse(bytes).ok().and_then(|record| Kept::of(&record)));
+        });
     }
     // One record in five is an upload of ten. Beyond some rate only the learning would take longer.
     Some(Live::new(&usual, (rate * 2.8).clamp(1.0, 1000.0), LEARNED, now))

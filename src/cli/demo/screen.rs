@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 
 use anstyle::Style;
 
-use super::findings::Live;
+use super::findings::{Kept, Live};
+use crate::cli::columns;
 use crate::cli::offline::{Example, way_out};
+use crate::cli::shown::{flowing, sentence_columns, wrapped};
 use crate::cli::tail::{printable, style};
-use crate::config::units::counted;
 use crate::decision::ids::hex;
 use crate::decision::json;
 use crate::decision::record::Record;
@@ -17,6 +18,7 @@ use crate::decision::reject::Reason;
 use crate::decision::time;
 use crate::decision::verdict::Verdict;
 use crate::sink::{Outcome, Sink};
+use crate::words::counted;
 
 /// The sink that the terminal reads.
 #[derive(Clone, Default)]
@@ -33,6 +35,8 @@ pub struct Seen {
     denied: HashMap<(String, String), u64>,
     /// What is found as it happens.
     pub live: Option<Live>,
+    /// What happened before the detector had learned.
+    early: Vec<Kept>,
     /// A few decisions, drawn as traces: the last denial, the last that was allowed, one whose trace OPA's caller began elsewhere.
     examples: HashMap<&'static str, String>,
 }
@@ -45,8 +49,32 @@ impl Screen {
         Verdict::ALL.iter().map(of).filter_map(|(v, n)| Some((v, n?))).collect()
     }
 
+    /// The detector has learned: it is shown what happened meanwhile, and looks on.
+    pub fn look_on(&self, live: Option<Live>) {
+        let mut seen = self.lock();
+        let early = std::mem::take(&mut seen.early);
+        seen.live = live.map(|mut live| {
+            live.catch_up(&early);
+            live
+        });
+    }
+
     pub fn lock(&self) -> std::sync::MutexGuard<'_, Seen> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Seen {
+    fn note(&mut self, batch: &[Record<'_>]) {
+        /// More than what comes while it learns, wherever it does in the end.
+        const EARLY: usize = 100_000;
+        match &mut self.live {
+            Some(live) => batch.iter().for_each(|record| live.note(record)),
+            None if self.early.len() < EARLY => {
+                self.early.extend(batch.iter().filter_map(Kept::of));
+            }
+            None => {}
+        }
     }
 }
 
@@ -64,9 +92,7 @@ impl Sink for Screen {
 
     fn encode(&self, batch: &[Record<'_>]) -> Shown {
         let mut shown = Shown { total: batch.len() as u64, ..Shown::default() };
-        if let Some(live) = &mut self.lock().live {
-            batch.iter().for_each(|record| live.note(record));
-        }
+        self.lock().note(batch);
         for record in batch {
             *shown.verdicts.entry(record.verdict.as_str()).or_default() += 1;
             let kind = match record.verdict {
@@ -83,7 +109,7 @@ impl Sink for Screen {
             };
             let traced = record.parent_span_id.is_some() || !shown.examples.contains_key(kind);
             if traced {
-                shown.examples.insert(kind, drawn(record));
+                shown.examples.insert(kind, drawn(record, columns()));
             }
         }
         shown
@@ -126,7 +152,7 @@ impl Screen {
 }
 
 /// A decision as the trace that it becomes.
-fn drawn(record: &Record<'_>) -> String {
+fn drawn(record: &Record<'_>, columns: usize) -> String {
     let dim = Style::new().dimmed();
     let verdict = style(record.verdict);
     let trace = hex(&record.trace_id.to_bytes());
@@ -136,34 +162,34 @@ fn drawn(record: &Record<'_>) -> String {
         }
         None => "no span above: the trace id is derived from the decision id".to_owned(),
     };
-    let mut out = format!(
-        "trace {trace}\n  {above}\n  └─ policy.decision {}  {verdict}{}{verdict:#}",
-        printable(&record.policy),
-        record.verdict.as_str()
-    );
-    if let Some(ns) = record.duration {
-        out.push_str(&format!("  {:.2} ms", ns as f64 / 1e6));
-    }
+    let mut span = vec![
+        format!("  └─ policy.decision {}", printable(&record.policy)),
+        format!("{verdict}{}{verdict:#}", record.verdict.as_str()),
+    ];
+    span.extend(record.duration.map(|ns| format!("{:.2} ms", ns as f64 / 1e6)));
+    let mut out = format!("trace {trace}\n  {above}\n{}", flowing(&span, 7, columns));
     let reasons: Vec<String> = json::elements(record.reasons)
         .take(2)
         .filter_map(json::as_str)
         .map(|r| printable(&r))
         .collect();
     if !reasons.is_empty() {
-        out.push_str(&format!("\n       because {}", reasons.join("; ")));
+        let reasons = format!("       because {}", reasons.join("; "));
+        out.push_str(&format!("\n{}", wrapped(&reasons, 15, columns)));
     }
     let revisions: Vec<String> = record
         .revisions()
         .iter()
         .map(|(name, revision)| format!("{name}@{}", revision.chars().take(8).collect::<String>()))
         .collect();
-    out.push_str(&format!(
-        "\n       {dim}service {}  bundle {}  {}  decision {}{dim:#}",
-        printable(&record.service),
-        if revisions.is_empty() { "-".into() } else { printable(&revisions.join(",")) },
+    let revisions = if revisions.is_empty() { "-".into() } else { printable(&revisions.join(",")) };
+    let about = [
+        format!("       service {}", printable(&record.service)),
+        format!("bundle {revisions}"),
         time::format(record.timestamp),
-        printable(&record.decision_id)
-    ));
+        format!("decision {}", printable(&record.decision_id)),
+    ];
+    out.push_str(&format!("\n{dim}{}{dim:#}", flowing(&about, 7, columns)));
     out
 }
 
@@ -187,7 +213,7 @@ pub struct Summary {
 
 impl Summary {
     pub fn print(&self, screen: &Screen) {
-        let bold = Style::new().bold();
+        let (bold, columns) = (Style::new().bold(), sentence_columns());
         let total: u64 = self.verdicts.iter().map(|(_, n)| n).sum();
         anstream::println!(
             "\n{bold}{}{bold:#} from {}",
@@ -198,8 +224,13 @@ impl Summary {
             let style = style(*verdict);
             anstream::println!("  {style}{:9}{style:#} {count:>8}", verdict.as_str());
         }
+        let ignored = if self.ignored == 1 {
+            "line that is no decision"
+        } else {
+            "lines that are no decisions"
+        };
         for (name, count, what) in [
-            ("ignored", self.ignored, "lines that can't be decisions"),
+            ("ignored", self.ignored, ignored),
             ("dropped", self.dropped, "not to be recorded, by your drop policy"),
         ] {
             if count > 0 {
@@ -210,7 +241,9 @@ impl Summary {
         self.denied(screen, bold);
         if !self.findings.is_empty() {
             anstream::println!("\n{bold}what the spike detector says{bold:#}");
-            self.findings.iter().for_each(|finding| anstream::println!("  {finding}"));
+            for finding in &self.findings {
+                anstream::println!("{}", wrapped(&format!("  {finding}"), 4, columns));
+            }
         }
         let seen = screen.lock();
         let mut examples: Vec<_> = seen.examples.iter().collect();
@@ -228,6 +261,7 @@ impl Summary {
         if self.rejects.is_empty() {
             return;
         }
+        let columns = sentence_columns();
         for (reason, count, _) in &self.rejects {
             anstream::println!("  {:9} {count:>8}  {}", "rejected", reason.as_str());
         }
@@ -235,12 +269,15 @@ impl Summary {
         for (reason, _, example) in &self.rejects {
             anstream::println!("  {}", reason.as_str());
             if let Some(example) = example {
-                anstream::println!("    {}", printable(&example.detail));
+                let detail = format!("    {}", printable(&example.detail));
+                anstream::println!("{}", wrapped(&detail, 4, columns));
                 if !example.begins.is_empty() {
                     anstream::println!("    it begins with {}", example.begins);
                 }
             }
-            anstream::println!("    -> {}", way_out(*reason));
+            let detail = example.as_ref().map_or("", |example| &example.detail);
+            let way_out = format!("    -> {}", way_out(*reason, detail));
+            anstream::println!("{}", wrapped(&way_out, 7, columns));
         }
     }
 

@@ -214,7 +214,10 @@ impl<'c, T: Transactions> Output<'c, T> {
         let reject = match code {
             TOO_LARGE => Reject::new(
                 Reason::TooLarge,
-                format!("the decision outgrows the topic {docket} once its request is added"),
+                format!(
+                    "the decision, of {} bytes with its request, outgrows the topic {docket} (max.message.bytes)",
+                    bytes.len()
+                ),
             ),
             code => Reject::new(Reason::Failed, format!("the topic {docket} refuses it: {code}")),
         };

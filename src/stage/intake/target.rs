@@ -126,7 +126,10 @@ impl<T: Transactions> Target<'_, T> {
             Err(_) => trouble.strike(spot, of(), "it panicked"),
             Ok(Some(reject)) => trouble.condemn(spot, of(), reject),
             Ok(None) if failure.is_none() && *produced > most => {
-                let detail = format!("it becomes more than {most} bytes");
+                let detail = format!(
+                    "its {} bytes become more than the {most} that a transaction may hold: see limits.record_bytes",
+                    message.payload.len()
+                );
                 trouble.condemn(spot, of(), Reject::new(Reason::TooLarge, detail));
             }
             Ok(None) if slow || began.elapsed() > patience => match open.records {

@@ -235,7 +235,7 @@ fn read(
     }
     too_many.then(|| {
         let most = limits.elements;
-        let detail = format!("more than {most} elements in it; limits.record_elements is {most}");
+        let detail = format!("{elements} elements or more in it; limits.record_elements is {most}");
         Reject::new(Reason::TooLarge, detail)
     })
 }

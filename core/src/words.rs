@@ -1,0 +1,38 @@
+//! Numbers with their nouns, for people.
+
+use std::fmt::Display;
+
+/// A number of things: `1 file`, `2 files`, `0 queries`.
+pub fn counted<N: Copy + Display + PartialEq + From<u8>>(n: N, one: &str) -> String {
+    if n == N::from(1) { format!("1 {one}") } else { format!("{n} {}", several(one)) }
+}
+
+/// The plural of a noun, whose last word is the one that changes.
+pub fn several(one: &str) -> String {
+    let consonant = |c: char| !matches!(c, 'a' | 'e' | 'i' | 'o' | 'u');
+    match one.strip_suffix('y') {
+        Some(stem) if stem.chars().last().is_some_and(consonant) => format!("{stem}ies"),
+        _ if ["s", "x", "ch", "sh"].iter().any(|end| one.ends_with(end)) => format!("{one}es"),
+        _ => format!("{one}s"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_is_not_several() {
+        for (n, one, said) in [
+            (1, "file", "1 file"),
+            (0, "file", "0 files"),
+            (2, "decision ID", "2 decision IDs"),
+            (2, "query", "2 queries"),
+            (2, "day", "2 days"),
+            (3, "match", "3 matches"),
+        ] {
+            assert_eq!(counted::<u64>(n, one), said);
+        }
+        assert_eq!(counted(1_usize, "byte"), "1 byte");
+    }
+}
