@@ -8,6 +8,7 @@ use axum::body::Body;
 use axum::http::{HeaderMap, StatusCode, header};
 use flate2::write::MultiGzDecoder;
 use http_body_util::BodyExt;
+use prometheus::IntGauge;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Refused;
@@ -26,26 +27,52 @@ pub struct Bounds {
 pub struct Budget {
     free: Arc<Semaphore>,
     all: usize,
+    /// What is taken of it.
+    gauge: IntGauge,
 }
 
 /// A part of the budget, given back when dropped.
 #[derive(Debug)]
-pub struct Held(OwnedSemaphorePermit);
+pub struct Held {
+    units: OwnedSemaphorePermit,
+    gauge: IntGauge,
+}
+
+impl Held {
+    fn merge(&mut self, mut other: Held) {
+        if let Some(units) = other.units.split(other.units.num_permits()) {
+            self.units.merge(units);
+        }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.gauge.sub(in_bytes(self.units.num_permits()));
+    }
+}
+
+fn in_bytes(units: usize) -> i64 {
+    i64::try_from(units * UNIT).unwrap_or(i64::MAX)
+}
 
 /// The budget is counted in these.
 const UNIT: usize = 1 << 10;
 
 impl Budget {
-    pub fn new(bytes: usize) -> Budget {
+    pub fn new(bytes: usize, gauge: IntGauge) -> Budget {
         let all = bytes.div_ceil(UNIT).min(u32::MAX as usize);
-        Budget { free: Arc::new(Semaphore::new(all)), all }
+        Budget { free: Arc::new(Semaphore::new(all)), all, gauge }
     }
 
     /// Takes so much of it, now or not at all: who waited would hold what others wait for.
     pub fn take(&self, bytes: usize) -> Result<Held, Refused> {
         let units = u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX);
         match self.free.clone().try_acquire_many_owned(units) {
-            Ok(permit) => Ok(Held(permit)),
+            Ok(taken) => {
+                self.gauge.add(in_bytes(taken.num_permits()));
+                Ok(Held { units: taken, gauge: self.gauge.clone() })
+            }
             Err(_) if units as usize > self.all => Err(Refused::new(
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "more than door.limits.bytes_in_flight takes at all",
@@ -117,7 +144,7 @@ impl Bounded {
         }
         if length > self.bytes.capacity() {
             let capacity = length.max(self.bytes.capacity() * 2).max(4 * UNIT).min(self.bound);
-            self.held.0.merge(self.budget.take(capacity - self.bytes.capacity())?.0);
+            self.held.merge(self.budget.take(capacity - self.bytes.capacity())?);
             self.bytes.reserve_exact(capacity - self.bytes.len());
         }
         self.bytes.extend_from_slice(more);
@@ -291,16 +318,20 @@ mod tests {
         read(&headers, body.into(), &BOUNDS, budget).await
     }
 
+    fn budget(bytes: usize) -> Budget {
+        Budget::new(bytes, IntGauge::new("held", "held").unwrap())
+    }
+
     #[tokio::test]
     async fn bodies_are_inflated_and_the_budget_comes_back() {
-        let budget = Budget::new(4 << 20);
+        let budget = budget(4 << 20);
         let text = b"[1,2,3]".repeat(1000);
         drop(sent("X-Gzip", gzip(&text), &budget).await.unwrap().unwrap());
         let content = sent("gzip", gzip(&text), &budget).await.unwrap().unwrap();
         assert_eq!((content.text(), content.wire), (&text[..], gzip(&text).len()));
         assert!(budget.in_use() >= text.len());
         drop(content);
-        assert_eq!(budget.in_use(), 0);
+        assert_eq!((budget.in_use(), budget.gauge.get()), (0, 0));
         assert_eq!(sent("", text.clone(), &budget).await.unwrap().unwrap().text(), text);
         // Two members, one after the other.
         assert_eq!(
@@ -315,7 +346,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_no_gzip_is_told_with_its_bytes() {
-        let budget = Budget::new(4 << 20);
+        let budget = budget(4 << 20);
         let whole = gzip(b"[1,2,3]");
         for bytes in [b"[1]".to_vec(), whole[..whole.len() - 3].to_vec(), Vec::new()] {
             let unread = sent("gzip", bytes.clone(), &budget).await.unwrap().unwrap_err();
@@ -325,7 +356,7 @@ mod tests {
 
     #[tokio::test]
     async fn bombs_slow_bodies_and_crowds_are_bounded() {
-        let budget = Budget::new(4 << 20);
+        let budget = budget(4 << 20);
         let bomb = gzip(&vec![b' '; 32 << 20]);
         let bounds = Bounds { wire: 1 << 20, ..BOUNDS };
         let mut headers = HeaderMap::new();

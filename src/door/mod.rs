@@ -107,7 +107,10 @@ impl Door {
             )?,
             rejects: producer::single(&self.kafka, &format!("{name}-rejects"), self.compression)?,
             requests: Arc::new(Semaphore::new(limits.requests)),
-            budget: Budget::new(limits.bytes_in_flight.0),
+            budget: Budget::new(
+                limits.bytes_in_flight.0,
+                self.meters.held.with_label_values(&["door"]),
+            ),
             probe: Arc::new(Semaphore::new(1)),
             broken: broken.clone(),
             refused: Mutex::default(),

@@ -29,6 +29,7 @@ use super::resume::{self, Resuming, TopicIds};
 use super::{Commits, Committed, Gap, Message, Polled, Reader, Told, client, scan, told};
 use crate::decision::time::Nanos;
 use crate::telemetry::Meters;
+use crate::telemetry::held::Held;
 
 /// What a stage does when partitions come and go. Called on the thread that polls.
 pub trait Assignments: Send + Sync + 'static {
@@ -71,6 +72,8 @@ pub struct Context<A: Assignments> {
     /// Where librdkafka last came to the end of a partition.
     reached: Mutex<HashMap<(String, i32), i64>>,
     brokers: client::Brokers,
+    /// What is fetched ahead.
+    held: Mutex<Held>,
     wake: Arc<Wake>,
     /// What happened to the assignment and the queues do not know yet.
     changes: Mutex<Vec<Change<Context<A>>>>,
@@ -141,6 +144,11 @@ impl<A: Assignments> ClientContext for Context<A> {
         self.served.fetch_add(1, Ordering::Relaxed);
         self.brokers.note(&statistics);
         told::statistics(&statistics);
+        let partitions = statistics.topics.values().flat_map(|topic| topic.partitions.values());
+        let ahead: u64 = partitions.map(|partition| partition.fetchq_size).sum();
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.set(usize::try_from(ahead).unwrap_or(usize::MAX));
+        drop(held);
         let mut ends = self.ends();
         for (name, topic) in &statistics.topics {
             for (id, partition) in &topic.partitions {
@@ -324,6 +332,7 @@ pub fn join<A: Assignments>(
         part: reading.part.to_owned(),
         group: reading.group.to_owned(),
         kafka: reading.kafka.clone(),
+        held: Mutex::new(meters.holding(reading.part)),
         meters,
         resuming: Resuming::new(reading, progress.clone()),
         progress,

@@ -1,6 +1,8 @@
 //! The memory budget: what the parts of a pipeline may hold at most follows from the sizes in its file, so
 //! these are made smaller until their sum fits.
 
+use std::collections::BTreeMap;
+
 use super::file::File;
 use crate::config::units::Bytes;
 use crate::sink::config::SinkConfig;
@@ -11,6 +13,8 @@ const BASE: usize = 64 << 20;
 const TRANSACTION: usize = 3;
 /// A batch as it was read, encoded, and compressed.
 const BATCH: usize = 3;
+/// What waits beside others: records that a sink refuses or that are another's, until others passed or the other took them.
+const BESIDE: usize = 2;
 
 /// A decision id in a window of repeats.
 const REMEMBERED: usize = 56;
@@ -18,31 +22,64 @@ const REMEMBERED: usize = 56;
 /// No size is made smaller than this.
 const LEAST: usize = 64 << 10;
 
-/// Each size in the file that memory depends on, and how often it counts.
-fn sizes(file: &mut File) -> Vec<(&mut Bytes, usize)> {
+/// A size in the file that memory depends on.
+struct Size<'f> {
+    /// Each of these parts holds so much of it,
+    parts: Vec<&'f str>,
+    bytes: &'f mut Bytes,
+    /// so often.
+    times: usize,
+}
+
+impl Size<'_> {
+    fn all(&self, bytes: usize) -> usize {
+        bytes * self.times * self.parts.len()
+    }
+}
+
+fn sizes(file: &mut File) -> Vec<Size<'_>> {
     let intake = &mut file.intake;
     // The reader of facts and the join read and write as intake does.
-    let readers = if file.join.is_some() { 3 } else { 1 };
+    let readers = match file.join {
+        Some(_) => vec!["intake", "facts", "join"],
+        None => vec!["intake"],
+    };
+    let transactions = &mut intake.transaction_bytes;
     let mut all = vec![
-        (&mut intake.prefetch, readers),
-        (&mut intake.transaction_bytes, TRANSACTION * readers),
+        Size { parts: readers.clone(), bytes: &mut intake.prefetch, times: 1 },
+        Size { parts: readers, bytes: transactions, times: TRANSACTION },
     ];
     if let Some(join) = &mut file.join {
-        all.push((&mut join.memory, 1));
+        all.push(Size { parts: vec!["join"], bytes: &mut join.memory, times: 1 });
     }
     if let Some(door) = &mut file.door {
-        all.push((&mut door.limits.bytes_in_flight, 1));
+        let limits = &mut door.limits;
+        all.push(Size { parts: vec!["door"], bytes: &mut limits.bytes_in_flight, times: 1 });
         // In librdkafka's queue.
-        all.push((&mut door.limits.queue_bytes, 1));
+        all.push(Size { parts: vec!["door"], bytes: &mut limits.queue_bytes, times: 1 });
     }
-    for sink in file.sinks.values_mut() {
+    for (name, sink) in &mut file.sinks {
         // Those in flight, and the one that is being filled.
         let batches = sink.concurrency() + 1;
         let delivery = sink.delivery_mut();
-        all.push((&mut delivery.prefetch, 1));
-        all.push((&mut delivery.batch_bytes, batches * BATCH));
+        let parts = vec![name.as_str()];
+        all.push(Size { parts: parts.clone(), bytes: &mut delivery.prefetch, times: 1 });
+        let times = batches * BATCH + BESIDE;
+        all.push(Size { parts, bytes: &mut delivery.batch_bytes, times });
     }
     all
+}
+
+/// How much of the budget each part may hold.
+pub fn shares(file: &File) -> BTreeMap<String, usize> {
+    let mut shares = BTreeMap::new();
+    let mut file = file.clone();
+    for size in sizes(&mut file) {
+        for part in &size.parts {
+            *shares.entry((*part).to_owned()).or_default() += size.bytes.0 * size.times;
+        }
+    }
+    shares
 }
 
 /// What does not get smaller: the process itself, and the decision ids that sinks remember.
@@ -53,14 +90,14 @@ fn fixed(file: &File) -> usize {
 
 /// What the pipeline may need at most.
 pub fn need(file: &mut File) -> usize {
-    fixed(file) + sizes(file).into_iter().map(|(size, times)| size.0 * times).sum::<usize>()
+    fixed(file) + sizes(file).iter().map(|size| size.all(size.bytes.0)).sum::<usize>()
 }
 
 /// Makes the sizes smaller, all by the same factor, until they fit; or says what budget is needed.
 pub fn fit(file: &mut File) -> Result<(), String> {
     let budget = file.memory.budget.0;
     let least = fixed(file)
-        + sizes(file).into_iter().map(|(size, times)| size.0.min(LEAST) * times).sum::<usize>();
+        + sizes(file).iter().map(|size| size.all(size.bytes.0.min(LEAST))).sum::<usize>();
     if least > budget {
         return Err(format!(
             "these sources and sinks need {} MiB at least; give them more, or fewer batches in flight (delivery.concurrency), or smaller windows (delivery.repeat_window)",
@@ -73,9 +110,9 @@ pub fn fit(file: &mut File) -> Result<(), String> {
     }
     // What is above the least is shared out.
     let share = (budget - least) as f64 / (needed - least) as f64;
-    for (size, _) in sizes(file) {
-        let least = size.0.min(LEAST);
-        *size = Bytes(least + ((size.0 - least) as f64 * share) as usize);
+    for Size { bytes, .. } in sizes(file) {
+        let least = bytes.0.min(LEAST);
+        *bytes = Bytes(least + ((bytes.0 - least) as f64 * share) as usize);
     }
     Ok(())
 }

@@ -28,6 +28,7 @@ use crate::log::topics::TopicError;
 use crate::metrics::Decisions;
 use crate::metrics::exemplars::Exemplars;
 use crate::pipeline::Pipeline;
+use crate::pipeline::memory;
 use crate::pipeline::topics::{self, Limits};
 use crate::sink::config::SinkConfig;
 use crate::sink::{self, AnySink};
@@ -234,6 +235,7 @@ impl Parts {
         let clients = Arc::new(Clients::new(&config.tokens, &config.limits));
         self.door = Some((counts.clone(), clients.clone()));
         let (pipeline, kafka) = (&self.pipeline, &self.pipeline.file.kafka);
+        self.share("door");
         let door = Arc::new(Door {
             pipeline: pipeline.name().to_owned(),
             config,
@@ -268,6 +270,7 @@ impl Parts {
             trouble: Trouble::default(),
             id: uuid::Uuid::new_v4().to_string(),
         };
+        self.share("intake");
         let runtime = self.process.runtime.clone();
         self.spawn("intake", move |stop| {
             runtime.block_on(intake.run(stop)).map_err(|e| e.to_string())
@@ -298,6 +301,7 @@ impl Parts {
             trouble: Trouble::default(),
             id: uuid::Uuid::new_v4().to_string(),
         };
+        self.share("facts");
         let runtime = self.process.runtime.clone();
         self.spawn("facts", move |stop| {
             runtime.block_on(facts.run(stop)).map_err(|e| e.to_string())
@@ -310,6 +314,7 @@ impl Parts {
         else {
             return Ok(());
         };
+        self.share("join");
         let name = self.pipeline.name().to_owned();
         let error = |error| RunError::Metrics { pipeline: name, error };
         let counts = match &self.joins {
@@ -399,6 +404,15 @@ impl Parts {
         Ok((config, self.deliver(name, config, self.made(name, config)?, None)))
     }
 
+    /// How much of the memory budget a part may hold.
+    fn share(&self, part: &str) -> usize {
+        let shares = memory::shares(&self.pipeline.file);
+        let share = shares.get(part).copied().unwrap_or(usize::MAX);
+        let gauge = self.meters.share.with_label_values(&[part]);
+        gauge.set(i64::try_from(share).unwrap_or(i64::MAX));
+        share
+    }
+
     pub fn deliver(
         &self,
         name: &str,
@@ -413,6 +427,7 @@ impl Parts {
             redaction: config.redaction(),
             concurrency: config.concurrency(),
             repeat_window: config.repeat_window(),
+            share: self.share(name),
             max_age: config.max_age(),
             too_old,
             pipeline: self.pipeline.clone(),

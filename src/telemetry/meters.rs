@@ -9,6 +9,8 @@ use prometheus::{
     Registry,
 };
 
+use super::held::Held;
+
 use crate::decision::formats::Ignored;
 use crate::decision::reject::Reason;
 use crate::decision::verdict::Verdict;
@@ -42,6 +44,8 @@ pub struct Meters {
     pub requests: IntCounterVec,
     pub sent_bytes: IntCounterVec,
     pub in_flight: IntGaugeVec,
+    pub held: IntGaugeVec,
+    pub share: IntGaugeVec,
     pub latency: HistogramVec,
     pub offset: IntGaugeVec,
     pub lag: IntGaugeVec,
@@ -128,6 +132,11 @@ impl Families<'_> {
 }
 
 impl Meters {
+    /// Accounts for what a part holds.
+    pub fn holding(&self, part: &str) -> Held {
+        Held::new(self.held.with_label_values(&[part]))
+    }
+
     pub fn new(pipeline: &str, registry: &Registry) -> Result<Meters, prometheus::Error> {
         let all = Families { pipeline, registry };
         Ok(Meters {
@@ -166,6 +175,8 @@ impl Meters {
                 &["sink", "outcome"],
             )?,
             in_flight: all.gauge("docket_sink_in_flight_records", "Decisions sent to a sink and not answered yet.", &["sink"])?,
+            held: all.gauge("docket_memory_held_bytes", "Bytes of records that a part holds: prefetched, in batches and transactions, on their way.", &["part"])?,
+            share: all.gauge("docket_memory_share_bytes", "Bytes that a part may hold: its share of memory.budget.", &["part"])?,
             latency: all.histogram(
                 "docket_delivery_latency_seconds",
                 "Time from a decision to its acknowledgement by a sink.",

@@ -4,6 +4,7 @@
 pub mod admin;
 pub mod config;
 pub mod health;
+pub mod held;
 pub mod meters;
 pub mod outage;
 pub mod push;

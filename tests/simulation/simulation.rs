@@ -71,6 +71,7 @@ fn parsed() -> Pipeline {
 struct Process {
     tasks: Vec<JoinHandle<()>>,
     stop: CancellationToken,
+    meters: Arc<Meters>,
 }
 
 impl Process {
@@ -115,6 +116,7 @@ impl Process {
                 redaction: docket::protect::redact::Redaction::default(),
                 concurrency: model.concurrency(),
                 repeat_window: model.repeat_window(),
+                share: docket::pipeline::memory::shares(&pipeline.file)[name],
                 max_age: model.max_age(),
                 too_old,
                 pipeline: pipeline.clone(),
@@ -152,7 +154,7 @@ impl Process {
                 }
             }));
         }
-        Process { tasks, stop }
+        Process { tasks, stop, meters }
     }
 
     fn kill(self) {
@@ -282,7 +284,16 @@ async fn simulate(seed: u64, sabotage: Sabotage) -> (Vec<String>, Vec<String>) {
         }
     }
     for process in running {
+        let meters = process.meters.clone();
         process.stop().await;
+        // What was on its way hears of it.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        for part in ["intake", "whole", "items", "once"] {
+            let held = meters.held.with_label_values(&[part]).get();
+            if held != 0 {
+                world.lock().violation(format!("{part} has stopped and holds {held} bytes"));
+            }
+        }
     }
     if fickle {
         gone::check(&world, &input, anew);

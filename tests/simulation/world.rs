@@ -465,7 +465,9 @@ impl World {
             from = record.offset + 1;
             let id = super::decision_id(&record.value);
             let taken = |by: &str| self.acknowledged.get(by).is_some_and(|ids| ids.contains(&id));
-            if !taken(sink) && !(sink == "once" && taken("late")) && !self.is_rejected(sink, &id) {
+            let finished =
+                taken(sink) || sink == "once" && taken("late") || self.is_rejected(sink, &id);
+            if !finished {
                 missing.push(format!("{id} at {}", record.offset));
             }
         }

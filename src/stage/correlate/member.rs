@@ -16,6 +16,7 @@ use crate::decision::time::{Nanos, nanos};
 use crate::log::progress::Assigned;
 use crate::log::{Committed, Gap, Message, Reader, Transactions};
 use crate::resume::Cause;
+use crate::telemetry;
 
 /// A partition of one of the two topics.
 type Part = (Side, u32);
@@ -51,6 +52,8 @@ pub(super) struct Member<'c, R, T> {
     claims: [Option<Clear>; 2],
     /// What is counted already.
     counted: Counts,
+    /// Its memory.
+    holds: telemetry::held::Held,
     /// When the join began anew, by the wall clock.
     began: Nanos,
     committed: Instant,
@@ -87,6 +90,7 @@ where
             failed: None,
             claims: [None, None],
             counted: Counts::default(),
+            holds: correlate.meters.holding(PART),
             began: 0,
             committed: Instant::now(),
             assigned: false,
@@ -367,6 +371,7 @@ where
         self.counted = counts;
         let (bytes, entries) = self.join.size();
         self.correlate.counts.size(bytes, entries, self.output.waiting);
+        self.holds.set(bytes + self.output.waiting + self.output.bytes);
     }
 
     /// Undoes what was written, and reads again. Whether it was for records that Kafka refuses.

@@ -45,6 +45,7 @@ use crate::sink::AnySink;
 use crate::sink::delivery::Delivery;
 use crate::spike::Finding;
 use crate::stage::events::Events;
+use crate::telemetry::held::Held;
 use crate::telemetry::{Health, Meters};
 
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +67,8 @@ pub struct Deliver {
     pub concurrency: usize,
     /// How many decision ids a partition are remembered, to send none twice.
     pub repeat_window: usize,
+    /// How many bytes it may hold; at least a batch.
+    pub share: usize,
     /// What is older is not sent to this sink,
     pub max_age: Option<Duration>,
     /// but to this one, or to rejects.
@@ -182,6 +185,12 @@ impl Deliver {
         .await
     }
 
+    /// Whether it holds as much as it may. What is on its way will be less.
+    fn holds_enough(&self) -> bool {
+        let held = self.meters.held.with_label_values(&[&self.name]).get();
+        usize::try_from(held).unwrap_or_default() >= self.share
+    }
+
     /// Where its rejects go.
     pub fn rejects(&self) -> KafkaResult<producer::Single> {
         let file = &self.pipeline.file;
@@ -228,6 +237,7 @@ impl Deliver {
             assigned,
             filling: unbounded_channel(),
             batch: Batch::default(),
+            held: self.meters.holding(&self.name),
             since: None,
             in_flight: 0,
             died: false,
@@ -251,6 +261,7 @@ struct Loop<'d, R, L> {
     /// What the windows of repeats are filled with.
     filling: (UnboundedSender<Filling>, UnboundedReceiver<Filling>),
     batch: Batch,
+    held: Held,
     /// When the batch got its first record.
     since: Option<Instant>,
     in_flight: usize,
@@ -313,7 +324,8 @@ impl<R: Reader, L: RecordWriter> Loop<'_, R, L> {
                 return Err(DeliverError::Died);
             }
             self.look_back();
-            if self.in_flight < self.deliver.concurrency {
+            let enough = self.in_flight > 0 && self.deliver.holds_enough();
+            if self.in_flight < self.deliver.concurrency && !enough {
                 let busy = self.in_flight > 0 || !self.batch.is_empty();
                 self.fill(BURST, if busy { POLL } else { REST }).await?;
                 self.tell_gaps(stop).await?;
@@ -385,12 +397,15 @@ impl<R: Reader, L: RecordWriter> Loop<'_, R, L> {
                 Polled::Nothing => break,
             }
         }
+        self.held.set(self.batch.bytes.capacity());
         Ok(())
     }
 
     /// Encodes the batch and sends it on its way.
     fn send(&mut self) {
         let mut batch = std::mem::take(&mut self.batch);
+        let mut held =
+            std::mem::replace(&mut self.held, self.deliver.meters.holding(&self.deliver.name));
         self.since = None;
         let repeats = &mut self.repeats;
         let (body, triage) =
@@ -402,6 +417,8 @@ impl<R: Reader, L: RecordWriter> Loop<'_, R, L> {
             }
         }
         self.in_flight += 1;
+        held.set(batch.bytes.capacity() + body.size());
+        let held = Mutex::new(held);
         let records = batch.records.len() as i64;
         let meters = &self.deliver.meters;
         let gauge = meters.in_flight.with_label_values(&[&self.deliver.name]);
@@ -419,7 +436,8 @@ impl<R: Reader, L: RecordWriter> Loop<'_, R, L> {
             let stop = sender.stop.clone();
             // The room that it waits in, if it does.
             let room = OnceLock::new();
-            let park = |permit| {
+            let park = |permit, kept: usize| {
+                held.lock().unwrap_or_else(PoisonError::into_inner).set(kept);
                 let _ = room.set(permit);
                 let _ = done.send(Told::Waits);
             };

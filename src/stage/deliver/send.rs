@@ -50,11 +50,14 @@ pub struct Sending<L> {
     refuses: Mutex<Option<(u16, u32)>>,
 }
 
+/// Told when a batch waits beside others: its room, and the bytes that are left of it.
+pub(super) type Park<'p> = dyn Fn(OwnedSemaphorePermit, usize) + Send + Sync + 'p;
+
 /// How a batch is sent.
 #[derive(Clone, Copy)]
 struct Manner<'m> {
     /// It may wait beside others, for what others pass or for a sink that takes what is too old: told when it does.
-    park: Option<&'m (dyn Fn(OwnedSemaphorePermit) + Send + Sync)>,
+    park: Option<&'m Park<'m>>,
     /// A record that is refused alone is rejected, whatever the sink says of others.
     hasty: bool,
 }
@@ -201,7 +204,7 @@ impl<L: RecordWriter> Sending<L> {
         batch: &mut Batch,
         body: Box<dyn Request>,
         triage: Triage,
-        park: &(dyn Fn(OwnedSemaphorePermit) + Send + Sync),
+        park: &Park<'_>,
     ) -> bool {
         self.all(batch, body, triage, Manner { park: Some(park), hasty: false }).await
     }
@@ -238,7 +241,7 @@ impl<L: RecordWriter> Sending<L> {
             && let Some(room) = self.room_for(batch, &queue, &old)
         {
             batch.keep(queue.iter_mut().map(|group| &mut group.records).chain([&mut old]));
-            park(room);
+            park(room, batch.bytes.capacity());
         }
         let batch = &*batch;
         let manner = Manner { park: None, ..manner };

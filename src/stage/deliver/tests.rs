@@ -91,6 +91,7 @@ fn deliver(sink: &Arc<Scripted>, too_old: Option<Arc<dyn Fallback>>) -> Deliver 
         redaction: Redaction::default(),
         concurrency: 1,
         repeat_window: 0,
+        share: usize::MAX,
         max_age: Some(Duration::from_secs(86_400)),
         too_old,
         meters: Arc::new(Meters::new("p", &prometheus::Registry::new()).unwrap()),
@@ -136,7 +137,7 @@ fn delivered(sending: &Arc<Sending<Written>>, ids: &[&str]) -> (Arc<AtomicBool>,
     let task = tokio::spawn(async move {
         let (body, triage) = sending.triage(&mut batch, |_, _| Noted::New);
         let room = Mutex::new(Vec::new());
-        let park = |permit: OwnedSemaphorePermit| {
+        let park = |permit: OwnedSemaphorePermit, _: usize| {
             room.lock().unwrap().push(permit);
             told.store(true, Ordering::Relaxed);
         };
@@ -416,7 +417,7 @@ async fn a_decision_under_a_used_id_is_a_finding_now_and_then() {
     let send = async |ids: &[&str]| {
         let mut batch = batch(ids);
         let (body, triage) = sending.triage(&mut batch, |_, _| Noted::Reused);
-        assert!(sending.deliver(&mut batch, body, triage, &|_| {}).await);
+        assert!(sending.deliver(&mut batch, body, triage, &|_, _| {}).await);
     };
     send(&["a", "b"]).await;
     send(&["c"]).await;

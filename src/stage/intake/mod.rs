@@ -24,6 +24,7 @@ use crate::log::{Commits, Gap, Message, Reader, Reading, Transactions, producer}
 use crate::pipeline::Pipeline;
 use crate::pipeline::file::LogGap;
 use crate::stage::supervise;
+use crate::telemetry::held::Held;
 use crate::telemetry::{Health, Meters};
 use target::Target;
 use transaction::{Open, Place, Suspect};
@@ -230,6 +231,7 @@ impl Intake {
             next: BTreeMap::new(),
             failures: 0,
             gaps: Vec::new(),
+            held: self.meters.holding(self.work.part()),
         };
         run.topics.iter().for_each(|topic| self.meters.reads(self.work.part(), topic));
         run.until(stop).await
@@ -253,6 +255,7 @@ struct Run<'i, R, T> {
     failures: u32,
     /// What is gone and is not told yet.
     gaps: Vec<Gap>,
+    held: Held,
 }
 
 impl<R, T> Run<'_, R, T>
@@ -345,6 +348,8 @@ where
             };
             let polled = this.reader.poll(wait, &mut take).await;
             self.out = out;
+            // As it was read and as it is written.
+            self.held.set(open.as_ref().map_or(0, |open| open.bytes * 2));
             begin?;
             if let Err(error) = polled {
                 if let Some(open) = open.take_if(|o| o.begun) {
