@@ -131,4 +131,25 @@ fn the_spike_that_is_shown_is_the_detectors_and_needs_no_kafka() {
     let review = std::fs::read_to_string(place.path("review.json")).unwrap();
     let review: serde_json::Value = serde_json::from_str(&review).unwrap();
     assert_eq!(review["total"]["decisions"], 18_000);
+
+    // Standard output has one format, and no file is called `-`.
+    for (more, begins) in [
+        (&[][..], "{"),
+        (&["--format", "csv"], "hour,"),
+        (&["--format", "html"], "<!DOCTYPE html>"),
+    ] {
+        let args = [&["capacity", file, "--out", "-"], more].concat();
+        let out = docket().args(args).current_dir(place.dir.path()).output().unwrap();
+        let text = String::from_utf8(out.stdout).unwrap();
+        assert!(out.status.success() && text.starts_with(begins), "{more:?}: {text}");
+        let here = std::fs::read_dir(place.dir.path()).unwrap();
+        let dashes =
+            here.filter(|f| f.as_ref().unwrap().file_name().to_string_lossy().starts_with('-'));
+        assert_eq!(dashes.count(), 0);
+    }
+    let (good, text, errors) = ran(&["capacity", file, "--out", &out, "--format", "json"]);
+    assert!(
+        good && text.trim_end().ends_with("review.json") && !text.contains("html"),
+        "{text}{errors}"
+    );
 }

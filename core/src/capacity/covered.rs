@@ -37,15 +37,17 @@ impl Covered {
         (of.end - of.start).max(0)
     }
 
-    /// An hour; one at the begin or end, of which less than `least` seconds are covered, together with its neighbour.
+    /// An hour; one at the begin or end, of which less than `least` seconds are covered, together with its neighbour, and that with the other end if
+    /// it is its neighbour, too. So the mean of all is never above that of the busiest.
     pub fn stretch(&self, hour: i64, least: i64) -> std::ops::RangeInclusive<i64> {
-        if self.within(hour) < least {
-            if hour == self.first.div_euclid(SECONDS) && self.within(hour + 1) > 0 {
-                return hour..=hour + 1;
-            }
-            if self.within(hour - 1) > 0 {
-                return hour - 1..=hour;
-            }
+        let (first, last) = (self.first.div_euclid(SECONDS), (self.end - 1).div_euclid(SECONDS));
+        let short = |hour: i64| first < last && self.within(hour) < least;
+        let met = short(first) && short(last) && first + 1 >= last - 1;
+        if hour == first && short(first) {
+            return first..=if met { last } else { first + 1 };
+        }
+        if hour == last && short(last) {
+            return (if met { first } else { last - 1 })..=last;
         }
         hour..=hour
     }
