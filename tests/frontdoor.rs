@@ -124,6 +124,29 @@ fn the_spike_that_is_shown_is_the_detectors_and_needs_no_kafka() {
         findings.iter().any(|f| f["kind"] == "denial_spike" && f["service"] == "ledger"),
         "{text}"
     );
+    assert!(findings.iter().all(|f| f["kind"] != "decision_id_reused"), "{text}");
+
+    // Another decision under an ID is told of wherever files are read, with how many and one of them.
+    let first = std::fs::read_to_string(file).unwrap();
+    let first: serde_json::Value = serde_json::from_str(first.lines().next().unwrap()).unwrap();
+    let mut other = first.clone();
+    other["path"] = "made/up".into();
+    let twice = place.path("twice.ndjson");
+    std::fs::write(&twice, format!("{first}\n{first}\n{other}\n{other}\n")).unwrap();
+    let twice = twice.to_str().unwrap();
+    let id = first["decision_id"].as_str().unwrap();
+    let told =
+        format!("1 decision under an ID that was used before, for another one; the first is {id}");
+    let out = place.path("twice").display().to_string();
+    for args in [vec!["spikes", twice], vec!["demo", twice], vec!["capacity", twice, "--out", &out]]
+    {
+        let (good, text, errors) = ran(&args);
+        assert!(good && format!("{text}{errors}").contains(&told), "{args:?}: {text}{errors}");
+    }
+    let (_, text, _) = ran(&["spikes", twice, "--json"]);
+    let finding: serde_json::Value = serde_json::from_str(text.trim()).unwrap();
+    assert_eq!((&finding["kind"], &finding["observed"]), (&"decision_id_reused".into(), &1.into()));
+    assert_eq!(finding["examples"][0]["decision_id"], id);
 
     let out = place.path("review").display().to_string();
     let (good, text, errors) = ran(&["capacity", file, "--out", &out]);

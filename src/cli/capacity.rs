@@ -229,6 +229,9 @@ fn of_files(
     if rejects > 0 {
         anstream::eprintln!("{} can't be read (docket demo shows why)", counted(rejects, "piece"));
     }
+    for finding in offline::reused(&all) {
+        anstream::eprintln!("{}", super::tail::printable(&finding.sentence()));
+    }
     let mut scales = scales(pipeline, all.len() as u64)?;
     for (_, bytes) in &all {
         if let Ok(record) = Record::parse(bytes) {
@@ -375,6 +378,17 @@ mod tests {
         ]);
         let first = 1_795_478_400 / 86_400;
         assert_eq!(days(&values), BTreeMap::from([(first, 10.0), (first + 2, 20.5)]));
+    }
+
+    #[test]
+    fn the_help_and_the_page_ask_for_as_many_days_as_the_forecast() {
+        use clap::Args as _;
+        let help = Args::augment_args(clap::Command::new("capacity"));
+        let help = help.get_after_help().map(|help| help.to_string()).unwrap_or_default();
+        let needs = format!("{} whole days", capacity::forecast::FEWEST);
+        assert!(help.contains(&needs), "{help}");
+        let page = include_str!("../../docs/capacity.md");
+        assert!(page.contains(&needs) && page.matches("whole days with").count() == 1, "{page}");
     }
 
     #[test]

@@ -101,11 +101,10 @@ mod tests {
     fn hours_at_the_edges_go_with_their_neighbours() {
         let of = covered(3590, 7210);
         assert_eq!((of.seconds(), of.within(0), of.within(1), of.within(2)), (3621, 10, 3600, 11));
-        assert_eq!(
-            (of.stretch(0, 60), of.stretch(1, 60), of.stretch(2, 60)),
-            (0..=1, 1..=1, 1..=2)
-        );
-        assert_eq!(of.of_all(of.stretch(0, 60)), 3610);
+        assert_eq!([0, 1, 2].map(|hour| of.stretch(hour, 60)), [0..=2, 1..=1, 0..=2]);
+        let long = covered(3590, 10_810);
+        assert_eq!([0, 1, 2, 3].map(|hour| long.stretch(hour, 60)), [0..=1, 1..=1, 2..=2, 2..=3]);
+        assert_eq!(long.of_all(long.stretch(0, 60)), 3610);
         let alone = covered(10, 20);
         assert_eq!((alone.stretch(0, 60), alone.seconds()), (0..=0, 11));
     }
