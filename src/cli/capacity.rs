@@ -384,7 +384,7 @@ mod tests {
     fn the_help_and_the_page_ask_for_as_many_days_as_the_forecast() {
         use clap::Args as _;
         let help = Args::augment_args(clap::Command::new("capacity"));
-        let help = help.get_after_help().map(|help| help.to_string()).unwrap_or_default();
+        let help = help.get_after_help().map(ToString::to_string).unwrap_or_default();
         let needs = format!("{} whole days", capacity::forecast::FEWEST);
         assert!(help.contains(&needs), "{help}");
         let page = include_str!("../../docs/capacity.md");

@@ -248,10 +248,12 @@ pub fn growth(bars: &[Bar], ahead: &[(Nanos, [f64; 3])]) -> Markup {
             .map(|(at, day)| format!("{},{}", middle(*at), px(frame.y(day[of]))))
             .collect::<Vec<_>>()
     };
+    let names =
+        [("decisions a day", COLOURS[0]), ("expected", COLOURS[3]), ("80 % of days", "#f3c9a5")];
     let (low, expected, mut high) = (points(0), points(1), points(2));
     high.reverse();
     html! {
-        (legend(&[("decisions a day", COLOURS[0]), ("expected", COLOURS[3]), ("80 % of days", "#f3c9a5")]))
+        (legend(&names[..if ahead.is_empty() { 1 } else { 3 }]))
         (frame.draw("decisions a day, and the forecast", &html! {
             @for bar in bars {
                 rect x=(px(frame.x(bar.at) + 0.5)) width=(px(wide)) y=(px(frame.y(bar.value))) height=(px(frame.y(0.0) - frame.y(bar.value)))

@@ -51,21 +51,21 @@ const MOST: usize = 5;
 /// `current` says that the review goes on to the present.
 pub fn conclusions(review: &Review, now: Nanos, current: bool) -> Vec<Conclusion> {
     let mut all = Vec::new();
-    let span = review.to - review.from;
     let missing = enough::missing(review);
     if !missing.is_empty() {
         let sentence = format!(
             "{} over {}: that is too little for some conclusions, which are left out. {}.",
             counted(review.total.decisions, "decision"),
             lasting(review.seconds as Nanos * SECOND),
-            capital(&missing.join(", "))
+            capital(&missing.join("; "))
         );
         all.push(of(Kind::TooLittle, "", sentence));
     }
-    if review.seconds >= enough::SPAN as f64 && span < DAY {
+    let whole = review.seconds as Nanos * SECOND;
+    if (enough::SPAN * SECOND..DAY).contains(&whole) {
         let sentence = format!(
             "This is of {} only: the busiest second of a day or a week need not be in it, and what follows holds for that time.",
-            lasting(span)
+            lasting(whole)
         );
         all.push(of(Kind::TooShort, "", sentence));
     }

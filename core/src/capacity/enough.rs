@@ -1,5 +1,6 @@
 //! How much a number has to be of before it says anything.
 
+use super::chart::human;
 use super::count::{DAY, HOUR, SECOND};
 use super::{Review, forecast};
 use crate::decision::time::Nanos;
@@ -62,6 +63,6 @@ pub fn lasting(nanos: Nanos) -> String {
         0..2 => format!("{} s", (nanos / SECOND).max(1)),
         2..120 => format!("{minutes} min"),
         120..2880 => format!("{} h", minutes / 60),
-        _ => format!("{} days", minutes / 1440),
+        _ => format!("{} days", human(minutes as f64 / 1440.0)),
     }
 }

@@ -233,7 +233,7 @@ pub fn review(mut counter: Counter, asked: Asked) -> Option<Review> {
     let whole = counter.whole();
     let timed: u64 = whole.hours.values().map(|h| h.timed).sum();
     let busy: u64 = whole.hours.values().map(|h| h.busy).sum();
-    let busy = enough::for_headroom(timed, covered.seconds()).then_some(busy).unwrap_or_default();
+    let busy = if enough::for_headroom(timed, covered.seconds()) { busy } else { 0 };
     let part = |service: &str, name: &str, load: &Load| part(service, name, load, covered, busy);
     let total = part("", "", whole);
     let mut services: Vec<Part> =

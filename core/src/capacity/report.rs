@@ -101,9 +101,10 @@ fn bytes(n: f64) -> String {
 fn percent(part: f64) -> String {
     let p = 100.0 * part;
     match p.abs() {
-        a if a >= 10.0 => format!("{p:.0} %"),
-        a if a >= 1.0 => format!("{p:.1} %"),
+        a if a >= 9.95 => format!("{p:.0} %"),
+        a if a >= 0.995 => format!("{p:.1} %"),
         0.0 => "0 %".into(),
+        a if a < 0.005 => "< 0.01 %".into(),
         _ => format!("{p:.2} %"),
     }
 }
@@ -113,6 +114,9 @@ fn of(part: u64, whole: u64) -> String {
 }
 
 fn signed(part: f64) -> String {
+    if part.abs() < 0.000_05 {
+        return "0 %".into();
+    }
     format!("{}{}", if part >= 0.0 { "+" } else { "−" }, percent(part.abs()))
 }
 
@@ -280,8 +284,11 @@ fn growth(review: &Review) -> Markup {
     let peak = review.total.peak_second.per_second;
     html! {
         h2 { "Growth" }
-        (chart::growth(&bars, &line))
-        p class="quiet" { "Days in UTC. Pale: not all of the day is known, or it is known from Prometheus." }
+        // A day alone is no growth.
+        @if bars.len() > 1 {
+            (chart::growth(&bars, &line))
+            p class="quiet" { "Days in UTC. Pale: not all of the day is known, or it is known from Prometheus." }
+        }
         @match &review.forecast {
             Some(f) => {
                 p {
@@ -473,5 +480,34 @@ fn method(review: &Review) -> Markup {
         @if read.unreadable > 0 { p { (counted(read.unreadable, "record")) " of the topic, not written by docket, left out." } }
         @if read.late > 0 { p { (counted(read.late, "decision")) " came hours out of order: counted, but peaks may be missing some." } }
         @if read.odd > 0 { p { (counted(read.odd, "decision")) " with timestamps of the future, or of more than 400 days ago, left out." } }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_and_times_for_people() {
+        for (part, text) in [
+            (0.0, "0 %"),
+            (0.000_01, "< 0.01 %"),
+            (0.0012, "0.12 %"),
+            (0.009_99, "1.0 %"),
+            (0.0999, "10 %"),
+            (0.5, "50 %"),
+        ] {
+            assert_eq!(percent(part), text);
+        }
+        for (n, text) in [
+            (250.0, "250 ns"),
+            (25_000.0, "25 µs"),
+            (1.5e6, "1.50 ms"),
+            (2.5e9, "2.50 s"),
+            (9e10, "1.5 min"),
+            (7.2e12, "2 h"),
+        ] {
+            assert_eq!(nanos(n), text);
+        }
     }
 }
