@@ -124,6 +124,29 @@ fn the_spike_that_is_shown_is_the_detectors_and_needs_no_kafka() {
         findings.iter().any(|f| f["kind"] == "denial_spike" && f["service"] == "ledger"),
         "{text}"
     );
+    assert!(findings.iter().all(|f| f["kind"] != "decision_id_reused"), "{text}");
+
+    // Another decision under an ID is told of wherever files are read, with how many and one of them.
+    let first = std::fs::read_to_string(file).unwrap();
+    let first: serde_json::Value = serde_json::from_str(first.lines().next().unwrap()).unwrap();
+    let mut other = first.clone();
+    other["path"] = "made/up".into();
+    let twice = place.path("twice.ndjson");
+    std::fs::write(&twice, format!("{first}\n{first}\n{other}\n{other}\n")).unwrap();
+    let twice = twice.to_str().unwrap();
+    let id = first["decision_id"].as_str().unwrap();
+    let told =
+        format!("1 decision under an ID that was used before, for another one; the first is {id}");
+    let out = place.path("twice").display().to_string();
+    for args in [vec!["spikes", twice], vec!["demo", twice], vec!["capacity", twice, "--out", &out]]
+    {
+        let (good, text, errors) = ran(&args);
+        assert!(good && format!("{text}{errors}").contains(&told), "{args:?}: {text}{errors}");
+    }
+    let (_, text, _) = ran(&["spikes", twice, "--json"]);
+    let finding: serde_json::Value = serde_json::from_str(text.trim()).unwrap();
+    assert_eq!((&finding["kind"], &finding["observed"]), (&"decision_id_reused".into(), &1.into()));
+    assert_eq!(finding["examples"][0]["decision_id"], id);
 
     // The same for people, at 80 columns: nothing is cut, and no line is longer.
     let (good, text, errors) = ran(&["spikes", file]);
@@ -139,6 +162,27 @@ fn the_spike_that_is_shown_is_the_detectors_and_needs_no_kafka() {
     let review = std::fs::read_to_string(place.path("review.json")).unwrap();
     let review: serde_json::Value = serde_json::from_str(&review).unwrap();
     assert_eq!(review["total"]["decisions"], 18_000);
+
+    // Standard output has one format, and no file is called `-`.
+    for (more, begins) in [
+        (&[][..], "{"),
+        (&["--format", "csv"], "hour,"),
+        (&["--format", "html"], "<!DOCTYPE html>"),
+    ] {
+        let args = [&["capacity", file, "--out", "-"], more].concat();
+        let out = docket().args(args).current_dir(place.dir.path()).output().unwrap();
+        let text = String::from_utf8(out.stdout).unwrap();
+        assert!(out.status.success() && text.starts_with(begins), "{more:?}: {text}");
+        let here = std::fs::read_dir(place.dir.path()).unwrap();
+        let dashes =
+            here.filter(|f| f.as_ref().unwrap().file_name().to_string_lossy().starts_with('-'));
+        assert_eq!(dashes.count(), 0);
+    }
+    let (good, text, errors) = ran(&["capacity", file, "--out", &out, "--format", "json"]);
+    assert!(
+        good && text.trim_end().ends_with("review.json") && !text.contains("html"),
+        "{text}{errors}"
+    );
 }
 
 /// Takes what a machine takes that others use, too.

@@ -1,16 +1,19 @@
 //! `docket capacity`: a capacity review of what the docket holds.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use clap::ValueEnum;
 use rdkafka::message::Message;
 use serde_json::Value;
 
 use super::{CommandResult, offline};
+use crate::capacity::chart::counted;
 use crate::capacity::count::{Counter, DAY};
-use crate::capacity::{self, Asked, Read, Volume, report, table};
+use crate::capacity::{self, Asked, Read, Review, Volume, report, table};
 use crate::decision::record::Record;
 use crate::decision::time::{self, Nanos};
 use crate::decision::verdict::Verdict;
@@ -19,7 +22,6 @@ use crate::metrics::Decisions;
 use crate::pipeline::Pipeline;
 use crate::sink::config::SinkConfig;
 use crate::sink::{AnySink, any};
-use crate::words::counted;
 
 /// Write a capacity review of the decisions in the docket topic: load, growth and forecast, evaluation times, cost, headroom and data volume.
 #[derive(clap::Args)]
@@ -27,10 +29,11 @@ use crate::words::counted;
   docket capacity pipelines/opa.yaml                the last 30 days
   docket capacity pipelines/opa.yaml --since 7d --cores 2 --out reviews/2026-47
   docket capacity decisions.ndjson.gz               of files, without Kafka
+  docket capacity pipelines/opa.yaml --out - | jq .conclusions
   docket capacity pipelines/opa.yaml --prometheus http://localhost:9090
 
-Writes NAME.html (a self-contained page, suitable for printing), NAME.json and NAME.csv (by the hour). docs/capacity.md explains the \
-numbers.")]
+Writes NAME.html (a self-contained page, suitable for printing), NAME.json and NAME.csv (by the hour). A forecast needs 14 whole days; \
+docs/capacity.md says what each number needs, and what it means.")]
 pub struct Args {
     /// Pipeline file (.yaml), to review its docket topic; or files of decision logs, of which it needs no Kafka, with a pipeline file before them for its rules and sinks.
     #[arg(required = true, value_name = "FILE")]
@@ -50,9 +53,60 @@ pub struct Args {
     /// Prometheus that scrapes docket, to query for days that the docket topic no longer has.
     #[arg(long, value_name = "URL")]
     prometheus: Option<String>,
-    /// Path and base name of the files; .html, .json and .csv are appended.
+    /// Path and base name of the files; .html, .json and .csv are appended. - is standard output, for one format.
     #[arg(long, value_name = "NAME", default_value = "capacity")]
     out: PathBuf,
+    /// Write this format only. Default: all three; JSON to standard output.
+    #[arg(long, value_enum)]
+    format: Option<Format>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    Html,
+    Json,
+    Csv,
+}
+
+impl Format {
+    fn suffix(self) -> &'static str {
+        match self {
+            Format::Html => "html",
+            Format::Json => "json",
+            Format::Csv => "csv",
+        }
+    }
+
+    fn text(self, review: &Review, now: Nanos) -> Result<String, serde_json::Error> {
+        Ok(match self {
+            Format::Html => report::html(review, now),
+            Format::Json => serde_json::to_string_pretty(review)? + "\n",
+            Format::Csv => table::csv(review),
+        })
+    }
+}
+
+/// Writes it; returns which files.
+fn write(
+    args: &Args,
+    review: &Review,
+    now: Nanos,
+) -> Result<Vec<String>, Box<dyn std::error::Error>> {
+    if args.out.as_os_str() == "-" {
+        let text = args.format.unwrap_or(Format::Json).text(review, now)?;
+        std::io::stdout().lock().write_all(text.as_bytes())?;
+        return Ok(Vec::new());
+    }
+    let mut written = Vec::new();
+    for format in args.format.map_or(Format::value_variants().to_vec(), |one| vec![one]) {
+        let mut name = args.out.clone().into_os_string();
+        name.push(format!(".{}", format.suffix()));
+        let path = PathBuf::from(name);
+        std::fs::write(&path, format.text(review, now)?)
+            .map_err(|e| format!("{} can't be written: {e}", path.display()))?;
+        written.push(path.display().to_string());
+    }
+    Ok(written)
 }
 
 /// About so many decisions are encoded for each sink to see what they weigh.
@@ -102,21 +156,8 @@ pub async fn run(args: Args) -> CommandResult {
             "no decision was found in that period".into()
         });
     };
-    let mut written = Vec::new();
-    for (suffix, text) in [
-        ("html", report::html(&review, now)),
-        ("json", serde_json::to_string_pretty(&review)? + "\n"),
-        ("csv", table::csv(&review)),
-    ] {
-        let mut name = args.out.clone().into_os_string();
-        name.push(format!(".{suffix}"));
-        let path = PathBuf::from(name);
-        std::fs::write(&path, text)
-            .map_err(|e| format!("{} can't be written: {e}", path.display()))?;
-        written.push(path.display().to_string());
-    }
     let left_out = if unreadable > 0 {
-        format!("; {unreadable} records were not written by docket")
+        format!("; {} not written by docket, left out", counted(unreadable, "record"))
     } else {
         String::new()
     };
@@ -129,7 +170,9 @@ pub async fn run(args: Args) -> CommandResult {
     for conclusion in &review.conclusions {
         anstream::eprintln!("- {}", conclusion.sentence);
     }
-    anstream::println!("{}", written.join("\n"));
+    for path in write(&args, &review, now)? {
+        anstream::println!("{path}");
+    }
     Ok(())
 }
 
@@ -184,7 +227,10 @@ fn of_files(
     read.topic = names.join(", ");
     let rejects: u64 = tally.rejects.values().map(|(n, _)| n).sum();
     if rejects > 0 {
-        anstream::eprintln!("{rejects} that can't be read (docket demo shows why)");
+        anstream::eprintln!("{} can't be read (docket demo shows why)", counted(rejects, "piece"));
+    }
+    for finding in offline::reused(&all) {
+        anstream::eprintln!("{}", super::tail::printable(&finding.sentence()));
     }
     let mut scales = scales(pipeline, all.len() as u64)?;
     for (_, bytes) in &all {
@@ -237,7 +283,7 @@ impl Scale {
         Volume {
             sink: self.sink,
             bytes_per_decision: self.bytes as f64 / self.decisions.max(1) as f64,
-            bytes_per_day: 0.0,
+            bytes_per_day: None,
             bytes: 0.0,
             of: self.decisions,
             unknown: self.weigh.err(),
@@ -332,6 +378,17 @@ mod tests {
         ]);
         let first = 1_795_478_400 / 86_400;
         assert_eq!(days(&values), BTreeMap::from([(first, 10.0), (first + 2, 20.5)]));
+    }
+
+    #[test]
+    fn the_help_and_the_page_ask_for_as_many_days_as_the_forecast() {
+        use clap::Args as _;
+        let help = Args::augment_args(clap::Command::new("capacity"));
+        let help = help.get_after_help().map(ToString::to_string).unwrap_or_default();
+        let needs = format!("{} whole days", capacity::forecast::FEWEST);
+        assert!(help.contains(&needs), "{help}");
+        let page = include_str!("../../docs/capacity.md");
+        assert!(page.contains(&needs) && page.matches("whole days with").count() == 1, "{page}");
     }
 
     #[test]

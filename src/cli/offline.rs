@@ -1,6 +1,8 @@
 //! Decision logs from files, as intake would read them, without Kafka: for `docket demo FILE`, `docket spikes FILE` and
 //! `docket capacity FILE`.
 
+mod used;
+
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -11,7 +13,9 @@ use crate::decision::record::Record;
 use crate::decision::reject::{Reason, Reject};
 use crate::decision::time::Nanos;
 use crate::pipeline::{self, Pipeline};
+use crate::spike::Finding;
 use crate::transform::{Product, Source, transform};
+pub use used::Used;
 
 /// Of a command's arguments, the pipeline file, if there is one, and the files of decisions.
 pub fn told_apart(files: &[PathBuf]) -> (Option<&Path>, &[PathBuf]) {
@@ -138,6 +142,17 @@ pub fn in_order(pipeline: &Pipeline, files: &[PathBuf]) -> Result<(Vec<Timed>, T
     }
     all.sort_by_key(|(at, _)| *at);
     Ok((all, reader.tally))
+}
+
+/// What stands under the ID of another decision.
+pub fn reused(all: &[Timed]) -> Vec<Finding> {
+    let mut used = Used::default();
+    for (_, bytes) in all {
+        if let Ok(record) = Record::parse(bytes) {
+            used.note(&record);
+        }
+    }
+    used.findings()
 }
 
 /// What a size can be too large for.

@@ -177,6 +177,7 @@ fn of_files(args: &Args, pipeline: Option<&Path>, files: &[PathBuf]) -> CommandR
         all.retain(|(at, _)| *at >= since);
     }
     let mut findings = past(&spikes, &all);
+    findings.extend(offline::reused(&all).into_iter().filter(|f| !spikes.ignores(f)));
     findings.sort_by_key(|f| f.detected);
     tell_all(args, &findings);
     let rejects: u64 = tally.rejects.values().map(|(n, _)| n).sum();
@@ -238,7 +239,7 @@ fn rows(findings: &[Finding]) -> Vec<Vec<String>> {
             f.observed.to_string(),
             format!("{:.1}", f.expected),
             format!("{:.0}", f.score),
-            cause.unwrap_or_default(),
+            cause.unwrap_or_else(|| super::tail::printable(&f.detail)),
             f.examples.first().map(|e| e.trace_id.clone()).unwrap_or_default(),
         ]
     }));

@@ -10,7 +10,7 @@ use rdkafka::{ClientConfig, ClientContext, Statistics};
 
 use super::config::Kafka;
 use super::told;
-pub use super::told::log;
+pub use super::told::{failing, log};
 
 /// A client's configuration: docket's defaults, then the pipeline file's properties.
 /// `part` tells the clients of one process apart in the broker's logs and metrics.

@@ -69,7 +69,14 @@ pub fn plain(reason: &str) -> &str {
 
 /// By broker. Clients of one process reach it or do not.
 #[derive(Debug, Default)]
-struct Brokers(BTreeMap<String, (Outage<Cause>, Option<Instant>)>);
+struct Brokers(BTreeMap<String, (Outage<Cause>, Option<Last>)>);
+
+/// The last failure.
+#[derive(Debug)]
+struct Last {
+    at: Instant,
+    why: String,
+}
 
 /// A broker that a client has reached since its last failure is back, if that was a while ago: others may still wait to connect.
 const SETTLED: Duration = Duration::from_secs(6);
@@ -80,22 +87,44 @@ impl Brokers {
             self.0.insert(failing.broker.to_owned(), Default::default());
         }
         let (outage, last) = self.0.get_mut(failing.broker)?;
-        *last = Some(now);
+        *last = Some(Last { at: now, why: failing.why.to_owned() });
         outage.seen(failing.cause, 1, now)
     }
 
     fn reached(&mut self, broker: &str, now: Instant) -> Option<Line> {
         let (outage, last) = self.0.get_mut(broker)?;
-        let at = last.filter(|last| now.duration_since(*last) >= SETTLED)?;
+        let at = last.as_ref().map(|last| last.at)?;
+        if now.duration_since(at) < SETTLED {
+            return None;
+        }
         *last = None;
         outage.served(at)
     }
+
+    /// Why the one of these fails that failed last, if that is news.
+    fn failing(&self, of: &str, now: Instant) -> Option<String> {
+        let recent = self.0.iter().filter_map(|(broker, (_, last))| {
+            let last = last.as_ref().filter(|last| now.duration_since(last.at) < RECENT)?;
+            Some((of.contains(broker.as_str()), last.at, &last.why))
+        });
+        // A process may know others, of another pipeline.
+        let (_, _, why) = recent.max_by_key(|(own, at, _)| (*own, *at))?;
+        Some(why.clone())
+    }
 }
+
+/// Clients that can't connect try again at least every few seconds.
+const RECENT: Duration = Duration::from_secs(60);
 
 static TOLD: Mutex<Brokers> = Mutex::new(Brokers(BTreeMap::new()));
 
 fn told() -> std::sync::MutexGuard<'static, Brokers> {
     TOLD.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Why brokers can't be reached, in librdkafka's words; `of` names those that are asked for.
+pub fn failing(of: &str) -> Option<String> {
+    told().failing(of, Instant::now())
 }
 
 /// A connection fails.

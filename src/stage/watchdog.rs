@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
@@ -19,6 +20,8 @@ use crate::words::counted;
 type Client = BaseConsumer<client::Context>;
 
 const EVERY: Duration = Duration::from_secs(5);
+/// For an answer.
+const WAIT: Duration = Duration::from_secs(5);
 const RETENTION_EVERY: Duration = Duration::from_secs(300);
 
 /// Watches the parts of a pipeline.
@@ -78,14 +81,18 @@ impl Watchdog {
             std::thread::sleep(Duration::from_millis(100));
             let started = Instant::now();
             client = client.or_else(|| self.client());
-            let answered = self.ask(client.as_ref(), stop);
+            let asked = match &client {
+                Some(client) => self.ask(client, stop),
+                None => Err("there is no client for it".into()),
+            };
+            let answered = asked.is_ok();
             if !answered {
                 client = None;
+                // What was asked may have changed when it is back.
+                retention = None;
             }
             if !stop.is_cancelled() {
-                let kafka = format!("{}/kafka", self.pipeline.name());
-                let why = || "it does not say where partitions end".to_owned();
-                self.health.set(&kafka, if answered { Ok(()) } else { Err(why()) });
+                self.health.set(&format!("{}/kafka", self.pipeline.name()), asked);
             }
             if stop.is_cancelled() {
                 return;
@@ -122,39 +129,51 @@ impl Watchdog {
             .ok()
     }
 
-    /// Asks where partitions end; whether Kafka answered.
-    fn ask(&self, client: Option<&Client>, stop: &CancellationToken) -> bool {
-        let Some(client) = client else { return false };
+    /// Asks where partitions end; why not, if Kafka does not answer.
+    fn ask(&self, client: &Client, stop: &CancellationToken) -> Result<(), String> {
         // It reads nothing, but what librdkafka tells it in between would pile up.
         for _ in 0..20 {
             let _ = client.poll(Duration::ZERO);
         }
         let mut ends: BTreeMap<(String, i32), Option<(i64, i64)>> = BTreeMap::new();
-        let mut answered = true;
-        for place in self.progress.places() {
-            if !answered {
-                // Each would wait as long.
-                break;
-            }
+        let mut answered = Ok(());
+        let places = self.progress.places();
+        if places.is_empty() {
+            // Who has no partition wants to know it, too.
+            let topic = self.pipeline.docket_topic();
+            answered = client
+                .fetch_metadata(Some(&topic), WAIT)
+                .map_or_else(|error| Err(self.away(&error, &topic)), |_| Ok(()));
+        }
+        for place in places {
+            // Once it does not answer, each would wait as long.
             let end = *ends.entry((place.topic.clone(), place.partition)).or_insert_with(|| {
-                let wait = Duration::from_secs(5);
-                let told = client.fetch_watermarks(&place.topic, place.partition, wait);
-                answered &= told.is_ok();
-                told.ok()
+                answered.as_ref().ok()?;
+                let told = client.fetch_watermarks(&place.topic, place.partition, WAIT);
+                told.inspect_err(|error| answered = Err(self.away(error, &place.topic))).ok()
             });
-            if let Some((first, end)) = end {
-                self.progress.ends(&place, end, Instant::now());
-                let partition = place.partition.to_string();
-                let labels = [place.part.as_str(), &place.topic, &partition];
-                if let Some(headroom) = self.progress.headroom(&place, first) {
-                    self.meters.headroom.with_label_values(&labels).set(headroom);
-                }
-            }
             if stop.is_cancelled() {
                 break;
             }
+            if let Some((_, end)) = end {
+                self.progress.ends(&place, end, Instant::now());
+            }
+            let headroom = end.and_then(|(first, _)| self.progress.headroom(&place, first));
+            let partition = place.partition.to_string();
+            self.meters.headroom(&[&place.part, &place.topic, &partition], headroom);
         }
         answered
+    }
+
+    /// Why Kafka does not answer.
+    fn away(&self, error: &KafkaError, topic: &str) -> String {
+        let brokers = &self.pipeline.file.kafka.brokers;
+        if client::is_outage(error) {
+            let why = client::failing(brokers).unwrap_or_else(|| error.to_string());
+            format!("Kafka at {brokers} can't be reached: {why}")
+        } else {
+            format!("Kafka at {brokers} does not say where {topic} ends: {error}")
+        }
     }
 
     /// Says what is stalled, and what is not any more: log, metrics, health.

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::config::Admin;
 use crate::clock;
+use crate::decision::time;
 use crate::http::server::{self, Certificates};
 use crate::metrics::created::Created;
 use crate::metrics::exemplars::Exemplars;
@@ -91,7 +92,13 @@ async fn ready(State(shared): State<Shared>) -> (StatusCode, String) {
     if not_ready.is_empty() {
         return (StatusCode::OK, "ready\n".into());
     }
-    let lines: String = not_ready.iter().map(|(part, why)| format!("{part}: {why}\n")).collect();
+    let all = shared.health.all();
+    let line = |(part, why): &(String, String)| {
+        let since = all.get(part).map(|of| time::format(of.since));
+        let since = since.map_or_else(String::new, |at| format!(" (since {}Z)", &at[..19]));
+        format!("{part}: {why}{since}\n")
+    };
+    let lines: String = not_ready.iter().map(line).collect();
     (StatusCode::SERVICE_UNAVAILABLE, lines)
 }
 

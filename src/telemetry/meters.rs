@@ -56,7 +56,7 @@ pub struct Meters {
     pub gaps: IntCounterVec,
     pub lost: IntCounterVec,
     /// What is left between a part's place and the log's start.
-    pub headroom: IntGaugeVec,
+    headroom: IntGaugeVec,
     pub retention: IntGaugeVec,
     expected: IntGaugeVec,
 }
@@ -286,6 +286,15 @@ impl Meters {
         parts.for_each(|part| self.expected.with_label_values(&[part]).set(1));
     }
 
+    /// What is left between a part's place and the log's start, of part, topic and partition: nothing while that is not known, so that no old value
+    /// stands for a new one.
+    pub fn headroom(&self, labels: &[&str; 3], records: Option<i64>) {
+        match records {
+            Some(records) => self.headroom.with_label_values(labels).set(records),
+            None => drop(self.headroom.remove_label_values(labels)),
+        }
+    }
+
     /// The part has this partition no more: what it said of it is another's to say.
     pub fn gave_up(&self, part: &str, topic: &str, partition: i32) {
         let id = partition.to_string();
@@ -305,5 +314,29 @@ impl Meters {
         self.detected
             .with_label_values(&[detector, if known { place } else { "other" }])
             .inc_by(count);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_known_any_more_is_not_told() {
+        let registry = Registry::new();
+        let meters = Meters::new("p", &registry).unwrap();
+        let told = || {
+            let families = registry.gather();
+            let family =
+                families.into_iter().find(|f| f.name() == "docket_log_headroom_records")?;
+            family.get_metric().first().map(|m| m.get_gauge().get_value())
+        };
+        let labels = ["loki", "docket.p", "0"];
+        meters.headroom(&labels, None);
+        assert_eq!(told(), None);
+        meters.headroom(&labels, Some(7));
+        assert_eq!(told(), Some(7.0));
+        meters.headroom(&labels, None);
+        assert_eq!(told(), None, "Kafka does not answer");
     }
 }

@@ -14,6 +14,7 @@ function* wrong(dashboard) {
   // An index is one pipeline's.
   for (const name of ofElasticsearch ? ["service", "policy"] : ["pipeline", "service", "policy"])
     if (!names.includes(name)) yield `no variable ${name}`;
+  yield* unknown(dashboard);
   const top = dashboard.panels.filter((panel) => panel.gridPos.y === 0);
   if (top.length < 4 || top.some((panel) => panel.type !== "stat")) yield "does not begin with numbers at a glance";
   if (!ofElasticsearch && AT_A_GLANCE.some((title) => !top.some((panel) => panel.title === title))) yield `at a glance is not ${AT_A_GLANCE}`;
@@ -29,7 +30,11 @@ function* wrong(dashboard) {
       }
     if (!(panel.description?.length > 10)) yield `${panel.title}: no description`;
     const unit = panel.type === "heatmap" ? panel.options.yAxis?.unit : panel.fieldConfig.defaults.unit;
-    if (panel.type !== "logs" && !unit) yield `${panel.title}: no unit`;
+    if (!unit) yield `${panel.title}: no unit`;
+    // A quantile beyond the last bucket reads as that bucket's end.
+    const quantile = panel.targets.some(({ expr }) => expr?.includes("histogram_quantile"));
+    const more = panel.fieldConfig.defaults.mappings?.some(({ options }) => options.result?.text.startsWith("more than "));
+    if (quantile && !more) yield `${panel.title}: what is beyond the last bucket reads as its end`;
     for (const target of panel.targets) yield* unbounded(panel, target);
   }
 }
@@ -43,11 +48,19 @@ function* unbounded(panel, target) {
   if (panel.transformations?.some(({ id }) => id === "groupBy") && !(target.maxLines <= 5000)) yield `${panel.title}: no maxLines`;
 }
 
-/// What both twins have to have alike.
+/// Variables that a dashboard asks for and does not have.
+function* unknown(dashboard) {
+  const names = dashboard.templating.list.map((variable) => variable.name);
+  const asked = new Set([...JSON.stringify(dashboard).matchAll(/\$\{?(\w+)/g)].map((found) => found[1]));
+  for (const name of asked) if (!names.includes(name) && !/^(__|\d)/.test(name)) yield `no variable ${name}, which it asks for`;
+}
+
+/// What both twins have to have alike, apart from where log lines are.
 function common(dashboard) {
+  const alike = (panel) => JSON.parse(JSON.stringify(panel).replaceAll("VictoriaLogs", "Loki").replaceAll("${victorialogs}", "${loki}"));
   const logs = (datasource) => ["loki", VICTORIALOGS].includes(datasource?.type);
   const panels = dashboard.panels.map((panel) =>
-    logs(panel.datasource) ? { id: panel.id, title: panel.title, type: panel.type, gridPos: panel.gridPos } : panel,
+    logs(panel.datasource) ? { id: panel.id, title: panel.title, type: panel.type, gridPos: panel.gridPos } : alike(panel),
   );
   const list = dashboard.templating.list.filter((variable) => !["loki", "victorialogs"].includes(variable.name));
   return JSON.stringify({ ...dashboard, panels, templating: { list } });
@@ -80,6 +93,9 @@ for (const change of [
   (d) => d.templating.list.pop(),
   (d) => d.panels.shift(),
   (d, panel) => delete panel("Behind").fieldConfig.defaults.unit,
+  (d, panel) => delete panel("Findings").fieldConfig.defaults.unit,
+  (d, panel) => delete panel("p99").fieldConfig.defaults.mappings,
+  (d, panel) => (panel("Who is denied").description += " ${victorialogs}"),
   (d, panel) => delete panel("Who is denied").description,
   (d, panel) => delete panel("Who is denied").targets[0].maxLines,
   (d, panel) => (panel("Who is denied").targets[0].expr = 'topk(10, sum by (subject) (count_over_time({verdict="deny"}[1h])))'),

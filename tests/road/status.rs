@@ -23,10 +23,39 @@ async fn who_is_refused_by_kafka_is_not_ready_from_the_first_second() {
     let running = Running::start(&place, &pipeline);
     let (code, text) = ask(&running, "/readyz", "*/*").await;
     assert!(code == 503 && text.contains(&format!("{}/kafka: ", place.name)), "{code} {text}");
+    assert!(text.contains(" (since 20"), "{text}");
     assert_eq!(running.metrics().await.sum("docket_part_up", &["part=\"kafka\""]), 0);
     let status = status(&running).await;
     assert_eq!((&status["ready"], &status["parts"][0]["part"]), (&false.into(), &"kafka".into()));
     assert!(status["parts"][0]["cause"].is_string() && status["parts"][0]["since"].is_string());
+}
+
+/// That it can't be reached, where, and since when; not what docket could not find out.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kafka_that_goes_away_is_told_as_that() {
+    let mock = mock();
+    let place = Place::new("kafka-gone");
+    let pipeline = file_pipeline(&place, &mock, "");
+    let running = Running::start(&place, &pipeline);
+    running.until("all have joined", 60, |m| m.sum("docket_part_up", &[]) == 4).await;
+    let brokers = mock.bootstrap();
+    let before = docket::decision::time::format(docket::clock::now());
+    drop(mock);
+    let kafka = until("status says it", 60, async || {
+        let status = status(&running).await;
+        let parts = status["parts"].as_array().unwrap();
+        let kafka = parts.iter().find(|part| part["part"] == "kafka").unwrap();
+        if kafka["well"] == false { Ok(kafka.clone()) } else { Err(status.to_string()) }
+    })
+    .await;
+    let cause = kafka["cause"].as_str().unwrap();
+    assert!(cause.starts_with(&format!("Kafka at {brokers} can't be reached: ")), "{cause}");
+    assert!(kafka["since"].as_str().unwrap() >= before.as_str(), "{kafka}");
+    let url = format!("http://{}", running.admin);
+    let top =
+        docket().args(["top", "--once", "--interval", "100ms", "--url", &url]).output().unwrap();
+    let top = String::from_utf8(top.stdout).unwrap();
+    assert!(top.contains("can't be reached: ") && top.contains(" (since 20"), "{top}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,6 +7,7 @@ use maud::{Markup, html};
 
 use super::count::{DAY, HOUR};
 use crate::decision::time::{self, Nanos};
+use crate::words::several;
 
 const WIDTH: f64 = 960.0;
 const LEFT: f64 = 56.0;
@@ -18,13 +19,34 @@ const BOTTOM: f64 = 24.0;
 pub const COLOURS: [&str; 8] =
     ["#0072b2", "#e69f00", "#009e73", "#d55e00", "#56b4e9", "#cc79a7", "#999999", "#333333"];
 
-/// A number for people: 1.2 k, 34 M.
+/// A whole number, in thousands.
+pub fn count(n: u64) -> String {
+    let digits = n.to_string();
+    let mut text = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// So many of something.
+pub fn counted(n: u64, what: &str) -> String {
+    if n == 1 { format!("1 {what}") } else { format!("{} {}", count(n), several(what)) }
+}
+
+/// A number for people: 0.012, 1.5, 12,345, 34 M.
 pub fn human(n: f64) -> String {
     let (value, unit) = match n.abs() {
-        a if a >= 1e12 => (n / 1e12, " T"),
-        a if a >= 1e9 => (n / 1e9, " G"),
-        a if a >= 1e6 => (n / 1e6, " M"),
-        a if a >= 10_000.0 => (n / 1e3, " k"),
+        a if a >= 999_500_000_000.0 => (n / 1e12, " T"),
+        a if a >= 999_500_000.0 => (n / 1e9, " G"),
+        a if a >= 999_999.5 => (n / 1e6, " M"),
+        a if a >= 999.5 => {
+            let sign = if n < 0.0 { "-" } else { "" };
+            return format!("{sign}{}", count(a.round() as u64));
+        }
         _ => (n, ""),
     };
     let digits = match value.abs() {
@@ -227,10 +249,12 @@ pub fn growth(bars: &[Bar], ahead: &[(Nanos, [f64; 3])]) -> Markup {
             .map(|(at, day)| format!("{},{}", middle(*at), px(frame.y(day[of]))))
             .collect::<Vec<_>>()
     };
+    let names =
+        [("decisions a day", COLOURS[0]), ("expected", COLOURS[3]), ("80 % of days", "#f3c9a5")];
     let (low, expected, mut high) = (points(0), points(1), points(2));
     high.reverse();
     html! {
-        (legend(&[("decisions a day", COLOURS[0]), ("expected", COLOURS[3]), ("80 % of days", "#f3c9a5")]))
+        (legend(&names[..if ahead.is_empty() { 1 } else { 3 }]))
         (frame.draw("decisions a day, and the forecast", &html! {
             @for bar in bars {
                 rect x=(px(frame.x(bar.at) + 0.5)) width=(px(wide)) y=(px(frame.y(bar.value))) height=(px(frame.y(0.0) - frame.y(bar.value)))
@@ -306,13 +330,25 @@ mod tests {
             (0.000_104, "0.0001"),
             (0.5, "0.5"),
             (7.0, "7"),
-            (1234.0, "1234"),
-            (12_345.0, "12.3 k"),
+            (999.4, "999"),
+            (999.6, "1,000"),
+            (1234.0, "1,234"),
+            (12_345.4, "12,345"),
+            (-12_345.0, "-12,345"),
+            (999_999.4, "999,999"),
+            (999_999.6, "1 M"),
             (5_000_000.0, "5 M"),
             (99.96, "100"),
         ] {
             assert_eq!(human(n), text);
         }
+    }
+
+    #[test]
+    fn whole_numbers_for_people() {
+        let counts = [0, 12, 999, 1000, 12_345, 1_234_567].map(count);
+        assert_eq!(counts, ["0", "12", "999", "1,000", "12,345", "1,234,567"]);
+        assert_eq!([0, 1, 2000].map(|n| counted(n, "day")), ["0 days", "1 day", "2,000 days"]);
     }
 
     #[test]

@@ -2,7 +2,9 @@
 
 use serde::Serialize;
 
+use super::chart::{counted, human};
 use super::count::{DAY, HOUR, SECOND};
+use super::enough::{self, lasting};
 use super::forecast::{self, Forecast};
 use super::{Part, Review, Spare};
 use crate::decision::time::{self, Nanos};
@@ -10,6 +12,8 @@ use crate::decision::time::{self, Nanos};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
+    /// There is too little for some numbers; the sentence says what would be enough.
+    TooLittle,
     /// It covers less than a day.
     TooShort,
     /// The first service whose OPAs its busiest second will fill, or that none will.
@@ -47,11 +51,21 @@ const MOST: usize = 5;
 /// `current` says that the review goes on to the present.
 pub fn conclusions(review: &Review, now: Nanos, current: bool) -> Vec<Conclusion> {
     let mut all = Vec::new();
-    let span = review.to - review.from;
-    if review.total.decisions > 0 && span < DAY {
+    let missing = enough::missing(review);
+    if !missing.is_empty() {
+        let sentence = format!(
+            "{} over {}: that is too little for some conclusions, which are left out. {}.",
+            counted(review.total.decisions, "decision"),
+            lasting(review.seconds as Nanos * SECOND),
+            capital(&missing.join("; "))
+        );
+        all.push(of(Kind::TooLittle, "", sentence));
+    }
+    let whole = review.seconds as Nanos * SECOND;
+    if (enough::SPAN * SECOND..DAY).contains(&whole) {
         let sentence = format!(
             "This is of {} only: the busiest second of a day or a week need not be in it, and what follows holds for that time.",
-            lasting(span)
+            lasting(whole)
         );
         all.push(of(Kind::TooShort, "", sentence));
     }
@@ -66,10 +80,10 @@ pub fn conclusions(review: &Review, now: Nanos, current: bool) -> Vec<Conclusion
     let short = review.spare.iter().filter_map(|s| Some((s, s.without_one?)));
     for (spare, without) in short.filter(|(_, without)| *without < 1.0).take(MOST) {
         let sentence = format!(
-            "{} can't do without one of its {} OPAs: the busiest second would need {:.1} times what the others have.",
+            "{} can't do without one of its {} OPAs: the busiest second would need {} times what the others have.",
             spare.service,
             spare.opas,
-            1.0 / without
+            human(1.0 / without)
         );
         all.push(of(Kind::NoSpare, &spare.service, sentence));
     }
@@ -78,10 +92,10 @@ pub fn conclusions(review: &Review, now: Nanos, current: bool) -> Vec<Conclusion
     slow.sort_by(|a, b| slower(b).total_cmp(&slower(a)));
     for part in slow.into_iter().take(MOST) {
         let sentence = format!(
-            "{} of {} takes {:.1} times as long for a decision in its busier hours: it is nearer to its limit than its headroom says.",
+            "{} of {} takes {} times as long for a decision in its busier hours: it is nearer to its limit than its headroom says.",
             part.name,
             part.service,
-            slower(part)
+            human(slower(part))
         );
         all.push(of(Kind::NearItsLimit, &part.service, sentence));
     }
@@ -98,6 +112,11 @@ pub fn conclusions(review: &Review, now: Nanos, current: bool) -> Vec<Conclusion
         all.push(of(Kind::Waits, &part.service, sentence));
     }
     all
+}
+
+fn capital(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map_or_else(String::new, |c| c.to_uppercase().chain(chars).collect())
 }
 
 fn of(kind: Kind, service: &str, sentence: String) -> Conclusion {
@@ -138,20 +157,28 @@ fn runs_out(review: &Review) -> Option<Conclusion> {
     let Some((in_days, spare, growth)) = soonest else {
         let (spare, growth) = growths.first()?;
         let why = match growth {
-            Some(_) => "nothing grows",
-            None => "there are too few whole days to say how it grows",
+            Some(_) => "nothing grows".to_owned(),
+            None => format!(
+                "how it grows takes {} whole days to say, and there {}",
+                forecast::FEWEST,
+                match review.days.iter().filter(|d| d.whole).count() {
+                    1 => "is 1".to_owned(),
+                    n => format!("are {n}"),
+                }
+            ),
         };
         let sentence = format!(
-            "{} has the least headroom: its OPAs could take {:.1} times its busiest second. When it runs out can't be said: {why}.",
-            spare.service, spare.headroom
+            "{} has the least headroom: its OPAs could take {} times its busiest second. When it runs out can't be said: {why}.",
+            spare.service,
+            human(spare.headroom)
         );
         return Some(of(Kind::RunsOut, &spare.service, sentence));
     };
     let service = &spare.service;
     if in_days <= 0.0 {
         let sentence = format!(
-            "{service} has run out: its busiest second needs {:.1} times what its OPAs have.",
-            1.0 / spare.headroom.max(f64::MIN_POSITIVE)
+            "{service} has run out: its busiest second needs {} times what its OPAs have.",
+            human(1.0 / spare.headroom.max(f64::MIN_POSITIVE))
         );
         return Some(of(Kind::RunsOut, service, sentence));
     }
@@ -162,27 +189,18 @@ fn runs_out(review: &Review) -> Option<Conclusion> {
     });
     if in_days > growth.days_ahead as f64 {
         let sentence = format!(
-            "{service} runs out first, but not within {} days, as far as can be foretold: its OPAs could take {:.1} times its busiest second, and it grows by {pace}{error}.",
-            growth.days_ahead, spare.headroom
+            "{service} runs out first, but not within {}, as far as can be foretold: its OPAs could take {} times its busiest second, and it grows by {pace}{error}.",
+            counted(growth.days_ahead, "day"),
+            human(spare.headroom)
         );
         return Some(of(Kind::RunsOut, service, sentence));
     }
     let day = time::format(review.to + (in_days * DAY as f64) as Nanos)[..10].to_owned();
     let sentence = format!(
-        "{service} runs out first, around {day}: its OPAs could take {:.1} times its busiest second, and it grows by {pace}{error}.",
-        spare.headroom
+        "{service} runs out first, around {day}: its OPAs could take {} times its busiest second, and it grows by {pace}{error}.",
+        human(spare.headroom)
     );
     Some(Conclusion { kind: Kind::RunsOut, service: service.clone(), day: Some(day), sentence })
-}
-
-fn lasting(nanos: Nanos) -> String {
-    let minutes = nanos / (60 * SECOND);
-    match minutes {
-        0..2 => format!("{} s", (nanos / SECOND).max(1)),
-        2..120 => format!("{minutes} min"),
-        120..2880 => format!("{} h", minutes / 60),
-        _ => format!("{} days", minutes / 1440),
-    }
 }
 
 #[cfg(test)]
@@ -274,23 +292,79 @@ mod tests {
 
     #[test]
     fn what_covers_seconds_says_so_first() {
-        let review = reviewed(1, 1.0, &|_| steady("s", 100, 2));
+        let review = reviewed(1, 1.0, &|_| steady("s", 1000, 2));
         let first = &review.conclusions[0];
         assert_eq!(first.kind, Kind::TooShort);
         assert!(first.sentence.starts_with("This is of "), "{first:?}");
         assert_eq!(lasting(25 * SECOND), "25 s");
+        assert_eq!(review.conclusions.iter().filter(|c| c.kind == Kind::TooLittle).count(), 0);
         let review = reviewed(2, 1.0, &|_| steady("s", 100, 2));
         assert!(review.conclusions.iter().all(|c| c.kind != Kind::TooShort));
     }
 
+    /// Nothing but counts is told of one decision, of some in seconds, or of many in seconds; and what would be enough.
+    #[test]
+    fn nothing_is_concluded_from_too_little() {
+        let second = |at: Nanos| Made { service: "s", opa: 0, at, nanos: 900_000_000, waits: 0 };
+        for (n, apart) in [(1, SECOND), (50, SECOND / 5), (2000, SECOND / 100), (99, DAY / 100)] {
+            let review = reviewed(1, 1.0, &|_| (0..n).map(|i| second(i * apart)).collect());
+            let little = &review.conclusions[0];
+            assert_eq!(little.kind, Kind::TooLittle);
+            let many = counted(n as u64, "decision");
+            assert!(little.sentence.starts_with(&format!("{many} over ")), "{little:?}");
+            assert!(
+                little.sentence.contains("eadroom and cost need 100 decisions")
+                    && little.sentence.contains("a forecast needs 14 whole days"),
+                "{little:?}"
+            );
+            let others = review.conclusions.iter().filter(|c| c.kind != Kind::TooShort).count();
+            assert_eq!(others, 1, "{:?}", review.conclusions);
+            assert!(review.spare.is_empty() && review.forecast.is_none());
+            let parts = [&review.services, &review.policies, &review.opas].into_iter().flatten();
+            for part in parts.chain([&review.total]) {
+                assert_eq!((part.busy, part.cost), (None, None), "{part:?}");
+                assert_eq!(part.mean_per_second.is_some(), n == 99);
+                let median = part.evaluation.as_ref().map(|e| e.p50_ns.is_some());
+                assert!(median.is_none_or(|known| known == (n >= 20)), "{part:?}");
+            }
+            let json = serde_json::to_string(&review).unwrap();
+            for word in ["headroom\"", "\"cost\"", "growth", "\"per_day\""] {
+                assert!(!json.contains(word), "{word}: {json}");
+            }
+            let page = super::super::report::html(&review, START);
+            assert!(page.contains("Headroom needs 100 decisions"), "{page}");
+            assert!(!page.contains(" × "), "{page}");
+        }
+    }
+
+    #[test]
+    fn one_headroom_of_a_service_and_one_of_an_opa() {
+        let review = reviewed(2, 1.0, &|_| steady("s", 400, 2));
+        let json = serde_json::to_value(&review).unwrap();
+        assert!(json["total"]["busy"].get("headroom").is_none());
+        assert!(json["services"][0]["busy"].get("headroom").is_none(), "{json}");
+        assert!(json["policies"][0]["busy"].get("headroom").is_none());
+        assert!(json["opas"][0]["busy"]["headroom"].is_f64());
+        assert!(json["spare"][0]["headroom"].is_f64());
+    }
+
     #[test]
     fn what_has_run_out_what_can_spare_none_and_what_waits() {
-        let review = reviewed(2, 1.0, &|_| {
-            let second = |service, opa, nanos, waits| Made { service, opa, at: 0, nanos, waits };
-            let mut all: Vec<Made> =
-                (0..3).map(|n| second("full", n % 2, 1_000_000_000, 0)).collect();
-            all.extend((0..3).map(|n| second("tight", n % 2, 500_000_000, 0)));
-            all.push(second("calls", 0, 900_000_000, 890_000_000));
+        // The same twenty times a day, for ten days.
+        let review = reviewed(10, 1.0, &|_| {
+            let mut all = Vec::new();
+            for hour in 0..20 {
+                let second = |service, opa, nanos, waits| Made {
+                    service,
+                    opa,
+                    at: hour * HOUR,
+                    nanos,
+                    waits,
+                };
+                all.extend((0..3).map(|n| second("full", n % 2, 1_000_000_000, 0)));
+                all.extend((0..3).map(|n| second("tight", n % 2, 500_000_000, 0)));
+                all.push(second("calls", 0, 900_000_000, 890_000_000));
+            }
             all
         });
         let kinds: Vec<(Kind, &str)> =

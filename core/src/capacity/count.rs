@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use super::covered::Covered;
 use super::latency::{self, Latency};
 use crate::decision::record::Record;
 use crate::decision::time::Nanos;
@@ -30,9 +31,23 @@ pub struct Hour {
     pub busy: u64,
     /// How long it waited for others' answers, which is not in `busy`.
     pub waited: u64,
-    /// Decisions of its busiest second and minute, and when these begin.
+    /// Decisions of its busiest second, and when it begins.
     pub second: (u32, Nanos),
-    pub minute: (u32, Nanos),
+    pub minute: Minute,
+}
+
+/// The busiest minute of an hour; longer where the review begins or ends within one, and shorter if no more of the hour is covered.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Minute {
+    pub decisions: u32,
+    pub seconds: u32,
+    pub at: Nanos,
+}
+
+impl Minute {
+    pub fn per_second(&self) -> f64 {
+        f64::from(self.decisions) / f64::from(self.seconds.max(1))
+    }
 }
 
 /// What is counted of something.
@@ -269,22 +284,35 @@ impl Counter {
     fn settle_first(&mut self) {
         let Some((hour, pages)) = self.pages.pop_first() else { return };
         self.settled = self.settled.max(hour + 1);
+        let minutes = self.covered().minutes(hour);
         for (id, page) in pages {
             self.open = self.open.saturating_sub(page.bytes());
             let page = page.counts();
             let of = self.loads[id].hours.entry(hour).or_default();
-            let busiest = |chunk: usize| {
-                let sums = page.chunks(chunk).map(|seconds| seconds.iter().sum::<u32>());
-                // The first of equals.
-                let (at, most) = sums
-                    .enumerate()
-                    .max_by_key(|(at, n)| (*n, std::cmp::Reverse(*at)))
-                    .unwrap_or_default();
-                (most, hour * HOUR + (at * chunk) as Nanos * SECOND)
-            };
-            of.second = of.second.max(busiest(1));
-            of.minute = of.minute.max(busiest(60));
+            let at = |second: usize| hour * HOUR + second as Nanos * SECOND;
+            // The first of equals.
+            let (second, most) = page
+                .iter()
+                .enumerate()
+                .max_by_key(|(at, n)| (**n, std::cmp::Reverse(*at)))
+                .unwrap_or((0, &0));
+            of.second = of.second.max((*most, at(second)));
+            for minute in &minutes {
+                let minute = Minute {
+                    decisions: page[minute.clone()].iter().sum(),
+                    seconds: u32::try_from(minute.len()).unwrap_or_default(),
+                    at: at(minute.start),
+                };
+                if minute.per_second() > of.minute.per_second() {
+                    of.minute = minute;
+                }
+            }
         }
+    }
+
+    /// What is covered, as far as it is known.
+    pub fn covered(&self) -> Covered {
+        Covered::new(self.first, self.last)
     }
 
     pub fn whole(&self) -> &Load {

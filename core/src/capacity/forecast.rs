@@ -5,7 +5,9 @@ use serde::Serialize;
 
 /// A forecast needs so many whole days; from as many on, days of the week have levels of their own.
 pub const FEWEST: usize = 14;
-/// A line needs so many.
+/// And so many decisions in them.
+pub const FEWEST_DECISIONS: f64 = 100.0;
+/// A line that is only tried needs so many.
 const LINE: usize = 5;
 /// The standard normal's 90th percentile: 80 % lie between it and its negative.
 const Z: f64 = 1.2816;
@@ -137,7 +139,9 @@ fn within(days: &[(i64, f64)], ahead: u64) -> u64 {
 
 /// Foretells the days after the last, the last of which is `ahead` days later, or fewer: for each, low, expected and high.
 pub fn line(days: &[(i64, f64)], ahead: u64) -> Vec<(i64, [f64; 3])> {
-    let (Some((last, _)), true) = (days.last(), days.len() >= FEWEST) else { return Vec::new() };
+    let decisions: f64 = days.iter().map(|(_, n)| n).sum();
+    let enough = days.len() >= FEWEST && decisions >= FEWEST_DECISIONS;
+    let (Some((last, _)), true) = (days.last(), enough) else { return Vec::new() };
     let (fit, _, _) = fit(days);
     let ahead = i64::try_from(within(days, ahead)).unwrap_or_default();
     (last + 1..=last + ahead)
@@ -201,6 +205,7 @@ mod tests {
     fn few_days_foretell_nothing() {
         assert_eq!(forecast(&days(13, |_| 10.0), 30), None);
         assert_eq!(forecast(&[], 30), None);
+        assert_eq!(forecast(&days(30, |_| 2.0), 30), None, "60 decisions");
         let flat = forecast(&days(14, |_| 10.0), 30).unwrap();
         assert_eq!((flat.per_day, flat.growth_per_week), (10.0, 0.0));
         assert_eq!(flat.days_ahead, 14, "no further than what is known goes back");

@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
+use super::enough;
 use crate::decision::json;
 use crate::decision::record::Record;
 
 /// Two digits of a value are kept: quantiles are right within 1 %.
 const DIGITS: u8 = 2;
-/// An hour; what took longer counts as an hour.
-const LONGEST: u64 = 3_600_000_000_000;
+/// What a histogram can hold: a century.
+const LONGEST: u64 = 1 << 62;
 
 /// Kinds of timers that are told apart; OPA has some twenty.
 const TIMERS: usize = 40;
@@ -42,9 +43,13 @@ pub struct Evaluation {
     pub decisions: u64,
     pub sum_ns: u64,
     pub mean_ns: f64,
-    pub p50_ns: u64,
-    pub p95_ns: u64,
-    pub p99_ns: u64,
+    /// Quantiles, where at least ten decisions lie beyond them; never above the longest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub p50_ns: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub p95_ns: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub p99_ns: Option<u64>,
     pub max_ns: u64,
     /// What it goes to, most first; of timers that hold others, each has its own.
     pub timers: Vec<Timer>,
@@ -57,7 +62,8 @@ pub struct Timer {
     pub name: String,
     /// Its part of the evaluation time of all decisions, and of the slowest twentieth.
     pub part: f64,
-    pub part_of_slowest: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub part_of_slowest: Option<f64>,
 }
 
 /// The timer of the whole request.
@@ -114,20 +120,29 @@ impl Latency {
         if decisions == 0 {
             return None;
         }
-        let at = |q: f64| self.times.value_at_quantile(q);
+        // A bucket's bound may lie above the longest that is in it.
+        let at = |parts: u64| {
+            (decisions >= enough::beyond(parts))
+                .then(|| self.times.value_at_quantile(parts as f64 / 100.0).min(self.longest))
+        };
+        let p95 = at(95);
         Some(Evaluation {
             decisions,
             sum_ns: u64::try_from(self.sum).unwrap_or(u64::MAX),
             mean_ns: self.sum as f64 / decisions as f64,
-            p50_ns: at(0.5),
-            p95_ns: at(0.95),
-            p99_ns: at(0.99),
+            p50_ns: at(50),
+            p95_ns: p95,
+            p99_ns: at(99),
             max_ns: self.longest,
-            timers: self.parts(octave(at(0.95))),
+            timers: if decisions >= enough::TIMERS {
+                self.parts(p95.map(octave))
+            } else {
+                Vec::new()
+            },
         })
     }
 
-    fn parts(&self, slow: u32) -> Vec<Timer> {
+    fn parts(&self, slow: Option<u32>) -> Vec<Timer> {
         let parts = |from: u32| -> BTreeMap<&str, f64> {
             let whole: u64 = self.sums.range(from..).map(|(_, n)| n).sum();
             let mut sums: BTreeMap<&str, u64> = BTreeMap::new();
@@ -138,11 +153,13 @@ impl Latency {
                 .map(|(name, nanos)| (name, nanos as f64 / whole.max(1) as f64))
                 .collect()
         };
-        let (all, slowest) = (parts(0), parts(slow));
+        let (all, slowest) = (parts(0), slow.map(parts));
         let timer = |(name, part): (&&str, &f64)| Timer {
             name: (*name).to_owned(),
             part: *part,
-            part_of_slowest: slowest.get(name).copied().unwrap_or_default(),
+            part_of_slowest: slowest
+                .as_ref()
+                .map(|slowest| slowest.get(name).copied().unwrap_or_default()),
         };
         let mut timers: Vec<Timer> = all.iter().map(timer).collect();
         timers.sort_by(|a, b| b.part.total_cmp(&a.part));
@@ -157,20 +174,47 @@ mod tests {
     #[test]
     fn what_the_slow_spend_their_time_on() {
         let mut latency = Latency::default();
-        for _ in 0..95 {
+        for _ in 0..950 {
             latency.add(100_000, &[("rego_query_eval", 60_000), ("rego_input_parse", 20_000)]);
         }
-        for _ in 0..5 {
+        for _ in 0..50 {
             latency
                 .add(50_000_000, &[("rego_query_eval", 49_000_000), ("rego_input_parse", 20_000)]);
         }
         let seen = latency.evaluation().unwrap();
-        assert_eq!((seen.decisions, seen.sum_ns), (100, 259_500_000));
-        assert!((seen.p50_ns as f64 / 100_000.0 - 1.0).abs() < 0.01, "{seen:?}");
-        assert!((seen.p99_ns as f64 / 50_000_000.0 - 1.0).abs() < 0.01, "{seen:?}");
+        assert_eq!((seen.decisions, seen.sum_ns), (1000, 2_595_000_000));
+        assert!((seen.p50_ns.unwrap() as f64 / 100_000.0 - 1.0).abs() < 0.01, "{seen:?}");
+        assert!((seen.p99_ns.unwrap() as f64 / 50_000_000.0 - 1.0).abs() < 0.01, "{seen:?}");
         assert_eq!(seen.timers[0].name, "rego_query_eval");
         let parse = &seen.timers[1];
         assert!(parse.part > 0.007 && parse.part < 0.008, "{parse:?}");
         assert_eq!(Latency::default().evaluation(), None);
+    }
+
+    #[test]
+    fn no_quantile_is_above_the_longest_and_what_takes_hours_is_not_cut() {
+        for nanos in [200_000, 30_000_000, 5 * 3_600_000_000_000] {
+            let mut latency = Latency::default();
+            (0..1000).for_each(|_| latency.add(nanos, &[]));
+            let seen = latency.evaluation().unwrap();
+            let quantiles = [seen.p50_ns, seen.p95_ns, seen.p99_ns, Some(seen.max_ns)];
+            assert_eq!(quantiles, [Some(nanos); 4], "{seen:?}");
+            assert_eq!(seen.mean_ns, nanos as f64);
+        }
+    }
+
+    #[test]
+    fn a_quantile_needs_decisions_beyond_it() {
+        let quantiles = |decisions: usize| {
+            let mut latency = Latency::default();
+            (0..decisions).for_each(|_| latency.add(1000, &[("rego_query_eval", 900)]));
+            let seen = latency.evaluation().unwrap();
+            let known = [seen.p50_ns, seen.p95_ns, seen.p99_ns].map(|q| q.is_some());
+            (known, seen.timers.first().map(|t| t.part_of_slowest.is_some()))
+        };
+        assert_eq!(quantiles(1), ([false; 3], None));
+        assert_eq!(quantiles(20), ([true, false, false], Some(false)));
+        assert_eq!(quantiles(999), ([true, true, false], Some(true)));
+        assert_eq!(quantiles(1000).0, [true; 3]);
     }
 }

@@ -1,12 +1,14 @@
 //! Capacity reviews: what a platform's decisions ask of its OPAs, where that grows to, what it costs, and what is left. Pure:
 //! from docket records to numbers, and from numbers to a page.
 //!
-//! `count` counts, `latency` has the evaluation times, `forecast` the growth; `report` writes the page with `chart`'s
-//! pictures, `table` the CSV.
+//! `count` counts, `covered` knows of which seconds, `latency` has the evaluation times, `forecast` the growth; `enough` says how much a
+//! number has to be of. `report` writes the page with `chart`'s pictures, `table` the CSV.
 
 pub mod chart;
 pub mod conclusions;
 pub mod count;
+pub mod covered;
+pub mod enough;
 pub mod forecast;
 pub mod latency;
 pub mod report;
@@ -18,7 +20,8 @@ use serde::Serialize;
 
 use crate::decision::time::{self, Nanos};
 use conclusions::Conclusion;
-use count::{Counter, DAY, HOUR, Hour, Load, SECOND};
+use count::{Counter, DAY, HOUR, Hour, Load};
+use covered::Covered;
 use forecast::Forecast;
 use latency::Evaluation;
 
@@ -36,6 +39,7 @@ pub struct Review {
     pub from: Nanos,
     #[serde(serialize_with = "time::serialize")]
     pub to: Nanos,
+    /// Whole seconds, that of the first and that of the last among them.
     pub seconds: f64,
     /// What it comes to.
     pub conclusions: Vec<Conclusion>,
@@ -74,13 +78,16 @@ pub struct Part {
     pub denied: u64,
     /// Errors and undefined.
     pub failed: u64,
-    /// Over the whole review.
-    pub mean_per_second: f64,
+    /// Over the whole review, if that is of a minute or more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mean_per_second: Option<f64>,
     pub peak_second: Peak,
     /// Its busiest minute, as decisions a second.
-    pub peak_minute: Peak,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peak_minute: Option<Peak>,
     /// Hours with decisions.
     pub hours: u64,
+    /// Where there are enough decisions whose time is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub busy: Option<Busy>,
     /// Its part of all evaluation time: what it costs.
@@ -109,7 +116,7 @@ pub struct Busy {
     /// How much longer a decision takes in the busier half of its hours than in the other, as a factor.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub slower_when_busy: Option<f64>,
-    /// How many times its busiest second it could take, if evaluation is all it does.
+    /// Of an OPA alone: how many times its own busiest second it could take, if evaluation is all it does. That of a service is in `spare`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub headroom: Option<f64>,
 }
@@ -169,7 +176,9 @@ pub struct Volume {
     pub sink: String,
     /// Bytes a decision, as they are sent: compressed where the sink is sent compressed bodies.
     pub bytes_per_decision: f64,
-    pub bytes_per_day: f64,
+    /// If the review is of a day or more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes_per_day: Option<f64>,
     /// In the review.
     pub bytes: f64,
     /// Of how many decisions that is known.
@@ -219,12 +228,13 @@ pub fn review(mut counter: Counter, asked: Asked) -> Option<Review> {
     if from > to {
         return None;
     }
-    let seconds = ((to - from) as f64 / SECOND as f64).max(1.0);
+    let covered = counter.covered();
+    let seconds = covered.seconds() as f64;
     let whole = counter.whole();
+    let timed: u64 = whole.hours.values().map(|h| h.timed).sum();
     let busy: u64 = whole.hours.values().map(|h| h.busy).sum();
-    let part = |service: &str, name: &str, load: &Load| {
-        part(service, name, load, seconds, busy, asked.cores)
-    };
+    let busy = if enough::for_headroom(timed, covered.seconds()) { busy } else { 0 };
+    let part = |service: &str, name: &str, load: &Load| part(service, name, load, covered, busy);
     let total = part("", "", whole);
     let mut services: Vec<Part> =
         counter.services().map(|(service, name, load)| part(service, name, load)).collect();
@@ -232,6 +242,10 @@ pub fn review(mut counter: Counter, asked: Asked) -> Option<Review> {
         counter.policies().map(|(service, name, load)| part(service, name, load)).collect();
     let mut opas: Vec<Part> =
         counter.opas().map(|(service, name, load)| part(service, name, load)).collect();
+    for busy in opas.iter_mut().filter_map(|opa| opa.busy.as_mut()) {
+        busy.headroom =
+            (busy.peak_second_cores > 0.0).then(|| asked.cores / busy.peak_second_cores);
+    }
     for parts in [&mut services, &mut policies] {
         parts.sort_by(|a, b| {
             b.decisions
@@ -250,16 +264,17 @@ pub fn review(mut counter: Counter, asked: Asked) -> Option<Review> {
     let days = days(whole, from, to, &asked.history);
     let known: Vec<(i64, f64)> =
         days.iter().filter(|d| d.whole).map(|d| (d.number, d.decisions)).collect();
+    let a_day = |bytes: f64| enough::a_day(seconds).then(|| bytes / seconds * 86_400.0);
     let mut volumes = asked.volumes;
     for volume in &mut volumes {
         volume.bytes = volume.bytes_per_decision * total.decisions as f64;
-        volume.bytes_per_day = volume.bytes / seconds * 86_400.0;
+        volume.bytes_per_day = a_day(volume.bytes);
     }
     let docket = counter.bytes as f64;
     let of_docket = Volume {
         sink: format!("{} (the docket topic, before Kafka's compression)", asked.read.topic),
         bytes_per_decision: docket / total.decisions as f64,
-        bytes_per_day: docket / seconds * 86_400.0,
+        bytes_per_day: a_day(docket),
         bytes: docket,
         of: total.decisions,
         unknown: None,
@@ -304,40 +319,30 @@ fn hours(counter: &Counter) -> Hours {
     Hours(std::iter::once(all).chain(rest).collect())
 }
 
-fn part(service: &str, name: &str, load: &Load, seconds: f64, all_busy: u64, cores: f64) -> Part {
+fn part(service: &str, name: &str, load: &Load, covered: Covered, all_busy: u64) -> Part {
+    let seconds = covered.seconds() as f64;
     let sum = |of: fn(&Hour) -> u64| load.hours.values().map(of).sum::<u64>();
     let (decisions, timed, busy) = (sum(|h| h.decisions), sum(|h| h.timed), sum(|h| h.busy));
     let waited = sum(|h| h.waited);
     // The first of equals.
-    let peak = |of: fn(&Hour) -> (u32, Nanos), of_seconds: f64| {
-        let (most, at) = load
-            .hours
-            .values()
-            .map(of)
-            .max_by_key(|(n, at)| (*n, std::cmp::Reverse(*at)))
-            .unwrap_or_default();
-        Peak { per_second: f64::from(most) / of_seconds, at }
-    };
-    let peak_second = peak(|h| h.second, 1.0);
-    let busy_of = (timed > 0).then(|| {
+    let (most, at) = load
+        .hours
+        .values()
+        .map(|h| h.second)
+        .max_by_key(|(n, at)| (*n, std::cmp::Reverse(*at)))
+        .unwrap_or_default();
+    let peak_second = Peak { per_second: f64::from(most), at };
+    let rates = covered.seconds() >= enough::RATE;
+    let busy_of = enough::for_headroom(timed, covered.seconds()).then(|| {
         let mean_ns = busy as f64 / timed as f64;
-        // Of decisions whose time is not known, it is taken to be the same.
-        let cores_of = |busy: u64, timed: u64, decisions: u64, seconds: f64| {
-            busy as f64 / 1e9 / seconds * decisions as f64 / timed.max(1) as f64
-        };
-        let peak_second_cores = peak_second.per_second * mean_ns / 1e9;
         Busy {
-            mean_cores: cores_of(busy, timed, decisions, seconds),
-            peak_hour_cores: load
-                .hours
-                .values()
-                .map(|h| cores_of(h.busy, h.timed, h.decisions, 3600.0))
-                .fold(0.0, f64::max),
-            peak_second_cores,
+            mean_cores: cores(busy, timed, decisions, seconds),
+            peak_hour_cores: peak_hour_cores(load, covered),
+            peak_second_cores: peak_second.per_second * mean_ns / 1e9,
             mean_ns,
             waiting: waited as f64 / (busy + waited).max(1) as f64,
             slower_when_busy: slower_when_busy(load),
-            headroom: (peak_second_cores > 0.0).then(|| cores / peak_second_cores),
+            headroom: None,
         }
     });
     Part {
@@ -346,14 +351,56 @@ fn part(service: &str, name: &str, load: &Load, seconds: f64, all_busy: u64, cor
         decisions,
         denied: sum(|h| h.denied),
         failed: sum(|h| h.failed),
-        mean_per_second: decisions as f64 / seconds,
+        mean_per_second: rates.then(|| decisions as f64 / seconds),
         peak_second,
-        peak_minute: peak(|h| h.minute, 60.0),
+        peak_minute: rates.then(|| peak_minute(load, covered)),
         hours: load.hours.len() as u64,
         busy: busy_of,
         cost: (all_busy > 0).then(|| busy as f64 / all_busy as f64),
         evaluation: load.latency.as_ref().and_then(latency::Latency::evaluation),
     }
+}
+
+/// How many cores are busy. Of decisions whose time is not known, it is taken to be the same.
+fn cores(busy: u64, timed: u64, decisions: u64, seconds: f64) -> f64 {
+    busy as f64 / 1e9 / seconds * decisions as f64 / timed.max(1) as f64
+}
+
+/// The busiest minute. Where less than a minute of an hour is covered, it counts with the whole hour beside it.
+fn peak_minute(load: &Load, covered: Covered) -> Peak {
+    let of = |(hour, of): (&i64, &Hour)| {
+        let stretch = covered.stretch(*hour, enough::RATE);
+        if stretch.start() == stretch.end() {
+            return Peak { per_second: of.minute.per_second(), at: of.minute.at };
+        }
+        let per_second = Hours::rate(&load.hours, &covered, *hour);
+        Peak { per_second, at: (stretch.start() * HOUR).max(covered.begin()) }
+    };
+    load.hours.iter().map(of).fold(Peak::default(), |most, peak| {
+        if peak.per_second > most.per_second { peak } else { most }
+    })
+}
+
+impl Hours {
+    /// Decisions a second of an hour, by the seconds of it that are covered; with its neighbour, if that is less than a minute.
+    pub fn rate(hours: &BTreeMap<i64, Hour>, covered: &Covered, hour: i64) -> f64 {
+        let stretch = covered.stretch(hour, enough::RATE);
+        let decisions: u64 = hours.range(stretch.clone()).map(|(_, h)| h.decisions).sum();
+        decisions as f64 / covered.of_all(stretch).max(1) as f64
+    }
+}
+
+/// The busiest hour; one of which less than half is covered goes with its neighbour.
+fn peak_hour_cores(load: &Load, covered: Covered) -> f64 {
+    let of = |hour: &i64| {
+        let stretch = covered.stretch(*hour, enough::SPAN / 2);
+        let mut sums = (0, 0, 0);
+        for (_, of) in load.hours.range(stretch.clone()) {
+            sums = (sums.0 + of.busy, sums.1 + of.timed, sums.2 + of.decisions);
+        }
+        cores(sums.0, sums.1, sums.2, covered.of_all(stretch).max(1) as f64)
+    };
+    load.hours.keys().map(of).fold(0.0, f64::max)
 }
 
 /// By how much a decision takes longer in the busier half of the hours; needs some hours to say so.
@@ -364,9 +411,12 @@ fn slower_when_busy(load: &Load) -> Option<f64> {
     }
     hours.sort_by_key(|h| h.decisions);
     let (quiet, busy) = hours.split_at(hours.len() / 2);
+    let timed = |hours: &[&Hour]| hours.iter().map(|h| h.timed).sum::<u64>();
+    if timed(quiet).min(timed(busy)) < enough::HALF {
+        return None;
+    }
     let mean = |hours: &[&Hour]| {
-        hours.iter().map(|h| h.busy).sum::<u64>() as f64
-            / hours.iter().map(|h| h.timed).sum::<u64>().max(1) as f64
+        hours.iter().map(|h| h.busy).sum::<u64>() as f64 / timed(hours).max(1) as f64
     };
     let quiet = mean(quiet);
     (quiet > 0.0).then(|| mean(busy) / quiet)
@@ -439,9 +489,11 @@ fn revisions(counter: &Counter) -> Vec<Revision> {
         }
         let part = |r: &Revision| r.denied as f64 / r.decisions.max(1) as f64;
         this.before = Some(before.revision.clone());
-        this.denied_change = Some(part(this) - part(before));
-        let p95 =
-            |r: &Revision| r.evaluation.as_ref().map(|e| e.p95_ns as f64).filter(|n| *n > 0.0);
+        let compared = this.decisions.min(before.decisions) >= enough::COMPARED;
+        this.denied_change = compared.then(|| part(this) - part(before));
+        let p95 = |r: &Revision| {
+            r.evaluation.as_ref().and_then(|e| e.p95_ns).map(|n| n as f64).filter(|n| *n > 0.0)
+        };
         this.p95_factor = p95(this).zip(p95(before)).map(|(now, then)| now / then);
     }
     all

@@ -2,10 +2,11 @@
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use super::chart::{self, Bar, Named, Steps, human};
-use super::count::{DAY, HOUR};
+use super::chart::{self, Bar, Named, Steps, count, counted, human};
+use super::count::{DAY, HOUR, SECOND};
+use super::covered::Covered;
 use super::latency::Evaluation;
-use super::{Part, Peak, Review, forecast};
+use super::{Hours, Part, Peak, Review, enough, forecast};
 use crate::decision::time::{self, Nanos};
 
 /// Rows of a table; the CSV and the JSON have all.
@@ -40,7 +41,7 @@ pub fn html(review: &Review, made: Nanos) -> String {
             }
             body {
                 h1 { "Capacity review: " (review.pipeline) }
-                p class="quiet" { (minute(review.from)) " to " (minute(review.to)) " UTC, " (span(review.seconds)) "; made " (minute(made)) }
+                p class="quiet" { (minute(review.from)) " to " (minute(review.to)) " UTC, " (enough::lasting(review.seconds as Nanos * SECOND)) "; made " (minute(made)) }
                 (cards(review))
                 (conclusions(review))
                 (load(review))
@@ -62,21 +63,24 @@ fn minute(at: Nanos) -> String {
     format!("{} {}", &text[..10], &text[11..16])
 }
 
-fn span(seconds: f64) -> String {
-    match seconds {
-        s if s >= 2.0 * 86_400.0 => format!("{:.1} days", s / 86_400.0),
-        s if s >= 2.0 * 3600.0 => format!("{:.1} hours", s / 3600.0),
-        s => format!("{:.0} minutes", s / 60.0),
+/// How many whole days there are.
+fn whole_days(review: &Review) -> String {
+    match review.days.iter().filter(|d| d.whole).count() {
+        1 => "is 1".into(),
+        n => format!("are {n}"),
     }
 }
 
 pub fn nanos(n: f64) -> String {
     match n {
+        n if n >= 3.6e12 => format!("{} h", human(n / 3.6e12)),
+        n if n >= 6e10 => format!("{} min", human(n / 6e10)),
         n if n >= 1e9 => format!("{:.2} s", n / 1e9),
         n if n >= 1e8 => format!("{:.0} ms", n / 1e6),
         n if n >= 1e7 => format!("{:.1} ms", n / 1e6),
         n if n >= 1e6 => format!("{:.2} ms", n / 1e6),
-        n => format!("{:.0} µs", n / 1e3),
+        n if n >= 1e3 => format!("{:.0} µs", n / 1e3),
+        n => format!("{n:.0} ns"),
     }
 }
 
@@ -97,9 +101,10 @@ fn bytes(n: f64) -> String {
 fn percent(part: f64) -> String {
     let p = 100.0 * part;
     match p.abs() {
-        a if a >= 10.0 => format!("{p:.0} %"),
-        a if a >= 1.0 => format!("{p:.1} %"),
+        a if a >= 9.95 => format!("{p:.0} %"),
+        a if a >= 0.995 => format!("{p:.1} %"),
         0.0 => "0 %".into(),
+        a if a < 0.005 => "< 0.01 %".into(),
         _ => format!("{p:.2} %"),
     }
 }
@@ -109,6 +114,9 @@ fn of(part: u64, whole: u64) -> String {
 }
 
 fn signed(part: f64) -> String {
+    if part.abs() < 0.000_05 {
+        return "0 %".into();
+    }
     format!("{}{}", if part >= 0.0 { "+" } else { "−" }, percent(part.abs()))
 }
 
@@ -143,21 +151,31 @@ fn cards(review: &Review) -> Markup {
     let total = &review.total;
     let card =
         |value: String, what: String| html! { div class="card" { b { (value) } span { (what) } } };
-    let busy = total.busy.unwrap_or_default();
+    let rate = |rate: Option<f64>| maybe(rate, |n| format!("{}/s", human(n)));
+    // Too little to say it: what would be enough.
+    let needs =
+        |there: bool, what: &str| if there { String::new() } else { format!("; needs {what}") };
+    let quantile = |of: Option<u64>| maybe(of, |n| nanos(n as f64));
     html! {
         div class="cards" {
-            (card(human(total.decisions as f64), format!("decisions; {} denied, {} failed", of(total.denied, total.decisions), of(total.failed, total.decisions))))
-            (card(format!("{}/s", human(total.mean_per_second)), "decisions a second, on average".into()))
+            (card(human(total.decisions as f64), format!("{}; {} denied, {} failed", if total.decisions == 1 { "decision" } else { "decisions" }, of(total.denied, total.decisions), of(total.failed, total.decisions))))
+            (card(rate(total.mean_per_second), format!("decisions a second, on average{}", needs(total.mean_per_second.is_some(), "a minute"))))
             (card(format!("{}/s", human(total.peak_second.per_second)), format!("busiest second, {}", minute(total.peak_second.at))))
-            (card(format!("{}/s", human(total.peak_minute.per_second)), format!("busiest minute, {}", minute(total.peak_minute.at))))
+            @match total.peak_minute {
+                Some(peak) => (card(rate(Some(peak.per_second)), format!("busiest minute, {}", minute(peak.at)))),
+                None => (card("–".into(), "busiest minute; needs a minute".into())),
+            }
             @if let Some(e) = &total.evaluation {
-                (card(nanos(e.p50_ns as f64), "median evaluation time".into()))
-                (card(nanos(e.p99_ns as f64), format!("99th percentile of evaluation time; 95th: {}", nanos(e.p95_ns as f64))))
-                (card(cores(busy.peak_hour_cores), format!("OPA cores busy in the busiest hour; {} on average", cores(busy.mean_cores))))
+                (card(quantile(e.p50_ns), format!("median evaluation time{}", needs(e.p50_ns.is_some(), &counted(enough::beyond(50), "decision")))))
+                (card(quantile(e.p99_ns), format!("99th percentile of evaluation time{}; 95th: {}", needs(e.p99_ns.is_some(), &counted(enough::beyond(99), "decision")), quantile(e.p95_ns))))
+                @match total.busy {
+                    Some(busy) => (card(cores(busy.peak_hour_cores), format!("OPA cores busy in the busiest hour; {} on average", cores(busy.mean_cores)))),
+                    None => (card("–".into(), format!("OPA cores busy; needs {} over an hour", counted(enough::TIMED, "decision")))),
+                }
             }
             @match &review.forecast {
-                Some(f) => (card(signed(f.growth_per_week), format!("a week; {}/s on average in {} days", human(f.per_day / 86_400.0), f.days_ahead))),
-                None => (card("–".into(), "growth: not enough whole days yet".into())),
+                Some(f) => (card(signed(f.growth_per_week), format!("a week; {}/s on average in {}", human(f.per_day / 86_400.0), counted(f.days_ahead, "day")))),
+                None => (card("–".into(), format!("growth; needs {} whole days, and there {}", forecast::FEWEST, whole_days(review)))),
             }
         }
     }
@@ -176,14 +194,16 @@ fn load(review: &Review) -> Markup {
     let (first, last) = (review.from.div_euclid(HOUR), review.to.div_euclid(HOUR));
     let Some((_, _, _, all)) = review.hours.0.first() else { return html! {} };
     let every = |value: &dyn Fn(i64) -> f64| (first..=last).map(value).collect::<Vec<f64>>();
+    let covered = Covered::new(review.from, review.to);
     let mean = Steps {
         name: "decisions a second, by the hour".into(),
-        values: every(&|h| all.get(&h).map_or(0.0, |h| h.decisions as f64 / 3600.0)),
+        values: every(&|h| Hours::rate(all, &covered, h)),
     };
-    let peak = Steps {
-        name: "its busiest minute".into(),
-        values: every(&|h| all.get(&h).map_or(0.0, |h| f64::from(h.minute.0) / 60.0)),
+    let minute_of = |h: i64| match all.get(&h) {
+        Some(of) if i64::from(of.minute.seconds) >= enough::RATE => of.minute.per_second(),
+        _ => Hours::rate(all, &covered, h),
     };
+    let peak = Steps { name: "its busiest minute".into(), values: every(&minute_of) };
     let leading: Vec<&Part> = review.services.iter().take(chart::COLOURS.len() - 1).collect();
     let of = |service: &str| {
         review
@@ -199,27 +219,24 @@ fn load(review: &Review) -> Markup {
             let hours = of(&part.service);
             Steps {
                 name: part.service.clone(),
-                values: every(&|h| {
-                    hours
-                        .and_then(|hours| hours.get(&h))
-                        .map_or(0.0, |h| h.decisions as f64 / 3600.0)
-                }),
+                values: every(&|h| hours.map_or(0.0, |hours| Hours::rate(hours, &covered, h))),
             }
         })
         .collect();
     if review.services.len() > leading.len() {
         let rest = |h: i64| {
-            all.get(&h).map_or(0.0, |h| h.decisions as f64 / 3600.0)
+            Hours::rate(all, &covered, h)
                 - stack.iter().map(|s| s.values[(h - first) as usize]).sum::<f64>()
         };
         let values = every(&|h| rest(h).max(0.0));
         stack.push(Steps { name: "all others".into(), values });
     }
+    let rates = review.seconds >= enough::RATE as f64;
     html! {
         h2 { "Load" }
-        (chart::load(first * HOUR, HOUR, &mean, &peak))
+        @if rates { (chart::load(first * HOUR, HOUR, &mean, &peak)) } @else { p { "Rates need a minute." } }
         h3 { "By service" }
-        (chart::stack(first * HOUR, HOUR, &stack))
+        @if rates { (chart::stack(first * HOUR, HOUR, &stack)) }
         (loads(&review.services, &["Service"]))
         h3 { "By policy" }
         (loads(&review.policies, &["Service", "Policy"]))
@@ -238,7 +255,7 @@ fn loads(parts: &[Part], heads: &[&str]) -> Markup {
                 td class="l" { (name(&part.service)) }
                 @if heads.len() > 1 { td class="l" { (name(&part.name)) } }
                 td { (human(part.decisions as f64)) } td { (of(part.denied, part.decisions)) } td { (of(part.failed, part.decisions)) }
-                td { (human(part.mean_per_second)) } td { (human(part.peak_minute.per_second)) } (at(&part.peak_second))
+                td { (maybe(part.mean_per_second, human)) } td { (maybe(part.peak_minute, |peak| human(peak.per_second))) } (at(&part.peak_second))
             } } }
         }
         (more(parts.len()))
@@ -246,7 +263,7 @@ fn loads(parts: &[Part], heads: &[&str]) -> Markup {
 }
 
 fn more(rows: usize) -> Markup {
-    html! { @if rows > ROWS { p class="quiet" { (rows - ROWS) " more are in the JSON and the CSV." } } }
+    html! { @if rows > ROWS { p class="quiet" { (count((rows - ROWS) as u64)) " more are in the JSON and the CSV." } } }
 }
 
 fn growth(review: &Review) -> Markup {
@@ -267,12 +284,15 @@ fn growth(review: &Review) -> Markup {
     let peak = review.total.peak_second.per_second;
     html! {
         h2 { "Growth" }
-        (chart::growth(&bars, &line))
-        p class="quiet" { "Days in UTC. Pale: not all of the day is known, or it is known from Prometheus." }
+        // A day alone is no growth.
+        @if bars.len() > 1 {
+            (chart::growth(&bars, &line))
+            p class="quiet" { "Days in UTC. Pale: not all of the day is known, or it is known from Prometheus." }
+        }
         @match &review.forecast {
             Some(f) => {
                 p {
-                    "Expected in " (f.days_ahead) " days: " b { (human(f.per_day)) " decisions a day" } " (80 % of days between " (human(f.low)) " and " (human(f.high)) "), "
+                    "Expected in " (counted(f.days_ahead, "day")) ": " b { (human(f.per_day)) " decisions a day" } " (80 % of days between " (human(f.low)) " and " (human(f.high)) "), "
                     (signed(f.growth_per_week)) " a week. "
                     @let now = known.iter().rev().take(7).map(|(_, n)| n).sum::<f64>() / known.len().clamp(1, 7) as f64;
                     @if now > 0.0 { "If its busiest second grows alike: " (human(peak * f.per_day / now)) "/s. " }
@@ -283,7 +303,7 @@ fn growth(review: &Review) -> Markup {
                     @if f.weekly { " Days of the week have levels of their own." }
                 }
             }
-            None => p { "A forecast needs " (forecast::FEWEST) " whole days; there are " (known.len()) ". " code { "--prometheus" } " knows those that the docket topic no longer has." },
+            None => p { "A forecast needs " (forecast::FEWEST) " whole days with " (human(forecast::FEWEST_DECISIONS)) " decisions or more; there " (whole_days(review)) ". " code { "--prometheus" } " knows those that the docket topic no longer has." },
         }
     }
 }
@@ -292,6 +312,7 @@ fn evaluation(review: &Review) -> Markup {
     let mut slow: Vec<(&Part, &Evaluation)> =
         review.policies.iter().filter_map(|p| Some((p, p.evaluation.as_ref()?))).collect();
     slow.sort_by_key(|(_, e)| std::cmp::Reverse(e.p99_ns));
+    let quantile = |of: Option<u64>| maybe(of, |n| nanos(n as f64));
     let Some(all) = &review.total.evaluation else {
         return html! { h2 { "Evaluation time" } p { "The decisions carry no timers (" code { "metrics.timer_server_handler_ns" } ")." } };
     };
@@ -301,8 +322,13 @@ fn evaluation(review: &Review) -> Markup {
         .map(|t| Named {
             name: t.name.clone(),
             value: t.part,
-            second: Some(t.part_of_slowest),
-            said: format!("{}, {}", percent(t.part), percent(t.part_of_slowest)),
+            second: t.part_of_slowest,
+            said: [Some(t.part), t.part_of_slowest]
+                .into_iter()
+                .flatten()
+                .map(percent)
+                .collect::<Vec<_>>()
+                .join(", "),
         })
         .collect();
     html! {
@@ -311,14 +337,21 @@ fn evaluation(review: &Review) -> Markup {
             thead { tr { th class="l" { "Service" } th class="l" { "Policy" } th { "Decisions" } th { "Mean" } th { "Median" } th { "95th percentile" } th { "99th" } th { "Longest" } th class="l" { "Mostly" } } }
             tbody { @for (part, e) in slow.iter().take(ROWS) { tr {
                 td class="l" { (name(&part.service)) } td class="l" { (name(&part.name)) } td { (human(e.decisions as f64)) } td { (nanos(e.mean_ns)) }
-                td { (nanos(e.p50_ns as f64)) } td { (nanos(e.p95_ns as f64)) } td { (nanos(e.p99_ns as f64)) } td { (nanos(e.max_ns as f64)) }
+                td { (quantile(e.p50_ns)) } td { (quantile(e.p95_ns)) } td { (quantile(e.p99_ns)) } td { (nanos(e.max_ns as f64)) }
                 td class="l" { @if let Some(t) = e.timers.first() { (t.name) " " (percent(t.part)) } }
             } } }
         }
         (more(slow.len()))
+        @if slow.iter().any(|(_, e)| e.p99_ns.is_none()) {
+            p class="quiet" { "–: too few decisions. The median needs " (count(enough::beyond(50))) ", the 95th percentile " (count(enough::beyond(95))) ", the 99th " (count(enough::beyond(99))) ": ten beyond it." }
+        }
         @if !rows.is_empty() {
             h3 { "What it goes to" }
-            (chart::bars(&rows, &["of all decisions", "of the slowest twentieth"]))
+            @if rows.iter().any(|row| row.second.is_some()) {
+                (chart::bars(&rows, &["of all decisions", "of the slowest twentieth"]))
+            } @else {
+                (chart::bars(&rows, &["of all decisions"]))
+            }
             p class="quiet" { "OPA's timers, as parts of the time of the whole request. Some hold others: " code { "rego_query_eval" } " has in it what built-ins and external data take." }
         }
     }
@@ -329,8 +362,8 @@ fn cost(review: &Review) -> Markup {
         review.policies.iter().filter_map(|p| Some((p, p.cost?))).collect();
     dear.sort_by(|a, b| b.1.total_cmp(&a.1));
     let said = |part: &Part, cost: f64| {
-        let busy = part.busy.unwrap_or_default();
-        format!("{}; {} cores", percent(cost), cores(busy.mean_cores))
+        let busy = part.busy.map(|busy| format!("; {} cores", cores(busy.mean_cores)));
+        percent(cost) + &busy.unwrap_or_default()
     };
     let rows: Vec<Named> = dear
         .iter()
@@ -342,50 +375,72 @@ fn cost(review: &Review) -> Markup {
             h2 { "Cost of each policy" }
             p class="quiet" { "Its part of all evaluation time, and how many cores that keeps busy on average." }
             (chart::bars(&rows, &["part of evaluation time"]))
+        } @else if review.total.evaluation.is_some() {
+            h2 { "Cost of each policy" }
+            (too_little("Cost needs"))
         }
     }
 }
 
+/// What would be enough for headroom and cost.
+fn too_little(needs: &str) -> Markup {
+    html! { p { (needs) " " (counted(enough::TIMED, "decision")) " whose evaluation time is known, over an hour." } }
+}
+
 fn headroom(review: &Review) -> Markup {
     let with: Vec<&Part> = review.opas.iter().filter(|p| p.busy.is_some()).collect();
+    let without = review.opas.len() - with.len();
     let class = |factor: f64| if factor < 2.0 { "bad" } else { "" };
     html! {
-        h2 { "Headroom" }
-        @if !review.spare.is_empty() {
+        h2 { "Headroom, by evaluation time" }
+        @if with.is_empty() {
+            (too_little("Headroom needs"))
+        } @else {
+            p class="quiet" {
+                "How many times a busiest second could be taken by OPAs with " (human(review.cores)) " core" @if review.cores != 1.0 { "s" } " each (" code { "--cores" }
+                ") that did nothing but evaluate: an upper bound, from evaluation times, not from CPU as the system measures it. Cores busy: decisions a second times the mean time of a decision, without waiting for others' answers."
+            }
+            @if !review.spare.is_empty() {
+                h3 { "Of each service: its busiest second, all its OPAs together" }
+                table {
+                    thead { tr { th class="l" { "Service" } th { "OPAs" } th { "Cores busy in its busiest second" } th { "Headroom of the service" } th { "without one OPA" } } }
+                    tbody { @for s in review.spare.iter().take(ROWS) { tr {
+                        td class="l" { (name(&s.service)) } td { (count(s.opas as u64)) } td { (cores(s.peak_second_cores)) } td class=(class(s.headroom)) { (times(s.headroom)) }
+                        td class=(s.without_one.map_or("", class)) { (maybe(s.without_one, times)) }
+                    } } }
+                }
+                (more(review.spare.len()))
+            }
+            h3 { "Of each OPA: its own busiest second, alone" }
             table {
-                thead { tr { th class="l" { "Service" } th { "OPAs" } th { "Cores busy in its busiest second" } th { "Headroom" } th { "Without one OPA" } } }
-                tbody { @for s in review.spare.iter().take(ROWS) { tr {
-                    td class="l" { (name(&s.service)) } td { (s.opas) } td { (cores(s.peak_second_cores)) } td class=(class(s.headroom)) { (times(s.headroom)) }
-                    td class=(s.without_one.map_or("", class)) { (maybe(s.without_one, times)) }
+                thead { tr { th class="l" { "Service" } th class="l" { "OPA" } th { "Decisions" } th { "Hours" } th { "Busiest second /s" } th { "Mean time" } th { "Cores busy, mean" } th { "busiest hour" } th { "busiest second" } th { "Slower when busy" } th { "Headroom of the OPA" } } }
+                tbody { @for part in with.iter().take(ROWS) { @let b = part.busy.unwrap_or_default(); tr {
+                    td class="l" { (name(&part.service)) } td class="l" { (name(&part.name)) } td { (human(part.decisions as f64)) } td { (count(part.hours)) } td { (human(part.peak_second.per_second)) }
+                    td { (nanos(b.mean_ns)) } td { (cores(b.mean_cores)) } td { (cores(b.peak_hour_cores)) } td { (cores(b.peak_second_cores)) }
+                    td { (maybe(b.slower_when_busy, |f| format!("{f:.2} ×"))) } td class=(b.headroom.map_or("", class)) { (maybe(b.headroom, times)) }
                 } } }
             }
-        }
-        table {
-            thead { tr { th class="l" { "Service" } th class="l" { "OPA" } th { "Decisions" } th { "Hours" } th { "Busiest second /s" } th { "Mean time" } th { "Cores busy, mean" } th { "busiest hour" } th { "busiest second" } th { "Slower when busy" } th { "Headroom" } } }
-            tbody { @for part in with.iter().take(ROWS) { @let b = part.busy.unwrap_or_default(); tr {
-                td class="l" { (name(&part.service)) } td class="l" { (name(&part.name)) } td { (human(part.decisions as f64)) } td { (part.hours) } td { (human(part.peak_second.per_second)) }
-                td { (nanos(b.mean_ns)) } td { (cores(b.mean_cores)) } td { (cores(b.peak_hour_cores)) } td { (cores(b.peak_second_cores)) }
-                td { (maybe(b.slower_when_busy, |f| format!("{f:.2} ×"))) } td class=(b.headroom.map_or("", class)) { (maybe(b.headroom, times)) }
-            } } }
-        }
-        (more(with.len()))
-        p class="quiet" {
-            "Cores busy: decisions a second times the mean time of a decision, without waiting for others' answers. A service with one OPA has that OPA's numbers. Headroom: how many times its busiest second an OPA with " (human(review.cores))
-            " core" @if review.cores != 1.0 { "s" } " (" code { "--cores" } ") could take if it did nothing but evaluate; an upper bound. A decision that takes longer when an OPA is busy says that the bound is near."
+            (more(with.len()))
+            p class="quiet" {
+                "The two differ where load is spread unevenly, since an OPA's busiest second need not be its service's; of a service that has had one OPA they are the same. A decision that takes longer when an OPA is busy says that the bound is near."
+                @if without > 0 { " Not shown: " (counted(without as u64, "OPA")) " with too few decisions. " }
+            }
+            @if without > 0 { (too_little("Headroom needs")) }
         }
     }
 }
 
 fn rollouts(review: &Review) -> Markup {
+    let quantile = |of: Option<u64>| maybe(of, |n| nanos(n as f64));
     html! {
         @if !review.revisions.is_empty() {
             h2 { "Bundle revisions" }
             table {
-                thead { tr { th class="l" { "Service" } th class="l" { "Revision" } th { "First" } th { "Last" } th { "Decisions" } th { "Denied" } th { "against the one before" } th { "Failed" } th { "p50" } th { "p95" } th { "against the one before" } } }
+                thead { tr { th class="l" { "Service" } th class="l" { "Revision" } th { "First" } th { "Last" } th { "Decisions" } th { "Denied" } th { "against the one before" } th { "Failed" } th { "Median" } th { "95th percentile" } th { "against the one before" } } }
                 tbody { @for r in review.revisions.iter().rev().take(4 * ROWS).rev() { tr {
                     td class="l" { (name(&r.service)) } td class="l" { (name(&r.revision)) } td { (minute(r.first)[5..]) } td { (minute(r.last)[5..]) } td { (human(r.decisions as f64)) }
                     td { (of(r.denied, r.decisions)) } td class=(if r.denied_change.is_some_and(|c| c.abs() >= 0.1) { "bad" } else { "" }) { (maybe(r.denied_change, signed)) }
-                    td { (of(r.failed, r.decisions)) } td { (maybe(r.evaluation.as_ref(), |e| nanos(e.p50_ns as f64))) } td { (maybe(r.evaluation.as_ref(), |e| nanos(e.p95_ns as f64))) }
+                    td { (of(r.failed, r.decisions)) } td { (quantile(r.evaluation.as_ref().and_then(|e| e.p50_ns))) } td { (quantile(r.evaluation.as_ref().and_then(|e| e.p95_ns))) }
                     td class=(if r.p95_factor.is_some_and(|f| f >= 1.5) { "bad" } else { "" }) { (maybe(r.p95_factor, |f| format!("{f:.2} ×"))) }
                 } } }
             }
@@ -402,11 +457,11 @@ fn volumes(review: &Review) -> Markup {
                 td class="l" { (v.sink) }
                 @match &v.unknown {
                     Some(why) => td class="l" colspan="4" { "not known: " (why) },
-                    None => { td { (human(v.bytes_per_decision)) } td { (bytes(v.bytes_per_day)) } td { (bytes(v.bytes)) } td { (human(v.of as f64)) " decisions" } }
+                    None => { td { (human(v.bytes_per_decision)) } td { (maybe(v.bytes_per_day, bytes)) } td { (bytes(v.bytes)) } td { (counted(v.of, "decision")) } }
                 }
             } } }
         }
-        p class="quiet" { "Bodies of requests as the sinks are sent them, without headers and without what is sent again; measured by encoding decisions of this review as docket does." }
+        p class="quiet" { "Bodies of requests as the sinks are sent them, without headers and without what is sent again; measured by encoding decisions of this review as docket does." @if !enough::a_day(review.seconds) { " What a day has needs a day." } }
     }
 }
 
@@ -415,14 +470,44 @@ fn method(review: &Review) -> Markup {
     html! {
         h2 { "How this was counted" }
         p {
-            "From " code { (read.topic) } ": " (review.total.decisions) " decisions by their own timestamps"
-            @if read.findings > 0 { ", " (read.findings) " findings not among them" }
+            "From " code { (read.topic) } ": " (counted(review.total.decisions, "decision")) ", by their own timestamps"
+            @if read.findings > 0 { ", " (counted(read.findings, "finding")) " not among them" }
             @if let Some(history) = &read.history { "; whole days before that from Prometheus at " code { (history) } }
             ". Evaluation time is " code { "metrics.timer_server_handler_ns" } ", or " code { "timer_rego_query_eval_ns" } " where there is none; quantiles are right within 1 %. "
-            "Growth is the median of the slopes between all whole days (Theil and Sen); the band is a line's prediction interval. Of " (span(review.seconds)) ", rates are over all of it."
+            "Growth is the median of the slopes between all whole days (Theil and Sen); the band is a line's prediction interval. Rates are over all of the "
+            (counted(review.seconds as u64, "second")) " from the first decision to the last; what is cut of a minute or an hour at either end is divided by the seconds that are there, together with the minute or hour beside it."
         }
-        @if read.unreadable > 0 { p { (read.unreadable) " records of the topic were not written by docket, and were left out." } }
-        @if read.late > 0 { p { (read.late) " decisions came hours out of order; they count, but peaks may be missing some of them." } }
-        @if read.odd > 0 { p { (read.odd) " decisions with timestamps of the future, or of more than 400 days ago, were left out." } }
+        @if read.unreadable > 0 { p { (counted(read.unreadable, "record")) " of the topic, not written by docket, left out." } }
+        @if read.late > 0 { p { (counted(read.late, "decision")) " came hours out of order: counted, but peaks may be missing some." } }
+        @if read.odd > 0 { p { (counted(read.odd, "decision")) " with timestamps of the future, or of more than 400 days ago, left out." } }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_and_times_for_people() {
+        for (part, text) in [
+            (0.0, "0 %"),
+            (0.000_01, "< 0.01 %"),
+            (0.0012, "0.12 %"),
+            (0.009_99, "1.0 %"),
+            (0.0999, "10 %"),
+            (0.5, "50 %"),
+        ] {
+            assert_eq!(percent(part), text);
+        }
+        for (n, text) in [
+            (250.0, "250 ns"),
+            (25_000.0, "25 µs"),
+            (1.5e6, "1.50 ms"),
+            (2.5e9, "2.50 s"),
+            (9e10, "1.5 min"),
+            (7.2e12, "2 h"),
+        ] {
+            assert_eq!(nanos(n), text);
+        }
     }
 }

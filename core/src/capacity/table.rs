@@ -1,17 +1,23 @@
 //! The review's hours as CSV (RFC 4180), for a spreadsheet.
 
-use super::Review;
 use super::count::{HOUR, SECOND};
+use super::covered::Covered;
+use super::{Review, enough};
 use crate::decision::time;
 
-/// Rows of `dimension` all, service, policy, opa; `name` is the policy's or the OPA's.
+/// Rows of `dimension` all, service, policy, opa; `name` is the policy's or the OPA's. `seconds` of the hour are covered by the review; what
+/// is by the second is empty where that is less than a minute.
 pub fn csv(review: &Review) -> String {
     let mut out = String::from(
-        "hour,dimension,service,name,decisions,denied,failed,decisions_per_second,peak_second,peak_minute_per_second,evaluation_seconds,busy_cores\r\n",
+        "hour,dimension,service,name,decisions,denied,failed,decisions_per_second,peak_second,peak_minute_per_second,evaluation_seconds,busy_cores,seconds\r\n",
     );
+    let covered = Covered::new(review.from, review.to);
     for (dimension, service, name, hours) in &review.hours.0 {
         for (hour, of) in hours {
             let busy = of.busy as f64 / SECOND as f64;
+            let seconds = covered.within(*hour);
+            let rate =
+                |n: f64| if seconds < enough::RATE { String::new() } else { format!("{n:.4}") };
             let row = [
                 format!("{}Z", &time::format(hour * HOUR)[..19]),
                 (*dimension).to_owned(),
@@ -20,11 +26,16 @@ pub fn csv(review: &Review) -> String {
                 of.decisions.to_string(),
                 of.denied.to_string(),
                 of.failed.to_string(),
-                format!("{:.4}", of.decisions as f64 / 3600.0),
+                rate(of.decisions as f64 / seconds as f64),
                 of.second.0.to_string(),
-                format!("{:.4}", f64::from(of.minute.0) / 60.0),
+                rate(of.minute.per_second()),
                 format!("{busy:.6}"),
-                format!("{:.6}", busy / 3600.0),
+                if seconds < enough::RATE {
+                    String::new()
+                } else {
+                    format!("{:.6}", busy / seconds as f64)
+                },
+                seconds.to_string(),
             ];
             out.push_str(&row.join(","));
             out.push_str("\r\n");

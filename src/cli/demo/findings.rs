@@ -1,5 +1,6 @@
 //! What docket's spike detector says of the demo's decisions: the same detector as in `docket run`.
 
+use crate::cli::offline;
 use crate::decision::ids::TraceId;
 use crate::decision::record::Record;
 use crate::decision::time::{self, Nanos};
@@ -52,14 +53,16 @@ impl Past {
             return Vec::new();
         };
         let (span, learn) = (last.0 - first.0, time::nanos(self.spikes.learn.0));
-        let found: Vec<String> = past(&self.spikes, &self.all).iter().map(sentence).collect();
+        let mut found: Vec<String> = past(&self.spikes, &self.all).iter().map(sentence).collect();
         if found.is_empty() && span < learn {
-            return vec![format!(
+            found.push(format!(
                 "none yet: the decisions span {} s, and it needs {} s to learn what is usual",
                 span / SECOND,
                 learn / SECOND
-            )];
+            ));
         }
+        let reused = offline::reused(&self.all).into_iter().filter(|f| !self.spikes.ignores(f));
+        found.extend(reused.map(|finding| sentence(&finding)));
         found
     }
 }
