@@ -11,6 +11,7 @@ use serde_json::json;
 
 use super::demo::findings::past;
 use super::{CommandResult, offline};
+use crate::clock;
 use crate::config::units::counted;
 use crate::decision::record::Record;
 use crate::decision::time::{self, Nanos};
@@ -90,6 +91,7 @@ pub fn run(args: &Args) -> CommandResult {
     let lateness = time::nanos(spikes.lateness.0);
     let partitions = past.ranges().iter().filter(|s| s.from < s.to).map(|s| s.partition);
     let mut follower = Follower::new(config(args, &spikes), lateness, partitions);
+    follower.is_now(clock::now());
     let bar = super::progress(past.offsets(), "looking");
     let mut findings: BTreeMap<String, Finding> = BTreeMap::new();
     let (mut decisions, mut unreadable) = (0u64, 0u64);

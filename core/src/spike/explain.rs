@@ -91,7 +91,7 @@ impl Default for Memory {
             traffic: heavy(),
             bad: [heavy(), heavy()],
             samples: Default::default(),
-            weight: 0.0,
+            weight: 1.0,
         }
     }
 }
@@ -104,6 +104,11 @@ impl Memory {
             if let Some(signal) = signal {
                 self.bad[signal][i].add(*value, self.weight);
             }
+        }
+        // A revision that answers in the midst of a finding is not new after it.
+        let revision = seen.who[Dimension::Revision as usize];
+        if !learn && !revision.is_empty() && self.is_new(Dimension::Revision, revision) {
+            self.traffic[Dimension::Revision as usize].add(revision, self.weight * 1e-6);
         }
         if let Some(signal) = signal {
             let samples = &mut self.samples[signal];
@@ -126,6 +131,7 @@ impl Memory {
 
     /// Called for each bucket: newer weighs more.
     pub fn tick(&mut self) {
+        // What an older version wrote before its first bucket was closed weighs nothing.
         self.weight = if self.weight == 0.0 { 1.0 } else { self.weight * 1.000_385 };
         if self.weight > 1e9 {
             let factor = 1.0 / self.weight;

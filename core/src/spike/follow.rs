@@ -47,6 +47,8 @@ pub struct Follower {
     told_quiet: bool,
     /// When the latest record was written.
     latest: Nanos,
+    /// It is no later than that, whatever stands in the topic.
+    now: Nanos,
     changes: Vec<Change>,
     /// What a backlog holds: nobody is told, since it is past.
     past: Vec<Change>,
@@ -65,6 +67,7 @@ impl Follower {
             live: false,
             told_quiet: false,
             latest: Nanos::MIN,
+            now: Nanos::MAX,
             changes: Vec::new(),
             past: Vec::new(),
         };
@@ -130,6 +133,7 @@ impl Follower {
 
     /// What is certain by `now`.
     pub fn advance(&mut self, now: Nanos) -> Vec<Change> {
+        self.now = now;
         let clocks = self.clocks.values();
         let slowest = clocks.map(|c| if c.ended { now } else { c.written.min(now) }).min();
         let slowest = slowest.unwrap_or(now);
@@ -162,6 +166,11 @@ impl Follower {
         std::mem::take(&mut self.changes)
     }
 
+    /// Who looks back says how late it is.
+    pub fn is_now(&mut self, now: Nanos) {
+        self.now = now;
+    }
+
     /// Nothing more will come of a partition that is looked back on.
     pub fn closed(&mut self, partition: i32) {
         self.clocks.remove(&partition);
@@ -179,7 +188,8 @@ impl Follower {
 
     fn in_order(&mut self, to: Nanos) {
         let mut ahead = std::mem::take(&mut self.ahead);
-        ahead.release(to, &mut |seen, written| self.take(seen, written, true));
+        let now = self.now;
+        ahead.release(to, &mut |seen, written| self.take(seen, written.min(now), true));
         self.ahead = ahead;
     }
 

@@ -15,6 +15,7 @@ pub mod detector;
 pub mod explain;
 pub mod follow;
 pub mod heartbeat;
+pub mod horizon;
 pub mod learner;
 mod newcomers;
 pub mod record;

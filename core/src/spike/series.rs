@@ -115,14 +115,14 @@ impl Series {
                 if let Some(signal) = signal {
                     trial.counts.bad[signal] += 1;
                 }
-            } else if self.learner.level.buckets[0] * BUCKET as f64 >= 300.0 * SECOND as f64
-                && self.memory.is_new(Dimension::Revision, revision)
-            {
+            } else if self.memory.is_new(Dimension::Revision, revision) && self.learner.compares() {
                 self.trial = Some(Trial {
                     revision: revision.into(),
                     since: at,
+                    began: seen.at,
                     counts: Counts::default(),
                     before: self.learner.denied(),
+                    known: self.learner.decisions(),
                 });
             }
         }
@@ -398,9 +398,7 @@ impl Series {
             return;
         }
         let (now, before) = (denied / all, trial.before.clamp(1e-4, 1.0 - 1e-4));
-        let term = |p: f64, q: f64| if p > 0.0 { p * (p / q).ln() } else { 0.0 };
-        let dispersion = self.learner.dispersion[0][3].get();
-        let score = all * (term(now, before) + term(1.0 - now, 1.0 - before)) / dispersion;
+        let score = trial.score() / self.learner.dispersion[0][3].get();
         let less = now <= before / 2.0 && (before - now) * all >= 2.0 * config.floor;
         let more = now >= before + 0.05
             && now >= 1.5 * before
@@ -411,6 +409,7 @@ impl Series {
         let mut finding = Finding::new(Kind::RevisionShift, &self.service, &self.policy);
         finding.causes.push(Cause::whole(Dimension::Revision, &trial.revision));
         finding.begin(trial.since, at);
+        finding.onset = finding.onset.max(trial.began);
         (finding.observed, finding.expected, finding.decisions, finding.score) =
             (denied as u64, before * all, all as u64, score);
         if more {
