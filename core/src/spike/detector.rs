@@ -7,6 +7,7 @@ use super::baseline::{MINUTE, bucket};
 use super::config::{Config, HOUR};
 use super::heartbeat::{Heartbeat, STREAM};
 use super::room::Room;
+use super::series::flood::Beside;
 use super::series::{Around, Series};
 use super::service::Service;
 use super::{BUCKET, Change, Dimension, Finding, Kind, Observation, decision_key, service_key};
@@ -293,10 +294,49 @@ impl Detector {
         all
     }
 
+    /// Denials of policies that are new, where their service is known, or the OPA that is asked.
+    fn floods(&mut self, at: i64, changes: &mut Vec<Change>) {
+        for index in 0..self.series.len() {
+            let (series, config) = (&self.series[index], &self.config);
+            if series.next != at + 1 || !series.may_be_flooded(at, config) {
+                continue;
+            }
+            let known = |service: &str| {
+                let its = self.series.iter().filter(|s| s.service == service);
+                its.filter(|s| s.is_known(at, config)).collect::<Vec<_>>()
+            };
+            let mut beside = Beside { series: known(&series.service) };
+            if beside.series.is_empty()
+                && let Some(opa) = series.opa()
+            {
+                let its = self.services.iter().filter(|s| s.knows(&opa, config));
+                beside.series = its.flat_map(|s| known(&s.name)).collect();
+            }
+            if let Some(finding) = series.flood(at, &beside, config) {
+                changes.push(self.series[index].flooded(finding, at));
+            }
+        }
+    }
+
+    /// What is found is none of the traffic that a service, or the stream, is missed by.
+    fn discount(&mut self, changes: &[Change]) {
+        for change in changes {
+            let Change::Begins(finding) = change else { continue };
+            if !matches!(finding.kind, Kind::DenialSpike | Kind::FailureSpike) {
+                continue;
+            }
+            self.stream.discount(finding.excess());
+            if let Some(service) = self.service_names.get(&finding.service) {
+                self.services[*service].discount(finding.excess());
+            }
+        }
+    }
+
     fn close(&mut self, at: i64, changes: &mut Vec<Change>) {
         let (config, from) = (&self.config, changes.len());
         let known = at < self.stream_next;
-        let all = (!known).then(|| self.stream.close());
+        let excess = self.series.iter().map(|s| s.excess).sum();
+        let all = (!known).then(|| self.stream.close_beside(excess));
         let fewest = || self.series.iter().filter_map(|s| s.fewest(at)).reduce(|a, b| a + b);
         changes.extend(
             self.stream
@@ -327,6 +367,8 @@ impl Detector {
             let silent = silent || service.is_some_and(Service::is_silent);
             series.close(Around { config, hushed: hushed || quiet, silent }, changes);
         }
+        self.floods(at, changes);
+        self.discount(&changes[from..]);
         self.room.close(at, all, &mut self.series, changes);
         changes[from..].sort_by_cached_key(|change| {
             let (Change::Begins(finding) | Change::Ends(finding)) = change;

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::baseline::{Counts, Days, Dispersion, Level, MINUTE, SIGNALS};
 use super::config::{Config, HOUR};
-use super::window::{DELAY, LONGEST, SPANS, Window};
+use super::window::{DELAY, FIVE_MINUTES, LONGEST, SPANS, Window};
 use super::{BUCKET, SECOND};
 use crate::decision::time::Nanos;
 
@@ -147,7 +147,9 @@ impl Learner {
                 self.level.learn(counts, flagged.map(|f| !f));
                 self.slow.learn(counts, flagged.map(|f| !f));
             }
-            self.days.learn(one, counts, window.minute(back), flagged);
+            let minute = window.until(back, MINUTE as usize);
+            let minutes = window.until(back, FIVE_MINUTES);
+            self.days.learn(one, counts, [minute, minutes], flagged);
         }
         if !young {
             self.scatter(at, window, calm);

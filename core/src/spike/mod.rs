@@ -80,7 +80,7 @@ impl Observation<'_> {
 }
 
 /// What may explain a finding; in the order in which one of several equally good explanations is named first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Dimension {
     Revision,
@@ -291,6 +291,11 @@ impl Finding {
             self.onset
         );
         self.id = crate::decision::ids::hex(&Sha256::digest(named)[..8]);
+    }
+
+    /// What is more than expected.
+    fn excess(&self) -> f64 {
+        (self.observed as f64 - self.expected).max(0.0)
     }
 
     /// One sentence for people.
