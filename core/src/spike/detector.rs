@@ -343,6 +343,7 @@ impl Detector {
                 .judge(at, config, fewest, STREAM, || Finding::new(Kind::StreamQuiet, "", "")),
         );
         let hushed = self.stream.active.is_some() || self.stream.gap > 0;
+        let hole = self.stream.is_silent();
         for service in &mut self.services {
             if service.next < at {
                 service.skip(at, changes);
@@ -352,7 +353,7 @@ impl Detector {
             }
             let name = service.name.clone();
             let its = || self.series.iter().filter(|s| s.service == name);
-            service.close(config, its, hushed, changes);
+            service.close(config, its, (hushed, hole), changes);
         }
         let silent = self.stream.active.is_some();
         for series in &mut self.series {
@@ -365,7 +366,8 @@ impl Detector {
             let service = self.service_names.get(&series.service).map(|i| &self.services[*i]);
             let quiet = service.is_some_and(|s| s.gap() > 0);
             let silent = silent || service.is_some_and(Service::is_silent);
-            series.close(Around { config, hushed: hushed || quiet, silent }, changes);
+            let hole = hole || service.is_some_and(Service::is_hole);
+            series.close(Around { config, hushed: hushed || quiet, hole, silent }, changes);
         }
         self.floods(at, changes);
         self.discount(&changes[from..]);

@@ -162,6 +162,13 @@ impl Heartbeat {
         self.due >= 10.0 * self.dispersion.get()
     }
 
+    /// In the latest bucket all that it is a part of was quiet: nothing was due from it alone.
+    pub fn hold(&mut self) {
+        if self.gap > 0 {
+            self.due = (self.due - self.mean.get()).max(0.0);
+        }
+    }
+
     /// It lives, although it sent nothing that counts.
     pub fn excuse(&mut self) {
         if self.active.is_none() {

@@ -121,6 +121,11 @@ impl Service {
         self.heart.gap
     }
 
+    /// Whether its gap until now is no chance.
+    pub fn is_hole(&self) -> bool {
+        self.heart.is_silent()
+    }
+
     pub fn is_silent(&self) -> bool {
         self.heart.active.is_some()
     }
@@ -150,24 +155,27 @@ impl Service {
     }
 
     /// The next bucket is complete. `its`: the service's policies; `hushed`: all of the stream is quiet, which is not
-    /// said of each service.
+    /// said of each service; `hole`: and that is no chance.
     pub fn close<'s, P: Iterator<Item = &'s Series>>(
         &mut self,
         config: &Config,
         its: impl Fn() -> P,
-        hushed: bool,
+        (hushed, hole): (bool, bool),
         changes: &mut Vec<Change>,
     ) {
         let at = self.next;
         self.next += 1;
         self.crowded = false;
         let load = self.heart.close_beside(its().map(|s| s.excess).sum());
+        if hole {
+            self.heart.hold();
+        }
         self.mean.add(f64::from(load));
         if self.loads.len() == LONGEST {
             self.loads.pop_front();
         }
         self.loads.push_back(load);
-        self.up = if self.heart.is_silent() { 0 } else { self.up.saturating_add(1) };
+        self.up = if hole || self.heart.is_silent() { 0 } else { self.up.saturating_add(1) };
         let mean = self.mean.get().max(1e-9);
         self.opas.retain(|_, opa| opa.close(mean));
         if !hushed || self.heart.active.is_some() {
