@@ -140,8 +140,8 @@ pub fn run(args: &Args) -> CommandResult {
     let mut findings: Vec<Finding> = findings.into_values().collect();
     findings.sort_by_key(|f| f.detected);
     tell_all(args, &findings);
-    let late = if follower.detector.late > 0 {
-        format!("; {} came later than `lateness` allows", follower.detector.late)
+    let late = if follower.late > 0 {
+        format!("; {} came later than `lateness` allows", follower.late)
     } else {
         String::new()
     };

@@ -37,8 +37,6 @@ pub struct Detector {
     /// The first bucket that is not closed; none before the first decision.
     pub(super) next: Option<i64>,
     pub(super) room: Room,
-    /// Decisions that came after their bucket was closed.
-    pub late: u64,
     scratch: String,
 }
 
@@ -54,7 +52,6 @@ impl Detector {
             stream: Heartbeat::default(),
             stream_next: i64::MIN,
             next: None,
-            late: 0,
             scratch: String::new(),
         }
     }
@@ -80,10 +77,8 @@ impl Detector {
         let mut at = bucket(seen.at);
         let next = *self.next.get_or_insert(at);
         if at < next - LATE {
-            return self.backlog(seen);
-        }
-        if at < next {
-            self.late += 1;
+            // Too old to be counted.
+            return self.excuse(seen);
         }
         at = at.max(next).min(next + AHEAD);
         let signal = match seen.verdict {
@@ -109,12 +104,6 @@ impl Detector {
         if series.observe(seen, signal, at) {
             series.heat += self.room.weight;
         }
-    }
-
-    /// A decision that is too old to be counted shows that its service is alive.
-    pub fn backlog(&mut self, seen: &Observation<'_>) {
-        self.late += 1;
-        self.excuse(seen);
     }
 
     /// It is not counted here, and shows that its service is alive.

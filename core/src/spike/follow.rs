@@ -9,7 +9,6 @@
 use std::collections::BTreeMap;
 
 use super::backlog::{Backlog, Learn, REMEMBERED};
-use super::baseline::bucket;
 use super::config::Config;
 use super::detector::{Detector, LATE};
 use super::newcomers::{self, Newcomers};
@@ -45,6 +44,9 @@ pub struct Follower {
     live: bool,
     /// That the stream is quiet was told before, and not that this ended.
     told_quiet: bool,
+    /// Decisions that were written later than `lateness` after they were made, whatever became of them: a number that the
+    /// log alone determines.
+    pub late: u64,
     /// When the latest record was written.
     latest: Nanos,
     /// It is no later than that, whatever stands in the topic.
@@ -66,6 +68,7 @@ impl Follower {
             backlog: None,
             live: false,
             told_quiet: false,
+            late: 0,
             latest: Nanos::MIN,
             now: Nanos::MAX,
             changes: Vec::new(),
@@ -198,6 +201,7 @@ impl Follower {
         let before = self.latest;
         self.latest = before.max(written);
         let age = written.saturating_sub(seen.at);
+        self.late += u64::from(age > self.lateness);
         let old = age > self.lateness + LATE * BUCKET;
         if old && before == Nanos::MIN && self.detector.is_new() {
             self.backlog = Some(Backlog::begins(seen, written));
@@ -226,14 +230,13 @@ impl Follower {
             return;
         }
         if old {
-            self.detector.backlog(seen);
+            self.detector.excuse(seen);
             return;
         }
         if ordered {
             self.pass(written);
         }
         let from = written.saturating_sub(self.lateness);
-        self.detector.late += u64::from(bucket(seen.at) < bucket(from));
         let at = seen.at.max(from);
         self.detector.observe(&Observation { at, ..*seen }, written);
     }

@@ -331,8 +331,10 @@ impl Finding {
                 format!("no decisions, {expected:.0} expected")
             }
             Kind::Unwatched => format!(
-                "{observed} of {} decisions in ten minutes are of policies that there is no room to watch",
-                self.decisions
+                "{observed} of {} decisions in ten minutes are of what there is no room to watch{}{}",
+                self.decisions,
+                if self.detail.is_empty() { "" } else { ": " },
+                self.detail
             ),
             Kind::DecisionIdReused | Kind::LogGap => self.detail.clone(),
         };
