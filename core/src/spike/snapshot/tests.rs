@@ -236,10 +236,11 @@ fn older(value: &mut serde_json::Value) {
     match value {
         Value::Object(all) => {
             let sample = all.contains_key("who");
-            all.retain(|key, _| {
-                !["busy", "others", "steady", "flood", "up", "began", "known"].contains(&&**key)
-                    && !(sample && key == "weight")
-            });
+            let new = ["busy", "others", "steady", "flood", "up", "began", "known"];
+            new.iter().for_each(|key| drop(all.remove(*key)));
+            if sample {
+                all.remove("weight");
+            }
             all.values_mut().for_each(older);
         }
         Value::Array(all) => {
