@@ -78,6 +78,15 @@ impl<K: Clone + Eq + Hash + Ord> SpaceSaving<K> {
         self.total
     }
 
+    /// How many values are remembered.
+    pub fn len(&self) -> usize {
+        self.weights.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.weights.is_empty()
+    }
+
     pub fn remove(&mut self, value: &K) {
         self.weights.remove(value);
     }

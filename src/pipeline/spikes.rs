@@ -29,6 +29,9 @@ pub struct Spikes {
     pub lateness: Span,
     /// How much of the docket topic's past is read at startup at most: to learn the baseline, where nothing was learned before, or to go on where it was left. Default: 1d.
     pub history: Span,
+    /// Maximum number of policies of services that are watched, and of services; each takes 50 to 100 KiB of memory. Default: 1000.
+    #[schemars(range(min = 1, max = 100_000))]
+    pub max_policies: usize,
     /// Name of the compacted topic that keeps what was learned. Default: <docket topic>.spikes.
     #[schemars(regex(pattern = r"^[A-Za-z0-9._-]{1,249}$"))]
     pub topic: Option<String>,
@@ -47,6 +50,7 @@ impl Default for Spikes {
             learn: Span(Duration::from_nanos(config.learn.unsigned_abs())),
             lateness: span(3),
             history: span(86_400),
+            max_policies: config.max_series,
             topic: None,
             ignore: Vec::new(),
             notify: BTreeMap::new(),
@@ -101,7 +105,7 @@ impl Spikes {
             floor: self.floor,
             certainty: self.certainty,
             learn: nanos(self.learn.0),
-            ..Config::default()
+            max_series: self.max_policies,
         }
     }
 

@@ -446,7 +446,7 @@ impl<'s> Watch<'s> {
     /// What is to be told now.
     fn advance(&mut self, now: Nanos) -> Vec<Notice> {
         let changes = self.follower.advance(now);
-        let (late, unwatched) = (self.follower.detector.late, self.follower.detector.unwatched());
+        let (late, unwatched) = (self.follower.late, self.follower.detector.unwatched());
         self.meters.series.set(self.follower.detector.watched() as i64);
         if !self.live {
             // What was found and is over is past; what goes on is looked up in the end.

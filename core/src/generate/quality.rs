@@ -8,8 +8,11 @@ use crate::decision::verdict::Verdict;
 use crate::spike::baseline::{MINUTE, bucket};
 use crate::spike::config::Config;
 use crate::spike::follow::Follower;
+use crate::spike::horizon::horizon;
 use crate::spike::{Change, Finding, Kind, Observation, SECOND};
 
+/// A denial of a moment before may well belong to it.
+const EARLY: Nanos = 10 * SECOND;
 /// What is said after an event is still about it: so long.
 const AFTER: Nanos = 120 * SECOND;
 
@@ -27,6 +30,8 @@ pub struct Score {
     pub caused: usize,
     /// Seconds from an event's beginning to its detection.
     pub delays: Vec<f64>,
+    /// Right findings that say to have begun before their event.
+    pub early: usize,
 }
 
 impl Score {
@@ -57,6 +62,7 @@ impl Score {
         self.cause_right += other.cause_right;
         self.caused += other.caused;
         self.delays.extend(&other.delays);
+        self.early += other.early;
     }
 }
 
@@ -86,6 +92,9 @@ pub fn judge(
     lateness: Nanos,
 ) -> Judged {
     let day = Day::new(scenario, seed, begins(scenario, start), 1.0);
+    if scenario == Scenario::FarAhead {
+        return look_at_file(day, seed, config, lateness);
+    }
     live(day, seed, config, lateness)
 }
 
@@ -116,7 +125,7 @@ fn live(mut day: Day, seed: u64, config: &Config, lateness: Nanos) -> Judged {
     }
     let config = &config;
     let mut follower = Follower::new(config.clone(), lateness, std::iter::once(0));
-    let (mut ratio, mut sigma) = (Rules::default(), Rules::default());
+    let (mut ratio_rule, mut sigma_rule) = (Rules::default(), Rules::default());
     let (mut second, mut findings) = (Vec::new(), Vec::new());
     let (from, to) = day.stretch();
     day.skip_to(from);
@@ -130,8 +139,8 @@ fn live(mut day: Day, seed: u64, config: &Config, lateness: Nanos) -> Judged {
         for made in &second {
             day.observe(made, |seen| {
                 follower.observe(0, seen, now);
-                ratio.observe(seen);
-                sigma.observe(seen);
+                ratio_rule.observe(seen);
+                sigma_rule.observe(seen);
             });
         }
         follower.ended(0);
@@ -142,26 +151,63 @@ fn live(mut day: Day, seed: u64, config: &Config, lateness: Nanos) -> Judged {
                 Change::Ends(_) => None,
             }
         }));
-        ratio.minute(now, |_, denied, all| all >= 10.0 && denied / all > 0.2);
-        sigma.minute(now, |past, denied, _| {
-            let n = past.len() as f64;
-            let mean = past.iter().sum::<f64>() / n.max(1.0);
-            let variance = past.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / n.max(1.0);
-            n >= 10.0 && denied > mean + 3.0 * variance.sqrt() && denied >= 5.0
-        });
+        ratio_rule.minute(now, ratio);
+        sigma_rule.minute(now, sigma);
     }
+    judged(&day, seed, &findings, [&ratio_rule, &sigma_rule])
+}
+
+fn judged(day: &Day, seed: u64, findings: &[Finding], [ratio, sigma]: [&Rules; 2]) -> Judged {
     let events = day.events();
-    let (detector, wrong, missed, right) = score(&events, &findings);
-    Judged {
-        scenario,
-        seed,
-        detector,
-        ratio: score(&events, &ratio.said).0,
-        sigma: score(&events, &sigma.said).0,
-        wrong,
-        missed,
-        right,
+    let (detector, wrong, missed, right) = score(&events, findings);
+    let (ratio, sigma) = (score(&events, &ratio.said).0, score(&events, &sigma.said).0);
+    Judged { scenario: day.scenario, seed, detector, ratio, sigma, wrong, missed, right }
+}
+
+/// The same of a file, which says nothing of when its decisions came.
+fn look_at_file(mut day: Day, seed: u64, config: &Config, lateness: Nanos) -> Judged {
+    let mut follower = Follower::new(config.clone(), lateness, std::iter::once(0));
+    let (from, to) = day.stretch();
+    day.skip_to(from);
+    let (mut all, mut second, mut now) = (Vec::new(), Vec::new(), from);
+    while now < to {
+        day.second(&mut second);
+        all.append(&mut second);
+        now += SECOND;
     }
+    all.sort_by_key(|made| made.at);
+    let times: Vec<Nanos> = all.iter().map(|made| made.at).collect();
+    let end = horizon(&times).unwrap_or(to);
+    let mut rules = (Rules::default(), Rules::default());
+    for made in &all {
+        day.observe(made, |seen| {
+            follower.observe(0, seen, end.min(made.at));
+            rules.0.observe(seen);
+            rules.1.observe(seen);
+        });
+        rules.0.minute(end.min(made.at), ratio);
+        rules.1.minute(end.min(made.at), sigma);
+    }
+    follower.closed(0);
+    let begins = |change| match change {
+        Change::Begins(finding) => Some(finding),
+        Change::Ends(_) => None,
+    };
+    let findings: Vec<Finding> = follower.look_back(true).into_iter().filter_map(begins).collect();
+    judged(&day, seed, &findings, [&rules.0, &rules.1])
+}
+
+/// More than a fifth of a minute's decisions is denied.
+fn ratio(_: &[f64], denied: f64, all: f64) -> bool {
+    all >= 10.0 && denied / all > 0.2
+}
+
+/// Denials are three standard deviations above the last hour's.
+fn sigma(past: &[f64], denied: f64, _: f64) -> bool {
+    let n = past.len() as f64;
+    let mean = past.iter().sum::<f64>() / n.max(1.0);
+    let variance = past.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / n.max(1.0);
+    n >= 10.0 && denied > mean + 3.0 * variance.sqrt() && denied >= 5.0
 }
 
 /// Another process goes on with what the old one kept.
@@ -192,6 +238,7 @@ fn score(
             Some(event) => {
                 score.said += 1;
                 score.right += 1;
+                score.early += usize::from(finding.onset < event.from - EARLY);
                 good.push(finding.clone());
                 if event.cause.is_some() {
                     score.caused += 1;

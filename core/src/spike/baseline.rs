@@ -115,22 +115,27 @@ struct Slot {
     all: u32,
     good: u32,
     bad: [u32; SIGNALS],
-    /// The most in a minute.
+    /// The most in a minute, and in five.
     peak: [u32; SIGNALS],
+    peak_of_five: [u32; SIGNALS],
 }
 
-/// A slot as it is written: no names, since there are a thousand of them.
-type SlotRow = (i32, u16, [bool; SIGNALS], [u32; 2], [u32; SIGNALS], [u32; SIGNALS]);
+/// A slot as it is written: no names, since there are a thousand of them. Last the peaks; older versions knew those of a
+/// minute only.
+type SlotRow = (i32, u16, [bool; SIGNALS], [u32; 2], [u32; SIGNALS], Vec<u32>);
 
 impl From<SlotRow> for Slot {
     fn from((day, buckets, flagged, [all, good], bad, peak): SlotRow) -> Slot {
-        Slot { day, buckets, flagged, all, good, bad, peak }
+        let of = |from: usize| std::array::from_fn(|i| peak.get(from + i).copied().unwrap_or(0));
+        let (peak, peak_of_five) = (of(0), of(SIGNALS));
+        Slot { day, buckets, flagged, all, good, bad, peak, peak_of_five }
     }
 }
 
 impl From<Slot> for SlotRow {
     fn from(s: Slot) -> SlotRow {
-        (s.day, s.buckets, s.flagged, [s.all, s.good], s.bad, s.peak)
+        let peaks = s.peak.into_iter().chain(s.peak_of_five).collect();
+        (s.day, s.buckets, s.flagged, [s.all, s.good], s.bad, peaks)
     }
 }
 
@@ -154,11 +159,12 @@ fn place(bucket: i64) -> (usize, i32) {
 }
 
 impl Days {
+    /// `peaks`: how many there were in the minute that ends with the bucket, and in five.
     pub fn learn(
         &mut self,
         bucket: i64,
         counts: Counts,
-        minute: [u32; SIGNALS],
+        peaks: [[u32; SIGNALS]; 2],
         flagged: [bool; SIGNALS],
     ) {
         if self.slots.is_empty() {
@@ -178,7 +184,8 @@ impl Days {
         slot.good += counts.good();
         for i in 0..SIGNALS {
             slot.bad[i] += counts.bad[i];
-            slot.peak[i] = slot.peak[i].max(minute[i]);
+            slot.peak[i] = slot.peak[i].max(peaks[0][i]);
+            slot.peak_of_five[i] = slot.peak_of_five[i].max(peaks[1][i]);
             slot.flagged[i] |= flagged[i];
         }
     }
@@ -189,7 +196,7 @@ impl Days {
     }
 
     /// The usual value at this time, by `value`: the lower median of the last week, so that one bad day teaches
-    /// nothing, and this weekday's. `None` where nothing is known.
+    /// nothing, this weekday's, and what was so on each of the last two days. `None` where nothing is known.
     fn usual(
         &self,
         slot: usize,
@@ -213,10 +220,12 @@ impl Days {
         };
         let week: Vec<&Slot> = days.iter().copied().filter(|s| day - s.day <= 7).collect();
         let weekday: Vec<&Slot> = days.iter().copied().filter(|s| (day - s.day) % 7 == 0).collect();
-        match (of(&week), of(&weekday)) {
-            (Some(a), Some(b)) => Some(a.max(b)),
-            (a, b) => a.or(b),
-        }
+        let mut last = days.iter().filter(|s| day - s.day <= 2).map(|s| value(s));
+        let both = match (last.next(), last.next()) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            _ => None,
+        };
+        [of(&week), of(&weekday), both].into_iter().flatten().reduce(f64::max)
     }
 
     /// The most that is usual around this time for a signal in so many buckets with so many good decisions.
@@ -238,8 +247,14 @@ impl Days {
         };
         let by_time = around(&|s| f64::from(s.bad[signal]) / f64::from(s.buckets));
         let by_traffic = around(&|s| f64::from(s.bad[signal]) / f64::from(s.good + 5));
-        let by_minute = around(&|s| f64::from(s.peak[signal]) / MINUTE as f64);
-        let short = if buckets <= MINUTE as f64 { by_minute } else { 0.0 };
+        // A job of some minutes is more in these than its quarter of an hour is on average.
+        let short = if buckets <= MINUTE as f64 {
+            around(&|s| f64::from(s.peak[signal]) / MINUTE as f64)
+        } else if buckets <= 5.0 * MINUTE as f64 {
+            around(&|s| f64::from(s.peak_of_five[signal]) / (5 * MINUTE) as f64)
+        } else {
+            0.0
+        };
         (by_time.max(short) * buckets).max(by_traffic * good)
     }
 
@@ -318,7 +333,7 @@ mod tests {
                 days.learn(
                     day * per_day + bucket,
                     counts,
-                    [here * MINUTE as u32, 0],
+                    [[here * MINUTE as u32, 0], [here * 5 * MINUTE as u32, 0]],
                     [flagged && bucket < PER_SLOT, false],
                 );
             }
@@ -328,5 +343,37 @@ mod tests {
         assert!(live(1, 1, false) < 30.0);
         live(2, 15, true);
         assert!(live(3, 15, true) > 150.0, "it comes every night");
+    }
+
+    #[test]
+    fn two_nights_teach_a_job_of_five_minutes_whatever_was_before() {
+        let per_day = SLOTS as i64 * PER_SLOT;
+        let five = 5 * MINUTE;
+        let mut days = Days::default();
+        let mut window = [0u32; 150];
+        let mut night = |day: i64, bad: u32| {
+            for bucket in 0..per_day {
+                // It begins in one quarter of an hour and ends in the next.
+                let job = (PER_SLOT - 60..PER_SLOT - 60 + five).contains(&bucket);
+                let here = if job { bad } else { 0 };
+                window[(bucket % five) as usize] = here;
+                let minutes = window.iter().sum();
+                let peaks = [[here * MINUTE as u32, 0], [minutes, 0]];
+                let counts = Counts { all: 20, bad: [here, 0] };
+                days.learn(day * per_day + bucket, counts, peaks, [false; 2]);
+            }
+            days.most((day + 1) * per_day + PER_SLOT, 0, five as f64, 1000.0)
+        };
+        for day in 0..8 {
+            assert_eq!(night(day, 0), 0.0);
+        }
+        assert_eq!(night(8, 2), 0.0, "one night teaches nothing");
+        assert_eq!(night(9, 2), 300.0);
+        // Written by an older version.
+        let old: Slot = serde_json::from_str("[1,450,[false,true],[9,7],[1,2],[3,4]]").unwrap();
+        assert_eq!((old.peak, old.peak_of_five), ([3, 4], [0, 0]));
+        let new = Slot { peak_of_five: [5, 6], ..old };
+        let read: Slot = serde_json::from_str(&serde_json::to_string(&new).unwrap()).unwrap();
+        assert_eq!((read.peak, read.peak_of_five), ([3, 4], [5, 6]));
     }
 }

@@ -7,6 +7,7 @@ use super::baseline::{MINUTE, bucket};
 use super::config::{Config, HOUR};
 use super::heartbeat::{Heartbeat, STREAM};
 use super::room::Room;
+use super::series::flood::Beside;
 use super::series::{Around, Series};
 use super::service::Service;
 use super::{BUCKET, Change, Dimension, Finding, Kind, Observation, decision_key, service_key};
@@ -36,8 +37,6 @@ pub struct Detector {
     /// The first bucket that is not closed; none before the first decision.
     pub(super) next: Option<i64>,
     pub(super) room: Room,
-    /// Decisions that came after their bucket was closed.
-    pub late: u64,
     scratch: String,
 }
 
@@ -53,7 +52,6 @@ impl Detector {
             stream: Heartbeat::default(),
             stream_next: i64::MIN,
             next: None,
-            late: 0,
             scratch: String::new(),
         }
     }
@@ -79,10 +77,8 @@ impl Detector {
         let mut at = bucket(seen.at);
         let next = *self.next.get_or_insert(at);
         if at < next - LATE {
-            return self.backlog(seen);
-        }
-        if at < next {
-            self.late += 1;
+            // Too old to be counted.
+            return self.excuse(seen);
         }
         at = at.max(next).min(next + AHEAD);
         let signal = match seen.verdict {
@@ -108,12 +104,6 @@ impl Detector {
         if series.observe(seen, signal, at) {
             series.heat += self.room.weight;
         }
-    }
-
-    /// A decision that is too old to be counted shows that its service is alive.
-    pub fn backlog(&mut self, seen: &Observation<'_>) {
-        self.late += 1;
-        self.excuse(seen);
     }
 
     /// It is not counted here, and shows that its service is alive.
@@ -293,16 +283,56 @@ impl Detector {
         all
     }
 
+    /// Denials of policies that are new, where their service is known, or the OPA that is asked.
+    fn floods(&mut self, at: i64, changes: &mut Vec<Change>) {
+        for index in 0..self.series.len() {
+            let (series, config) = (&self.series[index], &self.config);
+            if series.next != at + 1 || !series.may_be_flooded(at, config) {
+                continue;
+            }
+            let known = |service: &str| {
+                let its = self.series.iter().filter(|s| s.service == service);
+                its.filter(|s| s.is_known(at, config)).collect::<Vec<_>>()
+            };
+            let mut beside = Beside { series: known(&series.service) };
+            if beside.series.is_empty()
+                && let Some(opa) = series.opa()
+            {
+                let its = self.services.iter().filter(|s| s.knows(&opa, config));
+                beside.series = its.flat_map(|s| known(&s.name)).collect();
+            }
+            if let Some(finding) = series.flood(at, &beside, config) {
+                changes.push(self.series[index].flooded(finding, at));
+            }
+        }
+    }
+
+    /// What is found is none of the traffic that a service, or the stream, is missed by.
+    fn discount(&mut self, changes: &[Change]) {
+        for change in changes {
+            let Change::Begins(finding) = change else { continue };
+            if !matches!(finding.kind, Kind::DenialSpike | Kind::FailureSpike) {
+                continue;
+            }
+            self.stream.discount(finding.excess());
+            if let Some(service) = self.service_names.get(&finding.service) {
+                self.services[*service].discount(finding.excess());
+            }
+        }
+    }
+
     fn close(&mut self, at: i64, changes: &mut Vec<Change>) {
         let (config, from) = (&self.config, changes.len());
         let known = at < self.stream_next;
-        let all = (!known).then(|| self.stream.close());
+        let excess = self.series.iter().map(|s| s.excess).sum();
+        let all = (!known).then(|| self.stream.close_beside(excess));
         let fewest = || self.series.iter().filter_map(|s| s.fewest(at)).reduce(|a, b| a + b);
         changes.extend(
             self.stream
                 .judge(at, config, fewest, STREAM, || Finding::new(Kind::StreamQuiet, "", "")),
         );
         let hushed = self.stream.active.is_some() || self.stream.gap > 0;
+        let hole = self.stream.is_silent();
         for service in &mut self.services {
             if service.next < at {
                 service.skip(at, changes);
@@ -312,7 +342,7 @@ impl Detector {
             }
             let name = service.name.clone();
             let its = || self.series.iter().filter(|s| s.service == name);
-            service.close(config, its, hushed, changes);
+            service.close(config, its, (hushed, hole), changes);
         }
         let silent = self.stream.active.is_some();
         for series in &mut self.series {
@@ -325,8 +355,11 @@ impl Detector {
             let service = self.service_names.get(&series.service).map(|i| &self.services[*i]);
             let quiet = service.is_some_and(|s| s.gap() > 0);
             let silent = silent || service.is_some_and(Service::is_silent);
-            series.close(Around { config, hushed: hushed || quiet, silent }, changes);
+            let hole = hole || service.is_some_and(Service::is_hole);
+            series.close(Around { config, hushed: hushed || quiet, hole, silent }, changes);
         }
+        self.floods(at, changes);
+        self.discount(&changes[from..]);
         self.room.close(at, all, &mut self.series, changes);
         changes[from..].sort_by_cached_key(|change| {
             let (Change::Begins(finding) | Change::Ends(finding)) = change;

@@ -19,6 +19,9 @@ struct Sample {
     who: [Box<str>; 5],
     trace_id: String,
     decision_id: Box<str>,
+    /// What it weighs in what was learned.
+    #[serde(default)]
+    weight: f64,
 }
 
 const SAMPLES: usize = 512;
@@ -37,6 +40,38 @@ pub struct Memory {
     samples: [VecDeque<Sample>; 2],
     /// What a decision weighs now.
     weight: f64,
+}
+
+/// What was before of a value: its decisions, all, and how many values are known.
+struct Before {
+    own: f64,
+    all: f64,
+    known: usize,
+}
+
+/// A value that carries more of an excess than of what was before: by so much; and the part that it may have had
+/// before, where little is known of that.
+struct Carrier {
+    carries: f64,
+    perhaps: f64,
+    cause: Cause,
+}
+
+/// Which one is named first: of explanations that are as good as each other the first dimension's. But a revision or an
+/// OPA that had its part before goes behind somebody, or something, who had hardly any, and carries as much.
+fn first(found: &[Carrier]) -> Option<usize> {
+    let best = found.first()?.carries;
+    let told = |c: &Carrier| {
+        let carrier = matches!(c.cause.dimension, Dimension::Revision | Dimension::Instance);
+        let newer = |o: &Carrier| {
+            o.cause.dimension > Dimension::Instance
+                && o.cause.share >= c.cause.share - 0.1
+                && o.perhaps < 0.25 * c.perhaps
+        };
+        !(carrier && c.perhaps > 0.02 && found.iter().any(newer))
+    };
+    let near = (0..found.len()).filter(|i| found[*i].carries >= best - 0.2 && told(&found[*i]));
+    near.min_by_key(|i| found[*i].cause.dimension)
 }
 
 /// What is written of it.
@@ -91,7 +126,7 @@ impl Default for Memory {
             traffic: heavy(),
             bad: [heavy(), heavy()],
             samples: Default::default(),
-            weight: 0.0,
+            weight: 1.0,
         }
     }
 }
@@ -104,6 +139,11 @@ impl Memory {
             if let Some(signal) = signal {
                 self.bad[signal][i].add(*value, self.weight);
             }
+        }
+        // A revision that answers in the midst of a finding is not new after it.
+        let revision = seen.who[Dimension::Revision as usize];
+        if !learn && !revision.is_empty() && self.is_new(Dimension::Revision, revision) {
+            self.traffic[Dimension::Revision as usize].add(revision, self.weight * 1e-6);
         }
         if let Some(signal) = signal {
             let samples = &mut self.samples[signal];
@@ -120,12 +160,14 @@ impl Memory {
                 who: seen.who.map(Into::into),
                 trace_id,
                 decision_id: seen.decision_id.into(),
+                weight: if learn { self.weight } else { 0.0 },
             });
         }
     }
 
     /// Called for each bucket: newer weighs more.
     pub fn tick(&mut self) {
+        // What an older version wrote before its first bucket was closed weighs nothing.
         self.weight = if self.weight == 0.0 { 1.0 } else { self.weight * 1.000_385 };
         if self.weight > 1e9 {
             let factor = 1.0 / self.weight;
@@ -133,61 +175,59 @@ impl Memory {
                 .iter_mut()
                 .chain(self.bad.iter_mut().flatten())
                 .for_each(|heavy| heavy.fade(factor));
+            self.samples.iter_mut().flatten().for_each(|sample| sample.weight *= factor);
             self.weight = 1.0;
         }
     }
 
-    /// Who and what carries the excess of a signal since `onset` over `expected`.
+    /// Who and what carries the excess of a signal since `onset` over `expected`. `beside`: what is remembered of other
+    /// policies of the service, where this one has no past.
     pub fn causes(
         &self,
         signal: usize,
         onset: Nanos,
         observed: u64,
         expected: f64,
+        beside: &[&Memory],
     ) -> (Vec<Cause>, Vec<Example>) {
         let since: Vec<&Sample> = self.samples[signal].iter().filter(|s| s.at >= onset).collect();
         let seen = since.len() as f64;
         // Where there are more than fit, the latest stand for all.
         let expected = expected * (seen / (observed as f64).max(1.0)).min(1.0);
         let excess = (seen - expected.min(seen * 0.9)).max(1.0);
-        let mut found: Vec<(f64, Cause)> = Vec::new();
+        // What is going on has been learned for some seconds, too; it is no past.
+        let all: f64 = since.iter().map(|s| s.weight).sum();
+        let mut found: Vec<Carrier> = Vec::new();
         for (i, dimension) in Dimension::ALL.into_iter().enumerate() {
-            let mut values: HashMap<&str, f64> = HashMap::new();
-            since
-                .iter()
-                .filter(|s| !s.who[i].is_empty())
-                .for_each(|s| *values.entry(&s.who[i]).or_default() += 1.0);
-            let (traffic, bad) = (&self.traffic[i], &self.bad[signal][i]);
-            for (value, count) in values {
-                // What is going on has been learned for some seconds, too; it is no past.
-                let before = ((traffic.get(value) - count * self.weight).max(0.0)
-                    / (traffic.total() - seen * self.weight).max(1.0))
-                .min(1.0);
-                let usual = (bad.get(value) - count * self.weight).max(0.0)
-                    / (bad.total() - seen * self.weight).max(1.0);
+            let mut values: HashMap<&str, (f64, f64)> = HashMap::new();
+            since.iter().filter(|s| !s.who[i].is_empty()).for_each(|s| {
+                let (count, weight) = values.entry(&s.who[i]).or_default();
+                (*count, *weight) = (*count + 1.0, *weight + s.weight);
+            });
+            let bad = &self.bad[signal][i];
+            for (value, (count, weight)) in values {
+                let past = self.past(i, value, weight, all, beside);
+                let before = (past.own / past.all.max(1.0)).min(1.0);
+                let usual = (bad.get(value) - weight).max(0.0) / (bad.total() - all).max(1.0);
                 let share = ((count - expected * usual.min(1.0)) / excess).clamp(0.0, 1.0);
                 let carries = share - before;
                 if carries >= 0.15 {
-                    found.push((
-                        carries,
-                        Cause { dimension, value: value.to_owned(), share, before },
-                    ));
+                    let known = past.known as f64;
+                    let perhaps = (past.own + 1.0 / (known + 1.0)) / (past.all + 1.0);
+                    let cause = Cause { dimension, value: value.to_owned(), share, before };
+                    found.push(Carrier { carries, perhaps, cause });
                 }
             }
         }
-        found.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.value.cmp(&b.1.value)));
-        // Of explanations that are as good as each other the first dimension's is named first.
-        if let Some(best) = found.first().map(|(carries, _)| *carries) {
-            let first = (0..found.len())
-                .filter(|i| found[*i].0 >= best - 0.2)
-                .min_by_key(|i| found[*i].1.dimension as usize);
-            if let Some(first) = first {
-                let cause = found.remove(first);
-                found.insert(0, cause);
-            }
+        found.sort_by(|a, b| {
+            b.carries.total_cmp(&a.carries).then_with(|| a.cause.value.cmp(&b.cause.value))
+        });
+        if let Some(first) = first(&found) {
+            let cause = found.remove(first);
+            found.insert(0, cause);
         }
         found.truncate(6);
-        let causes: Vec<Cause> = found.into_iter().map(|(_, cause)| cause).collect();
+        let causes: Vec<Cause> = found.into_iter().map(|carrier| carrier.cause).collect();
         let of_first =
             |s: &&&Sample| causes.first().is_none_or(|c| *s.who[c.dimension as usize] == *c.value);
         let example = |s: &&Sample| Example {
@@ -196,6 +236,75 @@ impl Memory {
         };
         let examples = since.iter().rev().filter(of_first).take(3).map(example).collect();
         (causes, examples)
+    }
+
+    /// A value's decisions before, without so much that is going on, and all.
+    fn past(&self, i: usize, value: &str, weight: f64, all: f64, beside: &[&Memory]) -> Before {
+        let unit = self.weight.max(1e-9);
+        let traffic = &self.traffic[i];
+        let mut before = Before {
+            own: (traffic.get(value) - weight).max(0.0) / unit,
+            all: (traffic.total() - all).max(0.0) / unit,
+            known: traffic.len(),
+        };
+        for other in beside {
+            let unit = other.weight.max(1e-9);
+            before.own += other.traffic[i].get(value) / unit;
+            before.all += other.traffic[i].total() / unit;
+            before.known += other.traffic[i].len();
+        }
+        before
+    }
+
+    /// Whose denials (failures) are most since then: who, the part of all, and when the first of them was.
+    pub fn heaviest(
+        &self,
+        signal: usize,
+        dimension: Dimension,
+        since: Nanos,
+    ) -> Option<(String, f64, Nanos)> {
+        let samples = || self.samples[signal].iter().filter(|s| s.at >= since);
+        let mut values: HashMap<&str, (u32, Nanos)> = HashMap::new();
+        for sample in samples() {
+            let (count, first) =
+                values.entry(&sample.who[dimension as usize]).or_insert((0, sample.at));
+            (*count, *first) = (*count + 1, sample.at.min(*first));
+        }
+        let (who, (count, first)) =
+            values.into_iter().max_by(|a, b| a.1.0.cmp(&b.1.0).then_with(|| b.0.cmp(a.0)))?;
+        let all = samples().count() as f64;
+        (!who.is_empty()).then(|| (who.to_owned(), f64::from(count) / all, first))
+    }
+
+    /// The first denial (failure) since then, as far as is remembered, of anybody or of whom a cause names.
+    pub fn first(&self, signal: usize, since: Nanos, cause: Option<&Cause>) -> Option<Nanos> {
+        let is_it = |s: &&Sample| {
+            s.at >= since && cause.is_none_or(|c| *s.who[c.dimension as usize] == *c.value)
+        };
+        self.samples[signal].iter().filter(is_it).map(|s| s.at).min()
+    }
+
+    /// Whether everything since then is still remembered.
+    pub fn remembers(&self, signal: usize, since: Nanos) -> bool {
+        let samples = &self.samples[signal];
+        samples.len() < SAMPLES || samples.front().is_some_and(|s| s.at < since)
+    }
+
+    /// The part of a value's decisions that are denied (fail).
+    pub fn denied(&self, signal: usize, dimension: Dimension, value: &str) -> f64 {
+        let i = dimension as usize;
+        self.bad[signal][i].get(value) / self.traffic[i].get(value).max(1e-9)
+    }
+
+    /// A value's part of all decisions.
+    pub fn share(&self, dimension: Dimension, value: &str) -> f64 {
+        let traffic = &self.traffic[dimension as usize];
+        traffic.get(value) / traffic.total().max(1e-9)
+    }
+
+    /// Which value is of most decisions.
+    pub fn main(&self, dimension: Dimension) -> Option<String> {
+        self.traffic[dimension as usize].top().into_iter().next().map(|(value, _)| value)
     }
 
     /// Whether a value is new in a dimension.

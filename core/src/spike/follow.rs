@@ -9,7 +9,6 @@
 use std::collections::BTreeMap;
 
 use super::backlog::{Backlog, Learn, REMEMBERED};
-use super::baseline::bucket;
 use super::config::Config;
 use super::detector::{Detector, LATE};
 use super::newcomers::{self, Newcomers};
@@ -45,8 +44,13 @@ pub struct Follower {
     live: bool,
     /// That the stream is quiet was told before, and not that this ended.
     told_quiet: bool,
+    /// Decisions that were written later than `lateness` after they were made, whatever became of them: a number that the
+    /// log alone determines.
+    pub late: u64,
     /// When the latest record was written.
     latest: Nanos,
+    /// It is no later than that, whatever stands in the topic.
+    now: Nanos,
     changes: Vec<Change>,
     /// What a backlog holds: nobody is told, since it is past.
     past: Vec<Change>,
@@ -64,7 +68,9 @@ impl Follower {
             backlog: None,
             live: false,
             told_quiet: false,
+            late: 0,
             latest: Nanos::MIN,
+            now: Nanos::MAX,
             changes: Vec::new(),
             past: Vec::new(),
         };
@@ -130,6 +136,7 @@ impl Follower {
 
     /// What is certain by `now`.
     pub fn advance(&mut self, now: Nanos) -> Vec<Change> {
+        self.now = now;
         let clocks = self.clocks.values();
         let slowest = clocks.map(|c| if c.ended { now } else { c.written.min(now) }).min();
         let slowest = slowest.unwrap_or(now);
@@ -162,6 +169,11 @@ impl Follower {
         std::mem::take(&mut self.changes)
     }
 
+    /// Who looks back says how late it is.
+    pub fn is_now(&mut self, now: Nanos) {
+        self.now = now;
+    }
+
     /// Nothing more will come of a partition that is looked back on.
     pub fn closed(&mut self, partition: i32) {
         self.clocks.remove(&partition);
@@ -179,7 +191,8 @@ impl Follower {
 
     fn in_order(&mut self, to: Nanos) {
         let mut ahead = std::mem::take(&mut self.ahead);
-        ahead.release(to, &mut |seen, written| self.take(seen, written, true));
+        let now = self.now;
+        ahead.release(to, &mut |seen, written| self.take(seen, written.min(now), true));
         self.ahead = ahead;
     }
 
@@ -188,6 +201,7 @@ impl Follower {
         let before = self.latest;
         self.latest = before.max(written);
         let age = written.saturating_sub(seen.at);
+        self.late += u64::from(age > self.lateness);
         let old = age > self.lateness + LATE * BUCKET;
         if old && before == Nanos::MIN && self.detector.is_new() {
             self.backlog = Some(Backlog::begins(seen, written));
@@ -216,14 +230,13 @@ impl Follower {
             return;
         }
         if old {
-            self.detector.backlog(seen);
+            self.detector.excuse(seen);
             return;
         }
         if ordered {
             self.pass(written);
         }
         let from = written.saturating_sub(self.lateness);
-        self.detector.late += u64::from(bucket(seen.at) < bucket(from));
         let at = seen.at.max(from);
         self.detector.observe(&Observation { at, ..*seen }, written);
     }

@@ -14,6 +14,10 @@ use crate::decision::time::Nanos;
 /// moves to another process.
 pub const ONE: Nanos = 10 * SECOND;
 pub const STREAM: Nanos = 90 * SECOND;
+/// Silence is claimed of who was heard for so many times as long as is learned (25 minutes).
+const BEARS: f64 = 2.5;
+/// Who has no gap longer than that is there all the time: 5 min.
+const STEADY: u32 = 5 * MINUTE as u32;
 
 /// A mean a bucket that fades with a half-life of ten minutes.
 #[derive(Debug, Default, Clone, Copy, Serialize, Deserialize)]
@@ -48,15 +52,21 @@ pub struct Heartbeat {
     open: VecDeque<u32>,
     mean: Fading,
     dispersion: Dispersion,
-    /// Watched buckets from the first to the latest with a decision: what silence is measured by.
+    /// Watched buckets from the first to the latest with a decision, of a gap no more than was heard before it: what
+    /// silence is measured by.
     heard: u32,
     /// Nobody watched for longer than it was heard: it may be gone for good, as samples are, until it is heard again.
     unheard: bool,
-    /// Watched buckets without a decision until now, what they should have brought, and the longest gap that there
-    /// was before.
+    /// Watched buckets without a decision until now, what they should have brought, and the longest gaps that there
+    /// were before.
     pub gap: u32,
     due: f64,
     longest: f64,
+    #[serde(default)]
+    others: [f64; 3],
+    /// Buckets since the last gap that was long.
+    #[serde(default)]
+    steady: u32,
     /// Buckets with decisions since it went quiet: one alone does not mean that it is back.
     back: u32,
     pub active: Option<Finding>,
@@ -70,11 +80,17 @@ impl Heartbeat {
         self.open[index] += 1;
     }
 
-    /// Learns the next bucket; what was in it.
-    pub fn close(&mut self) -> u32 {
+    /// Learns the next bucket, of which so many are none of its own. Where nothing else is left nobody knows whether it beats.
+    pub fn close_beside(&mut self, excess: u32) -> u32 {
         let count = self.open.pop_front().unwrap_or(0);
-        self.beat(count);
+        self.beat_beside(count, excess);
         count
+    }
+
+    pub fn beat_beside(&mut self, count: u32, excess: u32) {
+        if count == 0 || count > excess {
+            self.beat(count.saturating_sub(excess));
+        }
     }
 
     pub fn beat(&mut self, count: u32) {
@@ -90,26 +106,67 @@ impl Heartbeat {
         }
         if self.mean.buckets > 30.0 {
             self.dispersion.learn(f64::from(count), self.mean.get());
-            // What was quiet and is back was a gap like others to come; less so if it was a finding.
-            let gap =
-                if self.active.is_some() { f64::from(self.gap) / 4.0 } else { f64::from(self.gap) };
-            self.longest = self.longest.max(gap) * 0.99996;
         }
+        self.pause();
         // A gap that is no finding is a part of the rate.
         let quiet = if self.active.is_some() { 0 } else { self.gap };
         for _ in 0..quiet.min(1800) {
             self.mean.add(0.0);
         }
-        self.heard = self.heard.saturating_add(1 + quiet);
+        self.heard = self.heard.saturating_add(1 + quiet.min(self.heard));
         self.unheard = false;
         self.mean.add(f64::from(count));
         (self.gap, self.due) = (0, 0.0);
         self.back += 1;
     }
 
+    /// What was quiet and is back was a gap like others to come.
+    fn pause(&mut self) {
+        let [a, b, c] = self.others;
+        let mut gaps = [self.longest, a, b, c].map(|gap| gap * 0.99996);
+        // In their order; the least goes.
+        let mut gap = f64::from(self.gap);
+        for known in &mut gaps {
+            if gap > *known {
+                std::mem::swap(&mut gap, known);
+            }
+        }
+        [self.longest, self.others[0], self.others[1], self.others[2]] = gaps;
+        self.steady = if self.gap > STEADY { 0 } else { self.steady.saturating_add(1 + self.gap) };
+    }
+
+    /// The longest gap that is usual. One that came once is none, once it goes on without for long: it was an outage, or
+    /// the time before it came to life.
+    fn usual_gap(&self, config: &Config) -> f64 {
+        if !bears(self.steady, config) {
+            return self.longest;
+        }
+        let [a, b, c] = self.others;
+        let twice =
+            [(self.longest, a), (a, b), (b, c)].into_iter().find(|(one, next)| *one <= 2.0 * next);
+        twice.map_or(c, |(one, _)| one)
+    }
+
+    /// So many decisions were none of its own: of a finding that is over it misses nothing.
+    pub fn discount(&mut self, count: f64) {
+        self.mean.count = (self.mean.count - count).max(0.0);
+    }
+
     /// The variance of the count of a bucket over its mean.
     pub fn scatter(&self) -> f64 {
         self.dispersion.get()
+    }
+
+    /// Whether its gap until now is no chance.
+    pub fn is_silent(&self) -> bool {
+        self.due >= 10.0 * self.dispersion.get()
+    }
+
+    /// In the latest bucket all that it is a part of was quiet: nothing was due from it alone.
+    pub fn hold(&mut self) {
+        if self.gap > 0 {
+            self.due = (self.due - self.mean.get()).max(0.0);
+        }
     }
 
     /// It lives, although it sent nothing that counts.
@@ -144,13 +201,13 @@ impl Heartbeat {
         }
         let gap = f64::from(self.gap);
         // Who was heard for an hour is not missed for longer than that: it may have been all there was.
-        let heard = i64::from(self.heard) * BUCKET >= config.learn && self.gap <= self.heard;
+        let heard = bears(self.heard, config) && self.gap <= self.heard;
         // A gap is one event, not a scan of many counts: less is as sure.
         let sure = |due: f64| due / self.dispersion.get() >= config.certainty * 0.7;
         if heard
             && !self.unheard
             && gap * BUCKET as f64 >= least as f64
-            && gap > 2.0 * self.longest
+            && gap > 2.0 * self.usual_gap(config)
             && sure(self.due)
         {
             let due = usual().map_or(self.due, |usual| self.due.min(usual * gap));
@@ -166,6 +223,11 @@ impl Heartbeat {
         }
         None
     }
+}
+
+/// Whether so many buckets are enough to be missed.
+fn bears(buckets: u32, config: &Config) -> bool {
+    f64::from(buckets) * BUCKET as f64 >= BEARS * config.learn as f64
 }
 
 #[cfg(test)]
@@ -198,10 +260,68 @@ mod tests {
     fn silence_is_claimed_by_what_was_heard_and_watched() {
         assert!(said(1000, 0, 60));
         assert!(!said(4, 0, 200_000), "8 s of samples teach nothing");
-        assert!(!said(299, 0, 200_000), "10 min are needed");
-        assert!(said(301, 0, 60));
+        assert!(!said(749, 0, 200_000), "25 min are needed");
+        assert!(said(751, 0, 60));
         assert!(!said(1000, 900, 40), "what nobody watched is no silence");
         assert!(said(1000, 900, 60), "what is watched again is");
         assert!(!said(1000, 1100, 2000), "nobody knows whether it is still there");
+    }
+
+    /// Runs of so many buckets, one each so many buckets: when silence is said, in three days of it.
+    fn runs(run: i64, period: i64) -> Vec<i64> {
+        let mut heart = Heartbeat::default();
+        let mut said = Vec::new();
+        for at in 0..3 * 43_200 {
+            // No run is like the other.
+            let jitter = (at / period * 7919) % (period / 20 + 1);
+            let on = (jitter..jitter + run).contains(&(at % period));
+            heart.beat(if on { 20 } else { 0 });
+            let finding = || Finding::new(Kind::PolicyQuiet, "", "");
+            let change = heart.judge(at, &Config::default(), || None, ONE, finding);
+            if matches!(change, Some(Change::Begins(_))) {
+                said.push(at);
+            }
+        }
+        said
+    }
+
+    #[test]
+    fn what_runs_now_and_then_is_not_missed_in_between() {
+        const MINUTES: i64 = 30;
+        for minutes in [5, 10, 20, 45, 60, 120, 180] {
+            for run in [3, 50, 150, 300] {
+                let said = runs(run.min(minutes * MINUTES / 2), minutes * MINUTES);
+                assert!(said.is_empty(), "{run} of {minutes} min: {said:?}");
+            }
+        }
+        // Hours on, an hour off: nobody knows in the first pause that there will be more.
+        let said = runs(240 * MINUTES, 300 * MINUTES);
+        assert!((1..=2).contains(&said.len()) && said[0] < 300 * MINUTES, "{said:?}");
+    }
+
+    #[test]
+    fn an_early_call_and_an_outage_do_not_hide_the_next_one() {
+        let mut heart = Heartbeat::default();
+        let (mut at, mut said) = (0, Vec::new());
+        let mut live = |heart: &mut Heartbeat, buckets: i64, count: u32| {
+            for _ in 0..buckets {
+                heart.beat(count);
+                let finding = || Finding::new(Kind::PolicyQuiet, "", "");
+                if let Some(Change::Begins(_)) =
+                    heart.judge(at, &Config::default(), || None, ONE, finding)
+                {
+                    said.push(at);
+                }
+                at += 1;
+            }
+        };
+        live(&mut heart, 1, 1);
+        live(&mut heart, 40_000, 0);
+        live(&mut heart, 800, 20);
+        live(&mut heart, 100, 0);
+        live(&mut heart, 800, 20);
+        live(&mut heart, 100, 0);
+        let [first, second] = said[..] else { panic!("{said:?}") };
+        assert!(first < 40_801 + 20 && second < 41_701 + 20, "{said:?}");
     }
 }

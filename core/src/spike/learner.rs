@@ -2,10 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::BUCKET;
-use super::baseline::{Counts, Days, Dispersion, Level, SIGNALS};
+use super::baseline::{Counts, Days, Dispersion, Level, MINUTE, SIGNALS};
 use super::config::{Config, HOUR};
-use super::window::{DELAY, LONGEST, SPANS, Window};
+use super::window::{DELAY, FIVE_MINUTES, LONGEST, SPANS, Window};
+use super::{BUCKET, SECOND};
+use crate::decision::time::Nanos;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Learner {
@@ -18,7 +19,17 @@ pub struct Learner {
     pub dispersion: [[Dispersion; SPANS.len()]; SIGNALS],
     /// Buckets that are not learned, since a finding covers them: from, and to.
     flagged: [(i64, i64); SIGNALS],
+    /// Learned buckets that held decisions.
+    #[serde(default)]
+    busy: u32,
 }
+
+/// So many buckets with decisions, or quarters of an hour with some, tell how a policy is used: two minutes of traffic,
+/// or some calls an hour. A few calls, long ago, do not.
+const BUSY: u32 = 2 * MINUTE as u32;
+const QUARTERS: usize = 8;
+/// A revision is compared with so many decisions of others.
+const OTHERS: f64 = 100.0;
 
 impl Learner {
     pub fn new(born: i64) -> Learner {
@@ -29,12 +40,30 @@ impl Learner {
             days: Days::default(),
             dispersion: Default::default(),
             flagged: [(i64::MAX, i64::MIN); SIGNALS],
+            busy: 0,
         }
     }
 
     /// Whether it knows enough for anything to be said.
     pub fn knows(&self, config: &Config) -> bool {
-        self.level.buckets[0] * BUCKET as f64 >= config.learn as f64 * 0.8
+        self.level.buckets[0] * BUCKET as f64 >= config.learn as f64 * 0.8 && self.is_used()
+    }
+
+    /// Whether it saw real traffic, and not just some early calls.
+    pub fn is_used(&self) -> bool {
+        self.busy >= BUSY || self.days.quarters() >= QUARTERS
+    }
+
+    /// Whether there was real traffic with which a revision can be compared.
+    pub fn compares(&self) -> bool {
+        self.level.buckets[0] * BUCKET as f64 >= 300.0 * SECOND as f64
+            && self.decisions() >= OTHERS
+            && self.is_used()
+    }
+
+    /// The decisions that `denied` is a part of.
+    pub fn decisions(&self) -> f64 {
+        self.level.bad[0] + self.level.good_with[0]
     }
 
     /// A finding began: what it is about is not learned, until it is over.
@@ -113,11 +142,14 @@ impl Learner {
             }
             let counts = window.one(back);
             let flagged = self.flagged.map(|(from, to)| from <= one && one <= to);
+            self.busy = self.busy.saturating_add(u32::from(counts.all > 0));
             if !quiet || counts.all > 0 {
                 self.level.learn(counts, flagged.map(|f| !f));
                 self.slow.learn(counts, flagged.map(|f| !f));
             }
-            self.days.learn(one, counts, window.minute(back), flagged);
+            let minute = window.until(back, MINUTE as usize);
+            let minutes = window.until(back, FIVE_MINUTES);
+            self.days.learn(one, counts, [minute, minutes], flagged);
         }
         if !young {
             self.scatter(at, window, calm);
@@ -152,7 +184,25 @@ impl Learner {
 pub struct Trial {
     pub revision: String,
     pub since: i64,
+    /// When its first decision was made.
+    #[serde(default)]
+    pub began: Nanos,
     pub counts: Counts,
-    /// The part that was denied before.
+    /// The part that was denied before, and of how many decisions.
     pub before: f64,
+    #[serde(default)]
+    pub known: f64,
+}
+
+impl Trial {
+    /// How improbable it is that both revisions deny the same part: the likelihood ratio of two parts to one. Where one
+    /// of them has decided little that is never much.
+    pub fn score(&self) -> f64 {
+        let (all, known) = (f64::from(self.counts.all), self.known);
+        let now = f64::from(self.counts.bad[0]) / all.max(1.0);
+        let both = (now * all + self.before * known) / (all + known).max(1.0);
+        let term = |p: f64, q: f64| if p > 0.0 && q > 0.0 { p * (p / q).ln() } else { 0.0 };
+        let of = |n: f64, p: f64| n * (term(p, both) + term(1.0 - p, 1.0 - both));
+        of(all, now) + of(known, self.before)
+    }
 }

@@ -15,6 +15,7 @@ pub mod detector;
 pub mod explain;
 pub mod follow;
 pub mod heartbeat;
+pub mod horizon;
 pub mod learner;
 mod newcomers;
 pub mod record;
@@ -79,7 +80,7 @@ impl Observation<'_> {
 }
 
 /// What may explain a finding; in the order in which one of several equally good explanations is named first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Dimension {
     Revision,
@@ -292,6 +293,11 @@ impl Finding {
         self.id = crate::decision::ids::hex(&Sha256::digest(named)[..8]);
     }
 
+    /// What is more than expected.
+    fn excess(&self) -> f64 {
+        (self.observed as f64 - self.expected).max(0.0)
+    }
+
     /// One sentence for people.
     pub fn sentence(&self) -> String {
         let on = match (self.service.is_empty(), self.policy.is_empty()) {
@@ -325,8 +331,10 @@ impl Finding {
                 format!("no decisions, {expected:.0} expected")
             }
             Kind::Unwatched => format!(
-                "{observed} of {} decisions in ten minutes are of policies that there is no room to watch",
-                self.decisions
+                "{observed} of {} decisions in ten minutes are of what there is no room to watch{}{}",
+                self.decisions,
+                if self.detail.is_empty() { "" } else { ": " },
+                self.detail
             ),
             Kind::DecisionIdReused | Kind::LogGap => self.detail.clone(),
         };

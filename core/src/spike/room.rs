@@ -15,6 +15,8 @@ const GLOW: f64 = 1.000_016_045;
 const MANY: f64 = 100.0;
 const PART: f64 = 0.02;
 const TEN_MINUTES: f64 = (600 * SECOND / BUCKET) as f64;
+/// So many of them are told apart.
+const STRANGE: usize = 256;
 const CALM: u32 = (120 * SECOND / BUCKET) as u32;
 
 /// What is kept of it for who starts again; who waits comes again soon.
@@ -35,6 +37,9 @@ pub struct Room {
     coldest: Option<(usize, f64)>,
     pub full_of_services: bool,
     pub unwatched: u64,
+    /// Which policies these are, by service, zero byte, policy, and how many fit.
+    strange: SpaceSaving<String>,
+    most: usize,
     /// Unwatched ones of the bucket that is open.
     open: u32,
     all: Fading,
@@ -53,6 +58,8 @@ impl Room {
             coldest: None,
             full_of_services: false,
             unwatched: 0,
+            strange: SpaceSaving::new(STRANGE),
+            most,
             open: 0,
             all: Fading::default(),
             recent: Fading::default(),
@@ -76,6 +83,7 @@ impl Room {
         else {
             self.open += 1;
             self.unwatched += 1;
+            self.strange.add(name, 1.0);
             return None;
         };
         self.waiting.remove(name);
@@ -112,10 +120,14 @@ impl Room {
         let open = std::mem::take(&mut self.open);
         let Some(all) = all else { return };
         self.calm = if open == 0 { self.calm + 1 } else { 0 };
+        if self.calm == CALM {
+            self.strange = SpaceSaving::new(STRANGE);
+        }
         self.all.add(f64::from(all));
         self.recent.add(f64::from(open));
         let (all, unwatched) = (self.all.get() * TEN_MINUTES, self.recent.get() * TEN_MINUTES);
         let part = unwatched / all.max(1.0);
+        let strange = &self.strange;
         match &mut self.active {
             None if unwatched >= MANY
                 && part >= PART
@@ -125,6 +137,7 @@ impl Room {
                 let mut finding = Finding::new(Kind::Unwatched, "", "");
                 finding.begin(at, at);
                 (finding.observed, finding.decisions) = (unwatched as u64, all as u64);
+                finding.detail = told(strange, self.most);
                 self.active = Some(finding.clone());
                 changes.push(Change::Begins(finding));
             }
@@ -135,4 +148,21 @@ impl Room {
             _ => {}
         }
     }
+}
+
+/// Which policies are unwatched, and what helps.
+fn told(strange: &SpaceSaving<String>, most: usize) -> String {
+    let many = match strange.len() {
+        1 => "one policy of a service".to_owned(),
+        STRANGE => format!("{STRANGE} or more policies of services"),
+        n => format!("{n} policies of services"),
+    };
+    let example = strange.top().into_iter().next().map(|(name, _)| {
+        let (service, policy) = name.split_once('\0').unwrap_or(("", &name));
+        match service {
+            "" => format!(", such as {policy}"),
+            _ => format!(", such as {policy} of {service}"),
+        }
+    });
+    format!("{many}{}; spikes.max_policies ({most}) makes room", example.unwrap_or_default())
 }

@@ -10,6 +10,8 @@ use super::learner::{Learner, Trial};
 use super::window::{FIVE_MINUTES, LONGEST, SPANS, Window};
 use super::{BUCKET, Cause, Change, Dimension, Example, Finding, Kind, Observation, SECOND};
 
+pub mod flood;
+
 /// A finding ends when the last minute was usual for so long: half a minute.
 const CALM: u32 = MINUTE as u32 / 2;
 /// What lasts for so long is the new level: 12 h.
@@ -46,6 +48,9 @@ pub struct Series {
     shift: Option<(Finding, i64)>,
     /// What was before has been said: spans begin here.
     said_to: [i64; SIGNALS],
+    /// Decisions of the latest bucket that are of a finding, and none of its own.
+    #[serde(skip)]
+    pub excess: u32,
 }
 
 /// A finding that may go on.
@@ -56,6 +61,9 @@ struct Watch {
     span: usize,
     calm: u32,
     since: i64,
+    /// Nothing usual is known: it is over when there is little left of it.
+    #[serde(default)]
+    flood: bool,
 }
 
 /// What is told of the others when a bucket is closed.
@@ -64,6 +72,8 @@ pub struct Around<'c> {
     pub config: &'c Config,
     /// The whole service is quiet, or the whole stream: that is not said of each of its policies.
     pub hushed: bool,
+    /// And that is no chance.
+    pub hole: bool,
     /// It was quiet for so long that this is said.
     pub silent: bool,
 }
@@ -85,6 +95,7 @@ impl Series {
             trial: None,
             shift: None,
             said_to: [i64::MIN; SIGNALS],
+            excess: 0,
         }
     }
 
@@ -115,14 +126,14 @@ impl Series {
                 if let Some(signal) = signal {
                     trial.counts.bad[signal] += 1;
                 }
-            } else if self.learner.level.buckets[0] * BUCKET as f64 >= 300.0 * SECOND as f64
-                && self.memory.is_new(Dimension::Revision, revision)
-            {
+            } else if self.memory.is_new(Dimension::Revision, revision) && self.learner.compares() {
                 self.trial = Some(Trial {
                     revision: revision.into(),
                     since: at,
+                    began: seen.at,
                     counts: Counts::default(),
                     before: self.learner.denied(),
+                    known: self.learner.decisions(),
                 });
             }
         }
@@ -168,7 +179,11 @@ impl Series {
         self.next += 1;
         let counts = self.window.close();
         self.memory.tick();
-        self.heartbeat.beat(counts.all);
+        self.excess = self.excess_of(counts);
+        self.heartbeat.beat_beside(counts.all, self.excess);
+        if around.hole {
+            self.heartbeat.hold();
+        }
         if !around.hushed || self.heartbeat.active.is_some() {
             let (service, policy, days) = (&self.service, &self.policy, &self.learner.days);
             changes.extend(self.heartbeat.judge(
@@ -179,12 +194,13 @@ impl Series {
                 || Finding::new(Kind::PolicyQuiet, service, policy),
             ));
         }
-        let old = (at - self.born) * BUCKET >= config.learn && self.learner.knows(config);
-        if old {
+        if self.is_known(at, config) {
             for signal in 0..SIGNALS {
                 self.spike(signal, at, config, changes);
             }
             self.vanish(at, config, changes);
+        } else if self.spikes[0].active.is_some() {
+            self.spike(0, at, config, changes);
         }
         self.shift(at, config, changes);
         let calm = std::array::from_fn(|s| {
@@ -192,6 +208,20 @@ impl Series {
         });
         let quiet = around.silent || self.heartbeat.active.is_some();
         self.learner.learn(at, &self.window, quiet, calm, config);
+    }
+
+    /// What is of a finding that goes on, of these.
+    fn excess_of(&self, counts: Counts) -> u32 {
+        let of = |signal: usize| {
+            let watch = &self.spikes[signal];
+            let usual = match &watch.active {
+                None => return 0,
+                Some(_) if watch.flood => 0.0,
+                Some(_) => self.learner.recent(signal, 1, f64::from(counts.good())),
+            };
+            counts.bad[signal].saturating_sub(usual.ceil() as u32)
+        };
+        (0..SIGNALS).map(of).sum()
     }
 
     fn spike(&mut self, signal: usize, at: i64, config: &Config, changes: &mut Vec<Change>) {
@@ -226,9 +256,17 @@ impl Series {
         (finding.observed, finding.expected, finding.decisions, finding.score) =
             (sum.bad[signal], expected, sum.all, score);
         (finding.causes, finding.examples) =
-            self.memory.causes(signal, finding.onset, finding.observed, expected);
+            self.memory.causes(signal, finding.onset, finding.observed, expected, &[]);
+        if self.memory.remembers(signal, finding.onset) {
+            // Of what else was denied in that bucket nothing departs.
+            let cause = finding.causes.first().filter(|c| c.share >= 0.5);
+            let first = self.memory.first(signal, finding.onset, cause);
+            finding.onset = first.unwrap_or(finding.onset).min(finding.detected);
+        }
         self.learner.flag(signal, onset);
-        self.spikes[signal] = Watch { active: Some(finding.clone()), span, calm: 0, since: at };
+        let active = Some(finding.clone());
+        self.spikes[signal] = Watch { active, span, calm: 0, since: at, flood: false };
+        self.heartbeat.discount(finding.excess());
         if signal == 0 {
             self.trial = None;
         }
@@ -268,10 +306,18 @@ impl Series {
     /// Looks whether an active spike has ended. The ended one, if so.
     fn goes_on(&mut self, signal: usize, at: i64, config: &Config) -> Option<&mut Watch> {
         self.spikes[signal].active.as_ref()?;
-        let span = self.spikes[signal].span.clamp(MINUTE as usize, 3 * FIVE_MINUTES);
+        let watch = &self.spikes[signal];
+        let span = if watch.flood { 0 } else { watch.span };
+        let span = span.clamp(MINUTE as usize, 3 * FIVE_MINUTES);
         let sum = self.window.span(span);
         let seen = sum.bad[signal] as f64;
-        let most = self.learner.most(signal, at, span, sum.good as f64);
+        let most = match &self.spikes[signal] {
+            Watch { active: Some(finding), flood: true, .. } => {
+                let long = ((finding.detected - finding.onset) / BUCKET).max(1) as f64;
+                0.25 * finding.observed as f64 / long * span as f64
+            }
+            _ => self.learner.most(signal, at, span, sum.good as f64),
+        };
         // What may well be chance is usual again.
         let dispersion = SPANS
             .iter()
@@ -297,24 +343,31 @@ impl Series {
         Some(&mut self.spikes[signal])
     }
 
-    /// Back from now, as long as there is more than usual, but for a lull.
+    /// The first bucket of what `span` shows.
     fn onset(&self, signal: usize, at: i64, span: usize) -> i64 {
-        let step = (span / 10).max(1);
-        let (mut back, mut first, mut calm) = (0, 0, 0);
-        while back + step < self.window.known() && back < LONGEST && calm < 3 {
-            let (mut bad, mut good) = (0.0, 0.0);
-            for counts in (back..back + step).map(|b| self.window.one(b)) {
-                bad += f64::from(counts.bad[signal]);
-                good += f64::from(counts.good());
-            }
-            back += step;
-            if bad > self.learner.most(signal, at, step, good).max(0.5) {
-                (first, calm) = (back, 0);
-            } else if back >= span {
-                calm += 1;
+        let sum = self.window.span(span);
+        let usual = self.learner.most(signal, at, span, sum.good as f64).max(0.1) / span as f64;
+        let now = (sum.bad[signal] as f64 / span as f64).max(1.5 * usual);
+        // At first its rate is known by the span, which may be longer than it is.
+        let long = self.changed(signal, at, usual, now);
+        let now = (self.window.span(long).bad[signal] as f64 / long as f64).max(1.5 * usual);
+        at + 1 - self.changed(signal, at, usual, now) as i64
+    }
+
+    /// How many of the last buckets are told best by another rate than the usual one: where the likelihood of a change is
+    /// largest.
+    fn changed(&self, signal: usize, at: i64, usual: f64, now: f64) -> usize {
+        let known = self.window.known().saturating_sub(1).min(LONGEST);
+        let said = usize::try_from(at.saturating_sub(self.said_to[signal])).unwrap_or(LONGEST);
+        let (each, bucket) = ((now / usual).ln(), usual - now);
+        let (mut sum, mut best, mut long) = (0.0, f64::MIN, 1);
+        for back in 0..known.min(said) {
+            sum += f64::from(self.window.one(back).bad[signal]) * each + bucket;
+            if sum > best {
+                (best, long) = (sum, back + 1);
             }
         }
-        at + 1 - if first == 0 { span } else { first } as i64
+        long
     }
 
     fn vanish(&mut self, at: i64, config: &Config, changes: &mut Vec<Change>) {
@@ -363,19 +416,19 @@ impl Series {
                     .then_some((span, sum, least, score))
             });
         let Some((span, sum, least, score)) = found else { return };
-        let mut quiet = 0;
-        while quiet < self.window.known() - 1 && self.window.one(quiet).bad[0] == 0 {
-            quiet += 1;
-        }
+        let usual = least / span as f64;
+        let now = (sum.bad[0] as f64 / span as f64).max(0.05 * usual);
+        let long = self.changed(0, at, usual, now) as i64;
         let mut finding = Finding::new(Kind::DenialsVanished, &self.service, &self.policy);
-        finding.begin(at + 1 - (quiet.max(span.min(FIVE_MINUTES))) as i64, at);
+        finding.begin(at + 1 - long, at);
         (finding.observed, finding.expected, finding.decisions, finding.score) =
             (sum.bad[0], least, sum.all, score);
         finding.causes.extend(
             self.trial.as_ref().map(|trial| Cause::whole(Dimension::Revision, &trial.revision)),
         );
         self.learner.flag(0, bucket(finding.onset));
-        self.vanished = Watch { active: Some(finding.clone()), span, calm: 0, since: at };
+        self.vanished =
+            Watch { active: Some(finding.clone()), span, since: at, ..Watch::default() };
         changes.push(Change::Begins(finding));
     }
 
@@ -398,9 +451,7 @@ impl Series {
             return;
         }
         let (now, before) = (denied / all, trial.before.clamp(1e-4, 1.0 - 1e-4));
-        let term = |p: f64, q: f64| if p > 0.0 { p * (p / q).ln() } else { 0.0 };
-        let dispersion = self.learner.dispersion[0][3].get();
-        let score = all * (term(now, before) + term(1.0 - now, 1.0 - before)) / dispersion;
+        let score = trial.score() / self.learner.dispersion[0][3].get();
         let less = now <= before / 2.0 && (before - now) * all >= 2.0 * config.floor;
         let more = now >= before + 0.05
             && now >= 1.5 * before
@@ -411,18 +462,19 @@ impl Series {
         let mut finding = Finding::new(Kind::RevisionShift, &self.service, &self.policy);
         finding.causes.push(Cause::whole(Dimension::Revision, &trial.revision));
         finding.begin(trial.since, at);
+        finding.onset = finding.onset.max(trial.began);
         (finding.observed, finding.expected, finding.decisions, finding.score) =
             (denied as u64, before * all, all as u64, score);
         if more {
             let (_, examples): (_, Vec<Example>) =
-                self.memory.causes(0, finding.onset, finding.observed, finding.expected);
+                self.memory.causes(0, finding.onset, finding.observed, finding.expected, &[]);
             finding.examples = examples;
         }
         if less {
             // It is over when denials are back.
             self.learner.flag(0, trial.since);
-            self.vanished =
-                Watch { active: Some(finding.clone()), span: FIVE_MINUTES, calm: 0, since: at };
+            let (active, span) = (Some(finding.clone()), FIVE_MINUTES);
+            self.vanished = Watch { active, span, since: at, ..Watch::default() };
         } else {
             self.shift = Some((finding.clone(), at));
         }
@@ -430,3 +482,6 @@ impl Series {
         changes.push(Change::Begins(finding));
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -30,6 +30,9 @@ pub struct Service {
     /// Closed buckets, the latest last.
     loads: VecDeque<u32>,
     opas: BTreeMap<String, Opa>,
+    /// Buckets since it was quiet as a whole.
+    #[serde(default)]
+    up: u32,
     /// There is no room for more of them, as of this bucket.
     #[serde(skip)]
     crowded: bool,
@@ -67,6 +70,7 @@ impl Service {
             mean: Fading::default(),
             loads: VecDeque::new(),
             opas: BTreeMap::new(),
+            up: 0,
             crowded: false,
             missing: None,
         }
@@ -103,8 +107,23 @@ impl Service {
         }
     }
 
+    /// So many decisions were of a finding.
+    pub fn discount(&mut self, count: f64) {
+        self.heart.discount(count);
+    }
+
+    /// Whether an OPA has been with it for as long as is learned.
+    pub fn knows(&self, opa: &str, config: &Config) -> bool {
+        self.opas.get(opa).is_some_and(|o| i64::from(o.heard) * BUCKET >= config.learn)
+    }
+
     pub fn gap(&self) -> u32 {
         self.heart.gap
+    }
+
+    /// Whether its gap until now is no chance.
+    pub fn is_hole(&self) -> bool {
+        self.heart.is_silent()
     }
 
     pub fn is_silent(&self) -> bool {
@@ -136,23 +155,27 @@ impl Service {
     }
 
     /// The next bucket is complete. `its`: the service's policies; `hushed`: all of the stream is quiet, which is not
-    /// said of each service.
+    /// said of each service; `hole`: and that is no chance.
     pub fn close<'s, P: Iterator<Item = &'s Series>>(
         &mut self,
         config: &Config,
         its: impl Fn() -> P,
-        hushed: bool,
+        (hushed, hole): (bool, bool),
         changes: &mut Vec<Change>,
     ) {
         let at = self.next;
         self.next += 1;
         self.crowded = false;
-        let load = self.heart.close();
+        let load = self.heart.close_beside(its().map(|s| s.excess).sum());
+        if hole {
+            self.heart.hold();
+        }
         self.mean.add(f64::from(load));
         if self.loads.len() == LONGEST {
             self.loads.pop_front();
         }
         self.loads.push_back(load);
+        self.up = if hole || self.heart.is_silent() { 0 } else { self.up.saturating_add(1) };
         let mean = self.mean.get().max(1e-9);
         self.opas.retain(|_, opa| opa.close(mean));
         if !hushed || self.heart.active.is_some() {
@@ -213,14 +236,21 @@ impl Service {
         if share < 2.5 * DRIFT {
             return None;
         }
-        let seen = self.load(0, gap);
+        // While all of the service was quiet none of its OPAs was missed: all may have been replaced. The load of a whole
+        // minute after it says whether they were.
+        let hole = (self.up as usize) < gap;
+        if hole && (self.up as usize) < MINUTE {
+            return None;
+        }
+        let look = if hole { MINUTE } else { gap };
+        let seen = self.load(0, look);
         // What it was before, in the last minute and in the last five: less of both, and somewhat less for chance.
         let dispersion = self.heart.scatter();
         let before = |span: usize| {
             let span = span.max(gap);
             (self.loads.len() >= gap + span).then(|| {
                 let n = self.load(gap, span);
-                let part = gap as f64 / span as f64;
+                let part = look as f64 / span as f64;
                 (n * part, (n - 2.0 * (n * dispersion).sqrt()).max(0.0) * part)
             })
         };
@@ -245,7 +275,7 @@ impl Service {
         finding.causes = causes;
         finding.begin(at + 1 - gap as i64, at);
         (finding.expected, finding.score) = (expected - seen, score);
-        let enough = expected / gap as f64 * (1.0 - 0.3 * share);
+        let enough = expected / look as f64 * (1.0 - 0.3 * share);
         self.missing = Some(Missing { finding: finding.clone(), since: at, enough });
         Some(Change::Begins(finding))
     }

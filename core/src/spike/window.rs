@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
+use super::BUCKET;
 use super::SECOND;
 use super::baseline::{Counts, SIGNALS};
-use super::{BUCKET, baseline::MINUTE};
 
 /// Spans that are looked at, in buckets: 6 s, 10 s, 20 s, 1 min, 5 min, 30 min.
 pub const SPANS: [usize; 6] = [3, 5, 10, 30, 150, 900];
@@ -117,14 +117,11 @@ impl Window {
         counts
     }
 
-    /// The most of each signal in a minute from the bucket on that lies so far back, backwards.
-    pub fn minute(&self, back: usize) -> [u32; SIGNALS] {
-        let mut minute = [0; SIGNALS];
-        for b in back..(back + MINUTE as usize).min(self.sums.len().saturating_sub(1)) {
-            let counts = self.one(b);
-            (0..SIGNALS).for_each(|i| minute[i] += counts.bad[i]);
-        }
-        minute
+    /// So many of each signal in so many buckets, the last of which lies so far back.
+    pub fn until(&self, back: usize, buckets: usize) -> [u32; SIGNALS] {
+        let Some(last) = self.sums.len().checked_sub(1 + back) else { return [0; SIGNALS] };
+        let (last, first) = (self.sums[last], self.sums[last.saturating_sub(buckets)]);
+        std::array::from_fn(|i| (last.bad[i] - first.bad[i]) as u32)
     }
 }
 
@@ -162,6 +159,10 @@ mod tests {
         let by_hand: u32 = (1970..2000).map(|b| b % 7).sum();
         assert_eq!(window.span(30).all, u64::from(by_hand));
         assert_eq!(window.span(5000).all, window.span(LONGEST).all, "no more than is known");
+        let by_hand: u32 = (1850..1990).map(|b| (b % 7_u32).div_ceil(3)).sum();
+        assert_eq!(window.until(10, 140), [by_hand, 0]);
+        assert_eq!(window.until(10, 5000), window.until(10, LONGEST - 10), "no more than is known");
+        assert_eq!(window.until(5000, 5), [0, 0]);
         let read: Window = serde_json::from_str(&serde_json::to_string(&window).unwrap()).unwrap();
         for span in SPANS {
             assert_eq!(read.span(span).all, window.span(span).all);

@@ -7,6 +7,7 @@ use crate::decision::time::{self, Nanos};
 use crate::decision::verdict::Verdict;
 use crate::pipeline::spikes::Spikes;
 use crate::spike::follow::Follower;
+use crate::spike::horizon::horizon;
 use crate::spike::{Change, Finding, Observation};
 
 const SECOND: Nanos = 1_000_000_000;
@@ -72,9 +73,12 @@ pub fn past(spikes: &Spikes, ordered: &[(Nanos, Vec<u8>)]) -> Vec<Finding> {
     let lateness = time::nanos(spikes.lateness.0);
     let mut follower = Follower::new(spikes.config(), lateness, std::iter::once(0));
     let mut changes = Vec::new();
+    let times: Vec<Nanos> = ordered.iter().map(|(at, _)| *at).collect();
+    let end = horizon(&times).unwrap_or(Nanos::MAX);
     for (i, (at, bytes)) in ordered.iter().enumerate() {
         let Ok(record) = Record::parse(bytes) else { continue };
-        Observation::with(&record, |seen| follower.observe(0, seen, *at));
+        let written = end.min(*at);
+        Observation::with(&record, |seen| follower.observe(0, seen, written));
         if i % 64 == 63 {
             changes.extend(follower.look_back(false));
         }

@@ -102,6 +102,22 @@ pub enum Scenario {
     JunkPaths,
     /// Docket itself is down for a while, and then catches up.
     DocketPause,
+    /// Hours before the platform comes to life a few calls are made.
+    EarlyCalls,
+    /// One stranger tries a policy that was never asked for.
+    NewPolicyAttack,
+    /// A new policy is asked beside the one in force, and denies everybody.
+    DryRun,
+    /// Policies that are asked for some seconds, now and then.
+    CronPolicies,
+    /// A file of decisions with an attack, of which a few say to be of an hour or a year later.
+    FarAhead,
+    /// Five minutes of a job that is denied a lot, from the third night on.
+    NightlyJob,
+    /// All OPAs are replaced at once, and nobody decides meanwhile.
+    Recreate,
+    /// An attack on a service that is asked some times an hour, through one of its OPAs.
+    TinyAttack,
 }
 
 /// What happens on a day, and what should be said of it.
@@ -143,6 +159,7 @@ impl Scenario {
             Scenario::DailyRhythm => 3,
             Scenario::WeekendAttack => 4,
             Scenario::Restarts => 5,
+            Scenario::NightlyJob => 6,
             Scenario::DaylightSaving => 7,
             Scenario::WeeklyRhythm => 8,
             Scenario::Holiday => 9,
@@ -194,6 +211,8 @@ impl Day {
         let mut rng = StdRng::seed_from_u64(seed.wrapping_mul(1_000_003) ^ scenario as u64);
         let rate = match scenario {
             Scenario::LowTraffic => 0.3,
+            Scenario::TinyAttack => 0.06,
+            Scenario::NightlyJob => 1.0,
             Scenario::DailyRhythm => 12.0,
             Scenario::WeekendAttack => 6.0,
             Scenario::DaylightSaving | Scenario::Restarts => 4.0,
@@ -249,6 +268,9 @@ impl Day {
         let at = |second: i64| self.start + second * SECOND;
         if self.seconds > DAY || self.from >= self.seconds {
             return (self.start, at(self.seconds));
+        }
+        if self.scenario == Scenario::TinyAttack {
+            return (self.start, at((self.to + HOUR).min(self.seconds)));
         }
         let after = if self.scenario == Scenario::NewService { 2 * HOUR } else { HOUR / 2 };
         (at((self.from - 5 * HOUR / 2).max(0)), at((self.to + after).min(self.seconds)))

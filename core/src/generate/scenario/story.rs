@@ -43,17 +43,27 @@ impl Day {
             | Scenario::Failover
             | Scenario::Canary
             | Scenario::OldSamples
+            | Scenario::EarlyCalls
+            | Scenario::DryRun
+            | Scenario::CronPolicies
+            | Scenario::Recreate
             | Scenario::Backfill => Vec::new(),
             // Whoever watches sees nothing come.
             Scenario::DocketPause => {
                 vec![Event { kinds: &[Kind::StreamQuiet], from: self.event_at(), ..unwatched }]
             }
-            Scenario::DailyRhythm | Scenario::DaylightSaving | Scenario::Restarts => self.nights(),
+            Scenario::DailyRhythm
+            | Scenario::DaylightSaving
+            | Scenario::Restarts
+            | Scenario::NightlyJob => self.nights(),
             Scenario::Attack
             | Scenario::WeekendAttack
             | Scenario::LowTraffic
             | Scenario::ClockAhead
-            | Scenario::ClockBehind => one(SPIKE, stranger()),
+            | Scenario::ClockBehind
+            | Scenario::NewPolicyAttack
+            | Scenario::FarAhead
+            | Scenario::TinyAttack => one(SPIKE, stranger()),
             Scenario::JunkPaths => vec![what(SPIKE, stranger()), unwatched],
             Scenario::Stuffing | Scenario::Spraying => {
                 one(SPIKE, Some((Dimension::Resource, "/login".into())))
@@ -104,14 +114,23 @@ impl Day {
             let service = "ledger".into();
             Event { kinds: SPIKE, service, from, to, cause: None, or: None, may: true }
         };
-        vec![night(0), night(1)]
+        let first = self.first_night();
+        vec![night(first), night(first + 1)]
     }
 
     pub(super) fn has_nights(&self) -> bool {
         matches!(
             self.scenario,
-            Scenario::DailyRhythm | Scenario::DaylightSaving | Scenario::Restarts
+            Scenario::DailyRhythm
+                | Scenario::DaylightSaving
+                | Scenario::Restarts
+                | Scenario::NightlyJob
         )
+    }
+
+    /// The first day with a nightly job.
+    pub(super) fn first_night(&self) -> i64 {
+        if self.scenario == Scenario::NightlyJob { 2 } else { 0 }
     }
 
     /// When the nightly job begins, in seconds of a day: at two, until clocks are changed in the fifth night.

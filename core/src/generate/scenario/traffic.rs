@@ -8,6 +8,10 @@ use crate::decision::verdict::Verdict;
 
 /// Junk comes in the first so many seconds, before anything else.
 const JUNK: i64 = 15;
+/// Until new OPAs are there, in seconds.
+const RECREATE: i64 = 70;
+/// Policies that are asked now and then: each so many seconds for so many, so often a second.
+const CRON: [(i64, i64, f64); 3] = [(1200, 5, 20.0), (2700, 60, 2.0), (4200, 120, 1.0)];
 
 impl Day {
     /// The part of the usual traffic at a second.
@@ -40,7 +44,8 @@ impl Day {
     fn load(&self, service: usize) -> f64 {
         let rate = self.rate * self.rhythm(self.now) * SERVICES[service].weight;
         let asleep = match self.scenario {
-            Scenario::OldSamples => self.is_asleep(),
+            Scenario::OldSamples | Scenario::EarlyCalls => self.is_asleep(),
+            Scenario::Recreate => (0..RECREATE).contains(&(self.now - self.from)),
             Scenario::JunkPaths => self.since_first() < JUNK,
             _ => false,
         };
@@ -66,7 +71,7 @@ impl Day {
 
     /// Nothing but samples was there yet.
     fn is_asleep(&self) -> bool {
-        self.scenario == Scenario::OldSamples
+        matches!(self.scenario, Scenario::OldSamples | Scenario::EarlyCalls)
             && self.from < self.seconds
             && self.now < self.from + HOUR / 4
     }
@@ -104,6 +109,12 @@ impl Day {
             Scenario::Failover if active => {
                 for made in out.iter_mut().filter(|m| its_first(m)) {
                     made.opa = 1 + (made.id % (SERVICES[victim].opas as u128 - 1)) as usize;
+                }
+            }
+            Scenario::Recreate if (0..RECREATE).contains(&(self.now - self.from)) => out.clear(),
+            Scenario::FarAhead if self.now == self.from - HOUR / 2 => {
+                for (made, hours) in out.iter_mut().zip([2, 2, 2, 24, 8760]) {
+                    made.at += hours * HOUR * SECOND;
                 }
             }
             Scenario::ClockAhead => {
@@ -165,6 +176,9 @@ impl Day {
             Scenario::Deploys => {
                 let n = self.rng.random_range(0..usual);
                 n + 100 * ((self.now - 40 * n as i64).max(0) / (2 * HOUR)) as usize
+            }
+            Scenario::Recreate => {
+                self.rng.random_range(0..usual) + if self.now >= self.from { 100 } else { 0 }
             }
             _ => self.rng.random_range(0..usual),
         }
@@ -249,9 +263,14 @@ impl Day {
     /// What comes on top.
     fn more(&mut self, out: &mut Vec<Made>) {
         let into = self.now % DAY - self.night(self.now / DAY);
-        if self.has_nights() && (0..900).contains(&into) {
-            for _ in 0..poisson(&mut self.rng, self.rate / 4.0) {
-                let made = self.made(3, "batch".into(), resource(3, 3), "GET", 0.4);
+        let (long, rate, deny) = match self.scenario {
+            Scenario::NightlyJob => (300, 0.5 + 1.5 * self.strength, 0.8),
+            _ => (900, self.rate / 4.0, 0.4),
+        };
+        let works = self.has_nights() && self.now / DAY >= self.first_night();
+        if works && (0..long).contains(&into) {
+            for _ in 0..poisson(&mut self.rng, rate) {
+                let made = self.made(3, "batch".into(), resource(3, 3), "GET", deny);
                 out.push(made);
             }
         }
@@ -272,8 +291,44 @@ impl Day {
                 }
             }
         }
+        self.more_policies(out);
         if self.active() {
             self.event_more(out);
+        }
+    }
+
+    /// What is asked of other policies than usual.
+    fn more_policies(&mut self, out: &mut Vec<Made>) {
+        match self.scenario {
+            Scenario::EarlyCalls if self.is_asleep() && (60..63).contains(&self.since_first()) => {
+                for service in 0..SERVICES.len() {
+                    let made = self.usual(service);
+                    out.push(made);
+                }
+            }
+            Scenario::DryRun if self.now >= self.from => {
+                let asked = out.iter().filter(|made| made.service == self.victim);
+                let asked: Vec<Made> = asked.cloned().collect();
+                for mut made in asked {
+                    (made.id, made.verdict) = (self.rng.random(), Verdict::Deny);
+                    made.junk = Some("next/authz/allow".into());
+                    out.push(made);
+                }
+            }
+            Scenario::CronPolicies => {
+                for (i, (period, run, rate)) in CRON.into_iter().enumerate() {
+                    if self.now % period >= run {
+                        continue;
+                    }
+                    for _ in 0..poisson(&mut self.rng, rate) {
+                        let (victim, what) = (self.victim, resource(self.victim, i));
+                        let mut made = self.made(victim, client(i), what, "GET", 0.05);
+                        made.junk = Some(format!("batch/job{i}/allow"));
+                        out.push(made);
+                    }
+                }
+            }
+            _ => {}
         }
     }
 
@@ -288,6 +343,9 @@ impl Day {
             | Scenario::ClockBehind
             | Scenario::JunkPaths => usual * (0.5 + 2.5 * strength),
             Scenario::LowTraffic => 0.15 + 0.35 * strength,
+            Scenario::FarAhead => usual * (0.5 + 2.5 * strength),
+            Scenario::NewPolicyAttack => 1.0 + 2.0 * strength,
+            Scenario::TinyAttack => 0.5 + 0.5 * strength,
             Scenario::Stuffing | Scenario::Spraying => usual * (0.6 + 2.5 * strength),
             Scenario::MisconfiguredClient => (usual * 0.6).max(0.6 + strength),
             // It retries.
@@ -306,6 +364,17 @@ impl Day {
         match self.scenario {
             Scenario::LowTraffic => {
                 self.made(service, self.stranger(0), resource(service, 2), "GET", 0.98)
+            }
+            Scenario::TinyAttack => {
+                let what = resource(service, 2);
+                let mut made = self.made(service, self.stranger(0), what, "GET", 0.98);
+                made.opa = 0;
+                made
+            }
+            Scenario::NewPolicyAttack => {
+                let mut made = self.made(service, self.stranger(0), "/admin".into(), "GET", 0.98);
+                made.junk = Some("admin/authz/allow".into());
+                made
             }
             Scenario::Stuffing => {
                 let n: u64 = self.rng.random_range(1..5000);

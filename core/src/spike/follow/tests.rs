@@ -78,6 +78,11 @@ fn begins(changes: Vec<Change>) -> Vec<Finding> {
 
 /// What is raised by who reads as it is written, so many nanoseconds between looks; and whether it was news.
 fn run(docket: &[Written], step: Nanos) -> Vec<Change> {
+    run_late(docket, step).0
+}
+
+/// And how many came late.
+fn run_late(docket: &[Written], step: Nanos) -> (Vec<Change>, u64) {
     let mut follower = Follower::new(Config::default(), LATENESS, 0..3);
     (0..3).for_each(|p| follower.ended(p));
     let (mut now, mut changes, mut i) = (docket[0].written, Vec::new(), 0);
@@ -93,11 +98,15 @@ fn run(docket: &[Written], step: Nanos) -> Vec<Change> {
         changes.extend(follower.advance(now));
         now += step;
     }
-    changes
+    (changes, follower.late)
 }
 
 /// What is raised by who looks back and reads one partition so far ahead of the others.
 fn look_back(docket: &[Written], ahead: usize) -> Vec<Change> {
+    look_back_late(docket, ahead).0
+}
+
+fn look_back_late(docket: &[Written], ahead: usize) -> (Vec<Change>, u64) {
     let mut follower = Follower::new(Config::default(), LATENESS, 0..3);
     let mut parts: Vec<Vec<&Written>> =
         (0..3).map(|p| docket.iter().filter(|w| w.partition == p).collect()).collect();
@@ -115,7 +124,22 @@ fn look_back(docket: &[Written], ahead: usize) -> Vec<Change> {
         changes.extend(follower.look_back(false));
     }
     changes.extend(follower.look_back(true));
-    changes
+    (changes, follower.late)
+}
+
+#[test]
+fn what_comes_late_is_the_same_number_for_whoever_reads_it() {
+    // A quarter of an hour of the middle, with some that began before all others.
+    let docket = docket(Scenario::ClockBehind, 5);
+    let some = &docket[docket.len() / 2..docket.len() / 2 + 30_000];
+    let late = some.iter().filter(|w| w.written - w.at > LATENESS).count() as u64;
+    assert!(late > 200, "{late}");
+    for step in [SECOND / 5, 3 * SECOND, 20 * SECOND] {
+        assert_eq!(run_late(some, step).1, late);
+    }
+    for ahead in [1, 300, 20_000] {
+        assert_eq!(look_back_late(some, ahead).1, late);
+    }
 }
 
 #[test]

@@ -229,3 +229,53 @@ fn what_finds_no_room_is_still_said_after_a_restart() {
     assert_eq!(new.active(), old.active());
     assert_eq!(crowd(&mut new, (through - START) / SECOND..1500), []);
 }
+
+/// As the version before wrote it, which knew less.
+fn older(value: &mut serde_json::Value) {
+    use serde_json::Value;
+    match value {
+        Value::Object(all) => {
+            let sample = all.contains_key("who");
+            let new = ["busy", "others", "steady", "flood", "up", "began", "known"];
+            new.iter().for_each(|key| drop(all.remove(*key)));
+            if sample {
+                all.remove("weight");
+            }
+            all.values_mut().for_each(older);
+        }
+        Value::Array(all) => {
+            if all.len() == 6
+                && let Some(Value::Array(peaks)) = all.last_mut()
+            {
+                assert_eq!(peaks.len(), 4);
+                peaks.truncate(2);
+            }
+            all.iter_mut().for_each(older);
+        }
+        _ => {}
+    }
+}
+
+#[test]
+fn what_an_older_version_wrote_is_gone_on_with() {
+    let nights = |older_ones: bool| {
+        let lines = live(4, |old, now| {
+            let mut pieces = kept(&old.detector);
+            if older_ones {
+                for (_, piece) in &mut pieces {
+                    let mut value = serde_json::from_slice(piece).unwrap();
+                    older(&mut value);
+                    let new = value.to_string().into_bytes();
+                    assert_ne!(&new, piece);
+                    *piece = new;
+                }
+            }
+            let mut new = new();
+            let (from, wrong) = new.restore(pairs(&pieces), now, |through| through);
+            assert!(wrong.is_empty(), "{wrong:?}");
+            (new, from.unwrap())
+        });
+        lines.iter().filter(|l| l.contains("DenialSpike")).count()
+    };
+    assert_eq!((nights(true), nights(false)), (2, 2));
+}

@@ -1,0 +1,244 @@
+use super::*;
+use crate::decision::ids::TraceId;
+use crate::decision::time::Nanos;
+use crate::decision::verdict::Verdict;
+use crate::spike::Detector;
+
+const START: Nanos = 1_767_744_000 * SECOND;
+
+/// Who asks for what: so many decisions in ten seconds, of which so many in a hundred are denied.
+#[derive(Clone, Copy)]
+struct Flow {
+    service: &'static str,
+    policy: &'static str,
+    opa: &'static str,
+    /// One of so many, by this name.
+    who: (&'static str, u64),
+    revision: &'static str,
+    rate: u64,
+    denied: u64,
+}
+
+const SHOP: Flow = Flow {
+    service: "shop",
+    policy: "app/allow",
+    opa: "o1",
+    who: ("user", 300),
+    revision: "r1",
+    rate: 30,
+    denied: 5,
+};
+
+struct Life {
+    detector: Detector,
+    now: Nanos,
+    dice: u64,
+}
+
+impl Life {
+    fn new() -> Life {
+        Life { detector: Detector::new(Config::default()), now: START, dice: 1 }
+    }
+
+    fn dice(&mut self, of: u64) -> u64 {
+        self.dice = self
+            .dice
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (self.dice >> 33) % of
+    }
+
+    /// What begins, and what ends.
+    fn live(&mut self, seconds: i64, flows: &[Flow]) -> (Vec<Finding>, Vec<Finding>) {
+        let (mut begun, mut ended) = (Vec::new(), Vec::new());
+        for _ in 0..seconds {
+            for flow in flows {
+                for _ in 0..100 {
+                    if self.dice(1000) < flow.rate {
+                        self.one(flow);
+                    }
+                }
+            }
+            self.now += SECOND;
+            for change in self.detector.advance(self.now, self.now) {
+                match change {
+                    Change::Begins(finding) => begun.push(finding),
+                    Change::Ends(finding) => ended.push(finding),
+                }
+            }
+        }
+        (begun, ended)
+    }
+
+    fn one(&mut self, flow: &Flow) {
+        let verdict = if self.dice(100) < flow.denied { Verdict::Deny } else { Verdict::Allow };
+        let who = match flow.who {
+            ("", _) => String::new(),
+            (name, of) => format!("{name}-{}", self.dice(of)),
+        };
+        let at = self.now + self.dice(1000) as Nanos * (SECOND / 1000);
+        self.detector.observe(
+            &Observation {
+                at,
+                service: flow.service,
+                policy: flow.policy,
+                verdict,
+                who: [flow.revision, flow.opa, &who, "/x", "GET"],
+                trace_id: TraceId::INVALID,
+                decision_id: "d",
+            },
+            self.now + SECOND,
+        );
+    }
+}
+
+fn nothing((begun, ended): (Vec<Finding>, Vec<Finding>)) {
+    let all = [begun, ended].concat();
+    assert!(all.is_empty(), "{all:#?}");
+}
+
+#[test]
+fn a_few_early_decisions_are_no_past_to_compare_with() {
+    for revision in ["r1", "r0"] {
+        for (early, wait, denied) in [(1, 700, 5), (1, 3 * 86_400, 0), (3, 7200, 30), (20, 5000, 5)]
+        {
+            let mut life = Life::new();
+            let flow = Flow { revision, denied: 100, ..SHOP };
+            (0..early).for_each(|_| life.one(&flow));
+            nothing(life.live(wait, &[]));
+            nothing(life.live(2000, &[Flow { denied, rate: 50, ..SHOP }]));
+        }
+    }
+}
+
+#[test]
+fn a_revision_is_new_beside_real_traffic_of_another_and_only_once() {
+    let mut life = Life::new();
+    nothing(life.live(1500, &[SHOP]));
+    let new = Flow { revision: "r2", denied: 20, ..SHOP };
+    let (begun, _) = life.live(300, &[new]);
+    let kinds: Vec<Kind> = begun.iter().map(|f| f.kind).collect();
+    assert!(
+        kinds.contains(&Kind::RevisionShift) || kinds.contains(&Kind::DenialSpike),
+        "{kinds:?}"
+    );
+    assert!(begun.iter().all(|f| f.causes[0].value == "r2" && f.onset >= START + 1500 * SECOND));
+    // It goes on, and is rolled back: neither is new.
+    let (begun, _) = life.live(600, &[new]);
+    assert!(begun.iter().all(|f| f.kind != Kind::RevisionShift), "{begun:#?}");
+    let (begun, _) = life.live(1200, &[SHOP]);
+    assert!(begun.is_empty(), "{begun:#?}");
+}
+
+const ADMIN: Flow =
+    Flow { policy: "admin/allow", who: ("mallory", 1), rate: 10, denied: 100, ..SHOP };
+
+#[test]
+fn a_flood_of_denials_of_a_policy_that_is_new_is_found_and_its_end_is_no_silence() {
+    for seconds in [60, 2400] {
+        let mut life = Life::new();
+        nothing(life.live(1200, &[SHOP]));
+        let from = life.now;
+        let (begun, ended) = life.live(seconds, &[SHOP, ADMIN]);
+        let [found] = &begun[..] else { panic!("{begun:#?}") };
+        assert!(ended.is_empty());
+        assert_eq!((found.kind, &*found.policy), (Kind::DenialSpike, "admin/allow"));
+        assert_eq!(
+            (found.causes[0].dimension, &*found.causes[0].value),
+            (Dimension::Subject, "mallory-0")
+        );
+        assert!((found.detected - from) / SECOND < 45, "{found:#?}");
+        assert!((0..5 * SECOND).contains(&(found.onset - from)), "{found:#?}");
+        let (begun, ended) = life.live(4000, &[SHOP]);
+        assert!(begun.is_empty(), "{begun:#?}");
+        assert_eq!(ended.len(), 1);
+        assert!((ended[0].ended.unwrap() - from) / SECOND - seconds < 120);
+    }
+}
+
+#[test]
+fn what_is_rolled_out_or_nothing_is_known_of_is_no_flood() {
+    // A new policy that denies everybody, as long as nobody has adjusted it.
+    let rollout = Flow { who: SHOP.who, ..ADMIN };
+    // A tenant, and a service, of which nothing is known.
+    let tenant = Flow { service: "tenant", opa: "o9", ..ADMIN };
+    // Everything is asked for by one gateway.
+    let gateway = Flow { who: ("gateway", 1), ..SHOP };
+    let behind = Flow { policy: "admin/allow", denied: 100, rate: 10, ..gateway };
+    for (usual, new) in [(SHOP, rollout), (SHOP, tenant), (gateway, behind)] {
+        let mut life = Life::new();
+        nothing(life.live(1200, &[usual]));
+        nothing(life.live(400, &[usual, new]));
+        nothing(life.live(1000, &[usual]));
+    }
+}
+
+#[test]
+fn more_than_all_of_the_service_decides_is_a_flood_whoever_it_is() {
+    let mut life = Life::new();
+    nothing(life.live(1200, &[SHOP]));
+    let many = Flow { who: ("", 0), rate: 150, ..ADMIN };
+    let (begun, _) = life.live(30, &[SHOP, many]);
+    assert_eq!(begun.iter().map(|f| f.kind).collect::<Vec<_>>(), [Kind::DenialSpike]);
+    // An OPA that is known, though not with this service.
+    let mut life = Life::new();
+    nothing(life.live(1200, &[SHOP]));
+    let (begun, _) = life.live(60, &[SHOP, Flow { service: "other", ..ADMIN }]);
+    assert_eq!(begun.iter().map(|f| &*f.service).collect::<Vec<_>>(), ["other"]);
+}
+
+#[test]
+fn an_attack_that_is_most_of_the_traffic_is_not_missed_when_it_ends() {
+    let tiny = Flow { service: "tiny", rate: 1, denied: 0, opa: "t1", ..SHOP };
+    // One in some two minutes.
+    let mut life = Life::new();
+    for _ in 0..60 {
+        life.live(40, &[SHOP]);
+        life.one(&tiny);
+        life.live(60, &[SHOP]);
+    }
+    let attack = Flow { who: ("eve", 1), denied: 100, rate: 20, ..tiny };
+    let (begun, _) = life.live(1200, &[SHOP, attack]);
+    let [found] = &begun[..] else { panic!("{begun:#?}") };
+    assert_eq!((&*found.service, &*found.causes[0].value), ("tiny", "eve-0"));
+    for _ in 0..30 {
+        let (begun, _) = life.live(100, &[SHOP]);
+        assert!(begun.is_empty(), "{begun:#?}");
+        life.one(&tiny);
+    }
+}
+
+#[test]
+fn opas_that_are_all_replaced_are_no_silence_and_one_that_stays_away_is() {
+    let pay = Flow { service: "pay", opa: "p1", ..SHOP };
+    let of = |flow: Flow, opas: [&'static str; 3]| opas.map(|opa| Flow { opa, rate: 20, ..flow });
+    let all = |shop, pays| [of(SHOP, shop), of(pay, pays)].concat();
+    let mut life = Life::new();
+    nothing(life.live(1800, &all(["a", "b", "c"], ["d", "e", "f"])));
+    nothing(life.live(70, &[]));
+    nothing(life.live(900, &all(["g", "h", "i"], ["j", "k", "l"])));
+    nothing(life.live(900, &all(["g", "h", "i"], ["j", "k", "l"])));
+    nothing(life.live(70, &[]));
+    // One of the service's three does not come back, and nobody takes its place.
+    let (begun, _) = life.live(200, &all(["m", "n", "o"], ["j", "k", "l"])[1..]);
+    assert!(
+        begun.iter().all(|f| f.kind == Kind::InstanceQuiet && f.service == "shop"),
+        "{begun:#?}"
+    );
+    assert!(begun.len() <= 1);
+}
+
+#[test]
+fn the_onset_is_when_it_began() {
+    for (seed, rate, denied) in [(1, 10, 100), (2, 3, 100), (3, 4, 100), (4, 60, 30)] {
+        let mut life = Life::new();
+        life.dice = seed;
+        nothing(life.live(3000, &[SHOP]));
+        let from = life.now;
+        let attack = Flow { who: ("mallory", 1), rate, denied, ..SHOP };
+        let (begun, _) = life.live(1200, &[SHOP, attack]);
+        let onset = (begun[0].onset - from) as f64 / SECOND as f64;
+        let slack = 100.0 / rate as f64;
+        assert!((0.0..slack).contains(&onset), "{rate}: {onset} s, {:#?}", begun[0]);
+    }
+}
