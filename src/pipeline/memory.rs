@@ -144,7 +144,7 @@ mod tests {
     fn a_budget_that_is_too_small_is_told_what_it_takes() {
         let error = file("32MiB").unwrap_err().to_string();
         assert!(
-            error.contains("m.yaml:4:18: these sources and sinks need 80 MiB at least"),
+            error.contains("m.yaml:4:18: these sources and sinks need 81 MiB at least"),
             "{error}"
         );
     }
