@@ -528,11 +528,11 @@ fn each_decision_meets_its_request_once_and_what_is_wrong_is_found() {
 #[test]
 fn a_join_that_does_wrong_is_noticed() {
     let all = [
-        Sabotage::LosesMetadata,
-        Sabotage::LosesARecord,
-        Sabotage::NoFencing,
-        Sabotage::ReadsUncommitted,
-        Sabotage::PassesOver,
+        (Sabotage::LosesMetadata, 0),
+        (Sabotage::LosesARecord, 0),
+        (Sabotage::NoFencing, 0),
+        (Sabotage::ReadsUncommitted, 0),
+        (Sabotage::PassesOver, 0),
     ];
     super::each_is_noticed(120, &all, run);
 }
