@@ -131,6 +131,12 @@ impl Default for Memory {
     }
 }
 
+/// How unlikely so many are where so few were due, at the least: the logarithm of one in how many times.
+fn unlikely(count: f64, due: f64) -> f64 {
+    let due = due.max(1e-9);
+    count * (count / due).ln() - (count - due)
+}
+
 impl Memory {
     /// `learn` is false while a finding is active: what is going on is no baseline.
     pub fn note(&mut self, seen: &Observation<'_>, signal: Option<usize>, learn: bool) {
@@ -205,13 +211,17 @@ impl Memory {
                 (*count, *weight) = (*count + 1.0, *weight + s.weight);
             });
             let bad = &self.bad[signal][i];
+            let many = values.len() as f64;
             for (value, (count, weight)) in values {
                 let past = self.past(i, value, weight, all, beside);
                 let before = (past.own / past.all.max(1.0)).min(1.0);
                 let usual = (bad.get(value) - weight).max(0.0) / (bad.total() - all).max(1.0);
                 let share = ((count - expected * usual.min(1.0)) / excess).clamp(0.0, 1.0);
                 let carries = share - before;
-                if carries >= 0.15 {
+                // Of many values some have more than their part by chance.
+                let due = seen * before.max(usual).min(1.0);
+                let is_chance = count <= due || unlikely(count, due) < 2.0 * many.ln();
+                if carries >= 0.15 && !is_chance {
                     let known = past.known as f64;
                     let perhaps = (past.own + 1.0 / (known + 1.0)) / (past.all + 1.0);
                     let cause = Cause { dimension, value: value.to_owned(), share, before };

@@ -17,6 +17,8 @@ const OPAS: usize = 64;
 /// An OPA that was quiet for so long is gone: 1 h.
 const GONE: u32 = (3600 * SECOND / BUCKET) as u32;
 const MINUTE: usize = super::baseline::MINUTE as usize;
+/// What a load was in half an hour.
+const PAST: usize = 6 * FIVE_MINUTES;
 /// A load falls by so much within minutes without anybody being missing.
 const DRIFT: f64 = 0.03;
 
@@ -171,7 +173,7 @@ impl Service {
             self.heart.hold();
         }
         self.mean.add(f64::from(load));
-        if self.loads.len() == LONGEST {
+        if self.loads.len() == PAST.max(LONGEST) + FIVE_MINUTES {
             self.loads.pop_front();
         }
         self.loads.push_back(load);
@@ -218,6 +220,15 @@ impl Service {
         self.loads.iter().rev().skip(back).take(buckets).map(|n| f64::from(*n)).sum()
     }
 
+    /// The second least load of five minutes in the half hour before: the least may be chance.
+    fn little(&self, back: usize) -> Option<f64> {
+        let spans = (0..PAST / FIVE_MINUTES).map(|i| back + i * FIVE_MINUTES);
+        let full = spans.filter(|back| back + FIVE_MINUTES <= self.loads.len());
+        let mut loads: Vec<f64> = full.map(|back| self.load(back, FIVE_MINUTES)).collect();
+        loads.sort_by(f64::total_cmp);
+        loads.get(1).copied()
+    }
+
     /// Whether OPAs went quiet and the service's load fell by their part.
     fn miss(&mut self, at: i64, config: &Config) -> Option<Change> {
         let least = (ONE / BUCKET) as u32;
@@ -255,7 +266,13 @@ impl Service {
             })
         };
         let ((long, surely_long), (short, surely_short)) = (before(FIVE_MINUTES)?, before(MINUTE)?);
-        let (expected, surely) = (long.min(short), surely_long.min(surely_short));
+        let (mut expected, mut surely) = (long.min(short), surely_long.min(surely_short));
+        // A job that is over, which one of them had all of, is nobody's loss: the load is what it was before the job.
+        if let Some(n) = self.little(gap) {
+            let part = look as f64 / FIVE_MINUTES as f64;
+            expected = expected.min(n * part);
+            surely = surely.min((n - 2.0 * (n * dispersion).sqrt()).max(0.0) * part);
+        }
         let score = improbable(seen, surely, dispersion);
         let fell = seen < surely && seen <= expected * (1.0 - 0.6 * share - DRIFT);
         if !fell || score < config.certainty * 0.7 {
@@ -308,5 +325,45 @@ impl Opa {
             }
         }
         self.gap <= GONE
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Decisions a bucket of two OPAs, for so many buckets each; who is said to be missing, and at which bucket.
+    fn missed(phases: &[(i64, [u32; 2])]) -> Vec<(i64, Kind)> {
+        let (mut service, mut said, mut at) = (Service::new("shop", 0), Vec::new(), 0);
+        for (buckets, [a, b]) in phases {
+            for _ in 0..*buckets {
+                (0..*a).for_each(|_| service.observe("a", at));
+                (0..*b).for_each(|_| service.observe("b", at));
+                let mut changes = Vec::new();
+                let none = || std::iter::empty::<&Series>();
+                service.close(&Config::default(), none, (false, false), &mut changes);
+                at += 1;
+                said.extend(changes.into_iter().filter_map(|change| match change {
+                    Change::Begins(finding) => Some((at, finding.kind)),
+                    _ => None,
+                }));
+            }
+        }
+        said
+    }
+
+    #[test]
+    fn an_opa_that_stops_is_missed() {
+        let said = missed(&[(1800, [3, 3]), (150, [3, 0])]);
+        assert!(matches!(said[..], [(1801..1860, Kind::InstanceQuiet)]), "{said:?}");
+    }
+
+    #[test]
+    fn the_end_of_a_job_that_one_opa_had_is_nobodys_loss() {
+        for minutes in [2, 5, 10, 15] {
+            let mut phases = vec![(1, [3, 1]), (1800, [3, 0]), (30 * minutes, [3, 20])];
+            phases.extend([(300, [3, 0]), (1, [3, 1]), (300, [3, 0])]);
+            assert_eq!(missed(&phases), [], "{minutes} min");
+        }
     }
 }
