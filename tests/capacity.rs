@@ -3,8 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use docket::capacity::chart;
 use docket::capacity::count::Counter;
+use docket::capacity::numbers;
 use docket::capacity::{Asked, Part, Read, Review, believed, report, review, table};
 use docket::decision::event::Event;
 use docket::decision::record::Record;
@@ -352,7 +352,7 @@ fn the_page_speaks_in_numbers_for_people() {
     assert!(one.contains(": 1 decision, by their own") && !one.contains("1 decisions"), "{one}");
     assert!(one.contains("median evaluation time; needs 20 decisions"), "{one}");
     let decisions = self::decisions();
-    let seconds = chart::count(reviewed(&decisions).seconds as u64);
+    let seconds = numbers::count(reviewed(&decisions).seconds as u64);
     let all = page(&decisions);
     assert!(seconds.len() == 7 && all.contains(&format!("the {seconds} seconds")), "{seconds}");
     let thousand = regex_lite::Regex::new(r">[0-9]{4,}[ <]").unwrap();

@@ -11,8 +11,8 @@ use rdkafka::message::Message;
 use serde_json::Value;
 
 use super::{CommandResult, offline};
-use crate::capacity::chart::counted;
-use crate::capacity::count::{Counter, DAY};
+use crate::capacity::count::Counter;
+use crate::capacity::numbers::{DAY, counted};
 use crate::capacity::{self, Asked, Read, Review, Volume, report, table};
 use crate::decision::record::Record;
 use crate::decision::time::{self, Nanos};

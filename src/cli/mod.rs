@@ -296,9 +296,11 @@ fn url(text: &str) -> Result<String, String> {
     let whole = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
     let wrong = |why: &str| format!("{why}; write it like http://localhost:9464");
     let url = reqwest::Url::parse(&whole).map_err(|e| wrong(&e.to_string()))?;
+    let port = url.port().map_or(Ok(()), pipeline::addresses::port);
     match url.scheme() {
-        "http" | "https" if url.port() == Some(0) => Err(wrong("nobody listens on port 0")),
-        "http" | "https" => Ok(whole.trim_end_matches('/').to_owned()),
+        "http" | "https" => {
+            port.map_err(|why| wrong(&why)).map(|()| whole.trim_end_matches('/').to_owned())
+        }
         other => Err(wrong(&format!("{other} is not http or https"))),
     }
 }

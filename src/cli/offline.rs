@@ -166,19 +166,7 @@ const SIZES: [&str; 5] = [
 
 /// What to do about a reject, whose detail names the setting that it outgrew.
 pub fn way_out(reason: Reason, detail: &str) -> String {
-    if reason == Reason::TooLarge {
-        let setting = match SIZES.into_iter().find(|name| detail.contains(name)) {
-            Some("max.message.bytes") => "the topic's max.message.bytes",
-            Some(name) => name,
-            None => "the limit that is named",
-        };
-        return format!("raise {setting}, or log less of the input (mask, drop)");
-    }
-    of_reason(reason).to_owned()
-}
-
-fn of_reason(reason: Reason) -> &'static str {
-    match reason {
+    let told = match reason {
         Reason::Empty => "nothing stands in it: see what writes empty records",
         Reason::NotJson => {
             "it is no JSON: see whether the agent cuts long lines, or whether this is a decision log at all"
@@ -195,7 +183,14 @@ fn of_reason(reason: Reason) -> &'static str {
         Reason::BadGzip => {
             "it begins as gzip and can't be decompressed: the file or upload was cut"
         }
-        Reason::TooLarge => "it is too large: log less of the input (mask, drop)",
+        Reason::TooLarge => {
+            let setting = match SIZES.into_iter().find(|name| detail.contains(name)) {
+                Some("max.message.bytes") => "the topic's max.message.bytes",
+                Some(name) => name,
+                None => "the limit that is named",
+            };
+            return format!("raise {setting}, or log less of the input (mask, drop)");
+        }
         Reason::WrongType => {
             "a member has a type that OPA does not write: see what rewrites decisions on the way"
         }
@@ -228,7 +223,8 @@ fn of_reason(reason: Reason) -> &'static str {
         Reason::BadDocketRecord => {
             "docket did not write it: somebody else writes to the docket topic"
         }
-    }
+    };
+    told.to_owned()
 }
 
 #[cfg(test)]

@@ -294,18 +294,12 @@ fn evaluate(args: &Args, config: &Config, lateness: Nanos) -> CommandResult {
     }
     let [detector, ratio, sigma] = &all;
     for (name, score) in [("docket", detector), ("ratio > 20 %", ratio), ("3 sigma", sigma)] {
-        let number = |n: usize, value: f64| match n {
-            0 => "-".to_owned(),
-            _ => format!("{value:.3}"),
-        };
-        let delay = match score.delays.len() {
-            0 => "-".to_owned(),
-            _ => format!("{:.0} s", score.median_delay()),
-        };
+        let number = |n: usize, value: f64| dash(n, format!("{value:.3}"));
         anstream::println!(
-            "{name}: recall {}, precision {}, median {delay}, right first cause {}",
+            "{name}: recall {}, precision {}, median {}, right first cause {}",
             number(score.events, score.recall()),
             number(score.said, score.precision()),
+            delay(score),
             number(score.caused, score.cause())
         );
     }
@@ -370,13 +364,20 @@ fn add(sums: &mut Scores, scores: [&Score; 3]) {
     }
 }
 
+/// What is said of so many.
+fn dash(n: usize, text: String) -> String {
+    if n == 0 { "-".into() } else { text }
+}
+
+fn delay(score: &Score) -> String {
+    dash(score.delays.len(), format!("{:.0} s", score.median_delay()))
+}
+
 /// In 80 columns.
 const HEADS: [&str; 8] =
     ["SCENARIO", "DAYS", "FOUND", "WRONG", "DELAY", "CAUSE", "> 20 %", "3 SIGMA"];
 
 fn row(name: String, [detector, ratio, sigma]: &Scores) -> Vec<String> {
-    let dash = |n: usize, text: String| if n == 0 { "-".into() } else { text };
-    let delay = format!("{:.0} s", detector.median_delay());
     let wrong = |score: &Score| score.said - score.right;
     let rule = |score: &Score| {
         let found = dash(score.events, score.found.to_string());
@@ -387,7 +388,7 @@ fn row(name: String, [detector, ratio, sigma]: &Scores) -> Vec<String> {
         detector.days.to_string(),
         dash(detector.events, format!("{}/{}", detector.found, detector.events)),
         wrong(detector).to_string(),
-        dash(detector.delays.len(), delay),
+        delay(detector),
         dash(detector.caused, format!("{}/{}", detector.cause_right, detector.caused)),
         rule(ratio),
         rule(sigma),

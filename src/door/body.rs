@@ -13,6 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Refused;
 use crate::decision::reject::{Reason, Reject};
+use crate::telemetry::held;
 
 /// What a body may be.
 #[derive(Debug, Clone, Copy)]
@@ -27,7 +28,7 @@ pub struct Bounds {
 pub struct Budget {
     free: Arc<Semaphore>,
     all: usize,
-    /// What is taken of it.
+    /// Where what is taken is accounted.
     gauge: IntGauge,
 }
 
@@ -35,25 +36,20 @@ pub struct Budget {
 #[derive(Debug)]
 pub struct Held {
     units: OwnedSemaphorePermit,
-    gauge: IntGauge,
+    account: held::Held,
 }
 
 impl Held {
-    fn merge(&mut self, mut other: Held) {
-        if let Some(units) = other.units.split(other.units.num_permits()) {
-            self.units.merge(units);
-        }
+    fn new(units: OwnedSemaphorePermit, gauge: &IntGauge) -> Held {
+        let mut held = Held { units, account: held::Held::new(gauge.clone()) };
+        held.account.set(held.units.num_permits() * UNIT);
+        held
     }
-}
 
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.gauge.sub(in_bytes(self.units.num_permits()));
+    fn merge(&mut self, other: Held) {
+        self.units.merge(other.units);
+        self.account.set(self.units.num_permits() * UNIT);
     }
-}
-
-fn in_bytes(units: usize) -> i64 {
-    i64::try_from(units * UNIT).unwrap_or(i64::MAX)
 }
 
 /// The budget is counted in these.
@@ -69,10 +65,7 @@ impl Budget {
     pub fn take(&self, bytes: usize) -> Result<Held, Refused> {
         let units = u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX);
         match self.free.clone().try_acquire_many_owned(units) {
-            Ok(taken) => {
-                self.gauge.add(in_bytes(taken.num_permits()));
-                Ok(Held { units: taken, gauge: self.gauge.clone() })
-            }
+            Ok(units) => Ok(Held::new(units, &self.gauge)),
             Err(_) if units as usize > self.all => Err(Refused::new(
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "more than door.limits.bytes_in_flight takes at all",

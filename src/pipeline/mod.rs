@@ -2,7 +2,7 @@
 //! places kept (`yaml`), what is wrong with it (`check`, `load`), what its sections mean (`rules`, `policies`, `protect`,
 //! `spikes`, `join`), how much of the memory each part may use (`memory`), its `topics`, and a file's own test cases (`cases`).
 
-mod addresses;
+pub mod addresses;
 pub mod cases;
 pub mod check;
 pub mod file;

@@ -1,6 +1,8 @@
 //! Runs a pipeline: its topics, its parts, each on a thread, each started again when it fails. A changed
 //! pipeline file is taken up by starting again the parts that it changes.
 
+mod sinks;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +15,6 @@ use tokio_util::sync::CancellationToken;
 use super::changes::{Changes, Fixed, changes};
 use super::correlate::evidence::Evidence;
 use super::correlate::{Correlate, JoinMeters};
-use super::deliver::{Deliver, Fallback, Sending};
 use super::events::Events;
 use super::intake::{FactMeters, Intake, Trouble, Work};
 use super::roles::Roles;
@@ -31,7 +32,6 @@ use crate::pipeline::Pipeline;
 use crate::pipeline::memory;
 use crate::pipeline::topics::{self, Limits};
 use crate::sink::config::SinkConfig;
-use crate::sink::{self, AnySink};
 use crate::telemetry::{Health, Meters};
 
 #[derive(Debug, thiserror::Error)]
@@ -368,42 +368,6 @@ impl Parts {
         self.spawn("spikes", move |stop| spikes.run(stop).map_err(|e| e.to_string()))
     }
 
-    /// A sink of the pipeline file, if this process is to run it.
-    fn start_sink(&mut self, name: &str) -> Result<(), RunError> {
-        let pipeline = self.pipeline.clone();
-        let Some(sink) = pipeline.file.sinks.get(name) else { return Ok(()) };
-        if sink.delivery().only_routed || !self.process.roles.sink(name) {
-            return Ok(());
-        }
-        let too_old = match sink.delivery().too_old.as_str() {
-            "rejects" => None,
-            other => Some(self.fallback(other)?),
-        };
-        let deliver = self.deliver(name, sink, self.made(name, sink)?, too_old);
-        self.sink(deliver)
-    }
-
-    fn made(&self, name: &str, config: &SinkConfig) -> Result<Arc<dyn AnySink>, RunError> {
-        let wrong = |error| RunError::Sink { sink: name.to_owned(), error };
-        sink::any::sink(config, &self.decisions).map_err(wrong)
-    }
-
-    /// A sink that takes what is too old for another.
-    fn fallback(&self, name: &str) -> Result<Arc<dyn Fallback>, RunError> {
-        let deliver = Arc::new(self.apart(name)?.1);
-        let wrong = |error| RunError::Kafka { sink: name.to_owned(), error };
-        let rejects = deliver.rejects().map_err(wrong)?;
-        Ok(Arc::new(Sending::apart(deliver, rejects, self.process.stop.clone())))
-    }
-
-    /// What delivers to a sink, without reading for it.
-    pub fn apart(&self, name: &str) -> Result<(&SinkConfig, Deliver), RunError> {
-        let Some(config) = self.pipeline.file.sinks.get(name) else {
-            return Err(RunError::Role(format!("there is no sink {name:?}")));
-        };
-        Ok((config, self.deliver(name, config, self.made(name, config)?, None)))
-    }
-
     /// How much of the memory budget a part may hold.
     fn share(&self, part: &str) -> usize {
         let shares = memory::shares(&self.pipeline.file);
@@ -411,45 +375,6 @@ impl Parts {
         let gauge = self.meters.share.with_label_values(&[part]);
         gauge.set(i64::try_from(share).unwrap_or(i64::MAX));
         share
-    }
-
-    pub fn deliver(
-        &self,
-        name: &str,
-        config: &SinkConfig,
-        sink: Arc<dyn AnySink>,
-        too_old: Option<Arc<dyn Fallback>>,
-    ) -> Deliver {
-        Deliver {
-            name: name.to_owned(),
-            sink,
-            delivery: config.delivery().clone(),
-            redaction: config.redaction(),
-            concurrency: config.concurrency(),
-            repeat_window: config.repeat_window(),
-            share: self.share(name),
-            max_age: config.max_age(),
-            too_old,
-            pipeline: self.pipeline.clone(),
-            meters: self.meters.clone(),
-            health: self.process.health.clone(),
-            progress: self.progress.clone(),
-            events: self.events.clone(),
-            runtime: self.process.runtime.clone(),
-            rejects_limit: self.limits.rejects,
-            drain: self.process.drain,
-            seed: rand::random(),
-        }
-    }
-
-    /// Runs a sink as a part.
-    pub fn sink(&mut self, deliver: Deliver) -> Result<(), RunError> {
-        let name = deliver.name.clone();
-        self.settled(&name);
-        let (deliver, runtime) = (Arc::new(deliver), self.process.runtime.clone());
-        self.spawn(&name, move |stop| {
-            runtime.block_on(deliver.run(stop)).map_err(|e| e.to_string())
-        })
     }
 
     fn watchdog(&mut self) -> Result<(), RunError> {

@@ -3,6 +3,7 @@
 use prometheus::IntGauge;
 
 /// Bytes that are held, and are in a part's gauge until this is dropped.
+#[derive(Debug)]
 pub struct Held {
     gauge: IntGauge,
     bytes: i64,
@@ -17,6 +18,11 @@ impl Held {
         let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
         self.gauge.add(bytes - self.bytes);
         self.bytes = bytes;
+    }
+
+    /// What the part holds in all.
+    pub fn all(&self) -> usize {
+        usize::try_from(self.gauge.get()).unwrap_or_default()
     }
 }
 
@@ -37,7 +43,7 @@ mod tests {
         one.set(5);
         another.set(7);
         one.set(3);
-        assert_eq!(gauge.get(), 10);
+        assert_eq!((gauge.get(), one.all()), (10, 10));
         drop(one);
         assert_eq!(gauge.get(), 7);
         drop(another);

@@ -10,7 +10,6 @@ use prometheus::{
 };
 
 use super::held::Held;
-
 use crate::decision::formats::Ignored;
 use crate::decision::reject::Reason;
 use crate::decision::verdict::Verdict;

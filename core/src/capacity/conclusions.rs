@@ -2,10 +2,9 @@
 
 use serde::Serialize;
 
-use super::chart::{counted, human};
-use super::count::{DAY, HOUR, SECOND};
 use super::enough::{self, lasting};
 use super::forecast::{self, Forecast};
+use super::numbers::{DAY, HOUR, SECOND, counted, human};
 use super::{Part, Review, Spare};
 use crate::decision::time::{self, Nanos};
 

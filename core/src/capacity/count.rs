@@ -5,13 +5,11 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::covered::Covered;
 use super::latency::{self, Latency};
+use super::numbers::{HOUR, SECOND};
 use crate::decision::record::Record;
 use crate::decision::time::Nanos;
 use crate::decision::verdict::Verdict;
 
-pub const SECOND: Nanos = 1_000_000_000;
-pub const HOUR: Nanos = 3600 * SECOND;
-pub const DAY: Nanos = 24 * HOUR;
 /// Services, policies of services, OPAs, revisions: so many of each are told apart, others are counted as one.
 const MOST: usize = 5000;
 pub const OTHER: &str = "(other)";

@@ -1,6 +1,6 @@
 //! Which seconds a review covers, so that a rate is divided by what was really seen: the first and the last minute and hour are cut as a rule.
 
-use super::count::{HOUR, SECOND};
+use super::numbers::{HOUR, SECOND};
 use crate::decision::time::Nanos;
 
 /// Whole seconds, from that of the first decision to that of the last.

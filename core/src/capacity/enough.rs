@@ -1,7 +1,6 @@
 //! How much a number has to be of before it says anything.
 
-use super::chart::human;
-use super::count::{DAY, HOUR, SECOND};
+use super::numbers::{DAY, HOUR, SECOND, count, human};
 use super::{Review, forecast};
 use crate::decision::time::Nanos;
 
@@ -47,7 +46,7 @@ pub fn missing(review: &Review) -> Vec<String> {
     let quantiles = [("the median", 50), ("the 95th percentile", 95), ("the 99th percentile", 99)];
     for (name, parts) in quantiles.into_iter().filter(|(_, parts)| timed < beyond(*parts)) {
         if timed > 0 {
-            missing.push(format!("{name} needs {}", super::chart::count(beyond(parts))));
+            missing.push(format!("{name} needs {}", count(beyond(parts))));
         }
     }
     if !missing.is_empty() && review.forecast.is_none() {

@@ -2,7 +2,7 @@
 //! from docket records to numbers, and from numbers to a page.
 //!
 //! `count` counts, `covered` knows of which seconds, `latency` has the evaluation times, `forecast` the growth; `enough` says how much a
-//! number has to be of. `report` writes the page with `chart`'s pictures, `table` the CSV.
+//! number has to be of, and `numbers` writes them for people. `report` writes the page with `chart`'s pictures, `table` the CSV.
 
 pub mod chart;
 pub mod conclusions;
@@ -11,6 +11,7 @@ pub mod covered;
 pub mod enough;
 pub mod forecast;
 pub mod latency;
+pub mod numbers;
 pub mod report;
 pub mod table;
 
@@ -20,10 +21,11 @@ use serde::Serialize;
 
 use crate::decision::time::{self, Nanos};
 use conclusions::Conclusion;
-use count::{Counter, DAY, HOUR, Hour, Load};
+use count::{Counter, Hour, Load};
 use covered::Covered;
 use forecast::Forecast;
 use latency::Evaluation;
+use numbers::{DAY, HOUR};
 
 /// What a decision's time may be when a review is made: of the last 400 days, and not of tomorrow.
 pub fn believed(now: Nanos) -> std::ops::Range<Nanos> {

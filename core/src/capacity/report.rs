@@ -2,10 +2,10 @@
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use super::chart::{self, Bar, Named, Steps, count, counted, human};
-use super::count::{DAY, HOUR, SECOND};
+use super::chart::{self, Bar, Named, Steps};
 use super::covered::Covered;
 use super::latency::Evaluation;
+use super::numbers::{DAY, HOUR, SECOND, count, counted, human};
 use super::{Hours, Part, Peak, Review, enough, forecast};
 use crate::decision::time::{self, Nanos};
 

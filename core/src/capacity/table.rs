@@ -1,7 +1,7 @@
 //! The review's hours as CSV (RFC 4180), for a spreadsheet.
 
-use super::count::{HOUR, SECOND};
 use super::covered::Covered;
+use super::numbers::{HOUR, SECOND};
 use super::{Review, enough};
 use crate::decision::time;
 

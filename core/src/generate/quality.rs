@@ -8,7 +8,6 @@ use crate::decision::verdict::Verdict;
 use crate::spike::baseline::{MINUTE, bucket};
 use crate::spike::config::Config;
 use crate::spike::follow::Follower;
-use crate::spike::horizon::horizon;
 use crate::spike::{Change, Finding, Kind, Observation, SECOND};
 
 /// A denial of a moment before may well belong to it.
@@ -177,23 +176,21 @@ fn look_at_file(mut day: Day, seed: u64, config: &Config, lateness: Nanos) -> Ju
     }
     all.sort_by_key(|made| made.at);
     let times: Vec<Nanos> = all.iter().map(|made| made.at).collect();
-    let end = horizon(&times).unwrap_or(to);
     let mut rules = (Rules::default(), Rules::default());
-    for made in &all {
-        day.observe(made, |seen| {
-            follower.observe(0, seen, end.min(made.at));
+    let changes = follower.look_at_file(&times, |i, written, take| {
+        day.observe(&all[i], |seen| {
+            take(seen);
             rules.0.observe(seen);
             rules.1.observe(seen);
         });
-        rules.0.minute(end.min(made.at), ratio);
-        rules.1.minute(end.min(made.at), sigma);
-    }
-    follower.closed(0);
+        rules.0.minute(written, ratio);
+        rules.1.minute(written, sigma);
+    });
     let begins = |change| match change {
         Change::Begins(finding) => Some(finding),
         Change::Ends(_) => None,
     };
-    let findings: Vec<Finding> = follower.look_back(true).into_iter().filter_map(begins).collect();
+    let findings: Vec<Finding> = changes.into_iter().filter_map(begins).collect();
     judged(&day, seed, &findings, [&rules.0, &rules.1])
 }
 

@@ -46,6 +46,13 @@ pub fn improbable(seen: f64, expected: f64, dispersion: f64) -> f64 {
     divergence / dispersion.max(1.0)
 }
 
+/// How improbable it is that of so many a part is `seen` where `expected` is usual, as an exponent of e: Chernoff's bound for a
+/// binomial count.
+pub fn improbable_part(all: f64, seen: f64, expected: f64) -> f64 {
+    let term = |p: f64, q: f64| if p > 0.0 && q > 0.0 { p * (p / q).ln() } else { 0.0 };
+    all * (term(seen, expected) + term(1.0 - seen, 1.0 - expected))
+}
+
 /// A level: sums that fade.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Level {

@@ -5,6 +5,7 @@ use std::collections::{HashMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
+use super::baseline::improbable;
 use super::{Cause, Dimension, Example, Observation};
 use crate::decision::time::Nanos;
 use crate::topk::SpaceSaving;
@@ -131,12 +132,6 @@ impl Default for Memory {
     }
 }
 
-/// How unlikely so many are where so few were due, at the least: the logarithm of one in how many times.
-fn unlikely(count: f64, due: f64) -> f64 {
-    let due = due.max(1e-9);
-    count * (count / due).ln() - (count - due)
-}
-
 impl Memory {
     /// `learn` is false while a finding is active: what is going on is no baseline.
     pub fn note(&mut self, seen: &Observation<'_>, signal: Option<usize>, learn: bool) {
@@ -220,7 +215,7 @@ impl Memory {
                 let carries = share - before;
                 // Of many values some have more than their part by chance.
                 let due = seen * before.max(usual).min(1.0);
-                let is_chance = count <= due || unlikely(count, due) < 2.0 * many.ln();
+                let is_chance = count <= due || improbable(count, due, 1.0) < 2.0 * many.ln();
                 if carries >= 0.15 && !is_chance {
                     let known = past.known as f64;
                     let perhaps = (past.own + 1.0 / (known + 1.0)) / (past.all + 1.0);

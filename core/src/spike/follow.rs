@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use super::backlog::{Backlog, Learn, REMEMBERED};
 use super::config::Config;
 use super::detector::{Detector, LATE};
+use super::horizon::horizon;
 use super::newcomers::{self, Newcomers};
 use super::reorder::Reorder;
 use super::snapshot::Unreadable;
@@ -167,6 +168,27 @@ impl Follower {
             self.pass(self.latest);
         }
         std::mem::take(&mut self.changes)
+    }
+
+    /// Looks back on the decisions of a file, which says nothing of when they came. `times` are theirs, in order; `see` hands on the one of
+    /// that number, as if it had been written at that time.
+    pub fn look_at_file(
+        &mut self,
+        times: &[Nanos],
+        mut see: impl FnMut(usize, Nanos, &mut dyn FnMut(&Observation<'_>)),
+    ) -> Vec<Change> {
+        let end = horizon(times).unwrap_or(Nanos::MAX);
+        let mut changes = Vec::new();
+        for (i, at) in times.iter().enumerate() {
+            let written = end.min(*at);
+            see(i, written, &mut |seen| self.observe(0, seen, written));
+            if i % 64 == 63 {
+                changes.extend(self.look_back(false));
+            }
+        }
+        self.closed(0);
+        changes.extend(self.look_back(true));
+        changes
     }
 
     /// Who looks back says how late it is.

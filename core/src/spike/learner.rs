@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::baseline::{Counts, Days, Dispersion, Level, MINUTE, SIGNALS};
+use super::baseline::{Counts, Days, Dispersion, Level, MINUTE, SIGNALS, improbable_part};
 use super::config::{Config, HOUR};
 use super::window::{DELAY, FIVE_MINUTES, LONGEST, SPANS, Window};
 use super::{BUCKET, SECOND};
@@ -201,8 +201,6 @@ impl Trial {
         let (all, known) = (f64::from(self.counts.all), self.known);
         let now = f64::from(self.counts.bad[0]) / all.max(1.0);
         let both = (now * all + self.before * known) / (all + known).max(1.0);
-        let term = |p: f64, q: f64| if p > 0.0 && q > 0.0 { p * (p / q).ln() } else { 0.0 };
-        let of = |n: f64, p: f64| n * (term(p, both) + term(1.0 - p, 1.0 - both));
-        of(all, now) + of(known, self.before)
+        improbable_part(all, now, both) + improbable_part(known, self.before, both)
     }
 }

@@ -18,12 +18,48 @@ struct Held {
     order: Nanos,
     /// In the order of arrival.
     count: u64,
-    at: Nanos,
     written: Nanos,
+    kept: Kept,
+}
+
+/// An observation that is kept.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Kept {
+    at: Nanos,
     verdict: Verdict,
     trace_id: [u8; 16],
     /// Service, policy, who, decision id; each ends with a zero byte.
     text: Box<str>,
+}
+
+impl Kept {
+    pub fn of(seen: &Observation<'_>) -> Kept {
+        let texts =
+            [seen.service, seen.policy].into_iter().chain(seen.who).chain([seen.decision_id]);
+        let mut text = String::with_capacity(160);
+        for one in texts {
+            text.push_str(one);
+            text.push('\0');
+        }
+        let trace_id = seen.trace_id.to_bytes();
+        Kept { at: seen.at, verdict: seen.verdict, trace_id, text: text.into() }
+    }
+
+    pub fn seen(&self) -> Observation<'_> {
+        let mut texts = self.text.split('\0');
+        let mut next = || texts.next().unwrap_or_default();
+        let (service, policy) = (next(), next());
+        let who = [next(), next(), next(), next(), next()];
+        Observation {
+            at: self.at,
+            service,
+            policy,
+            verdict: self.verdict,
+            who,
+            trace_id: TraceId::from_bytes(self.trace_id),
+            decision_id: next(),
+        }
+    }
 }
 
 /// Is given a decision, and when it was written.
@@ -37,23 +73,8 @@ pub struct Reorder {
 
 impl Reorder {
     pub fn push(&mut self, order: Nanos, written: Nanos, seen: &Observation<'_>) {
-        let texts =
-            [seen.service, seen.policy].into_iter().chain(seen.who).chain([seen.decision_id]);
-        let mut text = String::with_capacity(160);
-        for one in texts {
-            text.push_str(one);
-            text.push('\0');
-        }
         self.count += 1;
-        let held = Held {
-            order,
-            count: self.count,
-            at: seen.at,
-            written,
-            verdict: seen.verdict,
-            trace_id: seen.trace_id.to_bytes(),
-            text: text.into(),
-        };
+        let held = Held { order, count: self.count, written, kept: Kept::of(seen) };
         self.heap.push(Reverse(held));
     }
 
@@ -68,20 +89,7 @@ impl Reorder {
                 break;
             }
             let Some(Reverse(held)) = self.heap.pop() else { break };
-            let mut texts = held.text.split('\0');
-            let mut next = || texts.next().unwrap_or_default();
-            let (service, policy) = (next(), next());
-            let who = [next(), next(), next(), next(), next()];
-            let seen = Observation {
-                at: held.at,
-                service,
-                policy,
-                verdict: held.verdict,
-                who,
-                trace_id: TraceId::from_bytes(held.trace_id),
-                decision_id: next(),
-            };
-            take(&seen, held.written);
+            take(&held.kept.seen(), held.written);
         }
     }
 

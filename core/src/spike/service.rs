@@ -257,22 +257,20 @@ impl Service {
         let seen = self.load(0, look);
         // What it was before, in the last minute and in the last five: less of both, and somewhat less for chance.
         let dispersion = self.heart.scatter();
+        let of = |n: f64, span: usize| {
+            let part = look as f64 / span as f64;
+            (n * part, (n - 2.0 * (n * dispersion).sqrt()).max(0.0) * part)
+        };
         let before = |span: usize| {
             let span = span.max(gap);
-            (self.loads.len() >= gap + span).then(|| {
-                let n = self.load(gap, span);
-                let part = look as f64 / span as f64;
-                (n * part, (n - 2.0 * (n * dispersion).sqrt()).max(0.0) * part)
-            })
+            (self.loads.len() >= gap + span).then(|| of(self.load(gap, span), span))
         };
         let ((long, surely_long), (short, surely_short)) = (before(FIVE_MINUTES)?, before(MINUTE)?);
-        let (mut expected, mut surely) = (long.min(short), surely_long.min(surely_short));
         // A job that is over, which one of them had all of, is nobody's loss: the load is what it was before the job.
-        if let Some(n) = self.little(gap) {
-            let part = look as f64 / FIVE_MINUTES as f64;
-            expected = expected.min(n * part);
-            surely = surely.min((n - 2.0 * (n * dispersion).sqrt()).max(0.0) * part);
-        }
+        let (little, surely_little) =
+            self.little(gap).map_or((f64::INFINITY, f64::INFINITY), |n| of(n, FIVE_MINUTES));
+        let expected = long.min(short).min(little);
+        let surely = surely_long.min(surely_short).min(surely_little);
         let score = improbable(seen, surely, dispersion);
         let fell = seen < surely && seen <= expected * (1.0 - 0.6 * share - DRIFT);
         if !fell || score < config.certainty * 0.7 {

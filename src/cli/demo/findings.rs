@@ -1,13 +1,12 @@
 //! What docket's spike detector says of the demo's decisions: the same detector as in `docket run`.
 
 use crate::cli::offline;
-use crate::decision::ids::TraceId;
 use crate::decision::record::Record;
 use crate::decision::time::{self, Nanos};
 use crate::decision::verdict::Verdict;
 use crate::pipeline::spikes::Spikes;
 use crate::spike::follow::Follower;
-use crate::spike::horizon::horizon;
+use crate::spike::reorder::Kept;
 use crate::spike::{Change, Finding, Observation};
 
 const SECOND: Nanos = 1_000_000_000;
@@ -72,19 +71,12 @@ impl Past {
 pub fn past(spikes: &Spikes, ordered: &[(Nanos, Vec<u8>)]) -> Vec<Finding> {
     let lateness = time::nanos(spikes.lateness.0);
     let mut follower = Follower::new(spikes.config(), lateness, std::iter::once(0));
-    let mut changes = Vec::new();
     let times: Vec<Nanos> = ordered.iter().map(|(at, _)| *at).collect();
-    let end = horizon(&times).unwrap_or(Nanos::MAX);
-    for (i, (at, bytes)) in ordered.iter().enumerate() {
-        let Ok(record) = Record::parse(bytes) else { continue };
-        let written = end.min(*at);
-        Observation::with(&record, |seen| follower.observe(0, seen, written));
-        if i % 64 == 63 {
-            changes.extend(follower.look_back(false));
+    let mut changes = follower.look_at_file(&times, |i, _, take| {
+        if let Ok(record) = Record::parse(&ordered[i].1) {
+            Observation::with(&record, take);
         }
-    }
-    follower.closed(0);
-    changes.extend(follower.look_back(true));
+    });
     changes.extend(follower.past());
     let mut findings: Vec<Finding> = Vec::new();
     for change in changes {
@@ -109,43 +101,6 @@ pub fn sentence(finding: &Finding) -> String {
         .collect();
     let more = if more.is_empty() { String::new() } else { format!(", {}", more.join(", ")) };
     crate::cli::tail::printable(&format!("{}{more}", finding.sentence()))
-}
-
-/// What the detector sees of a decision.
-pub struct Kept {
-    at: Nanos,
-    service: String,
-    policy: String,
-    verdict: Verdict,
-    who: [String; 5],
-    trace_id: TraceId,
-    decision_id: String,
-}
-
-impl Kept {
-    pub fn of(record: &Record<'_>) -> Option<Kept> {
-        Observation::with(record, |seen| Kept {
-            at: seen.at,
-            service: seen.service.to_owned(),
-            policy: seen.policy.to_owned(),
-            verdict: seen.verdict,
-            who: seen.who.map(str::to_owned),
-            trace_id: seen.trace_id,
-            decision_id: seen.decision_id.to_owned(),
-        })
-    }
-
-    fn seen(&self) -> Observation<'_> {
-        Observation {
-            at: self.at,
-            service: &self.service,
-            policy: &self.policy,
-            verdict: self.verdict,
-            who: self.who.each_ref().map(String::as_str),
-            trace_id: self.trace_id,
-            decision_id: &self.decision_id,
-        }
-    }
 }
 
 /// Decisions that happen: what is usual is known, and what is found is said as it is found. Its time is that of the decisions: where
@@ -280,7 +235,8 @@ mod tests {
             reader.read(&generator.record(Shape::Json, at).0, &mut |bytes| made = bytes.to_vec());
             made
         };
-        let kept = |bytes: Vec<u8>| Kept::of(&Record::parse(&bytes).unwrap()).unwrap();
+        let kept =
+            |bytes: Vec<u8>| Observation::with(&Record::parse(&bytes).unwrap(), Kept::of).unwrap();
         let usual: Vec<_> = (0..3000).map(|_| kept(decision(false, learned))).collect();
         let mut live = Live::new(&usual, 100.0, 660 * SECOND, learned);
         let mut first = None;

@@ -17,7 +17,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use tokio_util::sync::CancellationToken;
 
-use self::findings::{Kept, Live};
+use self::findings::Live;
 use self::screen::{Screen, Summary, sparkline};
 use super::tail::style;
 use super::{CommandResult, offline};
@@ -32,6 +32,8 @@ use crate::log::config::Kafka;
 use crate::log::mock::Mock;
 use crate::pipeline::topics::Limits;
 use crate::pipeline::{self, Pipeline};
+use crate::spike::Observation;
+use crate::spike::reorder::Kept;
 use crate::stage::run::{Parts, Process};
 use crate::telemetry::config::Admin;
 use crate::telemetry::{self, admin};
@@ -386,7 +388,9 @@ fn learned(seed: u64, rate: f64) -> Option<Live> {
     for _ in 0..4000 {
         let (record, _) = generator.record(Shape::Json, now);
         reader.read(&record, &mut |bytes| {
-            usual.extend(Record::parse(bytes).ok().and_then(|record| Kept::of(&record)));
+            usual.extend(
+                Record::parse(bytes).ok().and_then(|record| Observation::with(&record, Kept::of)),
+            );
         });
     }
     // One record in five is an upload of ten. Beyond some rate only the learning would take longer.

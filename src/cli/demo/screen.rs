@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anstyle::Style;
 
-use super::findings::{Kept, Live};
+use super::findings::Live;
 use crate::cli::columns;
 use crate::cli::offline::{Example, way_out};
 use crate::cli::shown::{flowing, sentence_columns, wrapped};
@@ -18,6 +18,8 @@ use crate::decision::reject::Reason;
 use crate::decision::time;
 use crate::decision::verdict::Verdict;
 use crate::sink::{Outcome, Sink};
+use crate::spike::Observation;
+use crate::spike::reorder::Kept;
 use crate::words::counted;
 
 /// The sink that the terminal reads.
@@ -71,7 +73,8 @@ impl Seen {
         match &mut self.live {
             Some(live) => batch.iter().for_each(|record| live.note(record)),
             None if self.early.len() < EARLY => {
-                self.early.extend(batch.iter().filter_map(Kept::of));
+                self.early
+                    .extend(batch.iter().filter_map(|record| Observation::with(record, Kept::of)));
             }
             None => {}
         }

@@ -1,12 +1,12 @@
 //! Decisions of files that stand under the ID of another one: made-up IDs, or one that hides behind another. `docket run` finds them by the window of
 //! a sink, here they are found in all that is read.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
-use std::hash::{BuildHasher, RandomState};
+use std::collections::BTreeMap;
 
 use crate::decision::record::Record;
 use crate::decision::time::Nanos;
 use crate::spike::{Example, Finding, Kind};
+use crate::stage::deliver::repeats::{Contents, Noted, Window};
 use crate::stage::events;
 use crate::words::counted;
 
@@ -16,12 +16,8 @@ const MOST: usize = 1_000_000;
 /// Which IDs were used for what.
 pub struct Used {
     most: usize,
-    /// Keyed anew for each, so that nobody can make up two that look alike.
-    hash: RandomState,
-    known: HashSet<(u128, u64)>,
-    /// Each ID with its first decision, the oldest first.
-    order: VecDeque<(u128, u64)>,
-    ids: HashSet<u128>,
+    contents: Contents,
+    window: Window,
     found: BTreeMap<String, Reused>,
 }
 
@@ -41,42 +37,23 @@ impl Default for Used {
 
 impl Used {
     fn of(most: usize) -> Used {
-        Used {
-            most,
-            hash: RandomState::new(),
-            known: HashSet::new(),
-            order: VecDeque::new(),
-            ids: HashSet::new(),
-            found: BTreeMap::new(),
-        }
+        let (contents, window) = (Contents::default(), Window::default());
+        Used { most, contents, window, found: BTreeMap::new() }
     }
 
     pub fn note(&mut self, record: &Record<'_>) {
-        let half = |salt: u8| u128::from(self.hash.hash_one((salt, &*record.decision_id)));
-        let id = half(0) << 64 | half(1);
-        let identity = (id, self.hash.hash_one(record.original()));
-        if !self.known.insert(identity) {
+        if self.window.note(self.contents.identity(record), self.most) != Noted::Reused {
             return;
         }
-        if !self.ids.insert(id) {
-            let example = || Example {
+        let of = self.found.entry(record.service.to_string()).or_insert_with(|| Reused {
+            decisions: 0,
+            at: record.timestamp,
+            example: Example {
                 trace_id: record.trace_id.to_string(),
                 decision_id: record.decision_id.chars().take(100).collect(),
-            };
-            let of = self.found.entry(record.service.to_string()).or_insert_with(|| Reused {
-                decisions: 0,
-                at: record.timestamp,
-                example: example(),
-            });
-            of.decisions += 1;
-        }
-        self.order.push_back(identity);
-        if self.order.len() > self.most
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.known.remove(&oldest);
-            self.ids.remove(&oldest.0);
-        }
+            },
+        });
+        of.decisions += 1;
     }
 
     /// A finding for each service that has any.
@@ -143,6 +120,6 @@ mod tests {
         let decisions =
             [("d1", "s", true), ("d2", "s", true), ("d3", "s", true), ("d1", "s", false)];
         assert_eq!(found(&mut used, &decisions), []);
-        assert_eq!((used.known.len(), used.ids.len(), used.order.len()), (2, 2, 2));
+        assert_eq!(used.window.sizes(), (2, 2, 2));
     }
 }

@@ -11,7 +11,7 @@ mod gaps;
 mod group;
 mod letters;
 mod pauses;
-mod repeats;
+pub(crate) mod repeats;
 mod reused;
 mod send;
 
@@ -185,12 +185,6 @@ impl Deliver {
         .await
     }
 
-    /// Whether it holds as much as it may. What is on its way will be less.
-    fn holds_enough(&self) -> bool {
-        let held = self.meters.held.with_label_values(&[&self.name]).get();
-        usize::try_from(held).unwrap_or_default() >= self.share
-    }
-
     /// Where its rejects go.
     pub fn rejects(&self) -> KafkaResult<producer::Single> {
         let file = &self.pipeline.file;
@@ -324,7 +318,8 @@ impl<R: Reader, L: RecordWriter> Loop<'_, R, L> {
                 return Err(DeliverError::Died);
             }
             self.look_back();
-            let enough = self.in_flight > 0 && self.deliver.holds_enough();
+            // What is on its way will be less.
+            let enough = self.in_flight > 0 && self.held.all() >= self.deliver.share;
             if self.in_flight < self.deliver.concurrency && !enough {
                 let busy = self.in_flight > 0 || !self.batch.is_empty();
                 self.fill(BURST, if busy { POLL } else { REST }).await?;

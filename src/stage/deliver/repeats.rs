@@ -11,13 +11,14 @@ use std::hash::{BuildHasher, Hash, Hasher};
 use crate::decision::record::Record;
 
 /// A decision: its id and its content.
-pub(super) type Identity = (u128, u64);
+pub(crate) type Identity = (u128, u64);
 
 /// What the window of a partition and epoch is filled with, the oldest first.
 pub(super) type Filling = (i32, u64, VecDeque<Identity>);
 
+/// The latest decisions, so many of them.
 #[derive(Default)]
-struct Window {
+pub(crate) struct Window {
     epoch: u64,
     /// It was filled from the log.
     filled: bool,
@@ -29,7 +30,7 @@ struct Window {
 
 /// What a decision is to the window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Noted {
+pub(crate) enum Noted {
     New,
     Repeat,
     /// Another decision had its id.
@@ -44,10 +45,10 @@ pub(super) struct Repeats {
 
 /// Tells decisions apart. Its key is this process' own: nobody can make up two contents that look alike.
 #[derive(Clone, Default)]
-pub(super) struct Contents(RandomState);
+pub(crate) struct Contents(RandomState);
 
 impl Contents {
-    pub(super) fn identity(&self, record: &Record<'_>) -> Identity {
+    pub(crate) fn identity(&self, record: &Record<'_>) -> Identity {
         self.of(&record.decision_id, record.original())
     }
 
@@ -106,7 +107,7 @@ impl Repeats {
 }
 
 impl Window {
-    fn note(&mut self, identity: Identity, size: usize) -> Noted {
+    pub(crate) fn note(&mut self, identity: Identity, size: usize) -> Noted {
         if !self.known.insert(identity) {
             return Noted::Repeat;
         }
@@ -126,6 +127,12 @@ impl Window {
             }
         }
         noted
+    }
+
+    /// How many decisions it knows, in what order, and of how many ids.
+    #[cfg(test)]
+    pub(crate) fn sizes(&self) -> (usize, usize, usize) {
+        (self.known.len(), self.ids.len(), self.order.len())
     }
 }
 

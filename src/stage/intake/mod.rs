@@ -507,11 +507,15 @@ where
                 .and_modify(|offset| *offset = (*offset).min(*first))
                 .or_insert(*first);
         }
-        let back: Vec<(&str, i32, i64)> = back
+        self.seek(&back)
+    }
+
+    fn seek(&self, places: &BTreeMap<(usize, i32), i64>) -> Result<(), IntakeError> {
+        let named: Vec<(&str, i32, i64)> = places
             .iter()
             .map(|((topic, partition), offset)| (self.topics[*topic], *partition, *offset))
             .collect();
-        Ok(self.reader.seek(&back)?)
+        Ok(self.reader.seek(&named)?)
     }
 
     /// Offsets, lag and health.

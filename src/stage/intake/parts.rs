@@ -67,15 +67,7 @@ where
 
     /// Goes back to what was left to the next transaction.
     pub(super) fn go_on(&self, open: &Open) -> Result<(), IntakeError> {
-        if open.later.is_empty() {
-            return Ok(());
-        }
-        let back: Vec<(&str, i32, i64)> = open
-            .later
-            .iter()
-            .map(|((topic, partition), offset)| (self.topics[*topic], *partition, *offset))
-            .collect();
-        Ok(self.reader.seek(&back)?)
+        if open.later.is_empty() { Ok(()) } else { self.seek(&open.later) }
     }
 }
 

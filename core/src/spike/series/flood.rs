@@ -4,7 +4,7 @@
 
 use super::{Series, Watch};
 use crate::decision::time::Nanos;
-use crate::spike::baseline::bucket;
+use crate::spike::baseline::{bucket, improbable_part};
 use crate::spike::config::Config;
 use crate::spike::explain::Memory;
 use crate::spike::window::LONGEST;
@@ -70,9 +70,8 @@ impl Series {
             (bad + s.learner.level.bad[0], all + s.learner.decisions())
         });
         let usual = (1.5 * bad / decisions + 0.01).min(0.99);
-        let (p, term) =
-            (denied / all, |p: f64, q: f64| if p > 0.0 { p * (p / q).ln() } else { 0.0 });
-        let score = all * (term(p, usual) + term(1.0 - p, 1.0 - usual)) / 1.2;
+        let p = denied / all;
+        let score = improbable_part(all, p, usual) / 1.2;
         if p <= usual || score < config.certainty {
             return None;
         }

@@ -1,0 +1,89 @@
+//! Delivers to the sinks of a pipeline, each a part of its own.
+
+use std::sync::Arc;
+
+use super::{Parts, RunError};
+use crate::sink::config::SinkConfig;
+use crate::sink::{self, AnySink};
+use crate::stage::deliver::{Deliver, Fallback, Sending};
+
+impl Parts {
+    /// A sink of the pipeline file, if this process is to run it.
+    pub(super) fn start_sink(&mut self, name: &str) -> Result<(), RunError> {
+        let pipeline = self.pipeline.clone();
+        let Some(sink) = pipeline.file.sinks.get(name) else { return Ok(()) };
+        if sink.delivery().only_routed || !self.process.roles.sink(name) {
+            return Ok(());
+        }
+        let too_old = match sink.delivery().too_old.as_str() {
+            "rejects" => None,
+            other => Some(self.fallback(other)?),
+        };
+        let deliver = self.deliver(name, sink, self.made(name, sink)?, too_old);
+        self.sink(deliver)
+    }
+
+    pub(super) fn made(
+        &self,
+        name: &str,
+        config: &SinkConfig,
+    ) -> Result<Arc<dyn AnySink>, RunError> {
+        let wrong = |error| RunError::Sink { sink: name.to_owned(), error };
+        sink::any::sink(config, &self.decisions).map_err(wrong)
+    }
+
+    /// A sink that takes what is too old for another.
+    fn fallback(&self, name: &str) -> Result<Arc<dyn Fallback>, RunError> {
+        let deliver = Arc::new(self.apart(name)?.1);
+        let wrong = |error| RunError::Kafka { sink: name.to_owned(), error };
+        let rejects = deliver.rejects().map_err(wrong)?;
+        Ok(Arc::new(Sending::apart(deliver, rejects, self.process.stop.clone())))
+    }
+
+    /// What delivers to a sink, without reading for it.
+    pub fn apart(&self, name: &str) -> Result<(&SinkConfig, Deliver), RunError> {
+        let Some(config) = self.pipeline.file.sinks.get(name) else {
+            return Err(RunError::Role(format!("there is no sink {name:?}")));
+        };
+        Ok((config, self.deliver(name, config, self.made(name, config)?, None)))
+    }
+
+    pub fn deliver(
+        &self,
+        name: &str,
+        config: &SinkConfig,
+        sink: Arc<dyn AnySink>,
+        too_old: Option<Arc<dyn Fallback>>,
+    ) -> Deliver {
+        Deliver {
+            name: name.to_owned(),
+            sink,
+            delivery: config.delivery().clone(),
+            redaction: config.redaction(),
+            concurrency: config.concurrency(),
+            repeat_window: config.repeat_window(),
+            share: self.share(name),
+            max_age: config.max_age(),
+            too_old,
+            pipeline: self.pipeline.clone(),
+            meters: self.meters.clone(),
+            health: self.process.health.clone(),
+            progress: self.progress.clone(),
+            events: self.events.clone(),
+            runtime: self.process.runtime.clone(),
+            rejects_limit: self.limits.rejects,
+            drain: self.process.drain,
+            seed: rand::random(),
+        }
+    }
+
+    /// Runs a sink as a part.
+    pub fn sink(&mut self, deliver: Deliver) -> Result<(), RunError> {
+        let name = deliver.name.clone();
+        self.settled(&name);
+        let (deliver, runtime) = (Arc::new(deliver), self.process.runtime.clone());
+        self.spawn(&name, move |stop| {
+            runtime.block_on(deliver.run(stop)).map_err(|e| e.to_string())
+        })
+    }
+}
