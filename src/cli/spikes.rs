@@ -304,8 +304,9 @@ fn evaluate(args: &Args, config: &Config, lateness: Nanos) -> CommandResult {
         );
     }
     anstream::println!(
-        "begun more than 10 s early: {} of {} right findings",
+        "begun more than 10 s early: {}, of an event found before: {}, of {} right findings",
         detector.early,
+        detector.again,
         detector.right
     );
     let good = detector.recall() >= 0.97

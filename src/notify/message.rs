@@ -51,9 +51,12 @@ fn name(kind: Kind) -> String {
 
 fn severity(kind: Kind) -> &'static str {
     match kind {
-        Kind::RevisionShift | Kind::InstanceQuiet | Kind::Unwatched | Kind::DecisionIdReused => {
-            "warning"
-        }
+        Kind::RevisionShift
+        | Kind::InstanceQuiet
+        | Kind::Unwatched
+        | Kind::DecisionIdReused
+        | Kind::DecisionWithoutRequest
+        | Kind::AllowedButRefused => "warning",
         _ => "critical",
     }
 }

@@ -122,6 +122,8 @@ pub enum SpikesError {
 
 type Member = BaseConsumer<client::Context>;
 
+/// So many different events go on at a time.
+const EVENTS: usize = 1000;
 /// How often who leads is looked at.
 const LOOK: Duration = Duration::from_millis(500);
 /// What was learned is written for so long when this process stops.
@@ -386,10 +388,10 @@ impl<'s> Watch<'s> {
 
     fn message(&mut self, partition: i32, payload: &[u8], written: Option<Nanos>) {
         let Ok(record) = Record::parse(payload) else { return };
-        if let Some(finding) = record::event(&record) {
+        let written = written.unwrap_or(record.timestamp);
+        if let Some(finding) = record::event(&record, written) {
             return self.came_upon(finding);
         }
-        let written = written.unwrap_or(record.timestamp);
         let follower = &mut self.follower;
         let seen = Observation::with(&record, |seen| follower.observe(partition, seen, written));
         if seen.is_none()
@@ -415,8 +417,13 @@ impl<'s> Watch<'s> {
         if self.section.ignores(&finding) {
             return;
         }
-        if let Some((end, _)) = self.events.get_mut(&key) {
+        if let Some((end, first)) = self.events.get_mut(&key) {
             *end = until.max(*end);
+            first.observed += u64::from(first.kind.is_enforcement());
+            return;
+        }
+        // Services and policies of requests are anybody's; the join counts them all.
+        if self.events.len() >= EVENTS {
             return;
         }
         // Whoever led before has told it.

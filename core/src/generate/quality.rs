@@ -31,6 +31,8 @@ pub struct Score {
     pub delays: Vec<f64>,
     /// Right findings that say to have begun before their event.
     pub early: usize,
+    /// Right findings of an event of which one was there already.
+    pub again: usize,
 }
 
 impl Score {
@@ -62,6 +64,7 @@ impl Score {
         self.caused += other.caused;
         self.delays.extend(&other.delays);
         self.early += other.early;
+        self.again += other.again;
     }
 }
 
@@ -107,7 +110,9 @@ pub fn judge_quiet(
     lateness: Nanos,
 ) -> Judged {
     let day = Day::quiet(scenario, seed, begins(scenario, start), days);
-    live(day, seed, config, lateness)
+    let mut judged = live(day, seed, config, lateness);
+    judged.detector.days = usize::try_from(days).unwrap_or_default();
+    judged
 }
 
 /// Clocks are changed on 25 October 2026, the fifth day from the Wednesday before on; other days begin at `start`.
@@ -251,7 +256,9 @@ fn score(
         }
     }
     for event in events.iter().filter(|e| !e.may) {
-        match findings.iter().filter(|f| about(event, f)).map(|f| f.detected).min() {
+        let found = findings.iter().filter(|f| about(event, f)).map(|f| f.detected);
+        score.again += found.clone().count().saturating_sub(1);
+        match found.min() {
             Some(at) => {
                 score.found += 1;
                 score.delays.push((at - event.from) as f64 / SECOND as f64);

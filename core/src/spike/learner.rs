@@ -85,13 +85,23 @@ impl Learner {
 
     /// The most of a signal that is usual for so many buckets until `at` with so many good decisions.
     pub fn most(&self, signal: usize, at: i64, span: usize, good: f64) -> f64 {
-        let recent = self.recent(signal, span, good);
+        self.most_as(span, signal, at, span, good)
+    }
+
+    /// The same by the level that the span `shown` is held to.
+    pub fn most_as(&self, shown: usize, signal: usize, at: i64, span: usize, good: f64) -> f64 {
+        let recent = self.recent_as(shown, signal, span, good);
         recent.max(self.days.most(at, signal, span as f64, good))
     }
 
-    /// The same by the recent level alone, which is sooner said; never more.
+    /// What the recent level alone explains, which is sooner said; never more.
     pub fn recent(&self, signal: usize, span: usize, good: f64) -> f64 {
-        let level = if span == LONGEST { &self.slow } else { &self.level };
+        self.recent_as(span, signal, span, good)
+    }
+
+    /// The same by the level that the span `shown` is held to.
+    pub fn recent_as(&self, shown: usize, signal: usize, span: usize, good: f64) -> f64 {
+        let level = if shown == LONGEST { &self.slow } else { &self.level };
         let (by_time, by_traffic) = level.expected(signal, span as f64, good);
         by_time.max(by_traffic) * level.doubt(signal)
     }

@@ -136,12 +136,34 @@ pub enum Kind {
     DecisionIdReused,
     /// What stood in a topic is gone, and was not finished.
     LogGap,
+    /// A request was denied, and yet served.
+    DeniedButServed,
+    /// A request was served, and nobody had asked whether it may be.
+    ServedWithoutDecision,
+    /// The policy engine could not be asked, and the request passed.
+    FailedOpen,
+    /// There is a decision, and no request.
+    DecisionWithoutRequest,
+    /// A request was allowed, and something else refused it.
+    AllowedButRefused,
 }
 
 impl Kind {
     /// Nobody looks for it: a part of docket comes upon it. It is told, and goes on for no time.
     pub fn is_event(self) -> bool {
-        matches!(self, Kind::DecisionIdReused | Kind::LogGap)
+        self.is_enforcement() || matches!(self, Kind::DecisionIdReused | Kind::LogGap)
+    }
+
+    /// The join comes upon it, for each request that it is about.
+    pub fn is_enforcement(self) -> bool {
+        matches!(
+            self,
+            Kind::DeniedButServed
+                | Kind::ServedWithoutDecision
+                | Kind::FailedOpen
+                | Kind::DecisionWithoutRequest
+                | Kind::AllowedButRefused
+        )
     }
 
     pub fn as_str(self) -> &'static str {
@@ -156,6 +178,11 @@ impl Kind {
             Kind::Unwatched => "unwatched",
             Kind::DecisionIdReused => "decision_id_reused",
             Kind::LogGap => "log_gap",
+            Kind::DeniedButServed => "denied_but_served",
+            Kind::ServedWithoutDecision => "served_without_decision",
+            Kind::FailedOpen => "failed_open",
+            Kind::DecisionWithoutRequest => "decision_without_request",
+            Kind::AllowedButRefused => "allowed_but_refused",
         }
     }
 }
@@ -337,6 +364,9 @@ impl Finding {
                 self.detail
             ),
             Kind::DecisionIdReused | Kind::LogGap => self.detail.clone(),
+            // Of several the first is told.
+            _ if self.observed > 1 => format!("{}; {} in all", self.detail, self.observed),
+            _ => self.detail.clone(),
         };
         let cause = self.causes.first().map(|c| match self.kind {
             Kind::InstanceQuiet | Kind::RevisionShift => {

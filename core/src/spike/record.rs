@@ -53,27 +53,46 @@ pub fn told(record: &Record<'_>) -> Option<(Key, String, Nanos, bool)> {
     let body: Value = serde_json::from_str(record.get("finding")?).ok()?;
     let text = |name: &str| body[name].as_str().unwrap_or_default().to_owned();
     let kind: Kind = serde_json::from_value(body["kind"].clone()).ok()?;
+    let state = body["state"].as_str().filter(|state| matches!(*state, "begins" | "ends"))?;
     let instance = if kind == Kind::InstanceQuiet {
         body["causes"][0]["value"].as_str().unwrap_or_default().to_owned()
     } else {
         String::new()
     };
     let onset = time::parse(body["onset"].as_str()?)?;
-    Some((
-        (kind, text("service"), text("policy"), instance),
-        text("id"),
-        onset,
-        body["state"] == "ends",
-    ))
+    Some(((kind, text("service"), text("policy"), instance), text("id"), onset, state == "ends"))
 }
 
 /// A finding that a part of docket came upon, of a record that says that it begins.
-pub fn event(record: &Record<'_>) -> Option<Finding> {
+pub fn event(record: &Record<'_>, written: Nanos) -> Option<Finding> {
     if record.verdict != Verdict::Finding {
         return None;
     }
-    let finding: Finding = serde_json::from_str(record.get("finding")?).ok()?;
+    let body = record.get("finding")?;
+    let finding: Finding = match serde_json::from_str(body) {
+        Ok(finding) => finding,
+        Err(_) => of_enforcement(record, body, written)?,
+    };
     (finding.kind.is_event() && finding.ended.is_none()).then_some(finding)
+}
+
+/// What the join writes of one request; it was found when it was written, since it waits for its evidence.
+fn of_enforcement(record: &Record<'_>, body: &str, written: Nanos) -> Option<Finding> {
+    let body: Value = serde_json::from_str(body).ok()?;
+    let kind: Kind = serde_json::from_value(body["kind"].clone()).ok()?;
+    let text = |name: &str| body[name].as_str().unwrap_or_default().to_owned();
+    let traced = record.trace_from != "none";
+    let trace_id = if traced { record.trace_id.to_string() } else { String::new() };
+    let example = super::Example { trace_id, decision_id: text("decision_id") };
+    kind.is_enforcement().then(|| Finding {
+        id: text("id"),
+        onset: record.timestamp,
+        detected: written,
+        observed: 1,
+        examples: vec![example],
+        detail: text("sentence"),
+        ..Finding::new(kind, &record.service, &record.policy)
+    })
 }
 
 #[cfg(test)]
@@ -116,7 +135,7 @@ mod tests {
                 (&*record.decision_id, record.verdict, &*record.service),
                 (id.as_str(), Verdict::Finding, "orders")
             );
-            assert!(event(&record).is_none());
+            assert!(event(&record, 0).is_none());
             let (key, id, onset, over) = told(&record).unwrap();
             assert_eq!(
                 (key, id.as_str(), onset, over),
@@ -135,9 +154,46 @@ mod tests {
         };
         let (_, bytes) = write(&finding);
         let record = Record::parse(&bytes).unwrap();
-        assert_eq!(event(&record), Some(finding.clone()));
+        assert_eq!(event(&record, 0), Some(finding.clone()));
         assert_eq!(finding.sentence(), "decision id reused on orders: another decision under d1");
         let over = Finding { ended: Some(finding.onset), ..finding };
-        assert_eq!(event(&Record::parse(&write(&over).1).unwrap()), None);
+        assert_eq!(event(&Record::parse(&write(&over).1).unwrap(), 0), None);
+    }
+
+    #[test]
+    fn what_enforcement_did_wrong_is_told_of_its_first_request() {
+        use crate::correlate;
+        let found = correlate::Finding {
+            kind: correlate::FindingKind::DeniedButServed,
+            at: 1_795_524_530_000_000_000,
+            decision_id: "d-1".into(),
+            policy: "envoy/authz/allow".into(),
+            service: "orders".into(),
+            path: "/cart".into(),
+            method: "GET".into(),
+            status: crate::facts::Status { http: Some(200), grpc: None },
+            request_id: "r-1".into(),
+            trace: None,
+            by: String::new(),
+        };
+        for kind in correlate::FindingKind::ALL {
+            let (id, bytes) = correlate::Finding { kind, ..found.clone() }.record();
+            let record = Record::parse(&bytes).unwrap();
+            let written = found.at + 150_000_000_000;
+            let told = event(&record, written).unwrap();
+            assert_eq!((told.kind.as_str(), told.detected), (kind.as_str(), written));
+            assert_eq!(format!("finding-{}", told.id), id);
+            assert_eq!(
+                told.examples,
+                [Example { trace_id: String::new(), decision_id: "d-1".into() }]
+            );
+        }
+        let told = event(&Record::parse(&found.record().1).unwrap(), found.at).unwrap();
+        assert_eq!(
+            told.sentence(),
+            "denied but served on envoy/authz/allow of orders: envoy/authz/allow denied GET /cart of orders, and it was served with 200"
+        );
+        let several = Finding { observed: 12, ..told };
+        assert!(several.sentence().ends_with("served with 200; 12 in all"), "{several:?}");
     }
 }

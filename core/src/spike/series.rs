@@ -217,7 +217,7 @@ impl Series {
             let usual = match &watch.active {
                 None => return 0,
                 Some(_) if watch.flood => 0.0,
-                Some(_) => self.learner.recent(signal, 1, f64::from(counts.good())),
+                Some(_) => self.learner.recent_as(watch.span, signal, 1, f64::from(counts.good())),
             };
             counts.bad[signal].saturating_sub(usual.ceil() as u32)
         };
@@ -316,7 +316,8 @@ impl Series {
                 let long = ((finding.detected - finding.onset) / BUCKET).max(1) as f64;
                 0.25 * finding.observed as f64 / long * span as f64
             }
-            _ => self.learner.most(signal, at, span, sum.good as f64),
+            // What crept in is not over for what has been learned of it meanwhile.
+            watch => self.learner.most_as(watch.span, signal, at, span, sum.good as f64),
         };
         // What may well be chance is usual again.
         let dispersion = SPANS

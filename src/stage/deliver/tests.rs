@@ -423,7 +423,7 @@ async fn a_decision_under_a_used_id_is_a_finding_now_and_then() {
     send(&["c"]).await;
     assert_eq!(written.all().len(), 1, "{:?}", written.all());
     let finding = Record::parse(written.all()[0].0.as_bytes()).map(|record| {
-        let finding = crate::spike::record::event(&record).unwrap();
+        let finding = crate::spike::record::event(&record, 0).unwrap();
         (finding.kind, finding.examples[0].decision_id.clone())
     });
     let kind = crate::spike::Kind::DecisionIdReused;

@@ -118,6 +118,8 @@ pub enum Scenario {
     Recreate,
     /// An attack on a service that is asked some times an hour, through one of its OPAs.
     TinyAttack,
+    /// Half of a service's decisions come to be denied, by 2 % more each hour: two days.
+    LastingLeak,
 }
 
 /// What happens on a day, and what should be said of it.
@@ -156,6 +158,7 @@ impl Scenario {
     /// How many days it takes.
     pub fn days(self) -> i64 {
         match self {
+            Scenario::LastingLeak => 2,
             Scenario::DailyRhythm => 3,
             Scenario::WeekendAttack => 4,
             Scenario::Restarts => 5,
@@ -214,7 +217,7 @@ impl Day {
             Scenario::TinyAttack => 0.06,
             Scenario::NightlyJob => 1.0,
             Scenario::DailyRhythm => 12.0,
-            Scenario::WeekendAttack => 6.0,
+            Scenario::WeekendAttack | Scenario::LastingLeak => 6.0,
             Scenario::DaylightSaving | Scenario::Restarts => 4.0,
             Scenario::WeeklyRhythm | Scenario::Holiday => 3.0,
             _ => 24.0,
@@ -223,13 +226,14 @@ impl Day {
         let minutes = match scenario {
             Scenario::SlowLeak => rng.random_range(150..240),
             Scenario::CreepingLeak => 600,
+            Scenario::LastingLeak => 30 * 60,
             Scenario::Launch => 180,
             Scenario::LowTraffic => rng.random_range(30..90),
             _ => rng.random_range(8..40),
         };
         match scenario {
             Scenario::WeekendAttack => from += 3 * DAY,
-            Scenario::CreepingLeak => from = from / 2 + HOUR,
+            Scenario::CreepingLeak | Scenario::LastingLeak => from = from / 2 + HOUR,
             _ => {}
         }
         let strength = rng.random_range(0.0..1.0);

@@ -85,6 +85,13 @@ impl Day {
             }
             Scenario::SlowLeak => one(SPIKE, Some((Dimension::Resource, resource(self.victim, 0)))),
             Scenario::CreepingLeak => one(SPIKE, None),
+            Scenario::LastingLeak => {
+                let leak = what(SPIKE, None);
+                // What was so for a day is how things are, and then it stops.
+                let kinds = &[Kind::DenialsVanished];
+                let (from, to) = (leak.to, leak.to + HOUR * SECOND);
+                vec![Event { kinds, from, to, may: true, ..leak.clone() }, leak]
+            }
             Scenario::DeadOpa => one(&[Kind::InstanceQuiet], opa()),
             Scenario::Silence => one(&[Kind::PolicyQuiet], None),
             Scenario::MissingData => one(&[Kind::FailureSpike], opa()),

@@ -252,7 +252,7 @@ impl Day {
             Scenario::PolicyRollback if made.revision == 0 && who >= USERS => 1.0,
             Scenario::ExpiredCredential if active && who == USERS + self.the_client() => 1.0,
             Scenario::SlowLeak if active && what == 0 => deny.max(progress),
-            Scenario::CreepingLeak if active => {
+            Scenario::CreepingLeak | Scenario::LastingLeak if active => {
                 deny + 0.02 * (self.now - self.from) as f64 / HOUR as f64
             }
             Scenario::Launch if active => deny * (1.0 + 0.3 * self.strength),
