@@ -100,6 +100,7 @@ async fn each_decision_meets_its_request_once_whoever_is_killed() {
     let _servers = super::together().await;
     init();
     let kafka = address("KAFKA_BOOTSTRAP");
+    let (webhook, heard) = super::spikes::listener().await;
     let place = Place::new("join");
     let name = place.name.clone();
     let pipeline = place.pipeline(&format!(
@@ -114,6 +115,7 @@ join:
   window: 5s
   delay: 10s
   findings: {{requests: [{{path: \"/api/**\"}}]}}
+spikes: {{notify: {{hook: {{type: webhook, url: \"{webhook}/hook\", group_wait: 0s}}}}}}
 "
     ));
     for topic in ["source", "access"] {
@@ -209,6 +211,19 @@ join:
     for instance in instances {
         instance.stop();
     }
+    // People heard of each kind, and not of each request.
+    let heard: Vec<Value> = heard.lock().unwrap().iter().map(|(_, body)| body.clone()).collect();
+    let findings = heard.iter().flat_map(|body| body["findings"].as_array().unwrap());
+    let firing = findings.filter(|finding| finding["state"] == "firing");
+    let mut told_of: BTreeMap<String, usize> = BTreeMap::new();
+    for finding in firing {
+        assert_eq!(text(&finding["service"]), "orders", "{finding}");
+        *told_of.entry(text(&finding["kind"])).or_default() += 1;
+    }
+    let kinds: BTreeSet<&String> = planted.iter().map(|(kind, _)| kind).collect();
+    assert_eq!(told_of.keys().collect::<BTreeSet<_>>(), kinds, "{heard:?}");
+    // Once more, if who told it was killed at that moment.
+    assert!(told_of.values().all(|times| *times <= 4), "{told_of:?}");
     let later = amended.keys().next().unwrap();
     let number = later.trim_start_matches("d-");
     told(&pipeline, "d-13", "/api/13", Some("denied_but_served"));
