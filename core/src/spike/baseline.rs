@@ -149,6 +149,8 @@ impl From<Slot> for SlotRow {
 const SLOTS: usize = 96;
 const PER_SLOT: i64 = 900 * SECOND / BUCKET;
 const DAYS: usize = 15;
+/// What has nothing in so many quarters of an hour of a day sleeps: four hours.
+const SLEEPS: usize = 16;
 /// A minute.
 pub const MINUTE: i64 = 60 * SECOND / BUCKET;
 
@@ -265,8 +267,25 @@ impl Days {
         (by_time.max(short) * buckets).max(by_traffic * good)
     }
 
+    /// Whether it is a Saturday or a Sunday, the first that is known of what sleeps for hours on other days.
+    fn is_new_weekend(&self, bucket: i64) -> bool {
+        let (_, day) = place(bucket);
+        // The first of January 1970 was a Thursday.
+        if !matches!((day + 4).rem_euclid(7), 0 | 6) {
+            return false;
+        }
+        let before = |slot: &&Slot| slot.day < day && i64::from(slot.buckets) > PER_SLOT / 2;
+        let known = || self.slots.iter().flatten().filter(before);
+        let latest = known().map(|slot| slot.day).max();
+        known().all(|slot| (day - slot.day) % 7 != 0)
+            && known().filter(|slot| Some(slot.day) == latest && slot.all == 0).count() >= SLEEPS
+    }
+
     /// The fewest decisions a bucket that are usual around this time, if that is known.
     pub fn fewest(&self, bucket: i64) -> Option<f64> {
+        if self.is_new_weekend(bucket) {
+            return Some(0.0);
+        }
         let at = |offset: i64| {
             let (slot, day) = place(bucket + offset * PER_SLOT);
             self.usual(slot, day, 0, |s| -f64::from(s.all) / f64::from(s.buckets)).map(|v| -v)

@@ -37,6 +37,8 @@ pub struct Detector {
     /// The first bucket that is not closed; none before the first decision.
     pub(super) next: Option<i64>,
     pub(super) room: Room,
+    /// Of the latest thousand decisions so many came too late to count, and so many there were.
+    late: (f64, f64),
     scratch: String,
 }
 
@@ -52,6 +54,7 @@ impl Detector {
             stream: Heartbeat::default(),
             stream_next: i64::MIN,
             next: None,
+            late: (0.0, 0.0),
             scratch: String::new(),
         }
     }
@@ -104,6 +107,18 @@ impl Detector {
         if series.observe(seen, signal, at) {
             series.heat += self.room.weight;
         }
+    }
+
+    /// One came, too late to count or in time.
+    pub(super) fn came(&mut self, late: bool) {
+        let (part, seen) = &mut self.late;
+        *seen = (*seen + 1.0).min(1000.0);
+        *part += (f64::from(u8::from(late)) - *part) / *seen;
+    }
+
+    /// Where most come late, as of OPAs that upload every ten minutes, nobody knows who is silent now.
+    fn is_late(&self) -> bool {
+        self.late.1 >= 20.0 && self.late.0 > 0.5
     }
 
     /// It is not counted here, and shows that its service is alive.
@@ -326,6 +341,11 @@ impl Detector {
         let known = at < self.stream_next;
         let excess = self.series.iter().map(|s| s.excess).sum();
         let all = (!known).then(|| self.stream.close_beside(excess));
+        if self.is_late() {
+            self.stream.excuse();
+            self.services.iter_mut().for_each(Service::excuse_all);
+            self.series.iter_mut().for_each(Series::excuse);
+        }
         let fewest = || self.series.iter().filter_map(|s| s.fewest(at)).reduce(|a, b| a + b);
         changes.extend(
             self.stream

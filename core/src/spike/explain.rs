@@ -59,14 +59,14 @@ struct Carrier {
 }
 
 /// Which one is named first: of explanations that are as good as each other the first dimension's. But a revision or an
-/// OPA that had its part before goes behind somebody, or something, who had hardly any, and carries as much.
+/// OPA that had its part before goes behind somebody, or something, who had hardly any, and carries nearly as much: since a rollout all has the new revision.
 fn first(found: &[Carrier]) -> Option<usize> {
     let best = found.first()?.carries;
     let told = |c: &Carrier| {
         let carrier = matches!(c.cause.dimension, Dimension::Revision | Dimension::Instance);
         let newer = |o: &Carrier| {
             o.cause.dimension > Dimension::Instance
-                && o.cause.share >= c.cause.share - 0.1
+                && o.cause.share >= c.cause.share - 0.25
                 && o.perhaps < 0.25 * c.perhaps
         };
         !(carrier && c.perhaps > 0.02 && found.iter().any(newer))

@@ -237,6 +237,7 @@ impl Follower {
             }
             self.settle(written);
         }
+        self.detector.came(old);
         if self.newcomers.are_over(written) {
             self.settle_newcomers(written);
         }

@@ -124,7 +124,13 @@ impl Learner {
 
     /// The part of decisions that are denied.
     pub fn denied(&self) -> f64 {
-        (self.level.bad[0] + 0.5) / (self.level.bad[0] + self.level.good_with[0] + 1.0)
+        self.part(FIVE_MINUTES, 0)
+    }
+
+    /// The part of decisions that a signal has, by the level that a span is held to.
+    pub fn part(&self, span: usize, signal: usize) -> f64 {
+        let level = if span == LONGEST { &self.slow } else { &self.level };
+        (level.bad[signal] + 0.5) / (level.bad[signal] + level.good_with[signal] + 1.0)
     }
 
     /// Nobody watched until `to`: there is nothing to learn from.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::baseline::{Counts, MINUTE, SIGNALS, bucket, improbable};
+use super::baseline::{Counts, MINUTE, SIGNALS, bucket, improbable, improbable_part};
 use super::config::Config;
 use super::explain::Memory;
 use super::heartbeat::{Heartbeat, ONE};
@@ -11,9 +11,10 @@ use super::window::{FIVE_MINUTES, LONGEST, SPANS, Window};
 use super::{BUCKET, Cause, Change, Dimension, Example, Finding, Kind, Observation, SECOND};
 
 pub mod flood;
+mod watch;
 
-/// A finding ends when the last minute was usual for so long: half a minute.
-const CALM: u32 = MINUTE as u32 / 2;
+use watch::Watch;
+
 /// What lasts for so long is the new level: 12 h.
 const ADAPT: i64 = 43_200 * SECOND / BUCKET;
 /// A new revision is compared with the one before for so long: 10 min.
@@ -51,19 +52,6 @@ pub struct Series {
     /// Decisions of the latest bucket that are of a finding, and none of its own.
     #[serde(skip)]
     pub excess: u32,
-}
-
-/// A finding that may go on.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-struct Watch {
-    active: Option<Finding>,
-    /// The span that showed it.
-    span: usize,
-    calm: u32,
-    since: i64,
-    /// Nothing usual is known: it is over when there is little left of it.
-    #[serde(default)]
-    flood: bool,
 }
 
 /// What is told of the others when a bucket is closed.
@@ -225,18 +213,34 @@ impl Series {
     }
 
     fn spike(&mut self, signal: usize, at: i64, config: &Config, changes: &mut Vec<Change>) {
-        if let Some(watch) = self.goes_on(signal, at, config) {
-            let finding = std::mem::take(watch).active;
-            changes.extend(finding.map(Change::Ends));
-            return;
+        if self.spikes[signal].active.is_none() {
+            if let Some((finding, span)) = self.found(signal, at, config) {
+                self.learner.flag(signal, bucket(finding.onset));
+                self.spikes[signal].begins(&finding, span, at);
+                self.heartbeat.discount(finding.excess());
+                if signal == 0 {
+                    self.trial = None;
+                }
+                changes.push(Change::Begins(finding));
+            }
+        } else if let Some(ended) = self.goes_on(signal, at, config) {
+            changes.push(Change::Ends(ended));
+        } else if let Some(new) = self.another(signal, at, config) {
+            let watch = &mut self.spikes[signal];
+            let old = watch.active.take();
+            changes
+                .extend(old.map(|old| Change::Ends(Finding { ended: Some(new.detected), ..old })));
+            watch.begins(&new, MINUTE as usize, at);
+            self.heartbeat.discount(new.excess());
+            changes.push(Change::Begins(new));
         }
-        if self.spikes[signal].active.is_some() {
-            return;
-        }
-        let floor = config.floor_of(signal);
+    }
+
+    /// A finding that the last buckets show, and the span that shows it.
+    fn found(&self, signal: usize, at: i64, config: &Config) -> Option<(Finding, usize)> {
         let total: u64 = self.window.span(LONGEST).bad[signal];
-        if (total as f64) < floor {
-            return;
+        if (total as f64) < config.floor_of(signal) {
+            return None;
         }
         let spans = SPANS
             .into_iter()
@@ -244,33 +248,23 @@ impl Series {
             .take_while(|(_, span)| at - (*span as i64) >= self.said_to[signal]);
         let scores = spans.filter_map(|(i, span)| Some((span, self.score(signal, at, i, config)?)));
         // Of the same score the shortest.
-        let best = scores.reduce(|best, this| if this.1 > best.1 { this } else { best });
-        let Some((span, score)) = best else { return };
+        let (span, score) =
+            scores.reduce(|best, this| if this.1 > best.1 { this } else { best })?;
         let onset = self.onset(signal, at, span);
         let long = usize::try_from(at + 1 - onset).unwrap_or(span).clamp(1, LONGEST);
         let sum = self.window.span(long);
         let expected = self.learner.most(signal, at, long, sum.good as f64);
+        // What a part of it shows, all of it has to bear out.
+        if !much(long, sum.bad[signal] as f64, expected, sum.all as f64) {
+            return None;
+        }
         let kind = if signal == 0 { Kind::DenialSpike } else { Kind::FailureSpike };
         let mut finding = Finding::new(kind, &self.service, &self.policy);
         finding.begin(onset, at);
         (finding.observed, finding.expected, finding.decisions, finding.score) =
             (sum.bad[signal], expected, sum.all, score);
-        (finding.causes, finding.examples) =
-            self.memory.causes(signal, finding.onset, finding.observed, expected, &[]);
-        if self.memory.remembers(signal, finding.onset) {
-            // Of what else was denied in that bucket nothing departs.
-            let cause = finding.causes.first().filter(|c| c.share >= 0.5);
-            let first = self.memory.first(signal, finding.onset, cause);
-            finding.onset = first.unwrap_or(finding.onset).min(finding.detected);
-        }
-        self.learner.flag(signal, onset);
-        let active = Some(finding.clone());
-        self.spikes[signal] = Watch { active, span, calm: 0, since: at, flood: false };
-        self.heartbeat.discount(finding.excess());
-        if signal == 0 {
-            self.trial = None;
-        }
-        changes.push(Change::Begins(finding));
+        self.explained(signal, &mut finding);
+        Some((finding, span))
     }
 
     /// How improbable a signal's count in the last so many buckets is, if it is enough to be said.
@@ -283,11 +277,14 @@ impl Series {
             let excess = seen - most;
             // Of a hundred decisions one that fails is worth a word, of a thousand not.
             let enough = signal == 0 || excess >= 0.01 * all;
-            // Half an hour says more: what creeps shows there first.
-            let (part, times) = if span == LONGEST { (0.05, 1.4) } else { (0.1, 1.5) };
-            let much = seen >= 2.0 * most || (excess >= part * all && seen >= times * most);
             let score = improbable(seen, most, dispersion);
-            (enough && much && excess >= floor && score >= config.certainty).then_some(score)
+            // More traffic alone is none: their part of it must have grown.
+            let (part, usual) = (seen / all.max(1.0), self.learner.part(span, signal));
+            let grew = part > usual
+                && improbable_part(all, part, usual) / dispersion >= 0.5 * config.certainty;
+            let enough = enough && grew;
+            (enough && much(span, seen, most, all) && excess >= floor && score >= config.certainty)
+                .then_some(score)
         };
         // What the recent level explains needs no look at other days.
         score(self.learner.recent(signal, span, good))?;
@@ -299,49 +296,59 @@ impl Series {
         };
         let one = (1..span.min(30)).map(two).fold(0.0, f64::max);
         let lasts = seen - one - most >= floor * 0.2;
-        let latest = span > 30 || two(1) > 2.0 * most / span as f64;
+        let latest = match span {
+            ..=30 => two(1) > 2.0 * most / span as f64,
+            // What was half an hour ago and is over is not to be said any more.
+            LONGEST => !self.is_usual(signal, at, LONGEST, config),
+            _ => true,
+        };
         (lasts && latest).then_some(score)
     }
 
     /// Looks whether an active spike has ended. The ended one, if so.
-    fn goes_on(&mut self, signal: usize, at: i64, config: &Config) -> Option<&mut Watch> {
-        self.spikes[signal].active.as_ref()?;
-        let watch = &self.spikes[signal];
-        let span = if watch.flood { 0 } else { watch.span };
-        let span = span.clamp(MINUTE as usize, 3 * FIVE_MINUTES);
-        let sum = self.window.span(span);
-        let seen = sum.bad[signal] as f64;
-        let most = match &self.spikes[signal] {
-            Watch { active: Some(finding), flood: true, .. } => {
-                let long = ((finding.detected - finding.onset) / BUCKET).max(1) as f64;
-                0.25 * finding.observed as f64 / long * span as f64
-            }
-            // What crept in is not over for what has been learned of it meanwhile.
-            watch => self.learner.most_as(watch.span, signal, at, span, sum.good as f64),
-        };
-        // What may well be chance is usual again.
-        let dispersion = SPANS
-            .iter()
-            .position(|s| *s >= span)
-            .map_or(1.0, |i| self.learner.dispersion[signal][i].get());
-        let usual =
-            seen <= 1.1 * most || improbable(seen, most, dispersion) < 0.15 * config.certainty;
+    fn goes_on(&mut self, signal: usize, at: i64, config: &Config) -> Option<Finding> {
+        let usual = self.is_usual_again(signal, at, config);
         let watch = &mut self.spikes[signal];
-        watch.calm = if usual { watch.calm + 1 } else { 0 };
+        watch.goes_on(at, usual, self.window.one(0).bad[signal]);
         let adapted = at - watch.since > ADAPT;
-        if watch.calm < CALM && !adapted {
+        if !watch.is_over() && !adapted {
             return None;
         }
-        if let Some(finding) = &mut watch.active {
-            finding.ended =
-                Some(if adapted { at + 1 } else { at + 1 - i64::from(watch.calm) } * BUCKET);
-        }
-        self.learner.flagged_to(signal, at - i64::from(watch.calm));
+        let calm = i64::from(watch.calm);
+        let mut finding = watch.ends(at)?;
+        finding.ended = Some(if adapted { at + 1 } else { at + 1 - calm } * BUCKET);
+        self.learner.flagged_to(signal, at - calm);
         self.said_to[signal] = at;
         if adapted {
             self.learner.adapt(signal, at);
         }
-        Some(&mut self.spikes[signal])
+        Some(finding)
+    }
+
+    fn is_usual_again(&self, signal: usize, at: i64, config: &Config) -> bool {
+        let watch = &self.spikes[signal];
+        let Some(finding) = watch.active.as_ref().filter(|_| watch.flood) else {
+            return self.is_usual(signal, at, watch.span, config);
+        };
+        let seen = self.window.span(MINUTE as usize).bad[signal] as f64;
+        let long = ((finding.detected - finding.onset) / BUCKET).max(1) as f64;
+        let most = 0.25 * finding.observed as f64 / long * MINUTE as f64;
+        let dispersion = self.learner.dispersion[signal][3].get();
+        seen <= 1.1 * most || improbable(seen, most, dispersion) < 0.15 * config.certainty
+    }
+
+    /// Whether what `shown` showed is usual, or may well be chance: in the last minute, or in the last minutes of longer spans.
+    fn is_usual(&self, signal: usize, at: i64, shown: usize, config: &Config) -> bool {
+        let span = shown.clamp(MINUTE as usize, 3 * FIVE_MINUTES);
+        let sum = self.window.span(span);
+        let seen = sum.bad[signal] as f64;
+        // What crept in is not over for what has been learned of it meanwhile.
+        let most = self.learner.most_as(shown, signal, at, span, sum.good as f64);
+        let dispersion = SPANS
+            .iter()
+            .position(|s| *s >= span)
+            .map_or(1.0, |i| self.learner.dispersion[signal][i].get());
+        seen <= 1.1 * most || improbable(seen, most, dispersion) < 0.15 * config.certainty
     }
 
     /// The first bucket of what `span` shows.
@@ -428,8 +435,7 @@ impl Series {
             self.trial.as_ref().map(|trial| Cause::whole(Dimension::Revision, &trial.revision)),
         );
         self.learner.flag(0, bucket(finding.onset));
-        self.vanished =
-            Watch { active: Some(finding.clone()), span, since: at, ..Watch::default() };
+        self.vanished.begins(&finding, span, at);
         changes.push(Change::Begins(finding));
     }
 
@@ -474,14 +480,20 @@ impl Series {
         if less {
             // It is over when denials are back.
             self.learner.flag(0, trial.since);
-            let (active, span) = (Some(finding.clone()), FIVE_MINUTES);
-            self.vanished = Watch { active, span, since: at, ..Watch::default() };
+            self.vanished.begins(&finding, FIVE_MINUTES, at);
         } else {
             self.shift = Some((finding.clone(), at));
         }
         self.trial = None;
         changes.push(Change::Begins(finding));
     }
+}
+
+/// Whether so many are much more than the most that is usual: twice as many, or half as many again, if that is a tenth of all
+/// decisions. Half an hour says more: what creeps shows there first.
+fn much(span: usize, seen: f64, most: f64, all: f64) -> bool {
+    let (part, times) = if span >= LONGEST { (0.05, 1.4) } else { (0.1, 1.5) };
+    seen >= 2.0 * most || (seen - most >= part * all && seen >= times * most)
 }
 
 #[cfg(test)]

@@ -109,6 +109,12 @@ impl Service {
         }
     }
 
+    /// Nobody of it is missed for what was not heard until now.
+    pub fn excuse_all(&mut self) {
+        self.heart.excuse();
+        self.opas.values_mut().for_each(|opa| opa.gap = 0);
+    }
+
     /// So many decisions were of a finding.
     pub fn discount(&mut self, count: f64) {
         self.heart.discount(count);
@@ -194,7 +200,8 @@ impl Service {
         if self.missing.is_some() {
             changes.extend(self.found_again(at));
         } else if load > 0 && self.heart.active.is_none() {
-            changes.extend(self.miss(at, config));
+            let usual = || its().filter_map(|s| s.fewest(at)).reduce(|a, b| a + b);
+            changes.extend(self.miss(at, config, usual));
         }
     }
 
@@ -229,8 +236,13 @@ impl Service {
         loads.get(1).copied()
     }
 
-    /// Whether OPAs went quiet and the service's load fell by their part.
-    fn miss(&mut self, at: i64, config: &Config) -> Option<Change> {
+    /// Whether OPAs went quiet and the service's load fell by their part. `usual`: the least load a bucket at this time of other days.
+    fn miss(
+        &mut self,
+        at: i64,
+        config: &Config,
+        usual: impl FnOnce() -> Option<f64>,
+    ) -> Option<Change> {
         let least = (ONE / BUCKET) as u32;
         let quiet: Vec<(&String, &Opa)> = self
             .opas
@@ -269,8 +281,10 @@ impl Service {
         // A job that is over, which one of them had all of, is nobody's loss: the load is what it was before the job.
         let (little, surely_little) =
             self.little(gap).map_or((f64::INFINITY, f64::INFINITY), |n| of(n, FIVE_MINUTES));
-        let expected = long.min(short).min(little);
-        let surely = surely_long.min(surely_short).min(surely_little);
+        // At noon, day after day, there is less to do, and fewer do it.
+        let at_noon = usual().map_or(f64::INFINITY, |usual| usual * look as f64);
+        let expected = long.min(short).min(little).min(at_noon);
+        let surely = surely_long.min(surely_short).min(surely_little).min(at_noon);
         let score = improbable(seen, surely, dispersion);
         let fell = seen < surely && seen <= expected * (1.0 - 0.6 * share - DRIFT);
         if !fell || score < config.certainty * 0.7 {

@@ -120,6 +120,8 @@ pub enum Scenario {
     TinyAttack,
     /// Half of a service's decisions come to be denied, by 2 % more each hour: two days.
     LastingLeak,
+    /// Each OPA uploads what it decided every five to ten minutes, as it does unless it is told otherwise.
+    LateUploads,
 }
 
 /// What happens on a day, and what should be said of it.

@@ -47,6 +47,7 @@ impl Day {
             | Scenario::DryRun
             | Scenario::CronPolicies
             | Scenario::Recreate
+            | Scenario::LateUploads
             | Scenario::Backfill => Vec::new(),
             // Whoever watches sees nothing come.
             Scenario::DocketPause => {

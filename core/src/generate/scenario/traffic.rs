@@ -123,6 +123,15 @@ impl Day {
             Scenario::ClockBehind => {
                 out.iter_mut().filter(|m| its_first(m)).for_each(|m| m.at -= 1200 * SECOND);
             }
+            Scenario::LateUploads => {
+                self.held.append(out);
+                let now = self.now;
+                let uploads = |m: &mut Made| {
+                    let opa = (m.service * 7 + m.opa) as i64;
+                    (now + 53 * opa) % (300 + 37 * opa % 300) == 0
+                };
+                out.extend(self.held.extract_if(.., uploads));
+            }
             Scenario::DocketPause if active => self.held.append(out),
             Scenario::DocketPause if !self.held.is_empty() => {
                 let some = self.held.len().min(1500);

@@ -2,7 +2,7 @@
 //! never asked before. What a new policy denies to everybody is its rollout, and nothing is said of it: a flood is what
 //! nearly one subject alone is denied, who is no regular of the service, or more than all of the service decides.
 
-use super::{Series, Watch};
+use super::Series;
 use crate::decision::time::Nanos;
 use crate::spike::baseline::{bucket, improbable_part};
 use crate::spike::config::Config;
@@ -130,8 +130,8 @@ impl Series {
     /// It is one.
     pub fn flooded(&mut self, finding: Finding, at: i64) -> Change {
         self.learner.flag(0, bucket(finding.onset));
-        let active = Some(finding.clone());
-        self.spikes[0] = Watch { active, span: LONGEST, calm: 0, since: at, flood: true };
+        self.spikes[0].begins(&finding, LONGEST, at);
+        self.spikes[0].flood = true;
         // Nobody misses it when it is over.
         self.heartbeat = Default::default();
         Change::Begins(finding)

@@ -242,3 +242,67 @@ fn the_onset_is_when_it_began() {
         assert!((0.0..slack).contains(&onset), "{rate}: {onset} s, {:#?}", begun[0]);
     }
 }
+
+#[test]
+fn more_traffic_is_no_spike_where_most_is_denied() {
+    for (seed, denied) in [(1, 90), (2, 95), (3, 95), (4, 99)] {
+        let mut life = Life::new();
+        life.dice = seed;
+        let flow = Flow { rate: 20, denied, ..SHOP };
+        nothing(life.live(3000, &[flow]));
+        nothing(life.live(3000, &[Flow { rate: 40, ..flow }]));
+    }
+}
+
+#[test]
+fn an_attack_in_the_midst_of_another_finding_is_one_of_its_own() {
+    for (seed, rate) in [(1, 100), (2, 200)] {
+        let mut life = Life::new();
+        life.dice = seed;
+        nothing(life.live(3000, &[SHOP]));
+        let client = Flow { who: ("client", 1), rate: 8, denied: 100, ..SHOP };
+        let (begun, _) = life.live(2000, &[SHOP, client]);
+        let [first] = &begun[..] else { panic!("{begun:#?}") };
+        assert_eq!(first.causes[0].value, "client-0");
+        let attack = Flow { who: ("mallory", 1), rate, denied: 100, ..SHOP };
+        let from = life.now;
+        let (begun, ended) = life.live(600, &[SHOP, client, attack]);
+        let [second] = &begun[..] else { panic!("{begun:#?}") };
+        assert_eq!((&*second.causes[0].value, &*ended[0].id), ("mallory-0", &*first.id));
+        assert!((second.onset - from) / SECOND < 20 && second.detected - from < 90 * SECOND);
+        let (begun, ended) = life.live(2000, &[SHOP]);
+        assert!(begun.is_empty() && ended.len() == 1, "{begun:#?}");
+    }
+}
+
+#[test]
+fn what_comes_again_and_again_is_told_a_few_times_and_somebody_else_in_between_at_once() {
+    let mut life = Life::new();
+    nothing(life.live(3000, &[SHOP]));
+    let client = Flow { who: ("client", 1), rate: 80, denied: 100, ..SHOP };
+    let mut told = 0;
+    for _ in 0..24 {
+        told += life.live(40, &[SHOP, client]).0.len();
+        told += life.live(1200, &[SHOP]).0.len();
+    }
+    assert!((1..=5).contains(&told), "{told}");
+    let (begun, _) = life.live(120, &[SHOP, Flow { who: ("mallory", 1), ..client }]);
+    let [other] = &begun[..] else { panic!("{begun:#?}") };
+    assert_eq!(other.causes[0].value, "mallory-0");
+}
+
+#[test]
+fn what_was_over_long_ago_is_not_said_when_the_hour_changes() {
+    let mut life = Life::new();
+    let job = Flow { who: ("batch", 1), rate: 10, denied: 80, ..SHOP };
+    // Each night it begins at another minute, and lasts for eight.
+    for (night, minute) in [2, 5, 9, 33].into_iter().enumerate() {
+        let midnight = START + night as i64 * 86_400 * SECOND;
+        let (begun, _) = life.live((midnight - life.now) / SECOND + 3600 + minute * 60, &[SHOP]);
+        assert!(begun.is_empty(), "{begun:#?}");
+        let (begun, _) = life.live(480, &[SHOP, job]);
+        assert!(night < 2 || begun.len() <= 1, "{begun:#?}");
+        let (begun, _) = life.live(3 * 3600, &[SHOP]);
+        assert!(begun.is_empty(), "{begun:#?}");
+    }
+}
