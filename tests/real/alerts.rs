@@ -30,10 +30,17 @@ impl Drop for Prometheus {
 fn rules() -> String {
     let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(RULES)).unwrap();
     let minutes = Regex::new(r"(for: |\[|offset )(\d+)m").unwrap();
-    let hours = Regex::new(r"\[(\d+)h\]").unwrap();
+    let hours = Regex::new(r"(\[|offset )(\d+)h").unwrap();
+    let ago = Regex::new(r"time\(\) - (\d+)").unwrap();
     let text = minutes.replace_all(&text, "${1}${2}s");
     assert!(!minutes.is_match(&text) && text.contains("for: 5s") && text.contains("[15s]"));
-    hours.replace_all(&text, "[${1}m]").into_owned()
+    let text = hours.replace_all(&text, "${1}${2}m");
+    let sixtieth = |of: &regex_lite::Captures<'_>| {
+        format!("time() - {}", of[1].parse::<u32>().unwrap().div_ceil(60))
+    };
+    let text = ago.replace_all(&text, sixtieth).into_owned();
+    assert!(text.contains("time() - 15\n") || text.contains("time() - 15)"));
+    text
 }
 
 impl Prometheus {
