@@ -39,7 +39,7 @@ fn rules() -> String {
         format!("time() - {}", of[1].parse::<u32>().unwrap().div_ceil(60))
     };
     let text = ago.replace_all(&text, sixtieth).into_owned();
-    assert!(text.contains("time() - 15\n") || text.contains("time() - 15)"));
+    assert!(text.contains("process_start_time_seconds > time() - 15)"));
     text
 }
 
