@@ -496,11 +496,8 @@ async fn refused_credentials_lose_nothing_and_a_refused_batch_is_bisected_to_the
     );
 }
 
-/// Vector 9251: a process that can't be stopped while a sink takes nothing.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_stop_ends_in_time_though_a_sink_hangs() {
-    let mock = mock();
-    let place = Place::new("hangs");
+/// A sink that hangs, and decisions on their way to it.
+async fn hanging(place: &Place, mock: &Mock, drain: &str) -> Running {
     // Takes connections, and never answers.
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let sink =
@@ -512,7 +509,7 @@ async fn a_stop_ends_in_time_though_a_sink_hangs() {
         }
     });
     let running =
-        Running::start_with(&place, &file_pipeline(&place, &mock, &sink), &["--drain", "2s"]);
+        Running::start_with(place, &file_pipeline(place, mock, &sink), &["--drain", drain]);
     produce(&mock.bootstrap(), "source", generated(100, 2));
     running
         .until("the other sink has them all, and Loki's are on their way", 60, |m| {
@@ -520,6 +517,36 @@ async fn a_stop_ends_in_time_though_a_sink_hangs() {
                 && m.sum("docket_sink_in_flight_records", &["sink=\"loki\""]) == 100
         })
         .await;
+    running
+}
+
+/// Who would wait for ten minutes is told for whom, and can end it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_says_at_once_whom_it_waits_for_and_a_second_one_ends_it() {
+    let mock = mock();
+    let place = Place::new("twice");
+    let mut running = hanging(&place, &mock, "600s").await;
+    running.signal("INT");
+    let said = support::until("it says for whom", 30, async || {
+        let log = running.log();
+        if log.contains("is waited for") { Ok(log) } else { Err(log) }
+    })
+    .await;
+    assert!(said.contains("for 600s at most (--drain)"), "{said}");
+    assert!(said.contains(&format!("part=\"{}/loki\" records=100", place.name)), "{said}");
+    running.signal("INT");
+    let (code, log) = running.ended();
+    assert_eq!(code, Some(130), "{log}");
+    assert!(log.contains("not delivered; it is in Kafka"), "{log}");
+    assert!(log.contains("100 decisions were on their way"), "{log}");
+}
+
+/// Vector 9251: a process that can't be stopped while a sink takes nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_ends_in_time_though_a_sink_hangs() {
+    let mock = mock();
+    let place = Place::new("hangs");
+    let running = hanging(&place, &mock, "2s").await;
     let asked = std::time::Instant::now();
     let log = running.stop();
     assert!(asked.elapsed() < std::time::Duration::from_secs(10), "{:?}", asked.elapsed());

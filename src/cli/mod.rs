@@ -18,6 +18,7 @@ mod schema;
 mod setup;
 mod shown;
 mod spikes;
+mod stopping;
 mod tail;
 mod top;
 mod verify;

@@ -7,6 +7,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::CommandResult;
+use super::stopping::{self, Signals};
 use crate::config::tracked::{self, Looked};
 use crate::pipeline::Pipeline;
 use crate::stage::roles::Roles;
@@ -34,7 +35,7 @@ pub struct Args {
     /// Run only these parts, separated by commas: door, intake, facts, join, spikes, sinks, sink:NAME. Default: all.
     #[arg(long, value_delimiter = ',', value_name = "PART")]
     only: Vec<String>,
-    /// Maximum time to deliver what was read after SIGTERM or SIGINT.
+    /// Maximum time to deliver what was read after SIGTERM or SIGINT; a second one ends at once, with exit code 143 or 130.
     #[arg(long, value_parser = super::duration, default_value = "20s")]
     drain: Duration,
     /// Write the log as JSON.
@@ -63,6 +64,7 @@ pub async fn run(args: Args) -> CommandResult {
     let roles = Roles::parse(&args.only)?;
     // From now on SIGHUP does not end the process.
     let hup = signal(SignalKind::hangup())?;
+    let mut signals = Signals::new()?;
     let process = Process { drain: args.drain, roles, ..Process::alone() };
     register_process(&process.registry)?;
     process.health.register(&process.registry)?;
@@ -99,21 +101,27 @@ pub async fn run(args: Args) -> CommandResult {
         tracing::info!(pipeline = name, file = %pipeline.path.display(), "starting");
         let started = tokio::select! {
             started = run::start(pipeline, &process) => started,
-            stopped = super::asked_to_stop() => return Ok(stopped?),
+            _ = signals.next() => return Ok(()),
         };
         running.push(started.map_err(|e| format!("pipeline {name}: {e}"))?);
     }
     let watched = watch(running, pushing, args.files, hup, &process.registry)?;
-    super::asked_to_stop().await?;
-    tracing::info!("stopping: delivering what was read");
+    signals.next().await;
+    stopping::begins(&process);
     process.stop.cancel();
     watched.stop.cancel();
-    let (running, mut pushing) = watched.task.await?;
-    tokio::task::spawn_blocking(move || running.into_iter().for_each(Parts::join)).await?;
-    served.cancel();
-    pushing.end().await;
-    tracing::info!("stopped");
-    Ok(())
+    let end = async {
+        let (running, mut pushing) = watched.task.await?;
+        tokio::task::spawn_blocking(move || running.into_iter().for_each(Parts::join)).await?;
+        served.cancel();
+        pushing.end().await;
+        tracing::info!("stopped");
+        Ok(())
+    };
+    tokio::select! {
+        ended = end => ended,
+        code = signals.next() => Err(stopping::at_once(&process, code).into()),
+    }
 }
 
 /// How often is looked whether files have changed; only then they are read again.

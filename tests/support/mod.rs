@@ -175,12 +175,23 @@ impl Running {
 
     /// SIGTERM; must end by itself, with success.
     pub fn stop(mut self) -> String {
-        Command::new("kill").arg(self.child.id().to_string()).status().unwrap();
+        self.signal("TERM");
+        let (code, log) = self.ended();
+        assert_eq!(code, Some(0), "{log}");
+        log
+    }
+
+    pub fn signal(&self, name: &str) {
+        let id = self.child.id().to_string();
+        Command::new("kill").args(["-s", name, &id]).status().unwrap();
+    }
+
+    /// Waits for its end: exit code and log.
+    pub fn ended(&mut self) -> (Option<i32>, String) {
         let deadline = Instant::now() + Duration::from_secs(40);
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
-                assert!(status.success(), "{status}\n{}", self.log());
-                return self.log();
+                return (status.code(), self.log());
             }
             assert!(Instant::now() < deadline, "docket did not stop:\n{}", self.log());
             std::thread::sleep(Duration::from_millis(50));
