@@ -42,11 +42,16 @@ pub async fn run(args: Args) -> CommandResult {
     let (wrong, warnings) = (count(Level::Wrong), count(Level::Warning));
     let sound = wrong == 0 && (warnings == 0 || !args.strict);
     if args.json {
-        let all = json!({ "pipeline": pipeline.name(), "sound": sound, "wrong": wrong, "warnings": warnings, "checks": checks });
+        let not_looked_at: &[&str] = if args.opa.is_none() { &["opa"] } else { &[] };
+        let all = json!({ "pipeline": pipeline.name(), "sound": sound, "wrong": wrong, "warnings": warnings, "checks": checks, "not_looked_at": not_looked_at });
         anstream::println!("{all}");
     } else {
         let columns = sentence_columns();
         checks.iter().for_each(|check| anstream::println!("{}", line(check, columns)));
+        if args.opa.is_none() {
+            let line = "not looked at: OPA, whose address no pipeline file has; give it with --opa or OPA_URL";
+            anstream::println!("{}", wrapped(line, 8, columns));
+        }
     }
     let found = match (wrong, warnings) {
         (0, 0) => "sound".to_owned(),
@@ -97,6 +102,7 @@ mod tests {
             level: Level::Warning,
             says: "it has 1 partition, so that only one process can read it at a time".into(),
             way_out: "kafka-topics.sh --alter --topic opa-decisions --partitions 12, when nobody relies on the order".into(),
+            astray: false,
         };
         let shown = anstream::adapter::strip_str(&line(&check, 80)).to_string();
         assert!(shown.lines().all(|line| line.chars().count() <= 80), "{shown}");

@@ -78,6 +78,24 @@ pub fn resolve(text: &str, outside: &dyn Outside) -> Option<Result<Zeroizing<Str
     text.contains("${").then(|| replace(text, outside))
 }
 
+/// The variables in `text` that are not set, and whose defaults stand instead.
+pub fn defaulted(text: &str, outside: &dyn Outside) -> Vec<String> {
+    let mut names = Vec::new();
+    let mut rest = text;
+    while let Some(start) = rest.find("${") {
+        let escaped = rest[..start].ends_with('$');
+        rest = &rest[start + 2..];
+        let reference = rest.split_once('}').filter(|_| !escaped).map(|(inside, _)| inside);
+        let variable = reference.and_then(|r| r.strip_prefix("env:")?.split_once(":-"));
+        if let Some((name, _)) = variable
+            && outside.env(name).is_none_or(|value| value.is_empty())
+        {
+            names.push(name.to_owned());
+        }
+    }
+    names
+}
+
 fn replace(text: &str, outside: &dyn Outside) -> Result<Zeroizing<String>, String> {
     let mut out = Zeroizing::new(String::new());
     let mut rest = text;
@@ -154,6 +172,21 @@ mod tests {
         assert!(resolved("${file:/none}").unwrap().unwrap_err().contains("/none can't be read"));
         assert!(resolved("${vault:x}").unwrap().unwrap_err().contains("not known"));
         assert!(resolved("${env:SET").unwrap().is_err());
+    }
+
+    #[test]
+    fn defaults_are_told_by_the_variables_that_are_not_set() {
+        for (text, names) in [
+            ("plain", &[][..]),
+            ("${env:SET:-x}", &[]),
+            ("${env:UNSET}", &[]),
+            ("$${env:UNSET:-x}", &[]),
+            ("${file:/key}", &[]),
+            ("http://${env:HOST:-h}:${env:PORT:-1}${env:SET:-x}", &["HOST", "PORT"]),
+            ("${env:HOST:-x", &[]),
+        ] {
+            assert_eq!(defaulted(text, &Fake), names, "{text}");
+        }
     }
 
     #[test]

@@ -3,8 +3,14 @@
 //!
 //! What librdkafka does on its own threads is waited for on threads here, too, which the process does not wait for when it ends.
 
+mod kept;
+
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+#[cfg(test)]
+use kept::Shape;
+use kept::kept;
 use rdkafka::TopicPartitionList;
 use rdkafka::admin::{AdminClient, AdminOptions, ConfigResource, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
@@ -13,10 +19,10 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::metadata::{Metadata, MetadataTopic};
 use rdkafka::{ClientConfig, Offset};
 
-use super::{Check, Look, PATIENCE, Seen};
+use super::{Check, Level, Look, PATIENCE, Seen};
 use crate::log::ask::{self, Asker, Unanswered};
 use crate::log::client;
-use crate::log::config::Kafka;
+use crate::log::config::{Kafka, Property};
 use crate::log::scan::READER;
 use crate::log::topics::nearest;
 use crate::pipeline::Pipeline;
@@ -40,7 +46,6 @@ struct Wanted {
 #[derive(Clone)]
 struct About {
     kafka: Kafka,
-    pipeline: String,
     file: String,
     wanted: Vec<Wanted>,
     /// Part, consumer group and topic.
@@ -49,6 +54,8 @@ struct About {
     retention: Duration,
     /// With a join: where decisions wait, and what requests did.
     joined: Option<(String, String)>,
+    /// The command that gives docket the rights it needs.
+    acls: String,
 }
 
 impl About {
@@ -80,13 +87,13 @@ impl About {
         readers.push(("docket's commands".into(), pipeline.group(READER), rejects));
         About {
             kafka: file.kafka.clone(),
-            pipeline: pipeline.name().to_owned(),
             file: pipeline.path.display().to_string(),
             wanted: wanted.collect(),
             readers,
             partitions: file.docket.partitions,
             retention: file.docket.retention.0,
             joined: file.join.is_some().then(|| (file.pending_topic(), file.facts_topic())),
+            acls: acls(pipeline),
         }
     }
 
@@ -94,49 +101,110 @@ impl About {
         Check::new(what, &self.kafka.brokers)
     }
 
-    /// The command that gives docket what it needs.
-    fn acls(&self) -> String {
-        let sources: Vec<&str> = self
-            .wanted
-            .iter()
-            .filter(|w| w.role == Role::Source)
-            .map(|w| w.name.as_str())
-            .collect();
-        let brokers = &self.kafka.brokers;
-        format!(
-            "as an administrator: PRINCIPAL=User:<docket's> {} {brokers} {} {}",
-            ask::ACLS,
-            self.pipeline,
-            sources.join(" ")
-        )
-    }
-
     fn topics_command(&self, rest: &str) -> String {
         format!("kafka-topics.sh --bootstrap-server {} {rest}", self.kafka.brokers)
+    }
+}
+
+/// The command that gives docket what it needs.
+fn acls(pipeline: &Pipeline) -> String {
+    let file = &pipeline.file;
+    let (who, mut before) = match principal(&file.kafka) {
+        Some(principal) => ("", format!("PRINCIPAL={}", quoted(&principal))),
+        None => (", with NAME as Kafka calls docket", "PRINCIPAL=User:NAME".to_owned()),
+    };
+    let mut set = |name: &str, value: &str| before += &format!(" {name}={}", quoted(value));
+    if file.door.is_some() {
+        set("DOOR", "1");
+    }
+    if let Some(join) = &file.join {
+        let facts: Vec<&str> = join.facts.iter().map(|source| source.topic.as_str()).collect();
+        set("FACTS", &facts.join(" "));
+    }
+    let docket = file.docket_topic();
+    for (name, topic, usual) in [
+        ("DOCKET_TOPIC", docket.clone(), format!("docket.{}", file.name)),
+        ("REJECTS_TOPIC", file.rejects_topic(), format!("{docket}.rejects")),
+        ("SPIKES_TOPIC", file.spikes_topic(), format!("{docket}.spikes")),
+    ] {
+        if topic != usual {
+            set(name, &topic);
+        }
+    }
+    let sources: Vec<&str> = file.sources.iter().map(|source| source.topic.as_str()).collect();
+    let (brokers, name, sources) = (&file.kafka.brokers, pipeline.name(), sources.join(" "));
+    format!("as an administrator{who}: {before} {} {brokers} {name} {sources}", ask::ACLS)
+}
+
+/// What Kafka calls who logs in, where the login says so.
+fn principal(kafka: &Kafka) -> Option<String> {
+    let property = |name: &str| kafka.properties.get(name).map(Property::value);
+    let by_name = property("sasl.mechanism").or_else(|| property("sasl.mechanisms"));
+    let by_name = by_name.is_some_and(|how| how == "PLAIN" || how.starts_with("SCRAM-"));
+    property("sasl.username").filter(|_| by_name).map(|name| format!("User:{name}"))
+}
+
+/// For a shell.
+fn quoted(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-.:/@".contains(c);
+    if text.chars().all(plain) {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
     }
 }
 
 pub fn look(pipeline: &Pipeline) -> Look {
     let about = About::new(pipeline);
     let brokers = about.kafka.brokers.clone();
-    Look::new("kafka", brokers, async move {
+    let look = Look::new("kafka", brokers, async move {
         let (done, wait) = tokio::sync::oneshot::channel();
         let runtime = tokio::runtime::Handle::current();
+        let found: Arc<Mutex<Vec<Check>>> = Arc::default();
+        let (asked, told) = (about.clone(), found.clone());
         std::thread::spawn(move || {
-            let _ = done.send(cluster(&about, &runtime));
+            cluster(&asked, &runtime, &|check| {
+                told.lock().unwrap_or_else(PoisonError::into_inner).push(check);
+            });
+            let _ = done.send(());
         });
-        Seen { checks: wait.await.unwrap_or_default(), clock: None }
-    })
+        let whole = tokio::time::timeout(PATIENCE + Duration::from_millis(300), wait).await;
+        let mut checks = std::mem::take(&mut *found.lock().unwrap_or_else(PoisonError::into_inner));
+        if whole.is_err() && !checks.is_empty() {
+            checks.push(late(&about, &checks));
+        }
+        Seen { checks, clock: None }
+    });
+    look.set_by(&["kafka", "brokers"])
 }
 
-fn cluster(about: &About, runtime: &tokio::runtime::Handle) -> Vec<Check> {
+/// Time is up: what was answered is known, and what was not.
+fn late(about: &About, checks: &[Check]) -> Check {
+    let seen = |name: &str| checks.iter().any(|check| check.what == format!("topic {name}"));
+    let missed: Vec<&str> =
+        about.wanted.iter().map(|w| w.name.as_str()).filter(|name| !seen(name)).collect();
+    let missed = match missed[..] {
+        [] => "rights and clocks".to_owned(),
+        _ => missed.join(", "),
+    };
+    about
+        .check("kafka")
+        .warning(format!("it answers slowly: in 4 s, what was left to look at is {missed}"), SLOW)
+}
+
+/// What to do about a Kafka that answers, and takes its time.
+const SLOW: &str =
+    "run docket doctor again; if that stays, see how busy the brokers and the network to them are";
+
+/// Looks at all of it, and tells each check as it comes.
+fn cluster(about: &About, runtime: &tokio::runtime::Handle, tell: &dyn Fn(Check)) {
     let answer = Asker::new(&about.kafka, "doctor", None).and_then(|asker| {
         let all = asker.metadata(None, PATIENCE - Duration::from_millis(500))?;
         Ok((asker, all))
     });
     let (asker, all) = match answer {
         Ok(answer) => answer,
-        Err(error) => return vec![unanswered(about.check("kafka"), error)],
+        Err(error) => return tell(unanswered(about.check("kafka"), error, Level::Wrong)),
     };
     let brokers = all.brokers().len();
     let login = if about.kafka.properties.keys().any(|name| name.starts_with("sasl.")) {
@@ -145,7 +213,7 @@ fn cluster(about: &About, runtime: &tokio::runtime::Handle) -> Vec<Check> {
         ""
     };
     let says = format!("{} answering{login}", counted(brokers as u64, "broker"));
-    let mut checks = vec![about.check("kafka").ok(says)];
+    tell(about.check("kafka").ok(says));
     let readers: Vec<_> = about
         .readers
         .iter()
@@ -155,36 +223,59 @@ fn cluster(about: &About, runtime: &tokio::runtime::Handle) -> Vec<Check> {
         })
         .collect();
     let configs = configs(about, runtime);
+    let apart = together(about, &all);
     let mut there = Vec::new();
     for (wanted, config) in about.wanted.iter().zip(configs) {
         let seen = all.topics().iter().find(|t| t.name() == wanted.name && t.error().is_none());
         match seen {
             Some(topic) => {
                 there.push(wanted.name.clone());
-                checks.extend(kept(about, wanted, topic, brokers, config.as_ref()));
+                // How many partitions it needs is said once.
+                let apart = apart
+                    .as_ref()
+                    .filter(|apart| apart.what.ends_with(&format!(" {}", wanted.name)));
+                let again =
+                    |check: &Check| apart.is_some() && check.way_out.contains("--partitions");
+                let all = kept(about, wanted, topic, brokers, config.as_ref());
+                all.into_iter().filter(|check| !again(check)).for_each(tell);
             }
-            None => checks.push(absent(about, wanted, &asker, &all)),
+            None => tell(absent(about, wanted, &asker, &all)),
         }
     }
-    checks.extend(together(about, &all));
-    checks.extend(stamps(about, &asker, &all, &there));
-    let mut may = 0;
+    apart.into_iter().for_each(tell);
+    stamps(about, &asker, &all, &there).into_iter().for_each(tell);
+    rights(about, readers, tell);
+}
+
+/// What the parts may read, of which each was tried beside the others.
+fn rights(
+    about: &About,
+    readers: Vec<std::thread::JoinHandle<Result<Option<()>, Check>>>,
+    tell: &dyn Fn(Check),
+) {
+    let (mut may, mut all) = (0, true);
     for reader in readers {
         match reader.join() {
-            Ok(Err(check)) => checks.push(check),
+            Ok(Err(check)) => {
+                all = false;
+                tell(check);
+            }
             Ok(Ok(known)) => may += usize::from(known.is_some()),
             Err(_) => {}
         }
     }
-    if may > 0 && checks.iter().all(|check| !check.what.starts_with("rights")) {
+    if may > 0 && all {
         let says = format!("{} may read their topics", counted(may as u64, "consumer group"));
-        checks.push(about.check("rights").ok(says));
+        tell(about.check("rights").ok(says));
     }
-    checks
 }
 
-fn unanswered(check: Check, error: Unanswered) -> Check {
+/// Why there is no answer; `slow` is how bad it is that it does not come in time.
+fn unanswered(check: Check, error: Unanswered, slow: Level) -> Check {
     match error {
+        Unanswered::Slow { why, .. } => {
+            Check { level: slow, ..check.warning(format!("it is slow: {why}"), SLOW) }
+        }
         Unanswered::Login { why, .. } => {
             check.wrong(format!("it refused the login: {why}"), format!("correct {}", ask::LOGIN))
         }
@@ -193,7 +284,9 @@ fn unanswered(check: Check, error: Unanswered) -> Check {
         }
         Unanswered::Unreachable { why, .. } => {
             let lower = why.to_ascii_lowercase();
-            let way_out = if lower.contains("certificate") || lower.contains("ssl") {
+            let way_out = if lower.contains("no answer") {
+                "see whether it is overloaded, or something else listens there; then security.protocol under kafka.properties"
+            } else if lower.contains("certificate") || lower.contains("handshake") {
                 "see security.protocol, ssl.ca.location and ssl.certificate.location under kafka.properties, and the broker's certificate"
             } else if lower.contains("security.protocol") || lower.contains("disconnected") {
                 "the port may want another security.protocol (SSL, SASL_SSL, SASL_PLAINTEXT) under kafka.properties"
@@ -202,7 +295,7 @@ fn unanswered(check: Check, error: Unanswered) -> Check {
             } else {
                 "correct kafka.brokers, or start Kafka; it must be reachable from here, under the names that it advertises"
             };
-            check.wrong(why, way_out)
+            check.astray(why, way_out)
         }
     }
 }
@@ -234,16 +327,20 @@ fn absent(about: &About, wanted: &Wanted, asker: &Asker, all: &Metadata) -> Chec
     let check = about.check(format!("topic {name}"));
     let one = match asker.metadata(Some(name), STEP) {
         Ok(one) => one,
-        Err(error) => return unanswered(check, error),
+        Err(error) => return unanswered(check, error, Level::Warning),
     };
     if one.topics().iter().any(|t| ask::hides(t.error())) {
         return check.wrong(
             "Kafka hides it for want of rights (TopicAuthorizationFailed); it may be there",
-            about.acls(),
+            about.acls.clone(),
         );
     }
     let create = match role {
-        Role::Source => about.topics_command(&format!("--create --topic {name}")),
+        Role::Source => about.topics_command(&format!(
+            "--create --topic {name} --partitions {} --replication-factor {}",
+            about.partitions.max(kept::SOME),
+            all.brokers().len().clamp(1, 3)
+        )),
         Role::Docket | Role::Rejects | Role::Learned => format!("docket setup {}", about.file),
     };
     if *role == Role::Learned {
@@ -270,182 +367,6 @@ fn configs(about: &About, runtime: &tokio::runtime::Handle) -> Vec<Option<Config
     match runtime.block_on(admin.describe_configs(&asked, &options)) {
         Ok(told) => told.into_iter().map(Result::ok).collect(),
         Err(_) => none(),
-    }
-}
-
-/// How a topic that is there is kept: one line of what is wrong each, or one that says how it is.
-fn kept(
-    about: &About,
-    wanted: &Wanted,
-    topic: &MetadataTopic,
-    brokers: usize,
-    config: Option<&ConfigResource>,
-) -> Vec<Check> {
-    let setting = |name: &str| config?.get(name)?.value.clone();
-    let number = |name: &str| setting(name)?.parse::<i64>().ok();
-    let each = topic.partitions();
-    let shape = Shape {
-        partitions: each.len(),
-        replicas: each.iter().map(|p| p.replicas().len()).min().unwrap_or(0),
-        behind: each.iter().filter(|p| p.isr().len() < p.replicas().len()).count(),
-        leaderless: each.iter().filter(|p| p.leader() < 0).count(),
-        retention: number("retention.ms"),
-        cleanup: setting("cleanup.policy"),
-        min_insync: number("min.insync.replicas"),
-        brokers,
-    };
-    shape.judged(about, wanted)
-}
-
-#[derive(Debug, Clone)]
-struct Shape {
-    partitions: usize,
-    replicas: usize,
-    behind: usize,
-    leaderless: usize,
-    /// In milliseconds; less than 0 is for ever. None if docket may not ask.
-    retention: Option<i64>,
-    cleanup: Option<String>,
-    min_insync: Option<i64>,
-    brokers: usize,
-}
-
-impl Shape {
-    fn judged(&self, about: &About, wanted: &Wanted) -> Vec<Check> {
-        let Wanted { name, role } = wanted;
-        let check = || about.check(format!("topic {name}"));
-        let alter = |setting: &str| {
-            format!(
-                "kafka-configs.sh --bootstrap-server {} --alter --topic {name} --add-config {setting}",
-                about.kafka.brokers
-            )
-        };
-        let mut checks = Vec::new();
-        if self.leaderless > 0 {
-            checks.push(check().wrong(
-                format!("{} without a leader", counted(self.leaderless as u64, "partition")),
-                "bring back the brokers that hold it",
-            ));
-        }
-        if self.partitions == 1 && !matches!(role, Role::Rejects | Role::Learned) {
-            checks.push(check().warning(
-                "it has one partition: one process reads it, and no more of them help",
-                about.topics_command(&format!(
-                    "--alter --topic {name} --partitions {}",
-                    about.partitions
-                )),
-            ));
-        }
-        if self.replicas == 1 {
-            let (says, way_out) = if self.brokers == 1 {
-                (
-                    "its replication factor is 1: what is in it is lost with Kafka's one broker",
-                    "for production, run three brokers or more, and create it with replication factor 3".to_owned(),
-                )
-            } else {
-                (
-                    "its replication factor is 1: a broker that is lost takes decisions with it, one that restarts stops docket",
-                    "kafka-reassign-partitions.sh, with three replicas for each partition; docket.replication: 3 for topics that docket makes".to_owned(),
-                )
-            };
-            checks.push(check().warning(says, way_out));
-        }
-        if let Some(min) = self.min_insync.filter(|min| *min > self.replicas as i64) {
-            checks.push(check().wrong(
-                format!(
-                    "min.insync.replicas is {min}, and it has {}: nothing can be written to it",
-                    counted(self.replicas as u64, "replica")
-                ),
-                alter(&format!("min.insync.replicas={}", self.replicas.max(1))),
-            ));
-        }
-        if self.behind > 0 {
-            checks.push(check().warning(
-                format!(
-                    "{} with replicas that are behind or away",
-                    counted(self.behind as u64, "partition")
-                ),
-                "see which broker is away",
-            ));
-        }
-        let compacted = self.cleanup.as_deref().map(|policy| policy.contains("compact"));
-        if *role == Role::Learned {
-            if compacted == Some(false) {
-                checks.push(check().wrong(
-                    "it is not compacted (cleanup.policy): what the detector of spikes has learned is gone after retention.ms",
-                    alter("cleanup.policy=compact"),
-                ));
-            }
-        } else if compacted == Some(true) {
-            checks.push(check().wrong(
-                "it is compacted (cleanup.policy): of decisions with one key, all but the last are lost",
-                alter("cleanup.policy=delete"),
-            ));
-        }
-        checks.extend(self.retained(about, wanted, check(), &alter));
-        if checks.is_empty() {
-            let replicas = counted(self.replicas as u64, "replica");
-            let retention = self.retention.map_or_else(
-                || "retention not known (DescribeConfigs is not granted)".to_owned(),
-                |ms| format!("kept {}", span(ms)),
-            );
-            let partitions = counted(self.partitions as u64, "partition");
-            checks.push(check().ok(format!("{partitions}, {replicas}, {retention}")));
-        }
-        checks
-    }
-
-    fn retained(
-        &self,
-        about: &About,
-        wanted: &Wanted,
-        check: Check,
-        alter: &dyn Fn(&str) -> String,
-    ) -> Option<Check> {
-        let ms = self.retention.filter(|ms| *ms >= 0)?;
-        let (least, why) = match wanted.role {
-            // The latest piece by key stays.
-            Role::Learned => return None,
-            // What is away for a day loses nothing.
-            Role::Source => (86_400_000, "docket can be away for no longer".to_owned()),
-            Role::Rejects => {
-                let docket = i64::try_from(about.retention.as_millis()).unwrap_or(i64::MAX);
-                let why = format!(
-                    "rejects go before what they are of; docket.retention says {}",
-                    span(docket)
-                );
-                (docket.saturating_add(1), why)
-            }
-            Role::Docket => {
-                let wanted = i64::try_from(about.retention.as_millis()).unwrap_or(i64::MAX);
-                (wanted, format!("docket.retention says {}", span(wanted)))
-            }
-        };
-        (ms < least).then(|| {
-            check.warning(
-                format!("it is kept for {} only: {why}", span(ms)),
-                alter(&format!(
-                    "retention.ms={}",
-                    if wanted.role == Role::Rejects {
-                        (least - 1).saturating_mul(2)
-                    } else {
-                        least
-                    }
-                )),
-            )
-        })
-    }
-}
-
-/// Milliseconds for people.
-fn span(ms: i64) -> String {
-    let (day, hour, minute) = (86_400_000, 3_600_000, 60_000);
-    match ms {
-        ..0 => "for ever".into(),
-        ms if ms >= day && ms % day == 0 => format!("{}d", ms / day),
-        ms if ms >= hour && ms % hour == 0 => format!("{}h", ms / hour),
-        ms if ms >= minute && ms % minute == 0 => format!("{}m", ms / minute),
-        ms => format!("{}s", ms / 1000),
     }
 }
 
@@ -478,7 +399,7 @@ fn may_read(
     let check = about.check(format!("rights of {part}"));
     let asker = match Asker::new(&about.kafka, "doctor", Some(group)) {
         Ok(asker) => asker,
-        Err(error) => return Err(unanswered(check, error)),
+        Err(error) => return Err(unanswered(check, error, Level::Wrong)),
     };
     let Some(list) = last_record(&asker, topic) else { return Ok(None) };
     if let Err(error) = asker.client.committed_offsets(list.clone(), STEP) {
@@ -490,7 +411,7 @@ fn may_read(
         {
             let says =
                 format!("no right to use the consumer group {group} (GroupAuthorizationFailed)");
-            return Err(check.wrong(says, about.acls()));
+            return Err(check.wrong(says, about.acls.clone()));
         }
     }
     if asker.client.assign(&list).is_err() {
@@ -504,7 +425,7 @@ fn may_read(
                 let denied = RDKafkaErrorCode::TopicAuthorizationFailed;
                 if error.rdkafka_error_code() == Some(denied) {
                     let says = format!("no right to read {topic} (TopicAuthorizationFailed)");
-                    return Err(check.wrong(says, about.acls()));
+                    return Err(check.wrong(says, about.acls.clone()));
                 }
             }
             None => {}

@@ -1,13 +1,16 @@
 //! Looks at everything that a pipeline needs outside of docket, all at once, and says of each thing where it is, what is
 //! wrong with it, and the way out. It only reads: no group is joined, nothing is written.
 //!
-//! `kafka`: the cluster, the login, the topics, the rights. `servers`: sinks, OPA, notifiers. `certificates`: those that servers
-//! show and those in files. `clocks`: what servers' answers say of the time.
+//! `kafka`: the cluster, the login, the topics, the rights. `sinks`: those, and whom `docket verify` asks. `servers`: OPA, notifiers, and
+//! how any is asked. `certificates`: those that servers show and those in files. `clocks`: what servers' answers say of the time.
+//! `said_once`: what several checks say.
 
 mod certificates;
 mod clocks;
 mod kafka;
+mod said_once;
 mod servers;
+mod sinks;
 
 use std::future::Future;
 use std::time::Duration;
@@ -50,6 +53,9 @@ pub struct Check {
     /// The way out; empty if nothing is wrong.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub way_out: String,
+    /// Nothing answers at the address, or something else does.
+    #[serde(skip)]
+    pub astray: bool,
 }
 
 impl Check {
@@ -60,6 +66,7 @@ impl Check {
             address: address.into(),
             says: String::new(),
             way_out: String::new(),
+            astray: false,
         }
     }
 
@@ -76,6 +83,15 @@ impl Check {
     fn wrong(mut self, says: impl Into<String>, way_out: impl Into<String>) -> Check {
         (self.level, self.says, self.way_out) = (Level::Wrong, says.into(), way_out.into());
         self
+    }
+
+    /// It does not work, since the address is that of nothing or of something else.
+    fn astray(self, says: impl Into<String>, way_out: impl Into<String>) -> Check {
+        self.wrong(says, way_out).astray_if(true)
+    }
+
+    fn astray_if(self, astray: bool) -> Check {
+        Check { astray, ..self }
     }
 }
 
@@ -108,19 +124,22 @@ const PATIENCE: Duration = Duration::from_millis(3800);
 pub async fn examine(pipeline: &Pipeline, opa: Option<&str>) -> Vec<Check> {
     let mut looks: Vec<tokio::task::JoinHandle<Seen>> = Vec::new();
     let mut look = |one: Look| {
-        let Look { what, address, work } = one;
+        let Look { what, address, settings, work } = one;
+        let defaults = defaults(pipeline, &settings);
         looks.push(tokio::spawn(async move {
-            match tokio::time::timeout(PATIENCE + Duration::from_millis(500), work).await {
-                Ok(seen) => seen,
-                Err(_) => Check::new(what, address)
-                    .wrong("no answer in 4 s", "see whether it runs and can be reached from here")
-                    .into(),
-            }
+            let seen = tokio::time::timeout(PATIENCE + Duration::from_millis(500), work).await;
+            let mut seen = seen.unwrap_or_else(|_| {
+                Check::new(what, address)
+                    .astray("no answer in 4 s", "see whether it runs and can be reached from here")
+                    .into()
+            });
+            seen.checks.iter_mut().for_each(|check| by_default(check, &defaults));
+            seen
         }));
     };
     look(kafka::look(pipeline));
     for (name, sink) in &pipeline.file.sinks {
-        servers::sink(pipeline, name, sink).into_iter().for_each(&mut look);
+        sinks::looks(pipeline, name, sink).into_iter().for_each(&mut look);
     }
     servers::others(pipeline).into_iter().for_each(&mut look);
     if let Some(opa) = opa {
@@ -139,13 +158,35 @@ pub async fn examine(pipeline: &Pipeline, opa: Option<&str>) -> Vec<Check> {
     }
     checks.extend(certificates::files(pipeline, crate::clock::now()));
     checks.extend(clocks::compared(&seen_clocks));
-    checks
+    said_once::tidied(checks)
+}
+
+/// The unset variables whose defaults settings have.
+fn defaults(pipeline: &Pipeline, settings: &[Vec<String>]) -> Vec<String> {
+    let mut variables = Vec::new();
+    for setting in settings {
+        let all = pipeline.defaults.iter().filter(|default| default.setting == *setting);
+        variables.extend(all.map(|default| default.variable.clone()));
+    }
+    variables
+}
+
+/// Who gave no address does not know the one that fails.
+fn by_default(check: &mut Check, variables: &[String]) {
+    if !check.astray || variables.is_empty() {
+        return;
+    }
+    let (all, are) = (variables.join(" and "), if variables.len() > 1 { "are" } else { "is" });
+    check.says += &format!("; {all} {are} not set, so this is the pipeline file's default");
+    check.way_out = format!("set {all} if it is elsewhere; {}", check.way_out);
 }
 
 /// Work to be done, and what to call it if it does not end in time.
 struct Look {
     what: String,
     address: String,
+    /// The settings that say where it is.
+    settings: Vec<Vec<String>>,
     work: std::pin::Pin<Box<dyn Future<Output = Seen> + Send>>,
 }
 
@@ -155,7 +196,12 @@ impl Look {
         address: impl Into<String>,
         work: impl Future<Output = Seen> + Send + 'static,
     ) -> Look {
-        Look { what: what.into(), address: address.into(), work: Box::pin(work) }
+        Look { what: what.into(), address: address.into(), settings: vec![], work: Box::pin(work) }
+    }
+
+    fn set_by(mut self, setting: &[&str]) -> Look {
+        self.settings.push(setting.iter().map(|key| (*key).to_owned()).collect());
+        self
     }
 }
 
@@ -199,5 +245,45 @@ mod tests {
         }
         let refused = checks.iter().find(|c| c.what == "sink d").unwrap();
         assert!(refused.says.contains("Connection refused"), "{refused:?}");
+    }
+
+    struct Unset;
+
+    impl crate::config::secrets::Outside for Unset {
+        fn env(&self, name: &str) -> Option<String> {
+            (name == "HOST").then(|| "127.0.0.1".to_owned())
+        }
+
+        fn file(&self, _: &str) -> Result<zeroize::Zeroizing<String>, String> {
+            Err("no such file".into())
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_address_that_fails_and_is_a_default_names_the_variable_that_is_not_set() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let text = "name: x
+kafka: {brokers: '${env:KAFKA:-127.0.0.1:1}'}
+sources: [{topic: t}]
+sinks:
+  a: {type: loki, url: '${env:LOKI:-http://127.0.0.1:1}', server: '${env:KIND:-loki}'}
+  b: {type: elasticsearch, url: 'http://${env:HOST:-nowhere}:${env:PORT:-1}'}
+  c: {type: otlp, endpoint: 'http://${env:HOST:-nowhere}:1', query: '${env:JAEGER:-http://127.0.0.1:1}'}
+";
+        let pipeline = crate::pipeline::parse(std::path::Path::new("x"), text, &Unset).unwrap();
+        let checks = examine(&pipeline, None).await;
+        for (what, variables) in [
+            ("kafka", "KAFKA is not set"),
+            ("sink a", "LOKI and KIND are not set"),
+            ("sink b", "PORT is not set"),
+            ("sink c, query", "JAEGER is not set"),
+        ] {
+            let check = checks.iter().find(|c| c.what == what).unwrap_or_else(|| panic!("{what}"));
+            assert!(check.says.contains(variables), "{check:?}");
+            let name = variables.split(" is ").next().unwrap().split(" are ").next().unwrap();
+            assert!(check.way_out.starts_with(&format!("set {name} if it")), "{check:?}");
+        }
+        let given = checks.iter().find(|c| c.what == "sink c").unwrap();
+        assert!(given.level == Level::Wrong && !given.says.contains("not set"), "{given:?}");
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,6 +11,7 @@ use reqwest::header::{
 };
 use reqwest::{Certificate, Identity, Response, StatusCode};
 
+use super::answer::{Hidden, quoted, stranger};
 use super::config::{Auth, Tls};
 use super::failure::{Cause, Failure, Refusal, Retry};
 use crate::config::secrets::Secret;
@@ -39,15 +41,17 @@ const MAX_ANSWER: usize = 16 << 20;
 pub struct Answer {
     pub status: StatusCode,
     pub content: Vec<u8>,
+    place: String,
+    hidden: Arc<Hidden>,
 }
 
 impl Answer {
     /// It is not what this server answers when it takes something: a proxy's, or that of another service.
     pub fn unexpected(&self, wanted: &str) -> Failure {
-        let detail = format!(
-            "the server answered {} and not {wanted}; is the address right?",
-            self.status.as_u16()
-        );
+        let Answer { status, content, place, hidden } = self;
+        let told = stranger(content, hidden);
+        let detail =
+            format!("{place}: the server answered {} and not {wanted}{told}", status.as_u16());
         Failure::retry(Cause::Misconfigured, detail)
     }
 }
@@ -55,6 +59,8 @@ impl Answer {
 #[derive(Clone)]
 pub struct Client {
     client: reqwest::Client,
+    /// What is sent with each request, and is told nobody.
+    hidden: Arc<Hidden>,
 }
 
 pub fn read(path: &Path) -> Result<Vec<u8>, HttpError> {
@@ -103,6 +109,22 @@ pub fn headers(
     Ok(headers)
 }
 
+/// What is told nobody, as it stands in requests.
+fn hidden(auth: Option<&Auth>, extra: &BTreeMap<String, Secret>) -> Hidden {
+    let mut secrets: Vec<String> = extra.values().map(|value| value.expose().to_owned()).collect();
+    match auth {
+        None => {}
+        Some(Auth::Basic(basic)) => {
+            let (name, password) = (basic.username.expose(), basic.password.expose());
+            secrets.push(password.to_owned());
+            secrets.push(base64(format!("{name}:{password}").as_bytes()));
+        }
+        Some(Auth::Bearer(bearer)) => secrets.push(bearer.token.expose().to_owned()),
+        Some(Auth::ApiKey(key)) => secrets.push(key.key.expose().to_owned()),
+    }
+    Hidden::new(secrets)
+}
+
 fn base64(bytes: &[u8]) -> String {
     use base64::Engine;
     base64::engine::general_purpose::STANDARD.encode(bytes)
@@ -146,7 +168,8 @@ impl Client {
         if tls.insecure_skip_verify {
             builder = builder.tls_danger_accept_invalid_certs(true);
         }
-        Ok(Client { client: builder.build().map_err(HttpError::Client)? })
+        let hidden = Arc::new(hidden(auth, extra));
+        Ok(Client { client: builder.build().map_err(HttpError::Client)?, hidden })
     }
 
     /// Posts a body; a 2xx answer, or what another means. Whether it acknowledges what was sent, the caller says.
@@ -162,16 +185,30 @@ impl Client {
             request = request.header(CONTENT_ENCODING, encoding);
         }
         let (status, after, content) = self.send(request).await?;
+        let place = reqwest::Url::parse(url).map_or_else(|_| String::new(), |u| place(&u));
         if status.is_success() {
-            return Ok(Answer { status, content });
+            return Ok(Answer { status, content, place, hidden: self.hidden.clone() });
         }
-        Err(match meaning(status, after, &content) {
+        Err(match self.meaning(status, after, &content) {
             Failure::Retry(retry) => {
-                let place = reqwest::Url::parse(url).map_or_else(|_| String::new(), |u| place(&u));
                 Failure::Retry(Retry { detail: format!("{place}: {}", retry.detail), ..retry })
             }
             refused => refused,
         })
+    }
+
+    /// What a status other than 2xx means, with what the server said where that is about the address or the login.
+    pub fn meaning(&self, status: StatusCode, after: Option<Duration>, answer: &[u8]) -> Failure {
+        let mut failure = meaning(status, after, answer);
+        if let Failure::Retry(retry) = &mut failure {
+            retry.detail += &match retry.cause {
+                Cause::Misconfigured => stranger(answer, &self.hidden),
+                Cause::Credentials => quoted(answer, &self.hidden)
+                    .map_or_else(String::new, |said| format!(": {said}")),
+                _ => String::new(),
+            };
+        }
+        failure
     }
 
     /// Sends a request of `request`: status, Retry-After, content. An error is an outage.
@@ -188,6 +225,11 @@ impl Client {
             Err(_) if !status.is_success() => Ok((status, after, Vec::new())),
             Err(e) => Err(broken(&e)),
         }
+    }
+
+    /// What no quotation of an answer may hold.
+    pub fn hidden(&self) -> &Arc<Hidden> {
+        &self.hidden
     }
 
     /// Any request whose answer a command wants as it is.
@@ -318,6 +360,55 @@ mod tests {
         let failed = client.post(url, "text/plain", None, Bytes::new()).await.unwrap_err();
         let Failure::Retry(retry) = failed else { panic!("{failed:?}") };
         assert_eq!(retry.detail, "http://127.0.0.1:1: Connection refused (os error 111)");
+    }
+
+    #[tokio::test]
+    async fn what_another_server_answered_is_quoted_with_a_hint_and_no_secret() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let answers = axum::Router::new()
+            .route(
+                "/none",
+                axum::routing::post(|| async { (StatusCode::NOT_FOUND, "404 page\nnot found") }),
+            )
+            .route(
+                "/page",
+                axum::routing::post(|| async { "<html><title>Jaeger UI</title></html>" }),
+            )
+            .route(
+                "/login",
+                axum::routing::post(|| async { (StatusCode::UNAUTHORIZED, "no org id") }),
+            )
+            .fallback(|headers: HeaderMap, body: String| async move {
+                (StatusCode::NOT_FOUND, format!("{headers:?} {body}"))
+            });
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move { axum::serve(listener, answers).await.unwrap() });
+        let auth = Auth::Bearer(crate::http::config::Bearer { token: Secret::new("canary") });
+        let (tls, none) = (Tls::default(), BTreeMap::new());
+        let client = Client::new(&tls, Some(&auth), &none, Duration::from_secs(5)).unwrap();
+        let post = async |path: &str| {
+            let url = format!("{base}/{path}");
+            match client.post(&url, "text/plain", None, Bytes::from("body")).await {
+                Ok(answer) => answer.unexpected("204"),
+                Err(failure) => failure,
+            }
+        };
+        for (path, said) in [
+            (
+                "none",
+                "the server answered 404 Not Found: \"404 page not found\"; is it another server's address?",
+            ),
+            (
+                "page",
+                "the server answered 200 and not 204: a page, \"Jaeger UI\"; that looks like Jaeger: is the address right?",
+            ),
+            ("login", "the server answered 401 Unauthorized: \"no org id\""),
+            ("echo", "the server answered 404 Not Found; is it another server's address?"),
+        ] {
+            let Failure::Retry(retry) = post(path).await else { panic!("{path}") };
+            assert_eq!(retry.detail, format!("{base}: {said}"));
+        }
     }
 
     #[test]

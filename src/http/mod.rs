@@ -1,6 +1,7 @@
-//! HTTP both ways: the `client` that sinks and notifiers share and what a `failure` means, the `server`
-//! that ports share, and the settings of both.
+//! HTTP both ways: the `client` that sinks and notifiers share, what a `failure` means and how the `answer` of a server that is
+//! not meant is told, the `server` that ports share, and the settings of both.
 
+pub mod answer;
 pub mod client;
 pub mod config;
 pub mod failure;

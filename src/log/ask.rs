@@ -1,14 +1,15 @@
 //! Asks Kafka what is there, once, for who waits for the answer: what it says, or in librdkafka's words why nothing comes.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::metadata::Metadata;
 use rdkafka::types::RDKafkaRespErr;
+use rdkafka::{ClientContext, Statistics};
 
 use super::config::Kafka;
 use super::{client, told};
@@ -18,6 +19,9 @@ use super::{client, told};
 pub enum Unanswered {
     #[error("Kafka at {brokers} can't be reached: {why}")]
     Unreachable { brokers: String, why: String },
+    /// It is Kafka, takes who asks, and has answered something else before.
+    #[error("Kafka at {brokers} is slow: {why}")]
+    Slow { brokers: String, why: String },
     #[error("Kafka at {brokers} refused the login: {why}; see {LOGIN}")]
     Login { brokers: String, why: String },
     #[error("the Kafka properties can't be used: {0}")]
@@ -30,6 +34,8 @@ pub const LOGIN: &str =
 
 /// What to think of if something listens there and says nothing that can be read.
 const SPEAKS: &str = "if something listens there, it may want TLS or a login (security.protocol under kafka.properties), or be no Kafka";
+/// And if it has said nothing at all.
+const SILENT: &str = "if something listens there, it may be slow, want TLS or a login (security.protocol under kafka.properties), or be no Kafka";
 
 /// What gives the rights that a pipeline needs.
 pub const ACLS: &str = "deploy/kafka/acls.sh";
@@ -39,13 +45,16 @@ const SETTLED: Duration = Duration::from_millis(1500);
 /// A login with a token first has to fetch it.
 const TOKEN: Duration = Duration::from_secs(10);
 
-/// Keeps the last thing that librdkafka said of a connection that fails.
+/// Keeps the last thing that librdkafka said of a connection that fails, and whether a broker has ever answered.
 #[derive(Default)]
-pub struct Heard(Mutex<Option<(RDKafkaErrorCode, String)>>);
+pub struct Heard {
+    last: Mutex<Option<(RDKafkaErrorCode, String)>>,
+    answered: AtomicBool,
+}
 
 impl Heard {
     pub fn last(&self) -> Option<(RDKafkaErrorCode, String)> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -56,8 +65,15 @@ impl ClientContext for Heard {
         let Some(code) = error.rdkafka_error_code() else { return };
         // That all are down says less than why one is.
         if !matches!(code, RDKafkaErrorCode::AllBrokersDown | RDKafkaErrorCode::PartitionEOF) {
-            *self.0.lock().unwrap_or_else(PoisonError::into_inner) =
+            *self.last.lock().unwrap_or_else(PoisonError::into_inner) =
                 Some((code, told::plain(reason).to_owned()));
+        }
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        // Up is who has said which versions it speaks, and takes the login.
+        if statistics.brokers.values().any(|broker| broker.state == "UP") {
+            self.answered.store(true, Ordering::Relaxed);
         }
     }
 }
@@ -79,6 +95,7 @@ impl Asker {
             .set("enable.auto.commit", "false")
             .set("enable.partition.eof", "true")
             .set("isolation.level", "read_committed")
+            .set("statistics.interval.ms", "500")
             .set("fetch.wait.max.ms", "100");
         if let Some(group) = group {
             config.set("group.id", group);
@@ -105,7 +122,10 @@ impl Asker {
             self.hear();
             let left = patience.saturating_sub(began.elapsed()).max(Duration::from_millis(100));
             let error = match self.client.fetch_metadata(topic, step.min(left)) {
-                Ok(metadata) => return Ok(metadata),
+                Ok(metadata) => {
+                    self.client.context().answered.store(true, Ordering::Relaxed);
+                    return Ok(metadata);
+                }
                 Err(error) => error,
             };
             self.hear();
@@ -126,7 +146,8 @@ impl Asker {
 
     /// Has librdkafka call back: what went wrong, and that a token is wanted.
     pub fn hear(&self) {
-        while self.client.poll(Duration::ZERO).is_some() {}
+        // Reports of statistics stand before what is wanted, and each ends a poll that may not wait.
+        while self.client.poll(Duration::from_millis(50)).is_some() {}
     }
 
     fn unanswered(
@@ -149,8 +170,11 @@ impl Asker {
             }
             Some((_, why)) => Unanswered::Unreachable { brokers, why },
             None => {
-                let why = format!("no answer in {:.0} s ({error}); {SPEAKS}", after.as_secs_f64());
-                Unanswered::Unreachable { brokers, why }
+                let why = format!("no answer in {:.1} s ({error})", after.as_secs_f64());
+                if self.client.context().answered.load(Ordering::Relaxed) {
+                    return Unanswered::Slow { brokers, why };
+                }
+                Unanswered::Unreachable { brokers, why: format!("{why}; {SILENT}") }
             }
         }
     }
@@ -188,7 +212,7 @@ mod tests {
         let asker =
             Asker::new(&kafka(&silent.local_addr().unwrap().to_string()), "test", None).unwrap();
         let error = asker.metadata(None, Duration::from_secs(1)).map(|_| ()).unwrap_err();
-        assert!(error.to_string().contains("no answer in 1 s"), "{error}");
+        assert!(error.to_string().contains("no answer in 1.0 s"), "{error}");
         assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
     }
 

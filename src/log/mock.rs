@@ -17,6 +17,11 @@ impl Mock {
         Ok(Mock(cluster))
     }
 
+    /// From now on it takes so long for each answer.
+    pub fn slow_down(&self, by: std::time::Duration) -> KafkaResult<()> {
+        self.0.broker_round_trip_time(1, by)
+    }
+
     pub fn bootstrap(&self) -> String {
         self.0.bootstrap_servers()
     }

@@ -282,6 +282,10 @@ impl Notifier {
                         )
                         .await
                     {
+                        // Alertmanager has no page there.
+                        Ok(answer) if answer.content.trim_ascii_start().starts_with(b"<") => {
+                            result = Err(answer.unexpected("what Alertmanager does"));
+                        }
                         Ok(_) => told = true,
                         Err(error) => result = Err(error),
                     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::file::File;
 use super::join::Join;
 use super::yaml::{self, Node, Place, Problem, Tree};
-use super::{Pipeline, addresses, check, policies, rules};
+use super::{Defaulted, Pipeline, addresses, check, policies, rules};
 use crate::config::secrets::{Outside, Real};
 use crate::decision::formats::Limits;
 use crate::protect::record::Rules;
@@ -107,7 +107,32 @@ pub fn parse(path: &Path, text: &str, outside: &dyn Outside) -> Result<Pipeline,
     if !problems.is_empty() {
         return Err(error(problems));
     }
-    Ok(Pipeline { path: path.to_owned(), file, rules, limits })
+    let mut defaults = Vec::new();
+    defaulted(&node, &mut Vec::new(), &mut defaults);
+    Ok(Pipeline { path: path.to_owned(), file, rules, limits, defaults })
+}
+
+/// The variables that are not set, by the settings below a node that have their defaults.
+fn defaulted(node: &Node, at: &mut Vec<String>, found: &mut Vec<Defaulted>) {
+    let mut below = |key: String, node: &Node| {
+        at.push(key);
+        defaulted(node, at, found);
+        at.pop();
+    };
+    match &node.tree {
+        Tree::Mapping(pairs) => {
+            pairs.iter().for_each(|(key, node)| below(key.name.clone(), node));
+        }
+        Tree::Sequence(nodes) => {
+            nodes.iter().enumerate().for_each(|(i, node)| below(i.to_string(), node));
+        }
+        Tree::Scalar(scalar) => found.extend(
+            scalar
+                .defaults
+                .iter()
+                .map(|variable| Defaulted { setting: at.clone(), variable: variable.clone() }),
+        ),
+    }
 }
 
 /// Names of parts that are no sinks.

@@ -32,6 +32,16 @@ pub struct Pipeline {
     pub file: File,
     pub rules: Rules,
     pub limits: Limits,
+    /// What the file says only because nobody said otherwise.
+    pub defaults: Vec<Defaulted>,
+}
+
+/// A variable that is not set, and whose default a setting has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Defaulted {
+    /// The keys that lead to it.
+    pub setting: Vec<String>,
+    pub variable: String,
 }
 
 impl Pipeline {

@@ -47,6 +47,8 @@ pub struct Scalar {
     pub plain: bool,
     /// A reference was resolved in it.
     pub resolved: bool,
+    /// Variables that are not set, and whose defaults stand in it.
+    pub defaults: Vec<String>,
 }
 
 /// Something wrong, and where.
@@ -156,7 +158,8 @@ impl<'i, T: Input> Reader<'i, '_, T> {
                 (Zeroizing::default(), true)
             }
         };
-        Scalar { text: text.to_owned(), value, plain, resolved }
+        let defaults = secrets::defaulted(text, self.outside);
+        Scalar { text: text.to_owned(), value, plain, resolved, defaults }
     }
 
     fn sequence(&mut self) -> Result<Vec<Node>, Problem> {

@@ -320,7 +320,7 @@ impl Pusher {
             return Sent::Taken;
         }
         let answer = response.bytes().await.unwrap_or_default();
-        Sent::Failed(client::meaning(status, after, &answer))
+        Sent::Failed(self.client.meaning(status, after, &answer))
     }
 }
 

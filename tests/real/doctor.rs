@@ -176,8 +176,8 @@ sinks:
         "docket setup",
     );
     told.named("sink elsewhere", "wrong", "Connection refused", "3100");
-    told.named("certificate of sink old", "wrong", "expired on 2021-01-01", "renew");
-    told.named("sink old", "wrong", "xpired", "renew");
+    told.named("sink old", "wrong", "expired on 2021-01-01", "renew");
+    assert!(told.checks.iter().all(|c| c["what"] != "certificate of sink old"), "it is told once");
     told.named("clock", "wrong", "the clock of sink fast is ", "NTP");
     told.named("opa", "wrong", "it logs no decisions", "decision_logs: {service: docket}");
     told.named("kafka", "ok", "1 broker answering", "");
@@ -194,12 +194,10 @@ sinks:
     let told = doctor(&text(&sasl("wrong-password"), &source), &[]);
     told.named("kafka", "wrong", "refused the login", "sasl.password");
     let told = doctor(&text(&sasl("docket-password"), &source), &[]);
-    told.named(
-        &format!("topic {source}"),
-        "wrong",
-        "TopicAuthorizationFailed",
-        "deploy/kafka/acls.sh",
-    );
+    told.named(&format!("topic {source}"), "wrong", "TopicAuthorizationFailed", "");
+    let command = "PRINCIPAL=User:docket deploy/kafka/acls.sh";
+    let ways = told.checks.iter().filter_map(|c| c["way_out"].as_str());
+    assert_eq!(ways.filter(|way| way.contains(command)).count(), 1, "the command is told once");
     told.named("kafka", "ok", "takes the login", "");
     assert!(!told.checks.iter().any(|c| c["says"].as_str().unwrap().contains("no such topic")));
 
@@ -283,4 +281,75 @@ spikes: {{notify: {{pager: {{type: alertmanager, urls: [\"{}\"]}}}}}}",
     producer.flush(Duration::from_secs(10)).unwrap();
     let told = doctor(&path, &[]);
     told.named(&format!("clock of {source}"), "wrong", "more than a minute ahead", "NTP");
+}
+
+/// Nothing that answers is taken for something else that answers.
+#[tokio::test(flavor = "multi_thread")]
+async fn doctor_takes_no_server_for_another() {
+    let _servers = super::together().await;
+    let place = Place::new("others");
+    let mut rest = "sinks:\n".to_owned();
+    let mut expected = Vec::new();
+    let mut wrong = |name: String, settings: String| {
+        rest += &format!("  {name}: {{{settings}}}\n");
+        expected.push((name, settings));
+    };
+    for (at, other) in
+        ["OPENSEARCH_URL", "JAEGER_URL", "PROMETHEUS_URL", "ALERTMANAGER_URL"].iter().enumerate()
+    {
+        let url = address(other);
+        wrong(format!("loki{at}"), format!("type: loki, url: \"{url}\""));
+        wrong(format!("victoria{at}"), format!("type: loki, server: victorialogs, url: \"{url}\""));
+        wrong(format!("otlp{at}"), format!("type: otlp, protocol: http, endpoint: \"{url}\""));
+    }
+    for (at, other) in ["VICTORIALOGS_URL", "JAEGER_URL", "PROMETHEUS_URL"].iter().enumerate() {
+        let url = address(other);
+        wrong(format!("search{at}"), format!("type: elasticsearch, url: \"{url}\""));
+    }
+    let mut asked = Vec::new();
+    for (at, other) in ["OPENSEARCH_URL", "JAEGER_URL", "VICTORIALOGS_URL"].iter().enumerate() {
+        asked.push(format!("counts{at}"));
+        rest += &format!("  counts{at}: {{type: metrics, query: \"{}\"}}\n", address(other));
+    }
+    for (at, other) in ["OPENSEARCH_URL", "PROMETHEUS_URL"].iter().enumerate() {
+        asked.push(format!("traces{at}"));
+        let right = address("OTLP_HTTP_URL");
+        let settings =
+            format!("protocol: http, endpoint: \"{right}\", query: \"{}\"", address(other));
+        rest += &format!("  traces{at}: {{type: otlp, {settings}}}\n");
+    }
+    let right = format!(
+        "protocol: http, endpoint: \"{}\", query: \"{}\"",
+        address("OTLP_HTTP_URL"),
+        address("JAEGER_URL")
+    );
+    rest += &format!("  right: {{type: otlp, {right}}}\n");
+    let pagers = ["PROMETHEUS_URL", "JAEGER_URL", "OPENSEARCH_URL"]
+        .map(|other| format!("\"{}\"", address(other)));
+    rest += &format!(
+        "spikes: {{notify: {{pager: {{type: alertmanager, urls: [{}]}}}}}}",
+        pagers.join(", ")
+    );
+    init();
+    let kafka = address("KAFKA_BOOTSTRAP");
+    let text =
+        format!("name: $NAME\nkafka: {{brokers: \"{kafka}\"}}\nsources: [{{topic: t}}]\n{rest}");
+    let told = doctor(&place.pipeline(&text), &[]);
+    for (name, settings) in expected {
+        let check = told.checks.iter().find(|c| c["what"] == format!("sink {name}")).unwrap();
+        assert_eq!(check["level"], "wrong", "{settings}: {check}");
+        assert!(check["says"].as_str().unwrap().contains("answers there, but"), "{check}");
+    }
+    for name in asked {
+        told.named(
+            &format!("sink {name}, query"),
+            "warning",
+            "not as",
+            "only docket verify asks it",
+        );
+    }
+    told.named("sink right, query", "ok", "answers", "");
+    let pagers =
+        told.checks.iter().filter(|c| c["what"] == "notifier pager" && c["level"] == "wrong");
+    assert_eq!(pagers.count(), 3);
 }

@@ -1,4 +1,3 @@
-use super::super::Level;
 use super::*;
 
 fn about() -> About {
@@ -100,6 +99,87 @@ fn a_misspelt_topic_is_told_from_one_that_is_not_there() {
     assert_eq!(nearest("_consumer_offsets", topics.into_iter()), None);
 }
 
+fn looked_at(about: &About) -> Vec<Check> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let checks = Mutex::new(Vec::new());
+    cluster(about, runtime.handle(), &|check| checks.lock().unwrap().push(check));
+    checks.into_inner().unwrap()
+}
+
+#[test]
+fn a_kafka_that_has_answered_and_takes_its_time_is_slow_and_nothing_else() {
+    let mock = crate::log::mock::Mock::start(&[("opa-decisions", 2)]).unwrap();
+    let mut about = about();
+    about.kafka.brokers = mock.bootstrap();
+    let asker = Asker::new(&about.kafka, "test", None).unwrap();
+    let all = asker.metadata(None, Duration::from_secs(10)).unwrap();
+    mock.slow_down(Duration::from_secs(20)).unwrap();
+    let check =
+        absent(&about, &Wanted { name: "docket.x".into(), role: Role::Docket }, &asker, &all);
+    assert_eq!(check.level, Level::Warning, "{check:?}");
+    let told = format!("{} {}", check.says, check.way_out);
+    assert!(
+        told.contains("slow: no answer in 1.") && !told.contains("security.protocol"),
+        "{told}"
+    );
+    assert!(!check.astray, "{check:?}");
+}
+
+#[test]
+fn what_a_slow_kafka_did_not_answer_in_time_is_named() {
+    let about = about();
+    let mut checks = vec![about.check("kafka").ok("1 broker answering")];
+    checks.push(about.check("topic opa-decisions").ok("2 partitions"));
+    let check = late(&about, &checks);
+    assert_eq!(check.level, Level::Warning);
+    assert!(check.says.contains("slowly") && check.says.contains("docket.x"), "{check:?}");
+    assert!(!check.says.contains("opa-decisions"), "{check:?}");
+    assert!(!check.way_out.contains("security.protocol") && !check.astray, "{check:?}");
+    let seen = about.wanted.iter().map(|w| about.check(format!("topic {}", w.name)).ok(""));
+    assert!(late(&about, &seen.collect::<Vec<_>>()).says.ends_with("rights and clocks"));
+}
+
+#[test]
+fn rights_are_given_to_who_logs_in() {
+    let acls = |kafka: &str, more: &str| {
+        let text = format!(
+            "name: x\nkafka: {{brokers: 'k:9092'{kafka}}}\nsources: [{{topic: opa}}]\n{more}"
+        );
+        let outside = &crate::config::secrets::Real;
+        super::acls(&crate::pipeline::parse(std::path::Path::new("x"), &text, outside).unwrap())
+    };
+    let unknown = "as an administrator, with NAME as Kafka calls docket: PRINCIPAL=User:NAME deploy/kafka/acls.sh k:9092 x opa";
+    assert_eq!(acls("", ""), unknown);
+    let login = ", properties: {sasl.mechanism: SCRAM-SHA-512, sasl.username: opa-docket}";
+    assert!(acls(login, "").contains("PRINCIPAL=User:opa-docket deploy"), "{}", acls(login, ""));
+    let join =
+        "join: {key: trace_id, facts: [{topic: access, format: access_log}]}\ndocket: {topic: d}\n";
+    let command = acls("", join);
+    assert!(command.contains(" FACTS=access DOCKET_TOPIC=d deploy/"), "{command}");
+    assert!(command.ends_with(" k:9092 x opa"), "{command}");
+}
+
+#[test]
+fn ways_out_of_one_topic_do_not_contradict_each_other() {
+    let mut about = about();
+    let judged =
+        |about: &About, shape: Shape, role| shape.judged(about, &Wanted { name: "t".into(), role });
+    // Three brokers, one replica: more of them, and nothing is lowered.
+    let shape = Shape { replicas: 1, min_insync: Some(2), ..sound() };
+    let checks = judged(&about, shape, Role::Docket);
+    assert_eq!((checks.len(), checks[0].level), (1, Level::Wrong), "{checks:?}");
+    assert!(checks[0].way_out.contains("with 3 replicas"), "{checks:?}");
+    // No more copies than brokers.
+    let two = Shape { replicas: 1, min_insync: Some(1), brokers: 2, ..sound() };
+    assert!(judged(&about, two, Role::Docket)[0].way_out.contains("with 2 replicas"));
+    // Where the file wants one partition, one is right; a source may have more.
+    about.partitions = 1;
+    let one = Shape { partitions: 1, ..sound() };
+    assert_eq!(judged(&about, one.clone(), Role::Docket)[0].level, Level::Ok);
+    let source = judged(&about, one, Role::Source);
+    assert!(source[0].way_out.ends_with("--partitions 12"), "{source:?}");
+}
+
 #[test]
 fn a_cluster_is_looked_at_without_a_trace() {
     let mock = crate::log::mock::Mock::start(&[("opa-decisions", 2)]).unwrap();
@@ -107,12 +187,13 @@ fn a_cluster_is_looked_at_without_a_trace() {
     about.kafka.brokers = mock.bootstrap();
     about.wanted[0].name = "opa-decision".into();
     about.wanted.push(Wanted { name: "docket.x.spikes".into(), role: Role::Learned });
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let checks = cluster(&about, runtime.handle());
+    let checks = looked_at(&about);
     let of =
         |what: &str| checks.iter().find(|c| c.what == what).unwrap_or_else(|| panic!("{checks:?}"));
     assert_eq!(of("kafka").level, Level::Ok);
     assert!(of("topic opa-decision").says.contains("did you mean opa-decisions?"));
+    let create = "--create --topic opa-decision --partitions 12 --replication-factor 1";
+    assert!(of("topic opa-decision").way_out.contains(create), "{checks:?}");
     assert_eq!(of("topic docket.x").way_out, "docket setup x.yaml");
     let learned = of("topic docket.x.spikes");
     assert_eq!((learned.level, &*learned.way_out), (Level::Warning, "docket setup x.yaml"));

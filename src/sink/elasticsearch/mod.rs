@@ -67,7 +67,9 @@ impl Sink for Elasticsearch {
             .post(&self.url, "application/x-ndjson", encoding, body.bytes.clone())
             .await
         {
-            Ok(answer) => read_answer(&answer.content, body.records),
+            Ok(answer) => read_answer(&answer.content, body.records).unwrap_or_else(|| {
+                Outcome::Failed(answer.unexpected("what it does to a bulk request"))
+            }),
             Err(failure) => Outcome::Failed(failure),
         }
     }
@@ -93,22 +95,19 @@ struct ItemResult {
     error: Option<serde_json::Value>,
 }
 
-/// What a bulk answer says of each document. Every one of them has to be in it, unless there are no errors and a proxy left
-/// all items away (`filter_path`).
-pub fn read_answer(answer: &[u8], records: usize) -> Outcome {
-    let unreadable = || {
-        let detail = "the answer is not that of a bulk request; is the address right?";
-        Outcome::Failed(Failure::retry(Cause::Misconfigured, detail))
-    };
-    let Ok(Answer { errors, items }) = serde_json::from_slice(answer) else { return unreadable() };
+/// What a bulk answer says of each document; nothing if it is none. Every one of them has to be in it, unless there are no errors and a
+/// proxy left all items away (`filter_path`).
+pub fn read_answer(answer: &[u8], records: usize) -> Option<Outcome> {
+    let Answer { errors, items } = serde_json::from_slice(answer).ok()?;
     if !errors && items.is_empty() {
-        return Outcome::Delivered;
+        return Some(Outcome::Delivered);
     }
     if items.len() != records {
-        return unreadable();
+        return None;
     }
     let each: Vec<_> = items.iter().map(|item| one(&item.create)).collect();
-    if each.iter().all(Result::is_ok) { Outcome::Delivered } else { Outcome::Each(each) }
+    let all = each.iter().all(Result::is_ok);
+    Some(if all { Outcome::Delivered } else { Outcome::Each(each) })
 }
 
 fn one(item: &ItemResult) -> Result<(), Failure> {
@@ -250,7 +249,7 @@ mod tests {
             {"create":{"status":201}},{"create":{"status":409,"error":{"type":"version_conflict_engine_exception","reason":"x"}}},
             {"create":{"status":429,"error":{"type":"es_rejected_execution_exception","reason":"x"}}},
             {"create":{"status":400,"error":{"type":"mapper_parsing_exception","reason":"failed to parse"}}}]}"#;
-        let Outcome::Each(items) = read_answer(answer, 4) else { panic!() };
+        let Some(Outcome::Each(items)) = read_answer(answer, 4) else { panic!() };
         assert_eq!(items[..2], [Ok(()), Ok(())]);
         assert!(matches!(&items[2], Err(Failure::Retry(r)) if r.cause == Cause::Throttled));
         assert_eq!(
@@ -258,15 +257,13 @@ mod tests {
             Err(Failure::refused(400, "mapper_parsing_exception: failed to parse"))
         );
         let taken = br#"{"took":1,"errors":false,"items":[{"create":{"status":201}}]}"#;
-        assert_eq!(read_answer(taken, 1), Outcome::Delivered);
+        assert_eq!(read_answer(taken, 1), Some(Outcome::Delivered));
         // An answer that does not tell of each record acknowledges none.
         for answer in [&taken[..], br#"{"took":1,"errors":true,"items":[]}"#, b"{}", b"[]", b""] {
-            let outcome = read_answer(answer, 2);
-            assert!(matches!(outcome, Outcome::Failed(Failure::Retry(_))), "{outcome:?}");
+            assert_eq!(read_answer(answer, 2), None);
         }
-        assert!(matches!(read_answer(b"<html>", 1), Outcome::Failed(Failure::Retry(_))));
-        let none = read_answer(br#"{"errors":true,"items":[]}"#, 1);
-        assert!(matches!(none, Outcome::Failed(Failure::Retry(_))));
+        assert_eq!(read_answer(b"<html>", 1), None);
+        assert_eq!(read_answer(br#"{"errors":true,"items":[]}"#, 1), None);
     }
 
     #[test]
@@ -274,7 +271,7 @@ mod tests {
         let refused = |kind: &str, reason: &str| {
             let answer = serde_json::json!({ "errors": true, "items": [{ "create": { "status": 400, "error": { "type": kind, "reason": reason } } }] });
             match read_answer(answer.to_string().as_bytes(), 1) {
-                Outcome::Each(each) => matches!(each[0], Err(Failure::Refused(_))),
+                Some(Outcome::Each(each)) => matches!(each[0], Err(Failure::Refused(_))),
                 other => panic!("{other:?}"),
             }
         };

@@ -62,17 +62,23 @@ pub fn meaning(status: &tonic::Status) -> Failure {
             status: status.code() as u16,
             reason: status.message().chars().take(1000).collect(),
         }),
-        Some(cause) => Failure::Retry(Retry {
-            cause,
+        Some(cause) => {
             // Of a connection that fails the message says only that it does.
-            detail: match std::error::Error::source(status) {
+            let mut detail = match std::error::Error::source(status) {
                 Some(source) => format!("{:?}: {}", status.code(), innermost(source)),
                 None => format!("{:?}: {}", status.code(), status.message()),
-            },
-            after: retry_info(status),
-        }),
+            };
+            if cause == Cause::Misconfigured || NO_GRPC.iter().any(|sign| detail.contains(sign)) {
+                detail += "; is it another server's address?";
+            }
+            Failure::Retry(Retry { cause, detail, after: retry_info(status) })
+        }
     }
 }
+
+/// What is said of the answers of servers that speak no gRPC.
+const NO_GRPC: [&str; 3] =
+    ["grpc-status header missing", "frame with invalid size", "HTTP_1_1_REQUIRED"];
 
 /// `google.rpc.RetryInfo` in the status' details says when to come back.
 fn retry_info(status: &tonic::Status) -> Option<std::time::Duration> {
@@ -132,6 +138,18 @@ impl Decoder for Raw {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_speaks_no_grpc_may_be_another_server() {
+        let detail = |code, message: &str| match meaning(&tonic::Status::new(code, message)) {
+            Failure::Retry(retry) => retry.detail,
+            Failure::Refused(refusal) => refusal.reason,
+        };
+        let page = "grpc-status header missing, mapped from HTTP status code 400";
+        assert!(detail(tonic::Code::Internal, page).ends_with("is it another server's address?"));
+        assert!(detail(tonic::Code::Unimplemented, "").contains("another server's"));
+        assert_eq!(detail(tonic::Code::Unavailable, "away"), "Unavailable: away");
+    }
 
     #[test]
     fn grpc_statuses_say_outage_or_refusal() {

@@ -20,6 +20,7 @@ use crate::decision::record::Record;
 use crate::decision::reject::{Reason, Reject};
 use crate::decision::time;
 use crate::decision::verdict::Verdict;
+use crate::http::answer;
 use crate::http::failure::{Cause, Failure, Refusal, Retry};
 use crate::log::RecordWriter;
 use crate::sink::Outcome;
@@ -517,13 +518,17 @@ impl<L: RecordWriter> Sending<L> {
             let name = self.deliver.name.as_str();
             self.deliver.meters.failing.with_label_values(&[name, REFUSED]).set(1);
             let address = self.address();
-            let why = format!("{address}: it refuses what it is sent, with {}", refusal.status);
+            // Only what is about the address quotes no decision.
+            let said = answer::of_address(&refusal.reason).unwrap_or_default();
+            let status = refusal.status;
+            let why = format!("{address}: it refuses what it is sent, with {status}{said}");
             self.deliver.health.note(&self.requests(), Err(format!("{REFUSED}: {why}")));
             tracing::error!(
                 part = name,
                 address,
-                status = refusal.status,
-                "the sink refuses what it is sent, and has taken nothing since; until it takes something, that is an outage: nothing goes to rejects"
+                status,
+                detail = format!("{status}{said}"),
+                "the sink refuses what it is sent, and has taken nothing since; until it takes something, that is an outage: nothing goes to rejects (docket doctor tries it)"
             );
         }
     }
