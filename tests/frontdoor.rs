@@ -282,3 +282,18 @@ fn init_takes_the_address_that_the_shipped_files_read() {
     assert!(text.contains("brokers: \"kafka:19092\""), "{text}");
     assert!(text.contains("url: \"http://localhost:3100\""), "{text}");
 }
+
+#[test]
+fn init_without_a_terminal_says_how_flags_do_it() {
+    let place = Place::new("init");
+    let file = place.path("my.yaml");
+    let file = file.to_str().unwrap();
+    let out = docket().args(["init", file]).stdin(Stdio::null()).output().unwrap();
+    let errors = String::from_utf8(out.stderr).unwrap();
+    assert_eq!(out.status.code(), Some(2), "{errors}");
+    let example = format!("docket init {file} --source opa-decisions --loki ");
+    assert!(errors.contains(&example), "{errors}");
+    let (good, _, errors) = ran(&["init", file, "--loki", "none", "--metrics"]);
+    assert!(!good && errors.contains("leave the option out"), "{errors}");
+    assert!(!std::path::Path::new(file).exists());
+}

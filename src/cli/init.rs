@@ -1,9 +1,11 @@
 //! `docket init`: a pipeline file to begin with, from flags or from answers.
 
-use std::io::{BufRead, IsTerminal, Write};
+mod questions;
+
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
-use super::CommandResult;
+use super::{CommandResult, Exit};
 use crate::config::secrets::{Outside, Real};
 use crate::pipeline;
 
@@ -41,19 +43,19 @@ struct Wanted {
     #[arg(long, value_name = "HOST:PORT")]
     door: Option<String>,
     /// A trace backend or collector: http://host:4317 (gRPC) or http://host:4318 (HTTP).
-    #[arg(long, value_name = "URL", value_parser = super::url)]
+    #[arg(long, value_name = "URL", value_parser = url)]
     otlp: Option<String>,
     /// Where `docket verify` asks for traces: Jaeger or Tempo, such as http://localhost:16686.
-    #[arg(long, value_name = "URL", requires = "otlp", value_parser = super::url)]
+    #[arg(long, value_name = "URL", requires = "otlp", value_parser = url)]
     traces: Option<String>,
     /// Grafana Loki, such as http://localhost:3100.
-    #[arg(long, value_name = "URL", value_parser = super::url)]
+    #[arg(long, value_name = "URL", value_parser = url)]
     loki: Option<String>,
     /// VictoriaLogs, such as http://localhost:9428.
-    #[arg(long, value_name = "URL", value_parser = super::url)]
+    #[arg(long, value_name = "URL", value_parser = url)]
     victorialogs: Option<String>,
     /// Elasticsearch or OpenSearch, such as http://localhost:9200.
-    #[arg(long, value_name = "URL", value_parser = super::url)]
+    #[arg(long, value_name = "URL", value_parser = url)]
     elasticsearch: Option<String>,
     /// Log group of Amazon CloudWatch Logs.
     #[arg(long, value_name = "GROUP")]
@@ -65,7 +67,7 @@ struct Wanted {
     #[arg(long)]
     metrics: bool,
     /// The same, and where `docket verify` asks for what was counted: the Prometheus that scrapes docket, such as http://localhost:9090.
-    #[arg(long, value_name = "URL", value_parser = super::url)]
+    #[arg(long, value_name = "URL", value_parser = url)]
     prometheus: Option<String>,
     /// Leave secrets and personal data in decisions: no protect section.
     #[arg(long)]
@@ -93,32 +95,62 @@ fn brokers() -> Option<String> {
     Real.env("KAFKA_BOOTSTRAP").filter(|brokers| !brokers.is_empty())
 }
 
+/// What people say where there is none.
+fn says_no(answer: &str) -> bool {
+    ["n", "no", "none", "-", "skip", "false"].iter().any(|no| answer.eq_ignore_ascii_case(no))
+}
+
+fn url(text: &str) -> Result<String, String> {
+    if says_no(text.trim()) {
+        return Err("that is no address; where there is none, leave the option out".into());
+    }
+    super::url(text)
+}
+
+/// What is wrong with what is wanted so far, as `docket check` would say.
+fn problem(wanted: &Wanted) -> Result<(), String> {
+    // Where it goes may not be known yet.
+    let so_far = Wanted { metrics: true, ..wanted.clone() };
+    let checked = pipeline::parse(Path::new("pipeline"), &written(&so_far, "docket"), &Real);
+    checked.map(|_| ()).map_err(|error| {
+        error.places().map(|(_, _, why)| why.to_owned()).collect::<Vec<_>>().join("; ")
+    })
+}
+
 pub fn run(args: &Args) -> CommandResult {
     let printed = args.file.as_os_str() == "-";
-    if !printed && args.file.exists() && !args.force {
-        return Err(
-            format!("{} is there already; --force overwrites it", args.file.display()).into()
-        );
+    let stem = args.file.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+    let stem = if printed { "docket" } else { stem };
+    if !printed {
+        writable(args)?;
     }
     let mut wanted = args.wanted.clone();
     if wanted == Wanted::default() && std::io::stdin().is_terminal() {
+        let some = Wanted { metrics: true, ..Wanted::default() };
+        pipeline::parse(&args.file, &written(&some, stem), &Real)?;
         let brokers = brokers().unwrap_or_else(|| BROKERS.to_owned());
-        wanted = asked(&brokers, &mut std::io::stdin().lock(), &mut std::io::stderr())?;
+        wanted = questions::asked(&brokers, &mut std::io::stdin().lock(), &mut std::io::stderr())?;
     }
     wanted.brokers = wanted.brokers.or_else(brokers);
     if !wanted.has_a_sink() {
-        return Err("name at least one sink: --otlp, --loki, --victorialogs, --elasticsearch, --cloudwatch, --out, --metrics, --prometheus".into());
+        return Err(Exit::new(2, with_flags(&args.file, wanted == Wanted::default())).into());
     }
-    let stem = args.file.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
-    let text = written(&wanted, if printed { "docket" } else { stem });
+    let text = written(&wanted, stem);
     // What it is told may be wrong: an address, a name. `docket check` would say so.
     pipeline::parse(&args.file, &text, &Real)?;
     if printed {
         anstream::print!("{text}");
         return Ok(());
     }
-    std::fs::write(&args.file, &text)
-        .map_err(|e| format!("{} can't be written: {e}", args.file.display()))?;
+    if let Err(e) = std::fs::write(&args.file, &text) {
+        // What was answered is not lost.
+        anstream::print!("{text}");
+        return Err(format!(
+            "{} can't be written: {e}; what would stand in it is on standard output",
+            args.file.display()
+        )
+        .into());
+    }
     let file = args.file.display();
     anstream::println!(
         "{file} is written. Next:\n  docket check {file}\n  docket setup {file}\n  docket doctor {file}\n  docket run {file}"
@@ -126,51 +158,36 @@ pub fn run(args: &Args) -> CommandResult {
     Ok(())
 }
 
-/// Asks for one thing after the other; an empty answer is the default, or no.
-fn asked(default: &str, input: &mut impl BufRead, out: &mut impl Write) -> std::io::Result<Wanted> {
-    let mut ask = |question: &str| -> std::io::Result<Option<String>> {
-        write!(out, "{question} ")?;
-        out.flush()?;
-        let mut line = String::new();
-        input.read_line(&mut line)?;
-        let answer = line.trim();
-        Ok((!answer.is_empty()).then(|| answer.to_owned()))
+/// Says what is in the way of the file before anything is asked.
+fn writable(args: &Args) -> Result<(), String> {
+    let file = args.file.display();
+    if args.file.is_dir() {
+        return Err(format!("{file} is a directory; name a file, such as {file}/my.yaml"));
+    }
+    if args.file.exists() && !args.force {
+        return Err(format!("{file} is there already; --force overwrites it"));
+    }
+    match args.file.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() && !folder.is_dir() => {
+            Err(format!("there is no directory {}", folder.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// How it is done without a terminal.
+fn with_flags(file: &Path, nothing_said: bool) -> String {
+    let why = if nothing_said {
+        "docket init asks at a terminal, and standard input is none. Flags say what there is:"
+    } else {
+        "a pipeline has at least one sink, where decisions go:"
     };
-    let yes =
-        |answer: Option<String>| answer.is_none_or(|a| !a.to_ascii_lowercase().starts_with('n'));
-    let brokers = ask(&format!("Kafka's bootstrap servers? [{default}]"))?;
-    let source = ask("Topics with OPA's decision logs, separated by commas? [opa-decisions]")?;
-    let source = source.map_or_else(Vec::new, |s| s.split(',').map(|t| t.trim().into()).collect());
-    let door =
-        ask("Shall OPA upload to docket itself? At which address, such as 0.0.0.0:8443? [no]")?;
-    let otlp = ask("Traces, to which OTLP endpoint, such as http://localhost:4317? [none]")?;
-    let traces = match &otlp {
-        Some(_) => ask(
-            "Where they are found: Jaeger's or Tempo's URL, such as http://localhost:16686? [none: docket verify leaves them out]",
-        )?,
-        None => None,
-    };
-    Ok(Wanted {
-        name: None,
-        brokers,
-        source,
-        door,
-        otlp,
-        traces,
-        loki: ask("Loki's URL, such as http://localhost:3100? [none]")?,
-        victorialogs: ask("VictoriaLogs' URL, such as http://localhost:9428? [none]")?,
-        elasticsearch: ask(
-            "Elasticsearch's or OpenSearch's URL, such as http://localhost:9200? [none]",
-        )?,
-        cloudwatch: ask("CloudWatch's log group? [none]")?,
-        out: None,
-        metrics: yes(ask("Prometheus metrics on docket's admin port? [yes]")?),
-        prometheus: ask(
-            "The URL of that Prometheus, such as http://localhost:9090? [none: docket verify leaves its counts out]",
-        )?,
-        unprotected: !yes(ask("Take secrets and personal data out of decisions? [yes]")?),
-        no_spikes: !yes(ask("Look for denial spikes? [yes]")?),
-    })
+    format!(
+        "{why}\n  docket init {} --source opa-decisions --loki http://localhost:3100 --metrics\n\
+        At least one sink is needed: --otlp, --loki, --victorialogs, --elasticsearch,\n\
+        --cloudwatch, --out, --metrics or --prometheus. `docket init --help` has all flags.",
+        file.display()
+    )
 }
 
 /// Text of YAML in double quotes.
@@ -301,19 +318,27 @@ mod tests {
     }
 
     #[test]
-    fn answers_are_taken_and_an_empty_one_is_the_default() {
-        let answers = "kafka:9092\n\n\n\nhttp://loki:3100\n\n\n\n\n\nno\n\n";
-        let mut shown = Vec::new();
-        let wanted = asked("k:9", &mut answers.as_bytes(), &mut shown).unwrap();
-        let expected = Wanted {
-            brokers: Some("kafka:9092".into()),
-            loki: Some("http://loki:3100".into()),
-            metrics: true,
-            unprotected: true,
-            ..Wanted::default()
-        };
-        assert_eq!(wanted, expected);
-        let shown = String::from_utf8(shown).unwrap();
-        assert!(shown.contains("servers? [k:9]") && shown.contains("Loki's URL"), "{shown}");
+    fn a_word_for_no_is_no_address() {
+        for no in ["no", "None", " - ", "skip", "n"] {
+            assert!(url(no).is_err_and(|why| why.contains("leave the option out")), "{no}");
+        }
+        assert_eq!(url("loki:3100").as_deref(), Ok("http://loki:3100"));
+    }
+
+    #[test]
+    fn what_is_in_the_way_of_the_file_is_said_first_and_without_a_terminal_how_flags_do_it() {
+        let args = |file: &str| Args { file: file.into(), wanted: Wanted::default(), force: false };
+        let root = env!("CARGO_MANIFEST_DIR");
+        for (file, why) in [
+            (root.to_owned(), "is a directory"),
+            (format!("{root}/Cargo.toml"), "--force overwrites it"),
+            (format!("{root}/nowhere/my.yaml"), "there is no directory"),
+        ] {
+            assert!(writable(&args(&file)).is_err_and(|said| said.contains(why)), "{file}");
+        }
+        assert_eq!(writable(&args("not-there.yaml")), Ok(()));
+        let said = with_flags(Path::new("my.yaml"), true);
+        assert!(said.contains("  docket init my.yaml --source opa-decisions --loki "), "{said}");
+        assert!(said.lines().all(|line| line.len() <= 86), "{said}");
     }
 }
