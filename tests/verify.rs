@@ -113,7 +113,7 @@ async fn exit_codes_tell_complete_a_gap_a_sink_that_cannot_tell_and_one_that_is_
     let file = sink(&report, "file");
     let n = |what: &str| file[what].as_array().unwrap().len();
     assert_eq!((code, n("missing"), n("altered"), n("repeated")), (1, 1, 1, 1), "{told}");
-    assert!(told.contains("not complete: 3 gaps"), "{told}");
+    assert!(told.contains("not complete: file: 1 missing, 1 altered, 1 repeated"), "{told}");
     assert!(told.contains("file: OTHERS is no gap: 1 decision that another pipeline, "), "{told}");
     let table = told.lines().filter(|line| line.starts_with("SINK ") || line.starts_with("file  "));
     assert!(table.clone().count() == 2 && table.clone().all(|line| line.len() <= 80), "{told}");
@@ -121,12 +121,32 @@ async fn exit_codes_tell_complete_a_gap_a_sink_that_cannot_tell_and_one_that_is_
         file["only_there"].as_array().unwrap().iter().map(|id| id.as_str().unwrap()).collect();
     assert!(only.len() == 1 && only[0].starts_with("forged-"), "{told}");
 
+    // Twice is no gap, and neither is it once.
+    std::fs::write(&out, format!("{whole}{}\n", whole.lines().next().unwrap())).unwrap();
+    let (report, code, told) = verified(&pipeline, &["--sink", "file"]);
+    assert_eq!(
+        (code, &report["outcome"], &report["gaps"], &report["repeats"]),
+        (1, &"repeated".into(), &0.into(), &1.into()),
+        "{told}"
+    );
+    assert!(told.contains("everything is there, but not only once: file: 1 repeated\n"), "{told}");
+    assert!(told.contains("file: REPEATED is no gap: "), "{told}");
+    std::fs::write(&out, &whole).unwrap();
+
+    // What intake has yet to read.
+    assert_eq!(report["intake"], serde_json::json!({ "unread": {} }), "{told}");
+    produce(&mock.bootstrap(), "source", generated(3, 6));
+    let (report, code, told) = verified(&pipeline, &["--sink", "file"]);
+    assert_eq!((code, &report["intake"]["unread"]["source"]), (0, &3.into()), "{told}");
+    let last = "complete of what intake has read; 3 records of source yet to be read\n";
+    assert!(told.ends_with(last), "{told}");
+
     // Kafka itself.
     drop(mock);
     let (_, code, told) = verified(&pipeline, &["--sink", "file"]);
     assert_eq!(code, 4, "{told}");
-    let (_, code, _) = verified(&pipeline, &["--sink", "nobody"]);
-    assert_eq!(code, 2);
+    let (_, code, told) = verified(&pipeline, &["--sink", "nobody"]);
+    assert!(code == 2 && told.contains("there are away, file, metrics"), "{told}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
-use super::CommandResult;
 use super::redrive;
+use super::{CommandResult, Exit};
 use crate::log::scan::{ScanBound, TopicScan};
 use crate::stage::redrive::backfill;
 use crate::words::counted;
@@ -22,8 +22,8 @@ pub struct Args {
     /// Pipeline file.
     #[arg(value_name = "PIPELINE")]
     file: PathBuf,
-    /// Name of the sink.
-    #[arg(long)]
+    /// Name of the sink; without one, those of the file are listed.
+    #[arg(long, default_value = "", hide_default_value = true)]
     sink: String,
     /// Only decisions written to the docket topic from here on: start, a duration ago such as 2h, or a time (RFC 3339).
     #[arg(long, default_value = "start", value_parser = super::bound)]
@@ -41,6 +41,9 @@ pub struct Args {
 
 pub async fn run(args: Args) -> CommandResult {
     let pipeline = super::load(&args.file)?;
+    if args.sink.is_empty() {
+        return Err(Exit::new(2, redrive::no_sink(&args.file, &pipeline, "")).into());
+    }
     let twice = redrive::sink(&args.file, &pipeline, &args.sink)?.repeat_window() > 0;
     let past = tokio::task::block_in_place(|| {
         pipeline.scan("backfill", &pipeline.docket_topic(), args.from, args.until)

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 use serde_json::json;
 
-use super::{CommandResult, Exit};
+use super::{CommandResult, Exit, offline};
 use crate::pipeline::{self, cases};
 use crate::words::counted;
 
@@ -37,6 +37,17 @@ pub fn run(args: &Args) -> CommandResult {
     let mut files = Vec::new();
     for path in &args.files {
         let file = path.display();
+        if offline::is_decisions(path) {
+            bad_files += 1;
+            let told = offline::no_pipeline(path);
+            if args.json {
+                let problems = [json!({ "line": 0, "column": 0, "message": told })];
+                files.push(json!({ "file": file.to_string(), "valid": false, "problems": problems, "tests": [] }));
+            } else {
+                anstream::eprintln!("{told}");
+            }
+            continue;
+        }
         let pipeline = match pipeline::load(path) {
             Ok(pipeline) => pipeline,
             Err(error) => {

@@ -273,6 +273,9 @@ fn runtime(command: impl Future<Output = CommandResult>) -> CommandResult {
 }
 
 fn load(path: &std::path::Path) -> Result<Pipeline, Box<dyn std::error::Error>> {
+    if offline::is_decisions(path) {
+        return Err(Exit::new(2, offline::no_pipeline(path)).into());
+    }
     Ok(pipeline::load(path)?)
 }
 
@@ -330,15 +333,21 @@ fn step(bar: &indicatif::ProgressBar) -> std::sync::Arc<dyn Fn(u64) + Send + Syn
     std::sync::Arc::new(move |n| bar.inc(n))
 }
 
-/// Says what is waited for, if that takes long, until it is dropped.
+/// Who waits is told so; nobody any more, once it is dropped.
 struct Waiting(#[allow(dead_code)] std::sync::mpsc::Sender<()>);
 
+/// Says what is waited for, if that takes long, until it is dropped.
 fn waiting(what: String) -> Waiting {
+    slow(format!("waiting for {what} .."))
+}
+
+/// Says this, if what it is about takes long, until it is dropped.
+fn slow(sentence: String) -> Waiting {
     let (done, wait) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         let timeout = std::sync::mpsc::RecvTimeoutError::Timeout;
         if wait.recv_timeout(std::time::Duration::from_millis(1500)) == Err(timeout) {
-            anstream::eprintln!("waiting for {what} ..");
+            anstream::eprintln!("{sentence}");
         }
     });
     Waiting(done)

@@ -15,6 +15,7 @@ use crate::decision::time::Nanos;
 use crate::pipeline::{self, Pipeline};
 use crate::spike::Finding;
 use crate::transform::{Product, Source, transform};
+use serde_json::Value;
 pub use used::Used;
 
 /// Of a command's arguments, the pipeline file, if there is one, and the files of decisions.
@@ -34,6 +35,36 @@ pub fn is_pipeline(path: &Path) -> bool {
     let Ok(file) = std::fs::File::open(path).map(|file| file.take(1 << 20)) else { return false };
     let read = { file }.read_to_end(&mut begins);
     read.is_ok() && begins.split(|b| *b == b'\n').any(|line| line.starts_with(b"kafka:"))
+}
+
+/// Whether a file holds decisions, or what else a log is: its name, or its first line, says so.
+pub fn is_decisions(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    if [".ndjson", ".jsonl", ".ndjson.gz", ".json.gz"].iter().any(|end| name.ends_with(end)) {
+        return path.is_file();
+    }
+    if path.as_os_str() == "-" || !path.is_file() || is_pipeline(path) {
+        return false;
+    }
+    let mut begins = Vec::new();
+    let read = std::fs::File::open(path).map(|file| file.take(1 << 20).read_to_end(&mut begins));
+    let is_gzip = begins.starts_with(&[0x1f, 0x8b]);
+    let holds = |name: &[u8]| memchr::memmem::find(&begins, name).is_some();
+    // A pipeline file may be JSON, and its test cases hold decisions.
+    let pipeline =
+        || serde_json::from_slice::<Value>(&begins).is_ok_and(|v| v["kafka"].is_object());
+    read.is_ok() && (is_gzip || holds(b"\"decision_id\"") && !pipeline())
+}
+
+/// What is said where a pipeline file is wanted, and what is given holds decisions.
+pub fn no_pipeline(path: &Path) -> String {
+    let file = path.display();
+    format!(
+        "{file} holds decisions, and is no pipeline file\n  \
+        docket demo {file}                what is in them\n  \
+        docket protect my.yaml {file}     what a pipeline removes from them\n  \
+        docket why ID --from {file}       why one of them was made"
+    )
 }
 
 /// The rules of a pipeline file, or those that hold where it says nothing.
@@ -239,6 +270,33 @@ mod tests {
         let only = files(&["a.ndjson"]);
         assert_eq!(told_apart(&only), (None, &only[..]));
         assert_eq!(told_apart(&files(&["my.yml"])).1.len(), 0);
+    }
+
+    #[test]
+    fn decisions_are_told_from_what_is_none() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        for (file, are) in [
+            ("examples/why/decisions.ndjson", true),
+            ("tests/data/decisions-opa-1.22.2.ndjson.gz", true),
+            ("pipelines/opa.yaml", false),
+            ("Cargo.toml", false),
+            ("examples", false),
+            ("nowhere.ndjson", false),
+        ] {
+            assert_eq!(is_decisions(&root.join(file)), are, "{file}");
+        }
+        let own = std::env::temp_dir().join(format!("docket-offline-{}", std::process::id()));
+        for (text, are) in [
+            ("{\"decision_id\":\"d\"}\n", true),
+            ("name: x\nkafka: {}\ntests: [{decision: {\"decision_id\": d}}]", false),
+            ("{\"kafka\": {}, \"tests\": [{\"decision_id\": 1}]}", false),
+        ] {
+            std::fs::write(&own, text).unwrap();
+            assert_eq!(is_decisions(&own), are, "{text}");
+        }
+        std::fs::remove_file(&own).unwrap();
+        let said = no_pipeline(Path::new("x.ndjson"));
+        assert!(said.contains("docket protect my.yaml x.ndjson "), "{said}");
     }
 
     #[test]

@@ -1,13 +1,13 @@
 //! `docket protect`: what a pipeline's `protect:` section does to decisions.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 use similar::{ChangeTag, TextDiff};
 
-use super::CommandResult;
+use super::{CommandResult, Exit, offline};
 use crate::decision::formats::{self, Format, Limits, Piece};
 use crate::protect::opa::Done;
 use crate::protect::taken::Taken;
@@ -16,19 +16,22 @@ use crate::words::counted;
 
 /// Show what a pipeline's protect section does to decisions: before and after, and by which rule. Connects to nothing.
 #[derive(clap::Args)]
-#[command(after_help = "Examples:
+#[command(
+    override_usage = "docket protect [OPTIONS] <PIPELINE> <DECISIONS>",
+    after_help = "Examples:
   docket protect my.yaml decisions.ndjson             in any format docket reads
   docket protect my.yaml decisions.ndjson --count     only counts
   kcat -b kafka:9092 -t opa-decisions -C -o -99 -eq | docket protect my.yaml -
 
-The output shows decisions unprotected, unless --count or --json is given.")]
+The output shows decisions unprotected, unless --count or --json is given."
+)]
 pub struct Args {
     /// Pipeline file.
     #[arg(value_name = "PIPELINE")]
     file: PathBuf,
     /// File of decisions; - is standard input.
     #[arg(value_name = "DECISIONS")]
-    decisions: PathBuf,
+    decisions: Option<PathBuf>,
     /// Show only counts, and no decisions.
     #[arg(long)]
     count: bool,
@@ -37,12 +40,31 @@ pub struct Args {
     json: bool,
 }
 
+/// The file of decisions; an error says what was meant.
+fn decisions(args: &Args) -> Result<&Path, Exit> {
+    let first = args.file.display();
+    let said = match &args.decisions {
+        None if offline::is_decisions(&args.file) => format!(
+            "{first} holds decisions; a pipeline file says what is removed from them:\n  docket protect my.yaml {first}\n`docket init my.yaml` writes one"
+        ),
+        None => format!(
+            "of which decisions? A file, or - for standard input:\n  docket protect {first} decisions.ndjson"
+        ),
+        Some(second) if offline::is_decisions(&args.file) && offline::is_pipeline(second) => {
+            format!("the pipeline file comes first:\n  docket protect {} {first}", second.display())
+        }
+        Some(second) => return Ok(second),
+    };
+    Err(Exit::new(2, said))
+}
+
 pub fn run(args: &Args) -> CommandResult {
+    let file = decisions(args)?;
     let pipeline = super::load(&args.file)?;
     let Some(protection) = &pipeline.rules.protection else {
         return Err(format!("{} has no protect section", args.file.display()).into());
     };
-    let bytes = super::feed::read(&args.decisions)?;
+    let bytes = super::feed::read(file)?;
     let quiet = args.count || args.json;
     let mut counts: BTreeMap<(String, &str, String), u64> = BTreeMap::new();
     let (mut decisions, mut dropped, mut withheld, mut unread) = (0u64, 0u64, 0u64, 0u64);
@@ -152,4 +174,29 @@ fn difference(before: &str, after: &str) -> String {
         out.push_str(&format!("  {sign} {}\n", super::tail::printable(change.value().trim_end())));
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_meant_is_said_where_a_file_is_missing_or_another() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let (pipeline, log) =
+            (root.join("pipelines/opa.yaml"), root.join("examples/why/decisions.ndjson"));
+        let said = |file: &Path, decisions: Option<&Path>| {
+            let decisions = decisions.map(Path::to_owned);
+            let args = Args { file: file.to_owned(), decisions, count: false, json: false };
+            super::decisions(&args).map(Path::to_owned).map_err(|exit| exit.told)
+        };
+        let told = said(&log, None).unwrap_err();
+        assert!(told.contains(&format!("  docket protect my.yaml {}\n", log.display())), "{told}");
+        let told = said(&pipeline, None).unwrap_err();
+        assert!(told.starts_with("of which decisions?"), "{told}");
+        let told = said(&log, Some(&pipeline)).unwrap_err();
+        let right = format!("docket protect {} {}", pipeline.display(), log.display());
+        assert!(told.ends_with(&right), "{told}");
+        assert_eq!(said(&pipeline, Some(&log)), Ok(log));
+    }
 }

@@ -58,19 +58,24 @@ pub async fn run(args: Args) -> CommandResult {
     if args.send { send(pipeline, &plan).await } else { show(&plan) }
 }
 
+/// What is said of a sink that a pipeline file does not have.
+pub(super) fn no_sink(file: &std::path::Path, pipeline: &Pipeline, name: &str) -> String {
+    let names: Vec<&str> = pipeline.file.sinks.keys().map(String::as_str).collect();
+    let (file, names) = (file.display(), names.join(", "));
+    match name {
+        "" => format!("name a sink of {file} with --sink: {names}"),
+        name => format!("there is no sink {name:?} in {file}; there are {names}"),
+    }
+}
+
 /// A sink of the pipeline that records can be sent to.
 pub(super) fn sink<'p>(
     file: &std::path::Path,
     pipeline: &'p Pipeline,
     name: &str,
 ) -> Result<&'p SinkConfig, String> {
-    let names: Vec<&str> = pipeline.file.sinks.keys().map(String::as_str).collect();
     match pipeline.file.sinks.get(name) {
-        None => Err(format!(
-            "there is no sink {name:?} in {}; there are {}",
-            file.display(),
-            names.join(", ")
-        )),
+        None => Err(no_sink(file, pipeline, name)),
         Some(SinkConfig::Metrics(_)) => Err(format!(
             "{name} counts decisions in the process that runs; there is nothing to send to"
         )),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::Duration;
@@ -11,9 +12,10 @@ use serde_json::json;
 
 use super::shown::{fitted, sentence_columns, wrapped};
 use super::tail::printable;
-use super::{CommandResult, Exit};
+use super::{CommandResult, Exit, offline};
 use crate::log::scan::{ScanBound, ScanError};
 use crate::pipeline::Pipeline;
+use crate::verify::behind::{Behind, behind};
 use crate::verify::probe::{Probed, probe};
 use crate::verify::run::{Outcome, Report, Verified, verify};
 use crate::verify::scope::{Scope, VerifyError, Watch};
@@ -28,14 +30,15 @@ use crate::words::counted;
 
 Exit codes:
   0  complete: each sink was compared, and holds everything
-  1  a gap: something is missing, altered, repeated; or a probe failed
+  1  something is missing, altered, or there more than once; or a probe failed
   2  wrong arguments, or an error in the pipeline file
   3  no gap, but a sink can't tell what it holds (--sink leaves it out)
   4  no gap, but a sink, Kafka or OPA could not be reached
 
 Elasticsearch is queried by ID; Loki, VictoriaLogs and CloudWatch for every line; files are read; the trace backend is queried for a sample \
 (set query of the OTLP sink), and Prometheus for its counts (set query of the metrics sink). --probe sends OPA the requests under probes in \
-the pipeline file, and follows their decisions to every sink.")]
+the pipeline file, and follows their decisions to every sink. What intake has yet to read is not in the docket: then it is complete of what \
+intake has read.")]
 pub struct Args {
     /// Pipeline file.
     #[arg(value_name = "PIPELINE")]
@@ -80,11 +83,14 @@ impl From<VerifyError> for Exit {
 }
 
 pub async fn run(args: Args) -> CommandResult {
+    if offline::is_decisions(&args.file) {
+        return Err(Exit::new(WRONG, offline::no_pipeline(&args.file)).into());
+    }
     let pipeline =
         crate::pipeline::load(&args.file).map_err(|error| Exit::invalid(WRONG, &error))?;
     for name in &args.sink {
         if !pipeline.file.sinks.contains_key(name) {
-            let told = format!("there is no sink {name:?} in {}", args.file.display());
+            let told = super::redrive::no_sink(&args.file, &pipeline, name);
             return Err(Exit::new(WRONG, told).into());
         }
     }
@@ -101,67 +107,144 @@ pub async fn run(args: Args) -> CommandResult {
     }
 }
 
-/// Draws a bar for each step.
-#[derive(Default)]
-struct Bars(Mutex<Option<ProgressBar>>);
+/// Draws a bar for each step; where nobody sees it, says once what takes long.
+struct Bars(Mutex<Drawn>);
+
+struct Drawn {
+    bar: Option<ProgressBar>,
+    slow: Option<super::Waiting>,
+    said: BTreeSet<String>,
+}
 
 impl Bars {
-    fn with(&self, draw: impl FnOnce(&mut Option<ProgressBar>)) {
+    fn new(pipeline: &Pipeline) -> Bars {
+        let slow = Some(super::waiting(format!("Kafka at {}", pipeline.file.kafka.brokers)));
+        Bars(Mutex::new(Drawn { bar: None, slow, said: BTreeSet::new() }))
+    }
+
+    fn with(&self, draw: impl FnOnce(&mut Drawn)) {
         draw(&mut self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
     }
 }
 
 impl Watch for Bars {
     fn begin(&self, what: &str, total: u64) {
-        let bar = super::progress(total, "");
-        bar.set_message(what.to_owned());
-        self.with(|bars| *bars = Some(bar));
+        self.with(|drawn| {
+            drawn.slow = None;
+            if std::io::stderr().is_terminal() {
+                let bar = match total {
+                    0 => ProgressBar::new_spinner(),
+                    total => super::progress(total, ""),
+                };
+                bar.set_message(what.to_owned());
+                bar.enable_steady_tick(Duration::from_millis(200));
+                drawn.bar = Some(bar);
+            } else if drawn.said.insert(what.to_owned()) {
+                drawn.slow = Some(super::slow(format!("{what} ..")));
+            }
+        });
     }
 
     fn step(&self, n: u64) {
-        self.with(|bar| bar.iter().for_each(|bar| bar.inc(n)));
+        self.with(|drawn| drawn.bar.iter().for_each(|bar| bar.inc(n)));
     }
 
     fn end(&self) {
-        self.with(|bar| bar.take().iter().for_each(ProgressBar::finish_and_clear));
+        self.with(|drawn| {
+            drawn.slow = None;
+            drawn.bar.take().iter().for_each(ProgressBar::finish_and_clear);
+        });
     }
 }
 
 async fn compared(args: &Args, pipeline: &Pipeline, scope: &Scope) -> CommandResult {
-    let verified = verify(pipeline, scope, &Bars::default()).await.map_err(Exit::from)?;
+    let bars = Bars::new(pipeline);
+    let behind = tokio::task::block_in_place(|| behind(pipeline));
+    let behind = behind.map_err(VerifyError::from).map_err(Exit::from)?;
+    let verified = verify(pipeline, scope, &bars).await.map_err(Exit::from)?;
+    drop(bars);
     let (gaps, outcome) = (verified.gaps(), verified.outcome());
     if args.json {
+        let repeats = verified.repeats();
         let Verified { about, unreadable, sinks } = &verified;
         let complete = outcome == Outcome::Complete;
-        let all = json!({ "pipeline": pipeline.name(), "complete": complete, "outcome": outcome, "gaps": gaps, "unreadable": unreadable, "docket": about, "sinks": sinks });
+        let all = json!({ "pipeline": pipeline.name(), "complete": complete, "outcome": outcome, "gaps": gaps, "repeats": repeats, "unreadable": unreadable, "intake": behind, "docket": about, "sinks": sinks });
         anstream::println!("{all}");
     } else {
         anstream::print!("{}", told(pipeline, &verified));
+        for (topic, why) in &behind.unknown {
+            let why = printable(why);
+            anstream::println!("note: what intake has yet to read of {topic} is not known: {why}");
+        }
     }
-    let names = |which: fn(&Report) -> bool| -> String {
-        let names = verified.sinks.iter().filter(|r| which(r)).map(|r| r.sink.as_str());
-        names.collect::<Vec<_>>().join(", ")
-    };
-    let (code, told) = match outcome {
+    let code = match outcome {
         Outcome::Complete => {
             if !args.json {
-                anstream::println!("complete");
+                anstream::println!("{}", complete(&behind));
             }
             return Ok(());
         }
-        Outcome::Gap => (GAP, format!("not complete: {}", counted(gaps, "gap"))),
-        Outcome::Unreachable => (
-            UNREACHABLE,
-            format!("not complete: {} could not be asked", names(|r| r.error.is_some())),
-        ),
-        Outcome::NotCompared if verified.sinks.is_empty() => {
-            (NOT_COMPARED, "not complete: there is no sink to compare".into())
-        }
-        Outcome::NotCompared => {
-            (NOT_COMPARED, format!("not complete: {} not compared", names(|r| r.skipped.is_some())))
-        }
+        Outcome::Gap | Outcome::Repeated => GAP,
+        Outcome::Unreachable => UNREACHABLE,
+        Outcome::NotCompared => NOT_COMPARED,
     };
-    Err(Exit::reported(code, told).into())
+    Err(Exit::reported(code, incomplete(&verified, &behind)).into())
+}
+
+/// What intake has yet to read.
+fn unread(behind: &Behind) -> String {
+    let of = |(topic, n): (&String, &u64)| format!("{} of {topic}", counted(*n, "record"));
+    behind.unread.iter().map(of).collect::<Vec<_>>().join(", ")
+}
+
+fn complete(behind: &Behind) -> String {
+    match behind.records() {
+        0 => "complete".into(),
+        _ => format!("complete of what intake has read; {} yet to be read", unread(behind)),
+    }
+}
+
+/// What is wrong, in a sentence.
+fn incomplete(verified: &Verified, behind: &Behind) -> String {
+    let mut wrong: Vec<String> = verified.sinks.iter().filter_map(wrong_with).collect();
+    if verified.unreadable > 0 {
+        let records = counted(verified.unreadable, "record");
+        wrong.push(format!("{records} of the docket topic that docket did not write"));
+    }
+    if verified.sinks.is_empty() {
+        wrong.push("there is no sink to compare".into());
+    }
+    if behind.records() > 0 {
+        wrong.push(format!("intake: {} yet to be read", unread(behind)));
+    }
+    let first = match verified.outcome() {
+        Outcome::Repeated => "everything is there, but not only once",
+        _ => "not complete",
+    };
+    format!("{first}: {}", wrong.join("; "))
+}
+
+/// What is wrong with a sink.
+fn wrong_with(report: &Report) -> Option<String> {
+    let sink = &report.sink;
+    if report.error.is_some() {
+        return Some(format!("{sink} could not be asked"));
+    }
+    if report.skipped.is_some() {
+        return Some(format!("{sink} not compared"));
+    }
+    if report.counts.is_some() {
+        let verdicts = counted(report.gaps, "verdict");
+        return (report.gaps > 0).then(|| format!("{sink}: another count of {verdicts}"));
+    }
+    let c = &report.compared;
+    let counts = [(&c.missing, "missing"), (&c.altered, "altered"), (&c.repeated, "repeated")];
+    let found: Vec<String> = counts
+        .iter()
+        .filter(|(ids, _)| ids.count > 0)
+        .map(|(ids, what)| format!("{} {what}", ids.count))
+        .collect();
+    (!found.is_empty()).then(|| format!("{sink}: {}", found.join(", ")))
 }
 
 /// What `docket verify` says to people.
@@ -201,6 +284,13 @@ fn told(pipeline: &Pipeline, verified: &Verified) -> String {
                 more => format!(" and {more} more (--json lists more of them)"),
             };
             let _ = writeln!(out, "{what} {}: {}{more}", r.sink, shown.join(", "));
+        }
+        if r.compared.repeated.count > 0 {
+            let told = format!(
+                "{}: REPEATED is no gap: nothing is lost; a sink is delivered to at least once",
+                r.sink
+            );
+            let _ = writeln!(out, "{}", wrapped(&told, 4, sentence_columns()));
         }
         if r.compared.only_there.count > 0 {
             let others = counted(r.compared.only_there.count, "decision");
@@ -343,4 +433,37 @@ fn probed(all: &[Probed]) -> Vec<Vec<String>> {
         rows.push(row);
     }
     rows
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_intake_has_yet_to_read_is_said_with_the_verdict() {
+        let mut behind = Behind::default();
+        assert_eq!(complete(&behind), "complete");
+        behind.unread.extend([("a".to_owned(), 1), ("b".to_owned(), 12)]);
+        let said = complete(&behind);
+        assert_eq!(
+            said,
+            "complete of what intake has read; 1 record of a, 12 records of b yet to be read"
+        );
+    }
+
+    #[test]
+    fn a_step_is_said_once_where_no_bar_is_seen() {
+        if std::io::stderr().is_terminal() {
+            return;
+        }
+        let drawn = Drawn { bar: None, slow: None, said: BTreeSet::new() };
+        let bars = Bars(Mutex::new(drawn));
+        let says = || bars.0.lock().unwrap().slow.is_some();
+        for (what, said) in [("asking loki", true), ("waiting", true), ("asking loki", false)] {
+            bars.begin(what, 0);
+            assert_eq!(says(), said, "{what}");
+            bars.end();
+            assert!(!says());
+        }
+    }
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 
+use super::{Exit, offline};
 use crate::decision::event::Event;
 use crate::decision::formats::{self, Format, Limits, Piece};
 use crate::decision::record::{Agent, Record};
@@ -24,19 +25,23 @@ use kafka::Answer;
 
 /// Show one decision, the request that it ruled on and, given the policies, which line made it and which condition was not met.
 #[derive(clap::Args)]
-#[command(after_help = "Examples:
+#[command(
+    override_usage = "docket why [OPTIONS] <ID> --from <FILE>
+       docket why [OPTIONS] <ID> <PIPELINE>",
+    after_help = "Examples:
   docket why DECISION_ID --from decisions.ndjson --bundle policies/
   docket why TRACE_ID --from decisions.ndjson
   kubectl logs deploy/opa | docket why ID --from - --bundle bundle.tar.gz
   docket why REQUEST_ID pipelines/opa.yaml --since 2h      from the docket topic
 
 Exit status: 0 the decision was found and, with --bundle, reproduced; 1 it was not found, or something can't be read;
-2 wrong usage; 3 it was found, but the policies give another result than the recorded one.")]
+2 wrong usage; 3 it was found, but the policies give another result than the recorded one."
+)]
 pub struct Args {
     /// Decision ID, trace ID or request ID (x-request-id, or the uid of an AdmissionReview).
     id: String,
     /// Pipeline file: the decision is looked for in its docket topic.
-    #[arg(value_name = "PIPELINE", required_unless_present = "from", conflicts_with = "from")]
+    #[arg(value_name = "PIPELINE", conflicts_with = "from")]
     pipeline: Option<PathBuf>,
     /// File of decisions in any format docket reads; - is standard input. Connects to nothing.
     #[arg(long, value_name = "FILE")]
@@ -73,6 +78,7 @@ struct Found {
 }
 
 pub fn run(args: &Args) -> Result<ExitCode, Box<dyn std::error::Error>> {
+    placed(args)?;
     let bundle = args.bundle.as_deref().map(bundle).transpose()?;
     let (from, answer) = match (&args.from, &args.pipeline) {
         (Some(from), _) => (from.display().to_string(), in_file(args, from, bundle.as_ref())?),
@@ -85,7 +91,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Box<dyn std::error::Error>> {
             drop(waiting);
             (format!("the docket topic of {}", path.display()), answer)
         }
-        (None, None) => return Err("give a pipeline file, or --from".into()),
+        (None, None) => return Err(nowhere(&args.id).into()),
     };
     let Answer { found, more, decisions } = answer;
     if found.is_empty() {
@@ -114,6 +120,35 @@ pub fn run(args: &Args) -> Result<ExitCode, Box<dyn std::error::Error>> {
         Some(explained) => !explained.as_ref().is_ok_and(|said| said.reproduced),
     };
     Ok(if found.iter().any(other) { ExitCode::from(3) } else { ExitCode::SUCCESS })
+}
+
+/// Whether it is said where to look, and as what: a file of decisions, or a pipeline file.
+fn placed(args: &Args) -> Result<(), Exit> {
+    let (id, bundle) = (&args.id, args.bundle.as_ref());
+    let bundle = bundle.map_or_else(String::new, |path| format!(" --bundle {}", path.display()));
+    let said = match (&args.pipeline, &args.from) {
+        (None, None) => nowhere(id),
+        (Some(file), _) if offline::is_decisions(file) => {
+            let file = file.display();
+            format!(
+                "{file} holds decisions, and is no pipeline file:\n  docket why {id} --from {file}{bundle}"
+            )
+        }
+        (_, Some(file)) if offline::is_pipeline(file) => {
+            let file = file.display();
+            format!(
+                "{file} is a pipeline file, and holds no decisions; to look in its docket topic:\n  docket why {id} {file}{bundle}"
+            )
+        }
+        _ => return Ok(()),
+    };
+    Err(Exit::new(2, said))
+}
+
+fn nowhere(id: &str) -> String {
+    format!(
+        "where does the decision stand?\n  docket why {id} --from decisions.ndjson     in a file, without Kafka\n  docket why {id} my.yaml                     in the docket topic of a pipeline"
+    )
 }
 
 fn in_file(
@@ -369,5 +404,29 @@ mod tests {
         let error = bundle(&example("decisions.ndjson")).unwrap_err();
         assert!(error.ends_with("it is no tar archive"), "{error}");
         assert!(bundle(&example("nothing")).is_err());
+    }
+
+    #[test]
+    fn where_to_look_is_asked_for_and_mixed_up_files_are_told() {
+        let said = |rest: &[&str]| {
+            let args = ["why", "ID"].iter().chain(rest).copied();
+            let command = <Args as clap::Args>::augment_args(clap::Command::new("why"));
+            let args = <Args as clap::FromArgMatches>::from_arg_matches(
+                &command.try_get_matches_from(args).unwrap(),
+            );
+            placed(&args.unwrap()).err().map(|exit| (exit.code, exit.told))
+        };
+        let decisions = example("decisions.ndjson").display().to_string();
+        let pipeline =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines/opa.yaml").display().to_string();
+        let (code, told) = said(&[]).unwrap();
+        assert!(code == 2 && told.contains("docket why ID --from decisions.ndjson"), "{told}");
+        assert!(told.contains("docket why ID my.yaml"), "{told}");
+        let (_, told) = said(&[&decisions, "--bundle", "b"]).unwrap();
+        assert!(told.ends_with(&format!("docket why ID --from {decisions} --bundle b")), "{told}");
+        let (_, told) = said(&["--from", &pipeline]).unwrap();
+        assert!(told.ends_with(&format!("docket why ID {pipeline}")), "{told}");
+        assert_eq!(said(&["--from", &decisions]), None);
+        assert_eq!(said(&[&pipeline]), None);
     }
 }

@@ -255,6 +255,16 @@ impl TopicScan {
         &self.ranges
     }
 
+    /// The same, but of each partition only what stands at this offset or later.
+    pub fn starting_at(mut self, offsets: &BTreeMap<i32, i64>) -> TopicScan {
+        for range in &mut self.ranges {
+            if let Some(offset) = offsets.get(&range.partition) {
+                range.from = (*offset).clamp(range.from, range.to);
+            }
+        }
+        self
+    }
+
     /// Hands every record to `take`, which says whether to go on; `step` is told of progress in offsets.
     pub fn read(
         &self,

@@ -71,8 +71,10 @@ pub struct Verified {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// Something is missing, altered, repeated or unreadable.
+    /// Something is missing, altered or unreadable.
     Gap,
+    /// Everything is there, and something more than once.
+    Repeated,
     /// A sink, or Kafka, could not be asked.
     Unreachable,
     /// A sink can't tell what it holds.
@@ -85,9 +87,16 @@ impl Verified {
         self.unreadable + self.sinks.iter().map(|report| report.gaps).sum::<usize>()
     }
 
+    /// How many decisions stand in a sink more than once.
+    pub fn repeats(&self) -> usize {
+        self.sinks.iter().map(|report| report.compared.repeated.count).sum()
+    }
+
     pub fn outcome(&self) -> Outcome {
         if self.gaps() > 0 {
             Outcome::Gap
+        } else if self.repeats() > 0 {
+            Outcome::Repeated
         } else if self.sinks.iter().any(|report| report.error.is_some()) {
             Outcome::Unreachable
         } else if self.sinks.is_empty() || self.sinks.iter().any(|r| r.skipped.is_some()) {
@@ -154,7 +163,9 @@ impl Asking<'_> {
             if report.error.is_some() || report.gaps == 0 || now() > deadline {
                 return Ok(report);
             }
+            self.watch.begin(&format!("waiting for what may be on its way to {}", sink.name), 0);
             tokio::time::sleep(Duration::from_secs(2)).await;
+            self.watch.end();
         }
     }
 

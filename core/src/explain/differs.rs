@@ -1,12 +1,14 @@
 //! Whether a result is the recorded one, and what may be the reason where it is not.
 
+use std::collections::BTreeSet;
+
 use regorus::Value;
 use serde_json::Value as Json;
 
 use super::Recorded;
 use super::bundle::Bundle;
 use super::probe::{Prober, json};
-use super::rules::Shape;
+use super::rules::{Definition, Shape};
 use crate::decision::json as raw;
 
 /// Sets have no order, and 1 is 1.0.
@@ -102,14 +104,6 @@ pub fn reasons(
         reasons
             .push(format!("the bundle lacks data that its policies use: {}", missing.join(", ")));
     }
-    let path = recorded.path.replace('/', ".");
-    let known = prober.definitions().iter().any(|definition| {
-        let full = definition.full_name();
-        definition.shape != Shape::Function && (path.starts_with(&full) || full.starts_with(&path))
-    });
-    if !known {
-        reasons.push(format!("the bundle has no rule at {}", recorded.path));
-    }
     for unread in &bundle.unread {
         reasons.push(format!("{unread} is not read"));
     }
@@ -117,6 +111,53 @@ pub fn reasons(
         reasons.push("the bundle is not the one that decided, or its data was another".into());
     }
     reasons
+}
+
+/// So many packages or rules are named.
+const NAMED: usize = 10;
+
+/// What the bundle has instead, if it has nothing of what a decision asked for: no such package, or no such rule in it.
+pub fn lacks(bundle: &Bundle, definitions: &[Definition], path: &[&str]) -> Option<String> {
+    let whole = path.join(".");
+    let within = |long: &str, short: &str| {
+        long.strip_prefix(short).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    };
+    let rules = || definitions.iter().filter(|d| d.shape != Shape::Function);
+    let has = rules().any(|definition| {
+        let full = dotted(&definition.full_name());
+        within(&whole, &full) || within(&full, &whole)
+    });
+    if has || bundle.data.pointer(&format!("/{}", path.join("/"))).is_some() {
+        return None;
+    }
+    let asked = format!("the decision asked for data.{whole}");
+    let package = definitions.iter().map(|d| d.package.as_str());
+    let package = package.filter(|package| within(&whole, &dotted(package)));
+    Some(match package.max_by_key(|package| package.len()) {
+        Some(package) => {
+            let its = rules().filter(|d| d.package == package).map(|d| d.name.as_str());
+            let its = listed(its.collect());
+            format!("{asked}; the bundle has its package {package}, but no such rule: {its}")
+        }
+        None => {
+            let all = listed(definitions.iter().map(|d| d.package.as_str()).collect());
+            format!("{asked}; the bundle has no such package: {all}")
+        }
+    })
+}
+
+/// A name as a path has it: `http["my-api"]` is `http.my-api`.
+fn dotted(name: &str) -> String {
+    name.replace("[\"", ".").replace("\"]", "")
+}
+
+fn listed(names: BTreeSet<&str>) -> String {
+    let shown: Vec<&str> = names.iter().take(NAMED).copied().collect();
+    match names.len().saturating_sub(NAMED) {
+        _ if names.is_empty() => "it has none".into(),
+        0 => format!("it has {}", shown.join(", ")),
+        more => format!("it has {}, and {more} more", shown.join(", ")),
+    }
 }
 
 /// `data.roles` of policies, where neither data nor a package begins so.

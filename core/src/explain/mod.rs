@@ -45,6 +45,9 @@ pub struct Explanation {
     pub reproduced: bool,
     /// What may be the reason where it is not, and what the bundle lacks.
     pub differs: Vec<String>,
+    /// That the bundle has nothing of what was asked for, and what it has instead.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lacks: Option<String>,
     pub rules: Vec<RuleSaid>,
 }
 
@@ -116,9 +119,11 @@ pub fn explain(bundle: &Bundle, recorded: &Recorded<'_>) -> Result<Explanation, 
         result: result.as_ref().and_then(probe::json),
         reproduced,
         differs: Vec::new(),
+        lacks: differs::lacks(bundle, prober.definitions(), &path),
         rules: Vec::new(),
     };
-    if !reproduced {
+    // Where it has nothing of it, there is nothing to guess at.
+    if !reproduced && explanation.lacks.is_none() {
         explanation.differs = differs::reasons(bundle, &prober, recorded, failed);
     }
     for name in named(prober.definitions(), &path) {

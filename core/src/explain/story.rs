@@ -98,6 +98,12 @@ pub fn explanation(said: &Explanation, bundle: &str) -> String {
     );
     if said.reproduced {
         line(&mut out, 2, "as it was recorded.");
+        if let Some(lacks) = &said.lacks {
+            paragraph(&mut out, "  ", 4, &format!("But {lacks}"));
+        }
+    } else if let Some(lacks) = &said.lacks {
+        line(&mut out, 2, "NOT REPRODUCED: this is not the bundle that decided.");
+        paragraph(&mut out, "  - ", 4, lacks);
     } else {
         line(&mut out, 2, "NOT REPRODUCED: another result was recorded. It may be that");
         for reason in &said.differs {

@@ -207,9 +207,39 @@ fn what_is_not_reproduced_says_why() {
     )]);
     let said = why(&http, &recorded("p/allow", r#"{"url":"http://x"}"#, "true"));
     assert!(said.contains("http.send"), "{said}");
-    assert!(why(&shop(), &recorded("shop/other", "{}", "true")).contains("no rule at shop/other"));
     let said = why(&shop(), &recorded("shop/orders/tier", r#"{"spent":1}"#, r#""gold""#));
     assert!(said.contains("not the one that decided"), "{said}");
+}
+
+#[test]
+fn a_bundle_that_does_not_hold_what_was_asked_for_says_what_it_holds_and_nothing_is_guessed() {
+    // The record would give reasons to guess at: it was masked, and has no input.
+    let of = |path, result| {
+        let masked = Some(r#"["/input/user"]"#);
+        let decision = Recorded { masked, input: None, ..recorded(path, "{}", result) };
+        let said = explain(&shop(), &decision).unwrap();
+        assert!(!said.reproduced && said.differs.is_empty(), "{said:?}");
+        let text = story::explanation(&said, "policies");
+        assert!(text.contains("not the bundle that decided") && !text.contains("may be"), "{text}");
+        said.lacks.unwrap()
+    };
+    assert_eq!(
+        of("http/authz/allow", "true"),
+        "the decision asked for data.http.authz.allow; the bundle has no such package: it has shop.orders"
+    );
+    let said = of("shop/orders/nothing", "true");
+    assert!(said.starts_with("the decision asked for data.shop.orders.nothing; the bundle has its package shop.orders, but no such rule: it has allow, "), "{said}");
+    // Undefined is what it was, and here, too; but not for the same reason.
+    let undefined = Recorded { result: None, ..recorded("http/authz/allow", "{}", "true") };
+    let said = explain(&shop(), &undefined).unwrap();
+    assert!(said.reproduced && said.lacks.is_some(), "{said:?}");
+    // Data, a part of a result, a whole package and what stands above it are there.
+    for path in ["roles", "roles/sam", "shop/orders", "shop", "shop/orders/allow"] {
+        assert_eq!(explain(&shop(), &recorded(path, "{}", "1")).unwrap().lacks, None, "{path}");
+    }
+    let hyphen = bundle(&[("p.rego", "package a[\"b-c\"]\nimport rego.v1\nallow := true\n")]);
+    let said = explain(&hyphen, &recorded("a/b-c/allow", "{}", "true")).unwrap();
+    assert_eq!((said.lacks, said.reproduced), (None, true));
 }
 
 #[test]
@@ -353,6 +383,7 @@ fn what_a_terminal_would_obey_is_not_printed() {
         result: Some("\u{1b}[2J".into()),
         reproduced: false,
         differs: vec![format!("{} \u{1b}]0;x", "word ".repeat(40))],
+        lacks: None,
         rules: vec![],
     };
     let text = story::explanation(&said, "\u{7}policies");
