@@ -178,7 +178,10 @@ fn the_spike_that_is_shown_is_the_detectors_and_needs_no_kafka() {
             here.filter(|f| f.as_ref().unwrap().file_name().to_string_lossy().starts_with('-'));
         assert_eq!(dashes.count(), 0);
     }
-    let (good, text, errors) = ran(&["capacity", file, "--out", &out, "--format", "json"]);
+    let again = ["capacity", file, "--out", &out, "--format", "json"];
+    let (good, text, errors) = ran(&again);
+    assert!(!good && text.is_empty() && errors.contains("--force overwrites it"), "{errors}");
+    let (good, text, errors) = ran(&[&again[..], &["--force"]].concat());
     assert!(
         good && text.trim_end().ends_with("review.json") && !text.contains("html"),
         "{text}{errors}"
@@ -296,4 +299,32 @@ fn init_without_a_terminal_says_how_flags_do_it() {
     let (good, _, errors) = ran(&["init", file, "--loki", "none", "--metrics"]);
     assert!(!good && errors.contains("leave the option out"), "{errors}");
     assert!(!std::path::Path::new(file).exists());
+}
+
+#[test]
+fn what_is_asked_for_wrongly_is_told_with_what_there_is() {
+    let place = Place::new("meant");
+    let file = place.path("decisions.ndjson");
+    std::fs::write(&file, generated(3, 9).join("\n")).unwrap();
+    let file = file.to_str().unwrap();
+    let told = |args: &[&str]| {
+        let out = docket().args(args).output().unwrap();
+        (out.status.code(), String::from_utf8(out.stderr).unwrap())
+    };
+    for (args, code, words) in [
+        (&["backfill", "pipelines/opa.yaml"][..], 2, "with --sink: loki, metrics, "),
+        (&["check", file], 1, "docket protect my.yaml "),
+        (&["protect", file], 2, "a pipeline file says what is removed"),
+        (&["tail", file], 2, "holds decisions, and is no pipeline file"),
+        (&["verify", file], 2, "holds decisions, and is no pipeline file"),
+        (&["why", "ID"], 2, "docket why ID --from decisions.ndjson"),
+        (&["demo", "--rate", "0"], 2, "a number above 0"),
+        (&["demo", "--for", "-1s"], 2, "--for -1s: it can't be negative"),
+        (&["demo", "examples"], 1, "examples/*.ndjson"),
+        (&["generate", "pipelines/opa.yaml"], 2, "docket generate --to pipelines/opa.yaml"),
+        (&["spikes", file, "--since", "1w"], 2, "ms, s, m, h or d"),
+    ] {
+        let (was, errors) = told(args);
+        assert!(was == Some(code) && errors.contains(words), "{args:?}: {was:?} {errors}");
+    }
 }

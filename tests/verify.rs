@@ -267,3 +267,27 @@ fn ten_million_decisions_are_compared_in_200_mb() {
     assert_eq!((compared.expected, compared.present), (total, total - 1));
     assert!(peak() < 200, "{} MB", peak());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tail_of_nothing_says_what_it_waits_for_and_ends_with_its_reader() {
+    use std::io::{BufRead, BufReader};
+    use std::process::Stdio;
+    let (mock, place) = (mock(), Place::new("tail"));
+    let pipeline = pipeline(&place, &mock, "sinks:\n  metrics: {type: metrics}\n");
+    let mut command = docket();
+    command.arg("tail").arg(&pipeline).args(["--verdict", "deny"]);
+    let mut tail = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut said = String::new();
+    BufReader::new(tail.stderr.take().unwrap()).read_line(&mut said).unwrap();
+    let waits = "waiting for decisions that match in the topic docket ..; --from 1h shows ";
+    assert!(said.starts_with(waits), "{said}");
+    // Nothing comes that would have to be written.
+    drop(tail.stdout.take());
+    assert!(tail.wait().unwrap().success());
+    let none = docket().arg("tail").arg(&pipeline).arg("--until-end").output().unwrap();
+    let said = String::from_utf8(none.stderr).unwrap();
+    assert!(
+        none.status.success() && said.starts_with("no decisions in the topic docket "),
+        "{said}"
+    );
+}

@@ -48,7 +48,7 @@ pub struct Args {
     #[arg(long, value_parser = super::duration, default_value = "30d")]
     ahead: Duration,
     /// CPU cores available to each OPA, for headroom.
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 1.0, value_parser = super::a_second)]
     cores: f64,
     /// Prometheus that scrapes docket, to query for days that the docket topic no longer has.
     #[arg(long, value_name = "URL")]
@@ -56,6 +56,9 @@ pub struct Args {
     /// Path and base name of the files; .html, .json and .csv are appended. - is standard output, for one format.
     #[arg(long, value_name = "NAME", default_value = "capacity")]
     out: PathBuf,
+    /// Overwrite the files if they are there.
+    #[arg(long)]
+    force: bool,
     /// Write this format only. Default: all three; JSON to standard output.
     #[arg(long, value_enum)]
     format: Option<Format>,
@@ -86,6 +89,20 @@ impl Format {
     }
 }
 
+/// Which files are written, each in its format.
+fn paths(args: &Args) -> Vec<(Format, PathBuf)> {
+    if args.out.as_os_str() == "-" {
+        return Vec::new();
+    }
+    let formats = args.format.map_or(Format::value_variants().to_vec(), |one| vec![one]);
+    let path = |format: Format| {
+        let mut name = args.out.clone().into_os_string();
+        name.push(format!(".{}", format.suffix()));
+        (format, PathBuf::from(name))
+    };
+    formats.into_iter().map(path).collect()
+}
+
 /// Writes it; returns which files.
 fn write(
     args: &Args,
@@ -98,10 +115,7 @@ fn write(
         return Ok(Vec::new());
     }
     let mut written = Vec::new();
-    for format in args.format.map_or(Format::value_variants().to_vec(), |one| vec![one]) {
-        let mut name = args.out.clone().into_os_string();
-        name.push(format!(".{}", format.suffix()));
-        let path = PathBuf::from(name);
+    for (format, path) in paths(args) {
         std::fs::write(&path, format.text(review, now)?)
             .map_err(|e| format!("{} can't be written: {e}", path.display()))?;
         written.push(path.display().to_string());
@@ -113,8 +127,14 @@ fn write(
 const WEIGHED: u64 = 50_000;
 
 pub async fn run(args: Args) -> CommandResult {
-    if !(args.cores > 0.0 && args.cores.is_finite()) {
-        return Err("--cores must be a positive number, such as 0.5 or 2".into());
+    if let Some(there) = paths(&args).into_iter().map(|(_, path)| path).find(|path| path.exists())
+        && !args.force
+    {
+        let there = there.display();
+        return Err(format!(
+            "{there} is there already; --force overwrites it, --out NAME writes others"
+        )
+        .into());
     }
     let (file, decisions) = offline::told_apart(&args.files);
     let pipeline = offline::pipeline(file)?;

@@ -37,22 +37,22 @@ pub struct Args {
     #[arg(long = "for", value_name = "DURATION", value_parser = super::duration)]
     period: Option<Duration>,
     /// Decisions per second. Default: as fast as possible.
-    #[arg(long)]
+    #[arg(long, value_parser = super::a_second)]
     rate: Option<f64>,
     /// Format of the records. Standard output takes line formats only.
     #[arg(long, value_enum, default_value = "json")]
     format: Shape,
     /// Fraction of decisions that are denials, from 0 to 1.
-    #[arg(long, default_value_t = 0.08)]
+    #[arg(long, default_value_t = 0.08, value_parser = super::fraction)]
     deny: f64,
     /// Fraction of decisions that are undefined, from 0 to 1.
-    #[arg(long, default_value_t = 0.01)]
+    #[arg(long, default_value_t = 0.01, value_parser = super::fraction)]
     undefined: f64,
     /// Fraction of decisions that are evaluation errors, from 0 to 1.
-    #[arg(long, default_value_t = 0.002)]
+    #[arg(long, default_value_t = 0.002, value_parser = super::fraction)]
     error: f64,
     /// Fraction of decisions with a trace context, from 0 to 1.
-    #[arg(long, default_value_t = 0.95)]
+    #[arg(long, default_value_t = 0.95, value_parser = super::fraction)]
     traced: f64,
     /// Bytes of padding to add to each input.
     #[arg(long, default_value_t = 0)]
@@ -133,16 +133,6 @@ impl Args {
 }
 
 pub fn run(args: &Args) -> CommandResult {
-    for (name, part) in [
-        ("--deny", args.deny),
-        ("--undefined", args.undefined),
-        ("--error", args.error),
-        ("--traced", args.traced),
-    ] {
-        if !(0.0..=1.0).contains(&part) {
-            return Err(format!("{name} must be from 0 to 1").into());
-        }
-    }
     if args.to.is_none() && matches!(args.format, Shape::Upload | Shape::Mixed) {
         return Err(
             "gzipped uploads can't be written as lines; use --to PIPELINE or another --format"
@@ -168,7 +158,7 @@ pub fn run(args: &Args) -> CommandResult {
     while args.count.is_none_or(|count| written < count)
         && args.period.is_none_or(|period| started.elapsed() < period)
     {
-        if let Some(rate) = args.rate.filter(|r| *r > 0.0) {
+        if let Some(rate) = args.rate {
             let due = Duration::from_secs_f64(written as f64 / rate);
             if let Some(wait) = due.checked_sub(started.elapsed()) {
                 std::thread::sleep(wait.min(Duration::from_millis(100)));

@@ -152,7 +152,8 @@ pub fn main() -> ExitCode {
     printing_may_fail();
     // One TLS implementation for everything that speaks HTTP or gRPC.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let matches = commands().get_matches_from(arguments(std::env::args_os()));
+    let args = arguments(std::env::args_os());
+    let matches = commands().try_get_matches_from(&args).unwrap_or_else(|e| refused(&e, &args));
     let json = wants_json(&matches);
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|e| e.exit());
     let result = match cli.command {
@@ -252,6 +253,38 @@ fn arguments(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
     args
 }
 
+/// Ends with what is wrong with the arguments.
+fn refused(error: &clap::Error, args: &[OsString]) -> ! {
+    let Some(told) = meant(error, args) else { error.exit() };
+    anstream::eprintln!("error: {told}");
+    std::process::exit(2)
+}
+
+/// What is wrong, and what was meant, where clap guesses at something else.
+fn meant(error: &clap::Error, args: &[OsString]) -> Option<String> {
+    use clap::error::{ContextKind, ContextValue, ErrorKind};
+    if error.kind() != ErrorKind::UnknownArgument {
+        return None;
+    }
+    let Some(ContextValue::String(arg)) = error.get(ContextKind::InvalidArg) else { return None };
+    let shown = |arg: &OsString| arg.to_string_lossy().into_owned();
+    if arg.strip_prefix('-').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit())) {
+        let at = args.iter().position(|given| shown(given).starts_with(arg.as_str()))?;
+        let option = shown(args.get(at.checked_sub(1)?)?);
+        let value = shown(&args[at]);
+        return option.starts_with('-').then(|| format!("{option} {value}: it can't be negative"));
+    }
+    match (args.get(1)?.to_str()?, arg.starts_with('-')) {
+        ("generate", false) => Some(format!(
+            "docket generate writes to standard output, or to the source topic of a pipeline:\n  docket generate > decisions.ndjson\n  docket generate --to {arg}"
+        )),
+        ("schema", false) => Some(format!(
+            "docket schema describes all pipeline files; one of them is checked by:\n  docket check {arg}"
+        )),
+        _ => None,
+    }
+}
+
 /// Whether a program reads what is printed.
 fn wants_json(matches: &clap::ArgMatches) -> bool {
     let given = |of: &clap::ArgMatches| of.try_get_one::<bool>("json").ok().flatten().copied();
@@ -284,6 +317,12 @@ fn input(path: &std::path::Path) -> Result<Box<dyn std::io::Read>, String> {
     if path.as_os_str() == "-" {
         return Ok(Box::new(std::io::stdin().lock()));
     }
+    if path.is_dir() {
+        let path = path.display();
+        return Err(format!(
+            "{path} is a directory; name the files in it, such as {path}/*.ndjson"
+        ));
+    }
     let file =
         std::fs::File::open(path).map_err(|e| format!("{} can't be read: {e}", path.display()))?;
     Ok(Box::new(file))
@@ -292,6 +331,18 @@ fn input(path: &std::path::Path) -> Result<Box<dyn std::io::Read>, String> {
 /// A duration as the pipeline file has them.
 fn duration(text: &str) -> Result<std::time::Duration, String> {
     text.parse::<crate::config::units::Span>().map(|span| span.0)
+}
+
+/// How many a second.
+fn a_second(text: &str) -> Result<f64, String> {
+    let rate = text.parse().ok().filter(|rate: &f64| rate.is_finite() && *rate > 0.0);
+    rate.ok_or_else(|| "it must be a number above 0, such as 200".into())
+}
+
+/// A part of a whole.
+fn fraction(text: &str) -> Result<f64, String> {
+    let part = text.parse().ok().filter(|part| (0.0..=1.0).contains(part));
+    part.ok_or_else(|| "it must be from 0 to 1".into())
 }
 
 /// The URL of a server; whoever leaves the scheme out means http.
@@ -318,7 +369,7 @@ fn bound(text: &str) -> Result<ScanBound, String> {
             Some(time) => Ok(ScanBound::At(time)),
             None => {
                 let ago =
-                    duration(text).map_err(|_| format!("{text:?} is neither start, end, a duration such as 10m, nor a time such as 2026-11-24T12:00:00Z"))?;
+                    duration(text).map_err(|_| format!("{text:?} is neither start, end, a time such as 2026-11-24T12:00:00Z, nor how long ago: {}", crate::config::units::SPAN))?;
                 Ok(ScanBound::At(
                     crate::clock::now().saturating_sub(crate::decision::time::nanos(ago)),
                 ))
@@ -353,6 +404,25 @@ fn slow(sentence: String) -> Waiting {
     Waiting(done)
 }
 
+/// Ends the process once nobody reads its output any more, as behind `head`: who waits for what comes would not notice until it does.
+fn end_with_the_reader() {
+    use std::os::fd::AsFd;
+    let watch = || -> std::io::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+        runtime.block_on(async {
+            let gone = tokio::io::Interest::ERROR;
+            let out = std::io::stdout().as_fd().try_clone_to_owned()?;
+            let out = tokio::net::unix::pipe::Sender::from_owned_fd_unchecked(out)?;
+            if out.ready(gone).await.is_ok() {
+                std::process::exit(0);
+            }
+            Ok(())
+        })
+    };
+    // A file has no reader, and can't be watched. A terminal that goes says so by a signal.
+    let _ = std::thread::Builder::new().name("docket-reader".into()).spawn(watch);
+}
+
 /// SIGTERM, SIGINT.
 async fn asked_to_stop() -> std::io::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
@@ -382,6 +452,42 @@ mod tests {
         for bad in ["", "localhost:99999", "http://", "http://h:0", "ftp://h", "a b"] {
             assert!(url(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn wrong_arguments_are_told_with_what_was_meant() {
+        let told = |args: &[&str]| {
+            let args: Vec<OsString> = ["docket"].iter().chain(args).map(OsString::from).collect();
+            let error = commands().try_get_matches_from(&args).map(|_| ()).unwrap_err();
+            meant(&error, &args).unwrap_or_else(|| error.to_string())
+        };
+        for args in [
+            &["demo", "--for", "-1s"][..],
+            &["demo", "--rate", "-5"],
+            &["tail", "my.yaml", "--from", "-10m"],
+            &["spikes", "my.yaml", "--since", "-1d"],
+        ] {
+            let (option, value) = (args[args.len() - 2], args[args.len() - 1]);
+            assert_eq!(told(args), format!("{option} {value}: it can't be negative"));
+        }
+        assert!(told(&["generate", "my.yaml"]).contains("docket generate --to my.yaml"));
+        assert!(told(&["schema", "my.yaml"]).contains("docket check my.yaml"));
+        for args in [["demo", "--rate", "0"], ["generate", "--rate", "inf"]] {
+            assert!(told(&args).contains("a number above 0"), "{}", told(&args));
+        }
+        assert!(told(&["generate", "--deny", "2"]).contains("from 0 to 1"));
+        assert!(told(&["capacity", "x", "--cores", "0"]).contains("a number above 0"));
+        for since in ["1w", "1 fortnight", "1"] {
+            let said = told(&["spikes", "my.yaml", "--since", since]);
+            assert!(said.contains("ms, s, m, h or d"), "{said}");
+        }
+        assert!(told(&["tail", "a.yaml", "b.yaml"]).contains("unexpected argument 'b.yaml'"));
+    }
+
+    #[test]
+    fn a_directory_is_no_file_and_its_files_are_named() {
+        let told = input(std::path::Path::new("examples")).map(|_| ()).unwrap_err();
+        assert!(told.ends_with("such as examples/*.ndjson"), "{told}");
     }
 
     #[test]

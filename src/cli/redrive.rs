@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 
 use super::CommandResult;
-use super::rejects::{Which, grouped};
+use super::rejects::{self, Which, grouped};
 use crate::log::dead_letter::Letter;
 use crate::pipeline::Pipeline;
 use crate::pipeline::topics;
@@ -151,11 +151,29 @@ fn show(plan: &Plan) -> CommandResult {
             intake.into_iter().chain(sinks).collect::<Vec<_>>().join(", ")
         );
         if plan.fetched() > 0 {
-            let n = counted(plan.fetched(), "record");
-            anstream::println!("{n} would be fetched from the topic that it came from");
+            anstream::println!("{}", fetched(all.iter().filter(|letter| letter.is_truncated())));
         }
     }
     Ok(())
+}
+
+/// So many places are named.
+const NAMED: usize = 5;
+
+/// Where records would be fetched from.
+fn fetched<'l>(letters: impl Iterator<Item = &'l Letter>) -> String {
+    let mut places: Vec<String> = letters.map(rejects::place).collect();
+    places.dedup();
+    let more = match places.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!(", and {more} more"),
+    };
+    let records = counted(places.len(), "record");
+    places.truncate(NAMED);
+    format!(
+        "{records} would be fetched from Kafka (topic/partition/offset): {}{more}",
+        places.join(", ")
+    )
 }
 
 async fn send(pipeline: Pipeline, plan: &Plan) -> CommandResult {
@@ -180,4 +198,28 @@ async fn send(pipeline: Pipeline, plan: &Plan) -> CommandResult {
         left(&stay);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decision::reject::{Reason, Reject};
+    use crate::log::dead_letter::dead_letter;
+    use crate::log::headers::Origin;
+
+    #[test]
+    fn where_records_are_fetched_from_is_said_plainly() {
+        let reject = Reject::new(Reason::NotJson, "no JSON");
+        let letter = |offset| {
+            let origin = Origin { topic: "decisions", partition: 3, offset, element: 0 };
+            let letter =
+                dead_letter("intake", b"x", &reject, &origin, "2026-11-24T12:48:50Z", None);
+            Letter::of(&letter, 0, offset, 0)
+        };
+        let said = |n: i64| fetched((0..n).map(letter).collect::<Vec<_>>().iter());
+        let of = "would be fetched from Kafka (topic/partition/offset): decisions/3/0";
+        assert_eq!(said(1), format!("1 record {of}"));
+        assert_eq!(said(2), format!("2 records {of}, decisions/3/1"));
+        assert!(said(9).starts_with("9 records ") && said(9).ends_with("/4, and 4 more"));
+    }
 }

@@ -122,16 +122,29 @@ fn as_json(letter: &Letter) -> serde_json::Value {
     object
 }
 
-/// Where the record came from that became this letter.
-fn source(letter: &Letter) -> String {
+/// Where the record stands that became this letter: topic, partition and offset.
+pub(super) fn place(letter: &Letter) -> String {
     let part = |name| printable(letter.header(name));
     format!(
-        "{}/{}/{}/{}",
+        "{}/{}/{}",
         part(headers::SOURCE_TOPIC),
         part(headers::SOURCE_PARTITION),
-        part(headers::SOURCE_OFFSET),
-        part(headers::SOURCE_ELEMENT)
+        part(headers::SOURCE_OFFSET)
     )
+}
+
+/// The same, and which decision in it.
+fn source(letter: &Letter) -> String {
+    format!("{}/{}", place(letter), printable(letter.header(headers::SOURCE_ELEMENT)))
+}
+
+/// How much of it the letter holds.
+fn held(letter: &Letter) -> String {
+    match (letter.value.len(), letter.is_truncated()) {
+        (0, true) => "its bytes are only there".into(),
+        (n, true) => format!("its first {}", counted(n, "byte")),
+        (n, false) => counted(n, "byte"),
+    }
 }
 
 fn line(letter: &Letter) -> String {
@@ -145,7 +158,7 @@ fn line(letter: &Letter) -> String {
         printable(letter.part()),
         printable(letter.header(headers::REASON)),
         source(letter),
-        counted(letter.value.len(), "byte"),
+        held(letter),
         printable(letter.header(headers::DETAIL)),
     )
 }

@@ -140,11 +140,7 @@ pub fn run(args: &Args) -> CommandResult {
     let mut findings: Vec<Finding> = findings.into_values().collect();
     findings.sort_by_key(|f| f.detected);
     tell_all(args, &findings);
-    let late = if follower.late > 0 {
-        format!("; {} came later than `lateness` allows", follower.late)
-    } else {
-        String::new()
-    };
+    let late = if follower.late > 0 { late(follower.late, lateness) } else { String::new() };
     let unreadable = if unreadable > 0 {
         format!("; {} not written by docket", counted(unreadable, "record"))
     } else {
@@ -164,6 +160,15 @@ pub fn run(args: &Args) -> CommandResult {
         counted(decisions, "decision")
     );
     Ok(())
+}
+
+/// What came too late to be waited for.
+fn late(decisions: u64, lateness: Nanos) -> String {
+    format!(
+        "; {} written more than {} s after being made, which is as long as spikes.lateness in the pipeline file waits: they count when they came; a longer one would wait for them, and find everything later",
+        counted(decisions, "decision"),
+        lateness as f64 / 1e9
+    )
 }
 
 fn tell_all(args: &Args, findings: &[Finding]) {
@@ -422,5 +427,20 @@ fn tell(day: &quality::Judged) {
         for finding in &day.right {
             anstream::eprintln!("{name} {}: said: {}", day.seed, finding.sentence());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_late_says_by_which_setting() {
+        let said = late(2, 3_500_000_000);
+        assert!(
+            said.starts_with("; 2 decisions written more than 3.5 s after being made"),
+            "{said}"
+        );
+        assert!(said.contains("spikes.lateness in the pipeline file"), "{said}");
     }
 }

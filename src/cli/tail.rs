@@ -71,18 +71,25 @@ pub fn run(args: &Args) -> CommandResult {
                 .compile_matcher(),
         ),
     };
+    super::end_with_the_reader();
     let waiting = super::waiting(format!("Kafka at {}", pipeline.file.kafka.brokers));
     let past = pipeline.scan("tail", &pipeline.docket_topic(), args.from, ScanBound::End)?;
     drop(waiting);
     let mut out = anstream::AutoStream::auto(std::io::stdout()).lock();
+    let topic = pipeline.docket_topic();
+    let mut nothing = (!args.until_end).then(|| super::slow(args.waits_for(&topic)));
     let mut shown = 0;
     let mut failed = None;
     let mut take = |message: Option<&BorrowedMessage<'_>>| {
         let written = match message {
             None => out.flush(),
             Some(message) => {
-                show(args, policy.as_ref(), message.payload().unwrap_or_default(), &mut out)
-                    .map(|wrote| shown += u64::from(wrote))
+                show(args, policy.as_ref(), message.payload().unwrap_or_default(), &mut out).map(
+                    |wrote| {
+                        shown += u64::from(wrote);
+                        nothing.take_if(|_| wrote);
+                    },
+                )
             }
         };
         failed = written.err();
@@ -97,7 +104,40 @@ pub fn run(args: &Args) -> CommandResult {
         return Err(error.into());
     }
     out.flush()?;
+    if args.until_end && shown == 0 {
+        anstream::eprintln!("{}", args.nothing_in(&topic));
+    }
     Ok(())
+}
+
+impl Args {
+    /// What is looked for.
+    fn decisions(&self) -> &'static str {
+        let all = self.verdict.is_empty()
+            && self.policy.is_none()
+            && self.trace.is_none()
+            && self.service.is_none();
+        if all { "decisions" } else { "decisions that match" }
+    }
+
+    /// How older ones are seen.
+    fn older(&self) -> &'static str {
+        match self.from {
+            ScanBound::End => {
+                "--from 1h shows those of the last hour, --from start all that it holds"
+            }
+            ScanBound::At(_) => "--from start begins with the oldest that it holds",
+            ScanBound::Start => "docket top shows what intake reads",
+        }
+    }
+
+    fn waits_for(&self, topic: &str) -> String {
+        format!("waiting for {} in the topic {topic} ..; {}", self.decisions(), self.older())
+    }
+
+    fn nothing_in(&self, topic: &str) -> String {
+        format!("no {} in the topic {topic} from there on; {}", self.decisions(), self.older())
+    }
 }
 
 /// Writes a record, if it is wanted.

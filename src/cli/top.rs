@@ -37,6 +37,7 @@ pub struct Args {
 }
 
 pub async fn run(args: Args) -> CommandResult {
+    super::end_with_the_reader();
     let base = address(&args)?;
     let interval = args.interval.max(Duration::from_millis(100));
     let client = reqwest::Client::builder()
@@ -203,7 +204,8 @@ struct Part {
     part: String,
     /// Decisions a second.
     rate: f64,
-    total: u64,
+    /// Nothing of a part that counts no decisions.
+    total: Option<u64>,
     /// Records not finished yet, where that is known.
     lag: Option<u64>,
     /// Of the oldest that is not delivered, in seconds.
@@ -242,7 +244,8 @@ fn parts(before: &[Series], now: &Sample, seconds: f64) -> Vec<Part> {
                 || Part { pipeline: pipeline.to_owned(), part: name.to_owned(), ..Part::default() },
             );
         if counts {
-            part.rate += sign * series.value / seconds.max(0.001);
+            // Whole numbers, so that what did not change adds up to nothing.
+            part.rate += sign * series.value;
         }
         // What is no rate is that of now.
         if sign < 0.0 {
@@ -250,7 +253,7 @@ fn parts(before: &[Series], now: &Sample, seconds: f64) -> Vec<Part> {
         }
         let whole = series.value as u64;
         match series.name.as_str() {
-            _ if counts => part.total += whole,
+            _ if counts => *part.total.get_or_insert_default() += whole,
             "docket_lag_records" => *part.lag.get_or_insert_default() += whole,
             "docket_rejects_total" => part.rejects += whole,
             "docket_stalled_partitions" => part.stalled += whole,
@@ -272,7 +275,7 @@ fn parts(before: &[Series], now: &Sample, seconds: f64) -> Vec<Part> {
         (part.cause, part.since) = (Some(cause.0.clone()), cause.1.clone());
     }
     // A process that was started anew counts from nothing.
-    parts.values_mut().for_each(|part| part.rate = part.rate.max(0.0));
+    parts.values_mut().for_each(|part| part.rate = part.rate.max(0.0) / seconds.max(0.001));
     parts.into_values().collect()
 }
 
@@ -289,8 +292,8 @@ fn told(seen: &Seen, base: &str) -> String {
         vec![
             part.pipeline.clone(),
             part.part.clone(),
-            format!("{:.1}", part.rate),
-            part.total.to_string(),
+            part.total.map_or_else(|| "-".to_owned(), |_| format!("{:.1}", part.rate)),
+            part.total.map_or_else(|| "-".to_owned(), |total| total.to_string()),
             part.lag.map_or_else(|| "-".to_owned(), |lag| lag.to_string()),
             if part.age < 1.0 { "-".to_owned() } else { format!("{:.0}s", part.age.floor()) },
             part.in_flight.to_string(),
@@ -303,13 +306,16 @@ fn told(seen: &Seen, base: &str) -> String {
     } else {
         format!("not ready: {}", seen.not_ready.join("; "))
     };
-    let mut out = format!("{base}: {ready}\n{}", super::shown::fitted(&rows, super::columns()));
+    let line = |text: String| super::shown::wrapped(&text, 4, super::shown::sentence_columns());
+    let table = super::shown::fitted(&rows, super::columns());
+    let mut out = format!("{}\n{table}", line(format!("{base}: {ready}")));
     for part in &seen.parts {
         if let Some(cause) = &part.cause {
             let since = part.since.as_ref().and_then(|at| at.get(..19));
             let since =
                 since.map_or_else(String::new, |at| format!(" (since {}Z)", at.replace('T', " ")));
-            out.push_str(&format!("{}/{}: {cause}{since}\n", part.pipeline, part.part));
+            out.push_str(&line(format!("{}/{}: {cause}{since}", part.pipeline, part.part)));
+            out.push('\n');
         }
     }
     out
@@ -321,6 +327,27 @@ mod tests {
 
     fn series(text: &str) -> Vec<Series> {
         text.lines().filter_map(Series::parse).collect()
+    }
+
+    #[test]
+    fn what_did_not_change_has_no_rate_and_what_counts_nothing_has_no_total() {
+        let text: Vec<String> = (1..8)
+            .map(|i| {
+                format!(
+                    "docket_intake_decisions_total{{pipeline=\"p\",verdict=\"v{i}\"}} {}",
+                    i * 333_337
+                )
+            })
+            .collect();
+        let before = series(&text.join("\n"));
+        let spikes = "\ndocket_lag_records{part=\"spikes\",pipeline=\"p\"} 0";
+        let now = series(&(text.join("\n") + spikes));
+        let now = Sample { series: now, not_ready: Vec::new(), causes: BTreeMap::new() };
+        let parts = parts(&before, &now, 2.1);
+        assert_eq!((parts[0].rate, parts[1].part.as_str(), parts[1].total), (0.0, "spikes", None));
+        let text = told(&Seen { ready: true, not_ready: Vec::new(), parts }, "http://h:1");
+        let spikes = text.lines().find(|line| line.contains(" spikes ")).unwrap();
+        assert!(spikes.split_whitespace().skip(2).take(2).all(|cell| cell == "-"), "{text}");
     }
 
     #[test]
@@ -364,9 +391,9 @@ docket_sink_failing{cause=\"server\",pipeline=\"p\",sink=\"loki\"} 0",
             parts.iter().map(|p| p.part.as_str()).collect::<Vec<_>>(),
             ["intake", "loki", "reload"]
         );
-        assert_eq!((parts[0].rate, parts[0].total), (110.0, 330));
+        assert_eq!((parts[0].rate, parts[0].total), (110.0, Some(330)));
         let loki = &parts[1];
-        assert_eq!((loki.rate, loki.total, loki.lag, loki.age), (5.0, 60, Some(42), 75.5));
+        assert_eq!((loki.rate, loki.total, loki.lag, loki.age), (5.0, Some(60), Some(42), 75.5));
         assert_eq!((loki.rejects, loki.failing.as_slice()), (5, &["connection".to_owned()][..]));
         let seen = Seen { ready: false, not_ready: vec!["p/loki: why".into()], parts };
         let text = told(&seen, "http://h:1");

@@ -12,6 +12,9 @@ use crate::decision::time::Nanos;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Span(pub Duration);
 
+/// How a duration is written.
+pub const SPAN: &str = "a number with ms, s, m, h or d, such as 10m or 7d";
+
 /// A size in bytes: `512KiB`, `4MiB`, `1GB`, `1000`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Bytes(pub usize);
@@ -26,7 +29,7 @@ impl std::str::FromStr for Span {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Span, String> {
-        let wrong = || format!("{text:?} is not a duration such as 200ms, 5s, 10m, 2h or 7d");
+        let wrong = || format!("{text:?} is no duration: {SPAN}");
         let (number, unit) = split(text).ok_or_else(wrong)?;
         let seconds = number
             * match unit {

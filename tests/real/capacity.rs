@@ -67,7 +67,7 @@ sinks:
         let run = docket()
             .arg("capacity")
             .arg(&path)
-            .args(["--since", "start", "--cores", "2", "--out"])
+            .args(["--since", "start", "--cores", "2", "--force", "--out"])
             .arg(&out)
             .args(more)
             .output()
@@ -194,7 +194,7 @@ sinks:
     let none = docket()
         .arg("capacity")
         .arg(&path)
-        .args(["--since", &since, "--out"])
+        .args(["--since", &since, "--force", "--out"])
         .arg(&out)
         .output()
         .unwrap();

@@ -54,7 +54,7 @@ pub struct Args {
     #[arg(long = "for", value_name = "DURATION", value_parser = super::duration)]
     period: Option<Duration>,
     /// Generated decisions per second.
-    #[arg(long, default_value_t = 200.0)]
+    #[arg(long, default_value_t = 200.0, value_parser = super::a_second)]
     rate: f64,
     /// Seed of the generator.
     #[arg(long, default_value_t = 7)]
@@ -75,9 +75,7 @@ const LEARNED: Nanos = 660_000_000_000;
 const UNDER_WAY: u64 = 1000;
 
 pub async fn run(args: Args) -> CommandResult {
-    if args.rate.is_nan() || args.rate <= 0.0 {
-        return Err("--rate must be greater than 0".into());
-    }
+    super::end_with_the_reader();
     if !args.files.is_empty() {
         return files::run(&args).await;
     }
@@ -103,7 +101,7 @@ pub async fn run(args: Args) -> CommandResult {
     .await
     .map_err(|e| format!("{} can't be listened on: {e}", args.listen))?;
     anstream::println!(
-        "docket demo: a Kafka inside this process, no server. Metrics: http://{address}/metrics"
+        "docket demo: a Kafka inside this process, no server.\nMetrics: http://{address}/metrics"
     );
 
     let screen = Screen::default();
