@@ -16,12 +16,15 @@ use super::{CommandResult, Exit, offline};
 use crate::log::scan::{ScanBound, ScanError};
 use crate::pipeline::Pipeline;
 use crate::verify::behind::{Behind, behind};
+use crate::verify::lost::SourceReport;
 use crate::verify::probe::{Probed, probe};
 use crate::verify::run::{Outcome, Report, Verified, verify};
 use crate::verify::scope::{Scope, VerifyError, Watch};
+use crate::verify::traced::Lost;
 use crate::words::counted;
 
-/// Check that every decision of the docket topic is in every sink, once and unaltered, or in rejects.
+/// Check that every decision of the source topics is in the docket topic, and every one of the docket topic in every sink, once and
+/// unaltered, or in rejects.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   docket verify pipelines/opa.yaml --from 1h
@@ -29,11 +32,14 @@ use crate::words::counted;
   docket verify pipelines/opa.yaml --probe http://127.0.0.1:8181
 
 Exit codes:
-  0  complete: each sink was compared, and holds everything
-  1  something is missing, altered, or there more than once; or a probe failed
+  0  complete: the docket holds all that intake has read, and each sink all of the docket
+  1  something is lost, missing, altered, or there more than once; or a probe failed
   2  wrong arguments, or an error in the pipeline file
-  3  no gap, but a sink can't tell what it holds (--sink leaves it out)
+  3  no gap, but a sink can't tell what it holds (--sink leaves it out), or a part of
+     the source can't be compared (--no-source leaves it out)
   4  no gap, but a sink, Kafka or OPA could not be reached
+
+The source topics are read up to where intake has committed, and go through the pipeline file's rules again.
 
 Elasticsearch is queried by ID; Loki, VictoriaLogs and CloudWatch for every line; files are read; the trace backend is queried for a sample \
 (set query of the OTLP sink), and Prometheus for its counts (set query of the metrics sink). --probe sends OPA the requests under probes in \
@@ -52,6 +58,9 @@ pub struct Args {
     /// Only these sinks, separated by commas.
     #[arg(long, value_delimiter = ',')]
     sink: Vec<String>,
+    /// Do not compare the source topics with the docket topic.
+    #[arg(long)]
+    no_source: bool,
     /// Number of traces to query.
     #[arg(long, default_value_t = 200)]
     sample: usize,
@@ -100,6 +109,7 @@ pub async fn run(args: Args) -> CommandResult {
         sinks: args.sink.clone(),
         sample: args.sample,
         settle: args.settle,
+        source: !args.no_source,
     };
     match &args.probe {
         Some(opa) => probes(&args, &pipeline, &scope, opa.trim_end_matches('/')).await,
@@ -166,9 +176,9 @@ async fn compared(args: &Args, pipeline: &Pipeline, scope: &Scope) -> CommandRes
     let (gaps, outcome) = (verified.gaps(), verified.outcome());
     if args.json {
         let repeats = verified.repeats();
-        let Verified { about, unreadable, sinks } = &verified;
+        let Verified { about, unreadable, source, sinks } = &verified;
         let complete = outcome == Outcome::Complete;
-        let all = json!({ "pipeline": pipeline.name(), "complete": complete, "outcome": outcome, "gaps": gaps, "repeats": repeats, "unreadable": unreadable, "intake": behind, "docket": about, "sinks": sinks });
+        let all = json!({ "pipeline": pipeline.name(), "complete": complete, "outcome": outcome, "gaps": gaps, "repeats": repeats, "unreadable": unreadable, "intake": behind, "docket": about, "source": source, "sinks": sinks });
         anstream::println!("{all}");
     } else {
         anstream::print!("{}", told(pipeline, &verified));
@@ -206,7 +216,10 @@ fn complete(behind: &Behind) -> String {
 
 /// What is wrong, in a sentence.
 fn incomplete(verified: &Verified, behind: &Behind) -> String {
-    let mut wrong: Vec<String> = verified.sinks.iter().filter_map(wrong_with).collect();
+    let mut wrong: Vec<String> = verified.reports().filter_map(wrong_with).collect();
+    if verified.source.as_ref().is_some_and(SourceReport::is_partial) {
+        wrong.push("a part of the source not compared".into());
+    }
     if verified.unreadable > 0 {
         let records = counted(verified.unreadable, "record");
         wrong.push(format!("{records} of the docket topic that docket did not write"));
@@ -266,7 +279,10 @@ fn told(pipeline: &Pipeline, verified: &Verified) -> String {
         if verdicts.is_empty() { "none".into() } else { verdicts.join(", ") }
     );
     notes(verified, &mut out);
-    out.push_str(&fitted(&rows(&verified.sinks), super::columns()));
+    out.push_str(&fitted(&rows(verified.reports()), super::columns()));
+    if let Some(source) = &verified.source {
+        of_source(source, &mut out);
+    }
     for r in &verified.sinks {
         remarks(r, &mut out);
         for (what, ids) in [
@@ -292,8 +308,13 @@ fn told(pipeline: &Pipeline, verified: &Verified) -> String {
             );
             let _ = writeln!(out, "{}", wrapped(&told, 4, sentence_columns()));
         }
-        if r.compared.only_there.count > 0 {
-            let others = counted(r.compared.only_there.count, "decision");
+        if !r.in_source.is_empty() {
+            let lost = counted(r.in_source.len(), "decision");
+            let told = format!("{}: of OTHERS, {lost} is what the docket lacks of the source", r.sink);
+            let _ = writeln!(out, "{}", wrapped(&told, 4, sentence_columns()));
+        }
+        if let others @ 1.. = r.compared.only_there.count - r.in_source.len() {
+            let others = counted(others, "decision");
             let told = format!(
                 "{}: OTHERS is no gap: {others} that another pipeline, or somebody else, wrote to the same place",
                 r.sink
@@ -302,6 +323,28 @@ fn told(pipeline: &Pipeline, verified: &Verified) -> String {
         }
     }
     out
+}
+
+/// What is to be said of the source, beside numbers.
+fn of_source(source: &SourceReport, out: &mut String) {
+    let mut say = |what: &str| {
+        let _ = writeln!(out, "{}", wrapped(&format!("source: {}", printable(what)), 4, sentence_columns()));
+    };
+    if let Some(why) = &source.report.skipped {
+        say(&format!("not compared: {why}"));
+    }
+    if let Some(why) = &source.report.error {
+        say(&format!("could not be read: {why}"));
+    }
+    for lost in source.lost.iter().take(10) {
+        let Lost { decision_id, topic, partition, offset, .. } = lost;
+        say(&format!("lost: {decision_id} (topic {topic}, partition {partition}, offset {offset})"));
+    }
+    if let more @ 1.. = source.report.compared.missing.count.saturating_sub(10) {
+        say(&format!("lost: {more} more (--json lists more of them)"));
+    }
+    source.reasons.iter().for_each(|why| say(&format!("not compared: {why}")));
+    source.notes.iter().for_each(|what| say(what));
 }
 
 /// What is to be said of a sink, beside numbers.
@@ -367,8 +410,8 @@ fn notes(verified: &Verified, out: &mut String) {
     }
 }
 
-/// One for each sink that was compared.
-fn rows(reports: &[Report]) -> Vec<Vec<String>> {
+/// One for the source, and for each sink.
+fn rows<'r>(reports: impl Iterator<Item = &'r Report>) -> Vec<Vec<String>> {
     let heads = [
         "SINK", "EXPECTED", "PRESENT", "REJECTED", "ROUTED", "MISSING", "ALTERED", "REPEATED",
         "OTHERS",

@@ -50,6 +50,21 @@ pub fn docket(origin: &Origin<'_>, received: &str) -> OwnedHeaders {
     add(headers, RECEIVED, received)
 }
 
+/// The place that the header of a docket record names.
+pub fn place(source: &str) -> Option<Origin<'_>> {
+    let mut parts = source.rsplitn(4, '/');
+    let element = parts.next()?.parse().ok()?;
+    let offset = parts.next()?.parse().ok()?;
+    let partition = parts.next()?.parse().ok()?;
+    Some(Origin { topic: parts.next()?, partition, offset, element })
+}
+
+/// The value of a message's header that is text.
+pub fn text<'m, M: Message>(message: &'m M, name: &str) -> Option<&'m str> {
+    let header = message.headers()?.iter().find(|header| header.key == name)?;
+    std::str::from_utf8(header.value?).ok()
+}
+
 /// The headers of a reject that say where it came from.
 pub fn origin(origin: &Origin<'_>, received: &str) -> OwnedHeaders {
     let mut headers = OwnedHeaders::new_with_capacity(5);
@@ -65,5 +80,21 @@ pub fn pairs<M: Message>(message: &M) -> Vec<(&str, &[u8])> {
     match message.headers() {
         None => Vec::new(),
         Some(headers) => headers.iter().filter_map(|h| Some((h.key, h.value?))).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_read_as_it_was_written() {
+        let origin = Origin { topic: "opa.decisions", partition: 3, offset: 1 << 40, element: 7 };
+        let written = docket(&origin, "now");
+        let text = std::str::from_utf8(written.get(0).value.unwrap()).unwrap().to_owned();
+        assert_eq!(place(&text), Some(origin));
+        for other in ["", "a", "a/b/c/d", "a/1/2", "1/2/3"] {
+            assert_eq!(place(other), None, "{other}");
+        }
     }
 }

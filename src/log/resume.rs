@@ -21,7 +21,7 @@ use super::config::{Kafka, Start};
 use super::progress::Progress;
 use super::reading::Reading;
 use super::{Gap, client};
-use crate::resume::{self, Committed, Log, Past};
+use crate::resume::{self, Cause, Committed, Log, Past};
 
 /// One question to Kafka may take so long,
 const STEP: Duration = Duration::from_secs(5);
@@ -229,6 +229,66 @@ impl Asking {
         let places: Vec<Place> = partitions.map(|p| (topic.to_owned(), p.id())).collect();
         Ok(!places.is_empty() && self.offsets(&places, Offset::End)?.values().any(|end| *end > 0))
     }
+}
+
+/// Where a group stands in a partition, for who only asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    /// The first offset that is there.
+    pub first: i64,
+    /// Everything below it is finished; nothing if the group has committed nothing. Or why what it committed says nothing of what
+    /// is there now.
+    pub next: Result<Option<i64>, String>,
+}
+
+/// Where a group stands in each partition of a topic. Nothing is joined or committed.
+pub fn standing(
+    kafka: &Kafka,
+    part: &str,
+    group: &str,
+    topic: &str,
+) -> KafkaResult<BTreeMap<i32, Standing>> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match stands(kafka, part, group, topic) {
+            Err(error) if client::is_outage(&error) && Instant::now() < until => {
+                std::thread::sleep(Duration::from_millis(300));
+            }
+            told => return told,
+        }
+    }
+}
+
+fn stands(
+    kafka: &Kafka,
+    part: &str,
+    group: &str,
+    topic: &str,
+) -> KafkaResult<BTreeMap<i32, Standing>> {
+    let mut client = Asking::new(kafka, part, group)?;
+    let partitions = client.partitions(&[topic.to_owned()], &[(topic.to_owned(), 0)])?;
+    let committed = client.committed(&partitions)?;
+    let count = partitions.get(topic).copied().unwrap_or(0);
+    let places: Vec<Place> = (0..count).map(|partition| (topic.to_owned(), partition)).collect();
+    let first = client.offsets(&places, Offset::Beginning)?;
+    let end = client.offsets(&places, Offset::End)?;
+    client.listen();
+    let id = client.client.context().ids.get(topic);
+    let past = Past { begun: true, instead: None };
+    let one = |place: &Place| {
+        let log = Log { topic_id: id.as_deref(), first: *first.get(place)?, end: *end.get(place)? };
+        let committed = committed.get(place);
+        let to = resume::resume(committed, log, &past, resume::Start::Earliest);
+        let next = match (committed, to.gap) {
+            // What retention took, it has not read; what is there it will read.
+            (Some(_), Some(gap)) if gap.cause != Cause::Retention => {
+                Err(gap.sentence(topic, place.1))
+            }
+            (committed, _) => Ok(committed.map(|committed| committed.next)),
+        };
+        Some((place.1, Standing { first: log.first, next }))
+    };
+    Ok(places.iter().filter_map(one).collect())
 }
 
 /// What a member knows of where it goes on.

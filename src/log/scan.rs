@@ -251,6 +251,13 @@ impl TopicScan {
         self.ranges.iter().map(|s| u64::try_from(s.to - s.from).unwrap_or_default()).sum()
     }
 
+    /// Reads less of each partition.
+    pub fn narrow(&mut self, less: impl Fn(&OffsetRange) -> OffsetRange) {
+        for range in &mut self.ranges {
+            *range = less(range);
+        }
+    }
+
     pub fn ranges(&self) -> &[OffsetRange] {
         &self.ranges
     }

@@ -7,6 +7,7 @@ use rdkafka::message::Message;
 
 use super::overview::{Counting, Overview};
 use super::scope::{Checked, Scope, VerifyError, Watch, decision};
+use super::source::number;
 use super::spill::{Portions, Reading, Spill, write_text};
 use crate::clock::now;
 use crate::decision::json;
@@ -14,8 +15,10 @@ use crate::decision::record::Record;
 use crate::decision::time::Nanos;
 use crate::decision::verdict::Verdict;
 use crate::log::dead_letter::{Letter, without_receipts};
+use crate::log::headers;
 use crate::log::scan::ScanBound;
 use crate::pipeline::Pipeline;
+use crate::pipeline::file::File;
 use crate::sink::query::{Days, Decision, Hash, hash};
 
 const VERDICTS: [Verdict; 5] =
@@ -40,9 +43,16 @@ pub struct Docket {
     pub others: Option<(Nanos, Nanos)>,
     /// Distinct ids by verdict.
     pub distinct: BTreeMap<&'static str, usize>,
+    /// The first offset that a record names of each partition of a source.
+    pub origins: BTreeMap<(usize, i32), i64>,
     count: usize,
     repeated: usize,
     reused: usize,
+}
+
+/// What tells a decision that came twice from another under the same id.
+pub fn original(record: &Record<'_>) -> u64 {
+    hash(record.original().as_bytes()) as u64
 }
 
 /// A decision of the docket, for one sink.
@@ -54,10 +64,12 @@ pub struct Entry<'e> {
 }
 
 impl Docket {
+    /// `source` is how many offsets of the source it is compared with.
     pub(super) fn read(
         pipeline: &Pipeline,
         scope: &Scope,
         sinks: &mut [Checked<'_>],
+        source: u64,
         watch: &dyn Watch,
     ) -> Result<Docket, VerifyError> {
         let (begun, topic) = (now(), pipeline.docket_topic());
@@ -66,7 +78,8 @@ impl Docket {
         // Retention took what was before.
         let cut =
             past.ranges().iter().zip(first.ranges()).any(|(a, b)| b.from > 0 && a.from == b.from);
-        let mut docket = Docket::new(past.offsets(), sinks.iter().map(|s| s.name.to_owned()));
+        let names = sinks.iter().map(|s| s.name.to_owned());
+        let mut docket = Docket::new(past.offsets().max(source), names);
         let mut days = Days::default();
         let mut failed = Ok(());
         watch.begin("reading the docket", past.offsets());
@@ -77,6 +90,7 @@ impl Docket {
             };
             let hashes: Vec<Hash> = sinks.iter_mut().map(|sink| sink.want(&record)).collect();
             days.add(record.timestamp);
+            docket.came_from(&pipeline.file, message);
             failed = docket.add(&record, decision(&record, message), &hashes, scope.sample);
             failed.is_ok()
         })?;
@@ -116,10 +130,20 @@ impl Docket {
             sample: Vec::new(),
             others: None,
             distinct: BTreeMap::new(),
+            origins: BTreeMap::new(),
             count: 0,
             repeated: 0,
             reused: 0,
         }
+    }
+
+    /// Takes note of where a record came from.
+    fn came_from(&mut self, file: &File, message: &impl Message) {
+        let place = headers::text(message, headers::SOURCE).and_then(headers::place);
+        let Some(origin) = place else { return };
+        let Some(topic) = number(file, origin.topic) else { return };
+        let first = self.origins.entry((topic, origin.partition)).or_insert(origin.offset);
+        *first = (*first).min(origin.offset);
     }
 
     pub fn add(
@@ -129,7 +153,7 @@ impl Docket {
         hashes: &[Hash],
         sample: usize,
     ) -> io::Result<()> {
-        let original = hash(&record.raw.as_bytes()[..record.own_members()]) as u64;
+        let original = original(record);
         self.entries.add(&decision.id, |out| {
             write_text(out, &decision.id);
             out.extend_from_slice(&original.to_le_bytes());
@@ -214,6 +238,16 @@ impl Docket {
             }
             Some(Entry { id, original, at, hash: its })
         })
+    }
+
+    /// Id and original of each entry of a portion.
+    pub fn originals<'e>(&self, portion: &'e [u8]) -> Vec<(&'e str, u64)> {
+        let (mut all, mut reading) = (Vec::new(), Reading(portion));
+        while !reading.is_empty() {
+            let (id, original, ..) = self.one(&mut reading);
+            all.push((id, original));
+        }
+        all
     }
 
     /// The ids of a portion, each once; nothing after the last portion.

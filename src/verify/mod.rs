@@ -2,14 +2,20 @@
 //! what was sent; and looks at the record itself. Sinks are asked by their own `query`; `run` brings both together, portion by
 //! portion (`spill`), so that a day of decisions needs no more memory than an hour; `behind` says what is not in the docket yet; `probe`
 //! follows one question through everything.
+//!
+//! The docket is compared with its `source`, too: what intake should have made of what it has read, and what became of it where the docket
+//! does not have it (`traced`, `lost`).
 
 pub mod behind;
 pub mod docket;
+pub mod lost;
 pub mod overview;
 pub mod probe;
 pub mod run;
 pub mod scope;
+pub mod source;
 pub mod spill;
+pub mod traced;
 
 use std::collections::HashMap;
 

@@ -1,4 +1,4 @@
-//! Reads the docket topic and rejects, asks each sink, and compares.
+//! Reads the docket topic and rejects, and the source; asks each sink, and compares.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
@@ -8,8 +8,10 @@ use rdkafka::message::Message;
 use serde::Serialize;
 
 use super::docket::{Docket, Rejected};
+use super::lost::SourceReport;
 use super::overview::Overview;
 use super::scope::{Checked, NotAsked, Scope, VerifyError, Watch, checked};
+use super::source::Source;
 use super::spill::{Reading, Spill, write_text};
 use super::{Compared, Held, Wanted};
 use crate::clock::now;
@@ -40,11 +42,14 @@ pub struct Report {
     pub counts: Option<BTreeMap<String, f64>>,
     #[serde(flatten)]
     pub compared: Compared,
+    /// Of `only_there`: what intake has read, so that it is in the source and not in the docket.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub in_source: Vec<String>,
     pub gaps: usize,
 }
 
 impl Report {
-    fn new(sink: &str, r#type: &'static str) -> Report {
+    pub(super) fn new(sink: &str, r#type: &'static str) -> Report {
         Report {
             sink: sink.to_owned(),
             r#type,
@@ -54,6 +59,7 @@ impl Report {
             sample: None,
             counts: None,
             compared: Compared::default(),
+            in_source: Vec::new(),
             gaps: 0,
         }
     }
@@ -64,6 +70,8 @@ pub struct Verified {
     pub about: Overview,
     /// How many records of the docket topic are none.
     pub unreadable: usize,
+    /// Nothing if it was not asked for, or if there is none.
+    pub source: Option<SourceReport>,
     pub sinks: Vec<Report>,
 }
 
@@ -77,14 +85,25 @@ pub enum Outcome {
     Repeated,
     /// A sink, or Kafka, could not be asked.
     Unreachable,
-    /// A sink can't tell what it holds.
+    /// A sink can't tell what it holds, or something of the source can't be compared.
     NotCompared,
     Complete,
 }
 
 impl Verified {
+    /// Of the source and of the sinks.
+    pub fn reports(&self) -> impl Iterator<Item = &Report> {
+        self.source.iter().map(|source| &source.report).chain(&self.sinks)
+    }
+
     pub fn gaps(&self) -> usize {
-        self.unreadable + self.sinks.iter().map(|report| report.gaps).sum::<usize>()
+        self.unreadable + self.reports().map(|report| report.gaps).sum::<usize>()
+    }
+
+    fn is_partial(&self) -> bool {
+        self.sinks.is_empty()
+            || self.source.as_ref().is_some_and(SourceReport::is_partial)
+            || self.reports().any(|report| report.skipped.is_some())
     }
 
     /// How many decisions stand in a sink more than once.
@@ -97,9 +116,9 @@ impl Verified {
             Outcome::Gap
         } else if self.repeats() > 0 {
             Outcome::Repeated
-        } else if self.sinks.iter().any(|report| report.error.is_some()) {
+        } else if self.reports().any(|report| report.error.is_some()) {
             Outcome::Unreachable
-        } else if self.sinks.is_empty() || self.sinks.iter().any(|r| r.skipped.is_some()) {
+        } else if self.is_partial() {
             Outcome::NotCompared
         } else {
             Outcome::Complete
@@ -113,10 +132,20 @@ pub async fn verify(
     watch: &dyn Watch,
 ) -> Result<Verified, VerifyError> {
     let mut sinks = checked(pipeline, scope);
-    let (docket, rejected) = tokio::task::block_in_place(|| {
-        let docket = Docket::read(pipeline, scope, &mut sinks, watch)?;
+    let (docket, rejected, source) = tokio::task::block_in_place(|| {
+        let compares = scope.source && !pipeline.file.sources.is_empty();
+        let source = compares.then(|| Source::open(pipeline, scope)).transpose()?;
+        let offsets = source.iter().flatten().map(Source::offsets).sum();
+        let docket = Docket::read(pipeline, scope, &mut sinks, offsets, watch)?;
+        let source = match source {
+            Some(Ok(source)) => {
+                Some(SourceReport::of(pipeline, scope, &source, &docket, watch)?)
+            }
+            Some(Err(why)) => Some(SourceReport::without(why)),
+            None => None,
+        };
         let rejected = Rejected::read(pipeline, docket.portions(), watch)?;
-        Ok::<_, VerifyError>((docket, rejected))
+        Ok::<_, VerifyError>((docket, rejected, source))
     })?;
     // What goes to a sink only because others do not take it is known once they were asked.
     sinks.sort_by_key(|sink| sink.config.delivery().only_routed);
@@ -127,9 +156,15 @@ pub async fn verify(
         reports.push(asking.report(sink).await?);
     }
     tokio::task::block_in_place(|| only_there(pipeline, scope, &mut reports, watch))?;
+    let lost: BTreeSet<&String> =
+        source.iter().flat_map(|source| &source.report.compared.missing.listed).collect();
+    for report in &mut reports {
+        let there = report.compared.only_there.listed.iter().filter(|id| lost.contains(id));
+        report.in_source = there.cloned().collect();
+    }
     reports.sort_by(|a, b| a.sink.cmp(&b.sink));
     let unreadable = docket.unreadable;
-    Ok(Verified { about: docket.told(), unreadable, sinks: reports })
+    Ok(Verified { about: docket.told(), unreadable, source, sinks: reports })
 }
 
 struct Asking<'v> {

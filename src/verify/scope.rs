@@ -35,6 +35,8 @@ pub struct Scope {
     pub sample: usize,
     /// How long what is missing may still be on its way.
     pub settle: Duration,
+    /// Whether the source is compared with the docket.
+    pub source: bool,
 }
 
 /// Is told how a step goes on.

@@ -359,6 +359,29 @@ impl Read1 {
     }
 }
 
+/// Commits where a group goes on that has no members: partition and next offset.
+pub fn commit(bootstrap: &str, group: &str, topic: &str, offsets: &[(i32, i64)]) {
+    let consumer: BaseConsumer = client(bootstrap)
+        .set("group.id", group)
+        .set("enable.auto.commit", "false")
+        .create()
+        .unwrap();
+    let mut list = TopicPartitionList::new();
+    for (partition, next) in offsets {
+        list.add_partition_offset(topic, *partition, Offset::Offset(*next)).unwrap();
+    }
+    consumer.commit(&list, rdkafka::consumer::CommitMode::Sync).unwrap();
+}
+
+/// The ends of a topic's partitions.
+pub fn ends(bootstrap: &str, topic: &str) -> Vec<(i32, i64)> {
+    let consumer: BaseConsumer = client(bootstrap).set("group.id", "docket-tests").create().unwrap();
+    let wait = Duration::from_secs(10);
+    let metadata = consumer.fetch_metadata(Some(topic), wait).unwrap();
+    let ids = metadata.topics()[0].partitions().iter().map(|partition| partition.id());
+    ids.map(|id| (id, consumer.fetch_watermarks(topic, id, wait).unwrap().1)).collect()
+}
+
 /// Every committed record of a topic.
 pub fn read_all(bootstrap: &str, topic: &str) -> Vec<Read1> {
     let consumer: BaseConsumer = client(bootstrap)
