@@ -310,7 +310,8 @@ fn told(pipeline: &Pipeline, verified: &Verified) -> String {
         }
         if !r.in_source.is_empty() {
             let lost = counted(r.in_source.len(), "decision");
-            let told = format!("{}: of OTHERS, {lost} is what the docket lacks of the source", r.sink);
+            let told =
+                format!("{}: of OTHERS, {lost} is what the docket lacks of the source", r.sink);
             let _ = writeln!(out, "{}", wrapped(&told, 4, sentence_columns()));
         }
         if let others @ 1.. = r.compared.only_there.count - r.in_source.len() {
@@ -328,7 +329,11 @@ fn told(pipeline: &Pipeline, verified: &Verified) -> String {
 /// What is to be said of the source, beside numbers.
 fn of_source(source: &SourceReport, out: &mut String) {
     let mut say = |what: &str| {
-        let _ = writeln!(out, "{}", wrapped(&format!("source: {}", printable(what)), 4, sentence_columns()));
+        let _ = writeln!(
+            out,
+            "{}",
+            wrapped(&format!("source: {}", printable(what)), 4, sentence_columns())
+        );
     };
     if let Some(why) = &source.report.skipped {
         say(&format!("not compared: {why}"));
@@ -338,7 +343,9 @@ fn of_source(source: &SourceReport, out: &mut String) {
     }
     for lost in source.lost.iter().take(10) {
         let Lost { decision_id, topic, partition, offset, .. } = lost;
-        say(&format!("lost: {decision_id} (topic {topic}, partition {partition}, offset {offset})"));
+        say(&format!(
+            "lost: {decision_id} (topic {topic}, partition {partition}, offset {offset})"
+        ));
     }
     if let more @ 1.. = source.report.compared.missing.count.saturating_sub(10) {
         say(&format!("lost: {more} more (--json lists more of them)"));

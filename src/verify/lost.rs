@@ -110,8 +110,14 @@ impl SourceReport {
         for (became, what) in [
             (Became::Differs, "whose record became something else than today's rules make of it"),
             (Became::Waits, "not in the docket yet: the join has them, or has refused them"),
-            (Became::Joined, "in lines that came in several records, and neither in the docket nor in rejects"),
-            (Became::Untold, "older than what retention has left of the docket or of rejects: whether they were there can't be told"),
+            (
+                Became::Joined,
+                "in lines that came in several records, and neither in the docket nor in rejects",
+            ),
+            (
+                Became::Untold,
+                "older than what retention has left of the docket or of rejects: whether they were there can't be told",
+            ),
         ] {
             let count = judged.of(became);
             if count > 0 {
@@ -120,7 +126,10 @@ impl SourceReport {
             }
         }
         for (became, what) in [
-            (Became::Other, "in the docket with another content than today's rules give them: the pipeline file has changed, or they have"),
+            (
+                Became::Other,
+                "in the docket with another content than today's rules give them: the pipeline file has changed, or they have",
+            ),
             (Became::Before, "from before intake's first record (intake.start: latest)"),
         ] {
             let count = judged.of(became);

@@ -389,7 +389,8 @@ mod tests {
             ("", decision("c")),
         ];
         let found = all(&records);
-        let found: Vec<_> = found.iter().map(|(o, e, id, joined)| (*o, *e, &**id, *joined)).collect();
+        let found: Vec<_> =
+            found.iter().map(|(o, e, id, joined)| (*o, *e, &**id, *joined)).collect();
         assert_eq!(found, [(0, 0, "a", false), (0, 2, "b", false), (2, 0, "c", false)]);
     }
 

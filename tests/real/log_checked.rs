@@ -11,7 +11,7 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use serde_json::Value;
 
 use super::support::{
-    Place, Read1, Running, Source, decision_id, docket, produce, read_all, until,
+    Place, Read1, Running, Source, commit, decision_id, docket, produce, read_all, until,
 };
 use super::{address, init, pipeline};
 
@@ -172,6 +172,50 @@ async fn what_retention_took_is_told_once_and_the_rest_is_read() {
     let out = docket().args(["redrive"]).arg(&case.path).output().unwrap();
     let said = String::from_utf8_lossy(&out.stdout) + String::from_utf8_lossy(&out.stderr);
     assert!(said.contains("they name what is gone"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn verify_tells_what_intake_lost_from_what_retention_took() {
+    let _servers = super::together().await;
+    let case = Case::new("unread", 1, "").await;
+    let verified = || {
+        let args = ["verify", "--from", "start", "--settle", "0s", "--json"];
+        let out = docket().args(args).arg(&case.path).output().unwrap();
+        let said = String::from_utf8_lossy(&out.stdout).into_owned();
+        let report: Value = serde_json::from_str(&said)
+            .unwrap_or_else(|_| panic!("{said}{}", String::from_utf8_lossy(&out.stderr)));
+        (out.status.code().unwrap(), report["source"].clone())
+    };
+    std::fs::write(case.place.path("out"), "").unwrap();
+    produce(&case.kafka, &case.source, [decision("early")]);
+    let (code, source) = verified();
+    let why = source["skipped"].as_str().unwrap();
+    assert!(code == 3 && why.contains("has committed nothing of"), "{source}");
+
+    let all = [vec![decision("early")], decisions(0..9)].concat();
+    produce(&case.kafka, &case.source, &all[1..]);
+    let running = case.start(&[]);
+    case.has(&all).await;
+    running.stop();
+    let (code, source) = verified();
+    assert_eq!((code, &source["present"], &source["removed"]), (0, &10.into(), &0.into()));
+    delete_before(&case.source, 0, 4).await;
+    let (code, source) = verified();
+    assert_eq!((code, &source["present"], &source["removed"]), (0, &6.into(), &4.into()));
+    assert!(source["notes"][0].as_str().unwrap().contains("4 records were removed by retention"));
+
+    produce(&case.kafka, &case.source, [decision("gone")]);
+    let group = format!("docket.{}.intake", case.place.name);
+    commit(&case.kafka, &group, &case.source, &[(0, end(&case.source))]);
+    let (code, source) = verified();
+    assert_eq!((code, &source["present"]), (1, &6.into()), "{source}");
+    assert_eq!(source["lost"][0]["decision_id"], "gone");
+    assert_eq!((&source["lost"][0]["offset"], &source["lost"][1]), (&10.into(), &Value::Null));
+    // Of what retention took of the docket, nothing can be told any more.
+    delete_before(&case.docket, 0, end(&case.docket)).await;
+    let (code, source) = verified();
+    assert_eq!((code, &source["not_compared"]), (3, &7.into()), "{source}");
+    assert_eq!(source["lost"], serde_json::json!([]));
 }
 
 fn end(topic: &str) -> i64 {

@@ -359,13 +359,19 @@ impl Read1 {
     }
 }
 
-/// Commits where a group goes on that has no members: partition and next offset.
+/// Commits where a group goes on that has no other members: partition and next offset.
 pub fn commit(bootstrap: &str, group: &str, topic: &str, offsets: &[(i32, i64)]) {
     let consumer: BaseConsumer = client(bootstrap)
         .set("group.id", group)
         .set("enable.auto.commit", "false")
         .create()
         .unwrap();
+    consumer.subscribe(&[topic]).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while consumer.assignment().unwrap().count() < offsets.len() {
+        assert!(Instant::now() < deadline, "{group} has not got its partitions");
+        let _ = consumer.poll(Duration::from_millis(100));
+    }
     let mut list = TopicPartitionList::new();
     for (partition, next) in offsets {
         list.add_partition_offset(topic, *partition, Offset::Offset(*next)).unwrap();
@@ -375,7 +381,8 @@ pub fn commit(bootstrap: &str, group: &str, topic: &str, offsets: &[(i32, i64)])
 
 /// The ends of a topic's partitions.
 pub fn ends(bootstrap: &str, topic: &str) -> Vec<(i32, i64)> {
-    let consumer: BaseConsumer = client(bootstrap).set("group.id", "docket-tests").create().unwrap();
+    let consumer: BaseConsumer =
+        client(bootstrap).set("group.id", "docket-tests").create().unwrap();
     let wait = Duration::from_secs(10);
     let metadata = consumer.fetch_metadata(Some(topic), wait).unwrap();
     let ids = metadata.topics()[0].partitions().iter().map(|partition| partition.id());
