@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use docket::capacity::conclusions::Kind;
 use docket::capacity::count::Counter;
 use docket::capacity::numbers;
 use docket::capacity::{Asked, Part, Read, Review, believed, report, review, table};
@@ -41,7 +42,13 @@ fn decisions() -> Vec<Value> {
 }
 
 fn reviewed(decisions: &[Value]) -> Review {
-    let mut counter = Counter::new(believed(START + 9 * 86_400 * SECOND));
+    reviewed_after(9, decisions)
+}
+
+/// Made so many days after START.
+fn reviewed_after(days: i64, decisions: &[Value]) -> Review {
+    let now = START + days * 86_400 * SECOND;
+    let mut counter = Counter::new(believed(now));
     let mut out = Vec::new();
     for decision in decisions {
         out.clear();
@@ -62,7 +69,7 @@ fn reviewed(decisions: &[Value]) -> Review {
         history: BTreeMap::new(),
         volumes: Vec::new(),
         read,
-        now: START + 9 * 86_400 * SECOND,
+        now,
         current: true,
     };
     review(counter, asked).unwrap()
@@ -146,6 +153,7 @@ fn check(part: &Part, of: &[&Value], (first, last): (i64, i64)) {
     near(busy.mean_cores, computing as f64 / 1e9 / seconds, 1e-9);
     near(busy.mean_ns, computing as f64 / times.len() as f64, 1e-9);
     near(busy.waiting, (sum - computing) as f64 / sum as f64, 1e-9);
+    near(busy.peak_minute_cores, peak.per_second * busy.mean_ns / 1e9, 1e-9);
     near(busy.peak_second_cores, part.peak_second.per_second * busy.mean_ns / 1e9, 1e-9);
     assert!(busy.mean_cores <= busy.peak_hour_cores);
     if let Some(e) = &part.evaluation {
@@ -200,7 +208,7 @@ fn the_numbers_are_those_of_the_input() {
         }
         for opa in review.opas.iter() {
             let busy = opa.busy.unwrap();
-            assert!((busy.headroom.unwrap() * busy.peak_second_cores / 2.0 - 1.0).abs() < 1e-9);
+            assert!((busy.headroom.unwrap() * busy.peak_minute_cores / 2.0 - 1.0).abs() < 1e-9);
         }
         assert!((parts.iter().map(|p| p.cost.unwrap()).sum::<f64>() - 1.0).abs() < 1e-9);
     }
@@ -368,4 +376,132 @@ fn wrong_clocks_are_left_out_and_said() {
     let review = reviewed(&decisions);
     assert_eq!((review.total.decisions, review.read.odd), (98, 2));
     assert!(report::html(&review, START).contains("2 decisions with timestamps of the future"));
+}
+
+/// A decision of a service that has one OPA, so many seconds after START.
+fn decision(service: &str, seconds: f64, nanos: u64) -> Value {
+    serde_json::json!({
+        "decision_id": format!("{service}-{seconds}"),
+        "labels": {"app": service, "id": format!("{service}-1")},
+        "bundles": {"authz": {"revision": "r1"}},
+        "path": "http/authz/allow",
+        "result": true,
+        "timestamp": time::format(START + (seconds * SECOND as f64) as i64),
+        "metrics": {"timer_server_handler_ns": nanos}
+    })
+}
+
+/// As many decisions on each day as `of` says, give or take some.
+fn daily(service: &str, days: i64, of: impl Fn(i64) -> i64) -> Vec<Value> {
+    let day = |day: i64| {
+        let n = of(day) * (100 + day * 7919 % 7) / 100;
+        (0..n).map(move |i| 86_400.0 * (day as f64 + (i as f64 + 0.5) / n as f64))
+    };
+    (0..days).flat_map(day).map(|at| decision(service, at, 1_000_000)).collect()
+}
+
+fn sentences(review: &Review, kind: Kind) -> Vec<&str> {
+    let of = review.conclusions.iter().filter(|c| c.kind == kind);
+    of.map(|c| c.sentence.as_str()).collect()
+}
+
+/// Days of which nothing is known are no days without load, and a sentence's error is that of the JSON.
+#[test]
+fn review_of_days_with_a_gap_says_one_error() {
+    let decisions = daily("shop", 24, |day| if (6..12).contains(&day) { 0 } else { 120 });
+    let review = reviewed_after(24, &decisions);
+    let gap = |day: &docket::capacity::days::Day| !day.whole;
+    assert_eq!(review.days.iter().filter(|d| gap(d)).count(), 6);
+    let forecast = review.forecast.clone().unwrap();
+    assert!(forecast.error.unwrap() < 0.1, "{forecast:?}");
+    assert_eq!(review.spare[0].forecast, review.forecast, "all there is is one service");
+    let said = format!("off by {:.0} % on average", 100.0 * forecast.error.unwrap());
+    let told = sentences(&review, Kind::RunsOut);
+    assert!(told[0].contains(&said) || told[0].contains("nothing grows"), "{told:?}, {said}");
+    assert!(report::html(&review, START).contains("6 days without any decision"));
+
+    // Of a service among others that is what is known of it: it had nothing, while others had.
+    let mut both = daily("other", 24, |_| 100);
+    both.extend(daily("shop", 24, |day| if (14..18).contains(&day) { 0 } else { 120 + 5 * day }));
+    let review = reviewed_after(24, &both);
+    assert!(review.days.iter().all(|d| d.whole));
+    let spare = review.spare.iter().find(|s| s.service == "shop").unwrap();
+    let error = spare.forecast.as_ref().unwrap().error.unwrap();
+    let told = sentences(&review, Kind::RunsOut)[0];
+    assert!(told.starts_with("shop runs out first"), "{told}");
+    assert!(told.contains(&format!("off by {:.0} % on average", 100.0 * error)), "{told}, {error}");
+}
+
+#[test]
+fn review_notices_that_the_load_changed() {
+    let step = |days: i64, since: i64| {
+        let of = move |day: i64| if day < since { 60 } else { 600 };
+        reviewed_after(days, &daily("shop", days, of))
+    };
+    let review = step(20, 17);
+    assert_eq!(review.forecast, None, "no forecast from a level that is no more");
+    assert_eq!(review.changed.as_ref().map(|c| (c.day.as_str(), c.days)), Some(("2026-01-24", 3)));
+    let told = sentences(&review, Kind::Changed);
+    assert!(told[0].starts_with("The load of shop rose from 6"), "{told:?}");
+    assert!(
+        told[0].contains("on 2026-01-24")
+            && told[0].contains("14 whole days of the new level")
+            && told[0].ends_with("there are 3."),
+        "{told:?}"
+    );
+    let told = sentences(&review, Kind::RunsOut);
+    assert!(told[0].contains("can't be said") && !told[0].contains("week"), "{told:?}");
+    let page = report::html(&review, START);
+    assert!(
+        page.contains("14 whole days of the level since 2026-01-24, and there are 3"),
+        "{page}"
+    );
+
+    // Once the new level is known for long enough, growth is of that.
+    let review = step(31, 17);
+    let forecast = review.forecast.clone().unwrap();
+    assert!((500.0..800.0).contains(&forecast.per_day) && forecast.low > 400.0, "{forecast:?}");
+    assert!(sentences(&review, Kind::Changed)[0].contains("are of the days since"));
+
+    // So is headroom: what was much before is no longer asked for.
+    let of = |day: i64| if day < 8 { 3000 } else { 300 };
+    let review = reviewed_after(24, &daily("shop", 24, of));
+    let (spare, busy) = (&review.spare[0], review.services[0].busy.unwrap());
+    assert!(spare.peak_minute_cores < busy.peak_minute_cores, "{spare:?} {busy:?}");
+}
+
+/// A few decisions of a wrong clock don't make a review of two hours one of months.
+#[test]
+fn review_leaves_out_what_is_far_from_the_rest() {
+    let every = |n: i64| (0..n).map(|i| decision("shop", 2.0 * i as f64, 1_000_000));
+    let clean: Vec<Value> = every(3600).collect();
+    let mut decisions = clean.clone();
+    decisions.insert(1000, decision("shop", -300.0 * 86_400.0, 9_000_000_000));
+    decisions.insert(2000, decision("shop", 4.0 * 86_400.0, 9_000_000_000));
+    let (review, clean) = (reviewed(&decisions), reviewed(&clean));
+    assert_eq!((&review.total, review.from, review.to), (&clean.total, clean.from, clean.to));
+    assert_eq!((&review.revisions, &review.days), (&clean.revisions, &clean.days));
+    let out = review.read.left_out.unwrap();
+    assert_eq!((out.decisions, out.from), (2, START - 300 * 86_400 * SECOND));
+    let told = sentences(&review, Kind::LeftOut);
+    assert!(
+        told[0].starts_with("2 decisions of 2025-03-13 to 2026-01-11 were left out"),
+        "{told:?}"
+    );
+    assert!(report::html(&review, START).contains("2 decisions from 2025-03-13 00:00 to"));
+    assert_eq!((clean.read.left_out, sentences(&clean, Kind::LeftOut).len()), (None, 0));
+}
+
+/// Arrivals by chance have seconds with many; a queue holds them for a moment, and nothing has run out.
+#[test]
+fn review_takes_no_crowded_second_for_the_end() {
+    let mut decisions: Vec<Value> =
+        (0..5400).map(|i| decision("shop", i as f64 / 0.75, 475_000_000)).collect();
+    decisions.extend((0..9).map(|i| decision("shop", 3000.0 + f64::from(i) / 10.0, 475_000_000)));
+    let review = reviewed(&decisions);
+    let busy = review.services[0].busy.unwrap();
+    assert!(busy.peak_second_cores > 4.0 && busy.peak_minute_cores < 0.5, "{busy:?}");
+    assert!(review.spare[0].headroom > 4.0, "{:?}", review.spare);
+    let told = sentences(&review, Kind::RunsOut);
+    assert!(!told[0].contains("has run out") && told[0].contains("busiest minute"), "{told:?}");
 }

@@ -74,7 +74,7 @@ impl SourceReport {
     pub(super) fn of(
         pipeline: &Pipeline,
         scope: &Scope,
-        source: &Source<'_>,
+        source: &mut Source<'_>,
         docket: &Docket,
         watch: &dyn Watch,
     ) -> Result<SourceReport, VerifyError> {
@@ -146,7 +146,8 @@ impl SourceReport {
     fn note(&mut self) {
         if self.removed > 0 {
             let records = counted(self.removed, "record");
-            self.notes.push(format!("{records} removed by retention before verify could read them"));
+            self.notes
+                .push(format!("{records} removed by retention before verify could read them"));
         }
     }
 }

@@ -138,7 +138,9 @@ pub async fn verify(
         let offsets = source.iter().flatten().map(Source::offsets).sum();
         let docket = Docket::read(pipeline, scope, &mut sinks, offsets, watch)?;
         let source = match source {
-            Some(Ok(source)) => Some(SourceReport::of(pipeline, scope, &source, &docket, watch)?),
+            Some(Ok(mut source)) => {
+                Some(SourceReport::of(pipeline, scope, &mut source, &docket, watch)?)
+            }
             Some(Err(why)) => Some(SourceReport::without(why)),
             None => None,
         };

@@ -145,18 +145,19 @@ impl<'p> Source<'p> {
         removed.sum()
     }
 
-    /// Reads all of it.
+    /// Reads all of it, once.
     pub fn read(
-        &self,
+        &mut self,
         expected: &mut Expected,
         watch: &dyn Watch,
     ) -> Result<Result<(), Why>, VerifyError> {
         let mut splitter = Splitter::new(self.pipeline);
-        for (number, scan) in &self.scans {
+        // Each reader's memory is free once it is through.
+        for (number, scan) in std::mem::take(&mut self.scans) {
             watch.begin("reading the source", scan.offsets());
             let mut failed = Ok(());
             let read = scan.read(&mut |n| watch.step(n), &mut |message| {
-                let spot = (*number, message.partition(), message.offset());
+                let spot = (number, message.partition(), message.offset());
                 let (value, key) = (message.payload(), message.key().unwrap_or_default());
                 let pairs = headers::pairs(message);
                 let value = value.unwrap_or_default();

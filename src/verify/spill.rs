@@ -8,7 +8,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// So much is held before anything is written.
-const HELD: usize = 16 << 20;
+const HELD: usize = 8 << 20;
 /// What is written at once.
 const BLOCK: usize = 32 << 10;
 /// Entries of the docket in a portion.

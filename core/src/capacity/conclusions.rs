@@ -2,9 +2,11 @@
 
 use serde::Serialize;
 
+use super::aside::LeftOut;
 use super::enough::{self, lasting};
 use super::forecast::{self, Forecast};
-use super::numbers::{DAY, HOUR, SECOND, counted, human};
+use super::level::Changed;
+use super::numbers::{DAY, SECOND, counted, human};
 use super::{Part, Review, Spare};
 use crate::decision::time::{self, Nanos};
 
@@ -15,7 +17,11 @@ pub enum Kind {
     TooLittle,
     /// It covers less than a day.
     TooShort,
-    /// The first service whose OPAs its busiest second will fill, or that none will.
+    /// Decisions were left out, since they are far from all others.
+    LeftOut,
+    /// The load changed at once.
+    Changed,
+    /// The first service whose OPAs its busiest minute will fill, or that none will.
     RunsOut,
     /// A service that can't do without one of its OPAs.
     NoSpare,
@@ -60,10 +66,11 @@ pub fn conclusions(review: &Review, now: Nanos, current: bool) -> Vec<Conclusion
         );
         all.push(of(Kind::TooLittle, "", sentence));
     }
+    all.extend(review.read.left_out.as_ref().map(left_out));
     let whole = review.seconds as Nanos * SECOND;
     if (enough::SPAN * SECOND..DAY).contains(&whole) {
         let sentence = format!(
-            "This is of {} only: the busiest second of a day or a week need not be in it, and what follows holds for that time.",
+            "This is of {} only: the busiest minute of a day or a week need not be in it, and what follows holds for that time.",
             lasting(whole)
         );
         all.push(of(Kind::TooShort, "", sentence));
@@ -75,11 +82,12 @@ pub fn conclusions(review: &Review, now: Nanos, current: bool) -> Vec<Conclusion
         );
         all.push(Conclusion { kind: Kind::Behind, service: String::new(), day: None, sentence });
     }
+    all.extend(changes(review));
     all.extend(runs_out(review));
     let short = review.spare.iter().filter_map(|s| Some((s, s.without_one?)));
     for (spare, without) in short.filter(|(_, without)| *without < 1.0).take(MOST) {
         let sentence = format!(
-            "{} can't do without one of its {} OPAs: the busiest second would need {} times what the others have.",
+            "{} can't do without one of its {} OPAs: the busiest minute would need {} times what the others have.",
             spare.service,
             spare.opas,
             human(1.0 / without)
@@ -122,41 +130,85 @@ fn of(kind: Kind, service: &str, sentence: String) -> Conclusion {
     Conclusion { kind, service: service.to_owned(), day: None, sentence }
 }
 
-/// A service's growth: its own, where the review has enough of its days, otherwise that of all.
-fn growth(review: &Review, service: &str) -> Option<Forecast> {
-    let whole = |day: i64| review.days.iter().any(|d| d.number == day && d.whole);
-    let hours = review.hours.0.iter().find(|(kind, of, ..)| *kind == "service" && of == service);
-    let mut days = std::collections::BTreeMap::<i64, f64>::new();
-    for (hour, of) in hours.iter().flat_map(|(.., hours)| hours) {
-        let day = hour.div_euclid(DAY / HOUR);
-        if whole(day) {
-            *days.entry(day).or_default() += of.decisions as f64;
-        }
+fn left_out(of: &LeftOut) -> Conclusion {
+    let day = |at: Nanos| time::format(at)[..10].to_owned();
+    let (from, to) = (day(of.from), day(of.to));
+    let when = if from == to { from } else { format!("{from} to {to}") };
+    let (was, apart) = match of.decisions {
+        1 => ("was left out: its time is", ""),
+        _ => ("were left out: their times are", " or more"),
+    };
+    let sentence = format!(
+        "{} of {when} {was} {}{apart} from all others, as by a wrong clock.",
+        counted(of.decisions, "decision"),
+        lasting(of.apart)
+    );
+    self::of(Kind::LeftOut, "", sentence)
+}
+
+/// Which services' load changed at once; if none's, but that of all, that.
+fn changes(review: &Review) -> Vec<Conclusion> {
+    let all = review.spare.iter();
+    let of_services = all.filter_map(|s| Some((s.service.as_str(), s.changed.as_ref()?)));
+    let mut changes: Vec<(&str, &Changed)> = of_services.take(MOST).collect();
+    if changes.is_empty() {
+        changes.extend(review.changed.as_ref().map(|changed| ("", changed)));
     }
-    let days: Vec<(i64, f64)> = days.into_iter().collect();
-    let ahead = review.forecast.as_ref().map_or(forecast::FEWEST as u64, |f| f.days_ahead);
-    forecast::forecast(&days, ahead).or_else(|| review.forecast.clone())
+    changes.into_iter().map(|(service, changed)| change(service, changed)).collect()
+}
+
+fn change(service: &str, changed: &Changed) -> Conclusion {
+    let name = if service.is_empty() { "all services together" } else { service };
+    let (day, before, after) = (&changed.day, human(changed.before), human(changed.after));
+    let sentence = if changed.days == 1 {
+        format!(
+            "On {day}, the last whole day, {name} had {after} decisions where {before} were expected: if that stays, no growth that is told here holds."
+        )
+    } else {
+        let level = if changed.after > changed.before { "rose" } else { "fell" };
+        let then = if changed.days < forecast::FEWEST {
+            format!(
+                "how that grows takes {} whole days of the new level to say, and there are {}",
+                forecast::FEWEST,
+                changed.days
+            )
+        } else {
+            "growth and headroom are of the days since".to_owned()
+        };
+        format!("The load of {name} {level} from {before} decisions a day to {after} on {day}; {then}.")
+    };
+    of(Kind::Changed, service, sentence)
+}
+
+/// A service's growth, and whose that is: its own, where the review has enough of its days, otherwise that of all, unless the level is new.
+fn growth<'r>(review: &'r Review, spare: &'r Spare) -> Option<(&'r Forecast, &'static str)> {
+    let new = spare.changed.as_ref().is_some_and(|changed| changed.days > 1);
+    let all = review.forecast.as_ref().filter(|_| !new).map(|all| (all, "the load of all grows"));
+    spare.forecast.as_ref().map(|own| (own, "it grows")).or(all)
 }
 
 fn runs_out(review: &Review) -> Option<Conclusion> {
-    // In how many days its busiest second takes all that it has; at once, if it does now.
-    let days = |spare: &Spare, growth: Option<&Forecast>| match growth {
+    // In how many days its busiest minute takes all that it has; at once, if it does now.
+    let days = |spare: &Spare, growth: Option<(&Forecast, &str)>| match growth {
         _ if spare.headroom <= 1.0 => Some(0.0),
-        Some(f) if f.growth_per_week > 0.0 => {
+        Some((f, _)) if f.growth_per_week > 0.0 => {
             Some(7.0 * (spare.headroom - 1.0) / f.growth_per_week)
         }
         _ => None,
     };
-    let growths: Vec<(&Spare, Option<Forecast>)> =
-        review.spare.iter().map(|s| (s, growth(review, &s.service))).collect();
+    let growths: Vec<(&Spare, Option<(&Forecast, &str)>)> =
+        review.spare.iter().map(|s| (s, growth(review, s))).collect();
     let soonest = growths
         .iter()
-        .filter_map(|(spare, growth)| Some((days(spare, growth.as_ref())?, *spare, growth)))
+        .filter_map(|(spare, growth)| Some((days(spare, *growth)?, *spare, *growth)))
         .min_by(|a, b| a.0.total_cmp(&b.0));
     let Some((in_days, spare, growth)) = soonest else {
         let (spare, growth) = growths.first()?;
         let why = match growth {
             Some(_) => "nothing grows".to_owned(),
+            None if spare.changed.as_ref().is_some_and(|changed| changed.days > 1) => {
+                format!("how it grows takes {} whole days of the new level to say", forecast::FEWEST)
+            }
             None => format!(
                 "how it grows takes {} whole days to say, and there {}",
                 forecast::FEWEST,
@@ -167,7 +219,7 @@ fn runs_out(review: &Review) -> Option<Conclusion> {
             ),
         };
         let sentence = format!(
-            "{} has the least headroom: its OPAs could take {} times its busiest second. When it runs out can't be said: {why}.",
+            "{} has the least headroom: its OPAs could take {} times its busiest minute. When it runs out can't be said: {why}.",
             spare.service,
             human(spare.headroom)
         );
@@ -176,19 +228,25 @@ fn runs_out(review: &Review) -> Option<Conclusion> {
     let service = &spare.service;
     if in_days <= 0.0 {
         let sentence = format!(
-            "{service} has run out: its busiest second needs {} times what its OPAs have.",
+            "{service} has run out: its busiest minute needs {} times what its OPAs have.",
             human(1.0 / spare.headroom.max(f64::MIN_POSITIVE))
         );
         return Some(of(Kind::RunsOut, service, sentence));
     }
-    let growth = growth.as_ref()?;
-    let pace = format!("{:+.0} % a week", 100.0 * growth.growth_per_week);
+    let (growth, whose) = growth?;
+    // Of others it is not known when they run out.
+    let first = if growths.iter().all(|(_, growth)| growth.is_some()) {
+        "first"
+    } else {
+        "first of those whose growth is known"
+    };
+    let pace = format!("{whose} by {:+.0} % a week", 100.0 * growth.growth_per_week);
     let error = growth.error.map_or_else(String::new, |error| {
         format!(" (such forecasts were off by {:.0} % on average)", 100.0 * error)
     });
     if in_days > growth.days_ahead as f64 {
         let sentence = format!(
-            "{service} runs out first, but not within {}, as far as can be foretold: its OPAs could take {} times its busiest second, and it grows by {pace}{error}.",
+            "{service} runs out {first}, but not within {}, as far as can be foretold: its OPAs could take {} times its busiest minute, and {pace}{error}.",
             counted(growth.days_ahead, "day"),
             human(spare.headroom)
         );
@@ -196,7 +254,7 @@ fn runs_out(review: &Review) -> Option<Conclusion> {
     }
     let day = time::format(review.to + (in_days * DAY as f64) as Nanos)[..10].to_owned();
     let sentence = format!(
-        "{service} runs out first, around {day}: its OPAs could take {} times its busiest second, and it grows by {pace}{error}.",
+        "{service} runs out {first}, around {day}: its OPAs could take {} times its busiest minute, and {pace}{error}.",
         human(spare.headroom)
     );
     Some(Conclusion { kind: Kind::RunsOut, service: service.clone(), day: Some(day), sentence })
@@ -206,6 +264,7 @@ fn runs_out(review: &Review) -> Option<Conclusion> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::super::count::Counter;
+    use super::super::numbers::HOUR;
     use super::super::{Asked, Read, review};
     use super::*;
     use crate::decision::event::Event;
@@ -249,14 +308,14 @@ mod tests {
         review(counter, asked).unwrap()
     }
 
-    /// All day long, `n` decisions of 10 ms, and as many in one second as the day allows.
+    /// All day long, `n` decisions of 600 ms, and a quarter of them in one minute.
     fn steady(service: &'static str, n: i64, opas: usize) -> Vec<Made> {
         let at = |i: i64| if i * 4 < n { 0 } else { i * (DAY / n) };
         let made = |i: i64| Made {
             service,
             opa: i as usize % opas,
             at: at(i),
-            nanos: 10_000_000,
+            nanos: 600_000_000,
             waits: 0,
         };
         (0..n).map(made).collect()
@@ -265,7 +324,7 @@ mod tests {
     #[test]
     fn who_grows_runs_out_before_who_has_less_left() {
         let review = reviewed(28, 1.0, &|day| {
-            // 100 decisions on the first day, 10 more each day, a quarter of them in its busiest second: 0.925 cores of two.
+            // 100 decisions on the first day, 10 more each day, a quarter of them in its busiest minute: 0.925 cores of two.
             let mut all = steady("grows", 100 + 10 * day, 2);
             all.extend(steady("stays", 260, 1));
             all
@@ -353,16 +412,16 @@ mod tests {
         let review = reviewed(10, 1.0, &|_| {
             let mut all = Vec::new();
             for hour in 0..20 {
-                let second = |service, opa, nanos, waits| Made {
+                let minute = |service, opa, nanos, waits| Made {
                     service,
                     opa,
                     at: hour * HOUR,
                     nanos,
                     waits,
                 };
-                all.extend((0..3).map(|n| second("full", n % 2, 1_000_000_000, 0)));
-                all.extend((0..3).map(|n| second("tight", n % 2, 500_000_000, 0)));
-                all.push(second("calls", 0, 900_000_000, 890_000_000));
+                all.extend((0..3).map(|n| minute("full", n % 2, 60 * SECOND as u64, 0)));
+                all.extend((0..3).map(|n| minute("tight", n % 2, 30 * SECOND as u64, 0)));
+                all.push(minute("calls", 0, 900_000_000, 890_000_000));
             }
             all
         });
@@ -380,7 +439,7 @@ mod tests {
         let sentence = |at: usize| review.conclusions[at].sentence.as_str();
         assert_eq!(
             sentence(0),
-            "full has run out: its busiest second needs 1.5 times what its OPAs have."
+            "full has run out: its busiest minute needs 1.5 times what its OPAs have."
         );
         assert!(
             sentence(2).contains("would need 1.5 times what the others have"),

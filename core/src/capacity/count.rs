@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use super::aside::{self, Aside, LeftOut};
 use super::covered::Covered;
 use super::latency::{self, Latency};
 use super::numbers::{HOUR, SECOND};
@@ -174,6 +175,12 @@ pub struct Counter {
     /// Decisions of other times than these are left out, and how many there were: they are wrong clocks.
     times: std::ops::Range<Nanos>,
     pub odd: u64,
+    /// What may be far from all others.
+    aside: Aside,
+    /// The first time that came, and the last, whether it is counted or not.
+    came: (Nanos, Nanos),
+    /// What was far from all others.
+    pub left_out: Option<LeftOut>,
 }
 
 /// The load that is the whole.
@@ -198,16 +205,71 @@ impl Counter {
             late: 0,
             times,
             odd: 0,
+            aside: Aside::default(),
+            came: (Nanos::MAX, Nanos::MIN),
+            left_out: None,
         }
     }
 
-    /// Counts a decision.
+    /// Takes a decision. It is counted at once if others of its hour are; otherwise when it is known that its time is not far from all others.
     pub fn add(&mut self, record: &Record<'_>) {
         let at = record.timestamp;
         if !self.times.contains(&at) {
             self.odd += 1;
             return;
         }
+        self.came = (self.came.0.min(at), self.came.1.max(at));
+        let hour = at.div_euclid(HOUR);
+        if self.loads[WHOLE].hours.contains_key(&hour) {
+            return self.count(record);
+        }
+        let now = self.aside.add(hour, record.raw);
+        self.count_all(&now);
+    }
+
+    fn count_all(&mut self, records: &[String]) {
+        for record in records.iter().filter_map(|raw| Record::parse(raw.as_bytes()).ok()) {
+            self.count(&record);
+        }
+    }
+
+    /// Counts what was set aside and is not far from the rest; the others are left out.
+    fn settle_aside(&mut self) {
+        let whole = self.whole().hours.iter().map(|(hour, of)| (*hour, of.decisions));
+        let mut together = aside::together(&whole.chain(self.aside.hours()).collect());
+        // What is counted stays, and so does what is with it.
+        if self.first <= self.last {
+            let (first, last) = (self.first.div_euclid(HOUR), self.last.div_euclid(HOUR));
+            together = first.min(*together.start())..=last.max(*together.end());
+        }
+        let hours: Vec<i64> = self.aside.hours().map(|(hour, _)| hour).collect();
+        let mut far = Vec::new();
+        for hour in hours {
+            let records = self.aside.take(hour);
+            if together.contains(&hour) {
+                self.count_all(&records);
+            } else {
+                far.extend(records);
+            }
+        }
+        let times: Vec<Nanos> = far
+            .iter()
+            .filter_map(|raw| Some(Record::parse(raw.as_bytes()).ok()?.timestamp))
+            .collect();
+        let apart = |at: &Nanos| (self.first - at).max(at - self.last);
+        let apart = times.iter().map(apart).min();
+        let edges = times.iter().min().copied().zip(times.iter().max().copied());
+        self.left_out = edges.zip(apart).map(|((from, to), apart)| LeftOut {
+            decisions: times.len() as u64,
+            from,
+            to,
+            apart,
+        });
+        self.came = (self.first, self.last);
+    }
+
+    fn count(&mut self, record: &Record<'_>) {
+        let at = record.timestamp;
         self.first = self.first.min(at);
         self.last = self.last.max(at);
         self.bytes += record.raw.len() as u64;
@@ -227,7 +289,9 @@ impl Counter {
         let timers = Latency::timers(record);
         let waited = latency::waiting(&timers).min(record.duration.unwrap_or_default());
         let hour = at.div_euclid(HOUR);
-        self.late += u64::from(hour < self.settled);
+        // What was set aside is not late: its hour comes at once.
+        let known = self.loads[WHOLE].hours.contains_key(&hour);
+        self.late += u64::from(hour < self.settled && known && !self.pages.contains_key(&hour));
         let pages = self.pages.entry(hour).or_default();
         let second = u16::try_from(at.rem_euclid(HOUR) / SECOND).unwrap_or_default();
         for id in [WHOLE, service, policy, opa] {
@@ -274,6 +338,7 @@ impl Counter {
 
     /// Nothing comes any more: all peaks stand.
     pub fn settle(&mut self) {
+        self.settle_aside();
         while !self.pages.is_empty() {
             self.settle_first();
         }
@@ -310,7 +375,7 @@ impl Counter {
 
     /// What is covered, as far as it is known.
     pub fn covered(&self) -> Covered {
-        Covered::new(self.first, self.last)
+        Covered::new(self.came.0, self.came.1)
     }
 
     pub fn whole(&self) -> &Load {

@@ -3,6 +3,9 @@
 
 use serde::Serialize;
 
+use super::days::weekday;
+use super::level;
+
 /// A forecast needs so many whole days; from as many on, days of the week have levels of their own.
 pub const FEWEST: usize = 14;
 /// And so many decisions in them.
@@ -20,7 +23,7 @@ pub struct Forecast {
     pub per_day: f64,
     pub low: f64,
     pub high: f64,
-    /// How much more (or less) a day has after a week, as a part of what a day has now.
+    /// How much more (or less) a day has after a week, as a part of what a day has now; -1 where there is nothing left.
     pub growth_per_week: f64,
     /// Mean absolute error, as a part, of what each day of the last third would have been foretold a week before (a quarter of the days
     /// known, if that is less). Absent where too few days are known.
@@ -30,17 +33,17 @@ pub struct Forecast {
 }
 
 /// A trend, and levels of the days of the week.
-struct Fit {
+pub(super) struct Fit {
     level: f64,
     slope: f64,
-    weekdays: [f64; 7],
-    spread: f64,
+    pub(super) weekdays: [f64; 7],
+    pub(super) spread: f64,
     middle: f64,
     spread_of_days: f64,
     count: f64,
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
+pub(super) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     match values.len() {
         0 => 0.0,
@@ -49,14 +52,9 @@ fn median(mut values: Vec<f64>) -> f64 {
     }
 }
 
-/// The day of the week of a day since the epoch.
-fn weekday(day: i64) -> usize {
-    day.rem_euclid(7) as usize
-}
-
 impl Fit {
     /// Through days: their numbers since the epoch and what they had. With or without levels of the days of the week.
-    fn new(days: &[(i64, f64)], weekly: bool) -> Fit {
+    pub(super) fn new(days: &[(i64, f64)], weekly: bool) -> Fit {
         let mut weekdays = [1.0; 7];
         if weekly {
             // Each day as a part of the week around it, so that growth is no part of it.
@@ -91,7 +89,7 @@ impl Fit {
         Fit { level, slope, weekdays, spread, middle, spread_of_days, count }
     }
 
-    fn at(&self, day: i64) -> f64 {
+    pub(super) fn at(&self, day: i64) -> f64 {
         (self.level + self.slope * day as f64).max(0.0) * self.weekdays[weekday(day)]
     }
 
@@ -137,8 +135,22 @@ fn within(days: &[(i64, f64)], ahead: u64) -> u64 {
     ahead.min(u64::try_from(known).unwrap_or_default())
 }
 
-/// Foretells the days after the last, the last of which is `ahead` days later, or fewer: for each, low, expected and high.
+/// How much more a day has after a week; none can have less than nothing.
+fn growth_per_week(fit: &Fit, last: i64) -> f64 {
+    let now = fit.level + fit.slope * last as f64;
+    if now > 0.0 {
+        (7.0 * fit.slope / now).max(-1.0)
+    } else if fit.slope < 0.0 {
+        -1.0
+    } else {
+        0.0
+    }
+}
+
+/// Foretells the days after the last, the last of which is `ahead` days later, or fewer: for each, low, expected and high. By the days
+/// since the load last changed at once.
 pub fn line(days: &[(i64, f64)], ahead: u64) -> Vec<(i64, [f64; 3])> {
+    let days = level::present(days);
     let decisions: f64 = days.iter().map(|(_, n)| n).sum();
     let enough = days.len() >= FEWEST && decisions >= FEWEST_DECISIONS;
     let (Some((last, _)), true) = (days.last(), enough) else { return Vec::new() };
@@ -160,14 +172,14 @@ pub fn line(days: &[(i64, f64)], ahead: u64) -> Vec<(i64, [f64; 3])> {
 
 /// What whole days foretell, if there are enough of them.
 pub fn forecast(days: &[(i64, f64)], ahead: u64) -> Option<Forecast> {
+    let days = level::present(days);
     let line = line(days, ahead);
     // A week's mean, so that it does not matter on which day of the week it ends.
     let end = &line[line.len().saturating_sub(7)..];
     let of = |which: usize| mean(&end.iter().map(|(_, day)| day[which]).collect::<Vec<_>>());
     let (low, per_day, high) = (of(0)?, of(1)?, of(2)?);
     let (fit, error, weekly) = fit(days);
-    let now = fit.level + fit.slope * days.last()?.0 as f64;
-    let growth_per_week = if now > 0.0 { 7.0 * fit.slope / now } else { 0.0 };
+    let growth_per_week = growth_per_week(&fit, days.last()?.0);
     let days_ahead = within(days, ahead);
     Some(Forecast { days_ahead, per_day, low, high, growth_per_week, error, weekly })
 }
@@ -199,6 +211,17 @@ mod tests {
         let noise = |day: i64| 1000.0 + 300.0 * ((day * 7919 % 13) as f64 / 6.0 - 1.0);
         let seen = forecast(&days(20, noise), 14).unwrap();
         assert!(seen.error.unwrap() > 0.05 && seen.high - seen.low > 200.0, "{seen:?}");
+    }
+
+    #[test]
+    fn nothing_shrinks_by_more_than_all_of_it() {
+        let shrinking = |count: i64| days(count, |day| (1000.0 - 50.0 * day as f64).max(0.0));
+        for count in 14..24 {
+            let seen = forecast(&shrinking(count), 14).unwrap();
+            assert!((-1.0..0.0).contains(&seen.growth_per_week), "{seen:?}");
+            assert!(seen.low >= 0.0 && seen.per_day < 300.0, "{seen:?}");
+        }
+        assert_eq!(forecast(&shrinking(20), 14).unwrap().growth_per_week, -1.0);
     }
 
     #[test]

@@ -1,18 +1,23 @@
 //! Capacity reviews: what a platform's decisions ask of its OPAs, where that grows to, what it costs, and what is left. Pure:
 //! from docket records to numbers, and from numbers to a page.
 //!
-//! `count` counts, `covered` knows of which seconds, `latency` has the evaluation times, `forecast` the growth; `enough` says how much a
-//! number has to be of, and `numbers` writes them for people. `report` writes the page with `chart`'s pictures, `table` the CSV.
+//! `count` counts, `aside` sees to what is far from the rest, `covered` knows of which seconds, `days` of which days; `latency` has the evaluation
+//! times, `forecast` the growth, `level` that the load changed at once, `spare` the headroom of services. `enough` says how much a number has to be
+//! of, and `numbers` writes them for people. `report` writes the page with `chart`'s pictures, `table` the CSV.
 
+pub mod aside;
 pub mod chart;
 pub mod conclusions;
 pub mod count;
 pub mod covered;
+pub mod days;
 pub mod enough;
 pub mod forecast;
 pub mod latency;
+pub mod level;
 pub mod numbers;
 pub mod report;
+pub mod spare;
 pub mod table;
 
 use std::collections::BTreeMap;
@@ -20,12 +25,16 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::decision::time::{self, Nanos};
+use aside::LeftOut;
 use conclusions::Conclusion;
 use count::{Counter, Hour, Load};
 use covered::Covered;
+use days::Day;
 use forecast::Forecast;
 use latency::Evaluation;
+use level::Changed;
 use numbers::{DAY, HOUR};
+use spare::Spare;
 
 /// What a decision's time may be when a review is made: of the last 400 days, and not of tomorrow.
 pub fn believed(now: Nanos) -> std::ops::Range<Nanos> {
@@ -57,6 +66,9 @@ pub struct Review {
     pub days: Vec<Day>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub forecast: Option<Forecast>,
+    /// The last time that the load changed at once: the forecast is of the days since, if they are enough.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub changed: Option<Changed>,
     /// What the OPAs of a service could take, were one of them gone.
     pub spare: Vec<Spare>,
     pub volumes: Vec<Volume>,
@@ -111,6 +123,8 @@ pub struct Peak {
 pub struct Busy {
     pub mean_cores: f64,
     pub peak_hour_cores: f64,
+    /// In the busiest minute: as long as a queue of requests is felt.
+    pub peak_minute_cores: f64,
     pub peak_second_cores: f64,
     pub mean_ns: f64,
     /// Which part of the evaluation time is waiting for others' answers; it is not counted as busy.
@@ -118,7 +132,7 @@ pub struct Busy {
     /// How much longer a decision takes in the busier half of its hours than in the other, as a factor.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub slower_when_busy: Option<f64>,
-    /// Of an OPA alone: how many times its own busiest second it could take, if evaluation is all it does. That of a service is in `spare`.
+    /// Of an OPA alone: how many times its own busiest minute it could take, if evaluation is all it does. That of a service is in `spare`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub headroom: Option<f64>,
 }
@@ -144,32 +158,6 @@ pub struct Revision {
     pub denied_change: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub p95_factor: Option<f64>,
-}
-
-/// A day, in UTC.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Day {
-    pub day: String,
-    #[serde(skip)]
-    pub number: i64,
-    pub decisions: f64,
-    /// All of it is known: it counts for the forecast.
-    pub whole: bool,
-    /// From Prometheus: the docket does not reach so far back.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub from_prometheus: bool,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Spare {
-    pub service: String,
-    /// OPAs that decided in the last day of the review.
-    pub opas: usize,
-    pub peak_second_cores: f64,
-    /// How many times the service's busiest second its OPAs could take, all of them and without one.
-    pub headroom: f64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub without_one: Option<f64>,
 }
 
 /// What goes somewhere.
@@ -199,6 +187,9 @@ pub struct Read {
     pub late: u64,
     /// Left out for timestamps of the future, or of more than 400 days ago.
     pub odd: u64,
+    /// Left out for being far from all others in time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub left_out: Option<LeftOut>,
     /// Prometheus, if it was asked for the days before.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub history: Option<String>,
@@ -246,7 +237,7 @@ pub fn review(mut counter: Counter, asked: Asked) -> Option<Review> {
         counter.opas().map(|(service, name, load)| part(service, name, load)).collect();
     for busy in opas.iter_mut().filter_map(|opa| opa.busy.as_mut()) {
         busy.headroom =
-            (busy.peak_second_cores > 0.0).then(|| asked.cores / busy.peak_second_cores);
+            (busy.peak_minute_cores > 0.0).then(|| asked.cores / busy.peak_minute_cores);
     }
     for parts in [&mut services, &mut policies] {
         parts.sort_by(|a, b| {
@@ -263,9 +254,10 @@ pub fn review(mut counter: Counter, asked: Asked) -> Option<Review> {
     });
 
     let hours = hours(&counter);
-    let days = days(whole, from, to, &asked.history);
-    let known: Vec<(i64, f64)> =
-        days.iter().filter(|d| d.whole).map(|d| (d.number, d.decisions)).collect();
+    let days = days::days(whole, from, to, &asked.history);
+    let known = days::known(&days);
+    let forecast = forecast::forecast(&known, asked.ahead);
+    let changed = level::changed(&known);
     let a_day = |bytes: f64| enough::a_day(seconds).then(|| bytes / seconds * 86_400.0);
     let mut volumes = asked.volumes;
     for volume in &mut volumes {
@@ -282,20 +274,21 @@ pub fn review(mut counter: Counter, asked: Asked) -> Option<Review> {
         unknown: None,
     };
     volumes.insert(0, of_docket);
-    let read = Read { late: counter.late, odd: counter.odd, ..asked.read };
+    let read = Read { late: counter.late, odd: counter.odd, left_out: counter.left_out, ..asked.read };
     let mut review = Review {
         conclusions: Vec::new(),
         pipeline: asked.pipeline,
         from,
         to,
         seconds,
-        spare: spare(&services, &counter, to, asked.cores),
+        spare: spare::spare(&services, &counter, &days, asked.cores, asked.ahead),
         total,
         services,
         policies,
         opas,
         revisions: revisions(&counter),
-        forecast: forecast::forecast(&known, asked.ahead),
+        forecast,
+        changed,
         days,
         volumes,
         cores: asked.cores,
@@ -335,11 +328,13 @@ fn part(service: &str, name: &str, load: &Load, covered: Covered, all_busy: u64)
         .unwrap_or_default();
     let peak_second = Peak { per_second: f64::from(most), at };
     let rates = covered.seconds() >= enough::RATE;
+    let peak_minute = peak_minute(load, covered, i64::MIN);
     let busy_of = enough::for_headroom(timed, covered.seconds()).then(|| {
         let mean_ns = busy as f64 / timed as f64;
         Busy {
             mean_cores: cores(busy, timed, decisions, seconds),
             peak_hour_cores: peak_hour_cores(load, covered),
+            peak_minute_cores: peak_minute.per_second * mean_ns / 1e9,
             peak_second_cores: peak_second.per_second * mean_ns / 1e9,
             mean_ns,
             waiting: waited as f64 / (busy + waited).max(1) as f64,
@@ -355,7 +350,7 @@ fn part(service: &str, name: &str, load: &Load, covered: Covered, all_busy: u64)
         failed: sum(|h| h.failed),
         mean_per_second: rates.then(|| decisions as f64 / seconds),
         peak_second,
-        peak_minute: rates.then(|| peak_minute(load, covered)),
+        peak_minute: rates.then_some(peak_minute),
         hours: load.hours.len() as u64,
         busy: busy_of,
         cost: (all_busy > 0).then(|| busy as f64 / all_busy as f64),
@@ -368,8 +363,8 @@ fn cores(busy: u64, timed: u64, decisions: u64, seconds: f64) -> f64 {
     busy as f64 / 1e9 / seconds * decisions as f64 / timed.max(1) as f64
 }
 
-/// The busiest minute. Where less than a minute of an hour is covered, it counts with the whole hour beside it.
-fn peak_minute(load: &Load, covered: Covered) -> Peak {
+/// The busiest minute from an hour on. Where less than a minute of an hour is covered, it counts with the whole hour beside it.
+fn peak_minute(load: &Load, covered: Covered, since: i64) -> Peak {
     let of = |(hour, of): (&i64, &Hour)| {
         let stretch = covered.stretch(*hour, enough::RATE);
         if stretch.start() == stretch.end() {
@@ -378,7 +373,7 @@ fn peak_minute(load: &Load, covered: Covered) -> Peak {
         let per_second = Hours::rate(&load.hours, &covered, *hour);
         Peak { per_second, at: (stretch.start() * HOUR).max(covered.begin()) }
     };
-    load.hours.iter().map(of).fold(Peak::default(), |most, peak| {
+    load.hours.range(since..).map(of).fold(Peak::default(), |most, peak| {
         if peak.per_second > most.per_second { peak } else { most }
     })
 }
@@ -424,47 +419,6 @@ fn slower_when_busy(load: &Load) -> Option<f64> {
     (quiet > 0.0).then(|| mean(busy) / quiet)
 }
 
-fn days(whole: &Load, from: Nanos, to: Nanos, history: &BTreeMap<i64, f64>) -> Vec<Day> {
-    let mut sums: BTreeMap<i64, f64> = BTreeMap::new();
-    for (hour, of) in &whole.hours {
-        *sums.entry(hour.div_euclid(DAY / HOUR)).or_default() += of.decisions as f64;
-    }
-    let (first, last) = (from.div_euclid(DAY), to.div_euclid(DAY));
-    // A first day that begins late, and a last one that ends early, are not whole.
-    let whole = |day: i64| {
-        (day > first || from - first * DAY < HOUR) && (day < last || (last + 1) * DAY - to < HOUR)
-    };
-    let named = |day: i64| time::format(day * DAY)[..10].to_owned();
-    let mut days: Vec<Day> = (first..=last)
-        .map(|day| Day {
-            day: named(day),
-            number: day,
-            decisions: sums.get(&day).copied().unwrap_or_default(),
-            whole: whole(day),
-            from_prometheus: false,
-        })
-        .collect();
-    // Prometheus knows whole days that the docket does not.
-    for (number, decisions) in history.range(..last) {
-        match days.iter_mut().find(|day| day.number == *number) {
-            Some(day) if day.whole => {}
-            Some(day) => {
-                *day =
-                    Day { decisions: *decisions, whole: true, from_prometheus: true, ..day.clone() }
-            }
-            None => days.push(Day {
-                day: named(*number),
-                number: *number,
-                decisions: *decisions,
-                whole: true,
-                from_prometheus: true,
-            }),
-        }
-    }
-    days.sort_by_key(|day| day.number);
-    days
-}
-
 fn revisions(counter: &Counter) -> Vec<Revision> {
     let mut all: Vec<Revision> = counter
         .revisions()
@@ -498,29 +452,5 @@ fn revisions(counter: &Counter) -> Vec<Revision> {
         };
         this.p95_factor = p95(this).zip(p95(before)).map(|(now, then)| now / then);
     }
-    all
-}
-
-fn spare(services: &[Part], counter: &Counter, to: Nanos, cores: f64) -> Vec<Spare> {
-    let since = to.div_euclid(HOUR) - DAY / HOUR;
-    let spare = |part: &Part| {
-        let opas = counter
-            .opas()
-            .filter(|(service, _, load)| {
-                *service == part.service && load.hours.range(since + 1..).next().is_some()
-            })
-            .count();
-        let busy = part.busy.filter(|b| b.peak_second_cores > 0.0)?;
-        let headroom = |opas: usize| opas as f64 * cores / busy.peak_second_cores;
-        (opas > 0).then(|| Spare {
-            service: part.service.clone(),
-            opas,
-            peak_second_cores: busy.peak_second_cores,
-            headroom: headroom(opas),
-            without_one: (opas > 1).then(|| headroom(opas - 1)),
-        })
-    };
-    let mut all: Vec<Spare> = services.iter().filter_map(spare).collect();
-    all.sort_by(|a, b| a.headroom.total_cmp(&b.headroom));
     all
 }

@@ -2,11 +2,12 @@
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
+use super::aside::LeftOut;
 use super::chart::{self, Bar, Named, Steps};
 use super::covered::Covered;
 use super::latency::Evaluation;
 use super::numbers::{DAY, HOUR, SECOND, count, counted, human};
-use super::{Hours, Part, Peak, Review, enough, forecast};
+use super::{Hours, Part, Peak, Review, days, enough, forecast, level};
 use crate::decision::time::{self, Nanos};
 
 /// Rows of a table; the CSV and the JSON have all.
@@ -63,12 +64,18 @@ fn minute(at: Nanos) -> String {
     format!("{} {}", &text[..10], &text[11..16])
 }
 
-/// How many whole days there are.
+/// How many whole days there are, of the present level.
 fn whole_days(review: &Review) -> String {
-    match review.days.iter().filter(|d| d.whole).count() {
+    match level::present(&days::known(&review.days)).len() {
         1 => "is 1".into(),
         n => format!("are {n}"),
     }
+}
+
+/// The level that the days have to be of, if the load changed at once.
+fn new_level(review: &Review) -> String {
+    let new = review.changed.as_ref().filter(|changed| changed.days > 1);
+    new.map_or_else(String::new, |changed| format!(" of the level since {}", changed.day))
 }
 
 pub fn nanos(n: f64) -> String {
@@ -175,7 +182,7 @@ fn cards(review: &Review) -> Markup {
             }
             @match &review.forecast {
                 Some(f) => (card(signed(f.growth_per_week), format!("a week; {}/s on average in {}", human(f.per_day / 86_400.0), counted(f.days_ahead, "day")))),
-                None => (card("–".into(), format!("growth; needs {} whole days, and there {}", forecast::FEWEST, whole_days(review)))),
+                None => (card("–".into(), format!("growth; needs {} whole days{}, and there {}", forecast::FEWEST, new_level(review), whole_days(review)))),
             }
         }
     }
@@ -276,8 +283,9 @@ fn growth(review: &Review) -> Markup {
             pale: !d.whole || d.from_prometheus,
         })
         .collect();
-    let known: Vec<(i64, f64)> =
-        review.days.iter().filter(|d| d.whole).map(|d| (d.number, d.decisions)).collect();
+    let known = days::known(&review.days);
+    let present = level::present(&known);
+    let gaps = review.days.iter().filter(|d| !d.whole && d.decisions == 0.0).count();
     let ahead = review.forecast.as_ref().map_or(0, |f| f.days_ahead);
     let line: Vec<(Nanos, [f64; 3])> =
         forecast::line(&known, ahead).into_iter().map(|(day, of)| (day * DAY, of)).collect();
@@ -287,14 +295,16 @@ fn growth(review: &Review) -> Markup {
         // A day alone is no growth.
         @if bars.len() > 1 {
             (chart::growth(&bars, &line))
-            p class="quiet" { "Days in UTC. Pale: not all of the day is known, or it is known from Prometheus." }
+            p class="quiet" { "Days in UTC. Pale: not all of the day is known, or it is known from Prometheus."
+                @if gaps > 0 { " " (counted(gaps as u64, "day")) " without any decision, though such days of the week have some: left out of the forecast." }
+            }
         }
         @match &review.forecast {
             Some(f) => {
                 p {
                     "Expected in " (counted(f.days_ahead, "day")) ": " b { (human(f.per_day)) " decisions a day" } " (80 % of days between " (human(f.low)) " and " (human(f.high)) "), "
                     (signed(f.growth_per_week)) " a week. "
-                    @let now = known.iter().rev().take(7).map(|(_, n)| n).sum::<f64>() / known.len().clamp(1, 7) as f64;
+                    @let now = present.iter().rev().take(7).map(|(_, n)| n).sum::<f64>() / present.len().clamp(1, 7) as f64;
                     @if now > 0.0 { "If its busiest second grows alike: " (human(peak * f.per_day / now)) "/s. " }
                     @match f.error {
                         Some(error) => { "Foretold this way, the days of the last third would have been wrong by " b { (percent(error)) } " on average." }
@@ -303,7 +313,7 @@ fn growth(review: &Review) -> Markup {
                     @if f.weekly { " Days of the week have levels of their own." }
                 }
             }
-            None => p { "A forecast needs " (forecast::FEWEST) " whole days with " (human(forecast::FEWEST_DECISIONS)) " decisions or more; there " (whole_days(review)) ". " code { "--prometheus" } " knows those that the docket topic no longer has." },
+            None => p { "A forecast needs " (forecast::FEWEST) " whole days" (new_level(review)) " with " (human(forecast::FEWEST_DECISIONS)) " decisions or more; there " (whole_days(review)) ". " code { "--prometheus" } " knows those that the docket topic no longer has." },
         }
     }
 }
@@ -397,32 +407,32 @@ fn headroom(review: &Review) -> Markup {
             (too_little("Headroom needs"))
         } @else {
             p class="quiet" {
-                "How many times a busiest second could be taken by OPAs with " (human(review.cores)) " core" @if review.cores != 1.0 { "s" } " each (" code { "--cores" }
+                "How many times a busiest minute could be taken by OPAs with " (human(review.cores)) " core" @if review.cores != 1.0 { "s" } " each (" code { "--cores" }
                 ") that did nothing but evaluate: an upper bound, from evaluation times, not from CPU as the system measures it. Cores busy: decisions a second times the mean time of a decision, without waiting for others' answers."
             }
             @if !review.spare.is_empty() {
-                h3 { "Of each service: its busiest second, all its OPAs together" }
+                h3 { "Of each service: its busiest minute, all its OPAs together" }
                 table {
-                    thead { tr { th class="l" { "Service" } th { "OPAs" } th { "Cores busy in its busiest second" } th { "Headroom of the service" } th { "without one OPA" } } }
+                    thead { tr { th class="l" { "Service" } th { "OPAs" } th { "Cores busy in its busiest minute" } th { "Headroom of the service" } th { "without one OPA" } } }
                     tbody { @for s in review.spare.iter().take(ROWS) { tr {
-                        td class="l" { (name(&s.service)) } td { (count(s.opas as u64)) } td { (cores(s.peak_second_cores)) } td class=(class(s.headroom)) { (times(s.headroom)) }
+                        td class="l" { (name(&s.service)) } td { (count(s.opas as u64)) } td { (cores(s.peak_minute_cores)) } td class=(class(s.headroom)) { (times(s.headroom)) }
                         td class=(s.without_one.map_or("", class)) { (maybe(s.without_one, times)) }
                     } } }
                 }
                 (more(review.spare.len()))
             }
-            h3 { "Of each OPA: its own busiest second, alone" }
+            h3 { "Of each OPA: its own busiest minute, alone" }
             table {
-                thead { tr { th class="l" { "Service" } th class="l" { "OPA" } th { "Decisions" } th { "Hours" } th { "Busiest second /s" } th { "Mean time" } th { "Cores busy, mean" } th { "busiest hour" } th { "busiest second" } th { "Slower when busy" } th { "Headroom of the OPA" } } }
+                thead { tr { th class="l" { "Service" } th class="l" { "OPA" } th { "Decisions" } th { "Hours" } th { "Busiest minute /s" } th { "Mean time" } th { "Cores busy, mean" } th { "busiest hour" } th { "busiest minute" } th { "Slower when busy" } th { "Headroom of the OPA" } } }
                 tbody { @for part in with.iter().take(ROWS) { @let b = part.busy.unwrap_or_default(); tr {
-                    td class="l" { (name(&part.service)) } td class="l" { (name(&part.name)) } td { (human(part.decisions as f64)) } td { (count(part.hours)) } td { (human(part.peak_second.per_second)) }
-                    td { (nanos(b.mean_ns)) } td { (cores(b.mean_cores)) } td { (cores(b.peak_hour_cores)) } td { (cores(b.peak_second_cores)) }
+                    td class="l" { (name(&part.service)) } td class="l" { (name(&part.name)) } td { (human(part.decisions as f64)) } td { (count(part.hours)) } td { (maybe(part.peak_minute, |peak| human(peak.per_second))) }
+                    td { (nanos(b.mean_ns)) } td { (cores(b.mean_cores)) } td { (cores(b.peak_hour_cores)) } td { (cores(b.peak_minute_cores)) }
                     td { (maybe(b.slower_when_busy, |f| format!("{f:.2} ×"))) } td class=(b.headroom.map_or("", class)) { (maybe(b.headroom, times)) }
                 } } }
             }
             (more(with.len()))
             p class="quiet" {
-                "The two differ where load is spread unevenly, since an OPA's busiest second need not be its service's; of a service that has had one OPA they are the same. A decision that takes longer when an OPA is busy says that the bound is near."
+                "The two differ where load is spread unevenly, since an OPA's busiest minute need not be its service's; of a service that has had one OPA they are the same. Within a minute there are seconds that ask for more than its mean: their decisions wait for each other, and the minute has room for them. A decision that takes longer when an OPA is busy says that the bound is near."
                 @if without > 0 { " Not shown: " (counted(without as u64, "OPA")) " with too few decisions. " }
             }
             @if without > 0 { (too_little("Headroom needs")) }
@@ -467,6 +477,9 @@ fn volumes(review: &Review) -> Markup {
 
 fn method(review: &Review) -> Markup {
     let read = &review.read;
+    let far = |out: LeftOut| {
+        format!("{} from {} to {} UTC, far from all others, left out.", counted(out.decisions, "decision"), minute(out.from), minute(out.to))
+    };
     html! {
         h2 { "How this was counted" }
         p {
@@ -474,12 +487,13 @@ fn method(review: &Review) -> Markup {
             @if read.findings > 0 { ", " (counted(read.findings, "finding")) " not among them" }
             @if let Some(history) = &read.history { "; whole days before that from Prometheus at " code { (history) } }
             ". Evaluation time is " code { "metrics.timer_server_handler_ns" } ", or " code { "timer_rego_query_eval_ns" } " where there is none; quantiles are right within 1 %. "
-            "Growth is the median of the slopes between all whole days (Theil and Sen); the band is a line's prediction interval. Rates are over all of the "
+            "Growth is the median of the slopes between all whole days (Theil and Sen); the band is a line's prediction interval. If the load changed at once, growth is of the days since. Rates are over all of the "
             (counted(review.seconds as u64, "second")) " from the first decision to the last; what is cut of a minute or an hour at either end is divided by the seconds that are there, together with the minute or hour beside it."
         }
         @if read.unreadable > 0 { p { (counted(read.unreadable, "record")) " of the topic, not written by docket, left out." } }
         @if read.late > 0 { p { (counted(read.late, "decision")) " came hours out of order: counted, but peaks may be missing some." } }
         @if read.odd > 0 { p { (counted(read.odd, "decision")) " with timestamps of the future, or of more than 400 days ago, left out." } }
+        @if let Some(out) = read.left_out { p { (far(out)) } }
     }
 }
 
