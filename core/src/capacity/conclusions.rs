@@ -175,7 +175,9 @@ fn change(service: &str, changed: &Changed) -> Conclusion {
         } else {
             "growth and headroom are of the days since".to_owned()
         };
-        format!("The load of {name} {level} from {before} decisions a day to {after} on {day}; {then}.")
+        format!(
+            "The load of {name} {level} from {before} decisions a day to {after} on {day}; {then}."
+        )
     };
     of(Kind::Changed, service, sentence)
 }
@@ -207,7 +209,10 @@ fn runs_out(review: &Review) -> Option<Conclusion> {
         let why = match growth {
             Some(_) => "nothing grows".to_owned(),
             None if spare.changed.as_ref().is_some_and(|changed| changed.days > 1) => {
-                format!("how it grows takes {} whole days of the new level to say", forecast::FEWEST)
+                format!(
+                    "how it grows takes {} whole days of the new level to say",
+                    forecast::FEWEST
+                )
             }
             None => format!(
                 "how it grows takes {} whole days to say, and there {}",

@@ -274,7 +274,8 @@ pub fn review(mut counter: Counter, asked: Asked) -> Option<Review> {
         unknown: None,
     };
     volumes.insert(0, of_docket);
-    let read = Read { late: counter.late, odd: counter.odd, left_out: counter.left_out, ..asked.read };
+    let read =
+        Read { late: counter.late, odd: counter.odd, left_out: counter.left_out, ..asked.read };
     let mut review = Review {
         conclusions: Vec::new(),
         pipeline: asked.pipeline,

@@ -478,7 +478,12 @@ fn volumes(review: &Review) -> Markup {
 fn method(review: &Review) -> Markup {
     let read = &review.read;
     let far = |out: LeftOut| {
-        format!("{} from {} to {} UTC, far from all others, left out.", counted(out.decisions, "decision"), minute(out.from), minute(out.to))
+        format!(
+            "{} from {} to {} UTC, far from all others, left out.",
+            counted(out.decisions, "decision"),
+            minute(out.from),
+            minute(out.to)
+        )
     };
     html! {
         h2 { "How this was counted" }

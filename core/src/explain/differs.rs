@@ -151,7 +151,7 @@ fn dotted(name: &str) -> String {
     name.replace("[\"", ".").replace("\"]", "")
 }
 
-fn listed(names: BTreeSet<&str>) -> String {
+fn listed(names: &BTreeSet<&str>) -> String {
     let shown: Vec<&str> = names.iter().take(NAMED).copied().collect();
     match names.len().saturating_sub(NAMED) {
         _ if names.is_empty() => "it has none".into(),
