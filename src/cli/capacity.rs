@@ -207,7 +207,7 @@ fn of_topic(
         Some(since) => since,
         None => super::bound("30d")?,
     };
-    let waiting = super::waiting(format!("Kafka at {}", pipeline.file.kafka.brokers));
+    let waiting = super::waiting(&format!("Kafka at {}", pipeline.file.kafka.brokers));
     let past = pipeline.scan("capacity", &pipeline.docket_topic(), since, args.until)?;
     drop(waiting);
     let mut scales = scales(pipeline, past.offsets())?;

@@ -388,7 +388,7 @@ fn step(bar: &indicatif::ProgressBar) -> std::sync::Arc<dyn Fn(u64) + Send + Syn
 struct Waiting(#[allow(dead_code)] std::sync::mpsc::Sender<()>);
 
 /// Says what is waited for, if that takes long, until it is dropped.
-fn waiting(what: String) -> Waiting {
+fn waiting(what: &str) -> Waiting {
     slow(format!("waiting for {what} .."))
 }
 

@@ -121,6 +121,10 @@ pub async fn run(args: Args) -> CommandResult {
     tokio::select! {
         ended = end => ended,
         code = signals.next() => Err(stopping::at_once(&process, code).into()),
+        () = tokio::time::sleep(process.drain + stopping::LAST) => {
+            stopping::overdue(&process);
+            Ok(())
+        }
     }
 }
 

@@ -33,7 +33,7 @@ pub struct Args {
 pub async fn run(args: Args) -> CommandResult {
     for path in &args.files {
         let pipeline = super::load(path)?;
-        let waiting = super::waiting(format!("Kafka at {}", pipeline.file.kafka.brokers));
+        let waiting = super::waiting(&format!("Kafka at {}", pipeline.file.kafka.brokers));
         let absent = topics::absent_sources(&pipeline).await?;
         drop(waiting);
         let which = sources(&args, path, &absent)?;
@@ -55,7 +55,7 @@ pub async fn run(args: Args) -> CommandResult {
         }
         for (name, sink) in &pipeline.file.sinks {
             if let SinkConfig::Elasticsearch(config) = sink {
-                let waiting = super::waiting(format!("sink {name} at {}", config.url));
+                let waiting = super::waiting(&format!("sink {name} at {}", config.url));
                 let what = template(config).await.map_err(|e| {
                     format!("{}: sink {name} at {}: {e}", path.display(), config.url)
                 })?;

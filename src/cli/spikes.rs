@@ -95,7 +95,7 @@ pub fn run(args: &Args) -> CommandResult {
         Some(since) => since,
         None => super::bound("7d")?,
     };
-    let waiting = super::waiting(format!("Kafka at {}", pipeline.file.kafka.brokers));
+    let waiting = super::waiting(&format!("Kafka at {}", pipeline.file.kafka.brokers));
     let past = pipeline.scan("spikes", &pipeline.docket_topic(), since, ScanBound::End)?;
     drop(waiting);
     let lateness = time::nanos(spikes.lateness.0);

@@ -1,5 +1,7 @@
 //! How `docket run` is stopped: who is waited for, and what a second signal leaves behind.
 
+use std::time::Duration;
+
 use prometheus::Registry;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -43,7 +45,7 @@ fn waited(registry: &Registry, health: &Health) -> Vec<Waited> {
     let families = registry.gather();
     let gauges = families.iter().filter(|family| family.name() == "docket_sink_in_flight_records");
     let mut all = Vec::new();
-    for gauge in gauges.flat_map(|family| family.get_metric()) {
+    for gauge in gauges.flat_map(prometheus::proto::MetricFamily::get_metric) {
         let label = |name: &str| gauge.get_label().iter().find(|label| label.name() == name);
         let (Some(pipeline), Some(sink)) = (label("pipeline"), label("sink")) else { continue };
         let part = format!("{}/{}", pipeline.value(), sink.value());
@@ -70,10 +72,21 @@ pub fn begins(process: &Process) {
                 "this sink fails, and is waited for until {most} are over; what it does not take by then is sent after the next start"
             ),
             None => {
-                tracing::info!(part, records, "this sink has not answered yet, and is waited for")
+                tracing::info!(part, records, "this sink has not answered yet, and is waited for");
             }
         }
     }
+}
+
+/// When the time for sinks is over, Kafka may take so much longer to answer for what was begun.
+pub const LAST: Duration = Duration::from_secs(10);
+
+/// Kafka did not answer in time: what was begun is done again.
+pub fn overdue(process: &Process) {
+    let most = process.drain + LAST;
+    tracing::warn!(
+        "stopped, though Kafka has not answered within {most:?}: what was begun there is ended by Kafka, and done again after the next start"
+    );
 }
 
 /// A second signal: nobody is waited for any more.

@@ -72,7 +72,7 @@ pub fn run(args: &Args) -> CommandResult {
         ),
     };
     super::end_with_the_reader();
-    let waiting = super::waiting(format!("Kafka at {}", pipeline.file.kafka.brokers));
+    let waiting = super::waiting(&format!("Kafka at {}", pipeline.file.kafka.brokers));
     let past = pipeline.scan("tail", &pipeline.docket_topic(), args.from, ScanBound::End)?;
     drop(waiting);
     let mut out = anstream::AutoStream::auto(std::io::stdout()).lock();

@@ -128,7 +128,7 @@ struct Drawn {
 
 impl Bars {
     fn new(pipeline: &Pipeline) -> Bars {
-        let slow = Some(super::waiting(format!("Kafka at {}", pipeline.file.kafka.brokers)));
+        let slow = Some(super::waiting(&format!("Kafka at {}", pipeline.file.kafka.brokers)));
         Bars(Mutex::new(Drawn { bar: None, slow, said: BTreeSet::new() }))
     }
 

@@ -85,7 +85,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Box<dyn std::error::Error>> {
         (None, Some(path)) => {
             let pipeline = super::load(path)?;
             let brokers = &pipeline.file.kafka.brokers;
-            let waiting = super::waiting(format!("Kafka at {brokers}"));
+            let waiting = super::waiting(&format!("Kafka at {brokers}"));
             let (since, bundle) = (args.since, bundle.as_ref());
             let answer = kafka::look(&pipeline, &args.id, since, bundle, super::progress)?;
             drop(waiting);

@@ -385,7 +385,8 @@ pub fn ends(bootstrap: &str, topic: &str) -> Vec<(i32, i64)> {
         client(bootstrap).set("group.id", "docket-tests").create().unwrap();
     let wait = Duration::from_secs(10);
     let metadata = consumer.fetch_metadata(Some(topic), wait).unwrap();
-    let ids = metadata.topics()[0].partitions().iter().map(|partition| partition.id());
+    let ids =
+        metadata.topics()[0].partitions().iter().map(rdkafka::metadata::MetadataPartition::id);
     ids.map(|id| (id, consumer.fetch_watermarks(topic, id, wait).unwrap().1)).collect()
 }
 

@@ -142,7 +142,8 @@ mod tests {
 
     #[test]
     fn what_passes_or_creeps_is_no_new_level() {
-        let whatever: [(&str, fn(i64) -> f64); 7] = [
+        type Load = fn(i64) -> f64;
+        let whatever: [(&str, Load); 7] = [
             ("flat", |_| 4300.0),
             ("few", |_| 12.0),
             ("growing", |day| 1000.0 + 100.0 * day as f64),

@@ -136,11 +136,11 @@ pub fn lacks(bundle: &Bundle, definitions: &[Definition], path: &[&str]) -> Opti
     Some(match package.max_by_key(|package| package.len()) {
         Some(package) => {
             let its = rules().filter(|d| d.package == package).map(|d| d.name.as_str());
-            let its = listed(its.collect());
+            let its = listed(&its.collect());
             format!("{asked}; the bundle has its package {package}, but no such rule: {its}")
         }
         None => {
-            let all = listed(definitions.iter().map(|d| d.package.as_str()).collect());
+            let all = listed(&definitions.iter().map(|d| d.package.as_str()).collect());
             format!("{asked}; the bundle has no such package: {all}")
         }
     })

@@ -9,6 +9,7 @@ use crate::cli::CommandResult;
 const FILE: &str = "decisions.ndjson";
 
 /// Whether it can be done without.
+#[derive(Clone, Copy)]
 enum Need {
     No,
     /// Why not.
