@@ -48,23 +48,6 @@ fn verified(pipeline: &Path, more: &[&str]) -> (Value, i32, String) {
     (report, json.status.code().unwrap(), told)
 }
 
-/// Commits what intake committed: this Kafka takes offsets in a transaction, and keeps none of them.
-fn intake_has_read(mock: &Mock, place: &Place) {
-    use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
-    use rdkafka::{ClientConfig, Offset, TopicPartitionList};
-    let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", mock.bootstrap());
-    config.set("group.id", format!("docket.{}.intake", place.name));
-    let client: BaseConsumer = config.create().unwrap();
-    let mut read = TopicPartitionList::new();
-    for partition in 0..2 {
-        let timeout = std::time::Duration::from_secs(10);
-        let (_, end) = client.fetch_watermarks("source", partition, timeout).unwrap();
-        read.add_partition_offset("source", partition, Offset::Offset(end)).unwrap();
-    }
-    client.commit(&read, CommitMode::Sync).unwrap();
-}
-
 fn sink<'r>(report: &'r Value, name: &str) -> &'r Value {
     report["sinks"].as_array().unwrap().iter().find(|sink| sink["sink"] == name).unwrap()
 }
@@ -87,7 +70,7 @@ async fn exit_codes_tell_complete_a_gap_a_sink_that_cannot_tell_and_one_that_is_
     produce(&mock.bootstrap(), "source", &decisions);
     running.until("delivered", 60, |m| m.delivered("file") == 301).await;
     running.stop();
-    intake_has_read(&mock, &place);
+    has_read(&place, &mock);
     let out = place.path("out.ndjson");
     let whole = std::fs::read_to_string(&out).unwrap();
 

@@ -160,31 +160,25 @@ fn changes(review: &Review) -> Vec<Conclusion> {
 fn change(service: &str, changed: &Changed) -> Conclusion {
     let name = if service.is_empty() { "all services together" } else { service };
     let (day, before, after) = (&changed.day, human(changed.before), human(changed.after));
-    let sentence = if changed.days == 1 {
+    let level = if changed.after > changed.before { "rose" } else { "fell" };
+    let then = if changed.days < forecast::FEWEST {
         format!(
-            "On {day}, the last whole day, {name} had {after} decisions where {before} were expected: if that stays, no growth that is told here holds."
+            "how that grows takes {} whole days of the new level to say, and there are {}",
+            forecast::FEWEST,
+            changed.days
         )
     } else {
-        let level = if changed.after > changed.before { "rose" } else { "fell" };
-        let then = if changed.days < forecast::FEWEST {
-            format!(
-                "how that grows takes {} whole days of the new level to say, and there are {}",
-                forecast::FEWEST,
-                changed.days
-            )
-        } else {
-            "growth and headroom are of the days since".to_owned()
-        };
-        format!(
-            "The load of {name} {level} from {before} decisions a day to {after} on {day}; {then}."
-        )
+        "growth and headroom are of the days since".to_owned()
     };
+    let sentence = format!(
+        "The load of {name} {level} from {before} decisions a day to {after} on {day}; {then}."
+    );
     of(Kind::Changed, service, sentence)
 }
 
 /// A service's growth, and whose that is: its own, where the review has enough of its days, otherwise that of all, unless the level is new.
 fn growth<'r>(review: &'r Review, spare: &'r Spare) -> Option<(&'r Forecast, &'static str)> {
-    let new = spare.changed.as_ref().is_some_and(|changed| changed.days > 1);
+    let new = spare.changed.is_some();
     let all = review.forecast.as_ref().filter(|_| !new).map(|all| (all, "the load of all grows"));
     spare.forecast.as_ref().map(|own| (own, "it grows")).or(all)
 }
@@ -208,7 +202,7 @@ fn runs_out(review: &Review) -> Option<Conclusion> {
         let (spare, growth) = growths.first()?;
         let why = match growth {
             Some(_) => "nothing grows".to_owned(),
-            None if spare.changed.as_ref().is_some_and(|changed| changed.days > 1) => {
+            None if spare.changed.is_some() => {
                 format!(
                     "how it grows takes {} whole days of the new level to say",
                     forecast::FEWEST
