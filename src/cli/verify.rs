@@ -169,7 +169,11 @@ impl Watch for Bars {
 
 async fn compared(args: &Args, pipeline: &Pipeline, scope: &Scope) -> CommandResult {
     let bars = Bars::new(pipeline);
-    let behind = tokio::task::block_in_place(|| behind(pipeline));
+    let behind = tokio::task::block_in_place(|| {
+        // Whether the docket may be read at all is said at once.
+        pipeline.scan("verify", &pipeline.docket_topic(), scope.from, scope.until)?;
+        behind(pipeline)
+    });
     let behind = behind.map_err(VerifyError::from).map_err(Exit::from)?;
     let verified = verify(pipeline, scope, &bars).await.map_err(Exit::from)?;
     drop(bars);

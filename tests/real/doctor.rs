@@ -23,12 +23,19 @@ struct Told {
 impl Told {
     /// The check whose subject begins so, with what it says and the way out.
     fn named(&self, what: &str, level: &str, says: &str, way_out: &str) {
+        let way_out_of = |c: &Value| {
+            let own = c["way_out"].as_str().unwrap_or_default();
+            // What several need is told once.
+            let first = own.strip_prefix("the same as for ");
+            let first = first.and_then(|f| self.checks.iter().find(|c| c["what"] == f));
+            first.map_or(own, |c| c["way_out"].as_str().unwrap()).to_owned()
+        };
         let fits = |c: &&Value| {
             let text = |name: &str| c[name].as_str().unwrap_or_default();
             text("what").starts_with(what)
                 && text("level") == level
                 && text("says").contains(says)
-                && text("way_out").contains(way_out)
+                && way_out_of(c).contains(way_out)
                 && !text("address").is_empty()
         };
         let all: Vec<String> = self.checks.iter().map(Value::to_string).collect();
