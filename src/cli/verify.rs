@@ -32,11 +32,11 @@ use crate::words::counted;
   docket verify pipelines/opa.yaml --probe http://127.0.0.1:8181
 
 Exit codes:
-  0  complete: the docket has all that intake has read, each sink all of the docket
-  1  something is lost, missing, altered or there more than once; or a probe failed
+  0  complete: the docket has all that intake has read, and sinks all of it
+  1  something is lost, missing, altered or repeated; or a probe failed
   2  wrong arguments, or an error in the pipeline file
-  3  no gap, but a sink can't tell what it holds (--sink leaves it out), or a part of
-     the source can't be compared (--no-source leaves it out)
+  3  no gap, but a sink can't tell what it holds (--sink leaves it out), or a
+     part of the source can't be compared (--no-source leaves it out)
   4  no gap, but a sink, Kafka or OPA could not be reached
 
 The source topics are read up to where intake has committed, and go through the pipeline file's rules again.

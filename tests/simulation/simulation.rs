@@ -97,9 +97,6 @@ impl Process {
                 let join = |seen| Ok(Member::join(&w, "docket.sim.intake", &[SOURCE], seen));
                 if let Err(error) = intake.over(join, Producer::new(&w), &s).await {
                     w.lock().note(format!("intake failed: {error}"));
-                    if w.lock().sabotage == Sabotage::StaysDead {
-                        return;
-                    }
                     tokio::time::sleep(Duration::from_secs(1)).await;
                 }
             }
@@ -152,9 +149,6 @@ impl Process {
                     };
                     if let Err(error) = deliver.over(join, Dead(w.clone()), &s).await {
                         w.lock().note(format!("{} failed: {error}", deliver.name));
-                        if w.lock().sabotage == Sabotage::StaysDead {
-                            return;
-                        }
                         tokio::time::sleep(Duration::from_secs(1)).await;
                     }
                 }
@@ -180,12 +174,8 @@ async fn simulate(seed: u64, sabotage: Sabotage) -> (Vec<String>, Vec<String>) {
     let mut rng = SmallRng::seed_from_u64(seed);
     let mut likely =
         |most: f64| if rng.random_bool(0.5) { 0.0 } else { rng.random_range(0.0..most) };
-    let faults = Faults {
-        commit_fails: likely(0.1),
-        poll_stalls: likely(0.01),
-        letter_fails: likely(0.3),
-        send_panics: likely(0.03),
-    };
+    let faults =
+        Faults { commit_fails: likely(0.1), poll_stalls: likely(0.01), letter_fails: likely(0.3) };
     let world = Shared::new(seed ^ 0x5eed, faults, sabotage);
     let mut partitions = || if rng.random_bool(0.02) { 64 } else { rng.random_range(1..5) };
     let (sources, partitions) = (partitions(), partitions());
@@ -249,7 +239,7 @@ async fn simulate(seed: u64, sabotage: Sabotage) -> (Vec<String>, Vec<String>) {
     // And then there is peace.
     {
         let mut w = world.lock();
-        w.faults = Faults::default();
+        w.faults = Faults { commit_fails: 0.0, poll_stalls: 0.0, letter_fails: 0.0 };
         w.note("no more faults");
         while let Some(record) = waiting.pop() {
             w.produce(SOURCE, &record);
@@ -272,9 +262,7 @@ async fn simulate(seed: u64, sabotage: Sabotage) -> (Vec<String>, Vec<String>) {
         sink::away(&world, "late", HELD_UP, false);
     }
     let mut peace: usize = 0;
-    // What nothing is left of has no lag, and is told all the same.
-    let behind = |world: &Shared| groups.iter().any(|(g, topic)| world.lock().lag(g, topic) > 0);
-    while peace < 10 || behind(&world) {
+    while groups.iter().any(|(group, topic)| world.lock().lag(group, topic) > 0) {
         tokio::time::sleep(Duration::from_secs(1)).await;
         peace += 1;
         // What fails alone waits for others to pass.
@@ -416,12 +404,8 @@ fn check(world: &Shared, input: &Input) {
                 }
                 _ => {}
             }
-            let different: BTreeSet<&Vec<u8>> = copies.iter().collect();
-            let made = 1 + usize::from(input.reused.contains(id));
-            if different.len() > made {
+            if copies.windows(2).any(|pair| pair[0] != pair[1]) {
                 wrong.push(format!("{sink} got different bytes for {id}"));
-            } else if different.len() < made && !(refused || late) {
-                wrong.push(format!("{sink} has one of two decisions called {id}"));
             }
         }
     }
@@ -497,7 +481,7 @@ fn whatever_happens_nothing_is_lost_and_no_offset_passes_what_is_not_finished() 
 /// Six days over twelve partitions, some with ten times as much as others, one idle: the most by which a record came to
 /// the sink behind a newer one.
 async fn replay(seed: u64, sabotage: Sabotage) -> Duration {
-    let faults = Faults::default();
+    let faults = Faults { commit_fails: 0.0, poll_stalls: 0.0, letter_fails: 0.0 };
     let world = Shared::new(seed, faults, sabotage);
     let mut rng = SmallRng::seed_from_u64(seed);
     let count = 4_000;
@@ -597,8 +581,6 @@ fn what_is_done_wrong_is_noticed() {
         (Sabotage::SameShape, 0),
         (Sabotage::NeverCondemns, 0),
         (Sabotage::NoRoom, 0),
-        (Sabotage::ByIdAlone, 0),
-        (Sabotage::StaysDead, 0),
     ];
     each_is_noticed(300, &all, run);
 }

@@ -99,13 +99,11 @@ impl Group {
 }
 
 /// How likely each fault is.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct Faults {
     pub commit_fails: f64,
     pub poll_stalls: f64,
     pub letter_fails: f64,
-    /// A request to a sink meets a bug of docket's.
-    pub send_panics: f64,
 }
 
 /// What the simulation is made to do wrong, to see that it is noticed.
@@ -142,10 +140,6 @@ pub enum Sabotage {
     NeverCondemns,
     /// A batch never waits beside others.
     NoRoom,
-    /// Another decision under the ID of one before is taken for that one.
-    ByIdAlone,
-    /// A part that failed is not started again.
-    StaysDead,
 }
 
 pub struct World {

@@ -23,6 +23,9 @@ const SPREADS: f64 = 5.0;
 /// Days of the week that have less than this of a day's mean tell nothing of the level.
 const TELLS: f64 = 0.1;
 
+/// One day or two may be odd days.
+const LASTS: usize = 3;
+
 /// From one day to the next, the load was another.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Changed {
@@ -32,18 +35,18 @@ pub struct Changed {
     /// Decisions a day that were expected from then on, and that there were.
     pub before: f64,
     pub after: f64,
-    /// How many whole days are known since. One alone may be an odd day: the forecast does not heed it.
+    /// How many whole days are known since.
     pub days: usize,
 }
 
-/// The last change, if there was any; one day alone is an odd day.
+/// The last change that has lasted, if there was any.
 pub fn changed(days: &[(i64, f64)]) -> Option<Changed> {
-    changes(days).pop().map(|(_, changed)| changed).filter(|changed| changed.days > 1)
+    changes(days).pop().map(|(_, changed)| changed).filter(|changed| changed.days >= LASTS)
 }
 
 /// The days of the present level.
 pub fn present(days: &[(i64, f64)]) -> &[(i64, f64)] {
-    let lasting = changes(days).into_iter().rfind(|(_, changed)| changed.days > 1);
+    let lasting = changes(days).into_iter().rfind(|(_, changed)| changed.days >= LASTS);
     &days[lasting.map_or(0, |(at, _)| at)..]
 }
 
@@ -121,7 +124,7 @@ mod tests {
     fn a_level_that_stays_is_noticed_and_foretold_from() {
         for (before, after) in [(4300.0, 43_000.0), (43_000.0, 4300.0), (4300.0, 9000.0)] {
             let step = |at: i64| move |day: i64| if day < at { before } else { after };
-            for known in [2, 3, 7, 13] {
+            for known in [3, 7, 13] {
                 let days = days(30, step(30 - known));
                 let seen = changed(&days).unwrap();
                 assert_eq!((seen.number, seen.days), (20_454 + 30 - known, known as usize));
