@@ -115,7 +115,7 @@ join:
   window: 5s
   delay: 10s
   findings: {{requests: [{{path: \"/api/**\"}}]}}
-spikes: {{notify: {{hook: {{type: webhook, url: \"{webhook}/hook\", group_wait: 0s}}}}}}
+spikes: {{notify: {{hook: {{type: webhook, url: \"{webhook}/hook\"}}}}}}
 "
     ));
     for topic in ["source", "access"] {
