@@ -146,8 +146,10 @@ impl SourceReport {
     fn note(&mut self) {
         if self.removed > 0 {
             let records = counted(self.removed, "record");
-            self.notes
-                .push(format!("{records} removed by retention before verify could read them"));
+            let (were, them) = if self.removed == 1 { ("was", "it") } else { ("were", "them") };
+            self.notes.push(format!(
+                "{records} {were} removed by retention before verify could read {them}"
+            ));
         }
     }
 }
