@@ -6,8 +6,8 @@ use std::io;
 use rdkafka::message::Message;
 
 use super::overview::{Counting, Overview};
+use super::place::number;
 use super::scope::{Checked, Scope, VerifyError, Watch, decision};
-use super::source::number;
 use super::spill::{Portions, Reading, Spill, write_text};
 use crate::clock::now;
 use crate::decision::json;

@@ -10,6 +10,7 @@ pub mod behind;
 pub mod docket;
 pub mod lost;
 pub mod overview;
+pub mod place;
 pub mod probe;
 pub mod run;
 pub mod scope;

@@ -11,8 +11,9 @@ use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::message::Message;
 
 use super::docket::{Docket, original};
+use super::place::{Decided, Spot};
 use super::scope::{Scope, VerifyError, Watch};
-use super::spill::{Portions, Reading, Spill, write_text};
+use super::spill::{Portions, Reading, Spill};
 use super::traced::Candidates;
 use crate::decision::formats::{Among, Parts, RecordPlace, Within};
 use crate::decision::record::Record;
@@ -21,16 +22,7 @@ use crate::log::headers;
 use crate::log::resume::{Standing, standing};
 use crate::log::scan::{OffsetRange, ScanError, TopicScan};
 use crate::pipeline::Pipeline;
-use crate::pipeline::file::File;
 use crate::transform::{self, Product, transform, transform_within};
-
-/// Where a source record stands: its topic (by number), partition, offset.
-pub type Spot = (usize, i32, i64);
-
-/// Which of the pipeline's sources a topic is.
-pub fn number(file: &File, topic: &str) -> Option<usize> {
-    file.sources.iter().position(|source| source.topic == topic)
-}
 
 /// Why the source is not compared, or not all of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -190,17 +182,6 @@ fn finished(range: &OffsetRange, stands: Option<&Standing>) -> OffsetRange {
     OffsetRange { to: range.to.min(next).max(range.from), ..*range }
 }
 
-/// A decision that a source record should have become.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Decided<'e> {
-    pub spot: Spot,
-    pub element: usize,
-    pub id: &'e str,
-    pub original: u64,
-    /// It is there only together with records before it: parts of lines, which intake may have waited for in vain.
-    pub joined: bool,
-}
-
 /// The decisions that should be in the docket.
 pub struct Expected {
     entries: Spill,
@@ -247,30 +228,6 @@ impl Expected {
             }
         }
         Ok((expected, present))
-    }
-}
-
-impl<'e> Decided<'e> {
-    pub fn write(&self, out: &mut Vec<u8>) {
-        let (topic, partition, offset) = self.spot;
-        write_text(out, self.id);
-        out.extend_from_slice(&self.original.to_le_bytes());
-        out.extend_from_slice(&(topic as u32).to_le_bytes());
-        out.extend_from_slice(&partition.to_le_bytes());
-        out.extend_from_slice(&offset.to_le_bytes());
-        out.extend_from_slice(&(self.element as u32).to_le_bytes());
-        out.push(u8::from(self.joined));
-    }
-
-    pub fn read(reading: &mut Reading<'e>) -> Decided<'e> {
-        let id = reading.text();
-        let original = u64::from_le_bytes(reading.bytes());
-        let topic = u32::from_le_bytes(reading.bytes()) as usize;
-        let partition = i32::from_le_bytes(reading.bytes());
-        let spot = (topic, partition, i64::from_le_bytes(reading.bytes()));
-        let element = u32::from_le_bytes(reading.bytes()) as usize;
-        let [joined] = reading.bytes();
-        Decided { spot, element, id, original, joined: joined == 1 }
     }
 }
 

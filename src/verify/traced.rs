@@ -8,8 +8,8 @@ use rdkafka::message::Message;
 use serde::Serialize;
 
 use super::Ids;
+use super::place::{Decided, Spot, number, read_spot, write_spot};
 use super::scope::{VerifyError, Watch};
-use super::source::{Decided, Spot, number};
 use super::spill::{Portions, Reading, Spill};
 use crate::clock::now;
 use crate::decision::json;
@@ -268,10 +268,7 @@ impl Traces {
     fn add(&mut self, spot: Spot, trace: Trace) -> io::Result<()> {
         let key = key(spot);
         self.entries.add(&key, |out| {
-            let (topic, partition, offset) = spot;
-            out.extend_from_slice(&(topic as u32).to_le_bytes());
-            out.extend_from_slice(&partition.to_le_bytes());
-            out.extend_from_slice(&offset.to_le_bytes());
+            write_spot(out, spot);
             out.extend_from_slice(&(trace.element as u32).to_le_bytes());
             out.push(trace.kind as u8);
             out.extend_from_slice(&trace.id.to_le_bytes());
@@ -282,9 +279,7 @@ impl Traces {
         let bytes = self.entries.portion(at)?;
         let (mut all, mut reading) = (HashMap::new(), Reading(&bytes));
         while !reading.is_empty() {
-            let topic = u32::from_le_bytes(reading.bytes()) as usize;
-            let partition = i32::from_le_bytes(reading.bytes());
-            let spot = (topic, partition, i64::from_le_bytes(reading.bytes()));
+            let spot = read_spot(&mut reading);
             let element = u32::from_le_bytes(reading.bytes()) as usize;
             let kind = match reading.bytes() {
                 [0] => Kind::Docket,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::count::{Hour, Load};
-use super::numbers::{DAY, HOUR};
+use super::numbers::{DAY, HOUR, weekday};
 use crate::decision::time::{self, Nanos};
 
 /// A day, in UTC.
@@ -80,11 +80,6 @@ fn gaps(days: &[Day]) -> Vec<usize> {
         day.decisions == 0.0 && 2 * empty <= all
     };
     days.iter().enumerate().filter(|(_, day)| gap(day)).map(|(at, _)| at).collect()
-}
-
-/// The day of the week of a day since the epoch.
-pub fn weekday(day: i64) -> usize {
-    day.rem_euclid(7) as usize
 }
 
 /// The whole days, and what each had of all decisions.

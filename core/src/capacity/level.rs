@@ -2,9 +2,8 @@
 
 use serde::Serialize;
 
-use super::days::weekday;
-use super::forecast::{Fit, median};
-use super::numbers::DAY;
+use super::fit::{Fit, median};
+use super::numbers::{DAY, weekday};
 use crate::decision::time;
 
 /// What is expected of a day comes from so many before, at most.

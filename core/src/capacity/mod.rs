@@ -12,6 +12,7 @@ pub mod count;
 pub mod covered;
 pub mod days;
 pub mod enough;
+mod fit;
 pub mod forecast;
 pub mod latency;
 pub mod level;

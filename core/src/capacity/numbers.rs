@@ -9,6 +9,11 @@ pub const SECOND: Nanos = 1_000_000_000;
 pub const HOUR: Nanos = 3600 * SECOND;
 pub const DAY: Nanos = 24 * HOUR;
 
+/// The day of the week of a day since the epoch.
+pub fn weekday(day: i64) -> usize {
+    day.rem_euclid(7) as usize
+}
+
 /// A whole number, in thousands.
 pub fn count(n: u64) -> String {
     let digits = n.to_string();

@@ -334,7 +334,7 @@ impl Series {
         let long = ((finding.detected - finding.onset) / BUCKET).max(1) as f64;
         let most = 0.25 * finding.observed as f64 / long * MINUTE as f64;
         let dispersion = self.learner.dispersion[signal][3].get();
-        seen <= 1.1 * most || improbable(seen, most, dispersion) < 0.15 * config.certainty
+        may_be_chance(seen, most, dispersion, config)
     }
 
     /// Whether what `shown` showed is usual, or may well be chance: in the last minute, or in the last minutes of longer spans.
@@ -348,7 +348,7 @@ impl Series {
             .iter()
             .position(|s| *s >= span)
             .map_or(1.0, |i| self.learner.dispersion[signal][i].get());
-        seen <= 1.1 * most || improbable(seen, most, dispersion) < 0.15 * config.certainty
+        may_be_chance(seen, most, dispersion, config)
     }
 
     /// The first bucket of what `span` shows.
@@ -487,6 +487,11 @@ impl Series {
         self.trial = None;
         changes.push(Change::Begins(finding));
     }
+}
+
+/// Whether so many are usual where `most` is the most that is, or may well be by chance.
+fn may_be_chance(seen: f64, most: f64, dispersion: f64, config: &Config) -> bool {
+    seen <= 1.1 * most || improbable(seen, most, dispersion) < 0.15 * config.certainty
 }
 
 /// Whether so many are much more than the most that is usual: twice as many, or half as many again, if that is a tenth of all

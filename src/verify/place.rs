@@ -1,0 +1,55 @@
+//! Places of the source, and the decisions that stand there, as they wait to be compared.
+
+use super::spill::{Reading, write_text};
+use crate::pipeline::file::File;
+
+/// Where a source record stands: its topic (by number), partition, offset.
+pub type Spot = (usize, i32, i64);
+
+/// Which of the pipeline's sources a topic is.
+pub fn number(file: &File, topic: &str) -> Option<usize> {
+    file.sources.iter().position(|source| source.topic == topic)
+}
+
+/// As it waits to be compared.
+pub fn write_spot(out: &mut Vec<u8>, (topic, partition, offset): Spot) {
+    out.extend_from_slice(&(topic as u32).to_le_bytes());
+    out.extend_from_slice(&partition.to_le_bytes());
+    out.extend_from_slice(&offset.to_le_bytes());
+}
+
+pub fn read_spot(reading: &mut Reading<'_>) -> Spot {
+    let topic = u32::from_le_bytes(reading.bytes()) as usize;
+    let partition = i32::from_le_bytes(reading.bytes());
+    (topic, partition, i64::from_le_bytes(reading.bytes()))
+}
+
+/// A decision that a source record should have become.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decided<'e> {
+    pub spot: Spot,
+    pub element: usize,
+    pub id: &'e str,
+    pub original: u64,
+    /// It is there only together with records before it: parts of lines, which intake may have waited for in vain.
+    pub joined: bool,
+}
+
+impl<'e> Decided<'e> {
+    pub fn write(&self, out: &mut Vec<u8>) {
+        write_text(out, self.id);
+        out.extend_from_slice(&self.original.to_le_bytes());
+        write_spot(out, self.spot);
+        out.extend_from_slice(&(self.element as u32).to_le_bytes());
+        out.push(u8::from(self.joined));
+    }
+
+    pub fn read(reading: &mut Reading<'e>) -> Decided<'e> {
+        let id = reading.text();
+        let original = u64::from_le_bytes(reading.bytes());
+        let spot = read_spot(reading);
+        let element = u32::from_le_bytes(reading.bytes()) as usize;
+        let [joined] = reading.bytes();
+        Decided { spot, element, id, original, joined: joined == 1 }
+    }
+}
