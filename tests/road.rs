@@ -549,6 +549,6 @@ async fn a_stop_ends_in_time_though_a_sink_hangs() {
     let running = hanging(&place, &mock, "2s").await;
     let asked = std::time::Instant::now();
     let log = running.stop();
-    assert!(asked.elapsed() < std::time::Duration::from_secs(10), "{:?}", asked.elapsed());
+    assert!(asked.elapsed() < std::time::Duration::from_secs(20), "{:?}", asked.elapsed());
     assert!(log.contains("not everything was delivered before the deadline"), "{log}");
 }
