@@ -47,7 +47,7 @@ pub async fn run(args: Args) -> CommandResult {
     let mut pipelines = Vec::new();
     let mut errors = Vec::new();
     for path in &args.files {
-        match crate::pipeline::load(path) {
+        match super::load(path) {
             Ok(pipeline) => pipelines.push(pipeline),
             Err(error) => errors.push(error.to_string()),
         }

@@ -2,12 +2,13 @@
 //! wrong with it, and the way out. It only reads: no group is joined, nothing is written.
 //!
 //! `kafka`: the cluster, the login, the topics, the rights. `sinks`: those, and whom `docket verify` asks. `servers`: OPA, notifiers, and
-//! how any is asked. `certificates`: those that servers show and those in files. `clocks`: what servers' answers say of the time.
+//! how any is asked. `push`: where metrics go. `certificates`: those that servers show and those in files. `clocks`: what servers' answers say of the time.
 //! `said_once`: what several checks say.
 
 mod certificates;
 mod clocks;
 mod kafka;
+mod push;
 mod said_once;
 mod servers;
 mod sinks;
@@ -142,6 +143,7 @@ pub async fn examine(pipeline: &Pipeline, opa: Option<&str>) -> Vec<Check> {
         sinks::looks(pipeline, name, sink).into_iter().for_each(&mut look);
     }
     servers::others(pipeline).into_iter().for_each(&mut look);
+    push::looks(pipeline).for_each(&mut look);
     if let Some(opa) = opa {
         look(servers::opa(opa));
     }

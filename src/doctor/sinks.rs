@@ -243,7 +243,7 @@ async fn otlp_http(check: Check, config: OtlpConfig) -> Seen {
 }
 
 /// Whether it is what a receiver answers; those of all signals have the same form.
-fn is_export(answer: &Answer) -> bool {
+pub fn is_export(answer: &Answer) -> bool {
     ExportTraceServiceResponse::decode(answer.text.as_bytes()).is_ok()
 }
 

@@ -20,6 +20,8 @@ pub struct Input {
     pub times: BTreeMap<String, usize>,
     pub rejects: usize,
     pub old: BTreeSet<String>,
+    /// IDs that two different decisions have.
+    pub reused: BTreeSet<String>,
 }
 
 pub fn input(rng: &mut SmallRng) -> Input {
@@ -121,6 +123,18 @@ pub fn input(rng: &mut SmallRng) -> Input {
         {
             *input.times.get_mut(&decision_id(&again)).unwrap() += 1;
             input.records.push(again);
+        }
+    }
+    // One that makes up its IDs, and takes one twice.
+    for _ in 0..rng.random_range(0..4) {
+        let first = input.records[rng.random_range(0..input.records.len())].clone();
+        let text = String::from_utf8(first).unwrap();
+        let id = decision_id(text.as_bytes());
+        let other = text.replace("\"result\":true", "\"result\":false");
+        if other != text && text.starts_with('{') && input.decisions.contains(&id) {
+            *input.times.get_mut(&id).unwrap() += 1;
+            input.reused.insert(id);
+            input.records.push(other.into_bytes());
         }
     }
     input

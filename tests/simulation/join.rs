@@ -348,7 +348,7 @@ async fn simulate(seed: u64, sabotage: Sabotage) -> (Vec<String>, Vec<String>) {
     let mut likely =
         |most: f64| if rng.random_bool(0.5) { 0.0 } else { rng.random_range(0.0..most) };
     let faults =
-        Faults { commit_fails: likely(0.1), poll_stalls: likely(0.005), letter_fails: 0.0 };
+        Faults { commit_fails: likely(0.1), poll_stalls: likely(0.005), ..Faults::default() };
     let world = Shared::new(seed ^ 0x10e, faults, sabotage);
     let sources = [rng.random_range(1..4), rng.random_range(1..4)];
     let joined = rng.random_range(1..5);
@@ -407,7 +407,7 @@ async fn simulate(seed: u64, sabotage: Sabotage) -> (Vec<String>, Vec<String>) {
     }
     {
         let mut w = world.lock();
-        w.faults = Faults { commit_fails: 0.0, poll_stalls: 0.0, letter_fails: 0.0 };
+        w.faults = Faults::default();
         w.note("no more faults");
     }
     if running.is_empty() {

@@ -63,12 +63,12 @@ impl SimSink {
         for (id, raw) in records {
             let at = docket::decision::record::time(raw).unwrap();
             w.times.entry(self.name.clone()).or_default().push(at);
-            w.stored
-                .entry(self.name.clone())
-                .or_default()
-                .entry(id.clone())
-                .or_default()
-                .push(raw.clone());
+            let by_id_alone = w.sabotage == Sabotage::ByIdAlone;
+            let stored = w.stored.entry(self.name.clone()).or_default();
+            let copies = stored.entry(id.clone()).or_default();
+            if !by_id_alone || copies.first().is_none_or(|first| first == raw) {
+                copies.push(raw.clone());
+            }
             if acknowledge {
                 w.acknowledged.entry(self.name.clone()).or_default().insert(id.clone());
             }
@@ -97,15 +97,18 @@ impl Sink for SimSink {
     }
 
     async fn send(&self, body: &Body) -> Outcome {
-        let (latency, dice, away, refusing) = {
+        let (latency, dice, away, refusing, panics) = {
             let mut w = self.world.lock();
+            let p = w.faults.send_panics;
             let now = Instant::now();
             let away = w.away.get(&self.name).is_some_and(|until| now < *until);
             let refusing = w.refusing.get(&self.name).is_some_and(|until| now < *until);
             let latency = if w.chance(0.1) { 2_000 } else { 60 };
-            (Duration::from_millis(1 + w.below(latency)), w.below(100), away, refusing)
+            let latency = Duration::from_millis(1 + w.below(latency));
+            (latency, w.below(100), away, refusing, w.chance(p))
         };
         tokio::time::sleep(latency).await;
+        assert!(!panics, "simulated: docket has a bug");
         if away {
             return match dice {
                 0..30 => Outcome::Failed(retry(Cause::Credentials)),

@@ -99,11 +99,13 @@ impl Group {
 }
 
 /// How likely each fault is.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Faults {
     pub commit_fails: f64,
     pub poll_stalls: f64,
     pub letter_fails: f64,
+    /// A request to a sink meets a bug of docket's.
+    pub send_panics: f64,
 }
 
 /// What the simulation is made to do wrong, to see that it is noticed.
@@ -140,6 +142,10 @@ pub enum Sabotage {
     NeverCondemns,
     /// A batch never waits beside others.
     NoRoom,
+    /// Another decision under the ID of one before is taken for that one.
+    ByIdAlone,
+    /// A part that failed is not started again.
+    StaysDead,
 }
 
 pub struct World {
@@ -262,7 +268,7 @@ impl World {
         self.indices[place]
     }
 
-    fn partitions(&self, topic: &str) -> i32 {
+    pub fn partitions(&self, topic: &str) -> i32 {
         self.logs.keys().filter(|(t, _)| t == topic).count() as i32
     }
 

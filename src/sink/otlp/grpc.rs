@@ -69,7 +69,8 @@ pub fn meaning(status: &tonic::Status) -> Failure {
                 None => format!("{:?}: {}", status.code(), status.message()),
             };
             if cause == Cause::Misconfigured || NO_GRPC.iter().any(|sign| detail.contains(sign)) {
-                detail += "; is it another server's address?";
+                detail +=
+                    "; is it another server's address, or one of OTLP over HTTP (protocol: http)?";
             }
             Failure::Retry(Retry { cause, detail, after: retry_info(status) })
         }
@@ -146,7 +147,10 @@ mod tests {
             Failure::Refused(refusal) => refusal.reason,
         };
         let page = "grpc-status header missing, mapped from HTTP status code 400";
-        assert!(detail(tonic::Code::Internal, page).ends_with("is it another server's address?"));
+        assert!(
+            detail(tonic::Code::Internal, page)
+                .ends_with("or one of OTLP over HTTP (protocol: http)?")
+        );
         assert!(detail(tonic::Code::Unimplemented, "").contains("another server's"));
         assert_eq!(detail(tonic::Code::Unavailable, "away"), "Unavailable: away");
     }
