@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::{Check, Clock, Look, PATIENCE, Seen, clocks, shown};
 use crate::clock::now;
 use crate::http::answer::{Hidden, quoted, whose};
-use crate::http::client::{Client, HttpError};
+use crate::http::client::{Client, HttpError, kind};
 use crate::http::failure::innermost;
 use crate::notify::config::Notify;
 use crate::pipeline::Pipeline;
@@ -17,6 +17,8 @@ use crate::pipeline::Pipeline;
 /// What a server answered.
 pub struct Answer {
     pub status: StatusCode,
+    /// The media type, without parameters.
+    pub kind: Option<String>,
     pub text: String,
     pub clock: Option<Clock>,
     hidden: Arc<Hidden>,
@@ -89,8 +91,9 @@ pub async fn ask_as(
         let (status, answered) = (response.status(), now());
         let ahead = clocks::ahead(response.headers(), asked, answered);
         let clock = ahead.map(|ahead| Clock { what: what.to_owned(), address: shown(url), ahead });
+        let kind = kind(response.headers());
         let text = response.text().await?;
-        Ok::<_, reqwest::Error>(Answer { status, text, clock, hidden: hidden.clone() })
+        Ok::<_, reqwest::Error>(Answer { status, kind, text, clock, hidden: hidden.clone() })
     };
     match tokio::time::timeout(PATIENCE, sent).await {
         Ok(Ok(answer)) => Ok(answer),

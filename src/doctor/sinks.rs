@@ -20,6 +20,7 @@ use crate::sink::config::SinkConfig;
 use crate::sink::elasticsearch::config::ElasticsearchConfig;
 use crate::sink::loki::config::{LogServer, LokiConfig};
 use crate::sink::otlp::config::{OtlpConfig, OtlpProtocol, Signal};
+use crate::sink::otlp::is_receivers;
 
 const LOGIN: &str = "see auth (and headers, tenant) of the sink in the pipeline file";
 
@@ -244,7 +245,9 @@ async fn otlp_http(check: Check, config: OtlpConfig) -> Seen {
 
 /// Whether it is what a receiver answers; those of all signals have the same form.
 pub fn is_export(answer: &Answer) -> bool {
-    ExportTraceServiceResponse::decode(answer.text.as_bytes()).is_ok()
+    let content = answer.text.as_bytes();
+    is_receivers(answer.status, answer.kind.as_deref(), content)
+        && ExportTraceServiceResponse::decode(content).is_ok()
 }
 
 /// Sends a sink nothing, by its own way.
@@ -399,7 +402,10 @@ mod tests {
 
     /// A server that answers everything so.
     async fn answering(status: StatusCode, text: &'static str) -> String {
-        let router = Router::new().fallback(move || async move { (status, text).into_response() });
+        let router = Router::new().fallback(move || async move {
+            // An answer of text names its type; one of nothing names none.
+            if text.is_empty() { status.into_response() } else { (status, text).into_response() }
+        });
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
         tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });

@@ -40,15 +40,32 @@ const MAX_ANSWER: usize = 16 << 20;
 #[derive(Debug, Clone)]
 pub struct Answer {
     pub status: StatusCode,
+    /// The media type, without parameters; nothing where none is named.
+    pub kind: Option<String>,
     pub content: Vec<u8>,
     place: String,
     hidden: Arc<Hidden>,
 }
 
+/// Whatever a server answered.
+pub struct Reply {
+    pub status: StatusCode,
+    /// Retry-After.
+    pub after: Option<Duration>,
+    pub headers: HeaderMap,
+    pub content: Vec<u8>,
+}
+
+/// The media type, without parameters.
+pub fn kind(headers: &HeaderMap) -> Option<String> {
+    let text = headers.get(CONTENT_TYPE)?.to_str().unwrap_or_default();
+    Some(text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase())
+}
+
 impl Answer {
     /// It is not what this server answers when it takes something: a proxy's, or that of another service.
     pub fn unexpected(&self, wanted: &str) -> Failure {
-        let Answer { status, content, place, hidden } = self;
+        let Answer { status, content, place, hidden, .. } = self;
         let told = stranger(content, hidden);
         let detail =
             format!("{place}: the server answered {} and not {wanted}{told}", status.as_u16());
@@ -184,10 +201,11 @@ impl Client {
         if let Some(encoding) = encoding {
             request = request.header(CONTENT_ENCODING, encoding);
         }
-        let (status, after, content) = self.send(request).await?;
+        let Reply { status, after, headers, content } = self.send(request).await?;
         let place = reqwest::Url::parse(url).map_or_else(|_| String::new(), |u| place(&u));
         if status.is_success() {
-            return Ok(Answer { status, content, place, hidden: self.hidden.clone() });
+            let (kind, hidden) = (kind(&headers), self.hidden.clone());
+            return Ok(Answer { status, kind, content, place, hidden });
         }
         Err(match self.meaning(status, after, &content) {
             Failure::Retry(retry) => {
@@ -211,20 +229,18 @@ impl Client {
         failure
     }
 
-    /// Sends a request of `request`: status, Retry-After, content. An error is an outage.
-    pub async fn send(
-        &self,
-        request: reqwest::RequestBuilder,
-    ) -> Result<(StatusCode, Option<Duration>, Vec<u8>), Failure> {
+    /// Sends a request of `request`. An error is an outage.
+    pub async fn send(&self, request: reqwest::RequestBuilder) -> Result<Reply, Failure> {
         let response = request.send().await.map_err(|e| broken(&e))?;
-        let status = response.status();
-        let after = retry_after(&response);
-        match content(response).await {
-            Ok(answer) => Ok((status, after, answer)),
+        let (status, after) = (response.status(), retry_after(&response));
+        let headers = response.headers().clone();
+        let content = match content(response).await {
+            Ok(content) => content,
             // What the status says counts; only of a success the content matters.
-            Err(_) if !status.is_success() => Ok((status, after, Vec::new())),
-            Err(e) => Err(broken(&e)),
-        }
+            Err(_) if !status.is_success() => Vec::new(),
+            Err(e) => return Err(broken(&e)),
+        };
+        Ok(Reply { status, after, headers, content })
     }
 
     /// What no quotation of an answer may hold.

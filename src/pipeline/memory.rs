@@ -84,7 +84,7 @@ pub fn shares(file: &File) -> BTreeMap<String, usize> {
 
 /// What does not get smaller: the process itself, and the decision ids that sinks remember.
 fn fixed(file: &File) -> usize {
-    let remembered: usize = file.sinks.values().map(SinkConfig::repeat_window).sum();
+    let remembered: usize = file.sinks.values().map(SinkConfig::reuse_window).sum();
     BASE + remembered * file.docket.partitions as usize * REMEMBERED
 }
 

@@ -35,6 +35,9 @@ pub enum SinkConfig {
     Metrics(MetricsConfig),
 }
 
+/// So many decisions of a partition are remembered unless `repeat_window` says otherwise.
+const REMEMBERED: usize = 10_000;
+
 impl SinkConfig {
     pub fn type_name(&self) -> &'static str {
         match self {
@@ -95,8 +98,16 @@ impl SinkConfig {
             | SinkConfig::Otlp(_)
             | SinkConfig::Cloudwatch(_)
             | SinkConfig::File(_)
-            | SinkConfig::Metrics(_) => 10_000,
+            | SinkConfig::Metrics(_) => REMEMBERED,
         })
+    }
+
+    /// How many decision ids a partition are remembered to notice another decision under one of them, also where repeats are not dropped.
+    pub fn reuse_window(&self) -> usize {
+        match self.delivery().repeat_window {
+            None => self.repeat_window().max(REMEMBERED),
+            Some(window) => window,
+        }
     }
 
     /// How many batches are in flight at once. Loki's ingester puts what requests wrote to a stream into its log in any order, and when it reads
@@ -127,8 +138,10 @@ impl SinkConfig {
 
     /// What the schema can't say. `problem` is told what is wrong, and where.
     pub fn check(&self, problem: &mut dyn FnMut(&[&str], String)) {
-        if let SinkConfig::Cloudwatch(config) = self {
-            config.check(problem);
+        match self {
+            SinkConfig::Cloudwatch(config) => config.check(problem),
+            SinkConfig::File(config) => config.check(problem),
+            _ => {}
         }
         self.delivery().check(&mut |key, message| problem(&["delivery", key], message));
     }

@@ -89,6 +89,9 @@ pub enum QueryError {
 /// 128 bits of a SHA-256.
 pub type Hash = u128;
 
+/// The hash of everything where a sink doesn't tell decisions of one ID apart.
+pub const UNTOLD: Hash = 0;
+
 pub fn hash(bytes: &[u8]) -> Hash {
     let digest = Sha256::digest(bytes);
     digest.iter().take(16).fold(0, |hash, byte| hash << 8 | Hash::from(*byte))

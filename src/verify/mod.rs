@@ -22,7 +22,7 @@ use std::collections::HashMap;
 
 use serde::{Serialize, Serializer};
 
-use crate::sink::query::Hash;
+use crate::sink::query::{Hash, UNTOLD};
 
 /// What a sink should hold of one decision.
 #[derive(Debug, Clone, Copy)]
@@ -154,11 +154,14 @@ impl Compared {
             *copies.entry(hash).or_default() += 1;
         }
         let (mut several, mut altered) = (false, false);
+        let untold = copies.remove(&UNTOLD).is_some();
         let mut without: Vec<&Wanted<'_>> = Vec::new();
         // A producer that sent one decision twice has one original, and the sink holds either of its records.
         for same in wanted.chunk_by(|a, b| a.original == b.original) {
             self.expected += 1;
-            match same.iter().filter_map(|want| copies.remove(&want.hash)).sum::<usize>() {
+            let of_it = same.iter().filter_map(|want| copies.remove(&want.hash)).sum::<usize>();
+            let any = untold && same.iter().any(|want| want.hash == UNTOLD);
+            match of_it + usize::from(any) {
                 0 => without.extend(same.first()),
                 n => {
                     self.present += 1;
@@ -262,6 +265,15 @@ mod tests {
         let refused = vec![want("a", 1), Wanted { rejected: true, ..want("a", 2) }];
         let (c, _) = compare(refused, &[("a", &[1])]);
         assert_eq!((c.present, c.rejected, c.gaps()), (1, 1, 0));
+    }
+
+    #[test]
+    fn who_tells_no_content_apart_has_all_of_an_id_or_nothing() {
+        let two = || [1, 2].map(|original| Wanted { original, ..want("a", UNTOLD) }).to_vec();
+        let (c, _) = compare(two(), &[("a", &[UNTOLD])]);
+        assert_eq!((c.expected, c.present, c.gaps(), c.repeated.count), (2, 2, 0, 0));
+        let (c, _) = compare(two(), &[]);
+        assert_eq!((c.present, c.missing.count), (0, 2));
     }
 
     #[test]

@@ -106,6 +106,8 @@ pub struct Faults {
     pub letter_fails: f64,
     /// A request to a sink meets a bug of docket's.
     pub send_panics: f64,
+    /// Kafka commits a transaction, and its answer does not come.
+    pub answer_lost: f64,
 }
 
 /// What the simulation is made to do wrong, to see that it is noticed.
@@ -146,6 +148,8 @@ pub enum Sabotage {
     ByIdAlone,
     /// A part that failed is not started again.
     StaysDead,
+    /// Who heard no answer to a commit goes on as if nothing had been committed.
+    GoesOnInDoubt,
 }
 
 pub struct World {

@@ -13,7 +13,7 @@ use tokio::sync::{Mutex, OnceCell};
 
 use super::aws;
 use super::config::CloudwatchConfig;
-use crate::http::client::{self, Client, HttpError};
+use crate::http::client::{self, Client, HttpError, Reply};
 use crate::http::failure::{Cause, Failure, Refusal, Retry};
 
 /// The service's API: where it is, and who asks.
@@ -102,19 +102,17 @@ impl Api {
             .await
             .map_err(|e| wrong(&e))?;
         let request = self.client.request(head.method, &resolved.endpoint).headers(head.headers);
-        let (status, after, answer) = self.client.send(request.body(body)).await?;
+        let Reply { status, after, headers, content } =
+            self.client.send(request.body(body)).await?;
         if status.is_success() {
-            // Operations that tell nothing answer with nothing.
-            let content = if answer.is_empty() { &b"{}"[..] } else { &answer };
-            return match serde_json::from_slice(content) {
-                Ok(value @ Value::Object(_)) => Ok(value),
-                _ => Err(Failure::retry(
-                    Cause::Misconfigured,
-                    format!("the service answered {status} and no JSON; is the endpoint right?"),
-                )),
-            };
+            return answered(operation, status, &headers, &content).ok_or_else(|| {
+                let detail = format!(
+                    "it answered {status}, and not as CloudWatch Logs does; is the endpoint right?"
+                );
+                Failure::retry(Cause::Misconfigured, detail)
+            });
         }
-        let outcome = meaning(status, after, &answer);
+        let outcome = meaning(status, after, &content);
         if matches!(&outcome, Failure::Retry(r) if r.cause == Cause::Credentials) {
             *self.credentials.lock().await = None;
         }
@@ -204,9 +202,54 @@ fn meaning(status: reqwest::StatusCode, after: Option<Duration>, answer: &[u8]) 
     })
 }
 
+/// What an accepted request says; nothing if it is not the service's answer: 200 with the ID that AWS gives each request
+/// (<https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/CommonErrors.html>), and a JSON object, or nothing by
+/// operations that tell nothing.
+fn answered(
+    operation: &str,
+    status: reqwest::StatusCode,
+    headers: &http::HeaderMap,
+    content: &[u8],
+) -> Option<Value> {
+    if status != reqwest::StatusCode::OK || !headers.contains_key("x-amzn-requestid") {
+        return None;
+    }
+    let tells_nothing =
+        matches!(operation, "CreateLogGroup" | "CreateLogStream" | "PutRetentionPolicy");
+    if content.is_empty() {
+        return tells_nothing.then(|| json!({}));
+    }
+    serde_json::from_slice(content).ok().filter(Value::is_object)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_what_the_service_answers_is_an_answer() {
+        let is_one = |operation: &str, status: u16, id: bool, content: &str| {
+            let mut headers = http::HeaderMap::new();
+            if id {
+                headers.insert("x-amzn-requestid", "e2ad8a6e".parse().unwrap());
+            }
+            let status = reqwest::StatusCode::from_u16(status).unwrap();
+            answered(operation, status, &headers, content.as_bytes()).is_some()
+        };
+        assert!(is_one("PutLogEvents", 200, true, r#"{"nextSequenceToken":"4959"}"#));
+        assert!(is_one("CreateLogStream", 200, true, ""));
+        for (status, id, content) in [
+            (200, true, ""),
+            (200, true, "<html>"),
+            (200, true, "[]"),
+            (200, false, "{}"),
+            (202, true, "{}"),
+            (204, true, ""),
+        ] {
+            assert!(!is_one("PutLogEvents", status, id, content), "{status} {id} {content}");
+        }
+        assert!(!is_one("CreateLogStream", 200, false, ""));
+    }
 
     #[test]
     fn errors_mean_outages_by_their_type_not_by_their_status() {

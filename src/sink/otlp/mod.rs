@@ -17,6 +17,7 @@ pub use encode::{log_record, logs_request, names, span, traces_request};
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceResponse;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use prost::Message;
+use reqwest::StatusCode;
 use tonic::codec::CompressionEncoding;
 use tonic::transport::Channel;
 
@@ -72,7 +73,7 @@ impl Otlp {
                 let url = format!("{base}{path}");
                 let answer =
                     client.post(&url, "application/x-protobuf", encoding, body.clone()).await?;
-                partial_success(signal, &answer.content)
+                acknowledged(signal, &answer)
                     .unwrap_or_else(|| Err(answer.unexpected("what an OTLP receiver does")))
             }
             Transport::Grpc { channel, headers, place } => {
@@ -133,6 +134,25 @@ impl Otlp {
             Ok(Ok(response)) => Ok(response.into_inner().to_vec()),
         }
     }
+}
+
+/// Whether an answer over HTTP may be a receiver's. The specification wants 200 and a response message of type
+/// application/x-protobuf. Some that take everything or nothing say it without a message, and then without a type: VictoriaLogs and
+/// Prometheus by 200, Loki by 204.
+pub fn is_receivers(status: StatusCode, kind: Option<&str>, content: &[u8]) -> bool {
+    match (status.as_u16(), kind) {
+        (200, Some("application/x-protobuf")) => true,
+        (200 | 204, None) => content.is_empty(),
+        _ => false,
+    }
+}
+
+/// What an answer over HTTP says; nothing if it is no receiver's.
+fn acknowledged(signal: Signal, answer: &client::Answer) -> Option<Result<(), Failure>> {
+    let client::Answer { status, kind, content, .. } = answer;
+    is_receivers(*status, kind.as_deref(), content)
+        .then(|| partial_success(signal, content))
+        .flatten()
 }
 
 /// A receiver may take a request and refuse some of its records, without saying which. The batch is then
@@ -205,6 +225,51 @@ impl Sink for Otlp {
 #[cfg(test)]
 mod tests {
     use super::*;
+    #[tokio::test(flavor = "multi_thread")]
+    async fn only_what_a_receiver_answers_is_an_acknowledgement() {
+        use axum::http::header::CONTENT_TYPE;
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let protobuf = "application/x-protobuf";
+        for (status, kind, content, taken) in [
+            (200, protobuf, "", true),
+            (200, "application/x-protobuf; charset=utf-8", "", true),
+            (200, "", "", true),
+            (204, "", "", true),
+            (202, protobuf, "", false),
+            (202, "", "", false),
+            (200, "text/html", "", false),
+            (200, "text/plain", "hi", false),
+            (200, "text/plain", "Accepted\n", false),
+            (200, "", "Accepted\n", false),
+            (200, "application/json", "{}", false),
+            (200, protobuf, "<html>", false),
+        ] {
+            let status = StatusCode::from_u16(status).unwrap();
+            let router = axum::Router::new().fallback(move || async move {
+                let mut answer = axum::response::Response::new(axum::body::Body::from(content));
+                *answer.status_mut() = status;
+                if !kind.is_empty() {
+                    answer.headers_mut().insert(CONTENT_TYPE, kind.parse().unwrap());
+                }
+                answer
+            });
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let at = format!("http://{}", listener.local_addr().unwrap());
+            tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+            for signal in ["traces", "logs"] {
+                let config = serde_json::json!({
+                    "protocol": "http", "endpoint": at, "signals": [signal]
+                });
+                let sink = Otlp::new(&serde_json::from_value(config).unwrap()).unwrap();
+                let outcome = sink.send(&sink.encode(&[])).await;
+                let told = format!("{status} {kind} {content}: {outcome:?}");
+                assert_eq!(outcome == Outcome::Delivered, taken, "{told}");
+                let retried = matches!(&outcome, Outcome::Failed(Failure::Retry(r)) if r.cause == Cause::Misconfigured);
+                assert!(taken || retried, "{told}");
+            }
+        }
+    }
+
     #[test]
     fn a_partial_success_is_not_taken_for_success() {
         use opentelemetry_proto::tonic::collector::trace::v1::ExportTracePartialSuccess;

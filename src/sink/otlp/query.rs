@@ -10,7 +10,7 @@ use crate::decision::ids::hex;
 use crate::decision::record::Record;
 use crate::http::client::Client;
 use crate::sink::query::{
-    Answer, Asked, Decision, Hash, Present, QueryError, Question, SinkQuery, answer,
+    Answer, Asked, Decision, Hash, Present, QueryError, Question, SinkQuery, UNTOLD, answer,
 };
 
 pub struct Query {
@@ -58,7 +58,7 @@ impl Query {
         let mut asked = BTreeSet::new();
         for decision in question.sample {
             if self.has_span(decision).await? {
-                (question.take)(Present { id: &decision.id, hash: Some(0), at: None });
+                (question.take)(Present { id: &decision.id, hash: Some(UNTOLD), at: None });
             }
             asked.insert(decision.id.clone());
             (question.step)(1);
@@ -69,7 +69,7 @@ impl Query {
 
 impl SinkQuery for Query {
     fn wanted(&mut self, _: &Record<'_>) -> Hash {
-        0
+        UNTOLD
     }
 
     fn ask<'q>(&'q self, question: Question<'q>) -> Asked<'q> {

@@ -67,6 +67,8 @@ pub struct Deliver {
     pub concurrency: usize,
     /// How many decision ids a partition are remembered, to send none twice.
     pub repeat_window: usize,
+    /// The same, to notice other decisions under them; at least as many.
+    pub reuse_window: usize,
     /// How many bytes it may hold; at least a batch.
     pub share: usize,
     /// What is older is not sent to this sink,
@@ -227,7 +229,7 @@ impl Deliver {
             sender,
             done,
             finished,
-            repeats: Repeats::new(self.repeat_window),
+            repeats: Repeats::new(self.repeat_window, self.reuse_window),
             assigned,
             filling: unbounded_channel(),
             batch: Batch::default(),
@@ -459,8 +461,8 @@ impl<R: Reader, L: RecordWriter> Loop<'_, R, L> {
         while let Ok((partition, epoch)) = self.assigned.try_recv() {
             fresh.insert(partition, epoch);
         }
+        fresh.iter().for_each(|(partition, epoch)| self.repeats.begin(*partition, *epoch));
         if !fresh.is_empty() && self.repeats.size() > 0 {
-            fresh.iter().for_each(|(partition, epoch)| self.repeats.begin(*partition, *epoch));
             let partitions = fresh.keys().copied().collect();
             let (fill, size) = (self.filling.0.clone(), self.repeats.size());
             let (contents, redaction) = (self.repeats.contents(), self.deliver.redaction.clone());

@@ -38,7 +38,10 @@ pub(crate) enum Noted {
 }
 
 pub(super) struct Repeats {
+    /// How many decisions are remembered to drop repeats; 0 drops none.
     size: usize,
+    /// How many are remembered.
+    known: usize,
     windows: BTreeMap<i32, Window>,
     contents: Contents,
 }
@@ -58,9 +61,10 @@ impl Contents {
 }
 
 impl Repeats {
-    /// Windows of `size` decisions; 0 looks for no repeats.
-    pub(super) fn new(size: usize) -> Repeats {
-        Repeats { size, windows: BTreeMap::new(), contents: Contents::default() }
+    /// Windows of `size` decisions, whose repeats are dropped; or if that is 0, of `reuse`, only to notice other decisions under their IDs.
+    pub(super) fn new(size: usize, reuse: usize) -> Repeats {
+        let known = if size > 0 { size } else { reuse };
+        Repeats { size, known, windows: BTreeMap::new(), contents: Contents::default() }
     }
 
     pub(super) fn size(&self) -> usize {
@@ -89,7 +93,8 @@ impl Repeats {
 
     /// Whether the window of a partition is still being filled from the log.
     pub(super) fn is_cold(&self, partition: i32, epoch: u64) -> bool {
-        self.windows.get(&partition).is_some_and(|w| w.epoch == epoch && !w.filled)
+        let unfilled = |w: &Window| w.epoch == epoch && !w.filled;
+        self.size > 0 && self.windows.get(&partition).is_some_and(unfilled)
     }
 
     /// Takes note of a decision. One that was read under an assignment that has ended may never be sent, so it is in no window.
@@ -98,9 +103,12 @@ impl Repeats {
     }
 
     fn noted(&mut self, partition: i32, epoch: u64, identity: Identity) -> Noted {
-        let size = self.size;
+        let Repeats { size, known, .. } = *self;
         match self.windows.get_mut(&partition).filter(|window| window.epoch == epoch) {
-            Some(window) if size > 0 => window.note(identity, size),
+            Some(window) if known > 0 => match window.note(identity, known) {
+                Noted::Repeat if size == 0 => Noted::New,
+                noted => noted,
+            },
             _ => Noted::New,
         }
     }
@@ -160,7 +168,7 @@ mod tests {
 
     #[test]
     fn a_window_forgets_the_oldest_first_and_knows_partitions_apart() {
-        let mut repeats = Repeats::new(2);
+        let mut repeats = Repeats::new(2, 2);
         repeats.begin(0, 1);
         repeats.begin(1, 2);
         let (r, note) = (&mut repeats, is_new);
@@ -170,13 +178,13 @@ mod tests {
         r.begin(0, 3);
         assert!(note(r, 0, 1, "b"), "of the assignment before");
         assert!(note(r, 0, 3, "b") && note(r, 0, 3, "c"), "a new one begins anew");
-        let mut off = Repeats::new(0);
+        let mut off = Repeats::new(0, 0);
         assert!(note(&mut off, 0, 1, "a") && note(&mut off, 0, 1, "a"));
     }
 
     #[test]
     fn a_window_is_cold_until_it_is_filled_for_its_own_assignment() {
-        let mut repeats = Repeats::new(9);
+        let mut repeats = Repeats::new(9, 9);
         repeats.begin(0, 1);
         assert!(repeats.is_cold(0, 1) && !repeats.is_cold(0, 7) && !repeats.is_cold(1, 1));
         let contents = repeats.contents();
@@ -193,7 +201,7 @@ mod tests {
 
     #[test]
     fn another_decision_under_a_used_id_is_no_repeat() {
-        let mut repeats = Repeats::new(3);
+        let mut repeats = Repeats::new(3, 3);
         repeats.begin(0, 1);
         let contents = repeats.contents();
         let mut note = |id: &str, content: &str| repeats.noted(0, 1, contents.of(id, content));
@@ -207,6 +215,18 @@ mod tests {
         assert_eq!(note("a", "allowed"), Noted::Reused);
         (0..3).for_each(|i| assert_eq!(note(&format!("d{i}"), ""), Noted::New));
         assert_eq!(note("a", "denied"), Noted::New);
+    }
+
+    #[test]
+    fn where_repeats_are_kept_another_decision_under_a_used_id_is_noticed() {
+        let mut repeats = Repeats::new(0, 2);
+        repeats.begin(0, 1);
+        assert!(!repeats.is_cold(0, 1), "nothing is read back");
+        let contents = repeats.contents();
+        let mut note = |id: &str, content: &str| repeats.noted(0, 1, contents.of(id, content));
+        assert_eq!(note("a", "allowed"), Noted::New);
+        assert_eq!(note("a", "allowed"), Noted::New);
+        assert_eq!(note("a", "denied"), Noted::Reused);
     }
 
     #[test]

@@ -91,6 +91,7 @@ fn deliver(sink: &Arc<Scripted>, too_old: Option<Arc<dyn Fallback>>) -> Deliver 
         redaction: Redaction::default(),
         concurrency: 1,
         repeat_window: 0,
+        reuse_window: 0,
         share: usize::MAX,
         max_age: Some(Duration::from_secs(86_400)),
         too_old,

@@ -19,10 +19,11 @@ use crate::transform::Product;
 const PATIENCE: Duration = Duration::from_secs(2);
 const MOST: Duration = Duration::from_secs(4);
 
-/// Since when a transaction waits for parts, and when the last record came.
+/// Since when a transaction waits for parts, how large it was then, and when the last record came.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Waiting {
     since: Instant,
+    bytes: usize,
     last: Instant,
 }
 
@@ -42,14 +43,16 @@ where
             return false;
         }
         let now = Instant::now();
-        let waiting = waiting.get_or_insert(Waiting { since: now, last: now });
+        let waiting = waiting.get_or_insert(Waiting { since: now, bytes: open.bytes, last: now });
         if took {
             waiting.last = now;
         }
         let patient = now - waiting.last < PATIENCE;
         open.waited = now - waiting.since;
         let limit = self.intake.pipeline.file.intake.transaction_bytes.0;
-        patient && now - waiting.since < MOST && open.bytes / 2 < limit
+        // What made it large may have come from elsewhere, while the next part is there to be read.
+        let small = open.bytes - waiting.bytes < limit;
+        patient && now - waiting.since < MOST && small
     }
 
     /// Whether a record is left to the next transaction: its partition has no parts that this one waits for.

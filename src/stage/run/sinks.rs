@@ -62,6 +62,7 @@ impl Parts {
             redaction: config.redaction(),
             concurrency: config.concurrency(),
             repeat_window: config.repeat_window(),
+            reuse_window: config.reuse_window(),
             share: self.share(name),
             max_age: config.max_age(),
             too_old,

@@ -15,6 +15,8 @@ pub struct Producer {
     /// Tags of the open transaction, in the order of sending.
     sent: RefCell<Vec<usize>>,
     refused: RefCell<Vec<(usize, RDKafkaErrorCode)>>,
+    /// It is not known how a transaction ended.
+    doubtful: Cell<bool>,
 }
 
 impl Producer {
@@ -24,6 +26,7 @@ impl Producer {
             open: Cell::new(None),
             sent: RefCell::default(),
             refused: RefCell::default(),
+            doubtful: Cell::new(false),
         }
     }
 
@@ -133,11 +136,17 @@ impl Transactions for Producer {
             w.end(id, State::Committed);
         }
         self.sent.borrow_mut().clear();
+        let p = w.faults.answer_lost;
+        if w.chance(p) {
+            w.note("a transaction is committed, and nobody hears of it");
+            self.doubtful.set(w.sabotage != Sabotage::GoesOnInDoubt);
+            return Err(KafkaError::MessageProduction(RDKafkaErrorCode::OperationTimedOut));
+        }
         Ok(())
     }
 
     fn abort(&self) -> KafkaResult<Vec<(usize, RDKafkaErrorCode)>> {
-        if self.is_fenced() {
+        if self.is_fenced() || self.doubtful.get() {
             return Err(KafkaError::MessageProduction(RDKafkaErrorCode::InvalidProducerEpoch));
         }
         if let Some(id) = self.open.take() {

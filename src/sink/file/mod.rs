@@ -2,7 +2,10 @@
 //! as delivered; after a crash the last batches may stand in it twice.
 //!
 //! A file that was moved away or deleted, as logrotate does, is noticed before the next batch, which begins a new one. Processes that
-//! write to one file do so one after the other: a batch is written under a lock (flock). What others wrote stays.
+//! write to one file do so one after the other: a batch is written under a lock (flock). What others wrote stays. `rotate` puts aside
+//! what is full or over.
+
+pub mod rotate;
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Error, ErrorKind, Read, Seek, SeekFrom, Write};
@@ -12,6 +15,7 @@ use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
+use rotate::Rotate;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio::io::AsyncWriteExt;
@@ -31,12 +35,25 @@ pub struct FileConfig {
     /// Path of the file to append to; - is standard output. The file may be moved away (logrotate): docket then begins a new one.
     #[schemars(length(min = 1))]
     pub path: PathBuf,
+    /// When the file is put aside and a new one begun. Never by default.
+    #[serde(default)]
+    pub rotate: Option<Rotate>,
     /// How batches are formed and sent.
     #[serde(default)]
     pub delivery: Delivery,
 }
 
 impl FileConfig {
+    /// What the schema can't say.
+    pub fn check(&self, problem: &mut dyn FnMut(&[&str], String)) {
+        let Some(rotate) = &self.rotate else { return };
+        if self.path.as_os_str() == "-" {
+            problem(&["rotate"], "standard output can't be put aside".into());
+        } else if let Some(wrong) = rotate.check() {
+            problem(&["rotate"], wrong.into());
+        }
+    }
+
     /// The file, whichever way its path is written; nothing for standard output.
     pub fn file(&self) -> Option<PathBuf> {
         (self.path.as_os_str() != "-").then(|| whole(&self.path))
@@ -55,6 +72,7 @@ fn whole(path: &Path) -> PathBuf {
 
 pub struct File {
     path: PathBuf,
+    rotate: Option<Rotate>,
     writer: Arc<Writer>,
 }
 
@@ -160,8 +178,28 @@ impl Open {
 const LOCKED_FOR: u32 = 100;
 const LOCK_AGAIN: Duration = Duration::from_millis(20);
 
+/// Puts the file aside if that is due, while its lock is held. Whether it did.
+fn rotated(path: &Path, file: &Open, rotate: &Rotate, more: usize) -> std::io::Result<bool> {
+    let now = crate::clock::now();
+    if !rotate.is_due(&file.file.metadata()?, more, now) {
+        return Ok(false);
+    }
+    rotate::put_aside(path, now)?;
+    if let Some(keep) = rotate.keep
+        && let Err(error) = rotate::prune(path, keep)
+    {
+        tracing::warn!(path = %path.display(), %error, "old files can't be deleted");
+    }
+    Ok(true)
+}
+
 /// Appends a batch to the file that is there now.
-fn append(path: &Path, open: &mut Option<Open>, batch: &[u8]) -> std::io::Result<()> {
+fn append(
+    path: &Path,
+    open: &mut Option<Open>,
+    rotate: Option<&Rotate>,
+    batch: &[u8],
+) -> std::io::Result<()> {
     for _ in 0..10 {
         let there_now = there(path);
         let file = match open.take().filter(|file| Some(file.id) == there_now) {
@@ -170,8 +208,15 @@ fn append(path: &Path, open: &mut Option<Open>, batch: &[u8]) -> std::io::Result
         };
         file.lock()?;
         // While it waited for the lock, it may have been moved away.
-        let current = there(path) == Some(file.id);
-        let result = if current { file.append(batch) } else { Ok(()) };
+        let mut current = there(path) == Some(file.id);
+        let aside = match rotate.filter(|_| current) {
+            Some(rotate) => rotated(path, file, rotate, batch.len()),
+            None => Ok(false),
+        };
+        let result = aside.and_then(|aside| {
+            current &= !aside;
+            if current { file.append(batch) } else { Ok(()) }
+        });
         let _ = file.file.unlock();
         if let Err(error) = result {
             // What a file holds after a write or a flush that failed is known only when it is opened anew.
@@ -188,7 +233,8 @@ fn append(path: &Path, open: &mut Option<Open>, batch: &[u8]) -> std::io::Result
 
 impl File {
     pub fn new(config: &FileConfig) -> File {
-        File { path: config.path.clone(), writer: writer(&config.path) }
+        let (path, rotate) = (config.path.clone(), config.rotate.clone());
+        File { path, rotate, writer: writer(&config.path) }
     }
 
     async fn write(&self, body: &Bytes) -> std::io::Result<()> {
@@ -198,9 +244,11 @@ impl File {
             out.write_all(body).await?;
             return out.flush().await;
         }
-        let (path, writer, body) = (self.path.clone(), self.writer.clone(), body.clone());
-        let written =
-            tokio::task::spawn_blocking(move || append(&path, &mut writer.blocking_lock(), &body));
+        let (path, rotate) = (self.path.clone(), self.rotate.clone());
+        let (writer, body) = (self.writer.clone(), body.clone());
+        let written = tokio::task::spawn_blocking(move || {
+            append(&path, &mut writer.blocking_lock(), rotate.as_ref(), &body)
+        });
         written.await.map_err(Error::other)?
     }
 }
@@ -234,7 +282,7 @@ impl Sink for File {
     }
 }
 
-/// Reads what the file holds.
+/// Reads what the file holds, and what was put aside of it.
 pub struct Query(PathBuf);
 
 impl Query {
@@ -257,12 +305,23 @@ impl SinkQuery for Query {
     fn ask<'q>(&'q self, question: Question<'q>) -> Asked<'q> {
         Box::pin(async move {
             let wrong = |e| QueryError::Answer(format!("{}: {e}", self.0.display()));
-            let mut file = BufReader::new(std::fs::File::open(&self.0).map_err(wrong)?);
+            // First what may be put aside meanwhile, so that it is there once.
+            let file = std::fs::File::open(&self.0).map_err(wrong)?;
+            let current = id(&file.metadata().map_err(wrong)?);
+            let mut files = vec![file];
+            for aside in rotate::aside(&self.0).map_err(wrong)? {
+                let file = std::fs::File::open(&aside).map_err(wrong)?;
+                if id(&file.metadata().map_err(wrong)?) != current {
+                    files.push(file);
+                }
+            }
             let mut line = Vec::new();
-            while file.read_until(b'\n', &mut line).map_err(wrong)? > 0 {
-                note(question.take, line.strip_suffix(b"\n").unwrap_or(&line));
-                (question.step)(1);
-                line.clear();
+            for mut file in files.into_iter().map(BufReader::new) {
+                while file.read_until(b'\n', &mut line).map_err(wrong)? > 0 {
+                    note(question.take, line.strip_suffix(b"\n").unwrap_or(&line));
+                    (question.step)(1);
+                    line.clear();
+                }
             }
             Ok(Answer::All(Ok(())))
         })
@@ -274,7 +333,11 @@ mod tests {
     use super::*;
 
     fn sink(path: &Path) -> File {
-        File::new(&FileConfig { path: path.to_owned(), delivery: Delivery::default() })
+        rotating(path, None)
+    }
+
+    fn rotating(path: &Path, rotate: Option<Rotate>) -> File {
+        File::new(&FileConfig { path: path.to_owned(), rotate, delivery: Delivery::default() })
     }
 
     async fn sent(file: &File, text: &'static str) -> Result<(), String> {
@@ -309,6 +372,37 @@ mod tests {
         std::fs::File::create(&path).unwrap();
         sent(&file, "5\n").await.unwrap();
         assert_eq!(text(&path), "5\n");
+    }
+
+    #[tokio::test]
+    async fn what_is_full_is_put_aside_and_read_with_the_rest() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("d.ndjson");
+        let size = Some(crate::config::units::Bytes(8));
+        let file = rotating(&path, Some(Rotate { size, every: None, keep: Some(3) }));
+        for line in ["11\n", "22\n", "33\n", "44\n", "55\n", "66666666666\n", "7\n"] {
+            sent(&file, line).await.unwrap();
+        }
+        let all = |path: &Path| -> Vec<String> {
+            rotate::aside(path).unwrap().iter().map(|one| text(one)).collect()
+        };
+        // The first two lines were more than are kept.
+        assert_eq!(all(&path), ["33\n44\n", "55\n", "66666666666\n"]);
+        assert_eq!(text(&path), "7\n");
+        let read = std::sync::atomic::AtomicU64::new(0);
+        let question = Question {
+            days: &[],
+            written: None,
+            ids: &|_| Ok(None),
+            sample: &[],
+            others: None,
+            step: &|n| {
+                read.fetch_add(n, std::sync::atomic::Ordering::Relaxed);
+            },
+            take: &|_| {},
+        };
+        Query(path).ask(question).await.unwrap();
+        assert_eq!(read.into_inner(), 5);
     }
 
     #[tokio::test]
