@@ -406,7 +406,7 @@ fn ten_million_decisions_are_compared_in_200_mb() {
     let mut source = Expected::new(all.portions());
     fn of(id: &str, i: usize, original: u64) -> Decided<'_> {
         let spot = (0, i as i32 % 12, i as i64 / 12);
-        Decided { spot, element: 0, id, original, joined: false }
+        Decided { spot, element: 0, id, original, record: 0, joined: false }
     }
     let same = original(&record);
     for i in 0..total {

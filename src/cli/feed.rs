@@ -9,6 +9,8 @@ use crate::decision::reject::Reject;
 
 /// At most so many bytes of lines go into one Kafka record.
 const RECORD: usize = 64 << 10;
+/// Where the lines go on what stands before, up to so many.
+const LONGEST: usize = 8 << 20;
 /// A file may not be larger than this once decompressed.
 const LIMIT: usize = 2 << 30;
 
@@ -74,8 +76,10 @@ fn lines(text: &[u8]) -> Vec<&[u8]> {
     for end in memchr::memchr_iter(b'\n', text).chain([text.len()]) {
         let line = &text[last..end];
         last = (end + 1).min(text.len());
-        // A line's parts stay with the last one.
-        if end - start >= RECORD && !formats::is_part(line) {
+        // A line's parts stay with the last one, and what is printed over several lines stays whole.
+        let goes_on = matches!(text.get(last), Some(b' ' | b'\t' | b'}' | b']'));
+        let whole = !goes_on || end - start >= LONGEST;
+        if end - start >= RECORD && whole && !formats::is_part(line) {
             records.push(&text[start..end]);
             start = last;
         }
@@ -110,5 +114,11 @@ mod tests {
         assert_eq!(cut.len(), 2);
         assert!(cut[0].ends_with(b"yyy") && cut[1].ends_with(b"yyy"));
         assert_eq!(cut.iter().map(|c| c.len() + 1).sum::<usize>(), text.len());
+        // As jq prints it.
+        let one = format!("{{\n  \"a\": {{\n    \"b\": \"{}\"\n  }}\n}}\n", "x".repeat(30_000));
+        let text = one.repeat(9);
+        let cut = records(text.as_bytes());
+        assert_eq!(cut.len(), 3);
+        assert!(cut.iter().all(|c| c.starts_with(b"{\n") && c.ends_with(b"\n}")));
     }
 }

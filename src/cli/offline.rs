@@ -31,6 +31,10 @@ pub fn is_pipeline(path: &Path) -> bool {
     if path.extension().is_some_and(|e| e == "yaml" || e == "yml") {
         return true;
     }
+    // What a pipe holds can be read once.
+    if !path.is_file() {
+        return false;
+    }
     let mut begins = Vec::new();
     let Ok(file) = std::fs::File::open(path).map(|file| file.take(1 << 20)) else { return false };
     let read = { file }.read_to_end(&mut begins);

@@ -154,6 +154,14 @@ impl<'s> Checker<'s, '_> {
             );
             return self.problems.push(Problem::hidden(child.at, message));
         }
+        if is_empty(child) && is_typed(self.resolve(schema)) {
+            // A section whose lines are commented out is off, and nobody meant that.
+            let message = format!(
+                "{:?} has no value; give it one ({{}} for the defaults of a section), or remove it",
+                key.name
+            );
+            return self.problem(child.at, message);
+        }
         let before = self.problems.len();
         let value = self.value(child, schema);
         if !(value.is_null() && self.problems.len() > before) {
@@ -427,6 +435,16 @@ fn typed(scalar: &Scalar, schema: &Value) -> Value {
 
 fn is_null_word(text: &str) -> bool {
     matches!(text, "" | "~" | "null" | "Null" | "NULL")
+}
+
+/// Nothing stands there at all.
+fn is_empty(node: &Node) -> bool {
+    matches!(&node.tree, Tree::Scalar(scalar) if scalar.plain && scalar.text.is_empty())
+}
+
+/// Whether it says what is to stand there.
+fn is_typed(schema: &Value) -> bool {
+    ["type", "anyOf", "oneOf", "enum"].iter().any(|key| schema.get(key).is_some())
 }
 
 fn is_null(node: &Node) -> bool {

@@ -2,6 +2,7 @@
 
 use super::spill::{Reading, write_text};
 use crate::pipeline::file::File;
+use crate::sink::query::hash;
 
 /// Where a source record stands: its topic (by number), partition, offset.
 pub type Spot = (usize, i32, i64);
@@ -24,6 +25,15 @@ pub fn read_spot(reading: &mut Reading<'_>) -> Spot {
     (topic, partition, i64::from_le_bytes(reading.bytes()))
 }
 
+pub fn id_hash(id: &str) -> u64 {
+    hash(id.as_bytes()) as u64
+}
+
+/// What a decision is to its record: which element has which id.
+pub fn mark(element: usize, id: u64) -> u64 {
+    (id ^ (element as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)).wrapping_mul(0xff51_afd7_ed55_8ccd)
+}
+
 /// A decision that a source record should have become.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decided<'e> {
@@ -31,6 +41,8 @@ pub struct Decided<'e> {
     pub element: usize,
     pub id: &'e str,
     pub original: u64,
+    /// The sum of `mark` over all that its record should have become.
+    pub record: u64,
     /// It is there only together with records before it: parts of lines, which intake may have waited for in vain.
     pub joined: bool,
 }
@@ -39,6 +51,7 @@ impl<'e> Decided<'e> {
     pub fn write(&self, out: &mut Vec<u8>) {
         write_text(out, self.id);
         out.extend_from_slice(&self.original.to_le_bytes());
+        out.extend_from_slice(&self.record.to_le_bytes());
         write_spot(out, self.spot);
         out.extend_from_slice(&(self.element as u32).to_le_bytes());
         out.push(u8::from(self.joined));
@@ -47,9 +60,14 @@ impl<'e> Decided<'e> {
     pub fn read(reading: &mut Reading<'e>) -> Decided<'e> {
         let id = reading.text();
         let original = u64::from_le_bytes(reading.bytes());
+        let record = u64::from_le_bytes(reading.bytes());
         let spot = read_spot(reading);
         let element = u32::from_le_bytes(reading.bytes()) as usize;
         let [joined] = reading.bytes();
-        Decided { spot, element, id, original, joined: joined == 1 }
+        Decided { spot, element, id, original, record, joined: joined == 1 }
+    }
+
+    pub fn mark(&self) -> u64 {
+        mark(self.element, id_hash(self.id))
     }
 }

@@ -11,7 +11,7 @@ use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::message::Message;
 
 use super::docket::{Docket, original};
-use super::place::{Decided, Spot};
+use super::place::{Decided, Spot, id_hash, mark};
 use super::scope::{Scope, VerifyError, Watch};
 use super::spill::{Portions, Reading, Spill};
 use super::traced::Candidates;
@@ -261,10 +261,13 @@ impl<'p> Splitter<'p> {
             self.record(spot, bytes, false);
             alone = std::mem::take(&mut self.found);
         }
+        let marks = found.iter().map(|(element, id, _)| mark(*element, id_hash(id)));
+        let record = marks.fold(0, u64::wrapping_add);
         for (element, id, original) in &found {
             let by_itself = |(_, i, o): &(usize, String, u64)| (i, o) == (id, original);
             let joined = waiting && !alone.iter().any(by_itself);
-            expected.add(&Decided { spot, element: *element, id, original: *original, joined })?;
+            let (element, original) = (*element, *original);
+            expected.add(&Decided { spot, element, id, original, record, joined })?;
         }
         Ok(())
     }

@@ -8,7 +8,7 @@ use rdkafka::message::Message;
 use serde::Serialize;
 
 use super::Ids;
-use super::place::{Decided, Spot, number, read_spot, write_spot};
+use super::place::{Decided, Spot, id_hash, mark, number, read_spot, write_spot};
 use super::scope::{VerifyError, Watch};
 use super::spill::{Portions, Reading, Spill};
 use crate::clock::now;
@@ -99,14 +99,36 @@ impl Candidates {
         for at in 0..self.portions.count() {
             let (bytes, found) = (self.entries.portion(at)?, traces.portion(at)?);
             let mut reading = Reading(&bytes);
+            let mut by_spot: BTreeMap<Spot, Vec<Decided<'_>>> = BTreeMap::new();
             while !reading.is_empty() {
                 let decided = Decided::read(&mut reading);
-                let became = traces.became(&decided, found.get(&decided.spot));
-                judged.add(&decided, became, pipeline);
+                by_spot.entry(decided.spot).or_default().push(decided);
+            }
+            for (spot, left) in by_spot {
+                let found = found.get(&spot).map_or(&[][..], Vec::as_slice);
+                let agrees = agrees(&left, found);
+                for decided in left {
+                    let became = traces.became(&decided, found, agrees);
+                    judged.add(&decided, became, pipeline);
+                }
             }
         }
         Ok(judged)
     }
+}
+
+/// Whether what came of a record is what today's rules make of it, but for what is missing: then nothing else explains that.
+fn agrees(left: &[Decided<'_>], found: &[Trace]) -> bool {
+    let there: BTreeSet<(usize, u64)> = found
+        .iter()
+        .filter(|trace| trace.kind != Kind::Reject)
+        .map(|t| (t.element, t.id))
+        .collect();
+    let missing = left.iter().filter(|one| !there.contains(&(one.element, id_hash(one.id))));
+    let marks =
+        there.iter().map(|(element, id)| mark(*element, *id)).chain(missing.map(Decided::mark));
+    let all = marks.fold(0, u64::wrapping_add);
+    left.first().is_some_and(|one| one.record == all)
 }
 
 /// What became of a decision that the docket does not have as it should be.
@@ -141,10 +163,6 @@ struct Trace {
     kind: Kind,
     /// Of a decision: of its id.
     id: u64,
-}
-
-fn id_hash(id: &str) -> u64 {
-    hash(id.as_bytes()) as u64
 }
 
 /// What the docket and rejects name of the places of candidates.
@@ -292,8 +310,8 @@ impl Traces {
         Ok(all)
     }
 
-    fn became(&self, decided: &Decided<'_>, found: Option<&Vec<Trace>>) -> Became {
-        let found = found.map_or(&[][..], Vec::as_slice);
+    /// `agrees` says that the others of its record are there as today's rules make them.
+    fn became(&self, decided: &Decided<'_>, found: &[Trace], agrees: bool) -> Became {
         let id = id_hash(decided.id);
         let is = |kind| move |trace: &&Trace| trace.kind == kind;
         let of_it = |kind| found.iter().filter(is(kind)).any(|trace| trace.id == id);
@@ -310,7 +328,7 @@ impl Traces {
         if rejected {
             return Became::Rejected;
         }
-        if !found.is_empty() {
+        if !found.is_empty() && !(agrees && decisions) {
             return Became::Differs;
         }
         if decided.joined {
@@ -421,7 +439,7 @@ mod tests {
     const SPOT: Spot = (0, 1, 7);
 
     fn decided(id: &str) -> Decided<'_> {
-        Decided { spot: SPOT, element: 2, id, original: 1, joined: false }
+        Decided { spot: SPOT, element: 2, id, original: 1, record: 0, joined: false }
     }
 
     fn trace(element: usize, kind: Kind, id: &str) -> Trace {
@@ -431,8 +449,8 @@ mod tests {
     #[test]
     fn only_what_left_no_trace_is_lost() {
         let traces = Traces::new(&Portions::of(1));
-        let became = |found: &[Trace]| traces.became(&decided("a"), Some(&found.to_vec()));
-        assert_eq!(traces.became(&decided("a"), None), Became::Lost);
+        let became = |found: &[Trace]| traces.became(&decided("a"), found, false);
+        assert_eq!(traces.became(&decided("a"), &[], false), Became::Lost);
         assert_eq!(became(&[trace(0, Kind::Docket, "a")]), Became::Other);
         assert_eq!(became(&[trace(2, Kind::Docket, "b")]), Became::Differs);
         assert_eq!(became(&[trace(0, Kind::Reject, "")]), Became::Rejected, "the whole");
@@ -441,22 +459,41 @@ mod tests {
         assert_eq!(became(&[beside, trace(1, Kind::Reject, "")]), Became::Differs);
         assert_eq!(became(&[trace(2, Kind::Pending, "a")]), Became::Waits);
         let joined = Decided { joined: true, ..decided("a") };
-        assert_eq!(traces.became(&joined, None), Became::Joined);
+        assert_eq!(traces.became(&joined, &[], false), Became::Joined);
+    }
+
+    #[test]
+    fn one_of_several_of_a_record_is_lost_where_the_others_are_as_they_should_be() {
+        let traces = Traces::new(&Portions::of(1));
+        let record = [(0, "x"), (1, "y"), (2, "a")]
+            .map(|(element, id)| mark(element, id_hash(id)))
+            .into_iter()
+            .fold(0, u64::wrapping_add);
+        let left = [Decided { record, ..decided("a") }];
+        let became = |found: &[Trace]| traces.became(&left[0], found, agrees(&left, found));
+        let (x, y) = (trace(0, Kind::Docket, "x"), trace(1, Kind::Docket, "y"));
+        assert_eq!(became(&[x, y]), Became::Lost);
+        assert_eq!(became(&[x, x, y]), Became::Lost, "twice, after a crash");
+        // Other rules made other decisions of it, or numbered them in another way.
+        assert_eq!(became(&[x]), Became::Differs);
+        assert_eq!(became(&[x, trace(2, Kind::Docket, "y")]), Became::Differs);
+        assert_eq!(became(&[x, y, trace(3, Kind::Docket, "z")]), Became::Differs);
+        assert_eq!(became(&[x, y, trace(2, Kind::Reject, "")]), Became::Rejected);
     }
 
     #[test]
     fn what_retention_may_have_taken_is_not_lost_and_neither_is_what_says_no_place() {
         let mut traces = Traces::new(&Portions::of(1));
         traces.bounded = Some(Became::Untold);
-        assert_eq!(traces.became(&decided("a"), None), Became::Untold);
+        assert_eq!(traces.became(&decided("a"), &[], false), Became::Untold);
         traces.whole_from((0, 1, 8));
-        assert_eq!(traces.became(&decided("a"), None), Became::Untold);
+        assert_eq!(traces.became(&decided("a"), &[], false), Became::Untold);
         traces.whole_from((0, 1, 5));
         traces.whole_from((0, 1, 6));
-        assert_eq!(traces.became(&decided("a"), None), Became::Lost);
+        assert_eq!(traces.became(&decided("a"), &[], false), Became::Lost);
         traces.placeless.add("a");
-        assert_eq!(traces.became(&decided("a"), None), Became::Other);
-        assert_eq!(traces.became(&decided("b"), None), Became::Lost);
+        assert_eq!(traces.became(&decided("a"), &[], false), Became::Other);
+        assert_eq!(traces.became(&decided("b"), &[], false), Became::Lost);
     }
 
     #[test]

@@ -605,7 +605,7 @@ pub fn each_is_noticed(
         |sabotage: &Sabotage| one.as_ref().is_none_or(|one| format!("{sabotage:?}") == *one);
     let mut unnoticed = Vec::new();
     for (sabotage, from) in sabotages.iter().filter(|(sabotage, _)| is_asked(sabotage)) {
-        let from = if one.is_some() { 0 } else { *from };
+        let (from, most) = if one.is_some() { (0, 3000) } else { (*from, most) };
         let found = (from..from + most).find(|seed| !run(*seed, *sabotage).0.is_empty());
         println!("{sabotage:?} was noticed with seed {found:?}");
         unnoticed.extend(found.is_none().then_some(*sabotage));
