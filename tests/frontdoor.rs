@@ -329,3 +329,30 @@ fn what_is_asked_for_wrongly_is_told_with_what_there_is() {
         assert!(was == Some(code) && errors.contains(words), "{args:?}: {was:?} {errors}");
     }
 }
+
+#[test]
+fn a_pipe_is_read_once_and_what_is_printed_over_several_lines_stays_whole() {
+    let place = Place::new("pipe");
+    let file = place.path("many.ndjson");
+    let decisions = generated(2000, 5);
+    std::fs::write(&file, decisions.join("\n")).unwrap();
+    let pretty: Vec<String> = decisions
+        .iter()
+        .map(|one| {
+            let one: serde_json::Value = serde_json::from_str(one).unwrap();
+            serde_json::to_string_pretty(&one).unwrap()
+        })
+        .collect();
+    let printed = place.path("pretty.json");
+    std::fs::write(&printed, pretty.join("\n")).unwrap();
+    for (from, file) in
+        [("<(cat \"$1\")", &file), ("<(gzip -c \"$1\")", &file), ("\"$1\"", &printed)]
+    {
+        let command = format!("exec \"$0\" demo {from}");
+        let mut bash = std::process::Command::new("bash");
+        let out =
+            bash.args(["-c", &command, env!("CARGO_BIN_EXE_docket")]).arg(file).output().unwrap();
+        let text = String::from_utf8_lossy(&out.stdout);
+        assert!(text.contains("2000 decisions from"), "{from}: {text}");
+    }
+}

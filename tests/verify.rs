@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use docket::decision::record::Record;
 use docket::log::mock::Mock;
 use docket::sink::query::{Decision, Present};
-use docket::verify::docket::{Docket, original};
+use docket::verify::docket::{Docket, Due, original};
 use docket::verify::place::Decided;
 use docket::verify::run::{read_held, write_held};
 use docket::verify::source::Expected;
@@ -136,6 +136,23 @@ async fn exit_codes_tell_complete_a_gap_a_sink_that_cannot_tell_and_one_that_is_
     assert!(told.contains("everything is there, but not only once: file: 1 repeated\n"), "{told}");
     assert!(told.contains("file: REPEATED is no gap: "), "{told}");
     std::fs::write(&out, &whole).unwrap();
+
+    // What a sink has yet to be sent is not lost.
+    let group = format!("docket.{}.file", place.name);
+    let all = ends(&mock.bootstrap(), "docket");
+    let begin: Vec<(i32, i64)> = all.iter().map(|(partition, _)| (*partition, 0)).collect();
+    commit(&mock.bootstrap(), &group, "docket", &begin);
+    std::fs::write(&out, whole.split_once('\n').unwrap().1).unwrap();
+    let (report, code, told) = verified(&pipeline, &["--sink", "file"]);
+    let file = sink(&report, "file");
+    assert_eq!((code, &file["unsent"], &report["gaps"]), (3, &1.into(), &0.into()), "{told}");
+    assert!(told.contains("not complete: file: 1 yet to be sent\n"), "{told}");
+    assert!(
+        told.contains("file: 1 decision in the docket that the sink has yet to be sent"),
+        "{told}"
+    );
+    std::fs::write(&out, &whole).unwrap();
+    commit(&mock.bootstrap(), &group, "docket", &all);
 
     // What intake has yet to read.
     assert_eq!(report["intake"], serde_json::json!({ "unread": {} }), "{told}");
@@ -400,7 +417,8 @@ fn ten_million_decisions_are_compared_in_200_mb() {
         let mut decision = Decision::new(&record, 0, 1_795_524_531_000 + i as i64);
         decision.id = id(i);
         decision.timestamp += i as i64 * 1_000_000;
-        all.add(&record, decision, &[i as u128, 7], 200).unwrap();
+        let due = [i as u128, 7].map(|hash| Due { hash, finished: true });
+        all.add(&record, decision, &due, 200).unwrap();
     }
     all.look().unwrap();
     let mut source = Expected::new(all.portions());
@@ -427,7 +445,7 @@ fn ten_million_decisions_are_compared_in_200_mb() {
     let mut compared = Compared::default();
     for at in 0..all.portions().count() {
         let (entries, held) = (all.portion(at).unwrap(), found.portion(at).unwrap());
-        let want = |e: docket::verify::docket::Entry<'_>| (e.id.to_owned(), e.original, e.hash);
+        let want = |e: docket::verify::docket::Entry<'_>| (e.id.to_owned(), e.original, e.due.hash);
         let wanted: Vec<_> = all.entries(&entries, "one").map(want).collect();
         let mut wanted: Vec<Wanted<'_>> = wanted
             .iter()
@@ -437,6 +455,7 @@ fn ten_million_decisions_are_compared_in_200_mb() {
                 hash: *hash,
                 rejected: false,
                 elsewhere: false,
+                unsent: false,
             })
             .collect();
         compared.add(&mut wanted, &mut read_held(&held), &mut |_, _| ());

@@ -261,6 +261,8 @@ fn wrong_with(report: &Report) -> Option<String> {
         .filter(|(ids, _)| ids.count > 0)
         .map(|(ids, what)| format!("{} {what}", ids.count))
         .collect();
+    let yet = (c.unsent > 0).then(|| format!("{} yet to be sent", c.unsent));
+    let found: Vec<String> = found.into_iter().chain(yet).collect();
     (!found.is_empty()).then(|| format!("{sink}: {}", found.join(", ")))
 }
 
@@ -309,6 +311,14 @@ fn told(pipeline: &Pipeline, verified: &Verified) -> String {
             let told = format!(
                 "{}: REPEATED is no gap: nothing is lost; a sink is delivered to at least once",
                 r.sink
+            );
+            let _ = writeln!(out, "{}", wrapped(&told, 4, sentence_columns()));
+        }
+        if r.compared.unsent > 0 {
+            let told = format!(
+                "{}: {} in the docket that the sink has yet to be sent: not compared, and not lost",
+                r.sink,
+                counted(r.compared.unsent, "decision")
             );
             let _ = writeln!(out, "{}", wrapped(&told, 4, sentence_columns()));
         }

@@ -1,4 +1,5 @@
-//! How far intake is behind its sources: what it has yet to read can be in no sink, and the docket knows nothing of it.
+//! How far intake is behind its sources: what it has yet to read can be in no sink, and the docket knows nothing of it. And how far each sink
+//! is behind the docket: what it has yet to be sent is not lost.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use crate::log::ask::Asker;
 use crate::log::config::Start;
 use crate::log::scan::{OffsetRange, ScanBound, ScanError, TopicScan};
 use crate::pipeline::Pipeline;
+use crate::sink::delivery::Delivery;
 
 const TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -54,10 +56,26 @@ pub fn behind(pipeline: &Pipeline) -> Result<Behind, ScanError> {
     Ok(behind)
 }
 
+/// Up to which offset of each partition of the docket a sink has finished everything; nothing if that is not known.
+pub(super) fn finished(
+    pipeline: &Pipeline,
+    sink: &str,
+    delivery: &Delivery,
+    docket: &TopicScan,
+) -> Option<BTreeMap<i32, i64>> {
+    // What it gets only from others is theirs.
+    if delivery.only_routed {
+        return None;
+    }
+    let latest = delivery.start == Start::Latest;
+    next(pipeline, sink, &pipeline.docket_topic(), docket, latest).ok()
+}
+
 /// Records of a topic that a part has yet to read.
 fn unread(pipeline: &Pipeline, part: &str, topic: &str) -> Result<u64, ScanError> {
     let all = pipeline.scan("verify", topic, ScanBound::Start, ScanBound::End)?;
-    let next = next(pipeline, part, topic, &all)?;
+    let latest = part == "intake" && pipeline.file.intake.start == Start::Latest;
+    let next = next(pipeline, part, topic, &all, latest)?;
     let left = all.starting_at(&next);
     if left.offsets() == 0 || left.offsets() > COUNTED {
         return Ok(left.offsets());
@@ -76,6 +94,7 @@ fn next(
     part: &str,
     topic: &str,
     all: &TopicScan,
+    latest: bool,
 ) -> Result<BTreeMap<i32, i64>, ScanError> {
     let asker = Asker::new(&pipeline.file.kafka, "verify", Some(&pipeline.group(part)))?;
     let mut list = TopicPartitionList::new();
@@ -86,7 +105,6 @@ fn next(
         .client
         .committed_offsets(list, TIMEOUT)
         .map_err(|error| ScanError::Kafka { topic: topic.to_owned(), error })?;
-    let latest = part == "intake" && pipeline.file.intake.start == Start::Latest;
     let of = |range: &OffsetRange| {
         let element = committed.find_partition(topic, range.partition);
         let told = element.as_ref().map(|e| (e.offset(), crate::resume::beside(e.metadata()).1));

@@ -5,6 +5,7 @@ use std::io;
 
 use rdkafka::message::Message;
 
+use super::behind::finished;
 use super::overview::{Counting, Overview};
 use super::place::number;
 use super::scope::{Checked, Scope, VerifyError, Watch, decision};
@@ -24,6 +25,9 @@ use crate::sink::query::{Days, Decision, Hash, hash};
 const VERDICTS: [Verdict; 5] =
     [Verdict::Allow, Verdict::Deny, Verdict::Undefined, Verdict::Error, Verdict::Finding];
 
+/// What intake reads while it is behind may be so much older than what it has read.
+const NEAR: Nanos = 120_000_000_000;
+
 /// Days without decisions are asked for what only the sinks hold, if they are not too many.
 const DAYS: Nanos = 31 * 24 * 3600 * 1_000_000_000;
 
@@ -38,6 +42,8 @@ pub struct Docket {
     pub days: Vec<(Nanos, Nanos)>,
     /// When Kafka got the first and the last, in milliseconds.
     pub written: Option<(i64, i64)>,
+    /// When the last was decided.
+    newest: Option<Nanos>,
     pub sample: Vec<Decision>,
     /// What was decided between these times should all be there.
     pub others: Option<(Nanos, Nanos)>,
@@ -60,16 +66,24 @@ pub struct Entry<'e> {
     pub id: &'e str,
     pub original: u64,
     pub at: Nanos,
+    pub due: Due,
+}
+
+/// What a sink should hold of a decision.
+#[derive(Debug, Clone, Copy)]
+pub struct Due {
     pub hash: Hash,
+    /// It has finished the decision: it is there, or in rejects.
+    pub finished: bool,
 }
 
 impl Docket {
-    /// `source` is how many offsets of the source it is compared with.
+    /// `source` is how many offsets of the source it is compared with, `behind` whether intake has yet to read some.
     pub(super) fn read(
         pipeline: &Pipeline,
         scope: &Scope,
         sinks: &mut [Checked<'_>],
-        source: u64,
+        (source, behind): (u64, bool),
         watch: &dyn Watch,
     ) -> Result<Docket, VerifyError> {
         let (begun, topic) = (now(), pipeline.docket_topic());
@@ -78,6 +92,11 @@ impl Docket {
         // Retention took what was before.
         let cut =
             past.ranges().iter().zip(first.ranges()).any(|(a, b)| b.from > 0 && a.from == b.from);
+        // Before the sinks are asked, so that what they have finished is there.
+        let to: Vec<Option<BTreeMap<i32, i64>>> = sinks
+            .iter()
+            .map(|sink| finished(pipeline, sink.name, sink.config.delivery(), &past))
+            .collect();
         let names = sinks.iter().map(|s| s.name.to_owned());
         let mut docket = Docket::new(past.offsets().max(source), names);
         let mut days = Days::default();
@@ -88,10 +107,17 @@ impl Docket {
                 docket.unreadable += 1;
                 return true;
             };
-            let hashes: Vec<Hash> = sinks.iter_mut().map(|sink| sink.want(&record)).collect();
+            let (partition, offset) = (message.partition(), message.offset());
+            let due = |(sink, to): (&mut Checked<'_>, &Option<BTreeMap<i32, i64>>)| Due {
+                hash: sink.want(&record),
+                finished: to
+                    .as_ref()
+                    .is_none_or(|to| to.get(&partition).is_some_and(|next| offset < *next)),
+            };
+            let due: Vec<Due> = sinks.iter_mut().zip(&to).map(due).collect();
             days.add(record.timestamp);
             docket.came_from(&pipeline.file, message);
-            failed = docket.add(&record, decision(&record, message), &hashes, scope.sample);
+            failed = docket.add(&record, decision(&record, message), &due, scope.sample);
             failed.is_ok()
         })?;
         watch.end();
@@ -107,6 +133,11 @@ impl Docket {
         let until = match scope.until {
             ScanBound::At(time) => time.min(begun),
             _ => begun,
+        };
+        // What intake reads meanwhile is about as old as what it has read last.
+        let until = match docket.newest.filter(|_| behind) {
+            Some(newest) => until.min(newest.saturating_sub(NEAR)),
+            None => until,
         };
         docket.others = Some((from, until)).filter(|(from, until)| from < until);
         if let Some((from, until)) = docket.others.filter(|(from, until)| until - from < DAYS) {
@@ -127,6 +158,7 @@ impl Docket {
             unreadable: 0,
             days: Vec::new(),
             written: None,
+            newest: None,
             sample: Vec::new(),
             others: None,
             distinct: BTreeMap::new(),
@@ -150,7 +182,7 @@ impl Docket {
         &mut self,
         record: &Record<'_>,
         decision: Decision,
-        hashes: &[Hash],
+        due: &[Due],
         sample: usize,
     ) -> io::Result<()> {
         let original = original(record);
@@ -160,8 +192,12 @@ impl Docket {
             out.extend_from_slice(&decision.timestamp.to_le_bytes());
             let verdict = VERDICTS.iter().position(|v| *v == decision.verdict).unwrap_or(0);
             out.push(verdict as u8);
-            hashes.iter().for_each(|hash| out.extend_from_slice(&hash.to_le_bytes()));
+            for due in due {
+                out.extend_from_slice(&due.hash.to_le_bytes());
+                out.push(u8::from(due.finished));
+            }
         })?;
+        self.newest = self.newest.max(Some(decision.timestamp));
         let at = decision.kafka;
         self.written = Some(self.written.map_or((at, at), |(a, b)| (a.min(at), b.max(at))));
         self.counting.add(&decision);
@@ -204,7 +240,7 @@ impl Docket {
         let at = Nanos::from_le_bytes(reading.bytes());
         let [verdict] = reading.bytes();
         for _ in &self.sinks {
-            reading.bytes::<16>();
+            reading.bytes::<17>();
         }
         (id, original, at, verdict)
     }
@@ -229,14 +265,15 @@ impl Docket {
             let original = u64::from_le_bytes(reading.bytes());
             let at = Nanos::from_le_bytes(reading.bytes());
             reading.bytes::<1>();
-            let mut its = 0;
+            let mut its = Due { hash: 0, finished: true };
             for i in 0..sinks {
                 let hash = Hash::from_le_bytes(reading.bytes());
+                let [finished] = reading.bytes();
                 if i == number {
-                    its = hash;
+                    its = Due { hash, finished: finished == 1 };
                 }
             }
-            Some(Entry { id, original, at, hash: its })
+            Some(Entry { id, original, at, due: its })
         })
     }
 

@@ -35,6 +35,8 @@ pub struct Wanted<'a> {
     pub rejected: bool,
     /// It is older than the sink takes, and went to another.
     pub elsewhere: bool,
+    /// The sink has not finished it: it may be on its way.
+    pub unsent: bool,
 }
 
 /// What a sink holds under an id.
@@ -89,6 +91,8 @@ pub struct Compared {
     pub present: usize,
     pub rejected: usize,
     pub elsewhere: usize,
+    /// Not there yet: the sink has not finished everything up to it.
+    pub unsent: usize,
     pub missing: Ids,
     pub altered: Ids,
     pub repeated: Ids,
@@ -177,6 +181,8 @@ impl Compared {
                 altered = true;
             } else if want.rejected {
                 self.rejected += 1;
+            } else if want.unsent {
+                self.unsent += 1;
             } else if want.elsewhere {
                 self.elsewhere += 1;
                 elsewhere(id, want.original);
@@ -201,7 +207,7 @@ mod tests {
     use super::*;
 
     fn want(id: &str, hash: Hash) -> Wanted<'_> {
-        Wanted { id, original: hash as u64, hash, rejected: false, elsewhere: false }
+        Wanted { id, original: hash as u64, hash, rejected: false, elsewhere: false, unsent: false }
     }
 
     fn compare(mut wanted: Vec<Wanted<'_>>, found: &[(&str, &[Hash])]) -> (Compared, Vec<String>) {
@@ -227,6 +233,7 @@ mod tests {
                 want("e", 5),
                 Wanted { rejected: true, ..want("f", 6) },
                 Wanted { elsewhere: true, ..want("g", 7) },
+                Wanted { unsent: true, elsewhere: true, ..want("h", 8) },
             ],
             &[
                 ("a", &[1]),
@@ -239,8 +246,9 @@ mod tests {
         );
         assert_eq!(
             (compared.expected, compared.present, compared.rejected, compared.elsewhere),
-            (7, 4, 1, 1)
+            (8, 4, 1, 1)
         );
+        assert_eq!(compared.unsent, 1);
         assert_eq!(compared.missing.listed, ["e"]);
         assert_eq!(compared.altered.listed, ["b", "d"]);
         assert_eq!(compared.repeated.listed, ["c", "d"]);

@@ -85,7 +85,7 @@ pub enum Outcome {
     Repeated,
     /// A sink, or Kafka, could not be asked.
     Unreachable,
-    /// A sink can't tell what it holds, or something of the source can't be compared.
+    /// A sink can't tell what it holds, or has yet to be sent some, or something of the source can't be compared.
     NotCompared,
     Complete,
 }
@@ -103,7 +103,7 @@ impl Verified {
     fn is_partial(&self) -> bool {
         self.sinks.is_empty()
             || self.source.as_ref().is_some_and(SourceReport::is_partial)
-            || self.reports().any(|report| report.skipped.is_some())
+            || self.reports().any(|report| report.skipped.is_some() || report.compared.unsent > 0)
     }
 
     /// How many decisions stand in a sink more than once.
@@ -135,8 +135,9 @@ pub async fn verify(
     let (docket, rejected, source) = tokio::task::block_in_place(|| {
         let compares = scope.source && !pipeline.file.sources.is_empty();
         let source = compares.then(|| Source::open(pipeline, scope)).transpose()?;
+        let behind = source.iter().flatten().any(|source| source.unread > 0);
         let offsets = source.iter().flatten().map(Source::offsets).sum();
-        let docket = Docket::read(pipeline, scope, &mut sinks, offsets, watch)?;
+        let docket = Docket::read(pipeline, scope, &mut sinks, (offsets, behind), watch)?;
         let source = match source {
             Some(Ok(mut source)) => {
                 Some(SourceReport::of(pipeline, scope, &mut source, &docket, watch)?)
@@ -195,7 +196,8 @@ impl Asking<'_> {
         let deadline = newest.saturating_add(nanos(self.scope.settle));
         loop {
             self.ask(sink, query.as_ref(), &mut report).await?;
-            if report.error.is_some() || report.gaps == 0 || now() > deadline {
+            let waits = report.gaps + report.compared.unsent > 0;
+            if report.error.is_some() || !waits || now() > deadline {
                 return Ok(report);
             }
             self.watch.begin(&format!("waiting for what may be on its way to {}", sink.name), 0);
@@ -281,8 +283,9 @@ impl Asking<'_> {
                 .map(|e| Wanted {
                     id: e.id,
                     original: e.original,
-                    hash: e.hash,
+                    hash: e.due.hash,
                     rejected: rejected.contains(e.id),
+                    unsent: !e.due.finished,
                     elsewhere: target.is_some() && age.is_some_and(|age| now() - e.at > age),
                 })
                 .collect();

@@ -108,7 +108,10 @@ fn ask(world: &World, docket: &Records, stored: &Stored) -> Verified {
     for (topic, records) in [(SOURCE, &source), (DOCKET, docket), (REJECTS, &rejects)] {
         produce(&kafka, topic, records, ahead);
     }
-    has_read(&kafka, sources, &source);
+    has_finished(&kafka, "intake", SOURCE, sources, &source);
+    for sink in ["whole", "items", "once"] {
+        has_finished(&kafka, sink, DOCKET, partitions, docket);
+    }
     let place =
         std::env::temp_dir().join(format!("docket-simulated-{:016x}", rand::random::<u64>()));
     std::fs::create_dir_all(&place).unwrap();
@@ -169,17 +172,17 @@ fn produce(kafka: &str, topic: &str, records: &Records, ahead: i64) {
     producer.flush(Duration::from_secs(60)).unwrap();
 }
 
-/// Intake has committed all of the source.
-fn has_read(kafka: &str, partitions: i32, records: &Records) {
+/// A part has committed all of a topic.
+fn has_finished(kafka: &str, part: &str, topic: &str, partitions: i32, records: &Records) {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", kafka)
-        .set("group.id", "docket.sim.intake")
+        .set("group.id", format!("docket.sim.{part}"))
         .create()
         .unwrap();
     let mut list = TopicPartitionList::new();
     for partition in 0..partitions {
         let end = records.iter().filter(|(p, _)| *p == partition).count() as i64;
-        list.add_partition_offset(SOURCE, partition, Offset::Offset(end)).unwrap();
+        list.add_partition_offset(topic, partition, Offset::Offset(end)).unwrap();
     }
     consumer.assign(&list).unwrap();
     consumer.commit(&list, CommitMode::Sync).unwrap();
