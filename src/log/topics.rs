@@ -148,6 +148,15 @@ fn missing(kafka: &Kafka, topics: Vec<Topic>) -> Result<(Vec<Topic>, Vec<String>
     Ok((missing, hidden.into_iter().map(|topic| topic.name).collect()))
 }
 
+/// How many partitions a topic has, if Kafka says so soon.
+pub fn partitions(kafka: &Kafka, topic: &str) -> Option<u32> {
+    let told = tokio::task::block_in_place(|| {
+        Asker::new(kafka, "topics", None)?.metadata(Some(topic), OPTIONAL)
+    });
+    let count = told.ok()?.topics().first()?.partitions().len();
+    u32::try_from(count).ok().filter(|count| *count > 0)
+}
+
 fn not_made(kafka: &Kafka, docket: &Docket, missing: &[Topic], why: String) -> TopicError {
     let command = |w: &Topic| {
         let settings: String =
