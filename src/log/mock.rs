@@ -10,9 +10,14 @@ pub struct Mock(MockCluster<'static, DefaultProducerContext>);
 
 impl Mock {
     pub fn start(topics: &[(&str, i32)]) -> KafkaResult<Mock> {
-        let cluster = MockCluster::new(1)?;
+        Mock::start_brokers(1, topics)
+    }
+
+    /// Several brokers, and as many copies.
+    pub fn start_brokers(brokers: i32, topics: &[(&str, i32)]) -> KafkaResult<Mock> {
+        let cluster = MockCluster::new(brokers)?;
         for (topic, partitions) in topics {
-            cluster.create_topic(topic, *partitions, 1)?;
+            cluster.create_topic(topic, *partitions, brokers)?;
         }
         Ok(Mock(cluster))
     }
