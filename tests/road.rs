@@ -408,6 +408,31 @@ fn missing_topics_are_named_with_the_command_that_makes_them() {
     );
 }
 
+#[test]
+fn setup_names_topics_of_which_there_is_one_copy() {
+    let topics = [("source", 1), ("docket", 1), ("rejects", 1)];
+    let said = |brokers, topics: &[(&str, i32)]| {
+        let (mock, place) = (Mock::start_brokers(brokers, topics).unwrap(), Place::new("copies"));
+        let pipeline = file_pipeline(&place, &mock, "");
+        let out = docket().arg("setup").arg(&pipeline).output().unwrap();
+        (out.status.success(), String::from_utf8(out.stderr).unwrap())
+    };
+    let (well, told) = said(1, &topics);
+    assert!(well && told.lines().count() == 1, "{told}");
+    assert!(
+        told.contains("replication factor 1: docket, rejects, source: ")
+            && told.contains("run three brokers or more"),
+        "{told}"
+    );
+    assert_eq!(said(3, &topics), (true, String::new()));
+    // What would be made there gets three.
+    let (well, told) = said(3, &topics[..1]);
+    assert!(
+        !well && told.contains("--topic docket --partitions 12 --replication-factor 3"),
+        "{told}"
+    );
+}
+
 /// A Loki that refuses credentials at first, then asks for patience, and never takes a line that holds `poison`.
 async fn fussy_loki() -> (String, Arc<Mutex<Vec<String>>>) {
     let taken: Arc<Mutex<Vec<String>>> = Arc::default();

@@ -53,6 +53,10 @@ pub async fn run(args: Args) -> CommandResult {
                 path.display()
             );
         }
+        let (single, brokers) = topics::single(&pipeline)?;
+        if !single.is_empty() {
+            anstream::eprintln!("{}: {}", path.display(), one_copy(&single, brokers));
+        }
         for (name, sink) in &pipeline.file.sinks {
             if let SinkConfig::Elasticsearch(config) = sink {
                 let waiting = super::waiting(&format!("sink {name} at {}", config.url));
@@ -65,6 +69,19 @@ pub async fn run(args: Args) -> CommandResult {
         }
     }
     Ok(())
+}
+
+/// What is said of topics that are gone with one broker.
+fn one_copy(topics: &[String], brokers: usize) -> String {
+    let way_out = match brokers {
+        1 => "for production, run three brokers or more and make them with replication factor 3"
+            .to_owned(),
+        n => format!("kafka-reassign-partitions.sh gives each partition {} replicas", n.min(3)),
+    };
+    format!(
+        "replication factor 1: {}: a broker that is lost takes what is in them with it; {way_out}",
+        topics.join(", ")
+    )
 }
 
 /// Whether sources are created, too: one that isn't there may only be misspelt.

@@ -138,7 +138,7 @@ pub struct Docket {
     /// Number of partitions of created topics. Default: 12.
     #[schemars(range(min = 1, max = 10000))]
     pub partitions: u32,
-    /// Replication factor of created topics. Default: the broker's default.
+    /// Replication factor of created topics. Default: 3, or as many as there are brokers; with one broker, the broker's own default.
     #[schemars(range(min = 1, max = 15))]
     pub replication: Option<u32>,
     /// Retention time (retention.ms) of created topics. Default: 7d.

@@ -10,9 +10,14 @@ pub struct Mock(MockCluster<'static, DefaultProducerContext>);
 
 impl Mock {
     pub fn start(topics: &[(&str, i32)]) -> KafkaResult<Mock> {
-        let cluster = MockCluster::new(1)?;
+        Mock::start_brokers(1, topics)
+    }
+
+    /// Several brokers, and as many copies.
+    pub fn start_brokers(brokers: i32, topics: &[(&str, i32)]) -> KafkaResult<Mock> {
+        let cluster = MockCluster::new(brokers)?;
         for (topic, partitions) in topics {
-            cluster.create_topic(topic, *partitions, 1)?;
+            cluster.create_topic(topic, *partitions, brokers)?;
         }
         Ok(Mock(cluster))
     }
@@ -20,6 +25,13 @@ impl Mock {
     /// From now on it takes so long for each answer.
     pub fn slow_down(&self, by: std::time::Duration) -> KafkaResult<()> {
         self.0.broker_round_trip_time(1, by)
+    }
+
+    /// It has gone, with the connection, when it is to answer the next offsets of a transaction.
+    #[cfg(test)]
+    pub fn cut_at_offsets(&self) {
+        let gone = rdkafka::types::RDKafkaRespErr::RD_KAFKA_RESP_ERR__TRANSPORT;
+        self.0.request_errors(rdkafka::types::RDKafkaApiKey::TxnOffsetCommit, &[gone]);
     }
 
     pub fn bootstrap(&self) -> String {

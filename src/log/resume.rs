@@ -332,8 +332,6 @@ struct Decided {
     list: TopicPartitionList,
     /// What is to be committed before.
     begins: TopicPartitionList,
-    /// It stands for offsets that are gone.
-    instead: bool,
     gaps: Vec<Gap>,
 }
 
@@ -396,12 +394,21 @@ impl Resuming {
 
     /// Says where to go on in what was assigned, and commits that, where nothing is committed yet. Blocks until Kafka has answered.
     pub fn assigned(&self, assigned: &TopicPartitionList, begin: Begin<'_>) -> TopicPartitionList {
+        self.assigned_within(PATIENCE, assigned, begin)
+    }
+
+    fn assigned_within(
+        &self,
+        patience: Duration,
+        assigned: &TopicPartitionList,
+        begin: Begin<'_>,
+    ) -> TopicPartitionList {
         let places: Vec<Place> =
             assigned.elements().iter().map(|e| (e.topic().to_owned(), e.partition())).collect();
         if places.is_empty() {
             return assigned.clone();
         }
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + patience;
         loop {
             match self.look(&places, begin) {
                 Ok(Some(list)) => return list,
@@ -412,11 +419,11 @@ impl Resuming {
                     return assigned.clone();
                 }
                 Err(error) if Instant::now() >= until => {
-                    self.wrong(format!("where to go on can't be found out: {error}"));
+                    self.wrong(format!("where to go on can't be found out or committed: {error}"));
                     return assigned.clone();
                 }
                 Err(error) => {
-                    tracing::warn!(part = self.part, %error, "Kafka does not say yet where to go on");
+                    tracing::warn!(part = self.part, %error, "where to go on is not found out or committed yet");
                     std::thread::sleep(Duration::from_millis(300));
                 }
             }
@@ -455,28 +462,22 @@ impl Resuming {
         Ok(Some(decided.list))
     }
 
-    /// Commits where the group starts.
+    /// Commits where the group starts. What is not committed is not begun: whoever reads it next would start elsewhere, and say nothing.
     fn begin(&self, decided: &Decided, begin: Begin<'_>) -> KafkaResult<()> {
-        for attempt in 1.. {
+        let mut tries = 1;
+        loop {
             match begin(&decided.begins) {
-                Ok(()) => break,
-                Err(error) if attempt == TRIES && decided.instead => return Err(error),
-                // Who reads it next does so; what is read until then is committed as ever.
-                Err(error) if attempt == TRIES => {
-                    tracing::warn!(part = self.part, %error, "where the group starts is not committed yet");
-                    break;
-                }
-                Err(_) => std::thread::sleep(Duration::from_millis(200)),
+                Err(_) if tries < TRIES => std::thread::sleep(Duration::from_millis(200)),
+                result => return result,
             }
+            tries += 1;
         }
-        Ok(())
     }
 
     fn decide(&self, answers: &Answers, places: &[Place], forgotten: bool) -> KafkaResult<Decided> {
         let ids = lock(&self.ids).clone();
         let (mut list, mut begins) = (TopicPartitionList::new(), TopicPartitionList::new());
         let mut gaps = Vec::new();
-        let mut instead = false;
         for (topic, count) in &answers.partitions {
             let topic_id = ids.get(topic).map(String::as_str);
             let of_it = answers.committed.iter().filter(|((t, _), _)| t == topic);
@@ -484,7 +485,6 @@ impl Resuming {
             let lacks_one = self.together && !answers.committed.is_empty();
             let forgotten = forgotten || lacks_one;
             let past = Past::new(of_it.map(|(_, c)| c), topic_id, forgotten, known.as_deref());
-            instead |= past.instead.is_some();
             for partition in 0..*count {
                 let place = (topic.clone(), partition);
                 let committed = answers.committed.get(&place);
@@ -510,7 +510,7 @@ impl Resuming {
                 }
             }
         }
-        Ok(Decided { list, begins, instead, gaps })
+        Ok(Decided { list, begins, gaps })
     }
 
     fn found(&self, gap: Gap) {
@@ -540,5 +540,48 @@ mod tests {
         assert_eq!(says("a.b", "y", none), None, "a broker that says none");
         assert_eq!(ids.get("a.b").as_deref(), Some("y"));
         assert_eq!(ids.logged("[thrd:main]: Topic a [0] Leader 1 Epoch 0"), None);
+    }
+
+    fn resuming(mock: &crate::log::mock::Mock) -> (Resuming, TopicPartitionList) {
+        let kafka = Kafka { brokers: mock.bootstrap(), properties: BTreeMap::new() };
+        let reading = Reading {
+            kafka: &kafka,
+            part: "intake",
+            group: "docket.x.intake",
+            topics: &["source"],
+            start: Start::Latest,
+            writes: None,
+            stops_at_gaps: false,
+            instance_id: None,
+            prefetch: 1 << 20,
+            together: false,
+            time: |_| None,
+        };
+        let mut assigned = TopicPartitionList::new();
+        assigned.add_partition("source", 0);
+        (Resuming::new(&reading, Arc::default()), assigned)
+    }
+
+    /// A group that has read and is killed would begin at a later end, and nobody would know of what is between.
+    #[test]
+    fn nothing_is_read_from_a_start_that_is_not_committed() {
+        let mock = crate::log::mock::Mock::start(&[("source", 1)]).unwrap();
+        let (resuming, assigned) = resuming(&mock);
+        let refused = KafkaError::ConsumerCommit(RDKafkaErrorCode::CoordinatorNotAvailable);
+        let tries = std::cell::Cell::new(0);
+        let begin = |_: &TopicPartitionList| {
+            tries.set(tries.get() + 1);
+            if tries.get() > 2 * TRIES { Ok(()) } else { Err(refused.clone()) }
+        };
+        let list = resuming.assigned(&assigned, &begin);
+        assert_eq!(tries.get(), 2 * TRIES + 1, "as long as it takes");
+        assert_eq!(list.elements()[0].offset(), Offset::Offset(0));
+        assert_eq!(resuming.check(), Ok(()));
+
+        // A Kafka that never takes it: the part fails, is told, and is begun again.
+        let list = resuming.assigned_within(Duration::ZERO, &assigned, &|_| Err(refused.clone()));
+        assert_eq!(list.elements()[0].offset(), Offset::Invalid, "nothing to read from");
+        let why = resuming.check().unwrap_err().to_string();
+        assert!(why.contains("committed") && why.contains("CoordinatorNotAvailable"), "{why}");
     }
 }

@@ -1,12 +1,13 @@
 //! Reads what stands in a topic already, without a group: a stretch of a partition, or all of a topic
 //! between two times.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::{BorrowedMessage, Message};
+use rdkafka::metadata::{MetadataPartition, MetadataTopic};
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::ask::{ACLS, Asker, Unanswered, hides};
@@ -155,8 +156,15 @@ pub enum Seen<'m> {
     Message(&'m BorrowedMessage<'m>),
     /// A partition has no more for now.
     End(i32),
+    /// The topic has got this partition; what stands in it comes from its beginning on.
+    Added(i32),
     Nothing,
 }
+
+/// How often who watches looks for partitions that were added.
+const LOOK: Duration = Duration::from_secs(10);
+/// And for how long it waits for the answer.
+const ANSWER: Duration = Duration::from_secs(1);
 
 /// A topic's partitions between two bounds, and a reader of them.
 pub struct TopicScan {
@@ -204,8 +212,8 @@ impl TopicScan {
         let partitions: Vec<i32> = metadata
             .topics()
             .iter()
-            .flat_map(rdkafka::metadata::MetadataTopic::partitions)
-            .map(rdkafka::metadata::MetadataPartition::id)
+            .flat_map(MetadataTopic::partitions)
+            .map(MetadataPartition::id)
             .collect();
         if partitions.is_empty() {
             return Err(ScanError::NoTopic(topic.to_owned()));
@@ -340,17 +348,35 @@ impl TopicScan {
     ) -> Result<(), ScanError> {
         self.watch(&mut |seen| match seen {
             Seen::Message(message) => take(Some(message)),
-            Seen::End(_) => true,
+            Seen::End(_) | Seen::Added(_) => true,
             Seen::Nothing => take(None),
         })
     }
 
-    /// As `follow`, and says when the end of a partition is reached, each time.
+    /// As `follow`, and says when the end of a partition is reached, each time, and which partitions were added meanwhile.
     pub fn watch(&self, take: &mut dyn FnMut(Seen<'_>) -> bool) -> Result<(), ScanError> {
+        self.watch_looking(LOOK, take)
+    }
+
+    fn watch_looking(
+        &self,
+        every: Duration,
+        take: &mut dyn FnMut(Seen<'_>) -> bool,
+    ) -> Result<(), ScanError> {
         let wrong = |error| ScanError::Kafka { topic: self.topic.clone(), error };
         self.assign(&self.ranges)?;
+        let mut known: BTreeSet<i32> = self.ranges.iter().map(|s| s.partition).collect();
+        let mut looked = Instant::now();
         loop {
             self.reader.context().brokers.check().map_err(wrong)?;
+            if looked.elapsed() >= every {
+                looked = Instant::now();
+                for partition in self.added(&mut known).map_err(wrong)? {
+                    if !take(Seen::Added(partition)) {
+                        return Ok(());
+                    }
+                }
+            }
             let go_on = match self.reader.poll(Duration::from_millis(200)) {
                 Some(Ok(message)) => take(Seen::Message(&message)),
                 Some(Err(KafkaError::PartitionEOF(partition))) => take(Seen::End(partition)),
@@ -363,6 +389,24 @@ impl TopicScan {
         }
     }
 
+    /// Reads partitions that are not known yet, too, from their beginning. A Kafka that is away is asked again.
+    fn added(&self, known: &mut BTreeSet<i32>) -> KafkaResult<Vec<i32>> {
+        let Ok(metadata) = self.reader.fetch_metadata(Some(&self.topic), ANSWER) else {
+            return Ok(Vec::new());
+        };
+        let all = metadata.topics().iter().flat_map(MetadataTopic::partitions);
+        let fresh: Vec<i32> = all.map(MetadataPartition::id).filter(|p| known.insert(*p)).collect();
+        if !fresh.is_empty() {
+            let mut list = TopicPartitionList::new();
+            for partition in &fresh {
+                list.add_partition_offset(&self.topic, *partition, Offset::Beginning)?;
+            }
+            self.reader.incremental_assign(&list)?;
+            tracing::info!(topic = self.topic, partitions = ?fresh, "partitions were added; they are read from their beginning");
+        }
+        Ok(fresh)
+    }
+
     fn assign(&self, ranges: &[OffsetRange]) -> Result<(), ScanError> {
         let wrong = |error| ScanError::Kafka { topic: self.topic.clone(), error };
         let mut list = TopicPartitionList::new();
@@ -371,5 +415,45 @@ impl TopicScan {
                 .map_err(wrong)?;
         }
         self.reader.assign(&list).map_err(wrong)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::ClientConfig;
+    use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+
+    use super::*;
+
+    #[test]
+    fn a_partition_that_is_added_is_read_from_its_beginning() {
+        let mock = crate::log::mock::Mock::start(&[("docket", 3)]).unwrap();
+        let kafka = Kafka { brokers: mock.bootstrap(), properties: BTreeMap::new() };
+        let producer: BaseProducer =
+            ClientConfig::new().set("bootstrap.servers", mock.bootstrap()).create().unwrap();
+        for (partition, payload) in [(0, "old"), (2, "first"), (2, "second")] {
+            let record = BaseRecord::<(), str>::to("docket").partition(partition).payload(payload);
+            producer.send(record).unwrap();
+        }
+        producer.flush(TIMEOUT).unwrap();
+        let (from, to) = (ScanBound::End, ScanBound::End);
+        let mut scan = TopicScan::open(&kafka, "g", "test", "docket", from, to).unwrap();
+        // When it was opened there were two.
+        scan.ranges.truncate(2);
+        let (mut seen, until) = (Vec::new(), Instant::now() + 4 * TIMEOUT);
+        scan.watch_looking(Duration::from_millis(10), &mut |what| {
+            match what {
+                Seen::Message(message) => {
+                    let payload = message.payload().unwrap_or_default();
+                    seen.push(String::from_utf8_lossy(payload).into_owned());
+                }
+                Seen::Added(partition) => seen.push(format!("added {partition}")),
+                Seen::End(2) => return false,
+                Seen::End(_) | Seen::Nothing => {}
+            }
+            Instant::now() < until
+        })
+        .unwrap();
+        assert_eq!(seen, ["added 2", "first", "second"]);
     }
 }

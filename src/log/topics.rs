@@ -55,10 +55,13 @@ pub async fn ensure(
     if missing.is_empty() {
         return Ok(Vec::new());
     }
+    let brokers = tokio::task::block_in_place(|| brokers(kafka))?;
+    let copies = copies(docket.replication, brokers);
+    let not_made = |why| not_made(kafka, docket, copies, &missing, why);
     if !docket.create {
-        return Err(not_made(kafka, docket, &missing, "docket.create is false".into()));
+        return Err(not_made("docket.create is false".into()));
     }
-    let replication = docket.replication.map_or(-1, |n| n as i32);
+    let replication = copies.map_or(-1, |n| n as i32);
     let topics: Vec<NewTopic<'_>> = missing
         .iter()
         .map(|w| {
@@ -79,12 +82,7 @@ pub async fn ensure(
             Ok(name) => made.push(name),
             Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
             Err((name, code)) => {
-                return Err(not_made(
-                    kafka,
-                    docket,
-                    &missing,
-                    format!("{name} can't be created: {code}"),
-                ));
+                return Err(not_made(format!("{name} can't be created: {code}")));
             }
         }
     }
@@ -148,12 +146,55 @@ fn missing(kafka: &Kafka, topics: Vec<Topic>) -> Result<(Vec<Topic>, Vec<String>
     Ok((missing, hidden.into_iter().map(|topic| topic.name).collect()))
 }
 
-fn not_made(kafka: &Kafka, docket: &Docket, missing: &[Topic], why: String) -> TopicError {
+fn brokers(kafka: &Kafka) -> Result<usize, Unanswered> {
+    Ok(Asker::new(kafka, "topics", None)?.metadata(None, TIMEOUT)?.brokers().len())
+}
+
+/// A topic outlives the loss of a broker with so many copies, and that of another meanwhile.
+const COPIES: u32 = 3;
+
+/// How many copies a topic that is made gets: as many as the file says, or else three, if there are so many brokers. One broker says that itself: it may
+/// stand for more.
+fn copies(asked: Option<u32>, brokers: usize) -> Option<u32> {
+    let sensible = || u32::try_from(brokers).ok().filter(|n| *n > 1).map(|n| n.min(COPIES));
+    asked.or_else(sensible)
+}
+
+/// Those of these topics of which there is one copy, and how many brokers there are. Blocks.
+pub fn single(kafka: &Kafka, names: &[String]) -> Result<(Vec<String>, usize), Unanswered> {
+    let all =
+        tokio::task::block_in_place(|| Asker::new(kafka, "topics", None)?.metadata(None, TIMEOUT))?;
+    let single = |topic: &&MetadataTopic| {
+        let partitions = topic.partitions();
+        names.iter().any(|name| name == topic.name())
+            && partitions.iter().any(|p| p.replicas().len() == 1)
+    };
+    let mut found: Vec<String> =
+        all.topics().iter().filter(single).map(|topic| topic.name().to_owned()).collect();
+    found.sort_unstable();
+    Ok((found, all.brokers().len()))
+}
+
+/// How many partitions a topic has, if Kafka says so soon.
+pub fn partitions(kafka: &Kafka, topic: &str) -> Option<u32> {
+    let told = tokio::task::block_in_place(|| {
+        Asker::new(kafka, "topics", None)?.metadata(Some(topic), OPTIONAL)
+    });
+    let count = told.ok()?.topics().first()?.partitions().len();
+    u32::try_from(count).ok().filter(|count| *count > 0)
+}
+
+fn not_made(
+    kafka: &Kafka,
+    docket: &Docket,
+    copies: Option<u32>,
+    missing: &[Topic],
+    why: String,
+) -> TopicError {
     let command = |w: &Topic| {
         let settings: String =
             w.settings.iter().map(|(key, value)| format!(" --config {key}={value}")).collect();
-        let replication =
-            docket.replication.map_or_else(String::new, |n| format!(" --replication-factor {n}"));
+        let replication = copies.map_or_else(String::new, |n| format!(" --replication-factor {n}"));
         format!(
             "  kafka-topics.sh --bootstrap-server {} --create --topic {} --partitions {}{replication}{settings}",
             kafka.brokers,
@@ -193,4 +234,18 @@ async fn settings<T: std::str::FromStr>(
         config.get(name)?.value.as_ref()?.parse().ok()
     };
     topics.iter().map(of).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_topic_gets_three_copies_where_there_are_brokers_for_them() {
+        let by_brokers = |asked| [1, 2, 3, 9].map(|brokers| copies(asked, brokers));
+        // Where one is seen, it decides by its own default: a service may show one address for many.
+        assert_eq!(by_brokers(None), [None, Some(2), Some(3), Some(3)]);
+        assert_eq!(by_brokers(Some(1)), [Some(1); 4]);
+        assert_eq!(by_brokers(Some(5)), [Some(5); 4]);
+    }
 }

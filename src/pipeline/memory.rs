@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 
 use super::file::File;
 use crate::config::units::Bytes;
-use crate::sink::config::SinkConfig;
 
 /// What a process has before it reads anything: code, runtime, clients, series.
 const BASE: usize = 64 << 20;
@@ -16,8 +15,21 @@ const BATCH: usize = 3;
 /// What waits beside others: records that a sink refuses or that are another's, until others passed or the other took them.
 const BESIDE: usize = 2;
 
-/// A decision id in a window of repeats.
-const REMEMBERED: usize = 56;
+/// A decision in the queue of a window of repeats and in the set of those that it knows: 128 bits of the id, and 64 of the content.
+const IDENTITY: usize = 32;
+/// An id in the map of ids, with how many have it.
+const COUNTED: usize = 32;
+
+/// What a window of repeats takes that is full: a queue, a set and a map (`stage::deliver::repeats`), each a power of two. Tables that forget as
+/// much as they take are doubled once more where they are more than half full, and have a byte beside each place.
+pub fn window(decisions: usize) -> usize {
+    if decisions == 0 {
+        return 0;
+    }
+    let all = decisions + 1;
+    let places = (all * 16).div_ceil(7).next_power_of_two();
+    all.next_power_of_two() * IDENTITY + places * (IDENTITY + 1 + COUNTED + 1)
+}
 
 /// No size is made smaller than this.
 const LEAST: usize = 64 << 10;
@@ -82,21 +94,27 @@ pub fn shares(file: &File) -> BTreeMap<String, usize> {
     shares
 }
 
-/// What does not get smaller: the process itself, and the decision ids that sinks remember.
-fn fixed(file: &File) -> usize {
-    let remembered: usize = file.sinks.values().map(SinkConfig::reuse_window).sum();
-    BASE + remembered * file.docket.partitions as usize * REMEMBERED
+/// What does not get smaller: the process itself, and what sinks remember of decisions, of each of so many partitions.
+fn fixed(file: &File, partitions: u32) -> usize {
+    let windows: usize = file.sinks.values().map(|sink| window(sink.reuse_window())).sum();
+    BASE + windows * partitions as usize
 }
 
 /// What the pipeline may need at most.
-pub fn need(file: &mut File) -> usize {
-    fixed(file) + sizes(file).iter().map(|size| size.all(size.bytes.0)).sum::<usize>()
+fn need(file: &mut File, partitions: u32) -> usize {
+    fixed(file, partitions) + sizes(file).iter().map(|size| size.all(size.bytes.0)).sum::<usize>()
 }
 
 /// Makes the sizes smaller, all by the same factor, until they fit; or says what budget is needed.
 pub fn fit(file: &mut File) -> Result<(), String> {
+    let partitions = file.docket.partitions;
+    fit_to(file, partitions)
+}
+
+/// The same for a docket topic that has so many partitions. Sizes that were made smaller stay so.
+pub fn fit_to(file: &mut File, partitions: u32) -> Result<(), String> {
     let budget = file.memory.budget.0;
-    let least = fixed(file)
+    let least = fixed(file, partitions)
         + sizes(file).iter().map(|size| size.all(size.bytes.0.min(LEAST))).sum::<usize>();
     if least > budget {
         return Err(format!(
@@ -104,7 +122,7 @@ pub fn fit(file: &mut File) -> Result<(), String> {
             least.div_ceil(1 << 20)
         ));
     }
-    let needed = need(file);
+    let needed = need(file, partitions);
     if needed <= budget {
         return Ok(());
     }
@@ -132,10 +150,10 @@ mod tests {
     fn sizes_are_kept_when_they_fit_and_shared_out_when_not() {
         let roomy = file("1GiB").map_err(|e| e.to_string()).unwrap();
         assert_eq!(roomy.file.sinks["b"].delivery().batch_bytes.0, 8 << 20);
-        for budget in [128usize, 200, 300] {
+        for budget in [160usize, 200, 300] {
             let mut tight = file(&format!("{budget}MiB")).map_err(|e| e.to_string()).unwrap().file;
             assert!(tight.sinks["b"].delivery().batch_bytes.0 < 8 << 20);
-            let need = need(&mut tight);
+            let need = need(&mut tight, 12);
             assert!(need <= budget << 20 && need > (budget - 2) << 20, "{budget} MiB: {need}");
         }
     }
@@ -144,10 +162,22 @@ mod tests {
     fn a_budget_that_is_too_small_is_told_what_it_takes() {
         let error = file("32MiB").unwrap_err().to_string();
         assert!(
-            error.contains("m.yaml:4:18: these sources and sinks need 81 MiB at least"),
+            error.contains("m.yaml:4:18: these sources and sinks need 129 MiB at least"),
             "{error}"
         );
     }
+
+    #[test]
+    fn what_is_remembered_is_of_the_partitions_that_there_are() {
+        let mut tight = file("300MiB").map_err(|e| e.to_string()).unwrap().file;
+        fit_to(&mut tight, 12).unwrap();
+        let before = sizes(&mut tight).iter().map(|size| size.bytes.0).sum::<usize>();
+        fit_to(&mut tight, 24).unwrap();
+        assert!(need(&mut tight, 24) <= 300 << 20);
+        assert!(sizes(&mut tight).iter().map(|size| size.bytes.0).sum::<usize>() < before);
+        assert!(fit_to(&mut tight, 1000).unwrap_err().contains("delivery.repeat_window"));
+    }
+
     #[test]
     fn one_batch_at_a_time_goes_to_loki_unless_the_file_says_otherwise() {
         let concurrency = |sink: &str| {

@@ -138,6 +138,17 @@ pub async fn ensure(pipeline: &Pipeline, which: Which) -> Result<Vec<String>, To
     topics::ensure(&file.kafka, &file.docket, wanted(pipeline, which)).await
 }
 
+/// How many partitions the docket topic has, if Kafka says so soon.
+pub fn docket_partitions(pipeline: &Pipeline) -> Option<u32> {
+    topics::partitions(&pipeline.file.kafka, &pipeline.docket_topic())
+}
+
+/// Topics of the pipeline of which Kafka keeps one copy, and how many brokers it has.
+pub fn single(pipeline: &Pipeline) -> Result<(Vec<String>, usize), TopicError> {
+    let names: Vec<String> = all(pipeline).into_iter().map(|(name, _)| name).collect();
+    Ok(topics::single(&pipeline.file.kafka, &names)?)
+}
+
 /// The largest record batch that topics take (max.message.bytes), where the broker tells.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Limits {

@@ -80,7 +80,7 @@ impl Process {
 }
 
 /// Starts the parts of a pipeline that this process is to run.
-pub async fn start(pipeline: Pipeline, process: &Process) -> Result<Parts, RunError> {
+pub async fn start(mut pipeline: Pipeline, process: &Process) -> Result<Parts, RunError> {
     if let Some(unknown) = process.roles.unknown(&pipeline) {
         return Err(RunError::Role(unknown));
     }
@@ -89,10 +89,26 @@ pub async fn start(pipeline: Pipeline, process: &Process) -> Result<Parts, RunEr
         tracing::info!(topics = made.join(", "), "topics created");
     }
     let limits = topics::max_messages(&pipeline).await;
+    let partitions = topics::docket_partitions(&pipeline);
+    fit(&mut pipeline, partitions);
     let mut parts = Parts::new(pipeline, process, limits)?;
+    parts.partitions = partitions;
     parts.all()?;
     parts.watchdog()?;
     Ok(parts)
+}
+
+/// The memory budget counts the partitions that the docket topic has, which may be more than the file would make.
+fn fit(pipeline: &mut Pipeline, partitions: Option<u32>) {
+    let Some(partitions) = partitions else { return };
+    if let Err(error) = memory::fit_to(&mut pipeline.file, partitions) {
+        let topic = pipeline.docket_topic();
+        tracing::warn!(
+            topic,
+            partitions,
+            "memory.budget is too small for so many partitions: {error}"
+        );
+    }
 }
 
 /// Before it was asked, Kafka is not known to be there: nothing is ready from the first second.
@@ -145,6 +161,8 @@ pub struct Parts {
     process: Process,
     /// What the topics take.
     limits: Limits,
+    /// How many the docket topic has, where Kafka said so.
+    partitions: Option<u32>,
     running: BTreeMap<String, Part>,
 }
 
@@ -181,6 +199,7 @@ impl Parts {
             events: Arc::default(),
             process: process.clone(),
             limits,
+            partitions: None,
             running: BTreeMap::new(),
         })
     }
@@ -408,7 +427,8 @@ impl Parts {
 
     /// Takes up a changed pipeline file: the parts that it changes are stopped, with what they read
     /// delivered and committed, and started again. Their records wait in Kafka meanwhile. Returns their names.
-    pub fn reload(&mut self, new: Pipeline) -> Result<Vec<String>, RunError> {
+    pub fn reload(&mut self, mut new: Pipeline) -> Result<Vec<String>, RunError> {
+        fit(&mut new, self.partitions);
         let mut changes = changes(&self.pipeline.file, &new.file)?;
         if let Some(unknown) = self.process.roles.unknown(&new) {
             return Err(RunError::Role(unknown));

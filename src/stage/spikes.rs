@@ -210,6 +210,7 @@ impl Spikes {
                     watch.message(message.partition(), payload, written);
                 }
                 Seen::End(partition) => watch.follower.ended(partition),
+                Seen::Added(partition) => watch.added(partition),
                 Seen::Nothing => {}
             }
             // While there is much to read, now and then.
@@ -384,6 +385,13 @@ impl<'s> Watch<'s> {
             self.ids.insert(told.own, told.id);
         }
         from.unwrap_or(earliest)
+    }
+
+    /// The past is complete when this partition was read, too. Who is live waits for nothing: a partition without a leader would blind it.
+    fn added(&mut self, partition: i32) {
+        if !self.live {
+            self.follower.reads(std::iter::once(partition));
+        }
     }
 
     fn message(&mut self, partition: i32, payload: &[u8], written: Option<Nanos>) {

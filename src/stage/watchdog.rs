@@ -2,8 +2,11 @@
 //! read and not finished, and that makes no progress. The log's end is asked for by a client of the
 //! watchdog's own, since a reader that sleeps does not learn of it.
 
+mod aging;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -11,11 +14,13 @@ use rdkafka::error::KafkaError;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
+use crate::clock;
 use crate::log::progress::{Assigned, Progress};
 use crate::log::{client, scan, topics};
 use crate::pipeline::Pipeline;
 use crate::telemetry::{Health, Meters};
 use crate::words::counted;
+use aging::Aging;
 
 type Client = BaseConsumer<client::Context>;
 
@@ -23,6 +28,9 @@ const EVERY: Duration = Duration::from_secs(5);
 /// For an answer.
 const WAIT: Duration = Duration::from_secs(5);
 const RETENTION_EVERY: Duration = Duration::from_secs(300);
+/// How often rejects are looked at, and for how long at a time.
+const REJECTS_EVERY: Duration = Duration::from_secs(120);
+const REJECTS_WITHIN: Duration = Duration::from_secs(10);
 
 /// Watches the parts of a pipeline.
 pub struct Watchdog {
@@ -40,6 +48,16 @@ pub struct Watchdog {
 struct Told {
     stalled: Vec<Assigned>,
     parts: BTreeSet<String>,
+}
+
+/// Rejects that age, looked at on a thread of its own: it reads, and what stalls is not to wait for that.
+#[derive(Default)]
+struct Rejects {
+    aging: Aging,
+    looking: Option<JoinHandle<(Aging, Option<u64>)>>,
+    looked: Option<Instant>,
+    /// How many were told.
+    told: u64,
 }
 
 /// Partitions of a part and topic, told in one line.
@@ -77,6 +95,7 @@ impl Watchdog {
         let mut client = None;
         let mut told = Told::default();
         let mut retention: Option<Instant> = None;
+        let mut rejects = Rejects::default();
         while !stop.is_cancelled() {
             std::thread::sleep(Duration::from_millis(100));
             let started = Instant::now();
@@ -102,6 +121,9 @@ impl Watchdog {
                 retention = Some(Instant::now());
                 self.retention();
             }
+            if answered {
+                self.rejects(&mut rejects, stop);
+            }
             while started.elapsed() < EVERY && !stop.is_cancelled() {
                 std::thread::sleep(Duration::from_millis(100));
             }
@@ -120,6 +142,84 @@ impl Watchdog {
                 self.meters.retention.with_label_values(&[topic]).set(seconds);
             }
         }
+    }
+
+    /// Whether this process looks at what all share: intake has the first partition of the first source in one of them.
+    fn is_first(&self) -> bool {
+        let first = self.pipeline.file.sources.first();
+        first.is_some_and(|source| {
+            let (part, topic) = ("intake".to_owned(), source.topic.clone());
+            self.progress.has(&Assigned { part, topic, partition: 0 })
+        })
+    }
+
+    /// Tells of rejects that nobody sent again and that retention will take soon.
+    fn rejects(&self, rejects: &mut Rejects, stop: &CancellationToken) {
+        let topic = self.pipeline.rejects_topic();
+        if let Some(looking) = rejects.looking.take_if(|looking| looking.is_finished()) {
+            // One that panicked has said so, and begins anew.
+            let (aging, count) = looking.join().unwrap_or_default();
+            rejects.aging = aging;
+            if self.is_first() {
+                self.age(rejects, &topic, count);
+            }
+        }
+        if rejects.looking.is_some() {
+            return;
+        }
+        if !self.is_first() {
+            *rejects = Rejects::default();
+            return self.age(rejects, &topic, None);
+        }
+        if rejects.looked.is_some_and(|looked| looked.elapsed() < REJECTS_EVERY) {
+            return;
+        }
+        rejects.looked = Some(Instant::now());
+        let kafka = &self.pipeline.file.kafka;
+        let told = self.runtime.block_on(topics::retentions(kafka, &[&topic]));
+        match told.first().copied().flatten() {
+            None => self.age(rejects, &topic, None),
+            Some(ms) => match u64::try_from(ms) {
+                Ok(ms) => {
+                    let aging = std::mem::take(&mut rejects.aging);
+                    rejects.looking = self.look(aging, Duration::from_millis(ms), stop);
+                }
+                // They are kept for ever.
+                Err(_) => self.age(rejects, &topic, Some(0)),
+            },
+        }
+    }
+
+    fn look(
+        &self,
+        mut aging: Aging,
+        retention: Duration,
+        stop: &CancellationToken,
+    ) -> Option<JoinHandle<(Aging, Option<u64>)>> {
+        let (pipeline, stop) = (self.pipeline.clone(), stop.clone());
+        let thread = std::thread::Builder::new().name("docket-rejects".to_owned());
+        let look = move || {
+            let until = Instant::now() + REJECTS_WITHIN;
+            let goes_on = || Instant::now() < until && !stop.is_cancelled();
+            match aging.look(&pipeline, retention, clock::now(), &goes_on) {
+                Ok(count) => (aging, count),
+                Err(error) => {
+                    tracing::warn!(%error, "whether rejects are about to be deleted is not known");
+                    (Aging::default(), None)
+                }
+            }
+        };
+        thread.spawn(look).inspect_err(|error| tracing::warn!(%error, "no thread")).ok()
+    }
+
+    fn age(&self, rejects: &mut Rejects, topic: &str, count: Option<u64>) {
+        self.meters.aging(topic, count);
+        let Some(count) = count else { return };
+        if count > 0 && rejects.told == 0 {
+            let what = counted(count, "reject");
+            tracing::warn!(topic, count, "{what} not sent again will be deleted by retention soon");
+        }
+        rejects.told = count;
     }
 
     fn client(&self) -> Option<Client> {

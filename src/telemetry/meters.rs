@@ -57,6 +57,8 @@ pub struct Meters {
     /// What is left between a part's place and the log's start.
     headroom: IntGaugeVec,
     pub retention: IntGaugeVec,
+    /// What retention takes next of rejects.
+    aging: IntGaugeVec,
     expected: IntGaugeVec,
 }
 
@@ -211,6 +213,11 @@ impl Meters {
                 "How long a topic keeps records (retention.ms), where docket may ask; -1 for ever.",
                 &["topic"],
             )?,
+            aging: all.gauge(
+                "docket_rejects_aging_records",
+                "Rejects that were not sent again and are older than three quarters of their topic's retention.",
+                &["topic"],
+            )?,
             expected: all.gauge("docket_part_expected", "1 for each part that the pipeline file has, in every process, whichever runs it.", &["part"])?,
             restarts: all.counter("docket_part_restarts_total", "Restarts of a part after an error.", &["part"])?,
         })
@@ -291,6 +298,17 @@ impl Meters {
         match records {
             Some(records) => self.headroom.with_label_values(labels).set(records),
             None => drop(self.headroom.remove_label_values(labels)),
+        }
+    }
+
+    /// How many rejects age in a topic: nothing while that is not known.
+    pub fn aging(&self, topic: &str, count: Option<u64>) {
+        match count {
+            Some(count) => {
+                let count = i64::try_from(count).unwrap_or(i64::MAX);
+                self.aging.with_label_values(&[topic]).set(count);
+            }
+            None => drop(self.aging.remove_label_values(&[topic])),
         }
     }
 

@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions};
 use rdkafka::client::DefaultClientContext;
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use serde_json::Value;
 
 use super::support::{
-    Place, Read1, Running, Source, commit, decision_id, docket, produce, read_all, until,
+    Metrics, Place, Read1, Running, Source, commit, decision_id, docket, produce, read_all, until,
 };
 use super::{address, init, pipeline};
 
@@ -409,4 +411,47 @@ sinks:
     produce(&kafka, &sourec, [decision("late")]);
     running.until("it is read, too", 90, |m| m.delivered("out") == 20_001).await;
     running.stop();
+}
+
+/// A reject as intake writes it, of so long ago.
+fn reject(producer: &BaseProducer, topic: &str, source: &str, ago: Duration) {
+    let written = jiff::Timestamp::now().as_millisecond() - ago.as_millis() as i64;
+    let header = |key, value| Header { key, value: Some(value) };
+    let headers = OwnedHeaders::new()
+        .insert(header("docket-stage", "intake"))
+        .insert(header("docket-reason", "not_json"))
+        .insert(header("docket-source-topic", source));
+    let record = BaseRecord::<(), str>::to(topic).payload("{").timestamp(written).headers(headers);
+    producer.send(record).map_err(|(error, _)| error).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rejects_that_retention_will_take_soon_are_told_until_they_are_sent_again() {
+    let _servers = super::together().await;
+    let case = Case::new("aging", 1, "").await;
+    let rejects = format!("{}.rejects", case.docket);
+    let producer: BaseProducer =
+        ClientConfig::new().set("bootstrap.servers", &case.kafka).create().unwrap();
+    // They are kept for 14 days.
+    for days in [0, 9, 11, 12, 13] {
+        let ago = Duration::from_secs(days * 86_400);
+        reject(&producer, &rejects, &case.source, ago);
+    }
+    producer.flush(Duration::from_secs(30)).unwrap();
+    let told = |count: u64| {
+        let topic = format!("topic=\"{rejects}\"");
+        move |m: &Metrics| {
+            let mut lines = m.0.lines().filter(|l| l.starts_with("docket_rejects_aging_records"));
+            lines.any(|l| l.contains(&topic) && l.ends_with(&format!(" {count}")))
+        }
+    };
+    let running = case.start(&[]);
+    running.until("three are about to be deleted", 60, told(3)).await;
+    let log = running.stop();
+    assert!(log.contains("3 rejects not sent again"), "{log}");
+    let path = case.path.to_str().unwrap();
+    let sent = docket().args(["redrive", path, "--sink", "intake", "--send"]).output().unwrap();
+    assert!(sent.status.success(), "{}", String::from_utf8_lossy(&sent.stderr));
+    let running = case.start(&[]);
+    running.until("none is", 60, told(0)).await;
 }

@@ -217,6 +217,27 @@ mod tests {
         assert_eq!(note("a", "denied"), Noted::New);
     }
 
+    /// The budget counts windows by what they take, not by what is in them.
+    #[test]
+    fn a_window_takes_what_the_budget_counts() {
+        let table = |capacity: usize, entry: usize| capacity.div_ceil(7) * 8 * (entry + 1);
+        for size in [1000, 7000, 10_000] {
+            let (mut window, mut most) = (Window::default(), (0, 0, 0));
+            for n in 0..20 * size as u64 {
+                window.note((fingerprint(&n.to_string()), n), size);
+                let Window { order, known, ids, .. } = &window;
+                most.0 = order.capacity().max(most.0);
+                // With what was forgotten in between it is less.
+                most.1 = known.capacity().max(most.1);
+                most.2 = ids.capacity().max(most.2);
+            }
+            let taken = most.0 * size_of::<Identity>()
+                + table(most.1, size_of::<Identity>())
+                + table(most.2, size_of::<(u128, u32)>());
+            assert_eq!(crate::pipeline::memory::window(size), taken, "{size}");
+        }
+    }
+
     #[test]
     fn where_repeats_are_kept_another_decision_under_a_used_id_is_noticed() {
         let mut repeats = Repeats::new(0, 2);
