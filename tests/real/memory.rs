@@ -30,27 +30,40 @@ fn decision(at: i64, n: i64, policy: &str, verdict: &str, subject: &str) -> Stri
 }
 
 /// Writes the docket topic, as if docket had written it at the times that decisions say.
-struct Scribe(BaseProducer, String, i64);
+pub(super) struct Scribe(BaseProducer, String, i64);
 
 impl Scribe {
-    fn new(topic: &str) -> Scribe {
+    pub(super) fn new(topic: &str) -> Scribe {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", address("KAFKA_BOOTSTRAP")).set("linger.ms", "20");
         Scribe(config.create().unwrap(), topic.to_owned(), 0)
     }
 
     fn write(&mut self, at: i64, policy: &str, verdict: &str, subject: &str) {
+        self.write_to(None, at, policy, verdict, subject);
+    }
+
+    /// To a partition, or to any.
+    pub(super) fn write_to(
+        &mut self,
+        partition: Option<i32>,
+        at: i64,
+        policy: &str,
+        verdict: &str,
+        subject: &str,
+    ) {
         self.2 += 1;
         let text = decision(at, self.2 + 1, policy, verdict, subject);
         let mut record =
             BaseRecord::<(), _>::to(&self.1).payload(text.as_bytes()).timestamp(at / 1_000_000);
+        record.partition = partition;
         while let Err((_, back)) = self.0.send(record) {
             self.0.poll(Duration::from_millis(20));
             record = back;
         }
     }
 
-    fn flush(&self) {
+    pub(super) fn flush(&self) {
         self.0.flush(Duration::from_secs(60)).unwrap();
     }
 }
@@ -87,7 +100,7 @@ spikes: {{history: {history}}}
 }
 
 /// Kind, policy and first cause of what stands in the docket topic.
-fn findings(topic: &str) -> BTreeSet<(String, String, String)> {
+pub(super) fn findings(topic: &str) -> BTreeSet<(String, String, String)> {
     let all = read_all(&address("KAFKA_BOOTSTRAP"), topic);
     let findings =
         all.iter().map(super::support::Read1::json).filter(|r| r["type"] == "docket.finding");

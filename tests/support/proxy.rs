@@ -3,7 +3,8 @@
 //! server acknowledged through it.
 #![allow(dead_code, clippy::unwrap_used)]
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::hash::{DefaultHasher, Hasher};
 use std::io::Read;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -30,6 +31,12 @@ pub enum Fault {
     TooLarge(usize),
     /// Only a part is taken, as this kind of server does it.
     Partial,
+    /// An answer of another server, of a content type: status, type, body. Nothing is passed on but CloudWatch's other operations.
+    Answer(u16, &'static str, &'static str),
+    /// A request with this in it is answered with 500, for ever; all others are passed on.
+    Marked(String),
+    /// Of each item of a bulk answer so many bytes more than the server says.
+    Wordy(usize),
 }
 
 struct State {
@@ -37,7 +44,11 @@ struct State {
     fault: Mutex<Fault>,
     /// Requests that met a fault.
     faulted: AtomicUsize,
+    /// By request that was marked, or answered at length: how often it came, and how many decisions are in it.
+    shapes: Mutex<HashMap<u64, (usize, usize)>>,
     acknowledged: Mutex<HashSet<String>>,
+    /// How much longer the server takes.
+    longer: Mutex<Duration>,
 }
 
 #[derive(Clone)]
@@ -78,7 +89,9 @@ impl Proxy {
             target: target.trim_end_matches('/').to_owned(),
             fault: Mutex::new(Fault::None),
             faulted: AtomicUsize::new(0),
+            shapes: Mutex::default(),
             acknowledged: Mutex::default(),
+            longer: Mutex::default(),
         });
         let shared = state.clone();
         tokio::spawn(async move {
@@ -94,6 +107,11 @@ impl Proxy {
         *self.state.fault.lock().unwrap() = fault;
     }
 
+    /// Whatever is passed on takes so much longer.
+    pub fn slow_down(&self, by: Duration) {
+        *self.state.longer.lock().unwrap() = by;
+    }
+
     /// How many requests met a fault since `forget_faulted`.
     pub fn faulted(&self) -> usize {
         self.state.faulted.load(Ordering::SeqCst)
@@ -101,6 +119,12 @@ impl Proxy {
 
     pub fn forget_faulted(&self) {
         self.state.faulted.store(0, Ordering::SeqCst);
+    }
+
+    /// How often the same request of several decisions was marked, or answered at length, at most.
+    pub fn most_alike(&self) -> usize {
+        let shapes = self.state.shapes.lock().unwrap();
+        shapes.values().filter(|(_, of)| *of > 1).map(|(times, _)| *times).max().unwrap_or(0)
     }
 
     /// The decisions that the server acknowledged since the last call.
@@ -113,14 +137,33 @@ impl State {
     fn fault(&self) -> Fault {
         self.fault.lock().unwrap().clone()
     }
+
+    /// What the request meets.
+    fn met(&self, request: &Request) -> Fault {
+        let fault = match self.fault() {
+            Fault::Marked(mark) if !String::from_utf8_lossy(&plain(request)).contains(&mark) => {
+                Fault::None
+            }
+            Fault::Answer(..) if is_aside(request) => Fault::None,
+            Fault::Wordy(_) if !request.path.ends_with("/_bulk") => Fault::None,
+            fault => fault,
+        };
+        if fault != Fault::None {
+            self.faulted.fetch_add(1, Ordering::SeqCst);
+        }
+        if matches!(fault, Fault::Marked(_) | Fault::Wordy(_)) {
+            let mut hasher = DefaultHasher::new();
+            hasher.write(&request.body);
+            let decisions = ids(request).into_iter().collect::<HashSet<_>>().len();
+            self.shapes.lock().unwrap().entry(hasher.finish()).or_insert((0, decisions)).0 += 1;
+        }
+        fault
+    }
 }
 
 async fn serve(mut stream: TcpStream, state: Arc<State>, client: reqwest::Client) {
     while let Some(request) = read(&mut stream).await {
-        let fault = state.fault();
-        if fault != Fault::None {
-            state.faulted.fetch_add(1, Ordering::SeqCst);
-        }
+        let fault = state.met(&request);
         let answer = match &fault {
             Fault::Status(status, retry_after) => {
                 let headers = if retry_after.is_empty() {
@@ -141,6 +184,18 @@ async fn serve(mut stream: TcpStream, state: Arc<State>, client: reqwest::Client
                 Some(Answer { status: 413, headers: Vec::new(), body: Vec::new() })
             }
             Fault::Partial => partial(&state, &client, request).await,
+            Fault::Answer(status, kind, body) => Some(Answer {
+                status: *status,
+                headers: match kind {
+                    &"" => Vec::new(),
+                    kind => vec![("content-type".to_owned(), (*kind).to_owned())],
+                },
+                body: body.as_bytes().to_vec(),
+            }),
+            Fault::Marked(_) => {
+                Some(Answer { status: 500, headers: Vec::new(), body: b"simulated".to_vec() })
+            }
+            Fault::Wordy(more) => wordy(&state, &client, request, *more).await,
             Fault::None | Fault::Slow | Fault::TooLarge(_) => {
                 forward(&state, &client, request).await
             }
@@ -201,6 +256,8 @@ async fn read(stream: &mut TcpStream) -> Option<Request> {
 
 /// Asks the real server; `None` if it can't be reached.
 async fn forward(state: &State, client: &reqwest::Client, request: Request) -> Option<Answer> {
+    let longer = *state.longer.lock().unwrap();
+    tokio::time::sleep(longer).await;
     let mut out = client
         .request(request.method.parse().unwrap(), format!("{}{}", state.target, request.path));
     for (name, value) in &request.headers {
@@ -254,6 +311,28 @@ fn ids(request: &Request) -> Vec<String> {
             Some(rest[..rest.find(['\\', '"'])?].to_owned())
         })
         .collect()
+}
+
+/// An operation of CloudWatch that delivers nothing.
+fn is_aside(request: &Request) -> bool {
+    request.headers.iter().any(|(n, v)| n == "x-amz-target" && !v.ends_with("PutLogEvents"))
+}
+
+/// The server's bulk answer, with more in each item.
+async fn wordy(
+    state: &State,
+    client: &reqwest::Client,
+    request: Request,
+    more: usize,
+) -> Option<Answer> {
+    let mut answer = forward(state, client, request).await?;
+    if let Ok(mut told) = serde_json::from_slice::<Value>(&answer.body) {
+        for item in told["items"].as_array_mut().into_iter().flatten() {
+            item["create"]["more"] = "x".repeat(more).into();
+        }
+        answer.body = told.to_string().into_bytes();
+    }
+    Some(answer)
 }
 
 fn spans(request: &ExportTraceServiceRequest) -> Vec<String> {

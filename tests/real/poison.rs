@@ -1,0 +1,201 @@
+//! Records that are made to stop intake, beside good ones in one partition: bombs of gzip, and fields at which a policy in Rego panics or
+//! never ends. Each becomes one reject, the good ones are all there, the process lives and its memory stays within bounds.
+
+use std::collections::BTreeSet;
+use std::io::Write;
+
+use super::support::{
+    Metrics, Place, Running, decision_id, docket, generated, produce, read_all, until,
+};
+use super::{address, create_topic, init};
+
+/// In KiB.
+const BUDGET: u64 = 256 << 10;
+
+fn gzip(plain: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    encoder.write_all(plain).unwrap();
+    encoder.finish().unwrap()
+}
+
+/// A list of so many times this, compressed.
+fn list(of: &str, times: usize) -> Vec<u8> {
+    let all = vec![of; times].join(",");
+    gzip(format!("[{all}]").as_bytes())
+}
+
+fn decision(id: &str, input: &str) -> String {
+    let at = jiff::Timestamp::now();
+    format!(
+        r#"{{"decision_id":"{id}","path":"a/allow","result":true,"timestamp":"{at}","input":{input}}}"#
+    )
+}
+
+/// The largest that a process was, in KiB.
+fn resident(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.split_whitespace().next().unwrap().parse().unwrap()
+}
+
+fn ids(decisions: &[String]) -> BTreeSet<String> {
+    decisions.iter().map(|d| decision_id(d)).collect()
+}
+
+fn restarts(metrics: &Metrics) -> u64 {
+    metrics.sum("docket_part_restarts_total", &[])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bombs_of_gzip_are_one_reject_each_and_the_process_lives() {
+    let _servers = super::together().await;
+    init();
+    let kafka = address("KAFKA_BOOTSTRAP");
+    let place = Place::new("bombs");
+    let (source, topic) = (format!("{}-source", place.name), format!("docket.{}", place.name));
+    create_topic(&kafka, &source, 1, &[]).await;
+    let path = place.pipeline(&format!(
+        "name: $NAME
+kafka: {{brokers: \"{kafka}\"}}
+sources: [{{topic: $NAME-source}}]
+docket: {{partitions: 1}}
+memory: {{budget: {BUDGET}KiB}}
+sinks: {{out: {{type: file, path: $DIR/out}}}}
+"
+    ));
+    assert!(docket().arg("setup").arg(&path).status().unwrap().success());
+    // Eight million elements in 15.6 kB; half as many objects; 150 MB of nothing, once more compressed and not.
+    let spaces = vec![b' '; 150 << 20];
+    let nothing = gzip(&spaces);
+    let bombs = [list("1", 8_000_000), list("{}", 4_000_000), gzip(&nothing), nothing];
+    drop(spaces);
+    println!("bombs of {:?} bytes", bombs.each_ref().map(Vec::len));
+    assert!(bombs[0].len() < 16_000);
+    let good = generated(500, 71);
+    let mut records: Vec<Vec<u8>> = Vec::new();
+    for (i, some) in good.chunks(100).enumerate() {
+        records.extend(some.iter().map(|d| d.clone().into_bytes()));
+        records.extend(bombs.get(i).cloned());
+    }
+    produce(&kafka, &source, &records);
+    let running = Running::start(&place, &path);
+    let metrics = running
+        .until("all is accounted for", 90, |m| {
+            m.written() == 500 && m.rejected() >= 4 && m.delivered("out") == 500
+        })
+        .await;
+    assert_eq!((metrics.rejected(), restarts(&metrics)), (4, 0), "{}", metrics.docket());
+    let letters = read_all(&kafka, &format!("{topic}.rejects"));
+    assert_eq!(letters.len(), 4);
+    for letter in &letters {
+        assert_eq!(letter.headers["docket-reason"], "too_large", "{:?}", letter.headers);
+        assert!(bombs.contains(&letter.value), "with its bytes");
+    }
+    let written = std::fs::read_to_string(place.path("out")).unwrap();
+    assert_eq!(written.lines().map(decision_id).collect::<BTreeSet<_>>(), ids(&good));
+    // A process that was killed and began again would have forgotten how much it held.
+    let most = resident(running.pid());
+    println!("at most {} MiB of {}", most >> 10, BUDGET >> 10);
+    assert!(most < BUDGET, "{most} KiB of {BUDGET}");
+    produce(&kafka, &source, [decision("after", "{}")]);
+    running.until("it goes on", 30, |m| m.delivered("out") == 501).await;
+    running.stop();
+}
+
+/// `strings.count` of nothing panics in regorus 0.14.1; three nested ranges never end.
+const MASK: &str = r#"package system.log
+import rego.v1
+
+mask contains "/input/text" if {
+	input.input.of == "mask"
+	strings.count(input.input.text, input.input.part) > 0
+}
+
+mask contains "/input/n" if {
+	input.input.of == "mask"
+	some a in numbers.range(1, input.input.n)
+	some b in numbers.range(1, input.input.n)
+	some c in numbers.range(1, input.input.n)
+	a + b + c == -1
+}
+"#;
+const VERDICT: &str = r#"package docket
+import rego.v1
+
+verdict := "deny" if {
+	input.input.of == "verdict"
+	strings.count(input.input.text, input.input.part) > 0
+}
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_field_at_which_a_policy_panics_or_never_ends_stops_nothing() {
+    let _servers = super::together().await;
+    init();
+    let kafka = address("KAFKA_BOOTSTRAP");
+    let place = Place::new("rego");
+    let (source, topic) = (format!("{}-source", place.name), format!("docket.{}", place.name));
+    create_topic(&kafka, &source, 1, &[]).await;
+    std::fs::write(place.path("mask.rego"), MASK).unwrap();
+    std::fs::write(place.path("verdict.rego"), VERDICT).unwrap();
+    let path = place.pipeline(&format!(
+        "name: $NAME
+kafka: {{brokers: \"{kafka}\"}}
+sources: [{{topic: $NAME-source}}]
+docket: {{partitions: 1}}
+protect: {{opa: {{policies: [mask.rego]}}}}
+verdict_policy: {{policies: [verdict.rego]}}
+sinks: {{out: {{type: file, path: $DIR/out}}}}
+"
+    ));
+    assert!(docket().arg("setup").arg(&path).status().unwrap().success());
+    let input = |of: &str, part: &str, n: u32| {
+        format!(r#"{{"of":"{of}","text":"sesame","part":"{part}","n":{n}}}"#)
+    };
+    let good = generated(200, 72);
+    let mut records = good.clone();
+    for (at, id, input) in [
+        (20, "masked", input("mask", "s", 1)),
+        (50, "mask-panics", input("mask", "", 1)),
+        (80, "mask-never-ends", input("mask", "x", 3000)),
+        (110, "denied", input("verdict", "s", 1)),
+        (140, "verdict-panics", input("verdict", "", 1)),
+    ] {
+        records.insert(at, decision(id, &input));
+    }
+    produce(&kafka, &source, &records);
+    let running = Running::start(&place, &path);
+    let metrics = running
+        .until("all is accounted for", 90, |m| {
+            m.written() == 203 && m.rejected() == 2 && m.delivered("out") == 203
+        })
+        .await;
+    assert_eq!(restarts(&metrics), 0, "{}", metrics.docket());
+    assert_eq!(metrics.sum("docket_results_unjudged_total", &[]), 1);
+    let letters = read_all(&kafka, &format!("{topic}.rejects"));
+    assert_eq!(letters.len(), 2);
+    let text = std::fs::read_to_string(place.path("out")).unwrap();
+    for letter in &letters {
+        assert_eq!(letter.headers["docket-reason"], "mask_failed", "{:?}", letter.headers);
+        // What was to be masked is told nowhere.
+        let told = format!("{:?} {}", letter.headers, String::from_utf8_lossy(&letter.value));
+        assert!(!told.contains("sesame"), "{told}");
+    }
+    let line = |id: &str| -> serde_json::Value {
+        let mut all = text.lines().filter(|line| decision_id(line) == id);
+        let one = all.next().unwrap_or_else(|| panic!("{id} is missing"));
+        assert!(all.next().is_none(), "{id}");
+        serde_json::from_str(one).unwrap()
+    };
+    assert!(line("masked")["input"].get("text").is_none());
+    assert_eq!(line("denied")["docket"]["verdict"], "deny");
+    assert_eq!(line("verdict-panics")["docket"]["verdict"], "undefined");
+    let there: BTreeSet<String> = text.lines().map(decision_id).collect();
+    assert!(ids(&good).is_subset(&there));
+    until("it is ready", 20, async || {
+        let ready = reqwest::get(format!("http://{}/readyz", running.admin)).await.unwrap();
+        if ready.status() == 200 { Ok(()) } else { Err(ready.text().await.unwrap()) }
+    })
+    .await;
+    running.stop();
+}
