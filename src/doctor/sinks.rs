@@ -11,6 +11,7 @@ use reqwest::{Method, StatusCode};
 
 use super::servers::{Answer, Failed, ask, ask_as, unmade, unreachable};
 use super::{Check, Look, Seen, shown};
+use crate::http::answer::is_otlp;
 use crate::http::client::Client;
 use crate::http::failure::{Cause, Failure};
 use crate::metrics::Decisions;
@@ -20,7 +21,6 @@ use crate::sink::config::SinkConfig;
 use crate::sink::elasticsearch::config::ElasticsearchConfig;
 use crate::sink::loki::config::{LogServer, LokiConfig};
 use crate::sink::otlp::config::{OtlpConfig, OtlpProtocol, Signal};
-use crate::sink::otlp::is_receivers;
 
 const LOGIN: &str = "see auth (and headers, tenant) of the sink in the pipeline file";
 
@@ -246,7 +246,7 @@ async fn otlp_http(check: Check, config: OtlpConfig) -> Seen {
 /// Whether it is what a receiver answers; those of all signals have the same form.
 pub fn is_export(answer: &Answer) -> bool {
     let content = answer.text.as_bytes();
-    is_receivers(answer.status, answer.kind.as_deref(), content)
+    is_otlp(answer.status, answer.kind.as_deref(), content)
         && ExportTraceServiceResponse::decode(content).is_ok()
 }
 

@@ -1,5 +1,7 @@
 //! What a server answers that is not the one that is meant: the beginning of it, for people, and whose answer that is.
 
+use reqwest::StatusCode;
+
 use crate::config::secrets::Secret;
 
 /// So many characters say what it is.
@@ -101,6 +103,17 @@ const OF_THE_ADDRESS: [&str; 3] =
 pub fn of_address(refusal: &str) -> Option<String> {
     let is = OF_THE_ADDRESS.iter().any(|sign| refusal.contains(sign));
     is.then(|| stranger(refusal.as_bytes(), &Hidden::default()))
+}
+
+/// Whether an answer over HTTP may be that of an OTLP receiver. The specification wants 200 and a response message of type
+/// application/x-protobuf. Some that take everything or nothing say it without a message, and then without a type: VictoriaLogs and
+/// Prometheus by 200, Loki by 204.
+pub fn is_otlp(status: StatusCode, kind: Option<&str>, content: &[u8]) -> bool {
+    match (status.as_u16(), kind) {
+        (200, Some("application/x-protobuf")) => true,
+        (200 | 204, None) => content.is_empty(),
+        _ => false,
+    }
 }
 
 #[cfg(test)]

@@ -17,12 +17,12 @@ pub use encode::{log_record, logs_request, names, span, traces_request};
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceResponse;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use prost::Message;
-use reqwest::StatusCode;
 use tonic::codec::CompressionEncoding;
 use tonic::transport::Channel;
 
 use super::{Outcome, Sink};
 use crate::decision::record::Record;
+use crate::http::answer::is_otlp;
 use crate::http::client::{self, Client, HttpError};
 use crate::http::config::HttpCompression;
 use crate::http::failure::{Cause, Failure, Retry, innermost};
@@ -136,23 +136,10 @@ impl Otlp {
     }
 }
 
-/// Whether an answer over HTTP may be a receiver's. The specification wants 200 and a response message of type
-/// application/x-protobuf. Some that take everything or nothing say it without a message, and then without a type: VictoriaLogs and
-/// Prometheus by 200, Loki by 204.
-pub fn is_receivers(status: StatusCode, kind: Option<&str>, content: &[u8]) -> bool {
-    match (status.as_u16(), kind) {
-        (200, Some("application/x-protobuf")) => true,
-        (200 | 204, None) => content.is_empty(),
-        _ => false,
-    }
-}
-
 /// What an answer over HTTP says; nothing if it is no receiver's.
 fn acknowledged(signal: Signal, answer: &client::Answer) -> Option<Result<(), Failure>> {
     let client::Answer { status, kind, content, .. } = answer;
-    is_receivers(*status, kind.as_deref(), content)
-        .then(|| partial_success(signal, content))
-        .flatten()
+    is_otlp(*status, kind.as_deref(), content).then(|| partial_success(signal, content)).flatten()
 }
 
 /// A receiver may take a request and refuse some of its records, without saying which. The batch is then
@@ -244,7 +231,7 @@ mod tests {
             (200, "application/json", "{}", false),
             (200, protobuf, "<html>", false),
         ] {
-            let status = StatusCode::from_u16(status).unwrap();
+            let status = axum::http::StatusCode::from_u16(status).unwrap();
             let router = axum::Router::new().fallback(move || async move {
                 let mut answer = axum::response::Response::new(axum::body::Body::from(content));
                 *answer.status_mut() = status;

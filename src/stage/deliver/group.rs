@@ -118,8 +118,11 @@ impl Group {
         let others = self.others_passed(seen);
         let busy = matches!(cause, Cause::Throttled | Cause::Timeout);
         if self.records.len() == 1 {
-            self.strikes += u32::from(others);
-            self.since = Some(seen.sent);
+            // Those that take longer than its pauses count, too.
+            if others {
+                self.strikes += 1;
+                self.since = Some(seen.sent);
+            }
             return match self.strikes >= if busy { STRIKES_IF_BUSY } else { STRIKES } {
                 true => Next::Reject,
                 false => Next::Later,
@@ -249,6 +252,10 @@ mod tests {
         let mut busy = group(1);
         let mut failed = |n: u64| busy.failed(Cause::Throttled, "429", seen(2 * n, 2 * n - 1));
         assert_eq!((1..).find(|n| failed(*n) == Next::Reject), Some(31));
+        // Others take longer than its pauses: those that were sent since the last that counted count.
+        let mut hasty = group(1);
+        let mut failed = |n: u64| hasty.failed(Cause::Server, "500", seen(n, n.saturating_sub(5)));
+        assert_eq!((1..500).find(|n| failed(*n) == Next::Reject), Some(49));
     }
 
     #[test]
