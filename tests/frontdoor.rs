@@ -308,6 +308,17 @@ fn what_is_asked_for_wrongly_is_told_with_what_there_is() {
     let file = place.path("decisions.ndjson");
     std::fs::write(&file, generated(3, 9).join("\n")).unwrap();
     let file = file.to_str().unwrap();
+    let written = |name: &str, text: &str| {
+        let path = place.path(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let spaced = &written("my file.ndjson", "{}");
+    let empty = &written("empty.ndjson", " \n");
+    let broken = &written("broken.ndjson", "{\"decision_id\":");
+    let sinks = "sinks: {out: {type: file, path: '-'}}\n";
+    let bare = format!("name: b\nkafka: {{brokers: k}}\nsources: [{{topic: t}}]\n{sinks}");
+    let bare = &written("bare.yaml", &bare);
     let told = |args: &[&str]| {
         let out = docket().args(args).output().unwrap();
         (out.status.code(), String::from_utf8(out.stderr).unwrap())
@@ -315,6 +326,15 @@ fn what_is_asked_for_wrongly_is_told_with_what_there_is() {
     for (args, code, words) in [
         (&["backfill", "pipelines/opa.yaml"][..], 2, "with --sink: loki, metrics, "),
         (&["check", file], 1, "docket protect my.yaml "),
+        (&["protect", spaced], 2, "docket protect my.yaml '"),
+        (&["protect", "pipelines/opa.yaml", empty], 1, "no decision was found: it is empty"),
+        (&["protect", bare, file], 1, "`protect: {}` in it is one"),
+        (&["why", "438ee5c", "--from", file], 1, "is enough from 8 characters on"),
+        (
+            &["why", "x", "--from", broken],
+            1,
+            "1 that can't be read (docket demo shows why): not_json",
+        ),
         (&["protect", file], 2, "a pipeline file says what is removed"),
         (&["tail", file], 2, "holds decisions, and is no pipeline file"),
         (&["verify", file], 2, "holds decisions, and is no pipeline file"),
@@ -355,4 +375,54 @@ fn a_pipe_is_read_once_and_what_is_printed_over_several_lines_stays_whole() {
         let text = String::from_utf8_lossy(&out.stdout);
         assert!(text.contains("2000 decisions from"), "{from}: {text}");
     }
+}
+
+#[test]
+fn who_set_no_address_is_told_which_variable_has_it_and_who_says_more() {
+    let place = Place::new("default-address");
+    let file = place.path("my own.yaml");
+    let text = "name: d\nkafka: {brokers: '${env:NOBODY_SET_THIS:-127.0.0.1:1}'}\nsources: [{topic: t}]\nsinks: {out: {type: file, path: '-'}}\n";
+    std::fs::write(&file, text).unwrap();
+    let file = file.to_str().unwrap();
+    for args in [&["tail", file][..], &["setup", file], &["why", "some-decision", file]] {
+        let (good, text, errors) = ran(args);
+        assert!(!good && errors.contains("NOBODY_SET_THIS is not set"), "{args:?}: {text}{errors}");
+        assert!(errors.contains(&format!("`docket doctor '{file}'` says more")), "{errors}");
+    }
+}
+
+#[test]
+fn a_file_on_standard_input_is_read_without_a_hyphen() {
+    let place = Place::new("given");
+    let file = place.path("some.ndjson");
+    std::fs::write(&file, generated(7, 3).join("\n")).unwrap();
+    let given = std::fs::File::open(&file).unwrap();
+    let out = docket().args(["demo", "--for", "20s"]).stdin(given).output().unwrap();
+    let text = String::from_utf8(out.stdout).unwrap();
+    assert!(out.status.success() && text.contains("7 decisions from"), "{text}");
+}
+
+#[test]
+fn a_test_case_that_fails_says_where_it_stands_and_what_differs() {
+    let place = Place::new("failing-case");
+    let file = place.path("a.yaml");
+    let text = "name: a
+kafka: {brokers: k}
+sources: [{topic: t}]
+sinks: {out: {type: file, path: '-'}}
+tests:
+  - name: fine
+    record: {decision_id: d, path: a/b, result: true, timestamp: '2026-11-24T12:48:50Z'}
+    expect: {verdict: allow}
+  - name: wrong
+    record: {decision_id: d, path: a/b, result: true, timestamp: '2026-11-24T12:48:50Z'}
+    expect: {verdict: deny, policy: a/b}
+";
+    std::fs::write(&file, text).unwrap();
+    let file = file.to_str().unwrap();
+    let (good, _, errors) = ran(&["check", file]);
+    let told = format!(
+        "{file}:9: test \"wrong\" failed\n  (- expected, + actual)\n  - verdict: \"deny\"\n  + verdict: \"allow\"\n"
+    );
+    assert!(!good && errors.starts_with(&told), "{errors}");
 }

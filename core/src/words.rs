@@ -1,10 +1,20 @@
-//! Numbers with their nouns, for people.
+//! Numbers with their nouns, for people; and names in commands that can be pasted.
 
 use std::fmt::Display;
 
 /// A number of things: `1 file`, `2 files`, `0 queries`.
 pub fn counted<N: Copy + Display + PartialEq + From<u8>>(n: N, one: &str) -> String {
     if n == N::from(1) { format!("1 {one}") } else { format!("{n} {}", several(one)) }
+}
+
+/// A name as a shell takes it for one word.
+pub fn shell(name: &(impl Display + ?Sized)) -> String {
+    let name = name.to_string();
+    let plain = |c: char| c.is_alphanumeric() || "/._-+=:@%,".contains(c);
+    if !name.is_empty() && name.chars().all(plain) {
+        return name;
+    }
+    format!("'{}'", name.replace('\'', "'\\''"))
 }
 
 /// The plural of a noun, whose last word is the one that changes.
@@ -20,6 +30,19 @@ pub fn several(one: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_is_one_word_to_a_shell() {
+        for (name, word) in [
+            ("pipelines/opa.yaml", "pipelines/opa.yaml"),
+            ("my file.yaml", "'my file.yaml'"),
+            ("it's.yaml", "'it'\\''s.yaml'"),
+            ("$(x)", "'$(x)'"),
+            ("", "''"),
+        ] {
+            assert_eq!(shell(name), word);
+        }
+    }
 
     #[test]
     fn one_is_not_several() {

@@ -27,6 +27,7 @@ pub struct Args {
 #[derive(Serialize)]
 struct Test {
     name: String,
+    line: usize,
     passed: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     difference: Option<String>,
@@ -65,9 +66,11 @@ pub fn run(args: &Args) -> CommandResult {
             .file
             .tests
             .iter()
-            .map(|case| {
+            .zip(&pipeline.test_lines)
+            .map(|(case, line)| {
                 let difference = cases::run(&pipeline, case).err();
-                Test { name: case.name.clone(), passed: difference.is_none(), difference }
+                let (name, passed) = (case.name.clone(), difference.is_none());
+                Test { name, line: *line, passed, difference }
             })
             .collect();
         let passed = tests.iter().filter(|test| test.passed).count();
@@ -80,7 +83,8 @@ pub fn run(args: &Args) -> CommandResult {
         }
         for test in &tests {
             if let Some(difference) = &test.difference {
-                anstream::eprintln!("{file}: test {:?} failed\n{difference}", test.name);
+                let Test { line, name, .. } = test;
+                anstream::eprintln!("{file}:{line}: test {name:?} failed\n{difference}");
             }
         }
         let tests = match tests.len() as u64 {

@@ -125,6 +125,9 @@ impl Target {
     }
 }
 
+/// So many decisions an upload holds.
+const UPLOAD: u64 = 10;
+
 impl Args {
     fn seed(&self) -> u64 {
         let anew = self.to.is_some() && self.scenario.is_none();
@@ -165,7 +168,10 @@ pub fn run(args: &Args) -> CommandResult {
                 continue;
             }
         }
-        let (record, decisions) = generator.record(args.format, crate::clock::now());
+        // An upload would be more than is left.
+        let few = args.count.is_some_and(|count| count - written < UPLOAD);
+        let shape = if few && args.format == Shape::Mixed { Shape::Json } else { args.format };
+        let (record, decisions) = generator.record(shape, crate::clock::now());
         target.write(&record)?;
         written += decisions;
         if written % 64 < decisions {

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use super::{CommandResult, Exit};
 use crate::config::secrets::{Outside, Real};
 use crate::pipeline;
+use crate::words::shell;
 
 /// Write a pipeline file to begin with: from flags or, at a terminal and without any, by asking.
 #[derive(clap::Args)]
@@ -151,9 +152,9 @@ pub fn run(args: &Args) -> CommandResult {
         )
         .into());
     }
-    let file = args.file.display();
+    let (named, file) = (args.file.display(), shell(&args.file.display()));
     anstream::println!(
-        "{file} is written. Next:\n  docket check {file}\n  docket setup {file}\n  docket doctor {file}\n  docket run {file}"
+        "{named} is written. Next:\n  docket check {file}\n  docket setup {file}\n  docket doctor {file}\n  docket run {file}"
     );
     Ok(())
 }
@@ -186,7 +187,7 @@ fn with_flags(file: &Path, nothing_said: bool) -> String {
         "{why}\n  docket init {} --source opa-decisions --loki http://localhost:3100 --metrics\n\
         At least one sink is needed: --otlp, --loki, --victorialogs, --elasticsearch,\n\
         --cloudwatch, --out, --metrics or --prometheus. `docket init --help` has all flags.",
-        file.display()
+        shell(&file.display())
     )
 }
 

@@ -3,6 +3,7 @@
 mod backfill;
 mod capacity;
 mod check;
+mod cut;
 mod decrypt;
 mod demo;
 mod doctor;
@@ -55,6 +56,7 @@ const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("DOCKET_COMM
   docket setup pipelines/opa.yaml           create topics and index templates
   docket doctor pipelines/opa.yaml          what is wrong, and the way out
   docket run pipelines/opa.yaml             run the pipeline
+  docket generate --to pipelines/opa.yaml   decisions for it, to try it out
   docket top pipelines/opa.yaml             what each part does, what fails
   docket tail pipelines/opa.yaml --verdict deny
   docket rejects pipelines/opa.yaml         what was refused, and why
@@ -186,7 +188,9 @@ pub fn main() -> ExitCode {
         Command::Capacity(args) => runtime(capacity::run(args)),
         Command::Man { folder } => manual(&folder),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut commands(), "docket", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut commands(), "docket", &mut script);
+            anstream::print!("{}", String::from_utf8_lossy(&script));
             Ok(())
         }
     };
@@ -274,12 +278,13 @@ fn meant(error: &clap::Error, args: &[OsString]) -> Option<String> {
         let value = shown(&args[at]);
         return option.starts_with('-').then(|| format!("{option} {value}: it can't be negative"));
     }
+    let meant = crate::words::shell(arg);
     match (args.get(1)?.to_str()?, arg.starts_with('-')) {
         ("generate", false) => Some(format!(
-            "docket generate writes to standard output, or to the source topic of a pipeline:\n  docket generate > decisions.ndjson\n  docket generate --to {arg}"
+            "docket generate writes to standard output, or to the source topic of a pipeline:\n  docket generate > decisions.ndjson\n  docket generate --to {meant}"
         )),
         ("schema", false) => Some(format!(
-            "docket schema describes all pipeline files; one of them is checked by:\n  docket check {arg}"
+            "docket schema describes all pipeline files; one of them is checked by:\n  docket check {meant}"
         )),
         _ => None,
     }

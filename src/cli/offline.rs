@@ -62,9 +62,9 @@ pub fn is_decisions(path: &Path) -> bool {
 
 /// What is said where a pipeline file is wanted, and what is given holds decisions.
 pub fn no_pipeline(path: &Path) -> String {
-    let file = path.display();
+    let (named, file) = (path.display(), crate::words::shell(&path.display()));
     format!(
-        "{file} holds decisions, and is no pipeline file\n  \
+        "{named} holds decisions, and is no pipeline file\n  \
         docket demo {file}                what is in them\n  \
         docket protect my.yaml {file}     what a pipeline removes from them\n  \
         docket why ID --from {file}       why one of them was made"
@@ -163,7 +163,7 @@ pub fn in_order(pipeline: &Pipeline, files: &[PathBuf]) -> Result<(Vec<Timed>, T
     let mut reader = Reader::new(pipeline.clone());
     let mut all = Vec::new();
     for path in files {
-        let content = super::feed::read(path)?;
+        let content = super::cut::read(path)?;
         let records = super::feed::records(&content);
         let bar = super::progress(records.len() as u64, "reading");
         for record in records {

@@ -12,7 +12,7 @@ use crate::decision::formats::{self, Format, Limits, Piece};
 use crate::protect::opa::Done;
 use crate::protect::taken::Taken;
 use crate::protect::{By, Protected};
-use crate::words::counted;
+use crate::words::{counted, shell};
 
 /// Show what a pipeline's protect section does to decisions: before and after, and by which rule. Connects to nothing.
 #[derive(clap::Args)]
@@ -42,16 +42,19 @@ pub struct Args {
 
 /// The file of decisions; an error says what was meant.
 fn decisions(args: &Args) -> Result<&Path, Exit> {
-    let first = args.file.display();
+    let (named, first) = (args.file.display(), shell(&args.file.display()));
     let said = match &args.decisions {
         None if offline::is_decisions(&args.file) => format!(
-            "{first} holds decisions; a pipeline file says what is removed from them:\n  docket protect my.yaml {first}\n`docket init my.yaml` writes one"
+            "{named} holds decisions; a pipeline file says what is removed from them:\n  docket protect my.yaml {first}\n`docket init my.yaml` writes one"
         ),
         None => format!(
             "of which decisions? A file, or - for standard input:\n  docket protect {first} decisions.ndjson"
         ),
         Some(second) if offline::is_decisions(&args.file) && offline::is_pipeline(second) => {
-            format!("the pipeline file comes first:\n  docket protect {} {first}", second.display())
+            format!(
+                "the pipeline file comes first:\n  docket protect {} {first}",
+                shell(&second.display())
+            )
         }
         Some(second) => return Ok(second),
     };
@@ -62,9 +65,16 @@ pub fn run(args: &Args) -> CommandResult {
     let file = decisions(args)?;
     let pipeline = super::load(&args.file)?;
     let Some(protection) = &pipeline.rules.protection else {
-        return Err(format!("{} has no protect section", args.file.display()).into());
+        return Err(format!(
+            "{} has no protect section; `protect: {{}}` in it is one to begin with (docs/protect.md)",
+            args.file.display()
+        )
+        .into());
     };
-    let bytes = super::feed::read(file)?;
+    let bytes = super::cut::read(file)?;
+    if crate::decision::json::trim(&bytes).is_empty() {
+        return Err("no decision was found: it is empty".into());
+    }
     let quiet = args.count || args.json;
     let mut counts: BTreeMap<(String, &str, String), u64> = BTreeMap::new();
     let (mut decisions, mut dropped, mut withheld, mut unread) = (0u64, 0u64, 0u64, 0u64);

@@ -81,7 +81,7 @@ pub async fn run(args: Args) -> CommandResult {
     .await
     .map_err(|e| {
         format!(
-            "the admin port {} can't be opened: {e}; see admin in {}",
+            "the admin port {} can't be opened: {e}; for another write `admin: {{listen: \"127.0.0.1:9465\"}}` in {}",
             listen.listen,
             first.path.display()
         )

@@ -61,7 +61,8 @@ pub async fn run(args: Args) -> CommandResult {
             if let SinkConfig::Elasticsearch(config) = sink {
                 let waiting = super::waiting(&format!("sink {name} at {}", config.url));
                 let what = template(config).await.map_err(|e| {
-                    format!("{}: sink {name} at {}: {e}", path.display(), config.url)
+                    let astray = pipeline.astray(&["sinks", name, "url"]);
+                    format!("{}: sink {name} at {}: {e}{astray}", path.display(), config.url)
                 })?;
                 drop(waiting);
                 anstream::println!("{}: sink {name}: {what}", path.display());

@@ -154,8 +154,10 @@ pub fn run(args: &Args) -> CommandResult {
         String::new()
     };
     let all = findings.len();
+    let nothing =
+        if decisions == 0 { "; --since says how far back to look (start: all)" } else { "" };
     anstream::eprintln!(
-        "{} in {}{late}{past}{unreadable}",
+        "{} in {}{late}{past}{unreadable}{nothing}",
         counted(all as u64, "finding"),
         counted(decisions, "decision")
     );
@@ -238,14 +240,14 @@ fn rows(findings: &[Finding]) -> Vec<Vec<String>> {
     let mut rows = vec![heads.map(str::to_owned).to_vec()];
     let span = |from: Nanos, to: Nanos| format!("{} s", (to - from) / 1_000_000_000);
     rows.extend(findings.iter().map(|f| {
-        let cause = f.causes.first().map(|c| {
-            format!(
-                "{} {} ({:.0} %)",
-                c.dimension.as_str(),
-                super::tail::printable(&c.value),
-                100.0 * c.share
-            )
-        });
+        let causes: Vec<String> = f
+            .causes
+            .iter()
+            .map(|c| {
+                let value = super::tail::printable(&c.value);
+                format!("{} {value} ({:.0} %)", c.dimension.as_str(), 100.0 * c.share)
+            })
+            .collect();
         vec![
             time::format(f.detected)[..19].to_owned() + "Z",
             f.kind.as_str().to_owned(),
@@ -256,7 +258,7 @@ fn rows(findings: &[Finding]) -> Vec<Vec<String>> {
             f.observed.to_string(),
             format!("{:.1}", f.expected),
             format!("{:.0}", f.score),
-            cause.unwrap_or_else(|| super::tail::printable(&f.detail)),
+            if causes.is_empty() { super::tail::printable(&f.detail) } else { causes.join(", ") },
             f.examples.first().map(|e| e.trace_id.clone()).unwrap_or_default(),
         ]
     }));
@@ -433,6 +435,20 @@ fn tell(day: &quality::Judged) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn all_causes_of_a_finding_are_shown() {
+        let cause = |dimension: &str, value: &str| json!({ "dimension": dimension, "value": value, "share": 1.0, "before": 0.1 });
+        let finding = json!({
+            "id": "i", "kind": "denial_spike", "service": "s", "policy": "p",
+            "onset": "2026-11-24T12:48:50Z", "detected": "2026-11-24T12:48:52Z",
+            "observed": 9, "expected": 1.0, "decisions": 9, "score": 20.0, "examples": [],
+            "causes": [cause("revision", "r2"), cause("subject", "mallory")],
+        });
+        let finding: Finding = serde_json::from_value(finding).unwrap();
+        let shown = rows(&[finding])[1].join("|");
+        assert!(shown.contains("revision r2 (100 %), subject mallory (100 %)"), "{shown}");
+    }
 
     #[test]
     fn what_is_late_says_by_which_setting() {

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use anstyle::{AnsiColor, Style};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use globset::{GlobBuilder, GlobMatcher};
 use rdkafka::message::{BorrowedMessage, Message};
 
@@ -33,8 +34,8 @@ pub struct Args {
     /// Stop at the current end of the topic instead of following it.
     #[arg(long)]
     until_end: bool,
-    /// Only decisions with these verdicts, separated by commas: allow, deny, undefined, error.
-    #[arg(long, value_delimiter = ',', value_parser = verdict)]
+    /// Only decisions with these verdicts, separated by commas; finding is what docket found itself.
+    #[arg(long, value_delimiter = ',', value_parser = verdicts())]
     verdict: Vec<Verdict>,
     /// Only decisions of policies that match this glob: * matches within a segment, ** across segments.
     #[arg(long)]
@@ -56,8 +57,12 @@ pub struct Args {
     json: bool,
 }
 
-fn verdict(text: &str) -> Result<Verdict, String> {
-    Verdict::parse(text).ok_or_else(|| "one of allow, deny, undefined, error".to_owned())
+/// What a shell can complete, too.
+fn verdicts() -> impl TypedValueParser<Value = Verdict> {
+    // The last is no verdict of OPA's.
+    let all = Verdict::ALL.into_iter().chain([Verdict::Finding]);
+    PossibleValuesParser::new(all.map(Verdict::as_str))
+        .map(|name| Verdict::parse(&name).unwrap_or(Verdict::Finding))
 }
 
 pub fn run(args: &Args) -> CommandResult {

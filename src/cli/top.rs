@@ -1,6 +1,6 @@
 //! `docket top`: what each part of a running docket does, from its admin port.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::CommandResult;
+use crate::pipeline::{Pipeline, not_set};
 
 /// Show live what each part of a running docket does: rates, lag, age, what fails.
 #[derive(clap::Args)]
@@ -38,7 +39,7 @@ pub struct Args {
 
 pub async fn run(args: Args) -> CommandResult {
     super::end_with_the_reader();
-    let base = address(&args)?;
+    let (base, pipeline) = address(&args)?;
     let interval = args.interval.max(Duration::from_millis(100));
     let client = reqwest::Client::builder()
         .timeout(Duration::from_secs(5))
@@ -46,7 +47,17 @@ pub async fn run(args: Args) -> CommandResult {
         .tls_danger_accept_invalid_certs(args.url.is_none())
         .build()?;
     let live = std::io::stdout().is_terminal() && !args.once && !args.json;
-    let mut before = (sample(&client, &base).await?, Instant::now());
+    let unset = pipeline.as_ref().map(|pipeline| pipeline.unset(&["admin", "listen"]));
+    let first = sample(&client, &base).await.map_err(|why| match unset {
+        Some(unset) if args.url.is_none() && !unset.is_empty() => {
+            format!("{why}; {}", not_set(&unset))
+        }
+        _ => why,
+    })?;
+    if let Some(why) = pipeline.and_then(|pipeline| foreign(&first, pipeline.name())) {
+        return Err(format!("{base}: {why}").into());
+    }
+    let mut before = (first, Instant::now());
     loop {
         tokio::select! {
             () = tokio::time::sleep(interval) => {}
@@ -73,12 +84,14 @@ pub async fn run(args: Args) -> CommandResult {
     }
 }
 
-fn address(args: &Args) -> Result<String, Box<dyn std::error::Error>> {
+/// Where to look, and for which pipeline, if one is given.
+fn address(args: &Args) -> Result<(String, Option<Pipeline>), Box<dyn std::error::Error>> {
+    let pipeline = args.file.as_ref().map(|file| super::load(file)).transpose()?;
     if let Some(url) = &args.url {
-        return Ok(url.clone());
+        return Ok((url.clone(), pipeline));
     }
-    let Some(file) = &args.file else { return Err("name a pipeline file, or --url".into()) };
-    let admin = super::load(file)?.file.admin;
+    let Some(pipeline) = pipeline else { return Err("name a pipeline file, or --url".into()) };
+    let admin = pipeline.file.admin.clone();
     let scheme = if admin.tls.is_some() { "https" } else { "http" };
     let Some((host, port)) = admin.listen.rsplit_once(':') else {
         return Err(format!("admin.listen {} has no port", admin.listen).into());
@@ -89,7 +102,20 @@ fn address(args: &Args) -> Result<String, Box<dyn std::error::Error>> {
         );
     }
     let host = if ["0.0.0.0", "[::]", "::"].contains(&host) { "127.0.0.1" } else { host };
-    Ok(format!("{scheme}://{host}:{port}"))
+    Ok((format!("{scheme}://{host}:{port}"), Some(pipeline)))
+}
+
+/// Says that other pipelines run there, and not this one.
+fn foreign(seen: &Sample, name: &str) -> Option<String> {
+    let series = seen.series.iter().map(|series| series.label("pipeline"));
+    let parts = seen.causes.keys().map(|(pipeline, _)| pipeline.as_str());
+    let there: BTreeSet<&str> = series.chain(parts).filter(|name| !name.is_empty()).collect();
+    let others = there.iter().copied().collect::<Vec<_>>().join(", ");
+    (!there.is_empty() && !there.contains(name)).then(|| {
+        format!(
+            "the pipeline {name} does not run there, but {others}: see admin.listen, or give its address with --url"
+        )
+    })
 }
 
 /// What the admin port says at one time.
@@ -130,12 +156,16 @@ async fn sample(client: &reqwest::Client, base: &str) -> Result<Sample, String> 
     if !status.is_success() {
         return Err(format!("{base}/metrics answers {status}; is it docket's admin port?"));
     }
+    let series: Vec<Series> = metrics.lines().filter_map(Series::parse).collect();
+    if !series.iter().any(|series| series.name.starts_with("docket_")) {
+        return Err(format!("{base}/metrics has nothing of docket's; is it docket's admin port?"));
+    }
     let (status, ready) = get("/readyz").await?;
     let not_ready =
         if status.is_success() { Vec::new() } else { ready.lines().map(str::to_owned).collect() };
     let (_, status) = get("/status?format=json").await?;
     let causes = causes(&status);
-    Ok(Sample { causes, series: metrics.lines().filter_map(Series::parse).collect(), not_ready })
+    Ok(Sample { causes, series, not_ready })
 }
 
 /// A line of /metrics.
@@ -348,6 +378,32 @@ mod tests {
         let text = told(&Seen { ready: true, not_ready: Vec::new(), parts }, "http://h:1");
         let spikes = text.lines().find(|line| line.contains(" spikes ")).unwrap();
         assert!(spikes.split_whitespace().skip(2).take(2).all(|cell| cell == "-"), "{text}");
+    }
+
+    #[test]
+    fn a_pipeline_that_does_not_run_there_is_told() {
+        let sample = |text: &str| Sample {
+            series: series(text),
+            not_ready: Vec::new(),
+            causes: BTreeMap::new(),
+        };
+        let opa = sample("docket_build_info 1\ndocket_rejects_total{pipeline=\"opa\"} 0");
+        let told = foreign(&opa, "a").unwrap();
+        assert!(told.contains("pipeline a does not run there, but opa"), "{told}");
+        assert_eq!(foreign(&opa, "opa"), None);
+        // It has only begun.
+        assert_eq!(foreign(&sample("docket_build_info 1"), "a"), None);
+    }
+
+    #[tokio::test]
+    async fn what_is_no_docket_is_told() {
+        let page = || async { "go_threads 7\n" };
+        let server = axum::Router::new().route("/metrics", axum::routing::get(page));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move { axum::serve(listener, server).await });
+        let told = sample(&reqwest::Client::new(), &base).await.err().unwrap();
+        assert!(told.contains("nothing of docket's"), "{told}");
     }
 
     #[test]

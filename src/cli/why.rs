@@ -20,7 +20,7 @@ use crate::protect::Protection;
 use crate::protect::detect::{Act, Detect};
 use crate::protect::detector;
 use crate::protect::record::{Rules, make};
-use crate::words::counted;
+use crate::words::{counted, shell};
 use kafka::Answer;
 
 /// Show one decision, the request that it ruled on and, given the policies, which line made it and which condition was not met.
@@ -38,7 +38,7 @@ Exit status: 0 the decision was found and, with --bundle, reproduced; 1 it was n
 2 wrong usage; 3 it was found, but the policies give another result than the recorded one."
 )]
 pub struct Args {
-    /// Decision ID, trace ID or request ID (x-request-id, or the uid of an AdmissionReview).
+    /// Decision ID, trace ID or request ID (x-request-id, or the uid of an AdmissionReview); of the first two the beginning is enough, from 8 characters on.
     id: String,
     /// Pipeline file: the decision is looked for in its docket topic.
     #[arg(value_name = "PIPELINE", conflicts_with = "from")]
@@ -80,8 +80,10 @@ struct Found {
 pub fn run(args: &Args) -> Result<ExitCode, Box<dyn std::error::Error>> {
     placed(args)?;
     let bundle = args.bundle.as_deref().map(bundle).transpose()?;
-    let (from, answer) = match (&args.from, &args.pipeline) {
-        (Some(from), _) => (from.display().to_string(), in_file(args, from, bundle.as_ref())?),
+    let (from, answer, further) = match (&args.from, &args.pipeline) {
+        (Some(from), _) => {
+            (from.display().to_string(), in_file(args, from, bundle.as_ref())?, String::new())
+        }
         (None, Some(path)) => {
             let pipeline = super::load(path)?;
             let brokers = &pipeline.file.kafka.brokers;
@@ -89,18 +91,24 @@ pub fn run(args: &Args) -> Result<ExitCode, Box<dyn std::error::Error>> {
             let (since, bundle) = (args.since, bundle.as_ref());
             let answer = kafka::look(&pipeline, &args.id, since, bundle, super::progress)?;
             drop(waiting);
-            (format!("the docket topic of {}", path.display()), answer)
+            let (written, further) = looked(since);
+            (format!("the docket topic of {}{written}", path.display()), answer, further)
         }
         (None, None) => return Err(nowhere(&args.id).into()),
     };
-    let Answer { found, more, decisions } = answer;
+    let Answer { found, more, decisions, unread } = answer;
     if found.is_empty() {
-        return Err(match decisions {
+        let told = match decisions {
             0 => format!("{from} holds no decision that docket can read"),
             1 => format!("the only decision in {from} has another ID than {}", args.id),
             n => format!("none of the {n} decisions in {from} has the ID {}", args.id),
-        }
-        .into());
+        };
+        let short = if args.id.len() < SHOWN {
+            format!("; the beginning of an ID is enough from {SHOWN} characters on")
+        } else {
+            String::new()
+        };
+        return Err(format!("{told}{short}{unread}{further}").into());
     }
     let name = args.bundle.as_deref().map(|path| path.display().to_string()).unwrap_or_default();
     if args.json {
@@ -122,22 +130,36 @@ pub fn run(args: &Args) -> Result<ExitCode, Box<dyn std::error::Error>> {
     Ok(if found.iter().any(other) { ExitCode::from(3) } else { ExitCode::SUCCESS })
 }
 
+/// What was looked at of a topic, and how more is.
+fn looked(since: ScanBound) -> (String, String) {
+    let further = "; --since says how far back to look (start: all that is kept)";
+    match since {
+        ScanBound::Start => (String::new(), String::new()),
+        ScanBound::End => (" from now on".into(), further.into()),
+        ScanBound::At(at) => {
+            let at = crate::decision::time::format(at);
+            (format!(" since {}Z", at.get(..19).unwrap_or(&at)), further.into())
+        }
+    }
+}
+
 /// Whether it is said where to look, and as what: a file of decisions, or a pipeline file.
 fn placed(args: &Args) -> Result<(), Exit> {
     let (id, bundle) = (&args.id, args.bundle.as_ref());
-    let bundle = bundle.map_or_else(String::new, |path| format!(" --bundle {}", path.display()));
+    let bundle =
+        bundle.map_or_else(String::new, |path| format!(" --bundle {}", shell(&path.display())));
     let said = match (&args.pipeline, &args.from) {
         (None, None) => nowhere(id),
         (Some(file), _) if offline::is_decisions(file) => {
-            let file = file.display();
+            let (named, file) = (file.display(), shell(&file.display()));
             format!(
-                "{file} holds decisions, and is no pipeline file:\n  docket why {id} --from {file}{bundle}"
+                "{named} holds decisions, and is no pipeline file:\n  docket why {id} --from {file}{bundle}"
             )
         }
         (_, Some(file)) if offline::is_pipeline(file) => {
-            let file = file.display();
+            let (named, file) = (file.display(), shell(&file.display()));
             format!(
-                "{file} is a pipeline file, and holds no decisions; to look in its docket topic:\n  docket why {id} {file}{bundle}"
+                "{named} is a pipeline file, and holds no decisions; to look in its docket topic:\n  docket why {id} {file}{bundle}"
             )
         }
         _ => return Ok(()),
@@ -156,7 +178,7 @@ fn in_file(
     from: &Path,
     bundle: Option<&Bundle>,
 ) -> Result<Answer, Box<dyn std::error::Error>> {
-    let bytes = super::feed::read(from)?;
+    let bytes = super::cut::read(from)?;
     let shown = Rules {
         protection: (!args.unmasked).then(|| {
             let detect = Some(Detect::new(detector::ALL.map(|_| Some(Act::Erase))));
@@ -166,8 +188,13 @@ fn in_file(
     };
     let mut answer = Answer::default();
     let wanted = Wanted::new(&args.id);
+    let mut rejects = Vec::new();
     formats::split(&bytes, Format::Auto, &Limits::default(), &mut |piece| {
-        let Piece::Decision { event, agent } = piece else { return };
+        let (event, agent) = match piece {
+            Piece::Decision { event, agent } => (event, agent),
+            Piece::Reject { reject, .. } => return rejects.push(reject),
+            Piece::Ignored(_) => return,
+        };
         answer.decisions += 1;
         if !wanted.may_be(&event) || !wanted.is(&event, agent.as_ref()) {
             return;
@@ -183,6 +210,10 @@ fn in_file(
             answer.found.push(Found { record, explained, findings: Vec::new() });
         }
     });
+    if let Some(first) = rejects.first() {
+        let (n, why) = (rejects.len(), super::tail::printable(&first.to_string()));
+        answer.unread = format!("; {n} that can't be read (docket demo shows why): {why}");
+    }
     Ok(answer)
 }
 
@@ -290,7 +321,13 @@ struct Wanted {
 impl Wanted {
     fn new(id: &str) -> Wanted {
         let hex = id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit());
-        let part = if hex { &id[16..] } else { id };
+        let begins =
+            id.len() >= SHOWN && id.len() < 32 && id.bytes().all(|b| b.is_ascii_hexdigit());
+        let part = match (hex, begins) {
+            (true, _) => &id[16..],
+            (_, true) => &id[..SHOWN],
+            _ => id,
+        };
         Wanted { id: id.to_owned(), part: part.to_ascii_lowercase() }
     }
 
@@ -307,6 +344,12 @@ impl Wanted {
         decision_id == self.id || (self.id.len() >= SHOWN && decision_id.starts_with(&self.id))
     }
 
+    /// Whether it is the trace's ID, or how it begins.
+    fn is_trace(&self, id: &str) -> bool {
+        let begins = id.get(..self.id.len()).is_some_and(|s| s.eq_ignore_ascii_case(&self.id));
+        begins && self.id.len() >= SHOWN
+    }
+
     fn is(&self, event: &Event<'_>, agent: Option<&Agent>) -> bool {
         if self.names(&event.decision_id) {
             return true;
@@ -317,7 +360,7 @@ impl Wanted {
         }
         let Ok(record) = Record::parse(&record) else { return false };
         let asked = crate::correlate::Asked::of(&record);
-        let trace = asked.trace.is_some_and(|id| id.to_string().eq_ignore_ascii_case(&self.id));
+        let trace = asked.trace.is_some_and(|id| self.is_trace(&id.to_string()));
         trace || *asked.request_id == *self.id
     }
 }
@@ -388,12 +431,24 @@ mod tests {
             "1f3b88283ebbd6aba56b22599cfddbff",
             "1F3B88283EBBD6ABA56B22599CFDDBFF",
             "45100358acc6d8f2c74c7ccf32d03fdd",
+            "438ee5cd",
+            "1f3b88283ebb",
+            "1F3B8828",
         ] {
             assert_eq!(found(id), [decision], "{id}");
         }
+        assert!(found("438ee5c").is_empty() && found("1f3b882").is_empty());
         // The uid of an AdmissionReview; what stands elsewhere is no id of it.
         assert_eq!(found("0d650372e90794dfed52a24135b00a55").len(), 1);
         assert!(found("DELETE").is_empty() && found("registry.example").is_empty());
+    }
+
+    #[test]
+    fn what_is_not_there_is_told_with_what_was_looked_at() {
+        let (written, further) = looked(ScanBound::At(1_795_524_530_000_000_000));
+        assert_eq!(written, " since 2026-11-24T12:48:50Z");
+        assert!(further.contains("--since"));
+        assert_eq!(looked(ScanBound::Start), (String::new(), String::new()));
     }
 
     #[test]
@@ -426,6 +481,9 @@ mod tests {
         assert!(told.ends_with(&format!("docket why ID --from {decisions} --bundle b")), "{told}");
         let (_, told) = said(&["--from", &pipeline]).unwrap();
         assert!(told.ends_with(&format!("docket why ID {pipeline}")), "{told}");
+        let spaced = "an examples/decisions of mine.yaml";
+        let (_, told) = said(&["--from", spaced]).unwrap();
+        assert!(told.ends_with(&format!("docket why ID '{spaced}'")), "{told}");
         assert_eq!(said(&["--from", &decisions]), None);
         assert_eq!(said(&[&pipeline]), None);
     }

@@ -341,7 +341,9 @@ fn absent(about: &About, wanted: &Wanted, asker: &Asker, all: &Metadata) -> Chec
             about.partitions.max(kept::SOME),
             all.brokers().len().clamp(1, 3)
         )),
-        Role::Docket | Role::Rejects | Role::Learned => format!("docket setup {}", about.file),
+        Role::Docket | Role::Rejects | Role::Learned => {
+            format!("docket setup {}", crate::words::shell(&about.file))
+        }
     };
     if *role == Role::Learned {
         // docket makes it when it runs, if it may.

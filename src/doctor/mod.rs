@@ -167,8 +167,8 @@ pub async fn examine(pipeline: &Pipeline, opa: Option<&str>) -> Vec<Check> {
 fn defaults(pipeline: &Pipeline, settings: &[Vec<String>]) -> Vec<String> {
     let mut variables = Vec::new();
     for setting in settings {
-        let all = pipeline.defaults.iter().filter(|default| default.setting == *setting);
-        variables.extend(all.map(|default| default.variable.clone()));
+        let setting: Vec<&str> = setting.iter().map(String::as_str).collect();
+        variables.extend(pipeline.unset(&setting));
     }
     variables
 }
@@ -178,8 +178,8 @@ fn by_default(check: &mut Check, variables: &[String]) {
     if !check.astray || variables.is_empty() {
         return;
     }
-    let (all, are) = (variables.join(" and "), if variables.len() > 1 { "are" } else { "is" });
-    check.says += &format!("; {all} {are} not set, so this is the pipeline file's default");
+    let all = variables.join(" and ");
+    check.says += &format!("; {}", crate::pipeline::not_set(variables));
     check.way_out = format!("set {all} if it is elsewhere; {}", check.way_out);
 }
 

@@ -34,12 +34,14 @@ fn of_certificates(mut checks: Vec<Check>) -> Vec<Check> {
     rest
 }
 
-/// The second time, a long way out is that of the first.
+/// The second time, a long way out of the same trouble is that of the first.
 fn repeated(mut checks: Vec<Check>) -> Vec<Check> {
     for i in 1..checks.len() {
         let (before, rest) = checks.split_at_mut(i);
         let check = &mut rest[0];
-        let same = before.iter().find(|c| c.way_out == check.way_out && c.way_out.len() > LONG);
+        let long = check.way_out.len() > LONG;
+        let is = |c: &&Check| c.way_out == check.way_out && c.says == check.says;
+        let same = before.iter().find(|c| long && is(c));
         if let Some(first) = same {
             check.way_out = format!("the same as for {}", first.what);
         }
@@ -82,5 +84,8 @@ mod tests {
         ]);
         let ways: Vec<&str> = told.iter().map(|check| check.way_out.as_str()).collect();
         assert_eq!(ways, [&*long, "docket setup x", "the same as for topic a", "docket setup x"]);
+        let other = Check::new("topic e", "k").wrong("another cause", &*long);
+        let told = tidied(vec![check("topic a", &long), other]);
+        assert_eq!(told[1].way_out, long);
     }
 }

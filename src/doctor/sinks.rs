@@ -21,6 +21,7 @@ use crate::sink::config::SinkConfig;
 use crate::sink::elasticsearch::config::ElasticsearchConfig;
 use crate::sink::loki::config::{LogServer, LokiConfig};
 use crate::sink::otlp::config::{OtlpConfig, OtlpProtocol, Signal};
+use crate::words::shell;
 
 const LOGIN: &str = "see auth (and headers, tenant) of the sink in the pipeline file";
 
@@ -31,7 +32,7 @@ fn refused(status: StatusCode) -> bool {
 /// What is to be looked at of a sink.
 pub fn looks(pipeline: &Pipeline, name: &str, config: &SinkConfig) -> Vec<Look> {
     let what = format!("sink {name}");
-    let file = pipeline.path.display().to_string();
+    let file = shell(&pipeline.path.display());
     let check = |address: &str| Check::new(what.clone(), shown(address));
     let look = |address: &str, setting: &str, work: Pin<Box<dyn Future<Output = Seen> + Send>>| {
         Look::new(what.clone(), shown(address), work).set_by(&["sinks", name, setting])
@@ -206,6 +207,11 @@ async fn elsewhere(url: &str, port: u16) -> Option<String> {
     Some(shown(url.as_str()))
 }
 
+const OTLP_PORTS: &str = "correct endpoint: 4318 is the usual port of OTLP over HTTP, 4317 that of gRPC (protocol: grpc)";
+
+/// What is said of the answers of servers that speak gRPC only.
+const NO_HTTP: [&str; 2] = ["received unexpected message from connection", "invalid HTTP version"];
+
 async fn otlp_http(check: Check, config: OtlpConfig) -> Seen {
     let client = match config.client() {
         Ok(client) => client,
@@ -223,6 +229,9 @@ async fn otlp_http(check: Check, config: OtlpConfig) -> Seen {
         let request = request.header("content-type", "application/x-protobuf").body(Vec::new());
         let answer = match ask_as(client.hidden(), &check.what, &url, request).await {
             Ok(answer) => answer,
+            Err(failed) if NO_HTTP.iter().any(|sign| failed.why.contains(sign)) => {
+                return check.astray(failed.why, OTLP_PORTS).into();
+            }
             Err(failed) => return failed.told(check).into(),
         };
         clock = clock.or_else(|| answer.clock.clone());
@@ -230,10 +239,7 @@ async fn otlp_http(check: Check, config: OtlpConfig) -> Seen {
             200..=299 if is_export(&answer) => None,
             401 | 403 | 407 => Some(check.clone().wrong(answer.refuses(), LOGIN)),
             429 | 500..=599 => Some(check.clone().wrong(answer.answers(), "see its log")),
-            _ => Some(check.clone().astray(
-                answer.at(path),
-                "correct endpoint: 4318 is the usual port of OTLP over HTTP, 4317 that of gRPC (protocol: grpc)",
-            )),
+            _ => Some(check.clone().astray(answer.at(path), OTLP_PORTS)),
         };
         if let Some(wrong) = wrong {
             return Seen { checks: vec![wrong], clock };
@@ -300,7 +306,7 @@ fn file_sink(check: Check, path: &Path) -> Check {
     };
     if !folder.is_dir() {
         let says = format!("there is no folder {}", folder.display());
-        return check.wrong(says, format!("mkdir -p {}", folder.display()));
+        return check.wrong(says, format!("mkdir -p {}", shell(&folder.display())));
     }
     // Opened to append, and nothing is; what is not there yet is not made.
     match std::fs::OpenOptions::new().append(true).open(path) {

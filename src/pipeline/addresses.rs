@@ -13,11 +13,23 @@ pub fn beyond(port: &str) -> String {
     format!("port {port} is out of range: 1 to 65535")
 }
 
+/// What librdkafka takes before an address.
+const PROTOCOLS: [&str; 4] = ["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"];
+
 /// Kafka's brokers, with or without a protocol and a port, as librdkafka takes them.
 fn brokers(list: &str) -> Result<(), String> {
     for broker in list.split(',') {
         let broker = broker.trim();
-        let place = broker.split_once("://").map_or(broker, |(_, place)| place);
+        let (protocol, place) = broker.split_once("://").unwrap_or(("", broker));
+        if !protocol.is_empty() && !PROTOCOLS.iter().any(|p| p.eq_ignore_ascii_case(protocol)) {
+            return Err(format!(
+                "Kafka does not speak {protocol}://; write host:port, or {}:// before it",
+                PROTOCOLS.join("://, ")
+            ));
+        }
+        if place.contains('/') {
+            return Err("an address in it has a path; write host:port,host:port".into());
+        }
         // The colons of an IPv6 address stand in brackets.
         let (host, said) = match place.rsplit_once(':') {
             Some((host, said)) if !said.contains(']') => (host, Some(said)),
@@ -26,7 +38,7 @@ fn brokers(list: &str) -> Result<(), String> {
         if host.is_empty() {
             return Err("an address in it has no host; write host:port,host:port".into());
         }
-        if host.contains(['/', ' ', '@']) {
+        if host.contains([' ', '@']) {
             return Err("an address in it is no host:port".into());
         }
         match said.map(|said| (said, said.parse::<u16>())) {
@@ -116,6 +128,10 @@ mod tests {
         for bad in ["k:99999", "k:0", ":9092", "a:1,,b:2", "k:", "k:port", "http://k/x", ""] {
             assert!(brokers(bad).is_err(), "{bad}");
         }
+        for bad in ["http://k:9092", "a:1,https://k:9092"] {
+            assert!(brokers(bad).unwrap_err().contains("SASL_SSL://"), "{bad}");
+        }
+        assert!(brokers("k:9092/x").unwrap_err().contains("has a path"));
     }
 
     #[test]

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
-use similar::{ChangeTag, TextDiff};
 
 use super::Pipeline;
 use super::file::{Case, Expect};
@@ -160,19 +159,34 @@ fn compare(expected: &Value, actual: &Value) -> Result<(), String> {
     if expected == actual {
         return Ok(());
     }
-    let pretty = |value: &Value| serde_json::to_string_pretty(value).unwrap_or_default() + "\n";
-    let (expected, actual) = (pretty(expected), pretty(actual));
-    let diff = TextDiff::from_lines(&expected, &actual);
     let mut out = String::from("  (- expected, + actual)\n");
-    for change in diff.iter_all_changes() {
-        let sign = match change.tag() {
-            ChangeTag::Delete => '-',
-            ChangeTag::Insert => '+',
-            ChangeTag::Equal => ' ',
-        };
-        out.push_str(&format!("  {sign} {change}"));
-    }
+    differences("", expected, actual, &mut out);
     Err(out)
+}
+
+/// Each member that differs, at every depth, by the names that lead to it.
+fn differences(at: &str, expected: &Value, actual: &Value, out: &mut String) {
+    if expected == actual {
+        return;
+    }
+    let below = |name: &str| if at.is_empty() { name.to_owned() } else { format!("{at}.{name}") };
+    match (expected, actual) {
+        (Value::Object(wanted), Value::Object(got)) => {
+            let more = got.keys().filter(|name| !wanted.contains_key(*name));
+            for name in wanted.keys().chain(more) {
+                let of = |all: &Map<String, Value>| all.get(name).cloned().unwrap_or_default();
+                differences(&below(name), &of(wanted), &of(got), out);
+            }
+        }
+        (Value::Array(wanted), Value::Array(got)) if wanted.len() == got.len() => {
+            for (i, (wanted, got)) in wanted.iter().zip(got).enumerate() {
+                differences(&below(&i.to_string()), wanted, got, out);
+            }
+        }
+        (wanted, got) => {
+            out.push_str(&format!("  - {at}: {wanted}\n  + {at}: {got}\n"));
+        }
+    }
 }
 
 #[cfg(test)]
@@ -195,13 +209,15 @@ mod tests {
     #[test]
     fn a_case_compares_what_it_names() {
         case("{verdict: deny, service: orders, trace_from: none, labels: {service: orders, verdict: deny, engine: opa}, document: {event: {outcome: failure}, result: {value: false}}}").unwrap();
-        insta::assert_snapshot!(case("{verdict: allow, policy: a/allow}").unwrap_err(), @r#"
+        let told = case(
+            "{verdict: allow, policy: a/allow, labels: {verdict: allow, service: orders, engine: opa}}",
+        );
+        insta::assert_snapshot!(told.unwrap_err(), @r#"
         (- expected, + actual)
-          {
-        -   "verdict": "allow",
-        +   "verdict": "deny",
-            "policy": "a/allow"
-          }
+        - verdict: "allow"
+        + verdict: "deny"
+        - labels.verdict: "allow"
+        + labels.verdict: "deny"
         "#);
     }
 }

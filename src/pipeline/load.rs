@@ -109,7 +109,9 @@ pub fn parse(path: &Path, text: &str, outside: &dyn Outside) -> Result<Pipeline,
     }
     let mut defaults = Vec::new();
     defaulted(&node, &mut Vec::new(), &mut defaults);
-    Ok(Pipeline { path: path.to_owned(), file, rules, limits, defaults })
+    let line = |i: usize| place(&node, &["tests", &i.to_string()]).line;
+    let test_lines = (0..file.tests.len()).map(line).collect();
+    Ok(Pipeline { path: path.to_owned(), file, rules, limits, test_lines, defaults })
 }
 
 /// The variables that are not set, by the settings below a node that have their defaults.

@@ -22,8 +22,10 @@ pub use file::File;
 pub use load::{LoadError, load, parse};
 
 use crate::decision::formats::Limits;
+use crate::log::ask::Unanswered;
 use crate::log::scan::{READER, ScanBound, ScanError, TopicScan};
 use crate::protect::record::Rules;
+use crate::words::shell;
 
 /// A pipeline file that is right, with its rules compiled.
 #[derive(Debug, Clone)]
@@ -32,6 +34,8 @@ pub struct Pipeline {
     pub file: File,
     pub rules: Rules,
     pub limits: Limits,
+    /// On which lines its tests stand.
+    pub test_lines: Vec<usize>,
     /// What the file says only because nobody said otherwise.
     pub defaults: Vec<Defaulted>,
 }
@@ -79,6 +83,35 @@ impl Pipeline {
         }
     }
 
+    /// The variables that are not set, and whose defaults a setting has.
+    pub fn unset(&self, setting: &[&str]) -> Vec<String> {
+        let of = |default: &&Defaulted| default.setting == setting;
+        self.defaults.iter().filter(of).map(|default| default.variable.clone()).collect()
+    }
+
+    /// What to do where nobody answers at an address: who set none does not know the one that fails.
+    pub fn astray(&self, setting: &[&str]) -> String {
+        let doctor = format!("`docket doctor {}` says more", shell(&self.path.display()));
+        match self.unset(setting).as_slice() {
+            [] => format!("; {doctor}"),
+            unset => {
+                let all = unset.join(" and ");
+                format!("; {}: set {all} if it is elsewhere; {doctor}", not_set(unset))
+            }
+        }
+    }
+
+    /// The same for Kafka.
+    pub fn kafka_astray(&self, error: Unanswered) -> Unanswered {
+        match error {
+            Unanswered::Unreachable { brokers, why } => {
+                let why = why + &self.astray(&["kafka", "brokers"]);
+                Unanswered::Unreachable { brokers, why }
+            }
+            other => other,
+        }
+    }
+
     /// A reader of what stands in one of its topics between two bounds.
     pub fn scan(
         &self,
@@ -87,6 +120,16 @@ impl Pipeline {
         from: ScanBound,
         to: ScanBound,
     ) -> Result<TopicScan, ScanError> {
-        TopicScan::open(&self.file.kafka, &self.group(READER), part, topic, from, to)
+        let opened = TopicScan::open(&self.file.kafka, &self.group(READER), part, topic, from, to);
+        opened.map_err(|error| match error {
+            ScanError::Unanswered(error) => self.kafka_astray(error).into(),
+            other => other,
+        })
     }
+}
+
+/// Says that what stands there was given by nobody.
+pub fn not_set(variables: &[String]) -> String {
+    let are = if variables.len() > 1 { "are" } else { "is" };
+    format!("{} {are} not set, so this is the pipeline file's default", variables.join(" and "))
 }

@@ -93,7 +93,11 @@ fn sources(pipeline: &Pipeline) -> impl Iterator<Item = Topic> {
 /// The sources that are not there, and that docket's door doesn't write to: whoever does may know them by another name.
 pub async fn absent_sources(pipeline: &Pipeline) -> Result<Vec<String>, TopicError> {
     let others = sources(pipeline).filter(|t| Some(t.name.as_str()) != pipeline.door_topic());
-    topics::absent(&pipeline.file.kafka, others.collect()).await
+    let absent = topics::absent(&pipeline.file.kafka, others.collect()).await;
+    absent.map_err(|error| match error {
+        TopicError::Unreachable(error) => pipeline.kafka_astray(error).into(),
+        other => other,
+    })
 }
 
 /// Which topics are made.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::screen::{Screen, Summary};
 use super::{Args, findings};
 use crate::cli::offline::Reader;
-use crate::cli::{CommandResult, feed, offline, tail};
+use crate::cli::{CommandResult, cut, feed, offline, tail};
 use crate::decision::record::Record;
 use crate::decision::{formats, json};
 use crate::pipeline::spikes::Spikes;
@@ -46,8 +46,8 @@ struct Files {
 impl Files {
     fn new(args: &Args, stop: Arc<AtomicBool>) -> Result<Files, Box<dyn std::error::Error>> {
         if let Some(path) = args.files.iter().find(|path| offline::is_pipeline(path)) {
-            let path = path.display();
-            return Err(format!("{path} is a pipeline file, not a file of decisions: docket demo FILE --pipeline {path} uses its rules").into());
+            let (named, path) = (path.display(), crate::words::shell(&path.display()));
+            return Err(format!("{named} is a pipeline file, not a file of decisions: docket demo FILE --pipeline {path} uses its rules").into());
         }
         let pipeline = offline::pipeline(args.pipeline.as_deref())?;
         let spikes = pipeline.file.spikes.clone().unwrap_or_else(Spikes::default);
@@ -103,7 +103,7 @@ impl Files {
     }
 
     fn file(&mut self, path: &Path) -> Result<(), String> {
-        let content = feed::read(path)?;
+        let content = cut::read(path)?;
         let records = feed::records(&content);
         let bar = crate::cli::progress(records.len() as u64, "reading");
         for (i, record) in records.iter().enumerate() {

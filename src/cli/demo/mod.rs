@@ -74,8 +74,11 @@ const LEARNED: Nanos = 660_000_000_000;
 /// What may be under way at once: the in-process Kafka keeps only a few MB a partition.
 const UNDER_WAY: u64 = 1000;
 
-pub async fn run(args: Args) -> CommandResult {
+pub async fn run(mut args: Args) -> CommandResult {
     super::end_with_the_reader();
+    if args.files.is_empty() && given_a_file() {
+        args.files.push("-".into());
+    }
     if !args.files.is_empty() {
         return files::run(&args).await;
     }
@@ -132,6 +135,13 @@ pub async fn run(args: Args) -> CommandResult {
     tokio::task::spawn_blocking(move || running.join()).await?;
     summary(&screen, &meters, decisions.by_verdict(), &fed);
     Ok(())
+}
+
+/// Whether standard input is a file: who gives one means it, also without -.
+fn given_a_file() -> bool {
+    use std::os::fd::AsFd;
+    let input = std::io::stdin().as_fd().try_clone_to_owned().map(std::fs::File::from);
+    input.and_then(|file| file.metadata()).is_ok_and(|about| about.is_file())
 }
 
 /// The demo's pipeline file, or the rules of the user's with the demo's Kafka and sinks.

@@ -29,6 +29,8 @@ pub(super) struct Answer {
     /// Decisions beyond those that are shown.
     pub more: u64,
     pub decisions: u64,
+    /// What is to be said of what can't be read, if anything.
+    pub unread: String,
 }
 
 /// Reads back from now, to `since`; no further once a decision of this very ID is there.
@@ -51,7 +53,7 @@ pub(super) fn look(
                 return;
             };
             if record.verdict == Verdict::Finding {
-                findings.extend(of_finding(&record, id));
+                findings.extend(of_finding(&record, &wanted));
                 return;
             }
             answer.decisions += 1;
@@ -110,14 +112,14 @@ fn read(
 }
 
 /// Of which decision a finding is, and what it says, if it is about what is asked for.
-fn of_finding(record: &Record<'_>, id: &str) -> Option<(String, String)> {
+fn of_finding(record: &Record<'_>, wanted: &Wanted) -> Option<(String, String)> {
     let body = record.get("finding")?;
     let text = |name: &str| json::get(body, name).and_then(json::as_str).unwrap_or_default();
     let about = [text("decision_id"), text("request_id"), record.trace_id.to_string().into()];
-    about
-        .iter()
-        .any(|one| one.eq_ignore_ascii_case(id))
-        .then(|| (about[0].to_string(), text("sentence").into_owned()))
+    let is = |one: &std::borrow::Cow<'_, str>| {
+        one.eq_ignore_ascii_case(&wanted.id) || wanted.names(one) || wanted.is_trace(one)
+    };
+    about.iter().any(is).then(|| (about[0].to_string(), text("sentence").into_owned()))
 }
 
 /// Gives decisions that had gone on without their request what came later.
@@ -198,7 +200,7 @@ impl Wanted {
             return true;
         }
         let asked = Asked::of(record);
-        let trace = asked.trace.is_some_and(|id| id.to_string().eq_ignore_ascii_case(&self.id));
+        let trace = asked.trace.is_some_and(|id| self.is_trace(&id.to_string()));
         trace || *asked.request_id == *self.id
     }
 }

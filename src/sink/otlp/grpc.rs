@@ -78,8 +78,12 @@ pub fn meaning(status: &tonic::Status) -> Failure {
 }
 
 /// What is said of the answers of servers that speak no gRPC.
-const NO_GRPC: [&str; 3] =
-    ["grpc-status header missing", "frame with invalid size", "HTTP_1_1_REQUIRED"];
+const NO_GRPC: [&str; 4] = [
+    "grpc-status header missing",
+    "frame with invalid size",
+    "HTTP_1_1_REQUIRED",
+    "stream closed because of a broken pipe",
+];
 
 /// `google.rpc.RetryInfo` in the status' details says when to come back.
 fn retry_info(status: &tonic::Status) -> Option<std::time::Duration> {
@@ -152,6 +156,8 @@ mod tests {
                 .ends_with("or one of OTLP over HTTP (protocol: http)?")
         );
         assert!(detail(tonic::Code::Unimplemented, "").contains("another server's"));
+        let closed = "stream closed because of a broken pipe";
+        assert!(detail(tonic::Code::Unknown, closed).contains("protocol: http"));
         assert_eq!(detail(tonic::Code::Unavailable, "away"), "Unavailable: away");
     }
 
