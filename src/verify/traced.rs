@@ -328,7 +328,8 @@ impl Traces {
         if rejected {
             return Became::Rejected;
         }
-        if !found.is_empty() && !(agrees && decisions) {
+        let explained = !agrees || !decisions;
+        if !found.is_empty() && explained {
             return Became::Differs;
         }
         if decided.joined {
