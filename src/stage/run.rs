@@ -252,6 +252,7 @@ impl Parts {
             health: self.process.health.clone(),
             topic_limit: self.limits.door,
             rejects_limit: self.limits.rejects,
+            bound: Default::default(),
         });
         let runtime = self.process.runtime.clone();
         self.spawn("door", move |stop| runtime.block_on(door.run(stop)).map_err(|e| e.to_string()))
