@@ -27,6 +27,11 @@ impl Part {
         self.stop.cancel();
     }
 
+    #[cfg(test)]
+    pub fn id(&self) -> std::thread::ThreadId {
+        self.thread.thread().id()
+    }
+
     pub fn join(self) {
         // A part that panicked has said so; the others are still waited for.
         let _ = self.thread.join();
