@@ -4,6 +4,7 @@
 //! docket-core. docs/architecture.md says more.
 //!
 //! - [`clock`]: the time.
+//! - [`caught`]: panics as failures.
 //! - [`config`]: the values that settings are made of. Which settings there are, each room says in its own `config`.
 //! - [`http`]: the client, the server, and what a failure means.
 //! - [`telemetry`]: docket's own counters, health, logs and traces; the admin port.
@@ -17,6 +18,7 @@
 //! - [`doctor`]: what is wrong around a pipeline, and the way out.
 //! - [`cli`]: the commands.
 
+pub mod caught;
 pub mod cli;
 pub mod clock;
 pub mod config;

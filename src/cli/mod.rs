@@ -14,6 +14,7 @@ mod offline;
 mod protect;
 mod redrive;
 mod rejects;
+mod reloading;
 mod run;
 mod schema;
 mod setup;

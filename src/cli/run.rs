@@ -3,13 +3,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::CommandResult;
+use super::reloading::Watcher;
 use super::stopping::{self, Signals};
-use crate::config::tracked::{self, Looked};
-use crate::pipeline::Pipeline;
 use crate::stage::roles::Roles;
 use crate::stage::run::{self, Parts, Process};
 use crate::telemetry::push::Pushing;
@@ -105,13 +104,12 @@ pub async fn run(args: Args) -> CommandResult {
         };
         running.push(started.map_err(|e| format!("pipeline {name}: {e}"))?);
     }
-    let watched = watch(running, pushing, args.files, hup, &process.registry)?;
+    let watched = Watcher::new(running, pushing, args.files, &process.registry)?.watch(hup);
     signals.next().await;
     stopping::begins(&process);
     process.stop.cancel();
-    watched.stop.cancel();
     let end = async {
-        let (running, mut pushing) = watched.task.await?;
+        let Watcher { running, mut pushing, .. } = watched.end().await;
         tokio::task::spawn_blocking(move || running.into_iter().for_each(Parts::join)).await?;
         served.cancel();
         pushing.end().await;
@@ -126,124 +124,6 @@ pub async fn run(args: Args) -> CommandResult {
             Ok(())
         }
     }
-}
-
-/// How often is looked whether files have changed; only then they are read again.
-const LOOK: Duration = Duration::from_secs(2);
-
-struct TrackedFile {
-    stop: CancellationToken,
-    task: tokio::task::JoinHandle<(Vec<Parts>, Pushing)>,
-}
-
-/// Looks after changed pipeline files and what they refer to, now and then and on SIGHUP.
-fn watch(
-    mut running: Vec<Parts>,
-    mut pushing: Pushing,
-    files: Vec<PathBuf>,
-    mut hup: Signal,
-    registry: &prometheus::Registry,
-) -> Result<TrackedFile, Box<dyn std::error::Error>> {
-    let reloads = prometheus::IntCounterVec::new(
-        prometheus::Opts::new(
-            "docket_reloads_total",
-            "Changed pipeline files: applied, or refused with the old one left in force.",
-        ),
-        &["file", "outcome"],
-    )?;
-    registry.register(Box::new(reloads.clone()))?;
-    for file in &files {
-        for outcome in ["applied", "refused"] {
-            reloads.with_label_values(&[&file.display().to_string(), outcome]);
-        }
-    }
-    let stop = CancellationToken::new();
-    let stopped = stop.clone();
-    let task = tokio::spawn(async move {
-        // What was wrong when it was last refused.
-        let mut refused: Vec<Option<String>> = vec![None; files.len()];
-        let mut looked: Vec<Looked> = files.iter().map(|_| Looked::default()).collect();
-        loop {
-            let asked = tokio::select! {
-                () = stopped.cancelled() => return (running, pushing),
-                _ = hup.recv() => true,
-                () = tokio::time::sleep(LOOK) => false,
-            };
-            for (i, path) in files.iter().enumerate() {
-                // A file that is gone is being replaced.
-                if !asked && !path.exists() {
-                    continue;
-                }
-                if !asked && looked[i].unchanged() {
-                    continue;
-                }
-                let file = path.display().to_string();
-                let parts = &mut running[i];
-                let load = || tracked::looking(|| crate::pipeline::load(path));
-                let (loaded, seen) = tokio::task::block_in_place(load);
-                looked[i] = seen;
-                if !asked
-                    && loaded.as_ref().is_ok_and(|pipeline| pipeline.file == parts.pipeline.file)
-                {
-                    refused[i] = None;
-                    parts.file_is(None);
-                    continue;
-                }
-                let result = match loaded {
-                    // The first pipeline's says where metrics are pushed.
-                    Ok(pipeline) => reload(parts, pipeline, (i == 0).then_some(&mut pushing)).await,
-                    Err(error) => Err(error.to_string()),
-                };
-                let error = result.as_ref().err().cloned();
-                if !asked && error.is_some() && error == refused[i] {
-                    continue;
-                }
-                parts.file_is(error.as_deref());
-                refused[i] = error;
-                let outcome = match result {
-                    Ok(changed) if changed.is_empty() => {
-                        tracing::info!(file, "the pipeline file was read again; no part changes");
-                        "applied"
-                    }
-                    Ok(changed) => {
-                        tracing::info!(
-                            file,
-                            parts = changed.join(", "),
-                            "the changed pipeline file is in force"
-                        );
-                        "applied"
-                    }
-                    Err(error) => {
-                        tracing::error!(
-                            file,
-                            "the changed pipeline file is refused, the old one stays in force:\n{error}"
-                        );
-                        "refused"
-                    }
-                };
-                reloads.with_label_values(&[&file, outcome]).inc();
-            }
-        }
-    });
-    Ok(TrackedFile { stop, task })
-}
-
-/// Takes up a changed file, or says why not, with nothing changed. Returns what has changed.
-async fn reload(
-    parts: &mut Parts,
-    new: Pipeline,
-    pushing: Option<&mut Pushing>,
-) -> Result<Vec<String>, String> {
-    let to = &new.file.telemetry.push;
-    let pushing = pushing.filter(|_| *to != parts.pipeline.file.telemetry.push);
-    let pushers = pushing.as_ref().map(|pushing| pushing.prepare(to)).transpose()?;
-    let mut changed =
-        tokio::task::block_in_place(|| parts.reload(new)).map_err(|e| e.to_string())?;
-    if let (Some(pushing), Some(pushers)) = (pushing, pushers) {
-        pushing.change(pushers).await;
-        changed.push("push".into());
-    }
-    Ok(changed)
 }
 
 /// CPU, memory and file descriptors of the process, and which docket it is.

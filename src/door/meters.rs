@@ -13,6 +13,8 @@ pub struct Meters {
     pub seconds: HistogramVec,
     pub decisions: IntCounterVec,
     pub bytes: IntCounterVec,
+    /// What docket's own code panicked at.
+    pub panics: IntCounterVec,
     pub status: Told,
     /// Clients that have series of their own: without tokens anybody is one, by their address.
     clients: RwLock<BTreeSet<String>>,
@@ -38,12 +40,14 @@ impl Meters {
             )?,
             decisions: all.counter("docket_door_decisions_total", "Records that Kafka has acknowledged, by who brought them.", &["client"])?,
             bytes: all.counter("docket_door_bytes_total", "Bytes of bodies, as they came over the wire, by who brought them.", &["client"])?,
+            panics: all.counter("docket_door_panics_total", "Uploads, and single decisions in them, at which docket itself panicked, by what they bring.", &["kind"])?,
             status: Told::new(&all)?,
             clients: RwLock::default(),
         };
         // What alerts ask for is there before it happens.
         for kind in ["logs", "otlp", "status"] {
-            for status in ["200", "400", "401", "413", "429", "503"] {
+            meters.panics.with_label_values(&[kind]);
+            for status in ["200", "400", "401", "413", "429", "500", "503"] {
                 meters.requests.with_label_values(&[kind, status]);
             }
         }

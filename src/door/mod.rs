@@ -12,6 +12,7 @@ pub mod status;
 pub mod upload;
 
 use std::borrow::Cow;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -29,6 +30,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
+use crate::caught::{self, caught};
 use crate::clock::now;
 use crate::decision::reject::{Reason, Reject};
 use crate::decision::time;
@@ -78,6 +80,8 @@ pub struct Door {
     /// max.message.bytes of the topic that is written to and of the rejects topic, where the broker told.
     pub topic_limit: Option<usize>,
     pub rejects_limit: Option<usize>,
+    /// The address, where it was taken before the part began: the first run has it.
+    pub bound: Mutex<Option<std::net::TcpListener>>,
 }
 
 /// At most so much of one upload waits for Kafka's acknowledgement at once.
@@ -92,32 +96,13 @@ impl Door {
     /// Listens until told to stop, and then until what came in is answered.
     pub async fn run(self: &Arc<Door>, stop: &CancellationToken) -> Result<(), DoorError> {
         let limits = &self.config.limits;
-        let name = format!("{}-door", self.pipeline);
         let tls = self.config.tls.as_ref().map(Certificates::new).transpose()?;
         let broken = stop.child_token();
-        let at = Arc::new(At {
-            door: self.clone(),
-            producer: Acknowledged::new(
-                &self.kafka,
-                &name,
-                self.compression,
-                self.topic_limit,
-                limits.kafka.0,
-                limits.queue_bytes.0,
-            )?,
-            rejects: producer::single(&self.kafka, &format!("{name}-rejects"), self.compression)?,
-            requests: Arc::new(Semaphore::new(limits.requests)),
-            budget: Budget::new(
-                limits.bytes_in_flight.0,
-                self.meters.held.with_label_values(&["door"]),
-            ),
-            probe: Arc::new(Semaphore::new(1)),
-            broken: broken.clone(),
-            refused: Mutex::default(),
-        });
-        let listen = &self.config.listen;
-        let failed = |error| DoorError::Listen { listen: listen.clone(), error };
-        let listener = TcpListener::bind(listen).await.map_err(failed)?;
+        let at = self.open(&broken)?;
+        let bound = self.bound.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let listener = bound.map_or_else(|| listen(&self.config.listen), Ok)?;
+        let failed = |error| DoorError::Listen { listen: self.config.listen.clone(), error };
+        let listener = TcpListener::from_std(listener).map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         tracing::info!(pipeline = self.pipeline, %address, topic = self.topic, "the door is open");
         if self.config.tokens.is_empty()
@@ -137,6 +122,40 @@ impl Door {
         }
         if broken.is_cancelled() && !stop.is_cancelled() { Err(DoorError::Broken) } else { Ok(()) }
     }
+
+    fn open(self: &Arc<Door>, broken: &CancellationToken) -> Result<Arc<At>, DoorError> {
+        let limits = &self.config.limits;
+        let name = format!("{}-door", self.pipeline);
+        Ok(Arc::new(At {
+            door: self.clone(),
+            producer: Acknowledged::new(
+                &self.kafka,
+                &name,
+                self.compression,
+                self.topic_limit,
+                limits.kafka.0,
+                limits.queue_bytes.0,
+            )?,
+            rejects: producer::single(&self.kafka, &format!("{name}-rejects"), self.compression)?,
+            requests: Arc::new(Semaphore::new(limits.requests)),
+            budget: Budget::new(
+                limits.bytes_in_flight.0,
+                self.meters.held.with_label_values(&["door"]),
+            ),
+            probe: Arc::new(Semaphore::new(1)),
+            broken: broken.clone(),
+            refused: Mutex::default(),
+            panicked: AtomicBool::default(),
+        }))
+    }
+}
+
+/// Takes an address, before anybody answers there.
+pub fn listen(address: &str) -> Result<std::net::TcpListener, DoorError> {
+    let failed = |error| DoorError::Listen { listen: address.to_owned(), error };
+    let listener = std::net::TcpListener::bind(address).map_err(failed)?;
+    listener.set_nonblocking(true).map_err(failed)?;
+    Ok(listener)
 }
 
 /// Says what is taken, and where.
@@ -161,6 +180,8 @@ struct At {
     broken: CancellationToken,
     /// When Kafka did not acknowledge something last.
     refused: Mutex<Option<Instant>>,
+    /// It was said that docket panicked at something.
+    panicked: AtomicBool,
 }
 
 /// Why a request gets no 200.
@@ -302,6 +323,31 @@ impl At {
         }
     }
 
+    /// Takes an upload apart. One at which docket itself panics goes on as a whole, for intake to try and to reject: OPA would bring it for ever.
+    fn apart<'a>(
+        &self,
+        kind: &str,
+        text: &'a [u8],
+        read: impl FnOnce(&'a [u8]) -> Result<Vec<Record<'a>>, Reject>,
+    ) -> Result<Vec<Record<'a>>, Reject> {
+        let whole = || Record { key: None, bytes: text.into(), panicked: true };
+        let records = caught(|| read(text)).unwrap_or_else(|_| Ok(vec![whole()]))?;
+        self.panics(kind, records.iter().filter(|record| record.panicked).count());
+        Ok(records)
+    }
+
+    /// What a panic says may quote what it happened at, so it is not told.
+    fn panics(&self, kind: &str, count: usize) {
+        self.door.counts.panics.with_label_values(&[kind]).inc_by(count as u64);
+        if count > 0 && !self.panicked.swap(true, Ordering::Relaxed) {
+            tracing::error!(
+                pipeline = self.door.pipeline,
+                kind,
+                "docket panicked at what came to the door: a bug; further panics are counted only (docket_door_panics_total)"
+            );
+        }
+    }
+
     /// What can't be read goes to rejects as a whole; the client is told why.
     async fn malformed(&self, reject: &Reject, bytes: &[u8]) -> Refused {
         // It would come again and again, and be in rejects each time.
@@ -411,7 +457,11 @@ async fn guard(
     let response = match admitted {
         Ok((client, _admitted)) => {
             request.extensions_mut().insert(From { client, line });
-            next.run(request).await
+            caught::within(next.run(request)).await.unwrap_or_else(|_| {
+                at.panics(kind, 1);
+                Refused::new(StatusCode::INTERNAL_SERVER_ERROR, "docket itself panicked at it")
+                    .into_response()
+            })
         }
         Err(refused) => {
             body::discard(request.body_mut()).await;
@@ -431,7 +481,9 @@ async fn logs(
     request: Request,
 ) -> Result<Response, Refused> {
     let (content, _busy) = at.content(&from, request).await?;
-    let records = match upload::decisions(content.text(), &at.door.rules.trace, &at.door.limits) {
+    let (trace, limits) = (&at.door.rules.trace, &at.door.limits);
+    let apart = at.apart("logs", content.text(), |text| upload::decisions(text, trace, limits));
+    let records = match apart {
         Ok(records) => records,
         Err(reject) => return Err(at.malformed(&reject, content.text()).await),
     };
@@ -462,13 +514,14 @@ async fn otlp(
         }
     };
     let (content, _busy) = at.content(&from, request).await?;
-    let records = match upload::otlp(content.text(), json, &at.door.rules.trace, &at.door.limits) {
+    let (trace, limits) = (&at.door.rules.trace, &at.door.limits);
+    let apart = at.apart("otlp", content.text(), |text| upload::otlp(text, json, trace, limits));
+    let records = match apart {
         Ok(records) => records,
         Err(reject) => return Err(at.malformed(&reject, content.text()).await),
     };
     // It may be larger taken apart than it was.
     let _held = at.budget.take(records.iter().map(|r| RECORD + r.bytes.len()).sum())?;
-    drop(content);
     at.write(&from.client, &records).await?;
     // An ExportLogsServiceResponse without a partial success.
     Ok(if json {
@@ -495,3 +548,6 @@ async fn opa_status(
     at.door.counts.status.tell(status, std::time::Instant::now());
     Ok(Json(json!({})).into_response())
 }
+
+#[cfg(test)]
+mod tests;

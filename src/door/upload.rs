@@ -6,6 +6,7 @@ use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::logs::v1::{ResourceLogs, ScopeLogs};
 use prost::Message;
 
+use crate::caught::caught;
 use crate::decision::event::Event;
 use crate::decision::formats::{self, Elements, Format, Limits, Piece};
 use crate::decision::ids::hex;
@@ -19,6 +20,22 @@ pub struct Record<'a> {
     /// The trace id in hex or, without one, the decision id: as of the docket record. None for what intake will reject.
     pub key: Option<String>,
     pub bytes: Cow<'a, [u8]>,
+    /// docket's own code panicked at it. It goes on all the same: intake tries it again, and rejects it alone.
+    pub panicked: bool,
+}
+
+impl<'a> Record<'a> {
+    /// Of what is read, if it can be.
+    fn of(
+        bytes: impl Into<Cow<'a, [u8]>>,
+        key: impl FnOnce() -> Result<Option<String>, Reject>,
+    ) -> Result<Record<'a>, Reject> {
+        let (key, panicked) = match caught(key) {
+            Ok(key) => (key?, false),
+            Err(_) => (None, true),
+        };
+        Ok(Record { key, bytes: bytes.into(), panicked })
+    }
 }
 
 fn key(event: &Event<'_>, rules: &trace::Rules) -> String {
@@ -35,6 +52,14 @@ pub fn decisions<'a>(
     rules: &trace::Rules,
     limits: &Limits,
 ) -> Result<Vec<Record<'a>>, Reject> {
+    each(text, limits, |element| key_of(element, rules))
+}
+
+fn each<'a>(
+    text: &'a [u8],
+    limits: &Limits,
+    key: impl Fn(&[u8]) -> Result<Option<String>, Reject>,
+) -> Result<Vec<Record<'a>>, Reject> {
     let text = json::trim(text);
     match text.first() {
         None => Err(Reject::new(Reason::Empty, "the body is empty")),
@@ -50,32 +75,32 @@ pub fn decisions<'a>(
                     let detail = format!("there is nothing in the element at byte {at}");
                     return Err(Reject::new(Reason::NotJson, detail));
                 }
-                let alone = Record { key: None, bytes: element.into() };
-                records.push(decision(element, rules).unwrap_or(alone));
+                let alone = Record { key: None, bytes: element.into(), panicked: false };
+                records.push(Record::of(element, || key(element)).unwrap_or(alone));
             }
             Ok(records)
         }
-        Some(b'{') => Ok(vec![decision(text, rules)?]),
+        Some(b'{') => Ok(vec![Record::of(text, || key(text))?]),
         Some(_) => Err(Reject::new(Reason::NotJson, "the body is not a JSON array of decisions")),
     }
 }
 
-fn decision<'a>(text: &'a [u8], rules: &trace::Rules) -> Result<Record<'a>, Reject> {
+/// The key of a decision; none of what intake will reject.
+fn key_of(text: &[u8], rules: &trace::Rules) -> Result<Option<String>, Reject> {
     let members = if text.starts_with(b"{") {
         json::parse_object(text)
     } else {
         json::check(text).map(|()| Vec::new())
     };
-    let key = match members {
+    match members {
         Ok(members) => {
             let raw = std::str::from_utf8(text).unwrap_or_default();
-            Event::from_members(raw, &members).ok().map(|event| key(&event, rules))
+            Ok(Event::from_members(raw, &members).ok().map(|event| key(&event, rules)))
         }
         // Where it ends is known; it alone is rejected.
-        Err(JsonError::DuplicateKey { .. } | JsonError::TooDeep(_)) => None,
-        Err(error) => return Err(error.into()),
-    };
-    Ok(Record { key, bytes: text.into() })
+        Err(JsonError::DuplicateKey { .. } | JsonError::TooDeep(_)) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// What is too much for one upload: it goes nowhere, since it would come again and again.
@@ -128,13 +153,18 @@ pub fn otlp(
                 if records.len() == limits.elements {
                     return Err(too_many(limits));
                 }
-                let mut found = None;
-                formats::split(&bytes, Format::OtlpProto, limits, &mut |piece| {
-                    if let Piece::Decision { event, .. } = piece {
-                        found.get_or_insert_with(|| key(&event, rules));
-                    }
+                let found = caught(|| {
+                    let mut found = None;
+                    formats::split(&bytes, Format::OtlpProto, limits, &mut |piece| {
+                        if let Piece::Decision { event, .. } = piece {
+                            found.get_or_insert_with(|| key(&event, rules));
+                        }
+                    });
+                    found
                 });
-                records.push(Record { key: found, bytes: bytes.into() });
+                let panicked = found.is_err();
+                let key = found.ok().flatten();
+                records.push(Record { key, bytes: bytes.into(), panicked });
             }
         }
     }
@@ -192,6 +222,20 @@ mod tests {
             let keys: Vec<_> = records.iter().map(|(key, _)| key.as_deref()).collect();
             assert_eq!(keys, [Some("d1"), None, Some("d1")], "{bad}");
             assert_eq!(records[1].1, bad);
+        }
+    }
+
+    #[test]
+    fn a_decision_at_which_docket_panics_goes_on_and_so_do_the_others() {
+        let key = |text: &[u8]| match text {
+            b"13" => panic!("a bug"),
+            text => Ok(Some(String::from_utf8_lossy(text).into_owned())),
+        };
+        for (text, keys) in [("[1,13,2]", vec![Some("1"), None, Some("2")]), ("[13]", vec![None])] {
+            let records = each(text.as_bytes(), &Limits::default(), key).unwrap();
+            assert_eq!(records.iter().map(|r| r.key.as_deref()).collect::<Vec<_>>(), keys);
+            assert_eq!(records.iter().filter(|r| r.panicked).count(), 1);
+            assert!(records.iter().all(|r| r.panicked == (r.bytes.as_ref() == b"13")));
         }
     }
 

@@ -139,11 +139,11 @@ pub fn line(template: &str, finding: &Finding) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
     use crate::spike::{Cause, Dimension, Example};
 
-    fn finding() -> Finding {
+    pub fn finding() -> Finding {
         Finding {
             id: "0011223344556677".into(),
             kind: Kind::DenialSpike,

@@ -14,6 +14,7 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::caught;
 use crate::clock;
 use crate::config::units::Span;
 use crate::decision::time;
@@ -35,6 +36,8 @@ enum Order {
     Tell(Box<Notice>),
     /// Another process leads.
     Forget,
+    #[cfg(test)]
+    Panic,
 }
 
 /// So many notices wait for a notifier; further ones are given up.
@@ -44,6 +47,9 @@ const TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Alertmanager takes an alert as over that is not said again for so long.
 const EXPIRES: Duration = Duration::from_secs(300);
+
+/// Before one that panicked is started again.
+const PAUSE: Duration = Duration::from_millis(500);
 
 const AGAIN: Duration = Duration::from_secs(60);
 
@@ -67,7 +73,7 @@ impl Notifiers {
         for (name, one) in notify {
             let (sender, receiver) = mpsc::channel(QUEUE);
             let notifier = Notifier::new(name, pipeline, one, told)?;
-            tasks.push(runtime.spawn(notifier.run(receiver, stop.clone())));
+            tasks.push(runtime.spawn(notifier.again(receiver, stop.clone())));
             queues.push((name.clone(), sender));
             // An alert asks whether one was lost, and sees nothing of a series that begins at 1.
             for outcome in ["sent", "retried", "given_up"] {
@@ -75,6 +81,14 @@ impl Notifiers {
             }
         }
         Ok(Notifiers { queues, told: told.clone(), stop, tasks, runtime: runtime.clone() })
+    }
+
+    /// The first that could not be started, and why.
+    pub fn check(notify: &BTreeMap<String, Notify>) -> Result<(), (String, HttpError)> {
+        let one = |(name, one): (&String, &Notify)| {
+            one.client().map(drop).map_err(|error| (name.clone(), error))
+        };
+        notify.iter().try_for_each(one)
     }
 
     pub fn tell(&self, notice: &Notice) {
@@ -108,6 +122,17 @@ impl Notifiers {
     }
 }
 
+impl Notify {
+    fn client(&self) -> Result<Client, HttpError> {
+        let none = BTreeMap::new();
+        match self {
+            Notify::Alertmanager(a) => Client::new(&a.tls, a.auth.as_ref(), &a.headers, TIMEOUT),
+            Notify::Webhook(w) => Client::new(&w.tls, w.auth.as_ref(), &w.headers, TIMEOUT),
+            Notify::Slack(s) => Client::new(&s.tls, None, &none, TIMEOUT),
+        }
+    }
+}
+
 struct Notifier {
     name: String,
     pipeline: String,
@@ -131,17 +156,13 @@ impl Notifier {
         kind: &Notify,
         told: &IntCounterVec,
     ) -> Result<Notifier, HttpError> {
-        let none = BTreeMap::new();
-        let (client, say) = match kind {
-            // Alertmanager groups, repeats and routes.
-            Notify::Alertmanager(a) => (
-                Client::new(&a.tls, a.auth.as_ref(), &a.headers, TIMEOUT)?,
-                Say { group_wait: Span(Duration::ZERO), repeat: Span(AGAIN), ends: true },
-            ),
-            Notify::Webhook(w) => {
-                (Client::new(&w.tls, w.auth.as_ref(), &w.headers, TIMEOUT)?, w.say.clone())
-            }
-            Notify::Slack(s) => (Client::new(&s.tls, None, &none, TIMEOUT)?, s.say.clone()),
+        let client = kind.client()?;
+        // Alertmanager groups, repeats and routes.
+        let all = Say { group_wait: Span(Duration::ZERO), repeat: Span(AGAIN), ends: true };
+        let say = match kind {
+            Notify::Alertmanager(_) => all,
+            Notify::Webhook(w) => w.say.clone(),
+            Notify::Slack(s) => s.say.clone(),
         };
         Ok(Notifier {
             name: name.to_owned(),
@@ -157,7 +178,20 @@ impl Notifier {
         })
     }
 
-    async fn run(mut self, mut queue: mpsc::Receiver<Order>, stop: CancellationToken) {
+    /// Runs until there is nobody whose findings are told. What was being said when it panicked is given up: it would panic again.
+    async fn again(mut self, mut queue: mpsc::Receiver<Order>, stop: CancellationToken) {
+        while let Err(error) = caught::within(self.run(&mut queue, &stop)).await {
+            self.told.with_label_values(&[self.name.as_str(), "given_up"]).inc();
+            tracing::error!(
+                notifier = self.name,
+                error,
+                "a notifier failed and is started again; what it was about to say is not told"
+            );
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    async fn run(&mut self, queue: &mut mpsc::Receiver<Order>, stop: &CancellationToken) {
         loop {
             let repeat = self.active.values().map(|(_, said)| *said + self.say.repeat.0).min();
             let due = self.due.into_iter().chain(repeat.filter(|_| self.due.is_none())).min();
@@ -172,6 +206,8 @@ impl Notifier {
                         self.pending.clear();
                         self.due = None;
                     }
+                    #[cfg(test)]
+                    Some(Order::Panic) => panic!("a bug"),
                     None => {
                         if !self.pending.is_empty() {
                             self.send().await;
@@ -313,5 +349,34 @@ impl Notifier {
                     .map(drop)
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_notifier_that_panics_is_counted_and_tells_the_next_finding() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/hook", listener.local_addr().unwrap());
+        let webhook = json!({ "type": "webhook", "url": url, "say": { "group_wait": "0s" } });
+        let notify: BTreeMap<String, Notify> =
+            serde_json::from_value(json!({ "hook": webhook })).unwrap();
+        let opts = prometheus::Opts::new("told", "told");
+        let told = IntCounterVec::new(opts, &["notifier", "outcome"]).unwrap();
+        let notifiers = Notifiers::start(&notify, "p", &told, &Handle::current()).unwrap();
+        notifiers.queues[0].1.send(Order::Panic).await.unwrap();
+        let finding = Finding { ended: None, ..message::tests::finding() };
+        let notice = Notice { finding, again: false };
+        notifiers.tell(&notice);
+        let (mut line, _) = listener.accept().await.unwrap();
+        let mut request = vec![0; 1024];
+        assert!(line.read(&mut request).await.unwrap() > 0);
+        line.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+        assert_eq!(told.with_label_values(&["hook", "given_up"]).get(), 1);
     }
 }

@@ -1,10 +1,12 @@
 //! Runs a pipeline: its topics, its parts, each on a thread, each started again when it fails. A changed
 //! pipeline file is taken up by starting again the parts that it changes.
 
+mod reload;
 mod sinks;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::net::TcpListener;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use prometheus::Registry;
@@ -12,7 +14,7 @@ use rdkafka::error::KafkaError;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
-use super::changes::{Changes, Fixed, changes};
+use super::changes::Fixed;
 use super::correlate::evidence::Evidence;
 use super::correlate::{Correlate, JoinMeters};
 use super::events::Events;
@@ -22,7 +24,8 @@ use super::spikes::{self, Spikes};
 use super::supervise::{self, Part, Reports};
 use super::watchdog::Watchdog;
 use crate::door::clients::Clients;
-use crate::door::{self, Door};
+use crate::door::config::DoorConfig;
+use crate::door::{self, Door, DoorError};
 use crate::http::client::HttpError;
 use crate::log::progress::Progress;
 use crate::log::topics::TopicError;
@@ -50,6 +53,12 @@ pub enum RunError {
     Role(String),
     #[error(transparent)]
     Fixed(#[from] Fixed),
+    #[error(transparent)]
+    Door(#[from] DoorError),
+    #[error("spikes.notify.{notifier}: {error}")]
+    Notifier { notifier: String, error: HttpError },
+    #[error("docket itself failed at it, a bug: {0}")]
+    Panicked(String),
 }
 
 /// What the pipelines of a process share.
@@ -154,8 +163,10 @@ pub struct Parts {
     facts: Option<FactMeters>,
     /// Of the join, once it runs.
     joins: Option<Arc<JoinMeters>>,
-    /// Of the door, once there is one, and who may come in.
-    door: Option<(Arc<door::meters::Meters>, Arc<Clients>)>,
+    /// Of the door, once there is one,
+    door: Option<Arc<door::meters::Meters>>,
+    /// and who may come in.
+    clients: Option<Arc<Clients>>,
     progress: Arc<Progress>,
     events: Arc<Events>,
     process: Process,
@@ -195,6 +206,7 @@ impl Parts {
             facts: None,
             joins: None,
             door: None,
+            clients: None,
             progress,
             events: Arc::default(),
             process: process.clone(),
@@ -231,28 +243,30 @@ impl Parts {
         let names: Vec<String> = self.pipeline.file.sinks.keys().cloned().collect();
         names.iter().try_for_each(|name| self.start_sink(name))?;
         self.spikes()?;
-        self.open_door()
+        self.open_door(None)
     }
 
-    /// Opens the door, if the pipeline file has one and this process is to do it.
-    fn open_door(&mut self) -> Result<(), RunError> {
-        let Some(config) = self.pipeline.file.door.clone().filter(|_| self.process.roles.door())
-        else {
-            return Ok(());
-        };
-        let counts = match &self.door {
-            Some((counts, _)) => counts.clone(),
-            None => {
-                let error =
-                    |error| RunError::Metrics { pipeline: self.pipeline.name().to_owned(), error };
-                Arc::new(
-                    door::meters::Meters::new(self.pipeline.name(), &self.process.registry)
-                        .map_err(error)?,
-                )
-            }
-        };
+    /// What this process is to know of the door, if the pipeline file has one.
+    fn door_config(&self) -> Option<DoorConfig> {
+        self.pipeline.file.door.clone().filter(|_| self.process.roles.door())
+    }
+
+    fn door_counts(&mut self) -> Result<Arc<door::meters::Meters>, RunError> {
+        if let Some(counts) = &self.door {
+            return Ok(counts.clone());
+        }
+        let name = self.pipeline.name();
+        let error = |error| RunError::Metrics { pipeline: name.to_owned(), error };
+        let counts = door::meters::Meters::new(name, &self.process.registry).map_err(error)?;
+        Ok(self.door.insert(Arc::new(counts)).clone())
+    }
+
+    /// Opens the door, if the pipeline file has one and this process is to do it: at an address that was taken before, or that it takes itself.
+    fn open_door(&mut self, bound: Option<TcpListener>) -> Result<(), RunError> {
+        let Some(config) = self.door_config() else { return Ok(()) };
+        let counts = self.door_counts()?;
         let clients = Arc::new(Clients::new(&config.tokens, &config.limits));
-        self.door = Some((counts.clone(), clients.clone()));
+        self.clients = Some(clients.clone());
         let (pipeline, kafka) = (&self.pipeline, &self.pipeline.file.kafka);
         self.share("door");
         let door = Arc::new(Door {
@@ -271,6 +285,7 @@ impl Parts {
             health: self.process.health.clone(),
             topic_limit: self.limits.door,
             rejects_limit: self.limits.rejects,
+            bound: Mutex::new(bound),
         });
         let runtime = self.process.runtime.clone();
         self.spawn("door", move |stop| runtime.block_on(door.run(stop)).map_err(|e| e.to_string()))
@@ -362,6 +377,16 @@ impl Parts {
         })
     }
 
+    fn spike_counts(&mut self) -> Result<Arc<spikes::Meters>, RunError> {
+        if let Some(counts) = &self.findings {
+            return Ok(counts.clone());
+        }
+        let name = self.pipeline.name();
+        let error = |error| RunError::Metrics { pipeline: name.to_owned(), error };
+        let counts = spikes::Meters::new(name, &self.process.registry).map_err(error)?;
+        Ok(self.findings.insert(Arc::new(counts)).clone())
+    }
+
     /// Looks for spikes, if the pipeline file says so and this process is to do it.
     fn spikes(&mut self) -> Result<(), RunError> {
         let Some(section) =
@@ -369,18 +394,7 @@ impl Parts {
         else {
             return Ok(());
         };
-        let meters = match &self.findings {
-            Some(meters) => meters.clone(),
-            None => {
-                let error =
-                    |error| RunError::Metrics { pipeline: self.pipeline.name().to_owned(), error };
-                let meters = Arc::new(
-                    spikes::Meters::new(self.pipeline.name(), &self.process.registry)
-                        .map_err(error)?,
-                );
-                self.findings.insert(meters).clone()
-            }
-        };
+        let meters = self.spike_counts()?;
         let (pipeline, health, runtime) =
             (self.pipeline.clone(), self.process.health.clone(), self.process.runtime.clone());
         let spikes = Spikes { pipeline, section, meters, health, runtime };
@@ -409,101 +423,6 @@ impl Parts {
             watchdog.watch(stop);
             Ok(())
         })
-    }
-
-    /// Why the changed pipeline file is refused, if it is: `/status` says so, since what runs is not what stands there.
-    pub fn file_is(&self, refused: Option<&str>) {
-        let part = format!("{}/reload", self.pipeline.name());
-        match refused {
-            Some(error) => {
-                let why = format!(
-                    "the changed pipeline file is refused, the old one stays in force: {error}"
-                );
-                self.process.health.note(&part, Err(why));
-            }
-            None => self.process.health.remove(&part),
-        }
-    }
-
-    /// Takes up a changed pipeline file: the parts that it changes are stopped, with what they read
-    /// delivered and committed, and started again. Their records wait in Kafka meanwhile. Returns their names.
-    pub fn reload(&mut self, mut new: Pipeline) -> Result<Vec<String>, RunError> {
-        fit(&mut new, self.partitions);
-        let mut changes = changes(&self.pipeline.file, &new.file)?;
-        if let Some(unknown) = self.process.roles.unknown(&new) {
-            return Err(RunError::Role(unknown));
-        }
-        // Everything that can be wrong is found before anything is stopped.
-        for (name, sink) in &new.file.sinks {
-            self.made(name, sink)?;
-        }
-        let roles = &self.process.roles;
-        changes.intake &= roles.intake();
-        changes.door &= roles.door();
-        changes.spikes &= roles.spikes();
-        let one = |changed: bool, name: &'static str| changed.then(|| name.to_owned());
-        let names: Vec<String> = one(changes.intake, "intake")
-            .into_iter()
-            .chain(changes.sinks.iter().cloned())
-            .chain(one(changes.spikes, "spikes"))
-            .chain(one(changes.door, "door"))
-            .collect();
-        let stopped: Vec<Part> =
-            names.iter().filter_map(|name| self.running.remove(name)).collect();
-        stopped.iter().for_each(Part::stop);
-        stopped.into_iter().for_each(Part::join);
-        let old = std::mem::replace(&mut self.pipeline, Arc::new(new));
-        if let Err(error) = self.begin(&changes) {
-            // The old one goes on.
-            let begun: Vec<Part> =
-                names.iter().filter_map(|name| self.running.remove(name)).collect();
-            begun.iter().for_each(Part::stop);
-            begun.into_iter().for_each(Part::join);
-            self.pipeline = old;
-            if let Err(again) = self.begin(&changes) {
-                let pipeline = self.pipeline.name();
-                tracing::error!(pipeline, error = %again, "a part of the old file can't be started again either");
-            }
-            return Err(error);
-        }
-        if let (true, Some((_, clients)), Some(door)) =
-            (changes.tokens, &self.door, &self.pipeline.file.door)
-        {
-            clients.set(&door.tokens);
-        }
-        Ok(names)
-    }
-
-    /// Starts the parts that a change is of: each, though another can't be. The first error.
-    fn begin(&mut self, changes: &Changes) -> Result<(), RunError> {
-        self.expect();
-        let mut results = Vec::new();
-        if changes.intake {
-            results.push(("intake", self.intake()));
-        }
-        for name in &changes.sinks {
-            if self.pipeline.file.sinks.contains_key(name) {
-                results.push((name, self.start_sink(name)));
-            } else {
-                self.forget(name);
-                self.settled(name);
-            }
-        }
-        if changes.spikes {
-            self.forget("spikes");
-            results.push(("spikes", self.spikes()));
-        }
-        if changes.door {
-            self.forget("door");
-            results.push(("door", self.open_door()));
-        }
-        for (name, result) in &results {
-            if let Err(error) = result {
-                let part = format!("{}/{name}", self.pipeline.name());
-                self.process.health.set(&part, Err(error.to_string()));
-            }
-        }
-        results.into_iter().try_for_each(|(_, result)| result)
     }
 
     /// What a sink failed for is over: it begins anew, or is gone.

@@ -1,12 +1,12 @@
 //! Runs a part on a thread of its own, again and again until it is stopped.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
+use crate::caught::caught;
 use crate::telemetry::{Health, Meters};
 
 /// The first pause before a part that failed is started again; it doubles each time,
@@ -25,6 +25,11 @@ pub struct Part {
 impl Part {
     pub fn stop(&self) {
         self.stop.cancel();
+    }
+
+    #[cfg(test)]
+    pub fn id(&self) -> std::thread::ThreadId {
+        self.thread.thread().id()
     }
 
     pub fn join(self) {
@@ -55,16 +60,6 @@ pub fn spawn(
     Ok(Part { stop: token, thread })
 }
 
-/// A panic is a failure like any other.
-fn caught(part: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
-    // What the part had goes with it: its own state is made anew, and what it shares is behind locks whose poison is ignored.
-    catch_unwind(AssertUnwindSafe(part)).unwrap_or_else(|panic| {
-        let said = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-        let said = said.or_else(|| panic.downcast_ref::<String>().cloned());
-        Err(format!("it panicked: {}", said.as_deref().unwrap_or("without a word")))
-    })
-}
-
 fn again_and_again(
     reports: &Reports,
     stop: &CancellationToken,
@@ -73,7 +68,8 @@ fn again_and_again(
     let mut pause = PAUSE;
     while !stop.is_cancelled() {
         let started = Instant::now();
-        let Err(error) = caught(|| part(stop)) else { continue };
+        // A panic is a failure like any other.
+        let Err(error) = caught(|| part(stop)).flatten() else { continue };
         reports.health.set(&reports.full_name, Err(error.clone()));
         reports.meters.restarts.with_label_values(&[&reports.name]).inc();
         tracing::error!(part = reports.full_name, error, "a part failed and is started again");

@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::config;
+use crate::caught;
 use crate::clock;
 use crate::decision::time::Nanos;
 use crate::http::client::{self, Client, HttpError};
@@ -179,7 +180,11 @@ impl Pusher {
                 () = stop.cancelled() => true,
             };
             let patience = if stopped { Duration::from_secs(3) } else { interval };
-            self.push(patience).await;
+            // The next push says what this one would have said.
+            if let Err(error) = caught::within(self.push(patience)).await {
+                self.count("failed");
+                tracing::error!(to = self.name, error, "docket failed at a push of metrics: a bug");
+            }
             if stopped {
                 return;
             }
@@ -329,4 +334,37 @@ enum Sent {
     /// Remote write 1.0 only.
     OnlyV1,
     Failed(Failure),
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus::core::{Collector, Desc};
+    use prometheus::proto::MetricFamily;
+
+    use super::*;
+
+    struct Bug(Desc);
+
+    impl Collector for Bug {
+        fn desc(&self) -> Vec<&Desc> {
+            vec![&self.0]
+        }
+
+        fn collect(&self) -> Vec<MetricFamily> {
+            panic!("a bug")
+        }
+    }
+
+    #[tokio::test]
+    async fn a_push_that_panics_is_a_failed_one() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let registry = Registry::new();
+        let bug = Bug(Desc::new("bug".into(), "a".into(), vec![], Default::default()).unwrap());
+        registry.register(Box::new(bug)).unwrap();
+        let to = serde_json::json!({ "to": { "type": "otlp", "endpoint": "http://127.0.0.1:1" } });
+        let source = Source { registry, exemplars: Arc::default(), began: 0 };
+        let mut pushing = Pushing::start(&serde_json::from_value(to).unwrap(), source).unwrap();
+        pushing.end().await;
+        assert_eq!(pushing.pushes.with_label_values(&["to", "failed"]).get(), 1);
+    }
 }

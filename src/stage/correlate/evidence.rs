@@ -11,6 +11,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use tokio_util::sync::CancellationToken;
 
 use super::PART;
+use crate::caught::caught;
 use crate::clock;
 use crate::correlate::Side;
 use crate::decision::time::Nanos;
@@ -44,26 +45,47 @@ impl Evidence {
 const EVERY: Duration = Duration::from_secs(3);
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Asks Kafka now and then, on a thread of its own, until told to stop.
-pub fn watch(pipeline: Arc<Pipeline>, evidence: Arc<Evidence>, stop: CancellationToken) {
+/// Asks Kafka now and then, on a thread of its own, until told to stop. `failed` is told of docket's own failures.
+pub fn watch(
+    pipeline: Arc<Pipeline>,
+    evidence: Arc<Evidence>,
+    failed: impl Fn(&str) + Send + 'static,
+    stop: CancellationToken,
+) -> std::io::Result<()> {
     let thread = std::thread::Builder::new().name("docket-join-evidence".into());
-    let started = thread.spawn(move || {
-        let mut watches: [Option<Watch>; 2] = [None, None];
-        while !stop.is_cancelled() {
-            for side in [Side::Decisions, Side::Facts] {
-                if let Err(error) = ask(&pipeline, side, &mut watches[side as usize], &evidence) {
+    let mut watches: [Option<Watch>; 2] = [None, None];
+    let ask = move |side: Side| {
+        let watch = &mut watches[side as usize];
+        let asked = caught(|| ask(&pipeline, side, watch, &evidence));
+        // A client that failed is made anew.
+        if !matches!(asked, Ok(Ok(()))) {
+            *watch = None;
+        }
+        asked
+    };
+    thread.spawn(move || turns(ask, failed, EVERY, &stop)).map(drop)
+}
+
+fn turns(
+    mut ask: impl FnMut(Side) -> Result<KafkaResult<()>, String>,
+    failed: impl Fn(&str),
+    every: Duration,
+    stop: &CancellationToken,
+) {
+    while !stop.is_cancelled() {
+        for side in [Side::Decisions, Side::Facts] {
+            match ask(side) {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
                     tracing::debug!(part = PART, %error, "how far the sources are is not known");
-                    watches[side as usize] = None;
                 }
-            }
-            let began = std::time::Instant::now();
-            while began.elapsed() < EVERY && !stop.is_cancelled() {
-                std::thread::sleep(Duration::from_millis(100));
+                Err(panic) => failed(&panic),
             }
         }
-    });
-    if let Err(error) = started {
-        tracing::error!(part = PART, %error, "how far the sources are is not watched: there will be no findings");
+        let began = std::time::Instant::now();
+        while began.elapsed() < every && !stop.is_cancelled() {
+            std::thread::sleep(Duration::from_millis(100).min(every));
+        }
     }
 }
 
@@ -206,5 +228,31 @@ impl Watch {
             }
         }
         Ok(!ends.is_empty())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[test]
+    fn a_panic_is_told_and_asked_is_all_the_same() {
+        let (asked, told) = (Cell::new(0), Cell::new(0));
+        let stop = CancellationToken::new();
+        let ask = |_| {
+            asked.set(asked.get() + 1);
+            match asked.get() {
+                1 => caught(|| panic!("a bug")),
+                4 => {
+                    stop.cancel();
+                    Ok(Ok(()))
+                }
+                _ => Ok(Ok(())),
+            }
+        };
+        turns(ask, |_| told.set(told.get() + 1), Duration::ZERO, &stop);
+        assert_eq!((asked.get(), told.get()), (4, 1));
     }
 }

@@ -54,6 +54,8 @@ pub enum CorrelateError {
         .counts.0, .counts.1
     )]
     Partitions { pending: String, facts: String, counts: (usize, usize) },
+    #[error("a thread can't be started: {0}")]
+    Evidence(std::io::Error),
 }
 
 pub struct Correlate {
@@ -152,7 +154,17 @@ impl Correlate {
         // It ends with this run, however that ends.
         let watching = stop.child_token();
         let _ended = watching.clone().drop_guard();
-        evidence::watch(self.pipeline.clone(), self.evidence.clone(), watching);
+        let restarts = self.meters.restarts.with_label_values(&[PART]);
+        let failed = move |error: &str| {
+            restarts.inc();
+            tracing::error!(
+                part = PART,
+                error,
+                "what watches how far the sources are failed, and is started again"
+            );
+        };
+        evidence::watch(self.pipeline.clone(), self.evidence.clone(), failed, watching)
+            .map_err(CorrelateError::Evidence)?;
         self.over(
             |seen| consumer::join(&reading, seen, self.meters.clone(), self.progress.clone()),
             producer,

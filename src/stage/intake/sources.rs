@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::caught;
 use crate::log::config::Kafka;
 use crate::log::progress::Progress;
 use crate::log::topics::{self, Absent};
@@ -49,7 +50,15 @@ impl Sources {
             loop {
                 tokio::time::sleep(wait).await;
                 // Kafka that is away says nothing of sources; what is known of them stays.
-                if let Some(state) = self.state().await {
+                let state = caught::within(self.state()).await.unwrap_or_else(|error| {
+                    tracing::error!(
+                        part = self.part,
+                        error,
+                        "docket failed at looking for sources: a bug"
+                    );
+                    None
+                });
+                if let Some(state) = state {
                     wait = if state.is_ok() { LATER } else { SOON };
                     self.tell(&mut told, state);
                 }

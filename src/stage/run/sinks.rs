@@ -10,24 +10,23 @@ use crate::stage::deliver::{Deliver, Fallback, Sending};
 impl Parts {
     /// A sink of the pipeline file, if this process is to run it.
     pub(super) fn start_sink(&mut self, name: &str) -> Result<(), RunError> {
-        let pipeline = self.pipeline.clone();
-        let Some(sink) = pipeline.file.sinks.get(name) else { return Ok(()) };
+        self.delivering(name)?.map_or(Ok(()), |deliver| self.sink(deliver))
+    }
+
+    /// What delivers to it, not started yet.
+    pub(super) fn delivering(&self, name: &str) -> Result<Option<Deliver>, RunError> {
+        let Some(sink) = self.pipeline.file.sinks.get(name) else { return Ok(None) };
         if sink.delivery().only_routed || !self.process.roles.sink(name) {
-            return Ok(());
+            return Ok(None);
         }
         let too_old = match sink.delivery().too_old.as_str() {
             "rejects" => None,
             other => Some(self.fallback(other)?),
         };
-        let deliver = self.deliver(name, sink, self.made(name, sink)?, too_old);
-        self.sink(deliver)
+        Ok(Some(self.deliver(name, sink, self.made(name, sink)?, too_old)))
     }
 
-    pub(super) fn made(
-        &self,
-        name: &str,
-        config: &SinkConfig,
-    ) -> Result<Arc<dyn AnySink>, RunError> {
+    fn made(&self, name: &str, config: &SinkConfig) -> Result<Arc<dyn AnySink>, RunError> {
         let wrong = |error| RunError::Sink { sink: name.to_owned(), error };
         sink::any::sink(config, &self.decisions).map_err(wrong)
     }

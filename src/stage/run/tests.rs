@@ -8,23 +8,78 @@ fn pipeline(text: &str) -> Pipeline {
     parsed.map_err(|e| e.to_string()).unwrap()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_reload_that_fails_half_way_leaves_the_old_file_in_force_and_its_parts_running() {
+/// Parts that run, and each part's thread.
+fn running(text: &str) -> (Process, Parts) {
     let process = Process::alone();
-    let old = pipeline("sinks: {a: {type: file, path: /tmp/a}, b: {type: file, path: /tmp/b}}");
-    let file = old.file.clone();
-    let mut parts = Parts::new(old, &process, Limits::default()).unwrap();
+    let mut parts = Parts::new(pipeline(text), &process, Limits::default()).unwrap();
     parts.all().unwrap();
-    // The metrics of the detector have their place taken: it is the last that is started.
-    let _taken = spikes::Meters::new("half", &process.registry).unwrap();
-    let new = pipeline(
-        "sinks: {a: {type: file, path: /tmp/c}}\nspikes: {}\nlimits: {record_bytes: 9MiB}",
-    );
-    let (result, parts) =
-        tokio::task::spawn_blocking(move || (parts.reload(new), parts)).await.unwrap();
-    assert!(matches!(result, Err(RunError::Metrics { .. })), "{result:?}");
-    assert_eq!(parts.pipeline.file, file);
-    assert_eq!(parts.running.keys().collect::<Vec<_>>(), ["a", "b", "intake"]);
+    (process, parts)
+}
+
+fn threads(parts: &Parts) -> BTreeMap<String, std::thread::ThreadId> {
+    parts.running.iter().map(|(name, part)| (name.clone(), part.id())).collect()
+}
+
+async fn reload(mut parts: Parts, text: &str) -> (Result<Vec<String>, RunError>, Parts) {
+    let new = pipeline(text);
+    tokio::task::spawn_blocking(move || (parts.reload(new), parts)).await.unwrap()
+}
+
+async fn ended(process: Process, parts: Parts) {
     process.stop.cancel();
     tokio::task::spawn_blocking(|| parts.join()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_that_can_not_be_leaves_every_part_of_the_old_file_as_it_was() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let door = |listen: &str| {
+        format!(
+            "sinks: {{a: {{type: file, path: /tmp/y}}}}\ndoor: {{listen: '{listen}'}}\nlimits: {{record_bytes: 9MiB}}"
+        )
+    };
+    let (process, parts) =
+        running("sinks: {a: {type: file, path: /tmp/x}}\ndoor: {listen: '127.0.0.1:0'}");
+    let (file, before) = (parts.pipeline.file.clone(), threads(&parts));
+    assert_eq!(before.keys().collect::<Vec<_>>(), ["a", "door", "intake"]);
+
+    let (result, parts) = reload(parts, &door(&address.to_string())).await;
+    let why = result.unwrap_err().to_string();
+    assert!(why.contains(&address.to_string()) && why.contains("door.listen"), "{why}");
+    assert_eq!(parts.pipeline.file, file);
+    assert_eq!(threads(&parts), before, "a part was started again");
+
+    // The metrics of the detector have their place taken.
+    let _taken = spikes::Meters::new("half", &process.registry).unwrap();
+    let spikes = "sinks: {a: {type: file, path: /tmp/y}}\nspikes: {}\nlimits: {record_bytes: 9MiB}";
+    let (result, parts) = reload(parts, spikes).await;
+    assert!(matches!(result, Err(RunError::Metrics { .. })), "{result:?}");
+    assert_eq!(parts.pipeline.file, file);
+    assert_eq!(threads(&parts), before, "a part was started again");
+
+    // Whoever comes to the new address is let in from the first moment on.
+    drop(taken);
+    let (result, parts) = reload(parts, &door(&address.to_string())).await;
+    assert_eq!(result.unwrap(), ["intake", "a", "door"]);
+    std::net::TcpStream::connect(address).unwrap();
+    assert!(threads(&parts).iter().all(|(name, thread)| before[name] != *thread));
+    ended(process, parts).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_door_moves_on_its_port_or_the_old_one_opens_again() {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let door = |host: &str| format!("door: {{listen: '{host}:{free}'}}");
+    let (process, parts) = running(&door("127.0.0.1"));
+    let (result, parts) = reload(parts, &door("0.0.0.0")).await;
+    assert_eq!(result.unwrap(), ["door"]);
+    std::net::TcpStream::connect(("127.0.0.1", free)).unwrap();
+    // It is nobody's address here, which is not known before it is tried.
+    let file = parts.pipeline.file.clone();
+    let (result, parts) = reload(parts, &door("192.0.2.1")).await;
+    assert!(matches!(result, Err(RunError::Door(_))), "{result:?}");
+    assert_eq!(parts.pipeline.file, file);
+    assert_eq!(parts.running.keys().collect::<Vec<_>>(), ["door", "intake"]);
+    ended(process, parts).await;
 }

@@ -1,0 +1,180 @@
+//! Takes up a changed pipeline file. Whatever of it can fail is made while the old parts run; only then they make room.
+
+use std::collections::BTreeMap;
+use std::net::TcpListener;
+use std::sync::Arc;
+
+use super::super::changes::{Changes, changes};
+use super::super::deliver::Deliver;
+use super::super::supervise::Part;
+use super::{Parts, RunError};
+use crate::caught::caught;
+use crate::door::config::DoorConfig;
+use crate::door::{self, DoorError};
+use crate::http::server::Certificates;
+use crate::notify::Notifiers;
+use crate::pipeline::{File, Pipeline};
+
+/// What the changed parts are made of.
+struct Made {
+    sinks: BTreeMap<String, Deliver>,
+    /// The door's address, unless it has to wait until the old door has left its port.
+    bound: Option<TcpListener>,
+}
+
+impl Parts {
+    /// Why the changed pipeline file is refused, if it is: `/status` says so, since what runs is not what stands there.
+    pub fn file_is(&self, refused: Option<&str>) {
+        let part = format!("{}/reload", self.pipeline.name());
+        match refused {
+            Some(error) => {
+                let why = format!(
+                    "the changed pipeline file is refused, the old one stays in force: {error}"
+                );
+                self.process.health.note(&part, Err(why));
+            }
+            None => self.process.health.remove(&part),
+        }
+    }
+
+    /// Takes up a changed pipeline file: the parts that it changes are stopped, with what they read
+    /// delivered and committed, and started again. Their records wait in Kafka meanwhile. Returns their names.
+    ///
+    /// With an error the old file is in force. The parts were not touched, unless the new ones could not be started though all that they
+    /// are made of was there: then they were started again.
+    pub fn reload(&mut self, mut new: Pipeline) -> Result<Vec<String>, RunError> {
+        super::fit(&mut new, self.partitions);
+        let mut changes = changes(&self.pipeline.file, &new.file)?;
+        let roles = &self.process.roles;
+        if let Some(unknown) = roles.unknown(&new) {
+            return Err(RunError::Role(unknown));
+        }
+        changes.intake &= roles.intake();
+        changes.door &= roles.door();
+        changes.spikes &= roles.spikes();
+        let one = |changed: bool, name: &'static str| changed.then(|| name.to_owned());
+        let names: Vec<String> = one(changes.intake, "intake")
+            .into_iter()
+            .chain(changes.sinks.iter().cloned())
+            .chain(one(changes.spikes, "spikes"))
+            .chain(one(changes.door, "door"))
+            .collect();
+        let old = std::mem::replace(&mut self.pipeline, Arc::new(new));
+        let made = match without_panic(|| self.make(&changes, &old.file)) {
+            Ok(made) => made,
+            Err(error) => {
+                self.pipeline = old;
+                for name in &names {
+                    let _ = self.meters.share.remove_label_values(&[name]);
+                    if self.running.contains_key(name) {
+                        self.share(name);
+                    }
+                }
+                return Err(error);
+            }
+        };
+        self.end(&names);
+        if let Err(error) = without_panic(|| self.begin(&changes, Some(made))) {
+            self.end(&names);
+            self.pipeline = old;
+            if let Err(again) = without_panic(|| self.begin(&changes, None)) {
+                let pipeline = self.pipeline.name();
+                tracing::error!(pipeline, error = %again, "a part of the old file can't be started again either");
+            }
+            return Err(error);
+        }
+        if let (true, Some(clients), Some(door)) =
+            (changes.tokens, &self.clients, &self.pipeline.file.door)
+        {
+            clients.set(&door.tokens);
+        }
+        Ok(names)
+    }
+
+    /// Everything of the changed parts that can be wrong, while the old ones run.
+    fn make(&mut self, changes: &Changes, old: &File) -> Result<Made, RunError> {
+        let mut sinks = BTreeMap::new();
+        for name in &changes.sinks {
+            if let Some(deliver) = self.delivering(name)? {
+                sinks.insert(name.clone(), deliver);
+            }
+        }
+        if changes.spikes
+            && let Some(spikes) = self.pipeline.file.spikes.clone()
+        {
+            self.spike_counts()?;
+            Notifiers::check(&spikes.notify)
+                .map_err(|(notifier, error)| RunError::Notifier { notifier, error })?;
+        }
+        let mut bound = None;
+        if changes.door
+            && let Some(door) = self.door_config()
+        {
+            self.door_counts()?;
+            door.tls.as_ref().map(Certificates::new).transpose().map_err(DoorError::from)?;
+            let port = |door: &DoorConfig| door.listen.rsplit(':').next().map(str::to_owned);
+            if old.door.as_ref().and_then(port) != port(&door) {
+                bound = Some(door::listen(&door.listen)?);
+            }
+        }
+        Ok(Made { sinks, bound })
+    }
+
+    fn end(&mut self, names: &[String]) {
+        let ended: Vec<Part> = names.iter().filter_map(|name| self.running.remove(name)).collect();
+        ended.iter().for_each(Part::stop);
+        ended.into_iter().for_each(Part::join);
+    }
+
+    /// Starts the parts that a change is of: each, though another can't be. The first error. Without what they are made of, they are
+    /// those of before, and the door opens as soon as it can.
+    fn begin(&mut self, changes: &Changes, mut made: Option<Made>) -> Result<(), RunError> {
+        self.expect();
+        let mut results = Vec::new();
+        if changes.intake {
+            results.push(("intake", self.intake()));
+        }
+        for name in &changes.sinks {
+            if self.pipeline.file.sinks.contains_key(name) {
+                let started = match made.as_mut() {
+                    Some(made) => {
+                        made.sinks.remove(name).map_or(Ok(()), |deliver| self.sink(deliver))
+                    }
+                    None => self.start_sink(name),
+                };
+                results.push((name, started));
+            } else {
+                self.forget(name);
+                self.settled(name);
+            }
+        }
+        if changes.spikes {
+            self.forget("spikes");
+            results.push(("spikes", self.spikes()));
+        }
+        if changes.door {
+            self.forget("door");
+            let bound = made.map(|made| self.bound(made)).transpose();
+            results.push(("door", bound.and_then(|bound| self.open_door(bound.flatten()))));
+        }
+        for (name, result) in &results {
+            if let Err(error) = result {
+                let part = format!("{}/{name}", self.pipeline.name());
+                self.process.health.set(&part, Err(error.to_string()));
+            }
+        }
+        results.into_iter().try_for_each(|(_, result)| result)
+    }
+
+    /// The address of the door, which the old one has left by now.
+    fn bound(&self, made: Made) -> Result<Option<TcpListener>, RunError> {
+        match (made.bound, self.door_config()) {
+            (None, Some(door)) => Ok(Some(door::listen(&door.listen)?)),
+            (bound, _) => Ok(bound),
+        }
+    }
+}
+
+fn without_panic<T>(call: impl FnOnce() -> Result<T, RunError>) -> Result<T, RunError> {
+    caught(call).map_err(RunError::Panicked).flatten()
+}
