@@ -40,6 +40,11 @@ pub fn fitted(rows: &[Vec<String>], columns: usize) -> String {
                 0 => cell.clone(),
                 _ => format!("{} {cell}", head.to_lowercase()),
             })
+            // Of several things in one cell each may go on a line of its own.
+            .map(|pair| match seen(&pair) + 4 > columns {
+                true => wrapped(&pair, 4, columns.saturating_sub(4)),
+                false => pair,
+            })
             .collect();
         let _ = writeln!(out, "{}", flowing(&pairs, 4, columns));
     }
@@ -147,6 +152,7 @@ mod tests {
         assert_eq!(fitted(&rows, 80), "SINK    EXPECTED  ODD\nloki    12\nsearch  7         x y\n");
         assert_eq!(fitted(&rows, 20), "SINK   EXPECTED ODD\nloki   12\nsearch 7        x y\n");
         assert_eq!(fitted(&rows, 18), "loki  expected 12\nsearch  expected 7\n    odd x y\n");
+        assert_eq!(fitted(&rows[..2], 11), "loki\n    expected\n    12\n");
         assert_eq!(fitted(&[], 20), "");
     }
 
