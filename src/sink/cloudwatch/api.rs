@@ -202,16 +202,17 @@ fn meaning(status: reqwest::StatusCode, after: Option<Duration>, answer: &[u8]) 
     })
 }
 
-/// What an accepted request says; nothing if it is not the service's answer: 200 with the ID that AWS gives each request
-/// (<https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/CommonErrors.html>), and a JSON object, or nothing by
-/// operations that tell nothing.
+/// What an accepted request says; nothing if it is not the service's answer: 200 with a JSON object, or with nothing by operations that
+/// tell nothing. Of events that were put, the object has a member that the service's has
+/// (<https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_PutLogEvents.html>), or the answer the ID that AWS gives each
+/// request.
 fn answered(
     operation: &str,
     status: reqwest::StatusCode,
     headers: &http::HeaderMap,
     content: &[u8],
 ) -> Option<Value> {
-    if status != reqwest::StatusCode::OK || !headers.contains_key("x-amzn-requestid") {
+    if status != reqwest::StatusCode::OK {
         return None;
     }
     let tells_nothing =
@@ -219,7 +220,12 @@ fn answered(
     if content.is_empty() {
         return tells_nothing.then(|| json!({}));
     }
-    serde_json::from_slice(content).ok().filter(Value::is_object)
+    let answer: Value = serde_json::from_slice(content).ok().filter(Value::is_object)?;
+    let known = ["nextSequenceToken", "rejectedLogEventsInfo", "rejectedEntityInfo"];
+    let is_its = headers.contains_key("x-amzn-requestid")
+        || operation != "PutLogEvents"
+        || known.iter().any(|member| answer.get(member).is_some());
+    is_its.then_some(answer)
 }
 
 #[cfg(test)]
@@ -237,18 +243,22 @@ mod tests {
             answered(operation, status, &headers, content.as_bytes()).is_some()
         };
         assert!(is_one("PutLogEvents", 200, true, r#"{"nextSequenceToken":"4959"}"#));
-        assert!(is_one("CreateLogStream", 200, true, ""));
+        assert!(is_one("PutLogEvents", 200, false, r#"{"nextSequenceToken":"4959"}"#));
+        assert!(is_one("PutLogEvents", 200, true, "{}"));
+        assert!(
+            is_one("CreateLogStream", 200, true, "") && is_one("CreateLogStream", 200, false, "")
+        );
         for (status, id, content) in [
             (200, true, ""),
             (200, true, "<html>"),
             (200, true, "[]"),
             (200, false, "{}"),
+            (200, false, r#"{"status":"ok"}"#),
             (202, true, "{}"),
             (204, true, ""),
         ] {
             assert!(!is_one("PutLogEvents", status, id, content), "{status} {id} {content}");
         }
-        assert!(!is_one("CreateLogStream", 200, false, ""));
     }
 
     #[test]
