@@ -1,9 +1,14 @@
 //! Policies in Rego, compiled and asked by regorus.
 //!
-//! What they are asked about comes from outside, so an answer may take no longer than [`LIMIT`], and a function that panics is an
-//! error of that one question: regorus 0.14.1 does so in `strings.count` of nothing, for one.
+//! What they are asked about comes from outside, so an answer may take no longer than [`LIMIT`], a function that panics is an
+//! error of that one question (regorus 0.14.1 does so in `strings.count` of nothing, for one), and one that would make too much is
+//! an error before it begins: `bounds`. Functions that call themselves are refused: `recursion`.
+
+mod bounds;
+mod recursion;
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
@@ -11,6 +16,8 @@ use std::time::Duration;
 
 use regorus::utils::limits::{ExecutionTimerConfig, set_fallback_execution_timer_config};
 use regorus::{CompiledPolicy, Engine, Value};
+use serde::Deserialize;
+use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 
 /// An answer that takes longer is none. It is far more than any policy needs, so that a busy machine does not run into it.
 const LIMIT: Duration = Duration::from_secs(1);
@@ -66,9 +73,10 @@ impl Policies {
                 .add_policy(source.name.clone(), source.text.clone())
                 .map_err(|e| e.to_string())?;
         }
+        recursion::refuse(&engine)?;
+        bounds::put(&mut engine, policies)?;
         for source in data {
-            let value =
-                Value::from_json_str(&source.text).map_err(|e| format!("{}: {e}", source.name))?;
+            let value = json(&source.text).map_err(|e| format!("{}: {e}", source.name))?;
             engine.add_data(value).map_err(|e| format!("{}: {e}", source.name))?;
         }
         Ok(Policies(engine))
@@ -98,7 +106,70 @@ pub struct Input(Value);
 
 impl Input {
     pub fn new(json: &str) -> Result<Input, String> {
-        Value::from_json_str(json).map(Input).map_err(|e| e.to_string())
+        self::json(json).map(Input).map_err(|e| e.to_string())
+    }
+}
+
+/// Reads JSON. regorus' own reader takes an object that names itself as serde_json names numbers for one, and calculates it, of any size.
+fn json(text: &str) -> Result<Value, serde_json::Error> {
+    serde_json::from_str(text).map(|Json(value)| value)
+}
+
+struct Json(Value);
+
+impl<'de> Deserialize<'de> for Json {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Json, D::Error> {
+        deserializer.deserialize_any(JsonVisitor).map(Json)
+    }
+}
+
+struct JsonVisitor;
+
+impl<'de> Visitor<'de> for JsonVisitor {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Value, A::Error> {
+        let mut all = Vec::new();
+        while let Some(Json(element)) = elements.next_element()? {
+            all.push(element);
+        }
+        Ok(all.into())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
+        let mut all = BTreeMap::new();
+        while let Some((Json(name), Json(value))) = members.next_entry()? {
+            all.insert(name, value);
+        }
+        Ok(all.into())
     }
 }
 
@@ -106,9 +177,13 @@ impl Rule {
     /// What the rule says of an input; nothing if it is undefined.
     pub fn ask(&self, input: &Input) -> Result<Option<serde_json::Value>, String> {
         let said = caught(|| {
+            bounds::begin();
             let said = self.0.eval_with_input(input.0.clone()).map_err(|e| e.to_string())?;
             if said == Value::Undefined {
                 return Ok(None);
+            }
+            if !bounds::is_small(&said) {
+                return Err("the answer of the policy is too much".into());
             }
             said.to_json_str().map(Some).map_err(|e| e.to_string())
         })?;
