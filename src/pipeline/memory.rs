@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 
 use super::file::File;
 use crate::config::units::Bytes;
+use crate::sink::config::SinkConfig;
+use crate::sink::delivery::REMEMBERED;
 
 /// What a process has before it reads anything: code, runtime, clients, series.
 const BASE: usize = 64 << 20;
@@ -30,6 +32,11 @@ pub fn window(decisions: usize) -> usize {
     let places = (all * 16).div_ceil(7).next_power_of_two();
     all.next_power_of_two() * IDENTITY + places * (IDENTITY + 1 + COUNTED + 1)
 }
+
+/// Windows that are not set take one part in so many of the budget,
+const WINDOWS: usize = 4;
+/// unless they would be smaller than this.
+const FEWEST: usize = 500;
 
 /// No size is made smaller than this.
 const LEAST: usize = 64 << 10;
@@ -100,6 +107,18 @@ fn fixed(file: &File, partitions: u32) -> usize {
     BASE + windows * partitions as usize
 }
 
+/// Sinks whose window is not set remember fewer decisions, until all of these windows fit.
+fn remember(file: &mut File, partitions: u32, room: usize) {
+    let all = file.sinks.values_mut().map(SinkConfig::delivery_mut);
+    let mut unset: Vec<_> = all.filter(|delivery| delivery.repeat_window.is_none()).collect();
+    let need = |decisions: usize| window(decisions) * partitions as usize * unset.len();
+    let mut remembered = REMEMBERED;
+    while need(remembered) > room && remembered / 2 >= FEWEST {
+        remembered /= 2;
+    }
+    unset.iter_mut().for_each(|delivery| delivery.remembered = remembered);
+}
+
 /// What the pipeline may need at most.
 fn need(file: &mut File, partitions: u32) -> usize {
     fixed(file, partitions) + sizes(file).iter().map(|size| size.all(size.bytes.0)).sum::<usize>()
@@ -114,6 +133,7 @@ pub fn fit(file: &mut File) -> Result<(), String> {
 /// The same for a docket topic that has so many partitions. Sizes that were made smaller stay so.
 pub fn fit_to(file: &mut File, partitions: u32) -> Result<(), String> {
     let budget = file.memory.budget.0;
+    remember(file, partitions, budget / WINDOWS);
     let least = fixed(file, partitions)
         + sizes(file).iter().map(|size| size.all(size.bytes.0.min(LEAST))).sum::<usize>();
     if least > budget {
@@ -162,7 +182,7 @@ mod tests {
     fn a_budget_that_is_too_small_is_told_what_it_takes() {
         let error = file("32MiB").unwrap_err().to_string();
         assert!(
-            error.contains("m.yaml:4:18: these sources and sinks need 129 MiB at least"),
+            error.contains("m.yaml:4:18: these sources and sinks need 75 MiB at least"),
             "{error}"
         );
     }
@@ -170,10 +190,17 @@ mod tests {
     #[test]
     fn what_is_remembered_is_of_the_partitions_that_there_are() {
         let mut tight = file("300MiB").map_err(|e| e.to_string()).unwrap().file;
-        fit_to(&mut tight, 12).unwrap();
+        let mut remembered = |partitions| {
+            fit_to(&mut tight, partitions).unwrap();
+            assert!(need(&mut tight, partitions) <= 300 << 20);
+            tight.sinks["a"].repeat_window()
+        };
+        assert_eq!([12, 24, 100, 12].map(&mut remembered), [10_000, 5_000, 1_250, 10_000]);
+        // What is set stays.
+        tight.sinks.get_mut("a").unwrap().delivery_mut().repeat_window = Some(10_000);
         let before = sizes(&mut tight).iter().map(|size| size.bytes.0).sum::<usize>();
-        fit_to(&mut tight, 24).unwrap();
-        assert!(need(&mut tight, 24) <= 300 << 20);
+        fit_to(&mut tight, 50).unwrap();
+        assert_eq!(tight.sinks["a"].repeat_window(), 10_000);
         assert!(sizes(&mut tight).iter().map(|size| size.bytes.0).sum::<usize>() < before);
         assert!(fit_to(&mut tight, 1000).unwrap_err().contains("delivery.repeat_window"));
     }

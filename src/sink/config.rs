@@ -35,9 +35,6 @@ pub enum SinkConfig {
     Metrics(MetricsConfig),
 }
 
-/// So many decisions of a partition are remembered unless `repeat_window` says otherwise.
-const REMEMBERED: usize = 10_000;
-
 impl SinkConfig {
     pub fn type_name(&self) -> &'static str {
         match self {
@@ -98,14 +95,14 @@ impl SinkConfig {
             | SinkConfig::Otlp(_)
             | SinkConfig::Cloudwatch(_)
             | SinkConfig::File(_)
-            | SinkConfig::Metrics(_) => REMEMBERED,
+            | SinkConfig::Metrics(_) => self.delivery().remembered,
         })
     }
 
     /// How many decision ids a partition are remembered to notice another decision under one of them, also where repeats are not dropped.
     pub fn reuse_window(&self) -> usize {
         match self.delivery().repeat_window {
-            None => self.repeat_window().max(REMEMBERED),
+            None => self.delivery().remembered,
             Some(window) => window,
         }
     }

@@ -33,9 +33,12 @@ pub struct Delivery {
     pub retry_max: Span,
     /// Maximum amount of data fetched from Kafka ahead of batching. Default: 8MiB.
     pub prefetch: Bytes,
-    /// Number of recent decision IDs remembered per partition, so that a decision that is in the docket topic twice is sent once; 0 disables this. Default: 10000, but 0 for Elasticsearch, which discards repeats itself.
+    /// Number of recent decision IDs remembered per partition, so that a decision that is in the docket topic twice is sent once; 0 disables this. Default: 10000, or fewer if memory.budget is tight, but 0 for Elasticsearch, which discards repeats itself.
     #[schemars(range(max = 10000000))]
     pub repeat_window: Option<usize>,
+    /// What stands for `repeat_window` where it is not set: less where the memory budget has no room.
+    #[serde(skip)]
+    pub remembered: usize,
     /// Maximum age of decisions sent to this sink; older ones go where too_old says. Default: 7d for Loki and VictoriaLogs and 14d for CloudWatch, which are their own limits; unlimited for other sinks.
     pub max_age: Option<Span>,
     /// Where decisions older than max_age go: rejects, or the name of another sink. Default: rejects.
@@ -46,6 +49,9 @@ pub struct Delivery {
     /// Parts of decisions to withhold from this sink, in addition to what protect removes for all sinks: JSON pointers, in which * matches one segment and ** any number, such as /input or /docket/subject.
     pub redact: Vec<RedactPath>,
 }
+
+/// So many decisions of a partition are remembered unless `repeat_window` says otherwise, and memory is tight.
+pub const REMEMBERED: usize = 10_000;
 
 fn rejects() -> String {
     "rejects".into()
@@ -64,6 +70,7 @@ impl Default for Delivery {
             retry_max: Span(Duration::from_secs(30)),
             prefetch: Bytes(8 << 20),
             repeat_window: None,
+            remembered: REMEMBERED,
             max_age: None,
             too_old: rejects(),
             only_routed: false,
