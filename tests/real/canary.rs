@@ -136,7 +136,7 @@ async fn keeper() -> (String, Arc<Mutex<Vec<u8>>>) {
         } else {
             kept.extend_from_slice(&body);
         }
-        std::future::ready("{}")
+        std::future::ready(r#"{"nextSequenceToken":"1"}"#)
     });
     tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
     (url, kept)
