@@ -16,7 +16,9 @@ use docket::verify::spill::Spill;
 use docket::verify::traced::Candidates;
 use docket::verify::{Compared, Wanted};
 use serde_json::Value;
-use support::{Place, Running, Source, commit, docket, ends, generated, produce, read_all, said};
+use support::{
+    Place, Running, Source, commit, docket, ends, generated, produce, read_all, said, status,
+};
 
 fn mock() -> Mock {
     Mock::start(&[("source", 2), ("docket", 2), ("rejects", 1)]).unwrap()
@@ -399,11 +401,7 @@ async fn what_stood_there_before_intake_started_at_the_end_is_not_wanted() {
 #[ignore = "it takes a minute, and 2 GB of TMPDIR"]
 fn ten_million_decisions_are_compared_in_200_mb() {
     let total: usize = std::env::var("DOCKET_DECISIONS").map_or(10_000_000, |n| n.parse().unwrap());
-    let peak = || {
-        let status = std::fs::read_to_string("/proc/self/status").unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmHWM")).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() >> 10
-    };
+    let peak = || status(std::process::id(), "VmHWM").unwrap() >> 10;
     let mut raw = Vec::new();
     let decision =
         br#"{"decision_id":"d","timestamp":"2026-11-24T12:48:50Z","path":"a/allow","result":true}"#;

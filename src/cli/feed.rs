@@ -1,7 +1,9 @@
 //! Decision logs from files into Kafka records, for `docket demo FILE`.
 
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::path::Path;
+
+use flate2::bufread::MultiGzDecoder;
 
 use crate::decision::formats;
 use crate::decision::json;
@@ -14,15 +16,37 @@ const LONGEST: usize = 8 << 20;
 /// A file may not be larger than this once decompressed.
 const LIMIT: usize = 2 << 30;
 
-/// The content of a file, or of standard input for `-`, decompressed if it is gzip.
+/// The content of a file, or of standard input for `-`, decompressed if it is gzip; of a file that is cut, the lines before the cut. What ends
+/// too early in a pipe is an error: who sends it has failed.
 pub fn read(path: &Path) -> Result<Vec<u8>, String> {
     let named = |e: &dyn std::fmt::Display| format!("{}: {e}", path.display());
     let mut content = Vec::new();
     super::input(path)?.read_to_end(&mut content).map_err(|e| named(&e))?;
-    if content.starts_with(&[0x1f, 0x8b]) {
-        return unzipped(&content).map_err(|e| named(&e.detail));
+    if !content.starts_with(&[0x1f, 0x8b]) {
+        return Ok(content);
     }
-    Ok(content)
+    unzipped(&content).or_else(|told| {
+        let lines = if path.is_file() { before_the_cut(&content) } else { None };
+        let lines = lines.ok_or_else(|| named(&told.detail))?;
+        anstream::eprintln!(
+            "{}: its gzip data is cut, as that of a file that was copied while it was written: only what stands before the cut is read; \
+            copy it again once it is whole",
+            path.display()
+        );
+        Ok(lines)
+    })
+}
+
+/// Whole lines of gzip data that ends too early; nothing of what is not cut.
+fn before_the_cut(content: &[u8]) -> Option<Vec<u8>> {
+    let mut plain = Vec::new();
+    let ended = MultiGzDecoder::new(content).take(LIMIT as u64).read_to_end(&mut plain);
+    if ended.err()?.kind() != ErrorKind::UnexpectedEof {
+        return None;
+    }
+    let whole = memchr::memrchr(b'\n', &plain)? + 1;
+    plain.truncate(whole);
+    Some(plain)
 }
 
 /// What gzip holds, and what stands behind it.
@@ -120,5 +144,28 @@ mod tests {
         let cut = records(text.as_bytes());
         assert_eq!(cut.len(), 3);
         assert!(cut.iter().all(|c| c.starts_with(b"{\n") && c.ends_with(b"\n}")));
+    }
+
+    #[test]
+    fn the_lines_before_a_cut_are_read_and_other_damage_is_told() {
+        let folder = std::env::temp_dir().join(format!("docket-cut-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let path = folder.join("cut.ndjson.gz");
+        let text: String = (0..20_000_u64)
+            .map(|i| {
+                format!("{{\"decision_id\":\"{:x}\"}}\n", i.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+            })
+            .collect();
+        let mut zipped = crate::gzip::gzip(text.as_bytes());
+        std::fs::write(&path, &zipped[..zipped.len() / 2]).unwrap();
+        let lines = read(&path).unwrap();
+        assert!(lines.len() > 1000 && text.as_bytes().starts_with(&lines));
+        assert_eq!(lines.last(), Some(&b'\n'));
+        let middle = zipped.len() / 2;
+        zipped[middle..middle + 64].fill(0xff);
+        std::fs::write(&path, &zipped).unwrap();
+        let told = read(&path).unwrap_err();
+        assert!(told.contains("cut.ndjson.gz: gzip data can't be read"), "{told}");
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 }

@@ -11,7 +11,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use super::CommandResult;
 use crate::decision::time;
 use crate::generate::scenario::{Day, Scenario};
-use crate::generate::{Generator, Mix, Shape};
+use crate::generate::{Generator, Mix, Shape, UPLOAD};
 use crate::log::ask::Asker;
 use crate::log::client;
 
@@ -124,9 +124,6 @@ impl Target {
         }
     }
 }
-
-/// So many decisions an upload holds.
-const UPLOAD: u64 = 10;
 
 impl Args {
     fn seed(&self) -> u64 {

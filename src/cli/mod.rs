@@ -3,7 +3,6 @@
 mod backfill;
 mod capacity;
 mod check;
-mod cut;
 mod decrypt;
 mod demo;
 mod doctor;

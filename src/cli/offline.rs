@@ -31,14 +31,15 @@ pub fn is_pipeline(path: &Path) -> bool {
     if path.extension().is_some_and(|e| e == "yaml" || e == "yml") {
         return true;
     }
-    // What a pipe holds can be read once.
-    if !path.is_file() {
-        return false;
-    }
+    begins(path).is_some_and(|b| b.split(|b| *b == b'\n').any(|line| line.starts_with(b"kafka:")))
+}
+
+/// How a file begins; nothing of a pipe, which can be read once.
+fn begins(path: &Path) -> Option<Vec<u8>> {
+    let file = path.is_file().then(|| std::fs::File::open(path).ok()).flatten()?;
     let mut begins = Vec::new();
-    let Ok(file) = std::fs::File::open(path).map(|file| file.take(1 << 20)) else { return false };
-    let read = { file }.read_to_end(&mut begins);
-    read.is_ok() && begins.split(|b| *b == b'\n').any(|line| line.starts_with(b"kafka:"))
+    file.take(1 << 20).read_to_end(&mut begins).ok()?;
+    Some(begins)
 }
 
 /// Whether a file holds decisions, or what else a log is: its name, or its first line, says so.
@@ -47,17 +48,16 @@ pub fn is_decisions(path: &Path) -> bool {
     if [".ndjson", ".jsonl", ".ndjson.gz", ".json.gz"].iter().any(|end| name.ends_with(end)) {
         return path.is_file();
     }
-    if path.as_os_str() == "-" || !path.is_file() || is_pipeline(path) {
+    if path.as_os_str() == "-" || is_pipeline(path) {
         return false;
     }
-    let mut begins = Vec::new();
-    let read = std::fs::File::open(path).map(|file| file.take(1 << 20).read_to_end(&mut begins));
+    let Some(begins) = begins(path) else { return false };
     let is_gzip = begins.starts_with(&[0x1f, 0x8b]);
     let holds = |name: &[u8]| memchr::memmem::find(&begins, name).is_some();
     // A pipeline file may be JSON, and its test cases hold decisions.
     let pipeline =
         || serde_json::from_slice::<Value>(&begins).is_ok_and(|v| v["kafka"].is_object());
-    read.is_ok() && (is_gzip || holds(b"\"decision_id\"") && !pipeline())
+    is_gzip || holds(b"\"decision_id\"") && !pipeline()
 }
 
 /// What is said where a pipeline file is wanted, and what is given holds decisions.
@@ -163,7 +163,7 @@ pub fn in_order(pipeline: &Pipeline, files: &[PathBuf]) -> Result<(Vec<Timed>, T
     let mut reader = Reader::new(pipeline.clone());
     let mut all = Vec::new();
     for path in files {
-        let content = super::cut::read(path)?;
+        let content = super::feed::read(path)?;
         let records = super::feed::records(&content);
         let bar = super::progress(records.len() as u64, "reading");
         for record in records {

@@ -71,7 +71,7 @@ pub fn run(args: &Args) -> CommandResult {
         )
         .into());
     };
-    let bytes = super::cut::read(file)?;
+    let bytes = super::feed::read(file)?;
     if crate::decision::json::trim(&bytes).is_empty() {
         return Err("no decision was found: it is empty".into());
     }

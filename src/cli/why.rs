@@ -178,7 +178,7 @@ fn in_file(
     from: &Path,
     bundle: Option<&Bundle>,
 ) -> Result<Answer, Box<dyn std::error::Error>> {
-    let bytes = super::cut::read(from)?;
+    let bytes = super::feed::read(from)?;
     let shown = Rules {
         protection: (!args.unmasked).then(|| {
             let detect = Some(Detect::new(detector::ALL.map(|_| Some(Act::Erase))));

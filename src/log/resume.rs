@@ -464,14 +464,13 @@ impl Resuming {
 
     /// Commits where the group starts. What is not committed is not begun: whoever reads it next would start elsewhere, and say nothing.
     fn begin(&self, decided: &Decided, begin: Begin<'_>) -> KafkaResult<()> {
-        let mut tries = 1;
-        loop {
-            match begin(&decided.begins) {
-                Err(_) if tries < TRIES => std::thread::sleep(Duration::from_millis(200)),
-                result => return result,
+        for _ in 1..TRIES {
+            if begin(&decided.begins).is_ok() {
+                return Ok(());
             }
-            tries += 1;
+            std::thread::sleep(Duration::from_millis(200));
         }
+        begin(&decided.begins)
     }
 
     fn decide(&self, answers: &Answers, places: &[Place], forgotten: bool) -> KafkaResult<Decided> {

@@ -120,6 +120,20 @@ fn fit(pipeline: &mut Pipeline, partitions: Option<u32>) {
     }
 }
 
+/// Counters of a part, registered when they are needed first and kept from then on.
+fn once<M: Clone>(
+    kept: &mut Option<M>,
+    pipeline: &str,
+    make: impl FnOnce() -> Result<M, prometheus::Error>,
+) -> Result<M, RunError> {
+    if let Some(kept) = kept {
+        return Ok(kept.clone());
+    }
+    let made =
+        make().map_err(|error| RunError::Metrics { pipeline: pipeline.to_owned(), error })?;
+    Ok(kept.insert(made).clone())
+}
+
 /// Before it was asked, Kafka is not known to be there: nothing is ready from the first second.
 pub fn announce(pipeline: &Pipeline, health: &Health) {
     health.set(&format!("{}/kafka", pipeline.name()), Err("not reached yet".into()));
@@ -252,13 +266,8 @@ impl Parts {
     }
 
     fn door_counts(&mut self) -> Result<Arc<door::meters::Meters>, RunError> {
-        if let Some(counts) = &self.door {
-            return Ok(counts.clone());
-        }
-        let name = self.pipeline.name();
-        let error = |error| RunError::Metrics { pipeline: name.to_owned(), error };
-        let counts = door::meters::Meters::new(name, &self.process.registry).map_err(error)?;
-        Ok(self.door.insert(Arc::new(counts)).clone())
+        let (name, registry) = (self.pipeline.name(), &self.process.registry);
+        once(&mut self.door, name, || door::meters::Meters::new(name, registry).map(Arc::new))
     }
 
     /// Opens the door, if the pipeline file has one and this process is to do it: at an address that was taken before, or that it takes itself.
@@ -316,13 +325,8 @@ impl Parts {
         if self.pipeline.file.join.is_none() || !self.process.roles.facts() {
             return Ok(());
         }
-        let name = self.pipeline.name().to_owned();
-        let error = |error| RunError::Metrics { pipeline: name, error };
-        let meters = match &self.facts {
-            Some(meters) => meters.clone(),
-            None => FactMeters::new(self.pipeline.name(), &self.process.registry).map_err(error)?,
-        };
-        self.facts = Some(meters.clone());
+        let (name, registry) = (self.pipeline.name(), &self.process.registry);
+        let meters = once(&mut self.facts, name, || FactMeters::new(name, registry))?;
         let facts = Intake {
             work: Work::Facts,
             pipeline: self.pipeline.clone(),
@@ -349,15 +353,8 @@ impl Parts {
             return Ok(());
         };
         self.share("join");
-        let name = self.pipeline.name().to_owned();
-        let error = |error| RunError::Metrics { pipeline: name, error };
-        let counts = match &self.joins {
-            Some(counts) => counts.clone(),
-            None => {
-                let counts = JoinMeters::new(self.pipeline.name(), &self.process.registry);
-                self.joins.insert(Arc::new(counts.map_err(error)?)).clone()
-            }
-        };
+        let (name, registry) = (self.pipeline.name(), &self.process.registry);
+        let counts = once(&mut self.joins, name, || JoinMeters::new(name, registry).map(Arc::new))?;
         let correlate = Correlate {
             pipeline: self.pipeline.clone(),
             section,
@@ -378,13 +375,8 @@ impl Parts {
     }
 
     fn spike_counts(&mut self) -> Result<Arc<spikes::Meters>, RunError> {
-        if let Some(counts) = &self.findings {
-            return Ok(counts.clone());
-        }
-        let name = self.pipeline.name();
-        let error = |error| RunError::Metrics { pipeline: name.to_owned(), error };
-        let counts = spikes::Meters::new(name, &self.process.registry).map_err(error)?;
-        Ok(self.findings.insert(Arc::new(counts)).clone())
+        let (name, registry) = (self.pipeline.name(), &self.process.registry);
+        once(&mut self.findings, name, || spikes::Meters::new(name, registry).map(Arc::new))
     }
 
     /// Looks for spikes, if the pipeline file says so and this process is to do it.

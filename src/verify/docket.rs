@@ -77,6 +77,19 @@ pub struct Due {
     pub finished: bool,
 }
 
+impl Due {
+    fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.hash.to_le_bytes());
+        out.push(u8::from(self.finished));
+    }
+
+    fn read(reading: &mut Reading<'_>) -> Due {
+        let hash = Hash::from_le_bytes(reading.bytes());
+        let [finished] = reading.bytes();
+        Due { hash, finished: finished == 1 }
+    }
+}
+
 impl Docket {
     /// `source` is how many offsets of the source it is compared with, `behind` whether intake has yet to read some.
     pub(super) fn read(
@@ -192,10 +205,7 @@ impl Docket {
             out.extend_from_slice(&decision.timestamp.to_le_bytes());
             let verdict = VERDICTS.iter().position(|v| *v == decision.verdict).unwrap_or(0);
             out.push(verdict as u8);
-            for due in due {
-                out.extend_from_slice(&due.hash.to_le_bytes());
-                out.push(u8::from(due.finished));
-            }
+            due.iter().for_each(|due| due.write(out));
         })?;
         self.newest = self.newest.max(Some(decision.timestamp));
         let at = decision.kafka;
@@ -240,7 +250,7 @@ impl Docket {
         let at = Nanos::from_le_bytes(reading.bytes());
         let [verdict] = reading.bytes();
         for _ in &self.sinks {
-            reading.bytes::<17>();
+            Due::read(reading);
         }
         (id, original, at, verdict)
     }
@@ -267,10 +277,9 @@ impl Docket {
             reading.bytes::<1>();
             let mut its = Due { hash: 0, finished: true };
             for i in 0..sinks {
-                let hash = Hash::from_le_bytes(reading.bytes());
-                let [finished] = reading.bytes();
+                let due = Due::read(&mut reading);
                 if i == number {
-                    its = Due { hash, finished: finished == 1 };
+                    its = due;
                 }
             }
             Some(Entry { id, original, at, due: its })

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::docket::Docket;
-use super::run::Report;
+use super::report::Report;
 use super::scope::{Scope, VerifyError, Watch};
 use super::source::{Expected, Source, Why};
 use super::traced::{Became, Candidates, Judged, Lost, Traces};

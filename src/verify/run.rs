@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::docket::{Docket, Rejected};
 use super::lost::SourceReport;
 use super::overview::Overview;
+use super::report::Report;
 use super::scope::{Checked, NotAsked, Scope, VerifyError, Watch, checked};
 use super::source::Source;
 use super::spill::{Reading, Spill, write_text};
@@ -20,50 +21,6 @@ use crate::decision::time::{Nanos, nanos};
 use crate::log::scan::{ScanBound, ScanError};
 use crate::pipeline::Pipeline;
 use crate::sink::query::{Answer, Hash, Present, Question, SinkQuery};
-
-/// The result for one sink.
-#[derive(Serialize)]
-pub struct Report {
-    pub sink: String,
-    pub r#type: &'static str,
-    /// Set if it can't tell what it holds, and why.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub skipped: Option<String>,
-    /// Set if it could not be asked, and why.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub error: Option<String>,
-    /// Set if it is not known what else it holds, and why.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub others_unknown: Option<String>,
-    /// Set if only a sample was asked for.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub sample: Option<usize>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub counts: Option<BTreeMap<String, f64>>,
-    #[serde(flatten)]
-    pub compared: Compared,
-    /// Of `only_there`: what intake has read, so that it is in the source and not in the docket.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub in_source: Vec<String>,
-    pub gaps: usize,
-}
-
-impl Report {
-    pub(super) fn new(sink: &str, r#type: &'static str) -> Report {
-        Report {
-            sink: sink.to_owned(),
-            r#type,
-            skipped: None,
-            error: None,
-            others_unknown: None,
-            sample: None,
-            counts: None,
-            compared: Compared::default(),
-            in_source: Vec::new(),
-            gaps: 0,
-        }
-    }
-}
 
 /// The result.
 pub struct Verified {

@@ -4,7 +4,6 @@
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
 use rdkafka::error::RDKafkaErrorCode;
@@ -15,6 +14,7 @@ use super::place::{Decided, Spot, id_hash, mark};
 use super::scope::{Scope, VerifyError, Watch};
 use super::spill::{Portions, Reading, Spill};
 use super::traced::Candidates;
+use crate::caught::caught;
 use crate::decision::formats::{Among, Parts, RecordPlace, Within};
 use crate::decision::record::Record;
 use crate::log::ask::ACLS;
@@ -281,7 +281,7 @@ impl<'p> Splitter<'p> {
             transform::Source { value: bytes.value, headers: bytes.headers, format, envelope };
         let (limits, rules) = (&pipeline.limits, &pipeline.rules);
         found.clear();
-        let told = catch_unwind(AssertUnwindSafe(|| {
+        let told = caught(|| {
             let take = &mut |element, product: Product<'_>| {
                 if let Product::Docket { bytes, .. } = product
                     && let Ok(record) = Record::parse(bytes)
@@ -297,7 +297,7 @@ impl<'p> Splitter<'p> {
             let among = Some(Among { parts: &mut *parts, place, key: bytes.key });
             let within = Within { over: &Cell::new(false), among };
             transform_within(within, source, limits, rules, out, &|_| None, take)
-        }));
+        });
         if told.is_err() {
             self.parts = Parts::default();
         }

@@ -8,13 +8,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::door::*;
-use super::support::{Place, Running, generated, read_all, until};
+use super::support::{Place, Running, generated, read_all, status, until};
 use super::{address, pipeline, tls_client};
 
-fn resident(pid: u32) -> usize {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find(|l| l.starts_with("VmRSS:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() << 10
+fn resident(pid: u32) -> u64 {
+    status(pid, "VmRSS").unwrap() << 10
 }
 
 /// Clients that never finish, and bodies that never end: memory stays bounded, and others are served.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::io::Write;
 
 use super::support::{
-    Metrics, Place, Running, decision_id, docket, generated, produce, read_all, until,
+    Metrics, Place, Running, decision_id, docket, generated, produce, read_all, status, until,
 };
 use super::{address, create_topic, init};
 
@@ -29,13 +29,6 @@ fn decision(id: &str, input: &str) -> String {
     format!(
         r#"{{"decision_id":"{id}","path":"a/allow","result":true,"timestamp":"{at}","input":{input}}}"#
     )
-}
-
-/// The largest that a process was, in KiB.
-fn resident(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    line.split_whitespace().next().unwrap().parse().unwrap()
 }
 
 fn ids(decisions: &[String]) -> BTreeSet<String> {
@@ -94,7 +87,7 @@ sinks: {{out: {{type: file, path: $DIR/out}}}}
     let written = std::fs::read_to_string(place.path("out")).unwrap();
     assert_eq!(written.lines().map(decision_id).collect::<BTreeSet<_>>(), ids(&good));
     // A process that was killed and began again would have forgotten how much it held.
-    let most = resident(running.pid());
+    let most = status(running.pid(), "VmHWM").unwrap();
     println!("at most {} MiB of {}", most >> 10, BUDGET >> 10);
     assert!(most < BUDGET, "{most} KiB of {BUDGET}");
     produce(&kafka, &source, [decision("after", "{}")]);

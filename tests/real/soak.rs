@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 
 use super::logs::LogStore;
 use super::support::proxy::{Fault, Proxy};
-use super::support::{Place, Running, Source, admin, docket, generated, read_all};
+use super::support::{Place, Running, Source, admin, docket, generated, read_all, status};
 use super::{address, count, init, local_with};
 
 const BUDGET_MIB: u64 = 192;
@@ -67,13 +67,6 @@ impl Drop for Cluster {
     }
 }
 
-/// A line of a process' status, in KiB; VmHWM is the largest that it was.
-fn status(pid: u32, name: &str) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-    line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0)
-}
-
 fn signal(pid: u32, signal: &str) {
     Command::new("kill").args([signal, &pid.to_string()]).status().unwrap();
 }
@@ -95,7 +88,7 @@ impl Soak {
     async fn looked(&mut self) {
         for instance in &self.instances {
             let pid = instance.pid();
-            let largest = status(pid, "VmHWM");
+            let largest = status(pid, "VmHWM").unwrap_or(0);
             if largest <= self.largest + 8 * 1024 {
                 self.largest = self.largest.max(largest);
                 continue;
@@ -105,7 +98,7 @@ impl Soak {
             let metrics = tokio::time::timeout(Duration::from_secs(2), instance.metrics()).await;
             let held = metrics.map_or(0, |m| m.sum("docket_memory_held_bytes", &[]));
             let [anonymous, file, threads] =
-                ["RssAnon", "RssFile", "Threads"].map(|n| status(pid, n));
+                ["RssAnon", "RssFile", "Threads"].map(|n| status(pid, n).unwrap_or(0));
             println!(
                 "      {} MiB at most; now {} MiB and {} MiB of files, {} MiB accounted, {threads} threads",
                 largest >> 10,

@@ -206,6 +206,13 @@ impl Drop for Running {
     }
 }
 
+/// A line of a process' status, in KiB: VmRSS is what it has, VmHWM the most that it had. Nothing of one that is gone.
+pub fn status(pid: u32, name: &str) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    line?.split_whitespace().next()?.parse().ok()
+}
+
 /// What /metrics says.
 pub struct Metrics(pub String);
 

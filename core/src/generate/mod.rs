@@ -28,6 +28,9 @@ pub enum Shape {
     Mixed,
 }
 
+/// So many decisions an upload holds.
+pub const UPLOAD: u64 = 10;
+
 /// What is generated.
 #[derive(Debug, Clone)]
 pub struct Mix {
@@ -90,8 +93,8 @@ impl Generator {
         match shape {
             Shape::Json | Shape::Mixed => (self.decision(now).to_string().into_bytes(), 1),
             Shape::Upload => {
-                let chunk: Vec<Value> = (0..10).map(|_| self.decision(now)).collect();
-                (crate::gzip::gzip(Value::from(chunk).to_string().as_bytes()), 10)
+                let chunk: Vec<Value> = (0..UPLOAD).map(|_| self.decision(now)).collect();
+                (crate::gzip::gzip(Value::from(chunk).to_string().as_bytes()), UPLOAD)
             }
             Shape::Console => (self.console(now).into_bytes(), 1),
             Shape::FluentBit => {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::screen::{Screen, Summary};
 use super::{Args, findings};
 use crate::cli::offline::Reader;
-use crate::cli::{CommandResult, cut, feed, offline, tail};
+use crate::cli::{CommandResult, feed, offline, tail};
 use crate::decision::record::Record;
 use crate::decision::{formats, json};
 use crate::pipeline::spikes::Spikes;
@@ -103,7 +103,7 @@ impl Files {
     }
 
     fn file(&mut self, path: &Path) -> Result<(), String> {
-        let content = cut::read(path)?;
+        let content = feed::read(path)?;
         let records = feed::records(&content);
         let bar = crate::cli::progress(records.len() as u64, "reading");
         for (i, record) in records.iter().enumerate() {

@@ -114,8 +114,7 @@ impl Open {
     fn new(path: &Path) -> std::io::Result<Open> {
         let file = std::fs::OpenOptions::new().create(true).append(true).read(true).open(path)?;
         // A new file is there after a crash only if its folder was written, too.
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        std::fs::File::open(folder.unwrap_or(Path::new(".")))?.sync_all()?;
+        std::fs::File::open(rotate::folder(path))?.sync_all()?;
         let id = id(&file.metadata()?);
         Ok(Open { file, id })
     }
@@ -193,6 +192,26 @@ fn rotated(path: &Path, file: &Open, rotate: &Rotate, more: usize) -> std::io::R
     Ok(true)
 }
 
+/// Appends a batch to a file whose lock is held. Not if it is another's by now, or is put aside: then the batch belongs to the next.
+fn written(
+    path: &Path,
+    file: &mut Open,
+    rotate: Option<&Rotate>,
+    batch: &[u8],
+) -> std::io::Result<bool> {
+    // While it waited for the lock, it may have been moved away.
+    if there(path) != Some(file.id) {
+        return Ok(false);
+    }
+    if let Some(rotate) = rotate
+        && rotated(path, file, rotate, batch.len())?
+    {
+        return Ok(false);
+    }
+    file.append(batch)?;
+    Ok(true)
+}
+
 /// Appends a batch to the file that is there now.
 fn append(
     path: &Path,
@@ -207,25 +226,17 @@ fn append(
             None => open.insert(Open::new(path)?),
         };
         file.lock()?;
-        // While it waited for the lock, it may have been moved away.
-        let mut current = there(path) == Some(file.id);
-        let aside = match rotate.filter(|_| current) {
-            Some(rotate) => rotated(path, file, rotate, batch.len()),
-            None => Ok(false),
-        };
-        let result = aside.and_then(|aside| {
-            current &= !aside;
-            if current { file.append(batch) } else { Ok(()) }
-        });
+        let result = written(path, file, rotate, batch);
         let _ = file.file.unlock();
-        if let Err(error) = result {
-            // What a file holds after a write or a flush that failed is known only when it is opened anew.
-            *open = None;
-            return Err(error);
-        }
-        // If it was deleted while it was written to, it is written again.
-        if current && file.file.metadata()?.nlink() > 0 {
-            return Ok(());
+        match result {
+            // If it was deleted while it was written to, it is written again.
+            Ok(true) if file.file.metadata()?.nlink() > 0 => return Ok(()),
+            Ok(_) => {}
+            Err(error) => {
+                // What a file holds after a write or a flush that failed is known only when it is opened anew.
+                *open = None;
+                return Err(error);
+            }
         }
     }
     Err(Error::other("it is moved away or deleted again and again"))

@@ -35,7 +35,6 @@ impl Rotate {
             Rotate { every: Some(every), .. } if every.0.as_secs() == 0 => {
                 Some("every must be a second or more")
             }
-            Rotate { keep: Some(0), .. } => Some("keep must be 1 or more"),
             _ => None,
         }
     }
@@ -54,6 +53,12 @@ impl Rotate {
         };
         self.size.as_ref().is_some_and(full) || self.every.as_ref().is_some_and(over)
     }
+}
+
+/// The folder that a file is in.
+pub fn folder(path: &Path) -> &Path {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    folder.unwrap_or(Path::new("."))
 }
 
 /// Puts a file aside that nobody else writes to.
@@ -81,10 +86,9 @@ pub fn prune(path: &Path, keep: u32) -> std::io::Result<()> {
 
 /// What was put aside of a file, the oldest first.
 pub fn aside(path: &Path) -> std::io::Result<Vec<PathBuf>> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let mut all = Vec::new();
-    for entry in std::fs::read_dir(folder.unwrap_or(Path::new(".")))? {
+    for entry in std::fs::read_dir(folder(path))? {
         let other = entry?.path();
         let other_name = other.file_name().unwrap_or_default().to_string_lossy();
         let rest = other_name.strip_prefix(&*name).and_then(|rest| rest.strip_prefix('.'));

@@ -10,7 +10,9 @@ use crate::decision::record::Record;
 use crate::decision::time::Nanos;
 use crate::http::client::Client;
 use crate::http::config::Tls;
-use crate::sink::query::{Answer, Asked, Hash, QueryError, Question, SinkQuery, get, with_query};
+use crate::sink::query::{
+    Answer, Asked, Hash, QueryError, Question, SinkQuery, UNTOLD, get, with_query,
+};
 
 /// What came last is delivered and scraped a little later: Prometheus scrapes each minute unless it is told otherwise.
 const SCRAPED: Nanos = 75_000_000_000;
@@ -80,7 +82,7 @@ impl Query {
 
 impl SinkQuery for Query {
     fn wanted(&mut self, _: &Record<'_>) -> Hash {
-        0
+        UNTOLD
     }
 
     fn ask<'q>(&'q self, question: Question<'q>) -> Asked<'q> {

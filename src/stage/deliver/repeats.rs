@@ -40,7 +40,7 @@ pub(crate) enum Noted {
 pub(super) struct Repeats {
     /// How many decisions are remembered to drop repeats; 0 drops none.
     size: usize,
-    /// How many are remembered.
+    /// How many are remembered; at least as many.
     known: usize,
     windows: BTreeMap<i32, Window>,
     contents: Contents,
@@ -61,9 +61,8 @@ impl Contents {
 }
 
 impl Repeats {
-    /// Windows of `size` decisions, whose repeats are dropped; or if that is 0, of `reuse`, only to notice other decisions under their IDs.
-    pub(super) fn new(size: usize, reuse: usize) -> Repeats {
-        let known = if size > 0 { size } else { reuse };
+    /// Windows of `known` decisions, to notice other decisions under their IDs; and to drop repeats, unless `size` is 0.
+    pub(super) fn new(size: usize, known: usize) -> Repeats {
         Repeats { size, known, windows: BTreeMap::new(), contents: Contents::default() }
     }
 

@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::OwnedHeaders;
@@ -13,6 +12,7 @@ use super::facts::{Found, facts};
 use super::transaction::{Kind, Open, Place, Produced, Suspect};
 use super::trouble::{Condemned, PATIENCE, Spot, fingerprint};
 use super::{Intake, IntakeError, Work};
+use crate::caught::caught;
 use crate::correlate::Asked;
 use crate::decision::formats::{Among, Format, RecordPlace, Within};
 use crate::decision::record::Record;
@@ -97,7 +97,7 @@ impl<T: Transactions> Target<'_, T> {
         let patience = PATIENCE + open.waited;
         let mut parts = std::mem::take(&mut open.parts);
         let (over, mut slow, mut failure) = (Cell::new(false), false, None);
-        let made = catch_unwind(AssertUnwindSafe(|| {
+        let made = caught(|| {
             let mut sent = |result| {
                 match result {
                     Ok(bytes) => *produced += bytes,
@@ -119,7 +119,7 @@ impl<T: Transactions> Target<'_, T> {
             self.transform(message, spot, out, within, &mut |element, product| {
                 sent(self.produce(&origin(message, element), spot.0, product, open));
             })
-        }));
+        });
         open.parts = parts;
         let of = || fingerprint(message.payload);
         match made {
