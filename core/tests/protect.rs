@@ -271,6 +271,32 @@ fn what_is_masked_inside_an_encoding_stays_in_that_encoding() {
 }
 
 #[test]
+fn members_of_one_type_keep_it() {
+    for (name, value) in [
+        ("erased", json!(["/input/x"])),
+        ("masked", json!(["/input/x"])),
+        ("custom", json!({"tier": "gold"})),
+        ("nd_builtin_cache", json!({"time.now_ns": {"[]": 1}})),
+        ("intermediate_results", json!({"allow": true})),
+        ("requested_by", json!("10.1.2.3:40022")),
+        ("query", json!("data.authz.allow")),
+    ] {
+        // A member of the input by that name has the same value, and is taken out: so the other is.
+        let input = json!({"of": {name: value}});
+        let mut event: Value = serde_json::from_str(&decision("d", &input)).unwrap();
+        event[name] = value.clone();
+        let rules = Protection {
+            rules: vec![rule("/input/of/*", Action::Replace("1".into()))],
+            ..Protection::default()
+        };
+        let record = one(&event.to_string(), rules);
+        let kind = |v: &Value| (v.is_object(), v.is_array(), v.is_string());
+        assert_eq!(kind(&record[name]), kind(&value), "{name}: {record:#}");
+        assert_eq!(record["input"]["of"][name], 1);
+    }
+}
+
+#[test]
 fn what_is_taken_out_once_is_taken_out_everywhere() {
     let secret = "Tr0ub4dor&3 \"x\"";
     let elsewhere = json!({

@@ -106,6 +106,12 @@ impl Field {
     }
 }
 
+/// The first character of what stands in a member that has one type: of an object, a list or a string.
+pub fn begins(name: &str) -> Option<char> {
+    let (is, _) = Field::of(name).wanted()?;
+    ['{', '[', '"'].into_iter().find(|c| is(*c as u8))
+}
+
 impl<'a> Event<'a> {
     /// Reads a decision from a JSON object. Unknown fields are fine; known fields must have their type.
     pub fn parse(doc: &'a [u8]) -> Result<Event<'a>, Reject> {

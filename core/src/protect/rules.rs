@@ -10,7 +10,7 @@ use super::keys::{Key, Sealed, pseudonym};
 use super::opa::Done;
 use super::taken::{RULE, Taken, name_in};
 use super::tree::{Node, each, index, push, quoted};
-use crate::decision::event::Event;
+use crate::decision::event::{Event, begins};
 use crate::decision::json;
 
 /// Members of a decision that rules may touch. Others say what was decided when, by which rules.
@@ -73,26 +73,23 @@ fn distance(a: &[u8], b: &[u8]) -> usize {
     row[b.len()]
 }
 
-/// Those of them that are objects, whatever is done to them.
-const OBJECTS: [&str; 4] =
-    ["/nd_builtin_cache", "/request_context", "/intermediate_results", "/custom"];
-const TEXTS: [&str; 2] = ["/requested_by", "/query"];
-
-/// What has to be an object or a text, and is none any more, in one.
+/// What has to be an object, a list or a text, and is none any more, in one.
 pub fn keep_types(event: &mut Node<'_>) {
-    for (places, begins) in [(&OBJECTS[..], '{'), (&TEXTS[..], '"')] {
-        for place in places {
-            let Some(member) = event.member(&place[1..]) else { continue };
-            let text = match &*member {
-                Node::Raw(_) => continue,
-                Node::Object(_) if begins == '{' => continue,
-                changed => changed.to_text(),
-            };
-            if text.starts_with(begins) || text == "null" {
-                continue;
-            }
-            *member = match begins {
+    let Node::Object(members) = event else { return };
+    for (name, member) in members {
+        let Some(wanted) = begins(&json::unescape(name)) else { continue };
+        let is = match member {
+            Node::Raw(_) => continue,
+            Node::Object(_) => '{',
+            Node::Array(_) => '[',
+            Node::New(text) if text == "null" => continue,
+            Node::New(text) => text.chars().next().unwrap_or_default(),
+        };
+        if is != wanted {
+            let text = member.to_text();
+            *member = match wanted {
                 '{' => Node::New(format!("{{\"masked\":{text}}}")),
+                '[' => Node::New(format!("[{text}]")),
                 _ => quoted(&text),
             };
         }
@@ -313,7 +310,7 @@ impl Acting<'_> {
                 new
             }
             // Where a decision has objects only, the envelope is in one.
-            Action::Encrypt(key) if OBJECTS.contains(&at) => {
+            Action::Encrypt(key) if begins(at.trim_start_matches('/')) == Some('{') => {
                 let sealed = self.seal(key, format!("{at}/masked"), &before).to_text();
                 Node::New(format!("{{\"masked\":{sealed}}}"))
             }
