@@ -46,6 +46,8 @@ pub struct Brokers {
     tokenless: AtomicBool,
     /// How often a connection or a request failed.
     failures: AtomicU32,
+    /// How often a connection to a broker was lost.
+    cuts: AtomicU32,
 }
 
 impl Brokers {
@@ -78,11 +80,16 @@ impl Brokers {
         }
     }
 
-    /// What librdkafka logs of the ends of transactions, where it is made to (`debug: eos`): a request to end one that got no answer is sent
-    /// again, and the first may arrive yet.
-    fn ended(&self, message: &str) {
+    /// What librdkafka logs of transactions and connections, where it is made to (`debug: eos,broker`): a request that got no answer is sent
+    /// again, and the first may arrive yet. Of one for offsets only the connection tells, which was there and is lost; one that can't be made
+    /// had no request.
+    fn heard(&self, facility: &str, message: &str) {
         if message.split("EndTxn returned ").nth(1).is_some_and(|code| code.starts_with('_')) {
             self.failures.fetch_add(1, Ordering::AcqRel);
+        }
+        let lost = ["(_TRANSPORT)", "(_TIMED_OUT)"].iter().any(|code| message.ends_with(code));
+        if facility == "FAIL" && lost && message.contains("in state UP)") {
+            self.cuts.fetch_add(1, Ordering::AcqRel);
         }
     }
 
@@ -95,6 +102,10 @@ impl Brokers {
 
     pub fn failures(&self) -> u32 {
         self.failures.load(Ordering::Acquire)
+    }
+
+    pub fn cuts(&self) -> u32 {
+        self.cuts.load(Ordering::Acquire)
     }
 
     pub fn lost(&self) -> bool {
@@ -118,7 +129,7 @@ impl<T: Send + Sync + 'static> ClientContext for Context<T> {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         // What docket listens to is no news for people.
         if matches!(level, RDKafkaLogLevel::Debug) {
-            return self.brokers.ended(message);
+            return self.brokers.heard(facility, message);
         }
         log(level, facility, message);
         self.brokers.logged(facility, message);
@@ -217,7 +228,7 @@ mod tests {
     fn an_end_of_a_transaction_without_an_answer_is_a_failure() {
         let brokers = Brokers::default();
         let returned = |code: &str| {
-            brokers.ended(&format!(
+            brokers.heard("ENDTXN", &format!(
                 "[thrd:TxnCoordinator]: EndTxn returned {code} in state CommittingTransaction (may_retry=true)"
             ));
             brokers.failures()
@@ -227,6 +238,33 @@ mod tests {
         assert_eq!(returned("_TRANSPORT"), 1);
         assert_eq!(returned("_TIMED_OUT"), 2);
         brokers.failed(&KafkaError::Global(RDKafkaErrorCode::UnknownTopic));
+        assert_eq!(brokers.failures(), 3);
+        let failed = |what: &str| {
+            brokers.heard("FAIL", &format!("[thrd:127.0.0.1:9092/1]: 127.0.0.1:9092/1: {what}"));
+            brokers.cuts()
+        };
+        assert_eq!(
+            failed(
+                "Connect to ipv4#127.0.0.1:9092 failed: Connection refused (after 0ms in state CONNECT) (_TRANSPORT)"
+            ),
+            0
+        );
+        assert_eq!(
+            failed("Decommissioning this broker (after 7ms in state UP) (_DESTROY_BROKER)"),
+            0
+        );
+        assert_eq!(
+            failed(
+                "Disconnected: connection closed by peer: receive 0 after POLLIN (after 206ms in state UP) (_TRANSPORT)"
+            ),
+            1
+        );
+        assert_eq!(
+            failed(
+                "1 request(s) timed out: disconnect (average rtt 1.2ms) (after 60009ms in state UP) (_TIMED_OUT)"
+            ),
+            2
+        );
         assert_eq!(brokers.failures(), 3);
     }
 

@@ -27,6 +27,13 @@ impl Mock {
         self.0.broker_round_trip_time(1, by)
     }
 
+    /// It has gone, with the connection, when it is to answer the next offsets of a transaction.
+    #[cfg(test)]
+    pub fn cut_at_offsets(&self) {
+        let gone = rdkafka::types::RDKafkaRespErr::RD_KAFKA_RESP_ERR__TRANSPORT;
+        self.0.request_errors(rdkafka::types::RDKafkaApiKey::TxnOffsetCommit, &[gone]);
+    }
+
     pub fn bootstrap(&self) -> String {
         self.0.bootstrap_servers()
     }

@@ -89,11 +89,12 @@ type Client = ThreadedProducer<Context<Deliveries>>;
 /// A producer of transactions. After one whose end is in doubt on the wire, librdkafka's is made anew under the same id.
 ///
 /// A request to end a transaction that was lost or late is sent again by librdkafka, and the first one may still arrive, when the next transaction is open: the broker
-/// would end that one (<https://github.com/confluentinc/librdkafka/issues/5423>). A new producer has a new epoch, which fences what is on its way.
+/// would end that one (<https://github.com/confluentinc/librdkafka/issues/5423>). So is one that adds offsets: the next transaction would commit the ones before. A
+/// new producer has a new epoch, which fences what is on its way.
 pub struct Transactional {
     config: ClientConfig,
     client: RefCell<Arc<Client>>,
-    /// The last transaction's end was sent more than once, or took too long to be sure that it was not.
+    /// The last transaction's offsets or end were sent more than once, or took too long to be sure that they were not.
     doubtful: Cell<bool>,
     /// How many connections had failed when the last transaction was to end.
     failures: Cell<Option<u32>>,
@@ -125,7 +126,7 @@ pub fn transactional(
         .set("queue.buffering.max.messages", "1000000")
         .set("queue.buffering.max.kbytes", "1048576")
         .set("message.max.bytes", MAX_MESSAGE);
-    let config = client::saying(client::with_properties(config, kafka), "eos");
+    let config = client::saying(client::with_properties(config, kafka), "eos,broker");
     let client = RefCell::new(Arc::new(initialized(&config)?));
     Ok(Transactional { config, client, doubtful: Cell::new(false), failures: Cell::new(None) })
 }
@@ -169,7 +170,7 @@ impl Transactions for Transactional {
     fn begin(&self) -> KafkaResult<()> {
         if self.is_doubtful() {
             tracing::warn!(
-                "whether the end of the last transaction is still on its way is not known; its producer is made anew"
+                "whether a request of the last transaction is still on its way is not known; its producer is made anew"
             );
             let fresh = initialized(&self.config)?;
             self.client.replace(Arc::new(fresh));
@@ -228,8 +229,7 @@ impl Transactions for Transactional {
             let id = member.ids.get(*topic).map(String::as_str);
             element.set_metadata(resume::metadata(id, metadata));
         }
-        let brokers = &client.context().brokers;
-        retried(brokers, || client.send_offsets_to_transaction(&list, &member.group, WAIT))?;
+        self.add(&client, || client.send_offsets_to_transaction(&list, &member.group, WAIT))?;
         self.end(&client, || client.commit_transaction(END))
     }
 
@@ -243,6 +243,21 @@ impl Transactions for Transactional {
 impl Transactional {
     fn client(&self) -> Arc<Client> {
         self.client.borrow().clone()
+    }
+
+    /// Adds offsets to a transaction, and takes note of whether they may be on their way again.
+    fn add(&self, client: &Client, mut call: impl FnMut() -> KafkaResult<()>) -> KafkaResult<()> {
+        let brokers = &client.context().brokers;
+        let (cuts, mut calls) = (brokers.cuts(), 0);
+        let added = retried(brokers, || {
+            calls += 1;
+            call()
+        });
+        // Who is not of the group any more is told so, and nothing is on its way.
+        let lost = added.as_ref().is_err_and(client::is_outage);
+        let sure = !lost && calls == 1 && brokers.cuts() == cuts;
+        self.doubtful.set(self.doubtful.get() || !sure);
+        added
     }
 
     /// Ends a transaction, and takes note of whether that went as it should.
@@ -491,5 +506,53 @@ impl Sent {
         while self.open.load(Ordering::Acquire) > 0 {
             self.some_done.notified().await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, HashMap};
+
+    use rdkafka::consumer::{BaseConsumer, Consumer};
+    use rdkafka::message::OwnedHeaders;
+
+    use super::*;
+
+    fn membership(bootstrap: &str) -> Membership {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", bootstrap).set("group.id", "docket.x.intake");
+        let consumer: BaseConsumer = config.create().unwrap();
+        consumer.subscribe(&["source"]).unwrap();
+        while consumer.assignment().unwrap().count() == 0 {
+            let _ = consumer.poll(Duration::from_millis(100));
+        }
+        Membership { group: consumer.group_metadata().unwrap(), ids: HashMap::new() }
+    }
+
+    #[test]
+    fn offsets_that_were_sent_twice_retire_the_producer() {
+        let mock = crate::log::mock::Mock::start(&[("source", 1), ("docket", 1)]).unwrap();
+        let kafka = Kafka { brokers: mock.bootstrap(), properties: BTreeMap::new() };
+        let member = membership(&mock.bootstrap());
+        let producer = transactional(&kafka, "intake", "t", Compression::None, None).unwrap();
+        let run = || {
+            producer.begin().unwrap();
+            let (key, headers) = (None, OwnedHeaders::new());
+            let record = Outgoing { topic: "docket", key, payload: b"{}", headers };
+            producer.send(record, 0, false).unwrap();
+            producer.commit(&[("source", 0, 1)], &member).unwrap();
+        };
+        run();
+        assert!(!producer.is_doubtful());
+        let first = Arc::as_ptr(&producer.client());
+        // The connection is gone before the answer; librdkafka sends them again by itself, and that goes well.
+        mock.cut_at_offsets();
+        run();
+        assert_eq!(Arc::as_ptr(&producer.client()), first, "nothing was wrong before");
+        assert!(producer.is_doubtful());
+        let keep = producer.client();
+        run();
+        assert_ne!(Arc::as_ptr(&producer.client()), Arc::as_ptr(&keep));
+        assert!(!producer.is_doubtful());
     }
 }

@@ -238,7 +238,10 @@ impl Spikes {
             if looked.elapsed() >= LOOK {
                 looked = Instant::now();
                 if !leads(member, Duration::ZERO) {
-                    tracing::info!(part = "spikes", "another process looks for spikes now");
+                    tracing::info!(
+                        part = "spikes",
+                        "its group is shared out anew: who gets partition 0 looks for spikes"
+                    );
                     leading = false;
                     return false;
                 }

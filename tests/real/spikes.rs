@@ -7,10 +7,12 @@ use std::time::{Duration, Instant};
 
 use docket::clock;
 use docket::generate::scenario::{Day, Scenario};
+use rdkafka::admin::{AdminOptions, NewPartitions};
 use serde_json::{Value, json};
 
 use super::logs::{self, LogStore, logsql};
-use super::support::{Place, Running, Source, docket, produce, until};
+use super::memory::{Scribe, findings};
+use super::support::{Place, Running, Source, admin, docket, produce, until};
 use super::{address, count, get, pipeline};
 
 const SECOND: i64 = 1_000_000_000;
@@ -276,4 +278,70 @@ spikes:
     assert!(past[0]["ended"].is_string());
     let denied = count(&name, json!({ "term": { "docket.subject": attacker } })).await;
     assert!(denied > 20, "{denied}");
+}
+
+/// What stands only in a partition that was added while docket watched is found as elsewhere.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_that_is_added_is_watched_too() {
+    let _servers = super::together().await;
+    let kafka = address("KAFKA_BOOTSTRAP");
+    let place = Place::new("added");
+    let topic = format!("docket.{}", place.name);
+    let rest = "docket: {partitions: 1}\nsinks: {metrics: {type: metrics}}\nspikes: {}\n";
+    let path = pipeline(&place, 1, rest).await;
+    let mut scribe = Scribe::new(&topic);
+    let now = clock::now();
+    for second in -2700..0 {
+        for subject in ["a", "b", "c"] {
+            scribe.write_to(Some(0), now + second * SECOND, "app/allow", "allow", subject);
+        }
+    }
+    scribe.flush();
+    // What is usual goes on; once there is a second partition, somebody is denied, and that stands there alone.
+    let (added, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let writing = {
+        let (added, done, to) = (added.clone(), done.clone(), topic.clone());
+        std::thread::spawn(move || {
+            let mut other = None;
+            while !done.load(Ordering::Relaxed) {
+                let at = clock::now();
+                for subject in ["a", "b", "c"] {
+                    scribe.write_to(Some(0), at, "app/allow", "allow", subject);
+                }
+                // A producer of its own: one that has been at work knows of partitions that are added minutes later.
+                if added.load(Ordering::Relaxed) {
+                    let other = other.get_or_insert_with(|| Scribe::new(&to));
+                    for _ in 0..8 {
+                        other.write_to(Some(1), at, "app/allow", "deny", "mallory");
+                    }
+                    other.flush();
+                }
+                scribe.flush();
+                std::thread::sleep(Duration::from_secs(1));
+            }
+        })
+    };
+    let running = Running::start_with(&place, &path, &["--only", "spikes"]);
+    running
+        .until("it has learned", 60, |m| {
+            m.sum("docket_spikes_leader", &[]) == 1 && m.sum("docket_spikes_series", &[]) == 1
+        })
+        .await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let more = NewPartitions::new(&topic, 2);
+    let told = admin(&kafka).create_partitions([&more], &AdminOptions::new()).await.unwrap();
+    told[0].as_ref().unwrap();
+    added.store(true, Ordering::Relaxed);
+    let found = until("the denials in it are found", 75, async || {
+        let found = findings(&topic);
+        if found.is_empty() { Err(running.log()) } else { Ok(found) }
+    })
+    .await;
+    done.store(true, Ordering::Relaxed);
+    writing.join().unwrap();
+    let wanted = ("denial_spike", "app/allow", "mallory");
+    let found: Vec<_> =
+        found.iter().map(|(a, b, c)| (a.as_str(), b.as_str(), c.as_str())).collect();
+    assert_eq!(found, [wanted]);
+    running.stop();
 }
