@@ -274,11 +274,16 @@ fn ids(partitions: &[(String, i32)]) -> Vec<i32> {
     partitions.iter().map(|(_, id)| *id).collect()
 }
 
+/// What is compressed is so many times as large once it is read, or more: decisions are much alike.
+const EXPANDS: usize = 8;
+/// A record in librdkafka's queue takes about as much again as its text.
+const OVERHEAD: usize = 2;
+
 /// What is fetched ahead of one partition, and with one request for it: all of them may be this member's.
 fn shares(prefetch: usize, partitions: usize) -> (usize, usize) {
-    let share = prefetch / partitions.max(1);
-    // What is fetched at once is compressed, and several times as large once it is read.
-    (share.max(16 << 10), (share / 4).clamp(16 << 10, 512 << 10))
+    let share = prefetch / OVERHEAD / partitions.max(1);
+    // A request goes out while there is any room, and comes on top.
+    (share.max(16 << 10), (share / EXPANDS).clamp(16 << 10, 512 << 10))
 }
 
 /// How many partitions the topics have; as many as docket makes, where Kafka does not say in time.
@@ -314,8 +319,8 @@ pub fn join<A: Assignments>(
         .set("queued.min.messages", "100000")
         // Once the queue is full, librdkafka looks again after a second unless told otherwise.
         .set("fetch.queue.backoff.ms", "20")
-        .set("fetch.max.bytes", (reading.prefetch / 4).clamp(512 << 10, 16 << 20).to_string())
-        .set("message.max.bytes", "500000")
+        .set("fetch.max.bytes", (request * partitions).clamp(128 << 10, 16 << 20).to_string())
+        .set("message.max.bytes", "100000")
         .set("fetch.message.max.bytes", request.to_string())
         .set("enable.partition.eof", "true")
         .set("fetch.wait.max.ms", "100");

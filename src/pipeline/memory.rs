@@ -10,6 +10,8 @@ use crate::sink::delivery::REMEMBERED;
 
 /// What a process has before it reads anything: code, runtime, clients, series.
 const BASE: usize = 64 << 20;
+/// What is fetched ahead, and what a request on its way adds to it once it is decompressed (`log::consumer::shares`).
+const PREFETCH: usize = 2;
 /// A transaction stands in memory as it was read and as it is written, in librdkafka's queue and compressed.
 const TRANSACTION: usize = 3;
 /// A batch as it was read, encoded, and compressed.
@@ -65,7 +67,7 @@ fn sizes(file: &mut File) -> Vec<Size<'_>> {
     };
     let transactions = &mut intake.transaction_bytes;
     let mut all = vec![
-        Size { parts: readers.clone(), bytes: &mut intake.prefetch, times: 1 },
+        Size { parts: readers.clone(), bytes: &mut intake.prefetch, times: PREFETCH },
         Size { parts: readers, bytes: transactions, times: TRANSACTION },
     ];
     if let Some(join) = &mut file.join {
@@ -82,7 +84,7 @@ fn sizes(file: &mut File) -> Vec<Size<'_>> {
         let batches = sink.concurrency() + 1;
         let delivery = sink.delivery_mut();
         let parts = vec![name.as_str()];
-        all.push(Size { parts: parts.clone(), bytes: &mut delivery.prefetch, times: 1 });
+        all.push(Size { parts: parts.clone(), bytes: &mut delivery.prefetch, times: PREFETCH });
         let times = batches * BATCH + BESIDE;
         all.push(Size { parts, bytes: &mut delivery.batch_bytes, times });
     }
@@ -182,7 +184,7 @@ mod tests {
     fn a_budget_that_is_too_small_is_told_what_it_takes() {
         let error = file("32MiB").unwrap_err().to_string();
         assert!(
-            error.contains("m.yaml:4:18: these sources and sinks need 75 MiB at least"),
+            error.contains("m.yaml:4:18: these sources and sinks need 76 MiB at least"),
             "{error}"
         );
     }

@@ -161,18 +161,25 @@ impl Compared {
         let (mut several, mut altered) = (false, false);
         let untold = copies.remove(&UNTOLD).is_some();
         let mut without: Vec<&Wanted<'_>> = Vec::new();
-        // A producer that sent one decision twice has one original, and the sink holds either of its records.
+        // A producer that sent one decision twice has one original, and the sink holds either of its records. What a sink holds of two originals
+        // may be the same, if they differ in how they are written: then it is there twice.
         for same in wanted.chunk_by(|a, b| a.original == b.original) {
             self.expected += 1;
-            let of_it = same.iter().filter_map(|want| copies.remove(&want.hash)).sum::<usize>();
-            let any = untold && same.iter().any(|want| want.hash == UNTOLD);
-            match of_it + usize::from(any) {
-                0 => without.extend(same.first()),
-                n => {
-                    self.present += 1;
-                    several |= n > 1;
+            let taken = same.iter().any(|want| match copies.get_mut(&want.hash) {
+                Some(left) if *left > 0 => {
+                    *left -= 1;
+                    true
                 }
+                _ => false,
+            });
+            if taken || untold && same.iter().any(|want| want.hash == UNTOLD) {
+                self.present += 1;
+            } else {
+                without.extend(same.first());
             }
+        }
+        for want in wanted {
+            several |= copies.remove(&want.hash).is_some_and(|left| left > 0);
         }
         let mut others: usize = copies.values().sum();
         for want in without {
@@ -274,6 +281,19 @@ mod tests {
         let refused = vec![want("a", 1), Wanted { rejected: true, ..want("a", 2) }];
         let (c, _) = compare(refused, &[("a", &[1])]);
         assert_eq!((c.present, c.rejected, c.gaps()), (1, 1, 0));
+    }
+
+    #[test]
+    fn originals_of_which_a_sink_holds_the_same_are_there_as_often() {
+        let two = || [1, 2].map(|original| Wanted { original, ..want("a", 7) }).to_vec();
+        let of = |found: &[Hash]| {
+            let (c, _) = compare(two(), &[("a", found)]);
+            (c.expected, c.present, c.missing.count, c.altered.count, c.repeated.count)
+        };
+        assert_eq!(of(&[7, 7]), (2, 2, 0, 0, 0));
+        assert_eq!(of(&[7]), (2, 1, 1, 0, 0));
+        assert_eq!(of(&[7, 7, 7]), (2, 2, 0, 0, 1));
+        assert_eq!(of(&[7, 9]), (2, 2, 0, 1, 0));
     }
 
     #[test]

@@ -93,19 +93,27 @@ struct ItemResult {
     status: u16,
     #[serde(default)]
     error: Option<serde_json::Value>,
+    #[serde(rename = "_shards", default)]
+    shards: Option<Shards>,
 }
 
-/// What a bulk answer says of each document; nothing if it is none. Every one of them has to be in it, unless there are no errors and a
-/// proxy left all items away (`filter_path`).
+#[derive(Deserialize)]
+struct Shards {
+    successful: u64,
+}
+
+/// What a bulk answer says of each document; nothing if it is none. Every one of them has to be in it: a proxy that leaves the items away
+/// (`filter_path`) leaves away what acknowledges them.
 pub fn read_answer(answer: &[u8], records: usize) -> Option<Outcome> {
     let Answer { errors, items } = serde_json::from_slice(answer).ok()?;
-    if !errors && items.is_empty() {
-        return Some(Outcome::Delivered);
-    }
     if items.len() != records {
         return None;
     }
     let each: Vec<_> = items.iter().map(|item| one(&item.create)).collect();
+    // What it says in all has to agree with what it says of each.
+    if !errors && each.iter().any(Result::is_err) {
+        return None;
+    }
     let all = each.iter().all(Result::is_ok);
     Some(if all { Outcome::Delivered } else { Outcome::Each(each) })
 }
@@ -120,7 +128,9 @@ fn one(item: &ItemResult) -> Result<(), Failure> {
             .to_owned()
     };
     let retry = |cause| Err(Failure::retry(cause, format!("{} {}", item.status, text("type"))));
+    let is_nowhere = item.shards.as_ref().is_some_and(|shards| shards.successful == 0);
     match item.status {
+        200 | 201 if item.error.is_some() || is_nowhere => retry(Cause::Server),
         200 | 201 | 409 => Ok(()),
         401 | 403 => retry(Cause::Credentials),
         // The index is gone and may not be created.
@@ -263,7 +273,25 @@ mod tests {
             assert_eq!(read_answer(answer, 2), None);
         }
         assert_eq!(read_answer(b"<html>", 1), None);
-        assert_eq!(read_answer(br#"{"errors":true,"items":[]}"#, 1), None);
+        for errors in [true, false] {
+            let without = format!(r#"{{"took":1,"errors":{errors},"items":[]}}"#);
+            assert_eq!(read_answer(without.as_bytes(), 1), None);
+            let filtered = format!(r#"{{"took":1,"errors":{errors}}}"#);
+            assert_eq!(read_answer(filtered.as_bytes(), 1), None);
+        }
+        // Nor does one that contradicts itself.
+        let but = |item: &str| {
+            let answer = format!(r#"{{"errors":true,"items":[{{"create":{item}}}]}}"#);
+            match read_answer(answer.as_bytes(), 1) {
+                Some(Outcome::Each(each)) => matches!(each[..], [Err(Failure::Retry(_))]),
+                _ => false,
+            }
+        };
+        assert!(but(r#"{"status":201,"error":{"type":"x","reason":"y"}}"#));
+        assert!(but(r#"{"status":201,"_shards":{"total":2,"successful":0,"failed":2}}"#));
+        assert!(!but(r#"{"status":201,"_shards":{"total":2,"successful":1,"failed":0}}"#));
+        let none = br#"{"errors":false,"items":[{"create":{"status":429}}]}"#;
+        assert_eq!(read_answer(none, 1), None);
     }
 
     #[test]

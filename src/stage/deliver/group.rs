@@ -3,6 +3,8 @@
 //! No request is sent for ever in the same shape: one that fails again and again is halved until a record stands alone. But a server
 //! that is down fails everything, and that is no record's fault: a record alone is rejected only if the sink took others meanwhile.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
 use crate::decision::reject::{Reason, Reject};
@@ -18,6 +20,8 @@ pub(super) struct Group {
     pub attempts: u32,
     /// How often since others passed: for the pauses.
     pub backoff: u32,
+    /// How long the sink took for its answer, the last time.
+    pub took: Duration,
     /// It is not to be sent before.
     pub not_before: Option<Instant>,
     /// What the sink said, the last few.
@@ -30,6 +34,8 @@ pub(super) struct Group {
     /// How often it failed alone with others passing in between.
     strikes: u32,
     refusals: u32,
+    /// It is a part of one that failed.
+    is_half: bool,
 }
 
 /// What a failure is judged by. Requests are numbered as they are sent.
@@ -47,6 +53,8 @@ pub(super) struct Seen {
 pub(super) enum Next {
     /// It is the next again.
     Again,
+    /// The next again after the other half, which may pass.
+    AfterOther,
     /// After the others.
     Later,
     Halve,
@@ -65,6 +73,8 @@ const SMALL: usize = 16;
 const STRIKES: u32 = 8;
 /// and so often if the server says or shows that it has too much to do.
 const STRIKES_IF_BUSY: u32 = 30;
+/// One that stands alone leaves others so many times the time that it took.
+const OTHERS: u32 = 3;
 /// So many letters are written at once.
 pub(super) const AT_ONCE: usize = 64;
 /// So many answers are kept.
@@ -77,12 +87,14 @@ impl Group {
             body,
             attempts: 0,
             backoff: 0,
+            took: Duration::ZERO,
             not_before: None,
             answers: Vec::new(),
             shape: 0,
             since: None,
             strikes: 0,
             refusals: 0,
+            is_half: false,
         }
     }
 
@@ -128,16 +140,18 @@ impl Group {
                 false => Next::Later,
             };
         }
-        let patience = match others {
-            _ if busy && self.records.len() <= SMALL => IF_SMALL,
-            true => WHILE_OTHERS_PASS,
-            false => HALVE_AFTER,
+        let is_small = self.records.len() <= SMALL;
+        let patience = match (cause, others) {
+            (Cause::Throttled, _) if is_small => IF_SMALL,
+            (_, true) => WHILE_OTHERS_PASS,
+            (Cause::Timeout, false) if is_small => IF_SMALL,
+            (_, false) => HALVE_AFTER,
         };
         if others {
             self.backoff = self.shape;
         }
         if self.shape < patience {
-            return Next::Again;
+            return if self.is_half && !others { Next::AfterOther } else { Next::Again };
         }
         self.since = Some(seen.sent);
         Next::Halve
@@ -160,6 +174,11 @@ impl Group {
         }
     }
 
+    /// How long it waits for its next turn, if others pass: so long at least that what hangs takes a part of a sink's time, not all of it.
+    pub fn pause(&self, wait: Duration) -> Duration {
+        if self.is_suspect() { wait.max(self.took * OTHERS) } else { wait }
+    }
+
     /// The same with fewer records: others of it are done with.
     pub fn left(mut self, records: Vec<usize>) -> Group {
         self.records = records;
@@ -176,6 +195,7 @@ impl Group {
             shape: 0,
             strikes: 0,
             refusals: 0,
+            is_half: true,
             ..self
         };
         [half(self.records.clone()), half(right)]
@@ -224,6 +244,9 @@ mod tests {
         assert_eq!(halved_after(2000, Cause::Server, |i| seen(i, 0)), Some(4));
         assert_eq!(halved_after(2000, Cause::Server, |i| seen(2 * i, 2 * i - 1)), Some(2));
         assert_eq!(halved_after(16, Cause::Throttled, |i| seen(i, 0)), Some(8));
+        assert_eq!(halved_after(16, Cause::Timeout, |i| seen(i, 0)), Some(8));
+        // Who has too much to do takes nothing else, either.
+        assert_eq!(halved_after(16, Cause::Timeout, |i| seen(2 * i, 2 * i - 1)), Some(2));
         let mut group = group(3);
         assert_eq!(group.refused("400".into(), seen(1, 0), false), Next::Halve);
         let [left, right] = group.halves();
@@ -256,6 +279,23 @@ mod tests {
         let mut hasty = group(1);
         let mut failed = |n: u64| hasty.failed(Cause::Server, "500", seen(n, n.saturating_sub(5)));
         assert_eq!((1..500).find(|n| failed(*n) == Next::Reject), Some(49));
+    }
+
+    #[test]
+    fn the_other_half_has_its_turn_before_one_is_tried_again() {
+        let mut whole = group(40);
+        assert_eq!(whole.failed(Cause::Timeout, "", seen(1, 0)), Next::Again);
+        let [mut left, _] = whole.halves();
+        assert_eq!(left.failed(Cause::Timeout, "", seen(5, 0)), Next::AfterOther);
+        // It has passed.
+        assert_eq!(left.failed(Cause::Timeout, "", seen(7, 6)), Next::Halve);
+        let mut alone = group(1);
+        alone.took = Duration::from_secs(30);
+        assert_eq!(alone.pause(Duration::from_secs(1)), Duration::from_secs(1));
+        for n in 1..5 {
+            alone.failed(Cause::Timeout, "", seen(2 * n, 2 * n - 1));
+        }
+        assert_eq!(alone.pause(Duration::from_secs(1)), Duration::from_secs(90));
     }
 
     #[test]

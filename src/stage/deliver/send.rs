@@ -351,14 +351,17 @@ impl<L: RecordWriter> Sending<L> {
         let meters = &self.deliver.meters;
         let name = self.deliver.name.as_str();
         let body = group.body.take().unwrap_or_else(|| self.encode(batch, &group.records));
-        let (number, taken, outcome) = {
+        let (number, taken, took, outcome) = {
             // It is never closed.
             let _permit = self.requests.acquire().await;
             let taken = self.taken.load(Ordering::Relaxed);
             let number = self.sent.fetch_add(1, Ordering::Relaxed) + 1;
             meters.sent_bytes.with_label_values(&[name]).inc_by(body.size() as u64);
-            (number, taken, body.send().await)
+            let began = Instant::now();
+            let outcome = body.send().await;
+            (number, taken, began.elapsed(), outcome)
         };
+        group.took = took;
         group.attempts += 1;
         let seen = Seen { sent: self.sent.load(Ordering::Relaxed), taken };
         let requests = |outcome| meters.requests.with_label_values(&[name, outcome]).inc();
@@ -452,13 +455,14 @@ impl<L: RecordWriter> Sending<L> {
             self.tell(retry, group.attempts, others);
             if others {
                 // The others need not wait for it.
-                group.not_before = Some(Instant::now() + wait);
+                group.not_before = Some(Instant::now() + group.pause(wait));
             } else {
                 tokio::time::sleep(wait).await;
             }
         }
         match next {
             Next::Again if !others => queue.push_front(group),
+            Next::AfterOther => queue.insert(queue.len().min(1), group),
             Next::Again | Next::Later => queue.push_back(group),
             Next::Halve => halved(group, queue),
             Next::Reject => {
