@@ -321,6 +321,11 @@ fn what_is_asked_for_wrongly_is_told_with_what_there_is() {
     let sinks = "sinks: {out: {type: file, path: '-'}}\n";
     let bare = format!("name: b\nkafka: {{brokers: k}}\nsources: [{{topic: t}}]\n{sinks}");
     let bare = &written("bare.yaml", &bare);
+    let head = "name: b\nkafka: {brokers: k}\nsources: [{topic: t}]\n";
+    let nowhere = &written("nowhere.yaml", head);
+    let below = &written("below.yaml", &format!("{head}spikes: {{floor: 0}}\n"));
+    let cut =
+        &written("cut.ndjson", "{\"path\":\"a\",\"result\":1}\n{\"decision_id\":\"cut-1\",\n");
     let told = |args: &[&str]| {
         let out = docket().args(args).output().unwrap();
         (out.status.code(), String::from_utf8(out.stderr).unwrap())
@@ -337,6 +342,10 @@ fn what_is_asked_for_wrongly_is_told_with_what_there_is() {
             1,
             "1 that can't be read (docket demo shows why): not_json",
         ),
+        (&["check", nowhere], 0, "nowhere.yaml: it has no sinks: "),
+        (&["check", below], 1, "\"0\" is out of range: at least 1\n"),
+        (&["run", file], 2, "holds decisions, and is no pipeline file"),
+        (&["why", "cut-1", "--from", cut], 1, "shows why): not_json"),
         (&["protect", file], 2, "a pipeline file says what is removed"),
         (&["tail", file], 2, "holds decisions, and is no pipeline file"),
         (&["verify", file], 2, "holds decisions, and is no pipeline file"),

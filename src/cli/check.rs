@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::{CommandResult, Exit, offline};
-use crate::pipeline::{self, cases};
+use crate::pipeline::{self, Pipeline, cases};
 use crate::words::counted;
 
 /// Validate pipeline files and run their test cases, without connecting to anything.
@@ -31,6 +31,15 @@ struct Test {
     passed: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     difference: Option<String>,
+}
+
+/// What is valid, and may not be meant.
+fn notes(pipeline: &Pipeline) -> Vec<String> {
+    let topic = pipeline.docket_topic();
+    let nowhere = pipeline.file.sinks.is_empty().then(|| {
+        format!("it has no sinks: docket writes decisions to the topic {topic}, and delivers them nowhere else")
+    });
+    nowhere.into_iter().collect()
 }
 
 pub fn run(args: &Args) -> CommandResult {
@@ -75,12 +84,14 @@ pub fn run(args: &Args) -> CommandResult {
             .collect();
         let passed = tests.iter().filter(|test| test.passed).count();
         failed += (tests.len() - passed) as u64;
+        let notes = notes(&pipeline);
         if args.json {
             files.push(
-                json!({ "file": file.to_string(), "valid": true, "problems": [], "tests": tests }),
+                json!({ "file": file.to_string(), "valid": true, "problems": [], "notes": notes, "tests": tests }),
             );
             continue;
         }
+        notes.iter().for_each(|note| anstream::eprintln!("note: {file}: {note}"));
         for test in &tests {
             if let Some(difference) = &test.difference {
                 let Test { line, name, .. } = test;

@@ -181,7 +181,7 @@ fn with_flags(file: &Path, nothing_said: bool) -> String {
     let why = if nothing_said {
         "docket init asks at a terminal, and standard input is none. Flags say what there is:"
     } else {
-        "a pipeline has at least one sink, where decisions go:"
+        "where do the decisions go?"
     };
     format!(
         "{why}\n  docket init {} --source opa-decisions --loki http://localhost:3100 --metrics\n\

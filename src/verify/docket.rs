@@ -9,10 +9,13 @@ use super::behind::finished;
 use super::overview::{Counting, Overview};
 use super::place::number;
 use super::scope::{Checked, Scope, VerifyError, Watch, decision};
+use super::source::Source;
 use super::spill::{Portions, Reading, Spill, write_text};
+use super::traced::Marks;
 use crate::clock::now;
 use crate::decision::json;
 use crate::decision::record::Record;
+use crate::decision::reject::Reason;
 use crate::decision::time::Nanos;
 use crate::decision::verdict::Verdict;
 use crate::log::dead_letter::{Letter, without_receipts};
@@ -47,8 +50,6 @@ pub struct Docket {
     pub sample: Vec<Decision>,
     /// What was decided between these times should all be there.
     pub others: Option<(Nanos, Nanos)>,
-    /// Distinct ids by verdict.
-    pub distinct: BTreeMap<&'static str, usize>,
     /// The first offset that a record names of each partition of a source.
     pub origins: BTreeMap<(usize, i32), i64>,
     count: usize,
@@ -66,7 +67,13 @@ pub struct Entry<'e> {
     pub id: &'e str,
     pub original: u64,
     pub at: Nanos,
+    pub verdict: Verdict,
     pub due: Due,
+}
+
+fn verdict(reading: &mut Reading<'_>) -> Verdict {
+    let [number] = reading.bytes();
+    VERDICTS.get(usize::from(number)).copied().unwrap_or(Verdict::Finding)
 }
 
 /// What a sink should hold of a decision.
@@ -174,7 +181,6 @@ impl Docket {
             newest: None,
             sample: Vec::new(),
             others: None,
-            distinct: BTreeMap::new(),
             origins: BTreeMap::new(),
             count: 0,
             repeated: 0,
@@ -225,30 +231,30 @@ impl Docket {
     pub fn look(&mut self) -> io::Result<()> {
         for at in 0..self.portions.count() {
             let bytes = self.portion(at)?;
-            let mut all: Vec<(&str, u64, u8)> = Vec::new();
+            let mut all: Vec<(&str, u64)> = Vec::new();
             let mut reading = Reading(&bytes);
             while !reading.is_empty() {
                 let (id, original, _, verdict) = self.one(&mut reading);
-                all.push((id, original, verdict));
+                if verdict != Verdict::Finding {
+                    all.push((id, original));
+                }
             }
             all.sort_unstable();
             for same in all.chunk_by(|a, b| a.0 == b.0) {
                 let originals = same.chunk_by(|a, b| a.1 == b.1).count();
                 self.repeated += same.len() - originals;
                 self.reused += usize::from(originals > 1);
-                let verdict = VERDICTS[usize::from(same[0].2).min(4)].as_str();
-                *self.distinct.entry(verdict).or_default() += 1;
             }
         }
         Ok(())
     }
 
     /// An entry up to its hashes, which are passed over.
-    fn one<'e>(&self, reading: &mut Reading<'e>) -> (&'e str, u64, Nanos, u8) {
+    fn one<'e>(&self, reading: &mut Reading<'e>) -> (&'e str, u64, Nanos, Verdict) {
         let id = reading.text();
         let original = u64::from_le_bytes(reading.bytes());
         let at = Nanos::from_le_bytes(reading.bytes());
-        let [verdict] = reading.bytes();
+        let verdict = verdict(reading);
         for _ in &self.sinks {
             Due::read(reading);
         }
@@ -274,7 +280,7 @@ impl Docket {
             let id = reading.text();
             let original = u64::from_le_bytes(reading.bytes());
             let at = Nanos::from_le_bytes(reading.bytes());
-            reading.bytes::<1>();
+            let verdict = verdict(&mut reading);
             let mut its = Due { hash: 0, finished: true };
             for i in 0..sinks {
                 let due = Due::read(&mut reading);
@@ -282,7 +288,7 @@ impl Docket {
                     its = due;
                 }
             }
-            Some(Entry { id, original, at, due: its })
+            Some(Entry { id, original, at, verdict, due: its })
         })
     }
 
@@ -323,23 +329,63 @@ impl Docket {
     }
 }
 
+/// The part that refused a record, if it is of what is compared. Of the source that is by where the record stands, of others by when they
+/// were refused.
+fn refused_by(
+    letter: &Letter,
+    pipeline: &Pipeline,
+    scope: &Scope,
+    source: Option<&Source<'_>>,
+) -> Option<&'static str> {
+    if letter.sink().is_some() || letter.header(headers::REASON) == Reason::LogGap.as_str() {
+        return None;
+    }
+    let part = ["door", "facts", "join"].into_iter().find(|part| letter.part() == *part);
+    if let (None, Some(source)) = (part, source) {
+        let of = |name| letter.header(name).parse::<i64>().ok();
+        let topic = number(&pipeline.file, letter.header(headers::SOURCE_TOPIC))?;
+        let partition = i32::try_from(of(headers::SOURCE_PARTITION)?).ok()?;
+        let spot = (topic, partition, of(headers::SOURCE_OFFSET)?);
+        return source.compares(spot).then_some("intake");
+    }
+    let at = letter.written.saturating_mul(1_000_000);
+    let late_enough = match scope.from {
+        ScanBound::Start => true,
+        ScanBound::At(from) => at >= from,
+        ScanBound::End => false,
+    };
+    let early_enough = match scope.until {
+        ScanBound::Start => false,
+        ScanBound::At(until) => at < until,
+        ScanBound::End => true,
+    };
+    (late_enough && early_enough).then_some(part.unwrap_or("intake"))
+}
+
 /// What stands in rejects.
 pub struct Rejected {
     letters: Spill,
     /// Those that were sent round again since: where they stand.
     replayed: BTreeSet<(i32, i64)>,
+    /// What no sink refused, by the part that did, and where it stands: of the source that is compared, or of the time.
+    refused: BTreeMap<&'static str, Marks>,
 }
 
 impl Rejected {
-    pub fn read(
+    pub(super) fn read(
         pipeline: &Pipeline,
-        portions: &Portions,
+        scope: &Scope,
+        (portions, source): (&Portions, Option<&Source<'_>>),
         watch: &dyn Watch,
     ) -> Result<Rejected, VerifyError> {
         let (from, until) = (ScanBound::Start, ScanBound::End);
         let past = pipeline.scan("verify", &pipeline.rejects_topic(), from, until)?;
         watch.begin("reading rejects", past.offsets());
-        let mut rejected = Rejected { letters: Spill::new(portions), replayed: BTreeSet::new() };
+        let mut rejected = Rejected {
+            letters: Spill::new(portions),
+            replayed: BTreeSet::new(),
+            refused: BTreeMap::new(),
+        };
         let mut failed = Ok(());
         past.read(&mut |n| watch.step(n), &mut |message| {
             let (letters, receipts) = without_receipts(vec![Letter::read(message)]);
@@ -347,6 +393,10 @@ impl Rejected {
             for letter in &letters {
                 if let Err(error) = rejected.add(letter) {
                     failed = Err(error);
+                }
+                if let Some(part) = refused_by(letter, pipeline, scope, source) {
+                    let marks = rejected.refused.entry(part).or_default();
+                    marks.add((0, letter.partition, letter.offset));
                 }
             }
             failed.is_ok()
@@ -368,6 +418,15 @@ impl Rejected {
             out.extend_from_slice(&letter.partition.to_le_bytes());
             out.extend_from_slice(&letter.offset.to_le_bytes());
         })
+    }
+
+    /// How many records no sink refused, by the part that did: intake, the door, facts or the join. What was sent round again is none.
+    pub fn refused(&self) -> BTreeMap<&'static str, usize> {
+        let left = self.refused.iter().map(|(part, marks)| {
+            let again = self.replayed.iter().filter(|(p, offset)| marks.has((0, *p, *offset)));
+            (*part, marks.count() - again.count())
+        });
+        left.filter(|(_, n)| *n > 0).collect()
     }
 
     /// The decisions of a portion that a sink refused.

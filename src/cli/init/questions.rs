@@ -106,12 +106,9 @@ impl<R: BufRead, W: Write> Asking<'_, R, W> {
         Ok(())
     }
 
-    /// Where nothing else takes decisions, a file does: a pipeline has at least one sink.
+    /// Where nothing else takes decisions, a file does.
     fn a_file(&mut self) -> CommandResult {
-        writeln!(
-            self.out,
-            "  Nothing takes the decisions yet, and a pipeline has at least one sink."
-        )?;
+        writeln!(self.out, "  Nothing takes the decisions yet.")?;
         self.ask(
             &format!("A file to write them to, one a line? [{FILE}]"),
             Need::Yes("at least one sink is needed; to begin with, a file"),
