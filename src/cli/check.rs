@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::{CommandResult, Exit, offline};
+use crate::config::secrets::Real;
 use crate::pipeline::{self, Pipeline, cases};
 use crate::words::counted;
 
@@ -13,9 +14,10 @@ use crate::words::counted;
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   docket check pipelines/*.yaml
+  docket init - --metrics | docket check -
   docket check my.yaml --json | jq '.files[].problems'")]
 pub struct Args {
-    /// Pipeline files.
+    /// Pipeline files; - is standard input.
     #[arg(required = true, value_name = "PIPELINE")]
     files: Vec<PathBuf>,
     /// Print the result as one JSON object.
@@ -34,12 +36,18 @@ struct Test {
 }
 
 /// What is valid, and may not be meant.
-fn notes(pipeline: &Pipeline) -> Vec<String> {
+pub(super) fn notes(pipeline: &Pipeline) -> Vec<String> {
     let topic = pipeline.docket_topic();
     let nowhere = pipeline.file.sinks.is_empty().then(|| {
         format!("it has no sinks: docket writes decisions to the topic {topic}, and delivers them nowhere else")
     });
-    nowhere.into_iter().collect()
+    let open = pipeline.file.door.as_ref().filter(|door| door.is_open()).map(|door| {
+        format!(
+            "whoever reaches {} can upload decisions: see door.tokens and door.tls (docs/door.md)",
+            door.listen
+        )
+    });
+    nowhere.into_iter().chain(open).collect()
 }
 
 pub fn run(args: &Args) -> CommandResult {
@@ -47,9 +55,9 @@ pub fn run(args: &Args) -> CommandResult {
     let mut files = Vec::new();
     for path in &args.files {
         let file = path.display();
-        if offline::is_decisions(path) {
+        let other = offline::is_decisions(path).then(|| offline::no_pipeline(path));
+        if let Some(told) = other.or_else(|| offline::zipped(path)) {
             bad_files += 1;
-            let told = offline::no_pipeline(path);
             if args.json {
                 let problems = [json!({ "line": 0, "column": 0, "message": told })];
                 files.push(json!({ "file": file.to_string(), "valid": false, "problems": problems, "tests": [] }));
@@ -58,7 +66,15 @@ pub fn run(args: &Args) -> CommandResult {
             }
             continue;
         }
-        let pipeline = match pipeline::load(path) {
+        let loaded = match path.as_os_str() == "-" {
+            true => {
+                let text = std::io::read_to_string(std::io::stdin().lock());
+                let text = text.map_err(|e| format!("standard input can't be read: {e}"))?;
+                pipeline::parse(path, &text, &Real)
+            }
+            false => pipeline::load(path),
+        };
+        let pipeline = match loaded {
             Ok(pipeline) => pipeline,
             Err(error) => {
                 bad_files += 1;

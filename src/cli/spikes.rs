@@ -159,14 +159,20 @@ fn of_topic(args: &Args, pipeline: &Pipeline, spikes: &Spikes) -> CommandResult 
     findings.extend(written);
     findings.sort_by_key(|f| f.detected);
     tell_all(args, &findings);
-    let mut said = format!(
-        "{} in {}",
-        counted(findings.len() as u64, "finding"),
-        counted(decisions, "decision")
-    );
-    if follower.late > 0 {
-        said.push_str(&late(follower.late, lateness));
-    }
+    let late = if follower.late > 0 { late(follower.late, lateness) } else { String::new() };
+    let counts = (findings.len() as u64, decisions, unreadable);
+    anstream::eprintln!("{}", summed(counts, [backlog, read, left_out], &late));
+    Ok(())
+}
+
+/// How much was found in how much; `late` is what is to be said of decisions that came late.
+fn summed(
+    (findings, decisions, unreadable): (u64, u64, u64),
+    [backlog, read, left_out]: [u64; 3],
+    late: &str,
+) -> String {
+    let mut said =
+        format!("{} in {}{late}", counted(findings, "finding"), counted(decisions, "decision"));
     for (n, told) in [
         (backlog, "; of the findings, N came as a backlog, of which `docket run` says nothing"),
         (
@@ -185,8 +191,7 @@ fn of_topic(args: &Args, pipeline: &Pipeline, spikes: &Spikes) -> CommandResult 
     if decisions == 0 {
         said.push_str("; --since says how far back to look (start: all)");
     }
-    anstream::eprintln!("{said}");
-    Ok(())
+    said
 }
 
 /// What came too late to be waited for.

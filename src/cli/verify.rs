@@ -318,7 +318,8 @@ fn told(pipeline: &Pipeline, file: &Path, verified: &Verified) -> String {
                 0 => String::new(),
                 more => format!(" and {more} more (--json lists more of them)"),
             };
-            let _ = writeln!(out, "{what} {}: {}{more}", r.sink, shown.join(", "));
+            let told = format!("{what} {}: {}{more}", r.sink, shown.join(", "));
+            let _ = writeln!(out, "{}", wrapped(&told, 4, sentence_columns()));
         }
         if r.compared.repeated.count > 0 {
             let told = format!(
@@ -438,12 +439,17 @@ fn notes(verified: &Verified, out: &mut String) {
             let _ = writeln!(out, "note: not one decision is {verdict}");
         }
     }
-    for (instance, last) in &about.quiet {
+    const QUIET: usize = 3;
+    for (instance, last) in about.quiet.iter().take(QUIET) {
         let _ = writeln!(
             out,
             "note: OPA instance {} decided regularly until {last}, and no more",
             printable(instance)
         );
+    }
+    if let more @ 1.. = about.quiet.len().saturating_sub(QUIET) {
+        let instances = counted(more as u64, "OPA instance");
+        let _ = writeln!(out, "note: so did {instances} more (--json lists them)");
     }
 }
 

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::docket::{Docket, Rejected};
+use super::docket::Docket;
+use super::rejected::Rejected;
 use super::report::Report;
 use super::scope::{Scope, VerifyError, Watch};
 use super::source::{Expected, Source, Why};

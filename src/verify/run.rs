@@ -7,9 +7,10 @@ use std::time::Duration;
 use rdkafka::message::Message;
 use serde::Serialize;
 
-use super::docket::{Docket, Entry, Rejected};
+use super::docket::{Docket, Entry};
 use super::lost::SourceReport;
 use super::overview::Overview;
+use super::rejected::Rejected;
 use super::report::Report;
 use super::scope::{Checked, NotAsked, Scope, VerifyError, Watch, checked};
 use super::source::Source;
