@@ -24,7 +24,10 @@ fn five_decisions_take_no_time_of_their_own() {
     let (good, text, errors) = ran(&["demo", file.to_str().unwrap()]);
     // Under a second on a machine that has time; waiting for a group of Kafka took six.
     assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
-    assert!(good && text.contains("5 decisions from 1 Kafka record\n"), "{text}{errors}");
+    assert!(
+        good && text.contains(&format!("5 decisions from {}\n", file.display())),
+        "{text}{errors}"
+    );
     assert!(text.contains("└─ policy.decision"), "{text}");
     assert!(!text.contains("not"), "nothing is said of a cut: {text}");
 }
@@ -248,7 +251,16 @@ fn a_program_that_asks_for_json_gets_json_of_an_error_too() {
 #[test]
 fn a_full_disk_is_told_and_a_reader_that_goes_is_no_error() {
     let full = || std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
-    for args in [&["check", "pipelines/opa.yaml"][..], &["check", "pipelines/opa.yaml", "--json"]] {
+    let file = "examples/why/decisions.ndjson";
+    for args in [
+        &["check", "pipelines/opa.yaml"][..],
+        &["check", "pipelines/opa.yaml", "--json"],
+        &["--help"],
+        &["tail", "--help"],
+        &["completions", "bash"],
+        &["generate", "--count", "3"],
+        &["why", "438ee5cd", "--from", file],
+    ] {
         let out = docket().args(args).stdout(full()).output().unwrap();
         let errors = String::from_utf8(out.stderr).unwrap();
         assert_eq!(out.status.code(), Some(1), "{errors}");
@@ -321,6 +333,18 @@ fn what_is_asked_for_wrongly_is_told_with_what_there_is() {
     let sinks = "sinks: {out: {type: file, path: '-'}}\n";
     let bare = format!("name: b\nkafka: {{brokers: k}}\nsources: [{{topic: t}}]\n{sinks}");
     let bare = &written("bare.yaml", &bare);
+    let head = "name: b\nkafka: {brokers: k}\nsources: [{topic: t}]\n";
+    let nowhere = &written("nowhere.yaml", head);
+    let below = &written("below.yaml", &format!("{head}spikes: {{floor: 0}}\n"));
+    let cut =
+        &written("cut.ndjson", "{\"path\":\"a\",\"result\":1}\n{\"decision_id\":\"cut-1\",\n");
+    let open = &written("open.yaml", &format!("{head}{sinks}door: {{listen: \"0.0.0.0:8443\"}}\n"));
+    let zipped = place.path("my.yaml.gz");
+    std::fs::write(&zipped, docket::gzip::gzip(head.as_bytes())).unwrap();
+    let zipped = &zipped.display().to_string();
+    let zstd = place.path("wide.ndjson");
+    std::fs::write(&zstd, b"\x28\xb5\x2f\xfd....").unwrap();
+    let zstd = &zstd.display().to_string();
     let told = |args: &[&str]| {
         let out = docket().args(args).output().unwrap();
         (out.status.code(), String::from_utf8(out.stderr).unwrap())
@@ -337,6 +361,20 @@ fn what_is_asked_for_wrongly_is_told_with_what_there_is() {
             1,
             "1 that can't be read (docket demo shows why): not_json",
         ),
+        (&["check", open], 0, "whoever reaches 0.0.0.0:8443 can upload decisions: see door.tokens"),
+        (&["check", zipped], 1, "is a pipeline file in gzip, which is read as plain text only"),
+        (&["tail", zipped], 2, "is a pipeline file in gzip, which is read as plain text only"),
+        (
+            &["demo", zstd],
+            1,
+            "wide.ndjson: it is zstd; docket reads text in UTF-8, and gzip:\n  zstd -dc ",
+        ),
+        (&["init", "-", "--metrics", "--door", "8443"], 2, "--door: \"8443\" can't be used here"),
+        (&["init", "-", "--metrics", "--source", "a b"], 2, "--source: "),
+        (&["check", nowhere], 0, "nowhere.yaml: it has no sinks: "),
+        (&["check", below], 1, "\"0\" is out of range: at least 1\n"),
+        (&["run", file], 2, "holds decisions, and is no pipeline file"),
+        (&["why", "cut-1", "--from", cut], 1, "shows why): not_json"),
         (&["protect", file], 2, "a pipeline file says what is removed"),
         (&["tail", file], 2, "holds decisions, and is no pipeline file"),
         (&["verify", file], 2, "holds decisions, and is no pipeline file"),
@@ -350,6 +388,35 @@ fn what_is_asked_for_wrongly_is_told_with_what_there_is() {
         let (was, errors) = told(args);
         assert!(was == Some(code) && errors.contains(words), "{args:?}: {was:?} {errors}");
     }
+}
+
+#[test]
+fn a_pipeline_file_on_standard_input_is_checked() {
+    let written = docket().args(["init", "-", "--metrics"]).output().unwrap().stdout;
+    let checked = |text: &[u8]| {
+        let mut child = docket()
+            .args(["check", "-"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(text).unwrap();
+        let out = child.wait_with_output().unwrap();
+        (out.status.code(), String::from_utf8([out.stdout, out.stderr].concat()).unwrap())
+    };
+    assert_eq!(checked(&written), (Some(0), "-: valid, it has no tests\n".into()));
+    let (code, told) = checked(b"name: x\n");
+    assert!(code == Some(1) && told.contains("-:1:1: "), "{told}");
+}
+
+#[test]
+fn no_more_decisions_are_generated_than_were_asked_for() {
+    let mut generator = docket::generate::Generator::new(docket::generate::Mix::default());
+    let upload = generator.upload(0, 3);
+    let upload = docket::decision::formats::gunzip(&upload, 1 << 20).unwrap();
+    let decisions: Vec<serde_json::Value> = serde_json::from_slice(&upload.0).unwrap();
+    assert_eq!(decisions.len(), 3);
 }
 
 #[test]

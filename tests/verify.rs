@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use docket::decision::record::Record;
 use docket::log::mock::Mock;
 use docket::sink::query::{Decision, Present};
+use docket::spike::{Finding, Kind};
 use docket::verify::docket::{Docket, Due, original};
 use docket::verify::place::Decided;
 use docket::verify::run::{read_held, write_held};
@@ -175,7 +176,9 @@ async fn exit_codes_tell_complete_a_gap_a_sink_that_cannot_tell_and_one_that_is_
 #[tokio::test(flavor = "multi_thread")]
 async fn another_decision_under_a_used_id_is_missed_where_it_is_missing() {
     let (mock, place) = (mock(), Place::new("reused"));
-    let pipeline = pipeline(&place, &mock, "sinks:\n  file: {type: file, path: $DIR/out.ndjson}\n");
+    let url = prometheus(&[("allow", 1), ("deny", 1)]);
+    let counts = format!("{FILE}  metrics: {{type: metrics, query: \"{url}\"}}\n");
+    let pipeline = pipeline(&place, &mock, &counts);
     let running = Running::start(&place, &pipeline);
     let decision = |verdict: bool| {
         format!(
@@ -192,6 +195,62 @@ async fn another_decision_under_a_used_id_is_missed_where_it_is_missing() {
     let file = sink(&report, "file");
     assert_eq!((&file["expected"], &file["present"]), (&2.into(), &lines.into()), "{told}");
     assert_eq!(code, i32::from(lines < 2), "{told}");
+
+    // What docket found is no decision, to nobody who counts; and people who look back see it.
+    let found = Finding {
+        id: "0011223344556677".into(),
+        onset: docket::clock::now(),
+        detected: docket::clock::now(),
+        detail: "another decision under used".into(),
+        ..Finding::new(Kind::DecisionIdReused, "orders", "")
+    };
+    produce(&mock.bootstrap(), "docket", [docket::spike::record::write(&found).1]);
+    let (report, code, told) = verified(&pipeline, &["--sink", "metrics"]);
+    assert_eq!(
+        (&report["docket"]["decisions"], &report["docket"]["findings"]),
+        (&2.into(), &1.into()),
+        "{told}"
+    );
+    assert!(told.contains(": 2 decisions: 1 allow, 1 deny, decided from "), "{told}");
+    assert!(told.contains("; and 1 finding\n"), "{told}");
+    let metrics = sink(&report, "metrics");
+    assert_eq!((&metrics["expected"], &metrics["present"]), (&2.into(), &2.into()), "{told}");
+    assert_eq!((code, &metrics["gaps"]), (0, &0.into()), "{told}");
+    let out = docket().args(["spikes", "--json", "--since", "start"]).arg(&pipeline).output();
+    let out = out.unwrap();
+    let shown: Value = serde_json::from_slice(&out.stdout).unwrap();
+    let told = String::from_utf8_lossy(&out.stderr);
+    assert_eq!((&shown["id"], &shown["kind"]), (&found.id.into(), &"decision_id_reused".into()));
+    assert!(
+        told.contains("1 finding in 2 decisions") && told.contains("of the findings, 1 came from "),
+        "{told}"
+    );
+}
+
+/// The URL of a Prometheus that counted so many decisions of each verdict.
+fn prometheus(counted: &[(&str, u32)]) -> String {
+    use std::io::{Read, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let counted: Vec<(String, u32)> = counted.iter().map(|(v, n)| ((*v).into(), *n)).collect();
+    std::thread::spawn(move || {
+        for mut asked in listener.incoming().map_while(Result::ok) {
+            let mut request = [0; 8192];
+            let read = asked.read(&mut request).unwrap_or(0);
+            let request = String::from_utf8_lossy(&request[..read]).into_owned();
+            let start = request.split("start=").nth(1).and_then(|rest| rest.split('&').next());
+            let at = start.and_then(|start| start.parse::<i64>().ok()).unwrap_or(0) + 1;
+            let series = counted.iter().map(
+                |(verdict, n)| serde_json::json!({"metric": {"verdict": verdict}, "values": [[at, n.to_string()]]}),
+            );
+            let series: Vec<Value> = series.collect();
+            let body = serde_json::json!({"status": "success", "data": {"result": series}});
+            let body = body.to_string();
+            let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close";
+            let _ = write!(asked, "{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+        }
+    });
+    url
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -280,14 +339,29 @@ async fn what_intake_lost_is_named_and_what_is_in_rejects_is_not_lost() {
     let counts = |report: &Value| {
         ["expected", "present", "rejected", "not_compared"].map(|what| n(report, what))
     };
-    assert_eq!((code, counts(&report)), (0, [42, 42, 0, 0]), "{told}");
+    assert_eq!((code, counts(&report)), (0, [44, 42, 2, 0]), "{told}");
     assert!(told.ends_with("complete\n"), "{told}");
+    // What intake refused is said, with where it is, and to who asks for a decision that is none.
+    assert_eq!(report["rejects"], serde_json::json!({"intake": 2}), "{told}");
+    let rejects = format!("docket rejects {}", path.display());
+    assert!(
+        told.contains("rejects: 2 records of the source,") && told.contains(&rejects),
+        "{told}"
+    );
+    for (id, words) in [
+        ("large", "; 1 reject holds it (intake: too_large):\n  docket rejects "),
+        ("nowhere", "; there are 2 rejects of that time, too:\n  docket rejects "),
+    ] {
+        let out = docket().args(["why", id, "--since", "start"]).arg(&path).output().unwrap();
+        let told = String::from_utf8(out.stderr).unwrap();
+        assert!(out.status.code() == Some(1) && told.contains(words), "{id}: {told}");
+    }
 
     // Rules that changed: what was too large is none now, and something is taken out.
     let protected = format!("protect: {{rules: [{{path: /input, action: erase}}]}}\n{FILE}");
     let (report, code, told) = verified(&pipeline(&place, &mock, &protected), &[]);
     // Those that have an input; what came twice is looked for at both places.
-    assert_eq!((code, counts(&report)), (0, [44, 43, 1, 0]), "{told}");
+    assert_eq!((code, counts(&report)), (0, [45, 43, 2, 0]), "{told}");
     assert!(told.contains("another content than today's"), "{told}");
     let path = pipeline(&place, &mock, &limited);
 

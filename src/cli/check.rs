@@ -6,16 +6,18 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::{CommandResult, Exit, offline};
-use crate::pipeline::{self, cases};
+use crate::config::secrets::Real;
+use crate::pipeline::{self, Pipeline, cases};
 use crate::words::counted;
 
 /// Validate pipeline files and run their test cases, without connecting to anything.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   docket check pipelines/*.yaml
+  docket init - --metrics | docket check -
   docket check my.yaml --json | jq '.files[].problems'")]
 pub struct Args {
-    /// Pipeline files.
+    /// Pipeline files; - is standard input.
     #[arg(required = true, value_name = "PIPELINE")]
     files: Vec<PathBuf>,
     /// Print the result as one JSON object.
@@ -33,14 +35,29 @@ struct Test {
     difference: Option<String>,
 }
 
+/// What is valid, and may not be meant.
+pub(super) fn notes(pipeline: &Pipeline) -> Vec<String> {
+    let topic = pipeline.docket_topic();
+    let nowhere = pipeline.file.sinks.is_empty().then(|| {
+        format!("it has no sinks: docket writes decisions to the topic {topic}, and delivers them nowhere else")
+    });
+    let open = pipeline.file.door.as_ref().filter(|door| door.is_open()).map(|door| {
+        format!(
+            "whoever reaches {} can upload decisions: see door.tokens and door.tls (docs/door.md)",
+            door.listen
+        )
+    });
+    nowhere.into_iter().chain(open).collect()
+}
+
 pub fn run(args: &Args) -> CommandResult {
     let (mut bad_files, mut failed) = (0_u64, 0_u64);
     let mut files = Vec::new();
     for path in &args.files {
         let file = path.display();
-        if offline::is_decisions(path) {
+        let other = offline::is_decisions(path).then(|| offline::no_pipeline(path));
+        if let Some(told) = other.or_else(|| offline::zipped(path)) {
             bad_files += 1;
-            let told = offline::no_pipeline(path);
             if args.json {
                 let problems = [json!({ "line": 0, "column": 0, "message": told })];
                 files.push(json!({ "file": file.to_string(), "valid": false, "problems": problems, "tests": [] }));
@@ -49,7 +66,15 @@ pub fn run(args: &Args) -> CommandResult {
             }
             continue;
         }
-        let pipeline = match pipeline::load(path) {
+        let loaded = match path.as_os_str() == "-" {
+            true => {
+                let text = std::io::read_to_string(std::io::stdin().lock());
+                let text = text.map_err(|e| format!("standard input can't be read: {e}"))?;
+                pipeline::parse(path, &text, &Real)
+            }
+            false => pipeline::load(path),
+        };
+        let pipeline = match loaded {
             Ok(pipeline) => pipeline,
             Err(error) => {
                 bad_files += 1;
@@ -75,12 +100,14 @@ pub fn run(args: &Args) -> CommandResult {
             .collect();
         let passed = tests.iter().filter(|test| test.passed).count();
         failed += (tests.len() - passed) as u64;
+        let notes = notes(&pipeline);
         if args.json {
             files.push(
-                json!({ "file": file.to_string(), "valid": true, "problems": [], "tests": tests }),
+                json!({ "file": file.to_string(), "valid": true, "problems": [], "notes": notes, "tests": tests }),
             );
             continue;
         }
+        notes.iter().for_each(|note| anstream::eprintln!("note: {file}: {note}"));
         for test in &tests {
             if let Some(difference) = &test.difference {
                 let Test { line, name, .. } = test;

@@ -22,6 +22,9 @@ pub fn read(path: &Path) -> Result<Vec<u8>, String> {
     let named = |e: &dyn std::fmt::Display| format!("{}: {e}", path.display());
     let mut content = Vec::new();
     super::input(path)?.read_to_end(&mut content).map_err(|e| named(&e))?;
+    if let Some(told) = foreign(&content) {
+        return Err(named(&told));
+    }
     if !content.starts_with(&[0x1f, 0x8b]) {
         return Ok(content);
     }
@@ -35,6 +38,22 @@ pub fn read(path: &Path) -> Result<Vec<u8>, String> {
         );
         Ok(lines)
     })
+}
+
+/// What is no text in UTF-8, and neither gzip: what it is, and how it becomes what docket reads.
+pub fn foreign(content: &[u8]) -> Option<String> {
+    let (name, makes) = match content {
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [b'{' | b'[', 0, ..] | [0, b'{' | b'[', ..] => {
+            ("UTF-16", "iconv -f UTF-16 -t UTF-8 FILE")
+        }
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => ("zstd", "zstd -dc FILE"),
+        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => ("xz", "xz -dc FILE"),
+        [b'B', b'Z', b'h', b'1'..=b'9', 0x31, 0x41, ..] => ("bzip2", "bzip2 -dc FILE"),
+        [0x04, 0x22, 0x4d, 0x18, ..] => ("lz4", "lz4 -dc FILE"),
+        [b'P', b'K', 3, 4, ..] => ("a zip archive", "unzip -p FILE"),
+        _ => return None,
+    };
+    Some(format!("it is {name}; docket reads text in UTF-8, and gzip:\n  {makes} | docket demo -"))
 }
 
 /// Whole lines of gzip data that ends too early; nothing of what is not cut.
@@ -144,6 +163,19 @@ mod tests {
         let cut = records(text.as_bytes());
         assert_eq!(cut.len(), 3);
         assert!(cut.iter().all(|c| c.starts_with(b"{\n") && c.ends_with(b"\n}")));
+    }
+
+    #[test]
+    fn what_is_in_another_form_is_named_with_what_makes_it_readable() {
+        let told = |content: &[u8]| foreign(content).unwrap_or_default();
+        let wide: Vec<u8> = "{\"a\":1}".encode_utf16().flat_map(u16::to_le_bytes).collect();
+        assert!(told(&wide).contains("it is UTF-16; ") && told(&wide).contains("\n  iconv "));
+        assert!(told(b"\xff\xfe{\0").contains("UTF-16"));
+        assert!(told(b"\x28\xb5\x2f\xfd....").contains("zstd -dc FILE | docket demo -"));
+        assert!(told(b"\xfd7zXZ\0....").contains("xz -dc"));
+        for own in [&b"{\"a\":1}"[..], b"[]", b"", b"\x1f\x8b\x08", b"\x0a\x00{", b"PKI"] {
+            assert_eq!(foreign(own), None);
+        }
     }
 
     #[test]

@@ -165,10 +165,13 @@ pub fn run(args: &Args) -> CommandResult {
                 continue;
             }
         }
-        // An upload would be more than is left.
-        let few = args.count.is_some_and(|count| count - written < UPLOAD);
-        let shape = if few && args.format == Shape::Mixed { Shape::Json } else { args.format };
-        let (record, decisions) = generator.record(shape, crate::clock::now());
+        // A whole upload may be more than is left.
+        let left = args.count.map_or(UPLOAD, |count| (count - written).min(UPLOAD));
+        let (record, decisions) = match args.format {
+            Shape::Upload => (generator.upload(crate::clock::now(), left), left),
+            Shape::Mixed if left < UPLOAD => generator.record(Shape::Json, crate::clock::now()),
+            shape => generator.record(shape, crate::clock::now()),
+        };
         target.write(&record)?;
         written += decisions;
         if written % 64 < decisions {

@@ -44,19 +44,19 @@ struct Wanted {
     #[arg(long, value_name = "HOST:PORT")]
     door: Option<String>,
     /// A trace backend or collector: http://host:4317 (gRPC) or http://host:4318 (HTTP).
-    #[arg(long, value_name = "URL", value_parser = url)]
+    #[arg(long, value_name = "URL", value_parser = url::<4317>)]
     otlp: Option<String>,
     /// Where `docket verify` asks for traces: Jaeger or Tempo, such as http://localhost:16686.
-    #[arg(long, value_name = "URL", requires = "otlp", value_parser = url)]
+    #[arg(long, value_name = "URL", requires = "otlp", value_parser = url::<16686>)]
     traces: Option<String>,
     /// Grafana Loki, such as http://localhost:3100.
-    #[arg(long, value_name = "URL", value_parser = url)]
+    #[arg(long, value_name = "URL", value_parser = url::<3100>)]
     loki: Option<String>,
     /// VictoriaLogs, such as http://localhost:9428.
-    #[arg(long, value_name = "URL", value_parser = url)]
+    #[arg(long, value_name = "URL", value_parser = url::<9428>)]
     victorialogs: Option<String>,
     /// Elasticsearch or OpenSearch, such as http://localhost:9200.
-    #[arg(long, value_name = "URL", value_parser = url)]
+    #[arg(long, value_name = "URL", value_parser = url::<9200>)]
     elasticsearch: Option<String>,
     /// Log group of Amazon CloudWatch Logs.
     #[arg(long, value_name = "GROUP")]
@@ -68,7 +68,7 @@ struct Wanted {
     #[arg(long)]
     metrics: bool,
     /// The same, and where `docket verify` asks for what was counted: the Prometheus that scrapes docket, such as http://localhost:9090.
-    #[arg(long, value_name = "URL", value_parser = url)]
+    #[arg(long, value_name = "URL", value_parser = url::<9090>)]
     prometheus: Option<String>,
     /// Leave secrets and personal data in decisions: no protect section.
     #[arg(long)]
@@ -87,6 +87,34 @@ impl Wanted {
                 .into_iter()
                 .any(Option::is_some)
     }
+
+    /// What is wrong with the file that is not there yet, by the options that it comes from.
+    fn told(&self, error: &pipeline::LoadError) -> String {
+        let out = self.out.as_deref().map(|path| path.to_string_lossy().into_owned());
+        let mut options: Vec<(&str, &str)> = [
+            ("--name", &self.name),
+            ("--brokers", &self.brokers),
+            ("--door", &self.door),
+            ("--otlp", &self.otlp),
+            ("--traces", &self.traces),
+            ("--loki", &self.loki),
+            ("--victorialogs", &self.victorialogs),
+            ("--elasticsearch", &self.elasticsearch),
+            ("--cloudwatch", &self.cloudwatch),
+            ("--out", &out),
+            ("--prometheus", &self.prometheus),
+        ]
+        .into_iter()
+        .filter_map(|(option, value)| Some((option, value.as_deref()?)))
+        .collect();
+        options.extend(self.source.iter().map(|topic| ("--source", topic.as_str())));
+        let lines = error.places().map(|(_, _, why)| {
+            let named = options.iter().find(|(_, value)| why.contains(&format!("{value:?}")));
+            let named = named.or_else(|| options.iter().find(|(_, value)| why.contains(value)));
+            named.map_or_else(|| why.to_owned(), |(option, _)| format!("{option}: {why}"))
+        });
+        lines.collect::<Vec<_>>().join("\n")
+    }
 }
 
 const BROKERS: &str = "localhost:9092";
@@ -101,11 +129,20 @@ fn says_no(answer: &str) -> bool {
     ["n", "no", "none", "-", "skip", "false"].iter().any(|no| answer.eq_ignore_ascii_case(no))
 }
 
-fn url(text: &str) -> Result<String, String> {
-    if says_no(text.trim()) {
+/// The URL of a server; the usual port of its kind, if it is given by its name alone.
+fn url<const PORT: u16>(text: &str) -> Result<String, String> {
+    let text = text.trim();
+    if says_no(text) {
         return Err("that is no address; where there is none, leave the option out".into());
     }
-    super::url(text)
+    address(text, PORT)
+}
+
+fn address(text: &str, port: u16) -> Result<String, String> {
+    let url = super::url(text)?;
+    let named = reqwest::Url::parse(&url).is_ok_and(|u| u.port().is_none() && u.path() == "/");
+    let alone = named && !text.contains("://") && !text.contains('/') && !url.ends_with(":80");
+    Ok(if alone { format!("{url}:{port}") } else { url })
 }
 
 /// What is wrong with what is wanted so far, as `docket check` would say.
@@ -138,7 +175,11 @@ pub fn run(args: &Args) -> CommandResult {
     }
     let text = written(&wanted, stem);
     // What it is told may be wrong: an address, a name. `docket check` would say so.
-    pipeline::parse(&args.file, &text, &Real)?;
+    let pipeline = pipeline::parse(&args.file, &text, &Real)
+        .map_err(|error| Exit::new(2, wanted.told(&error)))?;
+    for note in super::check::notes(&pipeline) {
+        anstream::eprintln!("note: {note}");
+    }
     if printed {
         anstream::print!("{text}");
         return Ok(());
@@ -181,7 +222,7 @@ fn with_flags(file: &Path, nothing_said: bool) -> String {
     let why = if nothing_said {
         "docket init asks at a terminal, and standard input is none. Flags say what there is:"
     } else {
-        "a pipeline has at least one sink, where decisions go:"
+        "where do the decisions go?"
     };
     format!(
         "{why}\n  docket init {} --source opa-decisions --loki http://localhost:3100 --metrics\n\
@@ -321,9 +362,18 @@ mod tests {
     #[test]
     fn a_word_for_no_is_no_address() {
         for no in ["no", "None", " - ", "skip", "n"] {
-            assert!(url(no).is_err_and(|why| why.contains("leave the option out")), "{no}");
+            assert!(url::<1>(no).is_err_and(|why| why.contains("leave the option out")), "{no}");
         }
-        assert_eq!(url("loki:3100").as_deref(), Ok("http://loki:3100"));
+        // A name alone means the usual port; who writes more means that.
+        for (text, taken) in [
+            ("loki:3101", "http://loki:3101"),
+            ("localhost", "http://localhost:3100"),
+            ("loki:80", "http://loki:80"),
+            ("http://loki", "http://loki"),
+            ("logs.example.org/loki", "http://logs.example.org/loki"),
+        ] {
+            assert_eq!(url::<3100>(text).as_deref(), Ok(taken));
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod doctor;
 mod feed;
 mod generate;
 mod init;
+mod man;
 mod offline;
 mod protect;
 mod redrive;
@@ -186,7 +187,7 @@ pub fn main() -> ExitCode {
         },
         Command::Decrypt(args) => decrypt::run(&args),
         Command::Capacity(args) => runtime(capacity::run(args)),
-        Command::Man { folder } => manual(&folder),
+        Command::Man { folder } => man::write(&folder),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut commands(), "docket", &mut script);
@@ -204,7 +205,12 @@ pub fn main() -> ExitCode {
             {
                 return ExitCode::SUCCESS;
             }
-            anstream::eprintln!("{error}");
+            let full = error
+                .downcast_ref::<std::io::Error>()
+                .is_some_and(|e| e.kind() == std::io::ErrorKind::StorageFull);
+            // What else is written has a name, and says so.
+            let of = if full { "standard output can't be written: " } else { "" };
+            anstream::eprintln!("{of}{error}");
             let exit = error.downcast_ref::<Exit>();
             if json && exit.is_none_or(|exit| !exit.reported) {
                 let problems = match error.downcast_ref::<LoadError>() {
@@ -259,6 +265,12 @@ fn arguments(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
 
 /// Ends with what is wrong with the arguments.
 fn refused(error: &clap::Error, args: &[OsString]) -> ! {
+    use clap::error::ErrorKind::{DisplayHelp, DisplayVersion};
+    if matches!(error.kind(), DisplayHelp | DisplayVersion) {
+        // clap passes over what can't be written.
+        anstream::print!("{}", error.render().ansi());
+        std::process::exit(0);
+    }
     let Some(told) = meant(error, args) else { error.exit() };
     anstream::eprintln!("error: {told}");
     std::process::exit(2)
@@ -296,12 +308,6 @@ fn wants_json(matches: &clap::ArgMatches) -> bool {
     matches.subcommand().and_then(|(_, of)| given(of)).unwrap_or(false)
 }
 
-fn manual(folder: &std::path::Path) -> CommandResult {
-    std::fs::create_dir_all(folder)
-        .map_err(|e| format!("{} can't be made: {e}", folder.display()))?;
-    Ok(clap_mangen::generate_to(commands(), folder)?)
-}
-
 fn runtime(command: impl Future<Output = CommandResult>) -> CommandResult {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let result = runtime.block_on(command);
@@ -313,6 +319,9 @@ fn runtime(command: impl Future<Output = CommandResult>) -> CommandResult {
 fn load(path: &std::path::Path) -> Result<Pipeline, Box<dyn std::error::Error>> {
     if offline::is_decisions(path) {
         return Err(Exit::new(2, offline::no_pipeline(path)).into());
+    }
+    if let Some(told) = offline::zipped(path) {
+        return Err(Exit::new(2, told).into());
     }
     Ok(pipeline::load(path)?)
 }

@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use flate2::bufread::MultiGzDecoder;
+
 use crate::config::secrets::Real;
 use crate::decision::formats::Format;
 use crate::decision::record::Record;
@@ -39,7 +41,30 @@ fn begins(path: &Path) -> Option<Vec<u8>> {
     let file = path.is_file().then(|| std::fs::File::open(path).ok()).flatten()?;
     let mut begins = Vec::new();
     file.take(1 << 20).read_to_end(&mut begins).ok()?;
-    Some(begins)
+    if !begins.starts_with(GZIP) {
+        return Some(begins);
+    }
+    // Of what is cut, as much as there is.
+    let mut plain = Vec::new();
+    let _ = MultiGzDecoder::new(&begins[..]).take(1 << 20).read_to_end(&mut plain);
+    Some(plain)
+}
+
+const GZIP: &[u8] = &[0x1f, 0x8b];
+
+/// Whether it is gzip, which is for decisions only.
+fn is_gzip(path: &Path) -> bool {
+    let mut begins = [0; 2];
+    let file = path.is_file().then(|| std::fs::File::open(path).ok()).flatten();
+    file.is_some_and(|mut file| file.read_exact(&mut begins).is_ok()) && begins == *GZIP
+}
+
+/// What is said of a pipeline file that is compressed.
+pub fn zipped(path: &Path) -> Option<String> {
+    let named = path.display();
+    (is_gzip(path) && is_pipeline(path)).then(|| {
+        format!("{named} is a pipeline file in gzip, which is read as plain text only: gunzip it")
+    })
 }
 
 /// Whether a file holds decisions, or what else a log is: its name, or its first line, says so.
@@ -52,12 +77,11 @@ pub fn is_decisions(path: &Path) -> bool {
         return false;
     }
     let Some(begins) = begins(path) else { return false };
-    let is_gzip = begins.starts_with(&[0x1f, 0x8b]);
     let holds = |name: &[u8]| memchr::memmem::find(&begins, name).is_some();
     // A pipeline file may be JSON, and its test cases hold decisions.
     let pipeline =
         || serde_json::from_slice::<Value>(&begins).is_ok_and(|v| v["kafka"].is_object());
-    is_gzip || holds(b"\"decision_id\"") && !pipeline()
+    is_gzip(path) || holds(b"\"decision_id\"") && !pipeline()
 }
 
 /// What is said where a pipeline file is wanted, and what is given holds decisions.

@@ -48,11 +48,17 @@ pub async fn run(args: Args) -> CommandResult {
     for path in &args.files {
         match super::load(path) {
             Ok(pipeline) => pipelines.push(pipeline),
-            Err(error) => errors.push(error.to_string()),
+            Err(error) => errors.push(error),
         }
     }
-    if !errors.is_empty() {
-        return Err(errors.join("\n").into());
+    match errors.len() {
+        0 => {}
+        // With its exit code.
+        1 => return Err(errors.remove(0)),
+        _ => {
+            let all: Vec<String> = errors.iter().map(ToString::to_string).collect();
+            return Err(all.join("\n").into());
+        }
     }
     let Some(first) = pipelines.first() else { return Ok(()) };
     let listen = first.file.admin.clone();

@@ -17,10 +17,12 @@ use crate::decision::time::{self, Nanos};
 use crate::generate::quality::{self, Score};
 use crate::generate::scenario::Scenario;
 use crate::log::scan::ScanBound;
+use crate::pipeline::Pipeline;
 use crate::pipeline::spikes::Spikes;
 use crate::spike::config::Config;
 use crate::spike::follow::Follower;
-use crate::spike::{Change, Finding, Observation};
+use crate::spike::{Change, Finding, Observation, record};
+use crate::stage::events::CameUpon;
 use crate::words::counted;
 
 /// Run the spike detector over past decisions, to see what it would have reported before it pages anyone.
@@ -33,6 +35,8 @@ use crate::words::counted;
   docket spikes --evaluate                            how good is the detector?
 
 The findings are those that `docket run` would report for the same decisions and the same spikes section; docs/spikes.md explains how. \
+Denial spikes and silent failures are looked for again. What other parts of docket came upon (decision_id_reused, log_gap, and what the \
+join found) is not: it is shown as `docket run` wrote it to the docket topic; of files, IDs that were used twice are looked for. \
 --evaluate exits with code 1 if recall or precision is below 0.97, the median time to detection is above 20 s, or the first cause is right \
 in less than 95 % of cases; with --quiet, if a scenario has more than one false finding in 30 days.")]
 pub struct Args {
@@ -91,6 +95,11 @@ pub fn run(args: &Args) -> CommandResult {
     if let Some(section) = &pipeline.file.spikes {
         spikes = section.clone();
     }
+    of_topic(args, &pipeline, &spikes)
+}
+
+/// What is found in the docket topic: the detector judges its decisions again; what parts came upon stands there.
+fn of_topic(args: &Args, pipeline: &Pipeline, spikes: &Spikes) -> CommandResult {
     let since = match args.since {
         Some(since) => since,
         None => super::bound("7d")?,
@@ -100,10 +109,11 @@ pub fn run(args: &Args) -> CommandResult {
     drop(waiting);
     let lateness = time::nanos(spikes.lateness.0);
     let partitions = past.ranges().iter().filter(|s| s.from < s.to).map(|s| s.partition);
-    let mut follower = Follower::new(config(args, &spikes), lateness, partitions);
+    let mut follower = Follower::new(config(args, spikes), lateness, partitions);
     follower.is_now(clock::now());
     let bar = super::progress(past.offsets(), "looking");
     let mut findings: BTreeMap<String, Finding> = BTreeMap::new();
+    let mut came_upon = CameUpon::default();
     let (mut decisions, mut unreadable) = (0u64, 0u64);
     let mut note = |changes: Vec<Change>| {
         for change in changes {
@@ -123,7 +133,13 @@ pub fn run(args: &Args) -> CommandResult {
             return true;
         };
         let written = message.timestamp().to_millis().map_or(record.timestamp, |ms| ms * 1_000_000);
-        if Observation::with(&record, |seen| follower.observe(partition, seen, written)).is_some() {
+        if let Some(finding) = record::event(&record, written) {
+            if !spikes.ignores(&finding) {
+                came_upon.add(finding);
+            }
+        } else if Observation::with(&record, |seen| follower.observe(partition, seen, written))
+            .is_some()
+        {
             decisions += 1;
             if decisions.is_multiple_of(64) {
                 note(follower.look_back(false));
@@ -134,34 +150,48 @@ pub fn run(args: &Args) -> CommandResult {
     note(follower.look_back(true));
     // What came as a backlog: `docket run` says nothing of it, but here people ask for the past.
     let past = follower.past();
-    let past_found = past.iter().filter(|c| matches!(c, Change::Begins(_))).count();
+    let backlog = past.iter().filter(|c| matches!(c, Change::Begins(_))).count() as u64;
     note(past);
     bar.finish_and_clear();
     let mut findings: Vec<Finding> = findings.into_values().collect();
+    let (written, left_out) = came_upon.told();
+    let read = written.len() as u64;
+    findings.extend(written);
     findings.sort_by_key(|f| f.detected);
     tell_all(args, &findings);
     let late = if follower.late > 0 { late(follower.late, lateness) } else { String::new() };
-    let unreadable = if unreadable > 0 {
-        format!("; {} not written by docket", counted(unreadable, "record"))
-    } else {
-        String::new()
-    };
-    let past = if past_found > 0 {
-        format!(
-            "; of the findings, {past_found} came as a backlog, of which `docket run` says nothing"
-        )
-    } else {
-        String::new()
-    };
-    let all = findings.len();
-    let nothing =
-        if decisions == 0 { "; --since says how far back to look (start: all)" } else { "" };
-    anstream::eprintln!(
-        "{} in {}{late}{past}{unreadable}{nothing}",
-        counted(all as u64, "finding"),
-        counted(decisions, "decision")
-    );
+    let counts = (findings.len() as u64, decisions, unreadable);
+    anstream::eprintln!("{}", summed(counts, [backlog, read, left_out], &late));
     Ok(())
+}
+
+/// How much was found in how much; `late` is what is to be said of decisions that came late.
+fn summed(
+    (findings, decisions, unreadable): (u64, u64, u64),
+    [backlog, read, left_out]: [u64; 3],
+    late: &str,
+) -> String {
+    let mut said =
+        format!("{} in {}{late}", counted(findings, "finding"), counted(decisions, "decision"));
+    for (n, told) in [
+        (backlog, "; of the findings, N came as a backlog, of which `docket run` says nothing"),
+        (
+            read,
+            "; of the findings, N came from other parts of docket, which wrote them to the docket topic",
+        ),
+        (left_out, "; N more that stood there are left out: a later --since shows them"),
+    ] {
+        if n > 0 {
+            said.push_str(&told.replacen('N', &n.to_string(), 1));
+        }
+    }
+    if unreadable > 0 {
+        said.push_str(&format!("; {} not written by docket", counted(unreadable, "record")));
+    }
+    if decisions == 0 {
+        said.push_str("; --since says how far back to look (start: all)");
+    }
+    said
 }
 
 /// What came too late to be waited for.
@@ -254,7 +284,12 @@ fn rows(findings: &[Finding]) -> Vec<Vec<String>> {
             super::tail::printable(&f.service),
             super::tail::printable(&f.policy),
             span(f.onset, f.detected),
-            f.ended.map_or("goes on".into(), |ended| span(f.onset, ended)),
+            match f.ended {
+                Some(ended) => span(f.onset, ended),
+                // What a part came upon goes on for no time.
+                None if f.kind.is_event() => String::new(),
+                None => "goes on".into(),
+            },
             f.observed.to_string(),
             format!("{:.1}", f.expected),
             format!("{:.0}", f.score),

@@ -22,8 +22,8 @@ use crate::log::scan::ScanBound;
   docket tail pipelines/opa.yaml --from 1h --verdict deny --policy 'http/**'
   docket tail pipelines/opa.yaml --from start --until-end --json | jq .docket
 
-A decision is a line as wide as the terminal, or 80 columns: its time (UTC), verdict, service, policy, duration, the reasons as far as they fit, \
-and how its id begins. --long prints all of each.")]
+A decision is a line as wide as the terminal, or 80 columns: its time (UTC), verdict, duration, service, policy, the reasons as far as they fit, \
+and how its id begins; below 60 columns without date, duration and id. --long prints all of each.")]
 pub struct Args {
     /// Pipeline file.
     #[arg(value_name = "PIPELINE")]
@@ -198,18 +198,27 @@ const ID: usize = 8;
 pub fn line(record: &Record<'_>, columns: usize) -> String {
     let (style, dim) = (style(record.verdict), Style::new().dimmed());
     let time = time::format(record.timestamp);
-    let time = time.get(5..19).unwrap_or(&time).replace('T', " ");
-    let duration = duration(record);
     let verdict = record.verdict.as_str();
-    let id: String = printable(&record.decision_id).chars().take(ID).collect();
-    // What is left between the verdict and the id.
-    let room = columns.saturating_sub(time.len() + 1 + VERDICT + 1 + 2 + ID);
     let (service, policy) = (printable(&record.service), printable(&record.policy));
-    let said = cut(format!("{service} {policy}{duration}{}", reasons(record)), room);
+    if columns < NARROW {
+        let time = time.get(11..19).unwrap_or(&time);
+        let room = columns.saturating_sub(time.len() + 1 + VERDICT + 1);
+        let said = cut(format!("{service} {policy}{}", reasons(record)), room);
+        return format!("{dim}{time}{dim:#} {style}{verdict:VERDICT$}{style:#} {said}");
+    }
+    let time = time.get(5..19).unwrap_or(&time).replace('T', " ");
+    let took = duration(record);
+    let id: String = printable(&record.decision_id).chars().take(ID).collect();
+    // What is left between the verdict and the id. What has no usual length stands last.
+    let room = columns.saturating_sub(time.len() + 1 + VERDICT + 1 + 2 + ID);
+    let said = format!("{:>8} {service:10} {policy}{}", took.trim(), reasons(record));
+    let said = cut(said, room);
     format!("{dim}{time}{dim:#} {style}{verdict:VERDICT$}{style:#} {said:room$}  {dim}{id}{dim:#}")
 }
 
 const VERDICT: usize = 9;
+/// In fewer columns a line has room for the most important only.
+const NARROW: usize = 60;
 
 /// All of it on a line.
 fn long(record: &Record<'_>) -> String {
@@ -249,4 +258,35 @@ fn cut(text: String, columns: usize) -> String {
 /// Decisions hold what users sent: no control characters reach the terminal.
 pub fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_align_and_narrow_ones_keep_the_policy() {
+        let of = |service: &str, policy: &str, took: u64| {
+            format!(
+                r#"{{"decision_id":"0f4323bb-1","labels":{{"service":"{service}"}},"path":"{policy}","result":true,"timestamp":"2026-11-24T12:48:50Z","metrics":{{"timer_server_handler_ns":{took}}}}}"#
+            )
+        };
+        let lines = |columns: usize| {
+            let all = [of("orders", "app/allow", 130_000), of("admission", "x/y", 12_130_000)];
+            all.map(|decision| {
+                let event = crate::decision::event::Event::parse(decision.as_bytes()).unwrap();
+                let (rules, mut out) = (crate::decision::record::Rules::default(), Vec::new());
+                crate::decision::record::write(&event, &[], None, &rules, &mut out);
+                let line = line(&Record::parse(&out).unwrap(), columns);
+                anstream::adapter::strip_str(&line).to_string()
+            })
+        };
+        let [a, b] = lines(80);
+        assert_eq!(a.find("app/allow"), b.find("x/y"), "{a}\n{b}");
+        assert_eq!(a.find(" ms "), b.find(" ms "), "{a}\n{b}");
+        assert!(a.chars().count() == 80 && a.ends_with("  0f4323bb"), "{a}");
+        for line in lines(40) {
+            assert!(line.chars().count() <= 40 && line.contains('/'), "{line}");
+        }
+    }
 }

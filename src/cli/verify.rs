@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ use crate::verify::report::Report;
 use crate::verify::run::{Outcome, Verified, verify};
 use crate::verify::scope::{Scope, VerifyError, Watch};
 use crate::verify::traced::Lost;
-use crate::words::counted;
+use crate::words::{counted, shell};
 
 /// Check that every decision of the source topics is in the docket topic, and every one of the docket topic in every sink, once and
 /// unaltered, or in rejects.
@@ -181,12 +181,12 @@ async fn compared(args: &Args, pipeline: &Pipeline, scope: &Scope) -> CommandRes
     let (gaps, outcome) = (verified.gaps(), verified.outcome());
     if args.json {
         let repeats = verified.repeats();
-        let Verified { about, unreadable, source, sinks } = &verified;
+        let Verified { about, unreadable, source, rejects, sinks } = &verified;
         let complete = outcome == Outcome::Complete;
-        let all = json!({ "pipeline": pipeline.name(), "complete": complete, "outcome": outcome, "gaps": gaps, "repeats": repeats, "unreadable": unreadable, "intake": behind, "docket": about, "source": source, "sinks": sinks });
+        let all = json!({ "pipeline": pipeline.name(), "complete": complete, "outcome": outcome, "gaps": gaps, "repeats": repeats, "unreadable": unreadable, "intake": behind, "docket": about, "source": source, "rejects": rejects, "sinks": sinks });
         anstream::println!("{all}");
     } else {
-        anstream::print!("{}", told(pipeline, &verified));
+        anstream::print!("{}", told(pipeline, &args.file, &verified));
         for (topic, why) in &behind.unknown {
             let why = printable(why);
             anstream::println!("note: what intake has yet to read of {topic} is not known: {why}");
@@ -251,24 +251,26 @@ fn wrong_with(report: &Report) -> Option<String> {
     if report.skipped.is_some() {
         return Some(format!("{sink} not compared"));
     }
+    let c = &report.compared;
+    let yet = (c.unsent > 0).then(|| format!("{} yet to be sent", c.unsent));
     if report.counts.is_some() {
         let verdicts = counted(report.gaps, "verdict");
-        return (report.gaps > 0).then(|| format!("{sink}: another count of {verdicts}"));
+        let other = (report.gaps > 0).then(|| format!("another count of {verdicts}"));
+        let found: Vec<String> = other.into_iter().chain(yet).collect();
+        return (!found.is_empty()).then(|| format!("{sink}: {}", found.join(", ")));
     }
-    let c = &report.compared;
     let counts = [(&c.missing, "missing"), (&c.altered, "altered"), (&c.repeated, "repeated")];
     let found: Vec<String> = counts
         .iter()
         .filter(|(ids, _)| ids.count > 0)
         .map(|(ids, what)| format!("{} {what}", ids.count))
         .collect();
-    let yet = (c.unsent > 0).then(|| format!("{} yet to be sent", c.unsent));
     let found: Vec<String> = found.into_iter().chain(yet).collect();
     (!found.is_empty()).then(|| format!("{sink}: {}", found.join(", ")))
 }
 
 /// What `docket verify` says to people.
-fn told(pipeline: &Pipeline, verified: &Verified) -> String {
+fn told(pipeline: &Pipeline, file: &Path, verified: &Verified) -> String {
     let about = &verified.about;
     let mut out = String::new();
     let verdicts: Vec<String> =
@@ -278,9 +280,13 @@ fn told(pipeline: &Pipeline, verified: &Verified) -> String {
         .as_ref()
         .zip(about.last.as_ref())
         .map_or_else(String::new, |(first, last)| format!(", decided from {first} to {last}"));
+    let findings = match about.findings {
+        0 => String::new(),
+        n => format!("; and {}", counted(n, "finding")),
+    };
     let _ = writeln!(
         out,
-        "{}: {}: {}{span}",
+        "{}: {}: {}{span}{findings}",
         pipeline.docket_topic(),
         counted(about.decisions, "decision"),
         if verdicts.is_empty() { "none".into() } else { verdicts.join(", ") }
@@ -289,6 +295,12 @@ fn told(pipeline: &Pipeline, verified: &Verified) -> String {
     out.push_str(&fitted(&rows(verified.reports()), super::columns()));
     if let Some(source) = &verified.source {
         of_source(source, &mut out);
+    }
+    for (part, n) in &verified.rejects {
+        let (records, file) = (counted(*n, "record"), shell(&file.display()));
+        let of = if *part == "intake" { "the source" } else { part };
+        let told = format!("rejects: {records} of {of}, which no sink gets: docket rejects {file}");
+        let _ = writeln!(out, "{}", wrapped(&told, 4, sentence_columns()));
     }
     for r in &verified.sinks {
         remarks(r, &mut out);
@@ -306,7 +318,8 @@ fn told(pipeline: &Pipeline, verified: &Verified) -> String {
                 0 => String::new(),
                 more => format!(" and {more} more (--json lists more of them)"),
             };
-            let _ = writeln!(out, "{what} {}: {}{more}", r.sink, shown.join(", "));
+            let told = format!("{what} {}: {}{more}", r.sink, shown.join(", "));
+            let _ = writeln!(out, "{}", wrapped(&told, 4, sentence_columns()));
         }
         if r.compared.repeated.count > 0 {
             let told = format!(
@@ -329,7 +342,8 @@ fn told(pipeline: &Pipeline, verified: &Verified) -> String {
                 format!("{}: of OTHERS, {lost} is what the docket lacks of the source", r.sink);
             let _ = writeln!(out, "{}", wrapped(&told, 4, sentence_columns()));
         }
-        if let others @ 1.. = r.compared.only_there.count - r.in_source.len() {
+        let others = r.compared.only_there.count - r.in_source.len();
+        if others > 0 && r.counts.is_none() {
             let others = counted(others, "decision");
             let told = format!(
                 "{}: OTHERS is no gap: {others} that another pipeline, or somebody else, wrote to the same place",
@@ -387,8 +401,10 @@ fn remarks(report: &Report, out: &mut String) {
         say(format!("a sample of {}", counted(sample, "decision")));
     }
     if report.counts.is_some() {
-        say(match report.gaps {
-            0 => "counts by verdict agree".into(),
+        let c = &report.compared;
+        say(match (report.gaps, c.missing.count + c.only_there.count) {
+            (0, 0) => "counts by verdict agree".into(),
+            (0, n) => format!("counts by verdict agree to a hundredth: {n} is what scrapes may miss or see twice"),
             _ => "counts by verdict differ; Prometheus knows what it scraped: is it docket's admin port, and was it there all the time?".into(),
         });
     }
@@ -423,12 +439,17 @@ fn notes(verified: &Verified, out: &mut String) {
             let _ = writeln!(out, "note: not one decision is {verdict}");
         }
     }
-    for (instance, last) in &about.quiet {
+    const QUIET: usize = 3;
+    for (instance, last) in about.quiet.iter().take(QUIET) {
         let _ = writeln!(
             out,
             "note: OPA instance {} decided regularly until {last}, and no more",
             printable(instance)
         );
+    }
+    if let more @ 1.. = about.quiet.len().saturating_sub(QUIET) {
+        let instances = counted(more as u64, "OPA instance");
+        let _ = writeln!(out, "note: so did {instances} more (--json lists them)");
     }
 }
 

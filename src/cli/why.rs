@@ -90,8 +90,11 @@ pub fn run(args: &Args) -> Result<ExitCode, Box<dyn std::error::Error>> {
             let waiting = super::waiting(&format!("Kafka at {brokers}"));
             let (since, bundle) = (args.since, bundle.as_ref());
             let answer = kafka::look(&pipeline, &args.id, since, bundle, super::progress)?;
+            let (written, mut further) = looked(since);
+            if answer.found.is_empty() {
+                further.push_str(&kafka::refused(&pipeline, path, &args.id, since));
+            }
             drop(waiting);
-            let (written, further) = looked(since);
             (format!("the docket topic of {}{written}", path.display()), answer, further)
         }
         (None, None) => return Err(nowhere(&args.id).into()),
@@ -188,11 +191,18 @@ fn in_file(
     };
     let mut answer = Answer::default();
     let wanted = Wanted::new(&args.id);
-    let mut rejects = Vec::new();
+    let (mut refused, mut first) = (0_u64, None);
     formats::split(&bytes, Format::Auto, &Limits::default(), &mut |piece| {
         let (event, agent) = match piece {
             Piece::Decision { event, agent } => (event, agent),
-            Piece::Reject { reject, .. } => return rejects.push(reject),
+            Piece::Reject { bytes, reject } => {
+                refused += 1;
+                // Of those that can't be read, one that has the ID is told rather than the first.
+                if first.is_none() || wanted.holds(&bytes) {
+                    first = Some(reject);
+                }
+                return;
+            }
             Piece::Ignored(_) => return,
         };
         answer.decisions += 1;
@@ -210,9 +220,9 @@ fn in_file(
             answer.found.push(Found { record, explained, findings: Vec::new() });
         }
     });
-    if let Some(first) = rejects.first() {
-        let (n, why) = (rejects.len(), super::tail::printable(&first.to_string()));
-        answer.unread = format!("; {n} that can't be read (docket demo shows why): {why}");
+    if let Some(first) = first {
+        let why = super::tail::printable(&first.to_string());
+        answer.unread = format!("; {refused} that can't be read (docket demo shows why): {why}");
     }
     Ok(answer)
 }

@@ -335,15 +335,11 @@ fn absent(about: &About, wanted: &Wanted, asker: &Asker, all: &Metadata) -> Chec
             about.acls.clone(),
         );
     }
+    let file = crate::words::shell(&about.file);
     let create = match role {
-        Role::Source => about.topics_command(&format!(
-            "--create --topic {name} --partitions {} --replication-factor {}",
-            about.partitions.max(kept::SOME),
-            all.brokers().len().clamp(1, 3)
-        )),
-        Role::Docket | Role::Rejects | Role::Learned => {
-            format!("docket setup {}", crate::words::shell(&about.file))
-        }
+        // Who sends decisions may make it, too; without --yes it asks.
+        Role::Source => format!("docket setup {file} --yes"),
+        Role::Docket | Role::Rejects | Role::Learned => format!("docket setup {file}"),
     };
     if *role == Role::Learned {
         // docket makes it when it runs, if it may.

@@ -89,7 +89,7 @@ async fn elasticsearch(check: Check, config: ElasticsearchConfig, file: String) 
         match ask_as(client.hidden(), &check.what, &base, client.request(Method::GET, &base)).await
         {
             Ok(answer) => answer,
-            Err(failed) => return failed.told(check).into(),
+            Err(failed) => return usually(failed, &base, 9200).await.told(check).into(),
         };
     let clock = about.clock.clone();
     let seen = |check: Check| Seen { checks: vec![check], clock: clock.clone() };
@@ -135,9 +135,9 @@ async fn loki(check: Check, config: LokiConfig) -> Seen {
         Ok(client) => client,
         Err(error) => return unmade(check, &error),
     };
-    let (path, port) = match config.server {
-        LogServer::Loki => ("loki/api/v1/push", 3100),
-        LogServer::Victorialogs => ("insert/loki/api/v1/push", 9428),
+    let (path, port, other) = match config.server {
+        LogServer::Loki => ("loki/api/v1/push", 3100, "victorialogs"),
+        LogServer::Victorialogs => ("insert/loki/api/v1/push", 9428, "loki"),
     };
     let url = format!("{}/{path}", config.base());
     // A push of no lines: who may push is answered, and nothing is stored.
@@ -146,15 +146,7 @@ async fn loki(check: Check, config: LokiConfig) -> Seen {
     let request = request.header("content-type", "application/x-protobuf").body(nothing);
     let answer = match ask_as(client.hidden(), &check.what, &url, request).await {
         Ok(answer) => answer,
-        Err(mut failed) => {
-            failed.way_out += &match elsewhere(&config.url, port).await {
-                Some(found) => {
-                    format!("; something listens at {found}, its usual port: correct url")
-                }
-                None => format!(" ({port} is its usual port)"),
-            };
-            return failed.told(check).into();
-        }
+        Err(failed) => return usually(failed, &config.url, port).await.told(check).into(),
     };
     let check = match answer.status.as_u16() {
         // All that `docket run` takes for an acknowledgement.
@@ -171,7 +163,7 @@ async fn loki(check: Check, config: LokiConfig) -> Seen {
         429 | 500..=599 => check.wrong(answer.answers(), "see its log"),
         _ => check.astray(
             answer.at(&format!("/{path}")),
-            format!("correct url: the address alone, as http://host:{port} ({port} is the usual port); or server: loki, victorialogs"),
+            format!("correct url: the address alone, as http://host:{port} ({port} is the usual port); or set server: {other}"),
         ),
     };
     Seen { checks: vec![check], clock: answer.clock }
@@ -191,6 +183,18 @@ async fn says_it_is_loki(client: &Client, base: &str) -> bool {
     let url = format!("{base}/loki/api/v1/labels");
     let answer = ask("", &url, client.request(Method::GET, &url)).await;
     answer.is_ok_and(|a| a.status.is_success() && a.json()["status"] == "success")
+}
+
+/// Where nobody answers, the usual port may be the right one.
+async fn usually(mut failed: Failed, url: &str, port: u16) -> Failed {
+    let own = reqwest::Url::parse(url).ok().and_then(|url| url.port_or_known_default());
+    if failed.astray && own != Some(port) {
+        failed.way_out += &match elsewhere(url, port).await {
+            Some(found) => format!("; something listens at {found}, its usual port: correct it"),
+            None => format!(" ({port} is its usual port)"),
+        };
+    }
+    failed
 }
 
 /// The same host at another port, if something listens there.
@@ -232,7 +236,7 @@ async fn otlp_http(check: Check, config: OtlpConfig) -> Seen {
             Err(failed) if NO_HTTP.iter().any(|sign| failed.why.contains(sign)) => {
                 return check.astray(failed.why, OTLP_PORTS).into();
             }
-            Err(failed) => return failed.told(check).into(),
+            Err(failed) => return usually(failed, &config.endpoint, 4318).await.told(check).into(),
         };
         clock = clock.or_else(|| answer.clock.clone());
         let wrong = match answer.status.as_u16() {

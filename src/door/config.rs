@@ -88,6 +88,13 @@ impl Default for DoorLimits {
 }
 
 impl DoorConfig {
+    /// Whether it takes what anybody sends from elsewhere.
+    pub fn is_open(&self) -> bool {
+        let known = self.tls.as_ref().is_some_and(|tls| tls.client_ca_file.is_some());
+        let own = ["127.", "localhost:", "[::1]:"].iter().any(|own| self.listen.starts_with(own));
+        self.tokens.is_empty() && !known && !own
+    }
+
     /// What the schema can't say. `problem` is told what is wrong, and where.
     pub fn check(&self, problem: &mut dyn FnMut(&[&str], String)) {
         for (i, path) in self.paths.iter().enumerate() {

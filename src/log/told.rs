@@ -142,6 +142,11 @@ fn connection(message: &str) {
     }
 }
 
+/// A broker that was just started, or made its first topic for transactions, has no coordinator yet.
+fn is_tried_again(facility: &str, message: &str) -> bool {
+    facility == "GETPID" && message.ends_with(": retrying")
+}
+
 /// librdkafka's log goes to docket's log, quieter by one level: it reports each lost connection as an error.
 pub fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     if facility == "FAIL" && Failing::parse(message).is_some() {
@@ -153,8 +158,8 @@ pub fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
         }
         return;
     }
-    // Whose producer it is says what is so (`ended`).
-    if message.contains("fenced by a newer instance") {
+    // Whose producer it is says what is so (`ended`); what librdkafka tries again is told if it does not come in time.
+    if message.contains("fenced by a newer instance") || is_tried_again(facility, message) {
         tracing::debug!(facility, "{message}");
         return;
     }
@@ -233,6 +238,15 @@ mod tests {
         ] {
             assert_eq!(Failing::parse(other), None, "{other}");
         }
+    }
+
+    #[test]
+    fn a_coordinator_that_is_not_there_yet_is_asked_again_without_a_word() {
+        let of = "[thrd:main]: Failed to acquire transactional PID from broker TxnCoordinator/1: Broker:";
+        let told = |why: &str| is_tried_again("GETPID", &format!("{of} {why}"));
+        assert!(told("Coordinator load in progress: retrying"));
+        assert!(!told("Transactional Id authorization failed"));
+        assert!(!is_tried_again("FAIL", "retrying"));
     }
 
     #[test]

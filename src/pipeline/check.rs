@@ -299,12 +299,14 @@ impl<'s> Checker<'s, '_> {
         }
         if let Some(number) = value.as_f64() {
             let bound = |name: &str| schema.get(name).and_then(Value::as_f64);
-            if bound("minimum").is_some_and(|least| number < least)
-                || bound("maximum").is_some_and(|most| number > most)
-            {
-                let (least, most) =
-                    (bound("minimum").unwrap_or(f64::MIN), bound("maximum").unwrap_or(f64::MAX));
-                self.problem(at, format!("{:?} is out of range: {least} to {most}", scalar.text));
+            let (least, most) = (bound("minimum"), bound("maximum"));
+            if least.is_some_and(|least| number < least) || most.is_some_and(|most| number > most) {
+                let range = match (least, most) {
+                    (Some(least), Some(most)) => format!("{least} to {most}"),
+                    (Some(least), None) => format!("at least {least}"),
+                    (None, most) => format!("at most {}", most.unwrap_or_default()),
+                };
+                self.problem(at, format!("{:?} is out of range: {range}", scalar.text));
             }
         }
         match value.as_str() {

@@ -55,7 +55,7 @@ pub struct File {
     pub protect: Option<Protect>,
     #[serde(default)]
     pub docket: Docket,
-    /// Sinks by name: where decisions are delivered. Each is a separate consumer group on the docket topic.
+    /// Sinks by name: where decisions are delivered. Each is a separate consumer group on the docket topic. Without any, decisions go to the docket topic only, for others to read.
     #[serde(default)]
     pub sinks: BTreeMap<String, SinkConfig>,
     #[serde(default)]

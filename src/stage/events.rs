@@ -9,9 +9,10 @@ use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
 use crate::decision::ids::hex;
-use crate::decision::time::Nanos;
+use crate::decision::time::{Nanos, nanos};
 use crate::log::{Outgoing, RecordWriter};
-use crate::spike::{Finding, Kind, record};
+use crate::spike::record::{self, Key};
+use crate::spike::{Finding, Kind};
 
 /// One of a kind and service is told once in so long, whatever process comes upon it.
 pub const QUIET: Duration = Duration::from_secs(600);
@@ -36,6 +37,46 @@ impl Events {
         }
         told.insert(key, now);
         true
+    }
+}
+
+/// What parts came upon in the past, as it stands in the docket topic, in any order.
+#[derive(Default)]
+pub struct CameUpon {
+    all: Vec<Finding>,
+    left_out: u64,
+}
+
+impl CameUpon {
+    /// So many are kept: the join may write one for each request.
+    const MOST: usize = 20_000;
+
+    pub fn add(&mut self, finding: Finding) {
+        match self.all.len() {
+            CameUpon::MOST => self.left_out += 1,
+            _ => self.all.push(finding),
+        }
+    }
+
+    /// As people were told of it: one of a kind, service and policy goes on until none came for a while. And how many are left out.
+    pub fn told(mut self) -> (Vec<Finding>, u64) {
+        self.all.sort_by_key(|finding| finding.detected);
+        let mut told: Vec<Finding> = Vec::new();
+        let mut going: HashMap<Key, (Nanos, usize)> = HashMap::new();
+        for finding in self.all {
+            let until = finding.detected.saturating_add(nanos(QUIET));
+            match going.get_mut(&finding.key()) {
+                Some((end, first)) if finding.detected < *end => {
+                    *end = until;
+                    told[*first].observed += u64::from(finding.kind.is_enforcement());
+                }
+                _ => {
+                    going.insert(finding.key(), (until, told.len()));
+                    told.push(finding);
+                }
+            }
+        }
+        (told, self.left_out)
     }
 }
 
@@ -83,5 +124,30 @@ mod tests {
             due(&i.to_string());
         });
         assert!(events.0.lock().unwrap().len() <= SERVICES);
+    }
+
+    #[test]
+    fn what_parts_came_upon_is_told_as_it_was_and_no_more_than_there_is_room_for() {
+        let minute = nanos(Duration::from_secs(60));
+        let at = |kind, minutes: i64| {
+            let mut one = finding(kind, "orders", "", minutes * minute);
+            one.observed = 1;
+            one
+        };
+        let mut all = CameUpon::default();
+        for minutes in [31, 0, 9, 18, 30] {
+            all.add(at(Kind::DeniedButServed, minutes));
+        }
+        all.add(at(Kind::DecisionIdReused, 9));
+        let (told, left_out) = all.told();
+        let told: Vec<_> =
+            told.iter().map(|f| (f.kind.as_str(), f.detected / minute, f.observed)).collect();
+        let (served, reused) = ("denied_but_served", "decision_id_reused");
+        assert_eq!(told, [(served, 0, 3), (reused, 9, 1), (served, 30, 2)]);
+        assert_eq!(left_out, 0);
+        let mut many = CameUpon::default();
+        (0..CameUpon::MOST as i64 + 7).for_each(|i| many.add(at(Kind::LogGap, 20 * i)));
+        let (told, left_out) = many.told();
+        assert_eq!((told.len(), left_out), (CameUpon::MOST, 7));
     }
 }

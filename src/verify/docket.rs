@@ -1,6 +1,6 @@
-//! What the docket topic holds, and what of it is in rejects, in portions.
+//! What the docket topic holds, in portions.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 
 use rdkafka::message::Message;
@@ -11,11 +11,9 @@ use super::place::number;
 use super::scope::{Checked, Scope, VerifyError, Watch, decision};
 use super::spill::{Portions, Reading, Spill, write_text};
 use crate::clock::now;
-use crate::decision::json;
 use crate::decision::record::Record;
 use crate::decision::time::Nanos;
 use crate::decision::verdict::Verdict;
-use crate::log::dead_letter::{Letter, without_receipts};
 use crate::log::headers;
 use crate::log::scan::ScanBound;
 use crate::pipeline::Pipeline;
@@ -47,8 +45,6 @@ pub struct Docket {
     pub sample: Vec<Decision>,
     /// What was decided between these times should all be there.
     pub others: Option<(Nanos, Nanos)>,
-    /// Distinct ids by verdict.
-    pub distinct: BTreeMap<&'static str, usize>,
     /// The first offset that a record names of each partition of a source.
     pub origins: BTreeMap<(usize, i32), i64>,
     count: usize,
@@ -66,7 +62,13 @@ pub struct Entry<'e> {
     pub id: &'e str,
     pub original: u64,
     pub at: Nanos,
+    pub verdict: Verdict,
     pub due: Due,
+}
+
+fn verdict(reading: &mut Reading<'_>) -> Verdict {
+    let [number] = reading.bytes();
+    VERDICTS.get(usize::from(number)).copied().unwrap_or(Verdict::Finding)
 }
 
 /// What a sink should hold of a decision.
@@ -174,7 +176,6 @@ impl Docket {
             newest: None,
             sample: Vec::new(),
             others: None,
-            distinct: BTreeMap::new(),
             origins: BTreeMap::new(),
             count: 0,
             repeated: 0,
@@ -225,30 +226,30 @@ impl Docket {
     pub fn look(&mut self) -> io::Result<()> {
         for at in 0..self.portions.count() {
             let bytes = self.portion(at)?;
-            let mut all: Vec<(&str, u64, u8)> = Vec::new();
+            let mut all: Vec<(&str, u64)> = Vec::new();
             let mut reading = Reading(&bytes);
             while !reading.is_empty() {
                 let (id, original, _, verdict) = self.one(&mut reading);
-                all.push((id, original, verdict));
+                if verdict != Verdict::Finding {
+                    all.push((id, original));
+                }
             }
             all.sort_unstable();
             for same in all.chunk_by(|a, b| a.0 == b.0) {
                 let originals = same.chunk_by(|a, b| a.1 == b.1).count();
                 self.repeated += same.len() - originals;
                 self.reused += usize::from(originals > 1);
-                let verdict = VERDICTS[usize::from(same[0].2).min(4)].as_str();
-                *self.distinct.entry(verdict).or_default() += 1;
             }
         }
         Ok(())
     }
 
     /// An entry up to its hashes, which are passed over.
-    fn one<'e>(&self, reading: &mut Reading<'e>) -> (&'e str, u64, Nanos, u8) {
+    fn one<'e>(&self, reading: &mut Reading<'e>) -> (&'e str, u64, Nanos, Verdict) {
         let id = reading.text();
         let original = u64::from_le_bytes(reading.bytes());
         let at = Nanos::from_le_bytes(reading.bytes());
-        let [verdict] = reading.bytes();
+        let verdict = verdict(reading);
         for _ in &self.sinks {
             Due::read(reading);
         }
@@ -274,7 +275,7 @@ impl Docket {
             let id = reading.text();
             let original = u64::from_le_bytes(reading.bytes());
             let at = Nanos::from_le_bytes(reading.bytes());
-            reading.bytes::<1>();
+            let verdict = verdict(&mut reading);
             let mut its = Due { hash: 0, finished: true };
             for i in 0..sinks {
                 let due = Due::read(&mut reading);
@@ -282,7 +283,7 @@ impl Docket {
                     its = due;
                 }
             }
-            Some(Entry { id, original, at, due: its })
+            Some(Entry { id, original, at, verdict, due: its })
         })
     }
 
@@ -320,67 +321,5 @@ impl Docket {
         let mut told = self.counting.told();
         (told.repeated, told.reused_ids) = (self.repeated, self.reused);
         told
-    }
-}
-
-/// What stands in rejects.
-pub struct Rejected {
-    letters: Spill,
-    /// Those that were sent round again since: where they stand.
-    replayed: BTreeSet<(i32, i64)>,
-}
-
-impl Rejected {
-    pub fn read(
-        pipeline: &Pipeline,
-        portions: &Portions,
-        watch: &dyn Watch,
-    ) -> Result<Rejected, VerifyError> {
-        let (from, until) = (ScanBound::Start, ScanBound::End);
-        let past = pipeline.scan("verify", &pipeline.rejects_topic(), from, until)?;
-        watch.begin("reading rejects", past.offsets());
-        let mut rejected = Rejected { letters: Spill::new(portions), replayed: BTreeSet::new() };
-        let mut failed = Ok(());
-        past.read(&mut |n| watch.step(n), &mut |message| {
-            let (letters, receipts) = without_receipts(vec![Letter::read(message)]);
-            rejected.replayed.extend(receipts);
-            for letter in &letters {
-                if let Err(error) = rejected.add(letter) {
-                    failed = Err(error);
-                }
-            }
-            failed.is_ok()
-        })?;
-        watch.end();
-        failed?;
-        Ok(rejected)
-    }
-
-    fn add(&mut self, letter: &Letter) -> io::Result<()> {
-        let Some(sink) = letter.sink() else { return Ok(()) };
-        let text = String::from_utf8_lossy(&letter.value);
-        let Some(id) = json::get(&text, "decision_id").and_then(json::as_str) else {
-            return Ok(());
-        };
-        self.letters.add(&id, |out| {
-            write_text(out, sink);
-            write_text(out, &id);
-            out.extend_from_slice(&letter.partition.to_le_bytes());
-            out.extend_from_slice(&letter.offset.to_le_bytes());
-        })
-    }
-
-    /// The decisions of a portion that a sink refused.
-    pub fn portion(&self, at: usize, of: &str) -> io::Result<BTreeSet<String>> {
-        let bytes = self.letters.portion(at)?;
-        let (mut ids, mut reading) = (BTreeSet::new(), Reading(&bytes));
-        while !reading.is_empty() {
-            let (sink, id) = (reading.text(), reading.text());
-            let place = (i32::from_le_bytes(reading.bytes()), i64::from_le_bytes(reading.bytes()));
-            if sink == of && !self.replayed.contains(&place) {
-                ids.insert(id.to_owned());
-            }
-        }
-        Ok(ids)
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::docket::Docket;
+use super::rejected::Rejected;
 use super::report::Report;
 use super::scope::{Scope, VerifyError, Watch};
 use super::source::{Expected, Source, Why};
@@ -75,7 +76,7 @@ impl SourceReport {
         pipeline: &Pipeline,
         scope: &Scope,
         source: &mut Source<'_>,
-        docket: &Docket,
+        (docket, rejected): (&Docket, &Rejected),
         watch: &dyn Watch,
     ) -> Result<SourceReport, VerifyError> {
         let mut all = SourceReport::new();
@@ -93,10 +94,16 @@ impl SourceReport {
             all.report.compared.present += present;
         }
         drop(expected);
+        let mut told = 0;
         if left.count > 0 {
             let judged = judged(pipeline, scope, source, &left, watch)?;
+            told = judged.letters;
             all.became(judged);
         }
+        // What is no decision by today's rules either, and may be nothing that could be one.
+        let refused = rejected.refused().get("intake").copied().unwrap_or(0).saturating_sub(told);
+        all.report.compared.expected += refused;
+        all.report.compared.rejected += refused;
         all.note();
         Ok(all)
     }

@@ -12,6 +12,7 @@ pub mod lost;
 pub mod overview;
 pub mod place;
 pub mod probe;
+pub mod rejected;
 pub mod report;
 pub mod run;
 pub mod scope;

@@ -5,12 +5,15 @@ use std::collections::{BTreeMap, HashMap};
 use serde::Serialize;
 
 use crate::decision::time::{self, Nanos};
+use crate::decision::verdict::Verdict;
 use crate::sink::query::Decision;
 
 /// What the docket says of itself.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Overview {
     pub decisions: usize,
+    /// What docket itself found, and wrote between them.
+    pub findings: usize,
     pub verdicts: BTreeMap<&'static str, usize>,
     pub first: Option<String>,
     pub last: Option<String>,
@@ -61,6 +64,10 @@ struct Instance {
 impl Counting {
     pub fn add(&mut self, decision: &Decision) {
         let (all, at) = (&mut self.all, decision.timestamp);
+        if decision.verdict == Verdict::Finding {
+            all.findings += 1;
+            return;
+        }
         all.decisions += 1;
         *all.verdicts.entry(decision.verdict.as_str()).or_default() += 1;
         self.times = Some(self.times.map_or((at, at), |(a, b)| (a.min(at), b.max(at))));
@@ -123,7 +130,6 @@ fn rounded(millis: i64) -> i64 {
 mod tests {
     use super::*;
     use crate::decision::ids::{SpanId, TraceId};
-    use crate::decision::verdict::Verdict;
 
     #[test]
     fn the_overview_tells_clocks_order_and_silence() {
@@ -143,10 +149,13 @@ mod tests {
         all.extend((0..20).map(|i| decision(i, "gone", start + i * SECOND, 500)));
         all.push(decision(100, "steady", start, -5_000));
         all.push(all[0].clone());
+        let found = decision(0, "", start + 10_000 * SECOND, 0);
+        all.push(Decision { verdict: Verdict::Finding, ..found });
         let mut counting = Counting::default();
         all.iter().for_each(|decision| counting.add(decision));
         let told = counting.told();
         assert_eq!((told.decisions, told.ahead, told.out_of_order), (122, 1, 2));
+        assert_eq!((told.findings, told.verdicts.len()), (1, 2), "a finding is no decision");
         assert_eq!(told.quiet.keys().collect::<Vec<_>>(), ["gone"]);
         assert_eq!(told.delay_seconds, Some((0.5, 0.5, 0.5)));
         assert_eq!(told.verdicts["deny"], 60);

@@ -7,9 +7,10 @@ use std::time::Duration;
 use rdkafka::message::Message;
 use serde::Serialize;
 
-use super::docket::{Docket, Rejected};
+use super::docket::{Docket, Entry};
 use super::lost::SourceReport;
 use super::overview::Overview;
+use super::rejected::Rejected;
 use super::report::Report;
 use super::scope::{Checked, NotAsked, Scope, VerifyError, Watch, checked};
 use super::source::Source;
@@ -18,6 +19,7 @@ use super::{Compared, Held, Wanted};
 use crate::clock::now;
 use crate::decision::record::Record;
 use crate::decision::time::{Nanos, nanos};
+use crate::decision::verdict::Verdict;
 use crate::log::scan::{ScanBound, ScanError};
 use crate::pipeline::Pipeline;
 use crate::sink::query::{Answer, Hash, Present, Question, SinkQuery};
@@ -29,6 +31,8 @@ pub struct Verified {
     pub unreadable: usize,
     /// Nothing if it was not asked for, or if there is none.
     pub source: Option<SourceReport>,
+    /// How many records are in rejects that no sink refused, by the part that did.
+    pub rejects: BTreeMap<&'static str, usize>,
     pub sinks: Vec<Report>,
 }
 
@@ -95,14 +99,16 @@ pub async fn verify(
         let behind = source.iter().flatten().any(|source| source.unread > 0);
         let offsets = source.iter().flatten().map(Source::offsets).sum();
         let docket = Docket::read(pipeline, scope, &mut sinks, (offsets, behind), watch)?;
+        let of = source.as_ref().and_then(|source| source.as_ref().ok());
+        let rejected = Rejected::read(pipeline, scope, (docket.portions(), of), watch)?;
         let source = match source {
             Some(Ok(mut source)) => {
-                Some(SourceReport::of(pipeline, scope, &mut source, &docket, watch)?)
+                let there = (&docket, &rejected);
+                Some(SourceReport::of(pipeline, scope, &mut source, there, watch)?)
             }
             Some(Err(why)) => Some(SourceReport::without(why)),
             None => None,
         };
-        let rejected = Rejected::read(pipeline, docket.portions(), watch)?;
         Ok::<_, VerifyError>((docket, rejected, source))
     })?;
     // What goes to a sink only because others do not take it is known once they were asked.
@@ -121,8 +127,8 @@ pub async fn verify(
         report.in_source = there.cloned().collect();
     }
     reports.sort_by(|a, b| a.sink.cmp(&b.sink));
-    let unreadable = docket.unreadable;
-    Ok(Verified { about: docket.told(), unreadable, source, sinks: reports })
+    let (unreadable, rejects) = (docket.unreadable, rejected.refused());
+    Ok(Verified { about: docket.told(), unreadable, source, rejects, sinks: reports })
 }
 
 struct Asking<'v> {
@@ -205,10 +211,36 @@ impl Asking<'_> {
                 self.compare(sink, &found, Some(&ids), report)?;
             }
             Ok(Answer::Counts { least, most }) => {
-                counted((&least, &most), &docket.distinct, report);
+                let due = self.due(sink)?;
+                counted((&least, &most), &due, report);
             }
         }
         Ok(())
+    }
+
+    /// How many decisions a sink should have counted, by verdict. What docket found itself is none.
+    fn due(&self, sink: &Checked<'_>) -> Result<BTreeMap<&'static str, Due>, VerifyError> {
+        let mut due: BTreeMap<&'static str, Due> = BTreeMap::new();
+        for at in 0..self.docket.portions().count() {
+            let entries = self.docket.portion(at)?;
+            let rejected = self.rejected.portion(at, sink.name)?;
+            let mut all: Vec<Entry<'_>> = self.docket.entries(&entries, sink.name).collect();
+            all.sort_by(|a, b| (a.id, a.original).cmp(&(b.id, b.original)));
+            for same in all.chunk_by(|a, b| (a.id, a.original) == (b.id, b.original)) {
+                let one = &same[0];
+                if one.verdict == Verdict::Finding {
+                    continue;
+                }
+                let due = due.entry(one.verdict.as_str()).or_default();
+                due.all += 1;
+                if rejected.contains(one.id) {
+                    due.rejected += 1;
+                } else if same.iter().all(|entry| !entry.due.finished) {
+                    due.unsent += 1;
+                }
+            }
+        }
+        Ok(due)
     }
 
     /// Compares what the sink holds with what it should, portion by portion; of a sample only what is in it.
@@ -343,27 +375,45 @@ fn only_there(
     Ok(())
 }
 
+/// How many decisions of a verdict a sink should have counted.
+#[derive(Debug, Clone, Copy, Default)]
+struct Due {
+    /// Another one under a used id is one of its own; what stands in the docket twice is one.
+    all: usize,
+    /// Of them, in rejects for this sink; and those that it has yet to be sent.
+    rejected: usize,
+    unsent: usize,
+}
+
 /// Counts are compared as a whole: a gap if they differ by more than a hundredth. What was counted when the last decision was written, and what
 /// was once it was seen, are not the same where decisions go on coming; what is expected lies between them.
 fn counted(
     (least, most): (&BTreeMap<String, f64>, &BTreeMap<String, f64>),
-    distinct: &BTreeMap<&'static str, usize>,
+    due: &BTreeMap<&'static str, Due>,
     report: &mut Report,
 ) {
     let mut counts = BTreeMap::new();
     report.gaps = 0;
+    let mut compared = Compared::default();
     for verdict in ["allow", "deny", "undefined", "error"] {
         let of = |counts: &BTreeMap<String, f64>| counts.get(verdict).copied().unwrap_or(0.0);
-        let expected = distinct.get(verdict).copied().unwrap_or(0) as f64;
-        let got = expected.max(of(least)).min(of(most));
-        if (expected - got).abs() > (expected / 100.0).max(0.5) {
-            report.gaps += 1;
-        }
+        let due = due.get(verdict).copied().unwrap_or_default();
+        let wanted = due.all - due.rejected;
+        let got = (wanted as f64).max(of(least)).min(of(most));
         counts.insert(verdict.to_owned(), got);
+        let got = got.round() as usize;
+        let short = wanted.saturating_sub(got);
+        let (unsent, others) = (short.min(due.unsent), got.saturating_sub(wanted));
+        let missing = short - unsent;
+        report.gaps += usize::from((missing + others) as f64 > (wanted as f64 / 100.0).max(0.5));
+        compared.expected += due.all;
+        compared.present += wanted - short;
+        compared.rejected += due.rejected;
+        compared.unsent += unsent;
+        compared.missing.count += missing;
+        compared.only_there.count += others;
     }
-    report.compared.expected = distinct.values().sum();
-    report.compared.present = counts.values().sum::<f64>().round() as usize;
-    report.counts = Some(counts);
+    (report.compared, report.counts) = (compared, Some(counts));
 }
 
 #[cfg(test)]
@@ -375,8 +425,11 @@ mod tests {
         let gaps = |least: f64, most: f64| {
             let mut report = Report::new("metrics", "metrics");
             let of = |n: f64| BTreeMap::from([("allow".to_owned(), n)]);
-            counted((&of(least), &of(most)), &BTreeMap::from([("allow", 1000)]), &mut report);
-            (report.gaps, report.compared.present)
+            let due = Due { all: 1000, ..Due::default() };
+            counted((&of(least), &of(most)), &BTreeMap::from([("allow", due)]), &mut report);
+            let c = &report.compared;
+            assert_eq!(c.expected, c.present + c.missing.count, "the row adds up");
+            (report.gaps, c.present + c.only_there.count)
         };
         assert_eq!(gaps(1000.0, 1000.0), (0, 1000));
         assert_eq!(gaps(900.0, 3000.0), (0, 1000));
@@ -384,5 +437,22 @@ mod tests {
         assert_eq!(gaps(900.0, 980.0), (1, 980));
         assert_eq!(gaps(1020.0, 3000.0), (1, 1020));
         assert_eq!(gaps(0.0, 0.0), (1, 0));
+    }
+
+    #[test]
+    fn a_row_of_counts_adds_up_and_what_is_yet_to_be_sent_is_no_gap() {
+        let row = |due: Due, got: f64| {
+            let mut report = Report::new("metrics", "metrics");
+            let got = BTreeMap::from([("deny".to_owned(), got)]);
+            counted((&got, &got), &BTreeMap::from([("deny", due)]), &mut report);
+            let c = &report.compared;
+            assert_eq!(c.expected, c.present + c.rejected + c.unsent + c.missing.count);
+            (report.gaps, [c.present, c.rejected, c.unsent, c.missing.count, c.only_there.count])
+        };
+        let due = Due { all: 100, rejected: 10, unsent: 20 };
+        assert_eq!(row(due, 90.0), (0, [90, 10, 0, 0, 0]));
+        assert_eq!(row(due, 75.0), (0, [75, 10, 15, 0, 0]));
+        assert_eq!(row(due, 60.0), (1, [60, 10, 20, 10, 0]));
+        assert_eq!(row(due, 95.0), (1, [90, 10, 0, 0, 5]));
     }
 }

@@ -38,6 +38,8 @@ pub(super) struct Source<'p> {
     pipeline: &'p Pipeline,
     /// By number.
     scans: Vec<(usize, TopicScan)>,
+    /// What is compared of each partition: from an offset to before another.
+    ranges: BTreeMap<(usize, i32), (i64, i64)>,
     /// The first offsets of partitions that are read from there on.
     first: BTreeMap<(usize, i32), i64>,
     /// What of it is not compared.
@@ -54,6 +56,7 @@ impl<'p> Source<'p> {
         let mut source = Source {
             pipeline,
             scans: Vec::new(),
+            ranges: BTreeMap::new(),
             first: BTreeMap::new(),
             apart: Vec::new(),
             unread: 0,
@@ -114,6 +117,7 @@ impl<'p> Source<'p> {
         scan.narrow(|range| finished(range, stands.get(&range.partition)));
         self.unread += all - scan.offsets();
         for range in scan.ranges() {
+            self.ranges.insert((number, range.partition), (range.from, range.to));
             let first = stands.get(&range.partition).map(|stands| stands.first);
             if let Some(first) = first.filter(|first| *first == range.from) {
                 self.first.insert((number, range.partition), first);
@@ -121,6 +125,12 @@ impl<'p> Source<'p> {
         }
         self.scans.push((number, scan));
         Ok(begun)
+    }
+
+    /// Whether the record that stands there is compared.
+    pub fn compares(&self, (topic, partition, offset): Spot) -> bool {
+        let range = self.ranges.get(&(topic, partition));
+        range.is_some_and(|(from, to)| (*from..*to).contains(&offset))
     }
 
     /// How many offsets there are.

@@ -22,7 +22,7 @@ use crate::sink::query::hash;
 
 /// Offsets, one bit each.
 #[derive(Default)]
-struct Marks(HashMap<(usize, i32, i64), Box<[u64; 64]>>);
+pub(super) struct Marks(HashMap<(usize, i32, i64), Box<[u64; 64]>>);
 
 impl Marks {
     fn place((topic, partition, offset): Spot) -> ((usize, i32, i64), usize, u64) {
@@ -30,14 +30,19 @@ impl Marks {
         ((topic, partition, offset.div_euclid(4096)), bit / 64, 1 << (bit % 64))
     }
 
-    fn add(&mut self, spot: Spot) {
+    pub(super) fn add(&mut self, spot: Spot) {
         let (block, word, bit) = Marks::place(spot);
         self.0.entry(block).or_insert_with(|| Box::new([0; 64]))[word] |= bit;
     }
 
-    fn has(&self, spot: Spot) -> bool {
+    pub(super) fn has(&self, spot: Spot) -> bool {
         let (block, word, bit) = Marks::place(spot);
         self.0.get(&block).is_some_and(|block| block[word] & bit != 0)
+    }
+
+    pub(super) fn count(&self) -> usize {
+        let words = self.0.values().flat_map(|block| block.iter());
+        words.map(|word| word.count_ones() as usize).sum()
     }
 }
 
@@ -107,14 +112,24 @@ impl Candidates {
             for (spot, left) in by_spot {
                 let found = found.get(&spot).map_or(&[][..], Vec::as_slice);
                 let agrees = agrees(&left, found);
+                let mut refused = BTreeSet::new();
                 for decided in left {
                     let became = traces.became(&decided, found, agrees);
                     judged.add(&decided, became, pipeline);
+                    refused.extend((became == Became::Rejected).then_some(decided.element));
                 }
+                judged.letters += letters_of(&refused, found);
             }
         }
         Ok(judged)
     }
+}
+
+/// How many of a record's rejects are of decisions that count as rejected.
+fn letters_of(refused: &BTreeSet<usize>, found: &[Trace]) -> usize {
+    let whole = found.iter().all(|trace| trace.kind == Kind::Reject) && !refused.is_empty();
+    let rejects = found.iter().filter(|trace| trace.kind == Kind::Reject);
+    rejects.filter(|trace| whole || refused.contains(&trace.element)).count()
 }
 
 /// Whether what came of a record is what today's rules make of it, but for what is missing: then nothing else explains that.
@@ -397,6 +412,8 @@ pub struct Judged {
     pub counts: BTreeMap<Became, usize>,
     pub missing: Ids,
     pub lost: Vec<Lost>,
+    /// How many rejects those that were rejected stand in.
+    pub letters: usize,
 }
 
 impl Judged {

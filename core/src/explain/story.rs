@@ -177,8 +177,11 @@ fn document(out: &mut String, title: &str, raw: &str) {
     let pretty = serde_json::to_string_pretty(&value).unwrap_or_default();
     let lines: Vec<&str> = pretty.lines().collect();
     for text in lines.iter().take(LINES) {
-        let indent = 4 + text.len() - text.trim_start().len();
-        paragraph(out, &" ".repeat(indent), indent + 2, text.trim_start());
+        // A value is to be copied: it is not broken, however long it is.
+        let clean = text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c });
+        out.push_str("    ");
+        out.extend(clean);
+        out.push('\n');
     }
     if lines.len() > LINES {
         line(out, 4, &format!(".. {} lines more; --json has all", lines.len() - LINES));

@@ -92,10 +92,7 @@ impl Generator {
         };
         match shape {
             Shape::Json | Shape::Mixed => (self.decision(now).to_string().into_bytes(), 1),
-            Shape::Upload => {
-                let chunk: Vec<Value> = (0..UPLOAD).map(|_| self.decision(now)).collect();
-                (crate::gzip::gzip(Value::from(chunk).to_string().as_bytes()), UPLOAD)
-            }
+            Shape::Upload => (self.upload(now, UPLOAD), UPLOAD),
             Shape::Console => (self.console(now).into_bytes(), 1),
             Shape::FluentBit => {
                 let line = self.console(now) + "\n";
@@ -106,6 +103,12 @@ impl Generator {
                 (format!("{} stdout F {}", time::format(now), self.console(now)).into_bytes(), 1)
             }
         }
+    }
+
+    /// An upload of so many decisions.
+    pub fn upload(&mut self, now: time::Nanos, decisions: u64) -> Vec<u8> {
+        let chunk: Vec<Value> = (0..decisions).map(|_| self.decision(now)).collect();
+        crate::gzip::gzip(Value::from(chunk).to_string().as_bytes())
     }
 
     fn console(&mut self, now: time::Nanos) -> String {

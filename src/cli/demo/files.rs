@@ -83,7 +83,11 @@ impl Files {
         let Files { reader, screen, findings, cut, .. } = self;
         let tally = reader.tally;
         let summary = Summary {
-            records: tally.records,
+            from: match &args.files[..] {
+                [one] if one.as_os_str() == "-" => "standard input".into(),
+                [one] => one.display().to_string(),
+                several => counted(several.len(), "file"),
+            },
             verdicts: screen.verdicts(),
             ignored: tally.ignored,
             dropped: tally.dropped,
@@ -106,16 +110,19 @@ impl Files {
         let content = feed::read(path)?;
         let records = feed::records(&content);
         let bar = crate::cli::progress(records.len() as u64, "reading");
-        for (i, record) in records.iter().enumerate() {
+        let mut taken = 0;
+        for record in records {
             if let Some(why) = self.ends() {
                 self.cut = Some(format!(
-                    "{why}: {i} of {} in {} were read; without --for all are",
-                    counted(records.len(), "Kafka record"),
+                    "{why}: {} of {} KiB of {} were read; without --for all are",
+                    taken / 1024,
+                    content.len().div_ceil(1024),
                     path.display()
                 ));
                 break;
             }
             self.take(record);
+            taken += record.len();
             bar.inc(1);
         }
         bar.finish_and_clear();
@@ -215,6 +222,9 @@ impl Printer {
 fn pieces(input: &mut impl BufRead, take: &mut dyn FnMut(Vec<u8>) -> bool) -> std::io::Result<()> {
     let mut piece = Vec::new();
     input.read_until(b'\n', &mut piece)?;
+    if let Some(told) = feed::foreign(&piece) {
+        return Err(std::io::Error::other(told));
+    }
     if !of_lines(&piece) {
         input.take(WHOLE).read_to_end(&mut piece)?;
         if piece.starts_with(&[0x1f, 0x8b]) {

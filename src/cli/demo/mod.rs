@@ -428,7 +428,7 @@ fn summary(screen: &Screen, meters: &telemetry::Meters, verdicts: Vec<(Verdict, 
         (seen.seconds.iter().map(|(_, denied)| *denied).collect(), findings)
     };
     let summary = Summary {
-        records: fed.records.load(Ordering::Relaxed),
+        from: crate::words::counted(fed.records.load(Ordering::Relaxed), "Kafka record"),
         verdicts,
         ignored,
         dropped: 0,

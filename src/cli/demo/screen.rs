@@ -204,7 +204,8 @@ pub fn sparkline(values: &[u64]) -> String {
 
 /// What there is to say at the end.
 pub struct Summary {
-    pub records: u64,
+    /// What was read.
+    pub from: String,
     pub verdicts: Vec<(Verdict, u64)>,
     pub ignored: u64,
     pub dropped: u64,
@@ -218,11 +219,7 @@ impl Summary {
     pub fn print(&self, screen: &Screen) {
         let (bold, columns) = (Style::new().bold(), sentence_columns());
         let total: u64 = self.verdicts.iter().map(|(_, n)| n).sum();
-        anstream::println!(
-            "\n{bold}{}{bold:#} from {}",
-            counted(total, "decision"),
-            counted(self.records, "Kafka record")
-        );
+        anstream::println!("\n{bold}{}{bold:#} from {}", counted(total, "decision"), self.from);
         for (verdict, count) in &self.verdicts {
             let style = style(*verdict);
             anstream::println!("  {style}{:9}{style:#} {count:>8}", verdict.as_str());

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, Write};
 
-use super::{Wanted, problem, says_no};
+use super::{Wanted, address, problem, says_no};
 use crate::cli::CommandResult;
 
 /// Where decisions go if nobody names another place.
@@ -75,21 +75,23 @@ impl<R: BufRead, W: Write> Asking<'_, R, W> {
 
     fn where_it_goes(&mut self) -> CommandResult {
         self.url(
-            "Traces, to which OTLP endpoint, such as http://localhost:4317? [none]",
+            ("Traces, to which OTLP endpoint, such as http://localhost:4317? [none]", 4317),
             |wanted| &mut wanted.otlp,
         )?;
         if self.wanted.otlp.is_some() {
             self.url(
-                "Where they are found: Jaeger's or Tempo's URL, such as http://localhost:16686? [none: docket verify leaves them out]",
+                ("Where they are found: Jaeger's or Tempo's URL, such as http://localhost:16686? [none: docket verify leaves them out]", 16686),
                 |wanted| &mut wanted.traces,
             )?;
         }
-        self.url("Loki's URL, such as http://localhost:3100? [none]", |wanted| &mut wanted.loki)?;
-        self.url("VictoriaLogs' URL, such as http://localhost:9428? [none]", |wanted| {
+        self.url(("Loki's URL, such as http://localhost:3100? [none]", 3100), |wanted| {
+            &mut wanted.loki
+        })?;
+        self.url(("VictoriaLogs' URL, such as http://localhost:9428? [none]", 9428), |wanted| {
             &mut wanted.victorialogs
         })?;
         self.url(
-            "Elasticsearch's or OpenSearch's URL, such as http://localhost:9200? [none]",
+            ("Elasticsearch's or OpenSearch's URL, such as http://localhost:9200? [none]", 9200),
             |wanted| &mut wanted.elasticsearch,
         )?;
         self.ask("CloudWatch's log group? [none]", Need::No, |wanted, text| {
@@ -99,19 +101,16 @@ impl<R: BufRead, W: Write> Asking<'_, R, W> {
         self.wanted.metrics = self.yes("Prometheus metrics on docket's admin port?")?;
         if self.wanted.metrics {
             self.url(
-                "The URL of that Prometheus, such as http://localhost:9090? [none: docket verify leaves its counts out]",
+                ("The URL of that Prometheus, such as http://localhost:9090? [none: docket verify leaves its counts out]", 9090),
                 |wanted| &mut wanted.prometheus,
             )?;
         }
         Ok(())
     }
 
-    /// Where nothing else takes decisions, a file does: a pipeline has at least one sink.
+    /// Where nothing else takes decisions, a file does.
     fn a_file(&mut self) -> CommandResult {
-        writeln!(
-            self.out,
-            "  Nothing takes the decisions yet, and a pipeline has at least one sink."
-        )?;
+        writeln!(self.out, "  Nothing takes the decisions yet.")?;
         self.ask(
             &format!("A file to write them to, one a line? [{FILE}]"),
             Need::Yes("at least one sink is needed; to begin with, a file"),
@@ -126,11 +125,11 @@ impl<R: BufRead, W: Write> Asking<'_, R, W> {
 
     fn url(
         &mut self,
-        question: &str,
+        (question, port): (&str, u16),
         place: fn(&mut Wanted) -> &mut Option<String>,
     ) -> CommandResult {
         self.ask(question, Need::No, |wanted, text| {
-            *place(wanted) = Some(crate::cli::url(text)?);
+            *place(wanted) = Some(address(text, port)?);
             Ok(())
         })
     }
@@ -156,6 +155,7 @@ impl<R: BufRead, W: Write> Asking<'_, R, W> {
                             self.wanted = wanted;
                             return Ok(());
                         }
+                        Err(why) if why.starts_with(&format!("{answer:?} ")) => why,
                         Err(why) => format!("{answer:?} can't be: {why}"),
                     }
                 }

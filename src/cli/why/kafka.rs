@@ -1,10 +1,12 @@
 //! A decision in the docket topic: the latest hours first, since that is what is asked about.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use rdkafka::message::Message;
 
 use super::{Found, MOST, Wanted, recorded};
+use crate::cli::tail::printable;
 use crate::clock;
 use crate::correlate::Asked;
 use crate::decision::event::Event;
@@ -12,8 +14,11 @@ use crate::decision::json;
 use crate::decision::record::Record;
 use crate::decision::verdict::Verdict;
 use crate::explain::{Bundle, explain};
-use crate::log::scan::ScanBound;
+use crate::log::dead_letter::{Letter, without_receipts};
+use crate::log::headers;
+use crate::log::scan::{OffsetRange, ScanBound};
 use crate::pipeline::Pipeline;
+use crate::words::{counted, shell};
 
 const MINUTE: i64 = 60_000_000_000;
 /// Slices of the past, by where they begin, in minutes before now.
@@ -84,6 +89,44 @@ pub(super) fn look(
         answer.found.push(found(bytes, &findings, bundle)?);
     }
     Ok(answer)
+}
+
+/// Of rejects, so many of the latest are looked at.
+const LETTERS: i64 = 20_000;
+
+/// What rejects have to do with an ID that no decision has: those that hold it, or that there are any. What can't be read says nothing.
+pub(super) fn refused(pipeline: &Pipeline, file: &Path, id: &str, since: ScanBound) -> String {
+    let topic = pipeline.rejects_topic();
+    let Ok(mut scan) = pipeline.scan("why", &topic, since, ScanBound::End) else {
+        return String::new();
+    };
+    let each = LETTERS / (scan.ranges().len().max(1) as i64);
+    scan.narrow(|range| OffsetRange { from: range.from.max(range.to - each), ..*range });
+    let (wanted, mut all, mut holding) = (Wanted::new(id), 0_u64, Vec::new());
+    let read = scan.read(&mut |_| {}, &mut |message| {
+        let (letters, _) = without_receipts(vec![Letter::read(message)]);
+        for letter in letters {
+            all += 1;
+            if wanted.holds(&letter.value) {
+                holding.push(format!("{}: {}", letter.part(), letter.header(headers::REASON)));
+            }
+        }
+        holding.len() < MOST
+    });
+    let file = shell(&file.display());
+    match (read, holding.first(), all) {
+        (Err(_), ..) | (_, None, 0) => String::new(),
+        (_, Some(first), _) => {
+            let (holding, first) = (holding.len(), printable(first));
+            let verb = if holding == 1 { "holds" } else { "hold" };
+            let rejects = counted(holding as u64, "reject");
+            format!("; {rejects} {verb} it ({first}):\n  docket rejects {file} --list")
+        }
+        (_, None, n) => {
+            let (be, rejects) = (if n == 1 { "is" } else { "are" }, counted(n, "reject"));
+            format!("; there {be} {rejects} of that time, too:\n  docket rejects {file}")
+        }
+    }
 }
 
 /// From where each slice is read, the latest first. A bound that is no time is read at once.
@@ -190,7 +233,7 @@ fn found(
 
 impl Wanted {
     /// Quick, on each record.
-    fn holds(&self, bytes: &[u8]) -> bool {
+    pub(super) fn holds(&self, bytes: &[u8]) -> bool {
         let holds = |part: &str| memchr::memmem::find(bytes, part.as_bytes()).is_some();
         holds(&self.part) || holds(&self.id) || holds(&self.part.to_ascii_uppercase())
     }
