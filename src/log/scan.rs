@@ -34,8 +34,12 @@ pub fn reader(
         .set("isolation.level", "read_committed")
         .set("auto.offset.reset", "earliest")
         .set("enable.partition.eof", "true")
-        .set("queued.max.messages.kbytes", "16384")
-        .set("fetch.queue.backoff.ms", "20")
+        // By default one answer holds up to 50 MiB, which are several times as large once they are decompressed.
+        .set("queued.max.messages.kbytes", "2048")
+        .set("fetch.queue.backoff.ms", "5")
+        .set("fetch.message.max.bytes", "65536")
+        .set("fetch.max.bytes", "262144")
+        .set("message.max.bytes", "200000")
         .set("fetch.wait.max.ms", "100");
     client::with_properties(config, kafka).create_with_context(client::Context::default())
 }
