@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::{CommandResult, Exit, offline};
-use crate::pipeline::{self, cases};
+use crate::pipeline::{self, Pipeline, cases};
 use crate::words::counted;
 
 /// Validate pipeline files and run their test cases, without connecting to anything.
@@ -31,6 +31,12 @@ struct Test {
     passed: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     difference: Option<String>,
+}
+
+/// What is worth knowing of a file that is valid.
+fn notes(pipeline: &Pipeline) -> Vec<String> {
+    let door = pipeline.file.door.as_ref();
+    door.and_then(|door| door.note(pipeline.limits.record)).into_iter().collect()
 }
 
 pub fn run(args: &Args) -> CommandResult {
@@ -75,10 +81,12 @@ pub fn run(args: &Args) -> CommandResult {
             .collect();
         let passed = tests.iter().filter(|test| test.passed).count();
         failed += (tests.len() - passed) as u64;
+        let notes = notes(&pipeline);
         if args.json {
-            files.push(
-                json!({ "file": file.to_string(), "valid": true, "problems": [], "tests": tests }),
-            );
+            let told = json!({
+                "file": file.to_string(), "valid": true, "problems": [], "notes": notes, "tests": tests
+            });
+            files.push(told);
             continue;
         }
         for test in &tests {
@@ -92,6 +100,7 @@ pub fn run(args: &Args) -> CommandResult {
             total => format!("{passed} of {} passed", counted(total, "test")),
         };
         anstream::println!("{file}: valid, {tests}");
+        notes.iter().for_each(|note| anstream::println!("{file}: note: {note}"));
     }
     if args.json {
         let valid = bad_files + failed == 0;
@@ -106,4 +115,25 @@ pub fn run(args: &Args) -> CommandResult {
         return Err(Exit::reported(1, told.join(", ")).into());
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_budget_that_makes_the_largest_upload_smaller_is_told() {
+        let notes = |more: &str| {
+            let text = format!(
+                "name: m\nkafka: {{brokers: x}}\nsources: [{{topic: t}}]\n{more}\nsinks: {{a: {{type: file, path: a}}}}\n"
+            );
+            let secrets = &crate::config::secrets::Real;
+            notes(&pipeline::parse(std::path::Path::new("m.yaml"), &text, secrets).unwrap())
+        };
+        let door = "door: {listen: '127.0.0.1:0'}";
+        assert!(notes("memory: {budget: 128MiB}").is_empty());
+        assert!(notes(&format!("memory: {{budget: 2GiB}}\n{door}")).is_empty());
+        let said = notes(&format!("memory: {{budget: 128MiB}}\n{door}")).remove(0);
+        assert!(said.contains("memory.budget") && said.contains("67108864"), "{said}");
+    }
 }
