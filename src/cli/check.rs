@@ -41,13 +41,15 @@ pub(super) fn notes(pipeline: &Pipeline) -> Vec<String> {
     let nowhere = pipeline.file.sinks.is_empty().then(|| {
         format!("it has no sinks: docket writes decisions to the topic {topic}, and delivers them nowhere else")
     });
-    let open = pipeline.file.door.as_ref().filter(|door| door.is_open()).map(|door| {
+    let door = pipeline.file.door.as_ref();
+    let open = door.filter(|door| door.is_open()).map(|door| {
         format!(
             "whoever reaches {} can upload decisions: see door.tokens and door.tls (docs/door.md)",
             door.listen
         )
     });
-    nowhere.into_iter().chain(open).collect()
+    let small = door.and_then(|door| door.note(pipeline.limits.record));
+    [nowhere, open, small].into_iter().flatten().collect()
 }
 
 pub fn run(args: &Args) -> CommandResult {
@@ -102,9 +104,10 @@ pub fn run(args: &Args) -> CommandResult {
         failed += (tests.len() - passed) as u64;
         let notes = notes(&pipeline);
         if args.json {
-            files.push(
-                json!({ "file": file.to_string(), "valid": true, "problems": [], "notes": notes, "tests": tests }),
-            );
+            let told = json!({
+                "file": file.to_string(), "valid": true, "problems": [], "notes": notes, "tests": tests
+            });
+            files.push(told);
             continue;
         }
         notes.iter().for_each(|note| anstream::eprintln!("note: {file}: {note}"));
@@ -133,4 +136,25 @@ pub fn run(args: &Args) -> CommandResult {
         return Err(Exit::reported(1, told.join(", ")).into());
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_budget_that_makes_the_largest_upload_smaller_is_told() {
+        let notes = |more: &str| {
+            let text = format!(
+                "name: m\nkafka: {{brokers: x}}\nsources: [{{topic: t}}]\n{more}\nsinks: {{a: {{type: file, path: a}}}}\n"
+            );
+            let secrets = &crate::config::secrets::Real;
+            notes(&pipeline::parse(std::path::Path::new("m.yaml"), &text, secrets).unwrap())
+        };
+        let door = "door: {listen: '127.0.0.1:0'}";
+        assert!(notes("memory: {budget: 128MiB}").is_empty());
+        assert!(notes(&format!("memory: {{budget: 2GiB}}\n{door}")).is_empty());
+        let said = notes(&format!("memory: {{budget: 128MiB}}\n{door}")).remove(0);
+        assert!(said.contains("memory.budget") && said.contains("67108864"), "{said}");
+    }
 }

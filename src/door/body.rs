@@ -42,13 +42,17 @@ pub struct Held {
 impl Held {
     fn new(units: OwnedSemaphorePermit, gauge: &IntGauge) -> Held {
         let mut held = Held { units, account: held::Held::new(gauge.clone()) };
-        held.account.set(held.units.num_permits() * UNIT);
+        held.account.set(held.bytes());
         held
+    }
+
+    fn bytes(&self) -> usize {
+        self.units.num_permits() * UNIT
     }
 
     fn merge(&mut self, other: Held) {
         self.units.merge(other.units);
-        self.account.set(self.units.num_permits() * UNIT);
+        self.account.set(self.bytes());
     }
 }
 
@@ -61,21 +65,30 @@ impl Budget {
         Budget { free: Arc::new(Semaphore::new(all)), all, gauge }
     }
 
-    /// Takes so much of it, now or not at all: who waited would hold what others wait for.
-    pub fn take(&self, bytes: usize) -> Result<Held, Refused> {
+    /// Takes so much of it, now or not at all: who waited would hold what others wait for. `own` is what the same upload holds already: what does
+    /// not fit beside that will not when it comes again, and is not to.
+    pub fn take(&self, bytes: usize, own: usize) -> Result<Held, Refused> {
+        if bytes.saturating_add(own) > self.bytes() {
+            let why = format!(
+                "more than the {} bytes that the door may hold at once, of this upload alone (door.limits.bytes_in_flight, which is made smaller where memory.budget is too small for it)",
+                self.bytes()
+            );
+            return Err(Refused::new(StatusCode::PAYLOAD_TOO_LARGE, why));
+        }
         let units = u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX);
         match self.free.clone().try_acquire_many_owned(units) {
             Ok(units) => Ok(Held::new(units, &self.gauge)),
-            Err(_) if units as usize > self.all => Err(Refused::new(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "more than door.limits.bytes_in_flight takes at all",
-            )),
             Err(_) => Err(Refused::later(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "too much is being taken in at once (door.limits.bytes_in_flight)",
                 1,
             )),
         }
+    }
+
+    /// What one upload may hold, if it is alone.
+    fn bytes(&self) -> usize {
+        self.all * UNIT
     }
 
     pub fn in_use(&self) -> usize {
@@ -89,12 +102,17 @@ pub struct Content {
     text: Vec<u8>,
     /// How long it was on the wire.
     pub wire: usize,
-    _held: Held,
+    held: Held,
 }
 
 impl Content {
     pub fn text(&self) -> &[u8] {
         &self.text
+    }
+
+    /// What it has of the budget.
+    pub fn held(&self) -> usize {
+        self.held.bytes()
     }
 }
 
@@ -113,6 +131,8 @@ struct Bounded {
     bound: usize,
     budget: Budget,
     held: Held,
+    /// What else the same upload holds.
+    beside: usize,
     refused: Option<Refused>,
 }
 
@@ -122,7 +142,8 @@ impl Bounded {
             bytes: Vec::new(),
             bound,
             budget: budget.clone(),
-            held: budget.take(0)?,
+            held: budget.take(0, 0)?,
+            beside: 0,
             refused: None,
         })
     }
@@ -136,8 +157,12 @@ impl Bounded {
             ));
         }
         if length > self.bytes.capacity() {
-            let capacity = length.max(self.bytes.capacity() * 2).max(4 * UNIT).min(self.bound);
-            self.held.merge(self.budget.take(capacity - self.bytes.capacity())?);
+            // It doubles, but leaves half of what is left where that would be more than there is at all.
+            let room = self.budget.bytes().saturating_sub(self.beside + length);
+            let doubled = (self.bytes.capacity() * 2).max(4 * UNIT);
+            let capacity = doubled.min(length + room / 2).max(length).min(self.bound);
+            let more = (capacity.div_ceil(UNIT) * UNIT).saturating_sub(self.held.bytes());
+            self.held.merge(self.budget.take(more, self.beside + self.held.bytes())?);
             self.bytes.reserve_exact(capacity - self.bytes.len());
         }
         self.bytes.extend_from_slice(more);
@@ -253,7 +278,7 @@ async fn plain(
     while let Some(data) = next(body).await? {
         text.push(&data)?;
     }
-    Ok(Ok(Content { wire: text.bytes.len(), text: text.bytes, _held: text.held }))
+    Ok(Ok(Content { wire: text.bytes.len(), text: text.bytes, held: text.held }))
 }
 
 async fn inflated(
@@ -266,7 +291,9 @@ async fn inflated(
     let mut decoder = MultiGzDecoder::new(Bounded::new(bounds.plain, budget)?);
     let mut broken = None;
     while let Some(data) = next(body).await? {
+        wire.beside = decoder.get_ref().held.bytes();
         wire.push(&data)?;
+        decoder.get_mut().beside = wire.held.bytes();
         if broken.is_none() {
             broken = decoder.write_all(&data).err();
         }
@@ -288,7 +315,7 @@ async fn inflated(
     let length = wire.bytes.len();
     drop(wire);
     match decoder.finish() {
-        Ok(text) => Ok(Ok(Content { text: text.bytes, wire: length, _held: text.held })),
+        Ok(text) => Ok(Ok(Content { text: text.bytes, wire: length, held: text.held })),
         Err(_) => Err(Refused::new(StatusCode::BAD_REQUEST, "the body is not gzip")),
     }
 }
@@ -368,12 +395,62 @@ mod tests {
             Result<bytes::Bytes, std::io::Error>,
         >());
         assert_eq!(sent("", never, &budget).await.unwrap_err().status, StatusCode::REQUEST_TIMEOUT);
-        let _held = budget.take((4 << 20) - 1024).unwrap();
+        let _held = budget.take((4 << 20) - 1024, 0).unwrap();
         let refused = sent("", vec![b' '; 8000], &budget).await.unwrap_err();
         assert_eq!(
             (refused.status, refused.retry_after),
             (StatusCode::SERVICE_UNAVAILABLE, Some(1))
         );
-        assert_eq!(budget.take(5 << 20).unwrap_err().status, StatusCode::PAYLOAD_TOO_LARGE);
+    }
+
+    /// OPA brings for ever what gets 503.
+    #[tokio::test]
+    async fn what_can_never_fit_is_too_large_and_does_not_come_again() {
+        use std::io::Error;
+        let budget = budget(256 << 10);
+        let bounds = Bounds { wire: 1 << 20, plain: 1 << 20, time: Duration::from_secs(600) };
+        let sent = async |encoding: &str, bytes: Vec<u8>| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::CONTENT_ENCODING, encoding.parse().unwrap());
+            let pieces: Vec<_> = bytes.chunks(1000).map(|c| Ok::<_, Error>(c.to_vec())).collect();
+            let body = Body::from_stream(futures_lite::stream::iter(pieces));
+            read(&headers, body, &bounds, &budget).await
+        };
+        let dense: Vec<u8> = (0..60_000_u32).flat_map(|n| (n * n).to_le_bytes()).collect();
+        // Alone, it may have all there is, in whatever steps it comes.
+        for size in [129, 200, 255, 256] {
+            let content = sent("", vec![b' '; size << 10]).await.unwrap().unwrap();
+            assert_eq!(content.text().len(), size << 10);
+            drop(content);
+            let packed = sent("gzip", gzip(&vec![b' '; (size - 4) << 10])).await;
+            assert_eq!(packed.unwrap().unwrap().text().len(), (size - 4) << 10);
+        }
+        // Plain, a bomb, and what comes and what it becomes together.
+        for (encoding, bytes) in [
+            ("", vec![b' '; (256 << 10) + 1]),
+            ("gzip", gzip(&vec![b' '; 900 << 10])),
+            ("gzip", gzip(&dense)),
+        ] {
+            let refused = sent(encoding, bytes).await.unwrap_err();
+            assert_eq!(
+                (refused.status, refused.retry_after),
+                (StatusCode::PAYLOAD_TOO_LARGE, None)
+            );
+            assert!(
+                refused.why.contains("262144 bytes") && refused.why.contains("memory.budget"),
+                "{}",
+                refused.why
+            );
+        }
+        let content = sent("", vec![b' '; 200 << 10]).await.unwrap().unwrap();
+        assert_eq!(
+            budget.take(60 << 10, content.held()).unwrap_err().status,
+            StatusCode::PAYLOAD_TOO_LARGE
+        );
+        // Others are in the way of what would fit.
+        let refused = sent("", vec![b' '; 100 << 10]).await.unwrap_err();
+        assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
+        drop(content);
+        assert_eq!(budget.in_use(), 0);
     }
 }

@@ -95,6 +95,16 @@ impl DoorConfig {
         self.tokens.is_empty() && !known && !own
     }
 
+    /// What an upload may be at most, where that is less than it may be compressed.
+    pub fn note(&self, record: usize) -> Option<String> {
+        let most = self.limits.bytes_in_flight.0;
+        (most < record.min(self.limits.body_bytes.0)).then(|| {
+            format!(
+                "the door takes uploads of up to {most} bytes, decompressed, and refuses larger ones (413), though limits.record_bytes is {record}: it holds no more at once (door.limits.bytes_in_flight, which is made smaller where memory.budget is too small for it)"
+            )
+        })
+    }
+
     /// What the schema can't say. `problem` is told what is wrong, and where.
     pub fn check(&self, problem: &mut dyn FnMut(&[&str], String)) {
         for (i, path) in self.paths.iter().enumerate() {

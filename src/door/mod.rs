@@ -105,6 +105,9 @@ impl Door {
         let listener = TcpListener::from_std(listener).map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         tracing::info!(pipeline = self.pipeline, %address, topic = self.topic, "the door is open");
+        if let Some(note) = self.config.note(self.limits.record) {
+            tracing::info!(pipeline = self.pipeline, "{note}");
+        }
         if self.config.tokens.is_empty()
             && !address.ip().is_loopback()
             && self.config.tls.as_ref().is_none_or(|tls| tls.client_ca_file.is_none())
@@ -489,7 +492,7 @@ async fn logs(
     };
     // Small elements take more than their bytes.
     let beside = records.iter().map(|r| RECORD + r.key.as_ref().map_or(0, String::len)).sum();
-    let _held = at.budget.take(beside)?;
+    let _held = at.budget.take(beside, content.held())?;
     at.write(&from.client, &records).await?;
     Ok(Json(json!({})).into_response())
 }
@@ -521,7 +524,8 @@ async fn otlp(
         Err(reject) => return Err(at.malformed(&reject, content.text()).await),
     };
     // It may be larger taken apart than it was.
-    let _held = at.budget.take(records.iter().map(|r| RECORD + r.bytes.len()).sum())?;
+    let apart = records.iter().map(|r| RECORD + r.bytes.len()).sum();
+    let _held = at.budget.take(apart, content.held())?;
     at.write(&from.client, &records).await?;
     // An ExportLogsServiceResponse without a partial success.
     Ok(if json {

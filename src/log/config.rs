@@ -43,8 +43,17 @@ impl Property {
 
     /// Whether librdkafka knows a property and takes its value, and docket leaves it to others. The answer does not quote the value.
     pub fn check(&self, name: &str) -> Result<(), String> {
-        if let Some((_, why)) = OWN.iter().find(|(own, _)| *own == name) {
+        // librdkafka knows what is a topic's with this before it, too.
+        let plain = name.strip_prefix("topic.").unwrap_or(name);
+        let own = OWN.iter().find(|(own, _)| *own == plain || *own == name).map(|(_, why)| *why);
+        if let Some(why) = own.or(plain.starts_with("test.").then_some(TEST)) {
             return Err(format!("{name:?} can't be set here: {why}"));
+        }
+        let timeout = matches!(plain, "message.timeout.ms" | "delivery.timeout.ms");
+        if timeout && self.value().parse().is_ok_and(|ms: u64| ms < LEAST_TIMEOUT_MS) {
+            return Err(format!(
+                "{name:?} must be {LEAST_TIMEOUT_MS} at least: what Kafka has not acknowledged by then is given up"
+            ));
         }
         let mut config = ClientConfig::new();
         config.set(name, self.value());
@@ -89,6 +98,10 @@ const OWN: [(&str, &str); 18] = [
     ("metadata.broker.list", BROKERS),
 ];
 
+const TEST: &str =
+    "it is for tests of librdkafka, and puts a Kafka of its own in the place of yours";
+/// An acknowledgement takes longer whenever another broker becomes a partition's leader.
+const LEAST_TIMEOUT_MS: u64 = 5000;
 const BROKERS: &str = "kafka.brokers says which brokers there are";
 const COMMITS: &str =
     "docket commits an offset only when everything below it is delivered or in rejects";

@@ -18,7 +18,7 @@ use rdkafka::consumer::{
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::TopicPartitionListElem;
 use rdkafka::types::RDKafkaRespErr;
-use rdkafka::{ClientContext, Offset, Statistics, TopicPartitionList};
+use rdkafka::{ClientConfig, ClientContext, Offset, Statistics, TopicPartitionList};
 
 use super::ask::Asker;
 use super::config::{Kafka, Start};
@@ -101,6 +101,21 @@ impl<A: Assignments> Context<A> {
 
     fn changes(&self) -> MutexGuard<'_, Vec<Change<Context<A>>>> {
         self.changes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is there and is not read, since the group begins at the end. Whether it has read here before, nobody knows but who runs it.
+    fn tell_skipped(&self) {
+        for (topic, offsets) in self.resuming.take_skipped() {
+            let (part, group) = (&self.part, &self.group);
+            self.meters.skipped.with_label_values(&[part, &topic]).inc_by(offsets);
+            tracing::warn!(
+                part,
+                group,
+                topic,
+                offsets,
+                "the group has committed nothing, and begins at the end of the topic (start: latest): what is there is not read; if it has read here before, its offsets are gone, and `docket backfill` sends a sink what it lacks"
+            );
+        }
     }
 
     /// Gives partitions queues of their own, before anything is fetched for them.
@@ -202,6 +217,7 @@ impl<A: Assignments> ConsumerContext for Context<A> {
                     Consumer::commit(consumer, offsets, CommitMode::Sync)
                 };
                 let list = self.resuming.assigned(list, &begin);
+                self.tell_skipped();
                 for place in list.elements() {
                     if let Offset::Offset(at) = place.offset() {
                         self.starts().insert((place.topic().to_owned(), place.partition()), at);
@@ -297,15 +313,8 @@ fn partitions(reading: &Reading<'_>) -> usize {
     reading.topics.iter().map(|topic| count(topic).unwrap_or(12)).sum()
 }
 
-/// Joins the group.
-pub fn join<A: Assignments>(
-    reading: &Reading<'_>,
-    assignments: A,
-    meters: Arc<Meters>,
-    progress: Arc<Progress>,
-) -> KafkaResult<Group<A>> {
-    let partitions = partitions(reading);
-    let (share, request) = shares(reading.prefetch, partitions);
+/// The settings of a member, by its `shares`.
+pub fn config(reading: &Reading<'_>, (share, request): (usize, usize)) -> ClientConfig {
     let mut config = client::long_lived(reading.kafka, reading.part);
     config
         .set("group.id", reading.group)
@@ -332,6 +341,17 @@ pub fn join<A: Assignments>(
     if let Some(id) = reading.instance_id {
         config.set("group.instance.id", format!("{id}-{}", reading.part));
     }
+    resume::saying_ids(client::with_properties(config, reading.kafka))
+}
+
+/// Joins the group.
+pub fn join<A: Assignments>(
+    reading: &Reading<'_>,
+    assignments: A,
+    meters: Arc<Meters>,
+    progress: Arc<Progress>,
+) -> KafkaResult<Group<A>> {
+    let config = config(reading, shares(reading.prefetch, partitions(reading)));
     let context = Context {
         assignments,
         part: reading.part.to_owned(),
@@ -353,7 +373,6 @@ pub fn join<A: Assignments>(
         client: OnceLock::new(),
     };
     let wake = context.wake.clone();
-    let config = resume::saying_ids(client::with_properties(config, reading.kafka));
     let mut client: Client<A> = config.create_with_context(context)?;
     let own = wake.clone();
     client.set_nonempty_callback(move || own.main());

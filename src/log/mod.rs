@@ -22,6 +22,7 @@ pub mod resume;
 pub mod scan;
 mod told;
 pub mod topics;
+mod tried;
 
 use std::future::Future;
 use std::time::Duration;
@@ -30,6 +31,7 @@ use rdkafka::error::{KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::OwnedHeaders;
 
 pub use reading::Reading;
+pub use tried::tried;
 
 use crate::decision::time::Nanos;
 

@@ -111,6 +111,19 @@ pub fn transactional(
     compression: Compression,
     topic_limit: Option<usize>,
 ) -> KafkaResult<Transactional> {
+    let config = transactional_config(kafka, part, id, compression, topic_limit);
+    let client = RefCell::new(Arc::new(initialized(&config)?));
+    Ok(Transactional { config, client, doubtful: Cell::new(false), failures: Cell::new(None) })
+}
+
+/// The settings of such a producer.
+pub fn transactional_config(
+    kafka: &Kafka,
+    part: &str,
+    id: &str,
+    compression: Compression,
+    topic_limit: Option<usize>,
+) -> ClientConfig {
     let mut config = client::long_lived(kafka, part);
     config
         .set("transactional.id", id)
@@ -126,9 +139,7 @@ pub fn transactional(
         .set("queue.buffering.max.messages", "1000000")
         .set("queue.buffering.max.kbytes", "1048576")
         .set("message.max.bytes", MAX_MESSAGE);
-    let config = client::saying(client::with_properties(config, kafka), "eos,broker");
-    let client = RefCell::new(Arc::new(initialized(&config)?));
-    Ok(Transactional { config, client, doubtful: Cell::new(false), failures: Cell::new(None) })
+    client::saying(client::with_properties(config, kafka), "eos,broker")
 }
 
 fn initialized(config: &ClientConfig) -> KafkaResult<Client> {

@@ -308,6 +308,8 @@ pub struct Resuming {
     /// As they were when partitions were assigned.
     ids: Mutex<HashMap<String, String>>,
     gaps: Mutex<Vec<Gap>>,
+    /// By topic: how many offsets stand before where the group begins.
+    skipped: Mutex<BTreeMap<String, u64>>,
     wrong: Mutex<Option<String>>,
 }
 
@@ -333,6 +335,8 @@ struct Decided {
     /// What is to be committed before.
     begins: TopicPartitionList,
     gaps: Vec<Gap>,
+    /// By topic: what begins at the end leaves out.
+    skipped: BTreeMap<String, u64>,
 }
 
 /// Commits offsets for the first time.
@@ -355,6 +359,7 @@ impl Resuming {
             progress,
             ids: Mutex::default(),
             gaps: Mutex::default(),
+            skipped: Mutex::default(),
             wrong: Mutex::default(),
         }
     }
@@ -371,6 +376,11 @@ impl Resuming {
     /// What was found to be gone and is not told yet.
     pub fn take_gaps(&self) -> Vec<Gap> {
         std::mem::take(&mut lock(&self.gaps))
+    }
+
+    /// What was found to be left out, by topic, and is not told yet.
+    pub fn take_skipped(&self) -> BTreeMap<String, u64> {
+        std::mem::take(&mut lock(&self.skipped))
     }
 
     /// Another's to tell.
@@ -453,6 +463,7 @@ impl Resuming {
                 return Ok(None);
             }
             self.begin(&decided, begin)?;
+            lock(&self.skipped).extend(decided.skipped);
         }
         // From now on each partition has an offset that tells of a topic that was before.
         for (topic, id) in &*lock(&self.ids) {
@@ -476,7 +487,7 @@ impl Resuming {
     fn decide(&self, answers: &Answers, places: &[Place], forgotten: bool) -> KafkaResult<Decided> {
         let ids = lock(&self.ids).clone();
         let (mut list, mut begins) = (TopicPartitionList::new(), TopicPartitionList::new());
-        let mut gaps = Vec::new();
+        let (mut gaps, mut skipped) = (Vec::new(), BTreeMap::new());
         for (topic, count) in &answers.partitions {
             let topic_id = ids.get(topic).map(String::as_str);
             let of_it = answers.committed.iter().filter(|((t, _), _)| t == topic);
@@ -500,6 +511,8 @@ impl Resuming {
                 let to = resume::resume(committed, log, &past, self.start);
                 if to.begins {
                     begin_at(&mut begins, &place, to.at, topic_id)?;
+                    let left_out = u64::try_from(to.at.saturating_sub(log.first)).unwrap_or(0);
+                    *skipped.entry(topic.clone()).or_default() += left_out;
                 }
                 if places.contains(&place) {
                     list.add_partition_offset(topic, partition, Offset::Offset(to.at))?;
@@ -509,7 +522,8 @@ impl Resuming {
                 }
             }
         }
-        Ok(Decided { list, begins, gaps })
+        skipped.retain(|_, left_out| *left_out > 0);
+        Ok(Decided { list, begins, gaps, skipped })
     }
 
     fn found(&self, gap: Gap) {
@@ -522,65 +536,4 @@ impl Resuming {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ids_are_taken_out_of_the_log() {
-        let ids = TopicIds::default();
-        let none = "AAAAAAAAAAAAAAAAAAAAAA";
-        let says = |topic: &str, was: &str, is: &str| {
-            ids.logged(&format!("[thrd:main]: Topic {topic} changed id from {was} to {is}"))
-        };
-        assert_eq!(says("a.b", none, "x5Gd-_0AAAAAAAAAAAAAAA"), None, "it had none");
-        assert_eq!(ids.get("a.b").as_deref(), Some("x5Gd-_0AAAAAAAAAAAAAAA"));
-        assert_eq!(says("a.b", "x", "x5Gd-_0AAAAAAAAAAAAAAA"), None, "the same");
-        assert_eq!(says("a.b", "x", "y").as_deref(), Some("a.b"));
-        assert_eq!(says("a.b", "y", none), None, "a broker that says none");
-        assert_eq!(ids.get("a.b").as_deref(), Some("y"));
-        assert_eq!(ids.logged("[thrd:main]: Topic a [0] Leader 1 Epoch 0"), None);
-    }
-
-    fn resuming(mock: &crate::log::mock::Mock) -> (Resuming, TopicPartitionList) {
-        let kafka = Kafka { brokers: mock.bootstrap(), properties: BTreeMap::new() };
-        let reading = Reading {
-            kafka: &kafka,
-            part: "intake",
-            group: "docket.x.intake",
-            topics: &["source"],
-            start: Start::Latest,
-            writes: None,
-            stops_at_gaps: false,
-            instance_id: None,
-            prefetch: 1 << 20,
-            together: false,
-            time: |_| None,
-        };
-        let mut assigned = TopicPartitionList::new();
-        assigned.add_partition("source", 0);
-        (Resuming::new(&reading, Arc::default()), assigned)
-    }
-
-    /// A group that has read and is killed would begin at a later end, and nobody would know of what is between.
-    #[test]
-    fn nothing_is_read_from_a_start_that_is_not_committed() {
-        let mock = crate::log::mock::Mock::start(&[("source", 1)]).unwrap();
-        let (resuming, assigned) = resuming(&mock);
-        let refused = KafkaError::ConsumerCommit(RDKafkaErrorCode::CoordinatorNotAvailable);
-        let tries = std::cell::Cell::new(0);
-        let begin = |_: &TopicPartitionList| {
-            tries.set(tries.get() + 1);
-            if tries.get() > 2 * TRIES { Ok(()) } else { Err(refused.clone()) }
-        };
-        let list = resuming.assigned(&assigned, &begin);
-        assert_eq!(tries.get(), 2 * TRIES + 1, "as long as it takes");
-        assert_eq!(list.elements()[0].offset(), Offset::Offset(0));
-        assert_eq!(resuming.check(), Ok(()));
-
-        // A Kafka that never takes it: the part fails, is told, and is begun again.
-        let list = resuming.assigned_within(Duration::ZERO, &assigned, &|_| Err(refused.clone()));
-        assert_eq!(list.elements()[0].offset(), Offset::Invalid, "nothing to read from");
-        let why = resuming.check().unwrap_err().to_string();
-        assert!(why.contains("committed") && why.contains("CoordinatorNotAvailable"), "{why}");
-    }
-}
+mod tests;

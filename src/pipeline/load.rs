@@ -11,6 +11,8 @@ use super::yaml::{self, Node, Place, Problem, Tree};
 use super::{Defaulted, Pipeline, addresses, check, policies, rules};
 use crate::config::secrets::{Outside, Real};
 use crate::decision::formats::Limits;
+use crate::log::config::Kafka;
+use crate::log::tried;
 use crate::protect::record::Rules;
 use crate::sink::config::SinkConfig;
 
@@ -159,11 +161,7 @@ fn compile(
     rules::check(file, &mut problem);
     addresses::check(file, &mut problem);
     topics(file, &mut problem);
-    for (name, value) in &file.kafka.properties {
-        if let Err(message) = value.check(name) {
-            problem(&["kafka", "properties", name], message);
-        }
-    }
+    properties(&file.kafka, &mut problem);
     if let Some(door) = &file.door {
         door.check(&mut problem);
     }
@@ -179,6 +177,23 @@ fn compile(
         elements: file.limits.record_elements,
     };
     (rules, limits)
+}
+
+/// Kafka's properties, each by itself, and then together.
+fn properties(kafka: &Kafka, problem: &mut dyn FnMut(&[&str], String)) {
+    let mut right = true;
+    for (name, value) in &kafka.properties {
+        if let Err(message) = value.check(name) {
+            problem(&["kafka", "properties", name], message);
+            right = false;
+        }
+    }
+    if right
+        && !kafka.properties.is_empty()
+        && let Err(message) = tried(kafka)
+    {
+        problem(&["kafka", "properties"], message);
+    }
 }
 
 /// No topic is read and written.
@@ -524,6 +539,40 @@ spikes: {notify: {chat: {type: slack, url: https://hooks/canary}}}
         }
         let error = file("security.protocol: \"${env:PASSWORD}\"").unwrap_err().to_string();
         assert!(error.contains("does not take this value") && !error.contains("canary"), "{error}");
+    }
+
+    #[test]
+    fn properties_with_which_nothing_can_run_are_refused() {
+        let file = |property: &str| {
+            parsed(&format!(
+                "name: opa\nkafka: {{brokers: x, properties: {{{property}}}}}\nsources: [{{topic: t}}]\n"
+            ))
+        };
+        for (property, why) in [
+            ("message.timeout.ms: 1", "5000 at least"),
+            ("topic.message.timeout.ms: 4999", "5000 at least"),
+            ("delivery.timeout.ms: 0", "5000 at least"),
+            ("message.timeout.ms: 15001", "`transaction.timeout.ms`"),
+            ("retries: 0", "`retries` must be set >= 1"),
+            ("message.send.max.retries: 0", "`retries` must be set >= 1"),
+            ("max.in.flight: 100", "`max.in.flight` must be set <= 5"),
+            ("max.in.flight.requests.per.connection: 6", "`max.in.flight` must be set <= 5"),
+            ("max.poll.interval.ms: 1000", "`session.timeout.ms`"),
+            ("session.timeout.ms: 400000", "`max.poll.interval.ms`"),
+            ("socket.timeout.ms: 20000", "`transaction.timeout.ms`"),
+            ("test.mock.num.brokers: 3", "for tests"),
+            ("topic.test.mock.num.brokers: 3", "for tests"),
+            ("topic.auto.offset.reset: latest", "docket never jumps"),
+            ("topic.acks: 0", "not all replicas"),
+            ("topic.request.required.acks: 0", "not all replicas"),
+            ("topic.partitioner: random", "one partition"),
+        ] {
+            let error = file(property).unwrap_err().to_string();
+            assert!(error.contains("p.yaml:2:") && error.contains(why), "{property}: {error}");
+        }
+        // What is not the pipeline file's alone is left to where it runs.
+        let text = "security.protocol: sasl_ssl, sasl.mechanism: PLAIN, ssl.ca.location: /nowhere/ca.pem, message.timeout.ms: 10000, retries: 9, max.in.flight: 5, max.poll.interval.ms: 60000, topic.compression.type: gzip, debug: broker";
+        file(text).map_err(|e| e.to_string()).unwrap();
     }
 
     #[test]

@@ -54,6 +54,8 @@ pub struct Meters {
     pub stalled: IntGaugeVec,
     pub gaps: IntCounterVec,
     pub lost: IntCounterVec,
+    /// What a start at the end left out.
+    pub skipped: IntCounterVec,
     /// What is left between a part's place and the log's start.
     headroom: IntGaugeVec,
     pub retention: IntGaugeVec,
@@ -202,6 +204,11 @@ impl Meters {
                 "docket_log_lost_offsets_total",
                 "Offsets in those ranges, as far as it is known how many; transaction markers among them.",
                 &["part", "topic", "cause"],
+            )?,
+            skipped: all.counter(
+                "docket_start_skipped_offsets_total",
+                "Offsets of a topic that were there and are not read, since a part whose group had committed nothing began at the end (start: latest).",
+                &["part", "topic"],
             )?,
             headroom: all.gauge(
                 "docket_log_headroom_records",

@@ -221,6 +221,10 @@ fn answered(
         return tells_nothing.then(|| json!({}));
     }
     let answer: Value = serde_json::from_slice(content).ok().filter(Value::is_object)?;
+    // An error, whatever its status.
+    if answer.get("__type").is_some() {
+        return None;
+    }
     let known = ["nextSequenceToken", "rejectedLogEventsInfo", "rejectedEntityInfo"];
     let is_its = headers.contains_key("x-amzn-requestid")
         || operation != "PutLogEvents"
@@ -254,6 +258,8 @@ mod tests {
             (200, true, "[]"),
             (200, false, "{}"),
             (200, false, r#"{"status":"ok"}"#),
+            (200, true, r#"{"__type":"ThrottlingException"}"#),
+            (200, true, r#"{"__type":null,"nextSequenceToken":"4959"}"#),
             (202, true, "{}"),
             (204, true, ""),
         ] {

@@ -24,15 +24,22 @@ use crate::decision::record::Record;
 use crate::http::client::HttpError;
 use crate::http::failure::{Cause, Failure, Refusal, Retry};
 
-/// What became of the records of a request that was answered with 200.
-fn accepted(answer: &Value, records: usize) -> Vec<Result<(), Failure>> {
-    let info = &answer["rejectedLogEventsInfo"];
-    let at = |name: &str| info[name].as_u64().and_then(|n| usize::try_from(n).ok());
-    let (too_old, expired, too_new) = (
-        at("tooOldLogEventEndIndex"),
-        at("expiredLogEventEndIndex"),
-        at("tooNewLogEventStartIndex"),
-    );
+/// What became of the records of a request that was answered with 200; nothing if that can't be read: then it is not known which were taken.
+fn accepted(answer: &Value, records: usize) -> Option<Vec<Result<(), Failure>>> {
+    const ENDS: [&str; 3] =
+        ["tooOldLogEventEndIndex", "expiredLogEventEndIndex", "tooNewLogEventStartIndex"];
+    let mut ends = [None; 3];
+    match &answer["rejectedLogEventsInfo"] {
+        Value::Null => {}
+        Value::Object(info) => {
+            for (name, index) in info.iter().filter(|(_, index)| !index.is_null()) {
+                let known = ENDS.iter().position(|end| end == name)?;
+                ends[known] = Some(usize::try_from(index.as_u64()?).ok()?);
+            }
+        }
+        _ => return None,
+    }
+    let [too_old, expired, too_new] = ends;
     let refused =
         |reason: &str| Err(Failure::refused(200, format!("rejectedLogEventsInfo: {reason}")));
     // The ends are exclusive, the start is inclusive.
@@ -47,7 +54,7 @@ fn accepted(answer: &Value, records: usize) -> Vec<Result<(), Failure>> {
             Ok(())
         }
     };
-    (0..records).map(one).collect()
+    Some((0..records).map(one).collect())
 }
 
 fn is_missing(refusal: &Refusal) -> bool {
@@ -110,7 +117,11 @@ impl Cloudwatch {
             }
         }
         match answer {
-            Ok(answer) => Ok(accepted(&answer, put.records.len())),
+            Ok(answer) => accepted(&answer, put.records.len()).ok_or_else(|| {
+                let detail =
+                    "it answered 200, and what it rejected (rejectedLogEventsInfo) can't be read";
+                Failure::retry(Cause::Misconfigured, detail)
+            }),
             Err(Failure::Refused(r)) if r.reason.starts_with("DataAlreadyAcceptedException") => {
                 Ok(vec![Ok(()); put.records.len()])
             }
@@ -181,7 +192,7 @@ mod tests {
     #[test]
     fn what_an_accepted_request_rejected_is_refused_record_by_record() {
         let kinds = |info: Value, n: usize| -> String {
-            let ones = accepted(&json!({ "rejectedLogEventsInfo": info }), n);
+            let ones = accepted(&json!({ "rejectedLogEventsInfo": info }), n).unwrap();
             ones.iter().map(|one| if one.is_ok() { '.' } else { 'x' }).collect()
         };
         assert_eq!(kinds(json!(null), 3), "...");
@@ -191,5 +202,18 @@ mod tests {
             "x..xx"
         );
         assert_eq!(kinds(json!({ "tooNewLogEventStartIndex": 0 }), 2), "xx");
+        assert_eq!(kinds(json!({ "tooOldLogEventEndIndex": null }), 2), "..");
+        for unread in [
+            json!("all of them"),
+            json!([]),
+            json!(true),
+            json!({ "tooOldLogEventEndIndex": -5 }),
+            json!({ "tooOldLogEventEndIndex": "1" }),
+            json!({ "tooNewLogEventStartIndex": 0.5 }),
+            json!({ "tooLargeLogEventEndIndex": 1 }),
+        ] {
+            let answer = json!({ "rejectedLogEventsInfo": unread });
+            assert_eq!(accepted(&answer, 2), None, "{answer}");
+        }
     }
 }

@@ -32,9 +32,12 @@ use trouble::{Condemned, PATIENCE};
 
 mod facts;
 mod gaps;
+mod pace;
 mod parts;
 mod sources;
 mod target;
+#[cfg(test)]
+mod tests;
 mod transaction;
 mod trouble;
 
@@ -344,7 +347,7 @@ where
                 open.begun = true;
                 open.began.get_or_insert_with(Instant::now);
                 took = true;
-                taken = this.target(&condemned, &received).take(message, &mut out, open);
+                taken = this.target(&condemned, &received, stop).take(message, &mut out, open);
             };
             let polled = this.reader.poll(wait, &mut take).await;
             self.out = out;
@@ -385,13 +388,18 @@ where
                     self.abort(open, &KafkaError::Canceled)?;
                     return Ok(None);
                 }
-                self.target(&condemned, &received).give_up(open);
+                self.target(&condemned, &received, stop).give_up(open);
             }
             return Ok(open);
         }
     }
 
-    fn target<'t>(&'t self, condemned: &'t Condemned, received: &'t str) -> Target<'t, T> {
+    fn target<'t>(
+        &'t self,
+        condemned: &'t Condemned,
+        received: &'t str,
+        stop: &'t CancellationToken,
+    ) -> Target<'t, T> {
         Target {
             intake: self.intake,
             transactions: &self.transactions,
@@ -401,6 +409,8 @@ where
             suspects: &self.suspects,
             condemned,
             received,
+            stop,
+            keeping: Default::default(),
         }
     }
 

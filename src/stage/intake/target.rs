@@ -3,14 +3,17 @@
 use std::borrow::Cow;
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::OwnedHeaders;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::facts::{Found, facts};
+use super::pace::{Keeping, Pace};
 use super::transaction::{Kind, Open, Place, Produced, Suspect};
-use super::trouble::{Condemned, PATIENCE, Spot, fingerprint};
+use super::trouble::{Condemned, Spot, fingerprint};
 use super::{Intake, IntakeError, Work};
 use crate::caught::caught;
 use crate::correlate::Asked;
@@ -34,6 +37,8 @@ pub(super) struct Target<'r, T> {
     pub(super) condemned: &'r Condemned,
     /// When the open transaction began to read.
     pub(super) received: &'r str,
+    pub(super) stop: &'r CancellationToken,
+    pub(super) keeping: Keeping,
 }
 
 const TOO_LARGE: RDKafkaErrorCode = RDKafkaErrorCode::MessageSizeTooLarge;
@@ -93,18 +98,21 @@ impl<T: Transactions> Target<'_, T> {
         let (limits, trouble) = (&pipeline.limits, &self.intake.trouble);
         // What it becomes is larger than it, by docket's members and what agents put around each.
         let most = limits.record.saturating_mul(2).max(16 << 20);
-        let began = open.began.unwrap_or_else(Instant::now);
-        let patience = PATIENCE + open.waited;
+        let of = || fingerprint(message.payload);
+        // What others wait for, too, is in time or split; what is known to take longer stands alone.
+        let before = open.records == 1 && trouble.is_slow(spot, of);
+        let pace = if before { self.pace_before() } else { Pace::of(open) };
+        self.keeping.replace(before.then(Vec::new));
         let mut parts = std::mem::take(&mut open.parts);
-        let (over, mut slow, mut failure) = (Cell::new(false), false, None);
+        let (over, mut outlasted, mut failure) = (Cell::new(false), None, None);
         let made = caught(|| {
             let mut sent = |result| {
                 match result {
                     Ok(bytes) => *produced += bytes,
                     Err(error) => failure = Some(error),
                 }
-                slow = began.elapsed() > patience;
-                over.set(slow || failure.is_some() || *produced > most);
+                outlasted = outlasted.or_else(|| pace.outlasted());
+                over.set(outlasted.is_some() || failure.is_some() || *produced > most);
             };
             if self.intake.work == Work::Facts {
                 self.facts(message, spot, out, &over, open, &mut sent);
@@ -121,7 +129,6 @@ impl<T: Transactions> Target<'_, T> {
             })
         });
         open.parts = parts;
-        let of = || fingerprint(message.payload);
         match made {
             Err(_) => trouble.strike(spot, of(), "it panicked"),
             Ok(Some(reject)) => trouble.condemn(spot, of(), reject),
@@ -132,16 +139,25 @@ impl<T: Transactions> Target<'_, T> {
                 );
                 trouble.condemn(spot, of(), Reject::new(Reason::TooLarge, detail));
             }
-            Ok(None) if slow || began.elapsed() > patience => match open.records {
-                1 => trouble.strike(spot, of(), "it takes longer than a transaction may"),
-                records => trouble.shrink(records),
+            Ok(None) => match outlasted.or_else(|| pace.outlasted()) {
+                Some(what) => trouble.outlasted(spot, of(), what, open.records),
+                None => {
+                    if before {
+                        open.began = Some(Instant::now());
+                    }
+                    failure.map_or_else(|| self.send_kept(), Err)?;
+                    return self.missing(open);
+                }
             },
-            Ok(None) => {
-                failure.map_or(Ok(()), Err)?;
-                return self.missing(open);
-            }
         }
+        self.keeping.take();
         Err(KafkaError::Canceled)
+    }
+
+    fn pace_before(&self) -> Pace {
+        let set = self.intake.pipeline.file.kafka.properties.get("max.poll.interval.ms");
+        let poll_interval = set.and_then(|set| set.value().parse().ok()).map(Duration::from_millis);
+        Pace::before(poll_interval, self.stop.clone())
     }
 
     fn transform(
@@ -209,7 +225,7 @@ impl<T: Transactions> Target<'_, T> {
                         headers: OwnedHeaders::new(),
                     };
                     let tag = open.produced.len() - 1;
-                    self.transactions.send(record, tag, alone).map(|()| bytes.len())
+                    self.send(record, tag, alone).map(|()| bytes.len())
                 }
             });
         };
@@ -257,7 +273,7 @@ impl<T: Transactions> Target<'_, T> {
                     payload: bytes,
                     headers: headers::docket(origin, self.received),
                 };
-                self.transactions.send(record, open.produced.len() - 1, alone)?;
+                self.send(record, open.produced.len() - 1, alone)?;
                 Ok(bytes.len())
             }
             Product::Reject { bytes, reject } => {
@@ -271,7 +287,7 @@ impl<T: Transactions> Target<'_, T> {
                     payload: &letter.value,
                     headers: letter.headers,
                 };
-                self.transactions.send(record, open.produced.len() - 1, alone)?;
+                self.send(record, open.produced.len() - 1, alone)?;
                 Ok(letter.value.len() + REJECT)
             }
         }

@@ -6,6 +6,7 @@ use std::hash::{DefaultHasher, Hasher};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::pace::{Outlasted, WORK};
 use super::transaction::Open;
 use crate::decision::reject::{Reason, Reject};
 
@@ -33,6 +34,8 @@ pub struct Trouble(Mutex<Kept>);
 #[derive(Default)]
 struct Kept {
     failures: BTreeMap<Spot, Failure>,
+    /// Records that alone take longer than a transaction may, and their fingerprints: they are made before it begins.
+    slow: BTreeMap<Spot, u64>,
     /// A transaction takes so many records.
     most: Option<usize>,
     /// A transaction of one record, and of those that its line goes on in, failed.
@@ -62,12 +65,44 @@ impl Trouble {
 
     /// How many records a transaction takes.
     pub fn most(&self) -> usize {
-        self.kept().most.unwrap_or(usize::MAX)
+        let kept = self.kept();
+        if kept.slow.is_empty() { kept.most.unwrap_or(usize::MAX) } else { 1 }
     }
 
     /// Whether parts of lines are taken one by one: what intake fails at stands among them.
     pub fn apart(&self) -> bool {
         self.kept().apart
+    }
+
+    pub fn is_slow(&self, spot: Spot, fingerprint: impl Fn() -> u64) -> bool {
+        self.kept().slow.get(&spot).is_some_and(|of| *of == fingerprint())
+    }
+
+    /// It was not done in time, as the last of so many records of a transaction.
+    pub fn outlasted(&self, spot: Spot, fingerprint: u64, what: Outlasted, records: usize) {
+        let (_, partition, offset) = spot;
+        match what {
+            Outlasted::Transaction if records > 1 => self.shrink(records),
+            Outlasted::Transaction => {
+                tracing::info!(
+                    partition,
+                    offset,
+                    "a record takes longer than a transaction may: it is made before one begins"
+                );
+                self.kept().slow.insert(spot, fingerprint);
+            }
+            Outlasted::Work => {
+                let detail = format!("it takes more than {} s of a processor", WORK.as_secs());
+                tracing::error!(partition, offset, detail, "intake gave up a record");
+                self.condemn(spot, fingerprint, Reject::new(Reason::Failed, detail));
+            }
+            Outlasted::Run => {}
+            Outlasted::Clock => self.strike(
+                spot,
+                fingerprint,
+                "it takes longer than a member of a group may be silent (max.poll.interval.ms)",
+            ),
+        }
     }
 
     /// It can never become anything else.
@@ -107,11 +142,11 @@ impl Trouble {
     /// A transaction was committed.
     pub fn passed(&self, open: &Open) {
         let mut kept = self.kept();
-        if !kept.failures.is_empty() {
-            kept.failures.retain(|(topic, partition, offset), _| {
-                open.offsets.get(&(*topic, *partition)).is_none_or(|(_, next)| offset >= next)
-            });
-        }
+        let ahead = |(topic, partition, offset): &Spot| {
+            open.offsets.get(&(*topic, *partition)).is_none_or(|(_, next)| offset >= next)
+        };
+        kept.failures.retain(|spot, _| ahead(spot));
+        kept.slow.retain(|spot, _| ahead(spot));
         kept.apart = false;
         kept.most = kept.most.map(|most| most.max(open.records) * 2).filter(|most| *most < MANY);
     }
