@@ -154,7 +154,7 @@ mod tests {
         let door = "door: {listen: '127.0.0.1:0'}";
         assert!(notes("memory: {budget: 128MiB}").is_empty());
         assert!(notes(&format!("memory: {{budget: 2GiB}}\n{door}")).is_empty());
-        let said = notes(&format!("memory: {{budget: 128MiB}}\n{door}")).remove(0);
+        let said = notes(&format!("memory: {{budget: 96MiB}}\n{door}")).remove(0);
         assert!(said.contains("memory.budget") && said.contains("67108864"), "{said}");
     }
 }

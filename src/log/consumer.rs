@@ -315,6 +315,7 @@ fn partitions(reading: &Reading<'_>) -> usize {
 
 /// The settings of a member, by its `shares`.
 pub fn config(reading: &Reading<'_>, (share, request): (usize, usize)) -> ClientConfig {
+    let at_once = (reading.prefetch / OVERHEAD / EXPANDS).clamp(128 << 10, 16 << 20);
     let mut config = client::long_lived(reading.kafka, reading.part);
     config
         .set("group.id", reading.group)
@@ -328,7 +329,7 @@ pub fn config(reading: &Reading<'_>, (share, request): (usize, usize)) -> Client
         .set("queued.min.messages", "100000")
         // Once the queue is full, librdkafka looks again after a second unless told otherwise.
         .set("fetch.queue.backoff.ms", "20")
-        .set("fetch.max.bytes", (request * partitions).clamp(128 << 10, 16 << 20).to_string())
+        .set("fetch.max.bytes", at_once.to_string())
         .set("message.max.bytes", "100000")
         .set("fetch.message.max.bytes", request.to_string())
         .set("enable.partition.eof", "true")
