@@ -115,14 +115,7 @@ fn of_topic(args: &Args, pipeline: &Pipeline, spikes: &Spikes) -> CommandResult 
     let mut findings: BTreeMap<String, Finding> = BTreeMap::new();
     let mut came_upon = CameUpon::default();
     let (mut decisions, mut unreadable) = (0u64, 0u64);
-    let mut note = |changes: Vec<Change>| {
-        for change in changes {
-            let (Change::Begins(finding) | Change::Ends(finding)) = change;
-            if !spikes.ignores(&finding) {
-                findings.insert(finding.id.clone(), finding);
-            }
-        }
-    };
+    let mut note = |changes| findings.extend(in_the_end(changes, spikes));
     past.read_ends(&mut |n| bar.inc(n), &mut |partition, message| {
         let Some(message) = message else {
             follower.closed(partition);
@@ -149,55 +142,67 @@ fn of_topic(args: &Args, pipeline: &Pipeline, spikes: &Spikes) -> CommandResult 
     })?;
     note(follower.look_back(true));
     // What came as a backlog: `docket run` says nothing of it, but here people ask for the past.
-    let past = follower.past();
-    let backlog = past.iter().filter(|c| matches!(c, Change::Begins(_))).count() as u64;
-    note(past);
+    let past = in_the_end(follower.past(), spikes);
     bar.finish_and_clear();
+    let backlog = add_past(&mut findings, past);
     let mut findings: Vec<Finding> = findings.into_values().collect();
     let (written, left_out) = came_upon.told();
     let read = written.len() as u64;
     findings.extend(written);
     findings.sort_by_key(|f| f.detected);
     tell_all(args, &findings);
-    let late = if follower.late > 0 { late(follower.late, lateness) } else { String::new() };
+    let late = (follower.late > 0).then(|| late(follower.late, lateness));
     let counts = (findings.len() as u64, decisions, unreadable);
-    anstream::eprintln!("{}", summed(counts, [backlog, read, left_out], &late));
+    let [first, rest @ ..] = &summed(counts, [backlog, read, left_out], late)[..] else {
+        return Ok(());
+    };
+    anstream::eprintln!("{first}");
+    rest.iter().for_each(|note| anstream::eprintln!("note: {note}"));
     Ok(())
 }
 
-/// How much was found in how much; `late` is what is to be said of decisions that came late.
+/// Findings by their ids, as they were at last.
+fn in_the_end(changes: Vec<Change>, spikes: &Spikes) -> BTreeMap<String, Finding> {
+    let found =
+        changes.into_iter().map(|(Change::Begins(finding) | Change::Ends(finding))| finding);
+    let found = found.filter(|finding| !spikes.ignores(finding));
+    found.map(|finding| (finding.id.clone(), finding)).collect()
+}
+
+/// Adds what a backlog held, and says how many of that `docket run` told nothing: what went on when the backlog ended it told, and how that
+/// ended.
+fn add_past(findings: &mut BTreeMap<String, Finding>, past: BTreeMap<String, Finding>) -> u64 {
+    let before = findings.len();
+    for (id, finding) in past {
+        findings.entry(id).or_insert(finding);
+    }
+    (findings.len() - before) as u64
+}
+
+/// How much was found in how much, and what is to be known of that; `late` is what is to be said of decisions that came late.
 fn summed(
     (findings, decisions, unreadable): (u64, u64, u64),
     [backlog, read, left_out]: [u64; 3],
-    late: &str,
-) -> String {
-    let mut said =
-        format!("{} in {}{late}", counted(findings, "finding"), counted(decisions, "decision"));
-    for (n, told) in [
-        (backlog, "; of the findings, N came as a backlog, of which `docket run` says nothing"),
-        (
-            read,
-            "; of the findings, N came from other parts of docket, which wrote them to the docket topic",
-        ),
-        (left_out, "; N more that stood there are left out: a later --since shows them"),
-    ] {
-        if n > 0 {
-            said.push_str(&told.replacen('N', &n.to_string(), 1));
-        }
-    }
-    if unreadable > 0 {
-        said.push_str(&format!("; {} not written by docket", counted(unreadable, "record")));
-    }
-    if decisions == 0 {
-        said.push_str("; --since says how far back to look (start: all)");
-    }
-    said
+    late: Option<String>,
+) -> Vec<String> {
+    let found = format!("{} in {}", counted(findings, "finding"), counted(decisions, "decision"));
+    let nothing = (decisions == 0).then(|| "--since says how far back to look (start: all)".into());
+    let several = [
+        (backlog, "N of the findings came as a backlog, of which `docket run` says nothing"),
+        (read, "N of the findings were written to the docket topic by other parts of docket"),
+        (left_out, "N more that stand there are left out: a later --since shows them"),
+    ];
+    let several = several.into_iter().filter(|(n, _)| *n > 0);
+    let several = several.map(|(n, told)| told.replacen('N', &n.to_string(), 1));
+    let unreadable = (unreadable > 0)
+        .then(|| format!("{} in the topic not written by docket", counted(unreadable, "record")));
+    [found].into_iter().chain(nothing).chain(late).chain(several).chain(unreadable).collect()
 }
 
 /// What came too late to be waited for.
 fn late(decisions: u64, lateness: Nanos) -> String {
     format!(
-        "; {} written more than {} s after being made, which is as long as spikes.lateness in the pipeline file waits: they count when they came; a longer one would wait for them, and find everything later",
+        "{} came more than {} s after being made and counted when they came; to wait longer, raise spikes.lateness in the pipeline file (everything is found later by that)",
         counted(decisions, "decision"),
         lateness as f64 / 1e9
     )
@@ -488,10 +493,28 @@ mod tests {
     #[test]
     fn what_is_late_says_by_which_setting() {
         let said = late(2, 3_500_000_000);
-        assert!(
-            said.starts_with("; 2 decisions written more than 3.5 s after being made"),
-            "{said}"
-        );
+        assert!(said.starts_with("2 decisions came more than 3.5 s after being made"), "{said}");
         assert!(said.contains("spikes.lateness in the pipeline file"), "{said}");
+    }
+
+    #[test]
+    fn what_went_on_after_a_backlog_is_as_it_ended() {
+        let finding = |ended| Finding {
+            id: "i".into(),
+            ended,
+            ..Finding::new(crate::spike::Kind::DenialSpike, "s", "p")
+        };
+        let spikes = Spikes::default();
+        let mut findings = in_the_end(
+            vec![Change::Begins(finding(None)), Change::Ends(finding(Some(9)))],
+            &spikes,
+        );
+        let past = in_the_end(vec![Change::Begins(finding(None))], &spikes);
+        assert_eq!(add_past(&mut findings, past.clone()), 0);
+        assert_eq!(findings["i"].ended, Some(9));
+        assert_eq!(add_past(&mut BTreeMap::new(), past), 1);
+        let all = summed((2, 7, 1), [1, 0, 0], Some(late(3, 3_000_000_000)));
+        assert_eq!(all[0], "2 findings in 7 decisions");
+        assert!(all.len() == 4 && all[2].starts_with("1 of the findings came as a backlog"));
     }
 }

@@ -1,8 +1,9 @@
 //! Asks Prometheus how many decisions it counted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use reqwest::Method;
+use serde_json::Value;
 
 use super::config::MetricsConfig;
 use crate::clock;
@@ -53,31 +54,57 @@ impl Query {
         let step = ((until - from) / 5_000).max(2);
         // What is there then was counted before.
         let from = from - step;
-        let query = format!("docket_decisions_total{{pipeline=\"{}\"}}", self.pipeline);
-        let range = [
-            ("query", query.as_str()),
-            ("start", &from.to_string()),
-            ("end", &until.to_string()),
-            ("step", &step.to_string()),
-        ];
-        let url = with_query(&format!("{}/api/v1/query_range", self.url), &range)?;
-        let answer = get(&self.client, Method::GET, &url, None).await?;
+        let times = [from, until, step].map(|n| n.to_string());
+        let counters = format!("docket_decisions_total{{pipeline=\"{}\"}}", self.pipeline);
+        let counted = self.range(&counters, &times).await?;
+        // A counter that begins again may be higher than it was when it is seen next.
+        let begun = format!("process_start_time_seconds and on (job, instance) {counters}");
+        let begun: HashMap<Target, Values> = self
+            .range(&begun, &times)
+            .await?
+            .into_iter()
+            .map(|(labels, values)| (target(&labels), values))
+            .collect();
         let (mut least, mut most) = (Counts::new(), Counts::new());
-        for series in answer["data"]["result"].as_array().into_iter().flatten() {
-            let verdict = series["metric"]["verdict"].as_str().unwrap_or_default();
-            let values: Vec<(f64, f64)> = series["values"]
-                .as_array()
-                .into_iter()
-                .flatten()
-                .filter_map(|v| Some((v[0].as_f64()?, v[1].as_str()?.parse().ok()?)))
-                .collect();
+        for (labels, values) in counted {
+            let verdict = labels["verdict"].as_str().unwrap_or_default();
+            let begun = begun.get(&target(&labels)).map_or(&[][..], Vec::as_slice);
             let by_then = values.partition_point(|(at, _)| *at <= last);
             *least.entry(verdict.to_owned()).or_default() +=
-                increase(&values[..by_then], from as f64);
-            *most.entry(verdict.to_owned()).or_default() += increase(&values, from as f64);
+                increase(&values[..by_then], begun, from as f64);
+            *most.entry(verdict.to_owned()).or_default() += increase(&values, begun, from as f64);
         }
         Ok((least, most))
     }
+
+    /// The series of a query from one time until another, so many seconds apart.
+    async fn range(
+        &self,
+        query: &str,
+        [from, until, step]: &[String; 3],
+    ) -> Result<Vec<(Value, Values)>, QueryError> {
+        let range = [("query", query), ("start", from), ("end", until), ("step", step)];
+        let url = with_query(&format!("{}/api/v1/query_range", self.url), &range)?;
+        let mut answer = get(&self.client, Method::GET, &url, None).await?;
+        let series = answer["data"]["result"].as_array_mut().map(std::mem::take);
+        let read = |mut series: Value| {
+            let values = series["values"].as_array().into_iter().flatten();
+            let values =
+                values.filter_map(|v| Some((v[0].as_f64()?, v[1].as_str()?.parse().ok()?)));
+            let values = values.collect();
+            (series["metric"].take(), values)
+        };
+        Ok(series.into_iter().flatten().map(read).collect())
+    }
+}
+
+/// Who was scraped: its job and instance.
+type Target = [String; 2];
+/// Times, and what was scraped last by then.
+type Values = Vec<(f64, f64)>;
+
+fn target(labels: &Value) -> Target {
+    ["job", "instance"].map(|name| labels[name].as_str().unwrap_or_default().to_owned())
 }
 
 impl SinkQuery for Query {
@@ -103,14 +130,21 @@ impl SinkQuery for Query {
     }
 }
 
-/// How much a counter grew. One that is not there at the start of the range began at zero, as one that falls did.
-fn increase(values: &[(f64, f64)], start: f64) -> f64 {
+/// How much a counter grew. One that is not there at the start of the range began at zero, as one did that falls, or whose process began
+/// meanwhile: `begun` is when it did, by the same times.
+fn increase(values: &[(f64, f64)], begun: &[(f64, f64)], start: f64) -> f64 {
     let Some((at, first)) = values.first() else { return 0.0 };
     let born = if *at > start { *first } else { 0.0 };
-    born + values
-        .windows(2)
-        .map(|pair| if pair[1].1 < pair[0].1 { pair[1].1 } else { pair[1].1 - pair[0].1 })
-        .sum::<f64>()
+    let process = |at: f64| {
+        let i = begun.partition_point(|(when, _)| *when <= at).checked_sub(1)?;
+        Some(begun[i].1)
+    };
+    let grown = |pair: &[(f64, f64)]| {
+        let ((from, before), (to, now)) = (pair[0], pair[1]);
+        let again = matches!((process(from), process(to)), (Some(a), Some(b)) if a != b);
+        if again || now < before { now } else { now - before }
+    };
+    born + values.windows(2).map(grown).sum::<f64>()
 }
 
 #[cfg(test)]
@@ -119,9 +153,16 @@ mod tests {
 
     #[test]
     fn counters_that_begin_or_begin_again_within_the_range_count_whole() {
-        assert_eq!(increase(&[], 0.0), 0.0);
-        assert_eq!(increase(&[(0.0, 5.0), (10.0, 8.0)], 1.0), 3.0);
-        assert_eq!(increase(&[(10.0, 5.0), (20.0, 8.0)], 1.0), 8.0);
-        assert_eq!(increase(&[(0.0, 5.0), (10.0, 8.0), (20.0, 2.0), (30.0, 4.0)], 1.0), 7.0);
+        let plain = |values: &[(f64, f64)], start| increase(values, &[], start);
+        assert_eq!(plain(&[], 0.0), 0.0);
+        assert_eq!(plain(&[(0.0, 5.0), (10.0, 8.0)], 1.0), 3.0);
+        assert_eq!(plain(&[(10.0, 5.0), (20.0, 8.0)], 1.0), 8.0);
+        let falls = [(0.0, 5.0), (10.0, 8.0), (20.0, 2.0), (30.0, 4.0)];
+        assert_eq!(plain(&falls, 1.0), 7.0);
+        // It was started again, and counted more than before until it was seen.
+        let rises = [(0.0, 5.0), (10.0, 8.0), (20.0, 9.0), (30.0, 11.0)];
+        let begun = [(0.0, 77.0), (10.0, 77.0), (20.0, 95.0), (30.0, 95.0)];
+        assert_eq!((plain(&rises, 1.0), increase(&rises, &begun, 1.0)), (6.0, 14.0));
+        assert_eq!(increase(&falls, &begun, 1.0), 7.0);
     }
 }
