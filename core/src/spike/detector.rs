@@ -352,7 +352,7 @@ impl Detector {
                 .judge(at, config, fewest, STREAM, || Finding::new(Kind::StreamQuiet, "", "")),
         );
         let hushed = self.stream.active.is_some() || self.stream.gap > 0;
-        let hole = self.stream.is_silent();
+        let hole = self.stream.silent_buckets();
         for service in &mut self.services {
             if service.next < at {
                 service.skip(at, changes);
@@ -375,7 +375,7 @@ impl Detector {
             let service = self.service_names.get(&series.service).map(|i| &self.services[*i]);
             let quiet = service.is_some_and(|s| s.gap() > 0);
             let silent = silent || service.is_some_and(Service::is_silent);
-            let hole = hole || service.is_some_and(Service::is_hole);
+            let hole = hole.max(service.map_or(0, Service::hole));
             series.close(Around { config, hushed: hushed || quiet, hole, silent }, changes);
         }
         self.floods(at, changes);

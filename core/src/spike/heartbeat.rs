@@ -162,10 +162,22 @@ impl Heartbeat {
         self.due >= 10.0 * self.dispersion.get()
     }
 
-    /// In the latest bucket all that it is a part of was quiet: nothing was due from it alone.
-    pub fn hold(&mut self) {
-        if self.gap > 0 {
-            self.due = (self.due - self.mean.get()).max(0.0);
+    /// How many of the latest buckets are a silence that is no chance: all of it once that is known, and each that follows.
+    pub fn silent_buckets(&self) -> u32 {
+        let enough = 10.0 * self.dispersion.get();
+        match (self.is_silent(), self.due - self.mean.get() >= enough) {
+            (true, true) => 1,
+            (true, false) => self.gap,
+            (false, _) => 0,
+        }
+    }
+
+    /// In so many of the latest buckets all that it is a part of was quiet: nothing was due from it alone, and it is missed from the next one on.
+    pub fn hold(&mut self, buckets: u32) {
+        let held = buckets.min(self.gap);
+        self.due = (self.due - self.mean.get() * f64::from(held)).max(0.0);
+        if self.active.is_none() {
+            self.gap -= held;
         }
     }
 

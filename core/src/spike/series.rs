@@ -60,8 +60,8 @@ pub struct Around<'c> {
     pub config: &'c Config,
     /// The whole service is quiet, or the whole stream: that is not said of each of its policies.
     pub hushed: bool,
-    /// And that is no chance.
-    pub hole: bool,
+    /// In so many of the latest buckets, and that is no chance.
+    pub hole: u32,
     /// It was quiet for so long that this is said.
     pub silent: bool,
 }
@@ -169,9 +169,7 @@ impl Series {
         self.memory.tick();
         self.excess = self.excess_of(counts);
         self.heartbeat.beat_beside(counts.all, self.excess);
-        if around.hole {
-            self.heartbeat.hold();
-        }
+        self.heartbeat.hold(around.hole);
         if !around.hushed || self.heartbeat.active.is_some() {
             let (service, policy, days) = (&self.service, &self.policy, &self.learner.days);
             changes.extend(self.heartbeat.judge(

@@ -129,9 +129,9 @@ impl Service {
         self.heart.gap
     }
 
-    /// Whether its gap until now is no chance.
-    pub fn is_hole(&self) -> bool {
-        self.heart.is_silent()
+    /// How many of the latest buckets are a silence that is no chance.
+    pub fn hole(&self) -> u32 {
+        self.heart.silent_buckets()
     }
 
     pub fn is_silent(&self) -> bool {
@@ -163,27 +163,25 @@ impl Service {
     }
 
     /// The next bucket is complete. `its`: the service's policies; `hushed`: all of the stream is quiet, which is not
-    /// said of each service; `hole`: and that is no chance.
+    /// said of each service; `hole`: in so many of the latest buckets, and that is no chance.
     pub fn close<'s, P: Iterator<Item = &'s Series>>(
         &mut self,
         config: &Config,
         its: impl Fn() -> P,
-        (hushed, hole): (bool, bool),
+        (hushed, hole): (bool, u32),
         changes: &mut Vec<Change>,
     ) {
         let at = self.next;
         self.next += 1;
         self.crowded = false;
         let load = self.heart.close_beside(its().map(|s| s.excess).sum());
-        if hole {
-            self.heart.hold();
-        }
+        self.heart.hold(hole);
         self.mean.add(f64::from(load));
         if self.loads.len() == PAST.max(LONGEST) + FIVE_MINUTES {
             self.loads.pop_front();
         }
         self.loads.push_back(load);
-        self.up = if hole || self.heart.is_silent() { 0 } else { self.up.saturating_add(1) };
+        self.up = if hole > 0 || self.heart.is_silent() { 0 } else { self.up.saturating_add(1) };
         let mean = self.mean.get().max(1e-9);
         self.opas.retain(|_, opa| opa.close(mean));
         if !hushed || self.heart.active.is_some() {
@@ -353,7 +351,7 @@ mod tests {
                 (0..*b).for_each(|_| service.observe("b", at));
                 let mut changes = Vec::new();
                 let none = || std::iter::empty::<&Series>();
-                service.close(&Config::default(), none, (false, false), &mut changes);
+                service.close(&Config::default(), none, (false, 0), &mut changes);
                 at += 1;
                 said.extend(changes.into_iter().filter_map(|change| match change {
                     Change::Begins(finding) => Some((at, finding.kind)),

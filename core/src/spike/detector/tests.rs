@@ -190,3 +190,44 @@ fn years_without_a_decision_are_not_gone_through() {
     assert_eq!(changes.iter().filter(ends).count() * 2, changes.len());
     assert!(detector.active().is_empty());
 }
+
+/// Six services for an hour, all of them quiet for so long, then one alone for some seconds, then the others but those that stay away. What is
+/// found after the silence, and of whom.
+fn found_after(silence: i64, back: &[&str]) -> Vec<(Kind, String)> {
+    const ALL: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
+    let start = 1_767_744_000;
+    let mut detector = Detector::new(Config::default());
+    let (quiet, mut found) = (start + 3600, Vec::new());
+    for second in start..quiet + silence + 120 {
+        let since = second - quiet - silence;
+        for (i, service) in ALL.into_iter().enumerate() {
+            let decides = second < quiet
+                || since >= 0 && service == "a"
+                || since >= 4 && back.contains(&service);
+            for n in (0..3 + 2 * i as i64).filter(|_| decides) {
+                let at = second * SECOND + n * (SECOND / 20);
+                let seen = Observation { verdict: Verdict::Allow, ..denied(service, "p", at) };
+                detector.observe(&seen, at);
+            }
+        }
+        let now = (second + 1) * SECOND;
+        for change in detector.advance(now - 3 * SECOND, now) {
+            if let Change::Begins(finding) = change
+                && since >= 0
+            {
+                found.push((finding.kind, finding.service));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn the_return_of_all_is_no_silence_of_each() {
+    for silence in [5, 12, 40, 80, 200, 600] {
+        assert_eq!(found_after(silence, &["b", "c", "d", "e", "f"]), [], "{silence} s");
+        // Who does not come back is missed.
+        let missed = [(Kind::PolicyQuiet, "f".to_owned())];
+        assert_eq!(found_after(silence, &["b", "c", "d", "e"]), missed, "{silence} s");
+    }
+}
