@@ -1,6 +1,8 @@
 //! The first five minutes: what needs no server works without one, says what it does, and cuts nothing silently.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+#[path = "frontdoor/files.rs"]
+mod files;
 mod support;
 
 use std::io::{BufRead, BufReader, Write};

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -126,7 +126,18 @@ fn write(
 /// About so many decisions are encoded for each sink to see what they weigh.
 const WEIGHED: u64 = 50_000;
 
+/// The folder that is written to, if it is not there.
+fn no_folder(out: &Path) -> Option<String> {
+    let folder =
+        out.parent().filter(|folder| !folder.as_os_str().is_empty() && !folder.is_dir())?;
+    let made = crate::words::shell(&folder.display());
+    Some(format!("the folder {} is not there; `mkdir -p {made}` makes it", folder.display()))
+}
+
 pub async fn run(args: Args) -> CommandResult {
+    if let Some(told) = no_folder(&args.out) {
+        return Err(told.into());
+    }
     if let Some(there) = paths(&args).into_iter().map(|(_, path)| path).find(|path| path.exists())
         && !args.force
     {
@@ -136,7 +147,7 @@ pub async fn run(args: Args) -> CommandResult {
         )
         .into());
     }
-    let (file, decisions) = offline::told_apart(&args.files);
+    let (file, decisions) = offline::told_apart("capacity", &args.files)?;
     let pipeline = offline::pipeline(file)?;
     let now = crate::clock::now();
     let history = match &args.prometheus {
@@ -245,6 +256,7 @@ fn of_files(
     }
     let names: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
     read.topic = names.join(", ");
+    read.findings = tally.findings;
     let rejects: u64 = tally.rejects.values().map(|(n, _)| n).sum();
     if rejects > 0 {
         anstream::eprintln!("{} can't be read (docket demo shows why)", counted(rejects, "piece"));

@@ -1,13 +1,13 @@
 //! `docket check`: validates pipeline files and runs their own tests.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::{CommandResult, Exit, offline};
+use super::{CommandResult, Exit};
 use crate::config::secrets::Real;
-use crate::pipeline::{self, Pipeline, cases};
+use crate::pipeline::{self, LoadError, Pipeline, cases};
 use crate::words::counted;
 
 /// Validate pipeline files and run their test cases, without connecting to anything.
@@ -52,43 +52,71 @@ pub(super) fn notes(pipeline: &Pipeline) -> Vec<String> {
     [nowhere, open, small].into_iter().flatten().collect()
 }
 
+/// Why a file is not valid, for people and for programs.
+struct Invalid {
+    told: String,
+    problems: Vec<Value>,
+}
+
+impl From<String> for Invalid {
+    fn from(told: String) -> Invalid {
+        Invalid { problems: vec![json!({ "line": 0, "column": 0, "message": told })], told }
+    }
+}
+
+impl From<LoadError> for Invalid {
+    fn from(error: LoadError) -> Invalid {
+        Invalid { problems: super::problems(&error), told: error.to_string() }
+    }
+}
+
+/// A file that is valid, also beside those that were read before it.
+fn loaded(path: &Path, before: &[(PathBuf, String)]) -> Result<Pipeline, Invalid> {
+    if let Some(told) = super::no_pipeline(path) {
+        return Err(told.into());
+    }
+    let pipeline = match path.as_os_str() == "-" {
+        true => {
+            let text = std::io::read_to_string(std::io::stdin().lock());
+            let text = text.map_err(|e| format!("standard input can't be read: {e}"))?;
+            pipeline::parse(path, &text, &Real)?
+        }
+        false => pipeline::load(path)?,
+    };
+    // One that is given twice is as valid as once.
+    let same = same_name(path, pipeline.name(), before)
+        .filter(|_| before.iter().all(|(other, _)| other != path));
+    same.map_or(Ok(pipeline), |told| Err(told.into()))
+}
+
+/// What is said of a pipeline file if one before it has the same name: consumer groups, topics and metrics are called by it.
+pub(super) fn same_name(path: &Path, name: &str, before: &[(PathBuf, String)]) -> Option<String> {
+    let (other, _) = before.iter().find(|(_, other)| other == name)?;
+    if other == path {
+        return Some(format!("{} is given twice", path.display()));
+    }
+    let (other, path) = (other.display(), path.display());
+    Some(format!("{other} and {path} have the same name: {name}; give each a name of its own"))
+}
+
 pub fn run(args: &Args) -> CommandResult {
     let (mut bad_files, mut failed) = (0_u64, 0_u64);
-    let mut files = Vec::new();
+    let (mut files, mut names) = (Vec::new(), Vec::new());
     for path in &args.files {
         let file = path.display();
-        let other = offline::is_decisions(path).then(|| offline::no_pipeline(path));
-        if let Some(told) = other.or_else(|| offline::zipped(path)) {
-            bad_files += 1;
-            if args.json {
-                let problems = [json!({ "line": 0, "column": 0, "message": told })];
-                files.push(json!({ "file": file.to_string(), "valid": false, "problems": problems, "tests": [] }));
-            } else {
-                anstream::eprintln!("{told}");
-            }
-            continue;
-        }
-        let loaded = match path.as_os_str() == "-" {
-            true => {
-                let text = std::io::read_to_string(std::io::stdin().lock());
-                let text = text.map_err(|e| format!("standard input can't be read: {e}"))?;
-                pipeline::parse(path, &text, &Real)
-            }
-            false => pipeline::load(path),
-        };
-        let pipeline = match loaded {
+        let pipeline = match loaded(path, &names) {
             Ok(pipeline) => pipeline,
-            Err(error) => {
+            Err(Invalid { told, problems }) => {
                 bad_files += 1;
                 if args.json {
-                    let problems = super::problems(&error);
                     files.push(json!({ "file": file.to_string(), "valid": false, "problems": problems, "tests": [] }));
                 } else {
-                    anstream::eprintln!("{error}");
+                    anstream::eprintln!("{told}");
                 }
                 continue;
             }
         };
+        names.push((path.clone(), pipeline.name().to_owned()));
         let tests: Vec<Test> = pipeline
             .file
             .tests

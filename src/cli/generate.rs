@@ -2,6 +2,8 @@
 
 use std::io::{BufWriter, IsTerminal, Write};
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
@@ -140,8 +142,9 @@ pub fn run(args: &Args) -> CommandResult {
         );
     }
     let mut target = Target::open(args.to.as_ref())?;
+    let stop = stop();
     if let Some(scenario) = args.scenario {
-        return live(args, scenario, &mut target);
+        return live(args, scenario, &mut target, &stop);
     }
     let mix = Mix {
         seed: args.seed(),
@@ -157,6 +160,7 @@ pub fn run(args: &Args) -> CommandResult {
     let mut written = 0;
     while args.count.is_none_or(|count| written < count)
         && args.period.is_none_or(|period| started.elapsed() < period)
+        && !stop.load(Ordering::Relaxed)
     {
         if let Some(rate) = args.rate {
             let due = Duration::from_secs_f64(written as f64 / rate);
@@ -187,10 +191,25 @@ pub fn run(args: &Args) -> CommandResult {
     Ok(())
 }
 
+/// Set by SIGINT or SIGTERM, after which it is said how many were written; the next one ends the process.
+fn stop() -> Arc<AtomicBool> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let asked = stop.clone();
+    let watch = move || -> std::io::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+        runtime.block_on(super::asked_to_stop())?;
+        asked.store(true, Ordering::Relaxed);
+        runtime.block_on(super::asked_to_stop())?;
+        std::process::exit(130)
+    };
+    let _ = std::thread::Builder::new().name("docket-stop".into()).spawn(watch);
+    stop
+}
+
 const SECOND: i64 = 1_000_000_000;
 
 /// Writes a day that ended now, or lives through a part of one in real time.
-fn live(args: &Args, scenario: Scenario, target: &mut Target) -> CommandResult {
+fn live(args: &Args, scenario: Scenario, target: &mut Target, stop: &AtomicBool) -> CommandResult {
     let now = crate::clock::now() / SECOND * SECOND;
     let (mut day, mut at, end) = if args.to.is_some() {
         let soon = now + 60 * SECOND;
@@ -221,7 +240,7 @@ fn live(args: &Args, scenario: Scenario, target: &mut Target) -> CommandResult {
         (Day::new(scenario, args.seed(), now - seconds * SECOND, 1.0), now - seconds * SECOND, now)
     };
     let (mut second, mut written) = (Vec::new(), 0u64);
-    while at < end && !day.is_over() {
+    while at < end && !day.is_over() && !stop.load(Ordering::Relaxed) {
         if let Some(wait) =
             u64::try_from(at + SECOND - crate::clock::now()).ok().filter(|_| args.to.is_some())
         {

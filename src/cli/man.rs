@@ -7,12 +7,15 @@ use super::{CommandResult, commands};
 pub fn write(folder: &Path) -> CommandResult {
     std::fs::create_dir_all(folder)
         .map_err(|e| format!("{} can't be made: {e}", folder.display()))?;
-    clap_mangen::generate_to(commands(), folder)?;
-    for entry in std::fs::read_dir(folder)? {
-        let path = entry?.path();
+    let wrong =
+        |path: &Path, e: std::io::Error| format!("{} can't be written: {e}", path.display());
+    clap_mangen::generate_to(commands(), folder).map_err(|e| wrong(folder, e))?;
+    for entry in std::fs::read_dir(folder).map_err(|e| wrong(folder, e))? {
+        let path = entry.map_err(|e| wrong(folder, e))?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         if name.starts_with("docket") && name.ends_with(".1") {
-            std::fs::write(&path, with_examples(&std::fs::read_to_string(&path)?))?;
+            let page = std::fs::read_to_string(&path).map_err(|e| wrong(&path, e))?;
+            std::fs::write(&path, with_examples(&page)).map_err(|e| wrong(&path, e))?;
         }
     }
     Ok(())

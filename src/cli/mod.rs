@@ -156,7 +156,11 @@ pub fn main() -> ExitCode {
     // One TLS implementation for everything that speaks HTTP or gRPC.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let args = arguments(std::env::args_os());
-    let matches = commands().try_get_matches_from(&args).unwrap_or_else(|e| refused(&e, &args));
+    let matches = commands().try_get_matches_from(&args);
+    let matches = matches.unwrap_or_else(|mut e| {
+        near(&mut e);
+        refused(&e, &args)
+    });
     let json = wants_json(&matches);
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|e| e.exit());
     let result = match cli.command {
@@ -276,6 +280,17 @@ fn refused(error: &clap::Error, args: &[OsString]) -> ! {
     std::process::exit(2)
 }
 
+/// Of values, the one that begins as what was written is what was meant: `denied` is deny, and no kind of undefined.
+fn near(error: &mut clap::Error) {
+    use clap::error::{ContextKind, ContextValue};
+    let Some(ContextValue::String(written)) = error.get(ContextKind::InvalidValue) else { return };
+    let Some(ContextValue::Strings(values)) = error.get(ContextKind::ValidValue) else { return };
+    let begins = |value: &&String| value.get(..3).is_some_and(|three| written.starts_with(three));
+    if let Some(value) = values.iter().find(begins).cloned() {
+        error.insert(ContextKind::SuggestedValue, ContextValue::String(value));
+    }
+}
+
 /// What is wrong, and what was meant, where clap guesses at something else.
 fn meant(error: &clap::Error, args: &[OsString]) -> Option<String> {
     use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -317,13 +332,17 @@ fn runtime(command: impl Future<Output = CommandResult>) -> CommandResult {
 }
 
 fn load(path: &std::path::Path) -> Result<Pipeline, Box<dyn std::error::Error>> {
-    if offline::is_decisions(path) {
-        return Err(Exit::new(2, offline::no_pipeline(path)).into());
-    }
-    if let Some(told) = offline::zipped(path) {
+    if let Some(told) = no_pipeline(path) {
         return Err(Exit::new(2, told).into());
     }
     Ok(pipeline::load(path)?)
+}
+
+/// What is said of what can be no pipeline file, by what it is.
+fn no_pipeline(path: &std::path::Path) -> Option<String> {
+    let decisions = || offline::is_decisions(path).then(|| offline::no_pipeline(path));
+    let other = offline::empty(path).or_else(decisions).or_else(|| offline::zipped(path));
+    other.or_else(|| offline::misspelt(path))
 }
 
 /// A file, or standard input for -.
@@ -337,8 +356,9 @@ fn input(path: &std::path::Path) -> Result<Box<dyn std::io::Read>, String> {
             "{path} is a directory; name the files in it, such as {path}/*.ndjson"
         ));
     }
-    let file =
-        std::fs::File::open(path).map_err(|e| format!("{} can't be read: {e}", path.display()))?;
+    let wrong = |e| format!("{} can't be read: {e}", path.display());
+    let file = std::fs::File::open(path)
+        .map_err(|e| offline::misspelt(path).unwrap_or_else(|| wrong(e)))?;
     Ok(Box::new(file))
 }
 
@@ -484,6 +504,11 @@ mod tests {
             let (option, value) = (args[args.len() - 2], args[args.len() - 1]);
             assert_eq!(told(args), format!("{option} {value}: it can't be negative"));
         }
+        let parsed =
+            commands().try_get_matches_from(["docket", "tail", "x", "--verdict", "denied"]);
+        let mut error = parsed.unwrap_err();
+        near(&mut error);
+        assert!(error.to_string().contains("similar value exists: 'deny'"), "{error}");
         assert!(told(&["generate", "my.yaml"]).contains("docket generate --to my.yaml"));
         assert!(told(&["schema", "my.yaml"]).contains("docket check my.yaml"));
         for args in [["demo", "--rate", "0"], ["generate", "--rate", "inf"]] {

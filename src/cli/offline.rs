@@ -9,23 +9,76 @@ use std::path::{Path, PathBuf};
 
 use flate2::bufread::MultiGzDecoder;
 
+use super::Exit;
 use crate::config::secrets::Real;
 use crate::decision::formats::Format;
+use crate::decision::json;
 use crate::decision::record::Record;
 use crate::decision::reject::{Reason, Reject};
 use crate::decision::time::Nanos;
+use crate::log::topics::nearest;
 use crate::pipeline::{self, Pipeline};
 use crate::spike::Finding;
 use crate::transform::{Product, Source, transform};
+use crate::words::shell;
 use serde_json::Value;
 pub use used::Used;
 
-/// Of a command's arguments, the pipeline file, if there is one, and the files of decisions.
-pub fn told_apart(files: &[PathBuf]) -> (Option<&Path>, &[PathBuf]) {
-    match files.split_first() {
-        Some((first, rest)) if is_pipeline(first) => (Some(first), rest),
+/// Of a command's arguments, the pipeline file, if there is one, and the files of decisions behind it. One that stands anywhere
+/// else is no file of decisions.
+pub fn told_apart<'f>(
+    command: &str,
+    files: &'f [PathBuf],
+) -> Result<(Option<&'f Path>, &'f [PathBuf]), Exit> {
+    let (pipeline, decisions) = match files.split_first() {
+        Some((first, rest)) if is_pipeline(first) => (Some(first.as_path()), rest),
         _ => (None, files),
+    };
+    let Some(other) = decisions.iter().find(|file| is_pipeline(file)) else {
+        return Ok((pipeline, decisions));
+    };
+    let said = if let Some(first) = pipeline {
+        let (first, other) = (first.display(), other.display());
+        format!(
+            "{first} and {other} are pipeline files; docket {command} takes one, before the files of decisions"
+        )
+    } else {
+        let names = decisions.iter().filter(|file| *file != other);
+        let names = std::iter::once(other).chain(names).map(|file| shell(&file.display()));
+        let names: Vec<String> = names.collect();
+        format!("the pipeline file comes first:\n  docket {command} {}", names.join(" "))
+    };
+    Err(Exit::new(2, said))
+}
+
+/// What is said of a file with nothing in it, where its name does not say that it is a pipeline file.
+pub fn empty(path: &Path) -> Option<String> {
+    let named = path.extension().is_some_and(|e| e == "yaml" || e == "yml");
+    let none = std::fs::metadata(path).is_ok_and(|file| file.is_file() && file.len() == 0);
+    (none && !named).then(|| format!("{} is empty", path.display()))
+}
+
+/// What is said of a file that is not there, if one beside it has a name much like its own.
+pub fn misspelt(path: &Path) -> Option<String> {
+    if path.as_os_str() == "-" || path.exists() {
+        return None;
     }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let beside = std::fs::read_dir(folder.unwrap_or(Path::new("."))).ok()?.filter_map(Result::ok);
+    let beside = beside.filter(|entry| entry.path().is_file());
+    let beside: Vec<String> =
+        beside.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    let near = nearest(path.file_name()?.to_str()?, beside.iter().map(String::as_str))?;
+    let near = folder.map_or_else(|| near.into(), |folder| folder.join(near));
+    let (path, near) = (path.display(), near.display());
+    Some(format!("{path}: there is no such file; did you mean {near}?"))
+}
+
+/// Whether an object is a finding as docket writes it to its topic, and `docket tail --json` prints it: no decision.
+pub fn is_finding(raw: &str) -> bool {
+    memchr::memmem::find(raw.as_bytes(), b"docket.finding").is_some()
+        && json::get(raw, "type") == Some("\"docket.finding\"")
+        && json::get(raw, "finding").is_some()
 }
 
 /// By its name; or, whatever that is, by a line that every pipeline file has and no decision.
@@ -111,6 +164,8 @@ pub struct Tally {
     pub decisions: u64,
     pub ignored: u64,
     pub dropped: u64,
+    /// Left out: docket wrote them, of decisions.
+    pub findings: u64,
     /// By reason: how many, and the first.
     pub rejects: BTreeMap<Reason, (u64, Example)>,
 }
@@ -163,6 +218,11 @@ impl Reader {
             transform(source, limits, rules, out, &|_| None, &mut |_, product| match product {
                 Product::Ignored(_) => of_it.ignored += 1,
                 Product::Dropped => of_it.dropped += 1,
+                Product::Docket { bytes, .. }
+                    if std::str::from_utf8(bytes).is_ok_and(is_finding) =>
+                {
+                    of_it.findings += 1;
+                }
                 Product::Docket { bytes, .. } => made.push(bytes.to_vec()),
                 Product::Reject { bytes, reject } => of_it.reject(bytes, &reject),
             });
@@ -171,6 +231,7 @@ impl Reader {
         }
         tally.ignored += of_it.ignored;
         tally.dropped += of_it.dropped;
+        tally.findings += of_it.findings;
         tally.decisions += made.len() as u64;
         for (reason, (n, example)) in of_it.rejects {
             tally.rejects.entry(reason).or_insert((0, example)).0 += n;
@@ -198,6 +259,11 @@ pub fn in_order(pipeline: &Pipeline, files: &[PathBuf]) -> Result<(Vec<Timed>, T
             bar.inc(1);
         }
         bar.finish_and_clear();
+    }
+    if let (true, [one]) = (all.is_empty(), files)
+        && let Some(told) = empty(one)
+    {
+        return Err(told);
     }
     all.sort_by_key(|(at, _)| *at);
     Ok((all, reader.tally))
@@ -294,10 +360,41 @@ mod tests {
     fn a_pipeline_file_is_told_from_decisions_by_its_name() {
         let files = |names: &[&str]| names.iter().map(PathBuf::from).collect::<Vec<_>>();
         let both = files(&["my.yaml", "a.ndjson", "-"]);
-        assert_eq!(told_apart(&both), (Some(Path::new("my.yaml")), &both[1..]));
+        fn apart(files: &[PathBuf]) -> Result<(Option<&Path>, &[PathBuf]), String> {
+            told_apart("spikes", files).map_err(|exit| exit.told)
+        }
+        assert_eq!(apart(&both), Ok((Some(Path::new("my.yaml")), &both[1..])));
         let only = files(&["a.ndjson"]);
-        assert_eq!(told_apart(&only), (None, &only[..]));
-        assert_eq!(told_apart(&files(&["my.yml"])).1.len(), 0);
+        assert_eq!(apart(&only), Ok((None, &only[..])));
+        assert_eq!(apart(&files(&["my.yml"])).unwrap().1.len(), 0);
+        let told = apart(&files(&["a.ndjson", "b c.gz", "my.yaml"])).unwrap_err();
+        let right = "the pipeline file comes first:\n  docket spikes my.yaml a.ndjson 'b c.gz'";
+        assert_eq!(told, right);
+        let told = apart(&files(&["my.yaml", "a.ndjson", "b.yaml"])).unwrap_err();
+        assert!(told.starts_with("my.yaml and b.yaml are pipeline files; "), "{told}");
+    }
+
+    #[test]
+    fn findings_of_the_docket_topic_are_no_decisions() {
+        let found = crate::decision::record::finding(crate::decision::record::Found {
+            id: "finding-5a76131eb4faa59d-begins",
+            at: 1_795_524_530_000_000_000,
+            body: serde_json::json!({"kind": "denial_spike"}),
+            sentence: "denial spike on x",
+            by: "spikes",
+            policy: "x",
+            trace: None,
+            links: Vec::new(),
+            service: "orders",
+        });
+        // A decision may speak of one.
+        let decision = br#"{"decision_id":"d1","path":"a/b","input":{"type":"docket.finding","finding":{}},"result":true,"timestamp":"2026-11-24T12:48:50Z"}"#;
+        let mut reader = Reader::new(pipeline(None).unwrap());
+        let mut taken = 0;
+        reader.read(&[&found, &decision[..]].join(&b'\n'), &mut |_| taken += 1);
+        let tally = &reader.tally;
+        assert_eq!((taken, tally.decisions, tally.findings), (1, 1, 1));
+        assert!(tally.rejects.is_empty() && tally.ignored == 0, "{tally:?}");
     }
 
     #[test]

@@ -50,13 +50,10 @@ fn decisions(args: &Args) -> Result<&Path, Exit> {
         None => format!(
             "of which decisions? A file, or - for standard input:\n  docket protect {first} decisions.ndjson"
         ),
-        Some(second) if offline::is_decisions(&args.file) && offline::is_pipeline(second) => {
-            format!(
-                "the pipeline file comes first:\n  docket protect {} {first}",
-                shell(&second.display())
-            )
+        Some(second) => {
+            offline::told_apart("protect", &[args.file.clone(), second.clone()])?;
+            return Ok(second);
         }
-        Some(second) => return Ok(second),
     };
     Err(Exit::new(2, said))
 }
@@ -78,12 +75,14 @@ pub fn run(args: &Args) -> CommandResult {
     let quiet = args.count || args.json;
     let mut counts: BTreeMap<(String, &str, String), u64> = BTreeMap::new();
     let (mut decisions, mut dropped, mut withheld, mut unread) = (0u64, 0u64, 0u64, 0u64);
+    let mut findings = 0u64;
     let mut took = Duration::ZERO;
     // A file is no record.
     let limits = Limits { elements: usize::MAX, ..pipeline.limits };
     formats::split(&bytes, Format::Auto, &limits, &mut |piece| match piece {
         Piece::Ignored(_) => {}
         Piece::Reject { .. } => unread += 1,
+        Piece::Decision { event, .. } if offline::is_finding(event.raw) => findings += 1,
         Piece::Decision { event, agent } => {
             decisions += 1;
             let mut told = Vec::new();
@@ -145,7 +144,7 @@ pub fn run(args: &Args) -> CommandResult {
     if args.json {
         let did = |((by, what, path), n): (&(String, &str, String), &u64)| json!({ "by": by, "did": what, "where": path, "decisions": n });
         let counts: Vec<_> = counts.iter().map(did).collect();
-        let all = json!({ "decisions": decisions, "dropped": dropped, "withheld": withheld, "unread": unread, "counts": counts });
+        let all = json!({ "decisions": decisions, "dropped": dropped, "withheld": withheld, "unread": unread, "findings": findings, "counts": counts });
         anstream::println!("{all}");
         return if decisions == 0 { Err("no decision was found".into()) } else { Ok(()) };
     }
@@ -158,8 +157,12 @@ pub fn run(args: &Args) -> CommandResult {
     }
     let each = took.as_secs_f64() * 1e6 / decisions.max(1) as f64;
     let each = if decisions > 0 { format!("; {each:.1} µs a decision") } else { String::new() };
+    let written = match findings {
+        0 => String::new(),
+        n => format!(", {} that docket wrote there left out", counted(n, "finding")),
+    };
     anstream::eprintln!(
-        "{}, {dropped} dropped, {withheld} withheld, {unread} that can't be read{each}",
+        "{}, {dropped} dropped, {withheld} withheld, {unread} that can't be read{written}{each}",
         counted(decisions, "decision")
     );
     if decisions == 0 { Err("no decision was found".into()) } else { Ok(()) }

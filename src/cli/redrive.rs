@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::CommandResult;
 use super::rejects::{self, Which, grouped};
 use crate::log::dead_letter::Letter;
+use crate::log::topics::nearest;
 use crate::pipeline::Pipeline;
 use crate::pipeline::topics;
 use crate::sink::config::SinkConfig;
@@ -46,7 +47,7 @@ pub async fn run(args: Args) -> CommandResult {
     if let Some(name) = &args.to {
         sink(&args.file, &pipeline, name)?;
     }
-    let letters = tokio::task::block_in_place(|| args.which.letters(&pipeline))?;
+    let letters = tokio::task::block_in_place(|| args.which.letters(&args.file, &pipeline))?;
     let mut plan = Plan::new(&pipeline, letters, args.to.as_deref());
     tokio::task::block_in_place(|| plan.leave_gone(&pipeline))?;
     if args.json {
@@ -60,11 +61,23 @@ pub async fn run(args: Args) -> CommandResult {
 
 /// What is said of a sink that a pipeline file does not have.
 pub(super) fn no_sink(file: &std::path::Path, pipeline: &Pipeline, name: &str) -> String {
+    no_sink_but(file, pipeline, name, "")
+}
+
+/// The same, where there is more to name than sinks.
+pub(super) fn no_sink_but(
+    file: &std::path::Path,
+    pipeline: &Pipeline,
+    name: &str,
+    more: &str,
+) -> String {
+    let near = nearest(name, pipeline.file.sinks.keys().map(String::as_str));
+    let near = near.map_or_else(String::new, |near| format!("; did you mean {near}?"));
     let names: Vec<&str> = pipeline.file.sinks.keys().map(String::as_str).collect();
     let (file, names) = (file.display(), names.join(", "));
     match name {
         "" => format!("name a sink of {file} with --sink: {names}"),
-        name => format!("there is no sink {name:?} in {file}; there are {names}"),
+        name => format!("there is no sink {name:?} in {file}; there are {names}{more}{near}"),
     }
 }
 

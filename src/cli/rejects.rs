@@ -3,16 +3,18 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use super::CommandResult;
 use super::tail::printable;
+use super::{CommandResult, Exit, redrive};
+use crate::decision::reject::Reason;
 use crate::decision::time;
 use crate::log::dead_letter::{Letter, without_receipts};
 use crate::log::headers;
 use crate::log::scan::ScanBound;
+use crate::log::topics::nearest;
 use crate::pipeline::Pipeline;
 use crate::words::counted;
 
@@ -56,14 +58,44 @@ pub struct Which {
     pub again: bool,
 }
 
+/// What refuses decisions beside the sinks.
+const PARTS: [&str; 4] = ["intake", "door", "facts", "join"];
+
 impl Which {
     fn takes(&self, letter: &Letter) -> bool {
         (self.reason.is_empty() || self.reason.iter().any(|r| r == letter.header(headers::REASON)))
             && self.sink.as_ref().is_none_or(|wanted| letter.part() == wanted)
     }
 
+    /// What is said of a part or a reason that there is none of, neither in the pipeline nor among its letters: those of a sink
+    /// that was removed from the file are still there.
+    fn unknown(&self, file: &Path, pipeline: &Pipeline, letters: &[Letter]) -> Option<String> {
+        let there = letters.iter().map(Letter::part).chain(PARTS);
+        let there = there.chain(pipeline.file.sinks.keys().map(String::as_str));
+        let wanted = self.sink.as_deref();
+        if let Some(wanted) = wanted.filter(|wanted| !there.clone().any(|part| part == *wanted)) {
+            let parts = format!("; and {}, which are no sinks", PARTS.join(", "));
+            return Some(redrive::no_sink_but(file, pipeline, wanted, &parts));
+        }
+        let known = || Reason::ALL.iter().map(|reason| reason.as_str());
+        let there = letters.iter().map(|letter| letter.header(headers::REASON)).chain(known());
+        let none = |wanted: &&String| !there.clone().any(|reason| reason == wanted.as_str());
+        let wanted = self.reason.iter().find(none)?;
+        Some(match nearest(wanted, known()) {
+            Some(near) => format!("there is no reason {wanted:?}; did you mean {near}?"),
+            None => {
+                let all = known().collect::<Vec<_>>().join(", ");
+                format!("there is no reason {wanted:?}; there are {all}")
+            }
+        })
+    }
+
     /// Reads them from the rejects topic.
-    pub fn letters(&self, pipeline: &Pipeline) -> Result<Vec<Letter>, Box<dyn std::error::Error>> {
+    pub fn letters(
+        &self,
+        file: &Path,
+        pipeline: &Pipeline,
+    ) -> Result<Vec<Letter>, Box<dyn std::error::Error>> {
         // A receipt may have been written after the stretch that is asked for.
         let past =
             pipeline.scan("rejects", &pipeline.rejects_topic(), self.from, ScanBound::End)?;
@@ -80,6 +112,9 @@ impl Which {
         })?;
         bar.finish_and_clear();
         let (mut letters, replayed) = without_receipts(all);
+        if let Some(told) = self.unknown(file, pipeline, &letters) {
+            return Err(Exit::new(2, told).into());
+        }
         letters.retain(|l| {
             self.takes(l)
                 && l.written < until
@@ -92,7 +127,7 @@ impl Which {
 
 pub fn run(args: &Args) -> CommandResult {
     let pipeline = super::load(&args.file)?;
-    let letters = args.which.letters(&pipeline)?;
+    let letters = args.which.letters(&args.file, &pipeline)?;
     let mut out = anstream::AutoStream::auto(std::io::stdout()).lock();
     if args.json {
         for letter in &letters {
@@ -208,13 +243,43 @@ mod tests {
     use crate::log::dead_letter::dead_letter;
 
     #[test]
+    fn a_filter_that_nothing_is_called_by_is_told() {
+        let text = "name: m\nkafka: {brokers: x}\nsources: [{topic: t}]\nsinks: {search: {type: file, path: a}}\n";
+        let file = Path::new("m.yaml");
+        let pipeline = crate::pipeline::parse(file, text, &crate::config::secrets::Real).unwrap();
+        let origin = headers::Origin { topic: "decisions", partition: 3, offset: 7, element: 0 };
+        let reject = crate::decision::reject::Reject::new(Reason::Refused, "no");
+        // Of a sink that the file had once.
+        let mut letter =
+            dead_letter("deliver", b"{}", &reject, &origin, "2026-11-24T12:48:50Z", None);
+        letter.headers = headers::add(letter.headers, headers::SINK, "old");
+        let letters = [Letter::of(&letter, 0, 5, 1_795_524_530_000)];
+        let told = |sink: &str, reasons: &[&str]| {
+            let which = Which {
+                from: ScanBound::Start,
+                until: ScanBound::End,
+                reason: reasons.iter().map(ToString::to_string).collect(),
+                sink: (!sink.is_empty()).then(|| sink.to_owned()),
+                again: false,
+            };
+            which.unknown(file, &pipeline, &letters)
+        };
+        for known in ["", "search", "intake", "door", "old"] {
+            assert_eq!(told(known, &["not_json", "refused"]), None, "{known}");
+        }
+        let said = told("serach", &[]).unwrap();
+        assert!(said.starts_with("there is no sink \"serach\" in m.yaml; there are search; and "));
+        assert!(said.ends_with("; did you mean search?"), "{said}");
+        let said = told("", &["not_json", "not_jsn"]).unwrap();
+        assert_eq!(said, "there is no reason \"not_jsn\"; did you mean not_json?");
+        assert!(told("", &["x"]).unwrap().contains("; there are empty, not_json, "));
+    }
+
+    #[test]
     fn the_table_fits_80_columns() {
         let origin = headers::Origin { topic: "decisions", partition: 3, offset: 7, element: 0 };
         let detail = "the record has no decision_id ".repeat(9);
-        let reject = crate::decision::reject::Reject::new(
-            crate::decision::reject::Reason::MissingDecisionId,
-            detail,
-        );
+        let reject = crate::decision::reject::Reject::new(Reason::MissingDecisionId, detail);
         let letter = dead_letter("intake", b"{}", &reject, &origin, "2026-11-24T12:48:50Z", None);
         let shown = grouped(&[Letter::of(&letter, 0, 5, 1_795_524_530_000)]);
         let lines: Vec<&str> = shown.lines().collect();

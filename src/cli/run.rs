@@ -6,9 +6,9 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::CommandResult;
 use super::reloading::Watcher;
 use super::stopping::{self, Signals};
+use super::{CommandResult, check};
 use crate::stage::roles::Roles;
 use crate::stage::run::{self, Parts, Process};
 use crate::telemetry::push::Pushing;
@@ -44,10 +44,18 @@ pub struct Args {
 
 pub async fn run(args: Args) -> CommandResult {
     let mut pipelines = Vec::new();
-    let mut errors = Vec::new();
+    let mut errors: Vec<Box<dyn std::error::Error>> = Vec::new();
+    let mut names = Vec::new();
     for path in &args.files {
         match super::load(path) {
-            Ok(pipeline) => pipelines.push(pipeline),
+            Ok(pipeline) => {
+                let name = pipeline.name().to_owned();
+                if let Some(told) = check::same_name(path, &name, &names) {
+                    errors.push(told.into());
+                }
+                names.push((path.clone(), name));
+                pipelines.push(pipeline);
+            }
             Err(error) => errors.push(error),
         }
     }

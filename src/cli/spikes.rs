@@ -84,7 +84,7 @@ fn at_least<const LEAST: u16>(text: &str) -> Result<f64, String> {
 
 pub fn run(args: &Args) -> CommandResult {
     let mut spikes = Spikes::default();
-    let (file, decisions) = offline::told_apart(&args.files);
+    let (file, decisions) = offline::told_apart("spikes", &args.files)?;
     if !decisions.is_empty() {
         return of_files(args, file, decisions);
     }
@@ -235,11 +235,14 @@ fn of_files(args: &Args, pipeline: Option<&Path>, files: &[PathBuf]) -> CommandR
     findings.sort_by_key(|f| f.detected);
     tell_all(args, &findings);
     let rejects: u64 = tally.rejects.values().map(|(n, _)| n).sum();
-    let unread = if rejects > 0 {
-        format!("; {rejects} that can't be read (docket demo shows why)")
-    } else {
-        String::new()
+    let mut unread = match rejects {
+        0 => String::new(),
+        n => format!("; {n} that can't be read (docket demo shows why)"),
     };
+    if tally.findings > 0 {
+        let written = counted(tally.findings, "finding");
+        unread.push_str(&format!("; {written} that docket wrote there, left out"));
+    }
     let (span, learn) = (
         all.last().map_or(0, |(at, _)| *at) - all.first().map_or(0, |(at, _)| *at),
         time::nanos(spikes.learn.0),

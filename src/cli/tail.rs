@@ -199,19 +199,30 @@ pub fn line(record: &Record<'_>, columns: usize) -> String {
     let (style, dim) = (style(record.verdict), Style::new().dimmed());
     let time = time::format(record.timestamp);
     let verdict = record.verdict.as_str();
-    let (service, policy) = (printable(&record.service), printable(&record.policy));
+    // A finding's sentence names both; ids of findings all begin alike.
+    let finding = record.verdict == Verdict::Finding;
+    let about = match finding {
+        true => reasons(record).trim_start().to_owned(),
+        false => {
+            let (service, policy) = (printable(&record.service), printable(&record.policy));
+            let service = if columns < NARROW { service } else { format!("{service:10}") };
+            format!("{service} {policy}{}", reasons(record))
+        }
+    };
     if columns < NARROW {
         let time = time.get(11..19).unwrap_or(&time);
         let room = columns.saturating_sub(time.len() + 1 + VERDICT + 1);
-        let said = cut(format!("{service} {policy}{}", reasons(record)), room);
+        let said = cut(about, room);
         return format!("{dim}{time}{dim:#} {style}{verdict:VERDICT$}{style:#} {said}");
     }
     let time = time.get(5..19).unwrap_or(&time).replace('T', " ");
     let took = duration(record);
-    let id: String = printable(&record.decision_id).chars().take(ID).collect();
+    let id = printable(&record.decision_id);
+    let id = id.strip_prefix("finding-").filter(|_| finding).unwrap_or(&id);
+    let id: String = id.chars().take(ID).collect();
     // What is left between the verdict and the id. What has no usual length stands last.
     let room = columns.saturating_sub(time.len() + 1 + VERDICT + 1 + 2 + ID);
-    let said = format!("{:>8} {service:10} {policy}{}", took.trim(), reasons(record));
+    let said = if finding { about } else { format!("{:>8} {about}", took.trim()) };
     let said = cut(said, room);
     format!("{dim}{time}{dim:#} {style}{verdict:VERDICT$}{style:#} {said:room$}  {dim}{id}{dim:#}")
 }
@@ -285,6 +296,21 @@ mod tests {
         assert_eq!(a.find("app/allow"), b.find("x/y"), "{a}\n{b}");
         assert_eq!(a.find(" ms "), b.find(" ms "), "{a}\n{b}");
         assert!(a.chars().count() == 80 && a.ends_with("  0f4323bb"), "{a}");
+        let found = crate::decision::record::finding(crate::decision::record::Found {
+            id: "finding-5a76131eb4faa59d-begins",
+            at: 1_795_524_530_000_000_000,
+            body: serde_json::json!({}),
+            sentence: "denial spike on http/authz/decision of orders: 50 denials of 102 decisions",
+            by: "spikes",
+            policy: "http/authz/decision",
+            trace: None,
+            links: Vec::new(),
+            service: "orders",
+        });
+        let said = line(&Record::parse(&found).unwrap(), 80);
+        let said = anstream::adapter::strip_str(&said).to_string();
+        assert!(said.contains(" finding   denial spike on http/authz/decision of ord"), "{said}");
+        assert!(said.chars().count() == 80 && said.ends_with("…  5a76131e"), "{said}");
         for line in lines(40) {
             assert!(line.chars().count() <= 40 && line.contains('/'), "{line}");
         }

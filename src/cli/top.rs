@@ -309,6 +309,17 @@ fn parts(before: &[Series], now: &Sample, seconds: f64) -> Vec<Part> {
     parts.into_values().collect()
 }
 
+/// Parts with which something is wrong; with their pipeline, if there are several.
+fn unwell(parts: &[Part]) -> Vec<String> {
+    let several = parts.iter().any(|part| part.pipeline != parts[0].pipeline);
+    let wrong = |part: &&Part| part.cause.is_some() || !part.failing.is_empty() || part.stalled > 0;
+    let named = |part: &Part| match several {
+        true => format!("{}/{}", part.pipeline, part.part),
+        false => part.part.clone(),
+    };
+    parts.iter().filter(wrong).map(named).collect()
+}
+
 fn told(seen: &Seen, base: &str) -> String {
     let heads = ["PIPELINE", "PART", "RATE/S", "TOTAL", "LAG", "AGE", "FLYING", "REJECTS", "STATE"];
     let mut rows = vec![heads.map(str::to_owned).to_vec()];
@@ -332,7 +343,11 @@ fn told(seen: &Seen, base: &str) -> String {
         ]
     }));
     let ready = if seen.ready {
-        "ready".to_owned()
+        // Readiness is about the process: parts may wait for what is not there.
+        match unwell(&seen.parts).join(", ") {
+            none if none.is_empty() => "ready".to_owned(),
+            unwell => format!("ready; not well: {unwell}"),
+        }
     } else {
         format!("not ready: {}", seen.not_ready.join("; "))
     };
@@ -451,7 +466,10 @@ docket_sink_failing{cause=\"server\",pipeline=\"p\",sink=\"loki\"} 0",
         let loki = &parts[1];
         assert_eq!((loki.rate, loki.total, loki.lag, loki.age), (5.0, Some(60), Some(42), 75.5));
         assert_eq!((loki.rejects, loki.failing.as_slice()), (5, &["connection".to_owned()][..]));
-        let seen = Seen { ready: false, not_ready: vec!["p/loki: why".into()], parts };
+        let mut seen = Seen { ready: true, not_ready: Vec::new(), parts };
+        let text = told(&seen, "http://h:1");
+        assert!(text.starts_with("http://h:1: ready; not well: loki, reload\n"), "{text}");
+        (seen.ready, seen.not_ready) = (false, vec!["p/loki: why".into()]);
         let text = told(&seen, "http://h:1");
         assert!(text.starts_with("http://h:1: not ready: p/loki: why\n"), "{text}");
         assert!(text.contains("75s") && text.contains("failing: connection"), "{text}");

@@ -1,6 +1,6 @@
 //! `docket verify`: is the record complete and true?
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -439,18 +439,29 @@ fn notes(verified: &Verified, out: &mut String) {
             let _ = writeln!(out, "note: not one decision is {verdict}");
         }
     }
-    const QUIET: usize = 3;
-    for (instance, last) in about.quiet.iter().take(QUIET) {
-        let _ = writeln!(
-            out,
-            "note: OPA instance {} decided regularly until {last}, and no more",
-            printable(instance)
-        );
+    quiet(&about.quiet, out);
+}
+
+/// Instances that ended, as where pods are replaced: a few by name, many as how many there are.
+fn quiet(quiet: &BTreeMap<String, String>, out: &mut String) {
+    const NAMED: usize = 3;
+    if quiet.len() <= NAMED {
+        for (instance, last) in quiet {
+            let instance = printable(instance);
+            let _ = writeln!(
+                out,
+                "note: OPA instance {instance} decided regularly until {last}, and no more"
+            );
+        }
+        return;
     }
-    if let more @ 1.. = about.quiet.len().saturating_sub(QUIET) {
-        let instances = counted(more as u64, "OPA instance");
-        let _ = writeln!(out, "note: so did {instances} more (--json lists them)");
-    }
+    let Some((instance, last)) = quiet.iter().max_by_key(|(_, last)| *last) else { return };
+    let (many, instance) = (quiet.len(), printable(instance));
+    let _ = writeln!(
+        out,
+        "note: {many} OPA instances decided regularly and then no more, as where each is replaced by another; \
+        the last was {instance}, until {last} (--json lists them)"
+    );
 }
 
 /// One for the source, and for each sink.
@@ -535,6 +546,20 @@ mod tests {
             said,
             "complete of what intake has read; 1 record of a, 12 records of b yet to be read"
         );
+    }
+
+    #[test]
+    fn instances_that_ended_are_named_while_they_are_few() {
+        let said = |n: usize| {
+            let mut out = String::new();
+            let all = (1..=n).map(|i| (format!("opa-{i}"), format!("2026-11-24T12:{i:02}:00Z")));
+            quiet(&all.collect(), &mut out);
+            out
+        };
+        assert_eq!((said(0).as_str(), said(3).lines().count()), ("", 3));
+        let many = said(40);
+        assert!(many.lines().count() == 1 && many.starts_with("note: 40 OPA instances "), "{many}");
+        assert!(many.contains("the last was opa-40, until 2026-11-24T12:40:00Z "), "{many}");
     }
 
     #[test]

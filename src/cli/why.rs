@@ -65,6 +65,8 @@ pub struct Args {
 
 /// So much of a decision's ID `tail` and the demo show.
 const SHOWN: usize = 8;
+/// How the ID of each finding begins.
+const FINDING: &str = "finding-";
 /// Of a trace with more, the others are only counted.
 const MOST: usize = 20;
 
@@ -89,9 +91,12 @@ pub fn run(args: &Args) -> Result<ExitCode, Box<dyn std::error::Error>> {
             let brokers = &pipeline.file.kafka.brokers;
             let waiting = super::waiting(&format!("Kafka at {brokers}"));
             let (since, bundle) = (args.since, bundle.as_ref());
+            if args.id.len() < SHOWN {
+                anstream::eprintln!("{}", short(&args.id));
+            }
             let answer = kafka::look(&pipeline, &args.id, since, bundle, super::progress)?;
             let (written, mut further) = looked(since);
-            if answer.found.is_empty() {
+            if answer.found.is_empty() && answer.finding.is_none() {
                 further.push_str(&kafka::refused(&pipeline, path, &args.id, since));
             }
             drop(waiting);
@@ -99,17 +104,20 @@ pub fn run(args: &Args) -> Result<ExitCode, Box<dyn std::error::Error>> {
         }
         (None, None) => return Err(nowhere(&args.id).into()),
     };
-    let Answer { found, more, decisions, unread } = answer;
+    let Answer { found, more, decisions, unread, finding } = answer;
+    if let (true, Some(finding)) = (found.is_empty(), finding) {
+        return Err(no_decision(&finding, args.pipeline.as_deref()).into());
+    }
     if found.is_empty() {
         let told = match decisions {
             0 => format!("{from} holds no decision that docket can read"),
             1 => format!("the only decision in {from} has another ID than {}", args.id),
             n => format!("none of the {n} decisions in {from} has the ID {}", args.id),
         };
-        let short = if args.id.len() < SHOWN {
-            format!("; the beginning of an ID is enough from {SHOWN} characters on")
-        } else {
-            String::new()
+        // Of a topic it was said before.
+        let short = match args.from.is_some() && args.id.len() < SHOWN {
+            true => format!("; {}", short(&args.id)),
+            false => String::new(),
         };
         return Err(format!("{told}{short}{unread}{further}").into());
     }
@@ -133,6 +141,52 @@ pub fn run(args: &Args) -> Result<ExitCode, Box<dyn std::error::Error>> {
     Ok(if found.iter().any(other) { ExitCode::from(3) } else { ExitCode::SUCCESS })
 }
 
+/// What is said of an ID that is too short to be how another begins.
+fn short(id: &str) -> String {
+    format!(
+        "{id} is looked for as a whole ID: the beginning of one is enough from {SHOWN} characters on"
+    )
+}
+
+/// What is said of a finding that was asked for as if it were a decision.
+fn no_decision(finding: &str, pipeline: Option<&Path>) -> String {
+    let file = pipeline.map(|path| shell(&path.display()));
+    let further = file.map_or_else(String::new, |file| {
+        format!(
+            "\n  docket spikes {file}     all findings, with what they are about\n  \
+            docket tail {file} --verdict finding --from start --until-end --json"
+        )
+    });
+    format!("{finding}{further}")
+}
+
+/// A finding, as it stands in the docket topic, in a sentence.
+fn told(finding: &Record<'_>) -> String {
+    use crate::decision::{json, time};
+    let sentences: Vec<_> = json::elements(finding.reasons).filter_map(json::as_str).collect();
+    let (id, at) = (super::tail::printable(&finding.decision_id), time::format(finding.timestamp));
+    let said = super::tail::printable(&sentences.join("; "));
+    let at = at.get(..19).unwrap_or(&at);
+    format!("{id} is a finding of docket's, and no decision: at {at}Z, {said}")
+}
+
+/// What is said where a file stands in the place of the ID.
+fn swapped(args: &Args) -> Option<String> {
+    let first = Path::new(&args.id);
+    let decisions = offline::is_decisions(first);
+    if !decisions && !offline::is_pipeline(first) {
+        return None;
+    }
+    let other = args.pipeline.as_ref().filter(|id| !id.exists());
+    let id = other.map_or_else(|| "ID".to_owned(), |id| shell(&id.display()));
+    let place = match (&args.from, decisions) {
+        (Some(from), _) => format!("--from {}", shell(&from.display())),
+        (None, true) => format!("--from {}", shell(&first.display())),
+        (None, false) => shell(&first.display()),
+    };
+    Some(format!("the ID comes first:\n  docket why {id} {place}"))
+}
+
 /// What was looked at of a topic, and how more is.
 fn looked(since: ScanBound) -> (String, String) {
     let further = "; --since says how far back to look (start: all that is kept)";
@@ -151,6 +205,9 @@ fn placed(args: &Args) -> Result<(), Exit> {
     let (id, bundle) = (&args.id, args.bundle.as_ref());
     let bundle =
         bundle.map_or_else(String::new, |path| format!(" --bundle {}", shell(&path.display())));
+    if let Some(said) = swapped(args) {
+        return Err(Exit::new(2, said + &bundle));
+    }
     let said = match (&args.pipeline, &args.from) {
         (None, None) => nowhere(id),
         (Some(file), _) if offline::is_decisions(file) => {
@@ -182,6 +239,14 @@ fn in_file(
     bundle: Option<&Bundle>,
 ) -> Result<Answer, Box<dyn std::error::Error>> {
     let bytes = super::feed::read(from)?;
+    if crate::decision::json::trim(&bytes).is_empty() {
+        let from = if from.as_os_str() == "-" {
+            "standard input".into()
+        } else {
+            from.display().to_string()
+        };
+        return Err(format!("{from} is empty").into());
+    }
     let shown = Rules {
         protection: (!args.unmasked).then(|| {
             let detect = Some(Detect::new(detector::ALL.map(|_| Some(Act::Erase))));
@@ -205,6 +270,13 @@ fn in_file(
             }
             Piece::Ignored(_) => return,
         };
+        if offline::is_finding(event.raw) {
+            let finding = Record::parse(event.raw.as_bytes()).ok();
+            answer.finding = answer.finding.take().or(finding
+                .filter(|finding| wanted.names_finding(&finding.decision_id))
+                .map(|finding| told(&finding)));
+            return;
+        }
         answer.decisions += 1;
         if !wanted.may_be(&event) || !wanted.is(&event, agent.as_ref()) {
             return;
@@ -354,6 +426,13 @@ impl Wanted {
         decision_id == self.id || (self.id.len() >= SHOWN && decision_id.starts_with(&self.id))
     }
 
+    /// Whether it is a finding's ID, or how it begins, with or without what is before it.
+    fn names_finding(&self, id: &str) -> bool {
+        let bare = |id: &str| id.strip_prefix(FINDING).unwrap_or(id).to_owned();
+        let (id, wanted) = (bare(id), bare(&self.id));
+        id == wanted || (wanted.len() >= SHOWN && id.starts_with(&wanted))
+    }
+
     /// Whether it is the trace's ID, or how it begins.
     fn is_trace(&self, id: &str) -> bool {
         let begins = id.get(..self.id.len()).is_some_and(|s| s.eq_ignore_ascii_case(&self.id));
@@ -473,14 +552,15 @@ mod tests {
 
     #[test]
     fn where_to_look_is_asked_for_and_mixed_up_files_are_told() {
-        let said = |rest: &[&str]| {
-            let args = ["why", "ID"].iter().chain(rest).copied();
+        let parsed = |args: &[&str]| {
+            let args = ["why"].iter().chain(args).copied();
             let command = <Args as clap::Args>::augment_args(clap::Command::new("why"));
             let args = <Args as clap::FromArgMatches>::from_arg_matches(
                 &command.try_get_matches_from(args).unwrap(),
             );
             placed(&args.unwrap()).err().map(|exit| (exit.code, exit.told))
         };
+        let said = |rest: &[&str]| parsed(&[&["ID"], rest].concat());
         let decisions = example("decisions.ndjson").display().to_string();
         let pipeline =
             Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines/opa.yaml").display().to_string();
@@ -496,5 +576,15 @@ mod tests {
         assert!(told.ends_with(&format!("docket why ID '{spaced}'")), "{told}");
         assert_eq!(said(&["--from", &decisions]), None);
         assert_eq!(said(&[&pipeline]), None);
+        for (args, right) in [
+            (&[pipeline.as_str(), "7e669200"][..], format!("7e669200 {pipeline}")),
+            (&[&decisions, "7e669200"], format!("7e669200 --from {decisions}")),
+            (&[&pipeline, "--from", &decisions], format!("ID --from {decisions}")),
+            (&[&decisions], format!("ID --from {decisions}")),
+        ] {
+            let (code, told) = parsed(args).unwrap();
+            let right = format!("the ID comes first:\n  docket why {right}");
+            assert_eq!((code, told), (2, right));
+        }
     }
 }

@@ -91,6 +91,7 @@ impl Files {
             verdicts: screen.verdicts(),
             ignored: tally.ignored,
             dropped: tally.dropped,
+            written: tally.findings,
             rejects: tally.rejects.into_iter().map(|(r, (n, e))| (r, n, Some(e))).collect(),
             over_time: findings.denials(),
             findings: findings.found(),
@@ -98,7 +99,15 @@ impl Files {
         summary.print(&screen);
         match cut {
             Some(cut) => anstream::eprintln!("\n{cut}"),
+            None if summary.verdicts.is_empty() && summary.written > 0 => {
+                return Err("no decision was found: these are findings, which docket wrote of decisions; docket tail PIPELINE --json prints both".into());
+            }
             None if summary.verdicts.is_empty() => {
+                if let [Some(told)] =
+                    &args.files.iter().map(|file| offline::empty(file)).collect::<Vec<_>>()[..]
+                {
+                    return Err(format!("no decision was found: {told}").into());
+                }
                 return Err("no decision was found; docs/formats.md lists what docket reads".into());
             }
             None => {}

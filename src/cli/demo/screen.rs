@@ -209,6 +209,8 @@ pub struct Summary {
     pub verdicts: Vec<(Verdict, u64)>,
     pub ignored: u64,
     pub dropped: u64,
+    /// Findings among what was read.
+    pub written: u64,
     pub rejects: Vec<(Reason, u64, Option<Example>)>,
     /// Denials over time.
     pub over_time: Vec<u64>,
@@ -232,6 +234,7 @@ impl Summary {
         for (name, count, what) in [
             ("ignored", self.ignored, ignored),
             ("dropped", self.dropped, "not to be recorded, by your drop policy"),
+            ("findings", self.written, "left out: docket wrote them, of decisions"),
         ] {
             if count > 0 {
                 anstream::println!("  {name:9} {count:>8}  {what}");

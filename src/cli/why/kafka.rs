@@ -5,7 +5,7 @@ use std::path::Path;
 
 use rdkafka::message::Message;
 
-use super::{Found, MOST, Wanted, recorded};
+use super::{Found, MOST, Wanted, recorded, told};
 use crate::cli::tail::printable;
 use crate::clock;
 use crate::correlate::Asked;
@@ -34,6 +34,8 @@ pub(super) struct Answer {
     /// Decisions beyond those that are shown.
     pub more: u64,
     pub decisions: u64,
+    /// What a finding says that has this ID.
+    pub finding: Option<String>,
     /// What is to be said of what can't be read, if anything.
     pub unread: String,
 }
@@ -59,6 +61,9 @@ pub(super) fn look(
             };
             if record.verdict == Verdict::Finding {
                 findings.extend(of_finding(&record, &wanted));
+                if wanted.names_finding(&record.decision_id) {
+                    answer.finding.get_or_insert_with(|| told(&record));
+                }
                 return;
             }
             answer.decisions += 1;
@@ -75,6 +80,9 @@ pub(super) fn look(
         // A finding about it comes later than it: it stands in what was read.
         if records.iter().any(exact) {
             amend(pipeline, from, &mut records, bar)?;
+            break;
+        }
+        if answer.finding.is_some() && records.is_empty() {
             break;
         }
         if from == since {

@@ -1,0 +1,127 @@
+//! Files that stand in another's place, hold findings, or are called by a name that nothing has.
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::Stdio;
+
+use super::ran;
+use super::support::{Place, docket, generated};
+
+#[test]
+fn what_docket_found_is_left_out_wherever_files_are_read() {
+    let place = Place::new("found");
+    let finding = |n: u32| {
+        format!(
+            r#"{{"decision_id":"finding-5a76131eb4faa5{n:02}-begins","finding":{{"kind":"denial_spike"}},"timestamp":"2026-11-24T12:48:50Z","type":"docket.finding","@timestamp":"2026-11-24T12:48:50Z","docket":{{"v":1,"verdict":"finding","verdict_from":"spikes","reasons":["denial spike on x of orders"],"engine":"docket","policy":"x","trace_id":"1f3b88283ebbd6aba56b22599cfddbff","span_id":"45100358acc6d8f2","trace_from":"none","service":{{"name":"orders"}}}}}}"#
+        )
+    };
+    let file = place.path("all.ndjson");
+    let mut lines = generated(40, 3);
+    let (_, before, _) = {
+        std::fs::write(&file, lines.join("\n")).unwrap();
+        ran(&["demo", file.to_str().unwrap()])
+    };
+    (0..5).for_each(|n| lines.insert(7 * n as usize, finding(n)));
+    std::fs::write(&file, lines.join("\n")).unwrap();
+    let file = file.to_str().unwrap();
+    let (good, text, errors) = ran(&["demo", file]);
+    assert!(good && text.contains("40 decisions from "), "{text}{errors}");
+    assert!(text.contains("  findings         5  left out: "), "{text}");
+    let verdicts = |text: &str| -> Vec<String> {
+        let rows = text.lines().filter(|line| {
+            ["allow", "deny", "undefined", "error"].iter().any(|v| line.trim().starts_with(v))
+        });
+        rows.map(str::to_owned).take(4).collect()
+    };
+    assert_eq!(verdicts(&text), verdicts(&before));
+    let (_, _, errors) = ran(&["spikes", file]);
+    assert!(errors.contains("in 40 decisions; 5 findings that docket wrote there"), "{errors}");
+    let (good, text, errors) = ran(&["capacity", file, "--out", "-"]);
+    let review: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert!(good && review["read"]["findings"] == 5, "{text}{errors}");
+    assert_eq!(review["total"]["decisions"], 40, "{text}");
+    let bare = place.path("protects.yaml");
+    let pipeline = "name: p\nkafka: {brokers: k}\nsources: [{topic: t}]\nprotect: {}\n";
+    std::fs::write(&bare, pipeline).unwrap();
+    let (good, _, errors) = ran(&["protect", bare.to_str().unwrap(), file, "--count"]);
+    assert!(good && errors.contains("40 decisions, "), "{errors}");
+    assert!(errors.contains(", 5 findings that docket wrote there left out"), "{errors}");
+    for id in ["finding-5a76131eb4faa501-begins", "5a76131e"] {
+        let (good, _, errors) = ran(&["why", id, "--from", file]);
+        assert!(!good && errors.contains("-begins is a finding of docket's, and no "), "{errors}");
+        assert!(errors.contains("denial spike on x of orders"), "{errors}");
+    }
+    let only = place.path("only.ndjson");
+    std::fs::write(&only, finding(1)).unwrap();
+    let (good, text, errors) = ran(&["demo", only.to_str().unwrap()]);
+    assert!(!good && errors.contains("these are findings"), "{text}{errors}");
+}
+
+#[test]
+fn files_in_the_wrong_place_or_with_a_wrong_name_are_told() {
+    let place = Place::new("placed");
+    let written = |name: &str, text: &str| {
+        let path = place.path(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let decisions = &written("d.ndjson", &generated(3, 9).join("\n"));
+    let empty = &written("empty.ndjson", "");
+    let text = "name: p1\nkafka: {brokers: 127.0.0.1:1}\nsources: [{topic: t}]\nprotect: {}\n";
+    let (a, b) = (&written("a.yaml", text), &written("b.yaml", text));
+    let same = &format!("{a} and {b} have the same name: p1; ");
+    let first = |command: &str| {
+        format!("the pipeline file comes first:\n  docket {command} {a} {decisions}")
+    };
+    let nowhere = &place.path("nowhere/cap").display().to_string();
+    let yml = &a.replace(".yaml", ".yml");
+    let meant = &format!("{yml}: there is no such file; did you mean {a}?");
+    let both = &format!("{a} and {b} are pipeline files; ");
+    let blocked = &written("blocked", "");
+    for (args, code, words) in [
+        (&["spikes", decisions, a][..], 2, &first("spikes")),
+        (&["capacity", decisions, a], 2, &first("capacity")),
+        (&["protect", decisions, a], 2, &first("protect")),
+        (&["protect", a, b], 2, both),
+        (&["spikes", a, decisions, b], 2, both),
+        (&["check", a, b], 1, same),
+        (&["run", a, b], 1, same),
+        (&["run", a, a], 1, &format!("{a} is given twice")),
+        (&["why", a, "7e669200"], 2, &format!("the ID comes first:\n  docket why 7e669200 {a}")),
+        (&["check", empty], 1, &format!("{empty} is empty")),
+        (&["tail", empty], 2, &format!("{empty} is empty")),
+        (&["why", "7e669200", "--from", empty], 1, &format!("{empty} is empty")),
+        (&["spikes", empty], 1, &format!("{empty} is empty")),
+        (&["check", yml], 1, meant),
+        (&["generate", "--to", yml], 2, meant),
+        (&["capacity", decisions, "--out", nowhere], 1, &"/nowhere is not there; ".to_owned()),
+        (&["man", blocked], 1, &format!("{blocked} can't be made: ")),
+        (&["tail", a, "--verdict", "denied"], 2, &"exists: 'deny'".to_owned()),
+    ] {
+        let out = docket().args(args).output().unwrap();
+        let errors = String::from_utf8(out.stderr).unwrap();
+        let right = out.status.code() == Some(code) && errors.contains(words.as_str());
+        assert!(right, "{args:?}: {:?} {errors}", out.status.code());
+    }
+    assert!(ran(&["check", a, a]).0, "one file that is given twice");
+}
+
+#[test]
+fn an_interrupted_generate_says_how_many_it_wrote() {
+    let mut child = docket()
+        .args(["generate", "--rate", "2000"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut output = BufReader::new(child.stdout.take().unwrap());
+    let mut lines = String::new();
+    output.read_line(&mut lines).unwrap();
+    let pid = child.id().to_string();
+    assert!(std::process::Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    output.read_to_string(&mut lines).unwrap();
+    let out = child.wait_with_output().unwrap();
+    let errors = String::from_utf8(out.stderr).unwrap();
+    let written = lines.lines().count();
+    assert!(out.status.success(), "{:?} {errors}", out.status);
+    assert!(errors.contains(&format!("{written} decisions in ")), "{written}: {errors}");
+}
