@@ -222,7 +222,7 @@ async fn another_decision_under_a_used_id_is_missed_where_it_is_missing() {
     let told = String::from_utf8_lossy(&out.stderr);
     assert_eq!((&shown["id"], &shown["kind"]), (&found.id.into(), &"decision_id_reused".into()));
     assert!(
-        told.contains("1 finding in 2 decisions") && told.contains("of the findings, 1 came from "),
+        told.contains("1 finding in 2 decisions") && told.contains("1 of the findings came from "),
         "{told}"
     );
 }

@@ -189,7 +189,10 @@ fn summed(
     let nothing = (decisions == 0).then(|| "--since says how far back to look (start: all)".into());
     let several = [
         (backlog, "N of the findings came as a backlog, of which `docket run` says nothing"),
-        (read, "N of the findings were written to the docket topic by other parts of docket"),
+        (
+            read,
+            "N of the findings came from other parts of docket, as they stand in the docket topic",
+        ),
         (left_out, "N more that stand there are left out: a later --since shows them"),
     ];
     let several = several.into_iter().filter(|(n, _)| *n > 0);
