@@ -4,8 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
-use super::redrive;
-use super::{CommandResult, Exit};
+use super::{CommandResult, Exit, redrive, sinks};
 use crate::log::scan::{ScanBound, TopicScan};
 use crate::stage::redrive::backfill;
 use crate::words::counted;
@@ -42,9 +41,9 @@ pub struct Args {
 pub async fn run(args: Args) -> CommandResult {
     let pipeline = super::load(&args.file)?;
     if args.sink.is_empty() {
-        return Err(Exit::new(2, redrive::no_sink(&args.file, &pipeline, "")).into());
+        return Err(Exit::new(2, sinks::no_sink(&args.file, &pipeline, "")).into());
     }
-    let twice = redrive::sink(&args.file, &pipeline, &args.sink)?.repeat_window() > 0;
+    let twice = sinks::sink(&args.file, &pipeline, &args.sink)?.repeat_window() > 0;
     let past = tokio::task::block_in_place(|| {
         pipeline.scan("backfill", &pipeline.docket_topic(), args.from, args.until)
     })?;

@@ -19,6 +19,7 @@ mod run;
 mod schema;
 mod setup;
 mod shown;
+mod sinks;
 mod spikes;
 mod stopping;
 mod tail;

@@ -5,13 +5,11 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use super::CommandResult;
 use super::rejects::{self, Which, grouped};
+use super::{CommandResult, sinks};
 use crate::log::dead_letter::Letter;
-use crate::log::topics::nearest;
 use crate::pipeline::Pipeline;
 use crate::pipeline::topics;
-use crate::sink::config::SinkConfig;
 use crate::stage::redrive::{Left, Plan, Redrive, Sent};
 use crate::stage::run::{Parts, Process};
 use crate::words::counted;
@@ -45,7 +43,7 @@ pub struct Args {
 pub async fn run(args: Args) -> CommandResult {
     let pipeline = super::load(&args.file)?;
     if let Some(name) = &args.to {
-        sink(&args.file, &pipeline, name)?;
+        sinks::sink(&args.file, &pipeline, name)?;
     }
     let letters = tokio::task::block_in_place(|| args.which.letters(&args.file, &pipeline))?;
     let mut plan = Plan::new(&pipeline, letters, args.to.as_deref());
@@ -57,43 +55,6 @@ pub async fn run(args: Args) -> CommandResult {
     }
     left(&plan.left);
     if args.send { send(pipeline, &plan).await } else { show(&plan) }
-}
-
-/// What is said of a sink that a pipeline file does not have.
-pub(super) fn no_sink(file: &std::path::Path, pipeline: &Pipeline, name: &str) -> String {
-    no_sink_but(file, pipeline, name, "")
-}
-
-/// The same, where there is more to name than sinks.
-pub(super) fn no_sink_but(
-    file: &std::path::Path,
-    pipeline: &Pipeline,
-    name: &str,
-    more: &str,
-) -> String {
-    let near = nearest(name, pipeline.file.sinks.keys().map(String::as_str));
-    let near = near.map_or_else(String::new, |near| format!("; did you mean {near}?"));
-    let names: Vec<&str> = pipeline.file.sinks.keys().map(String::as_str).collect();
-    let (file, names) = (file.display(), names.join(", "));
-    match name {
-        "" => format!("name a sink of {file} with --sink: {names}"),
-        name => format!("there is no sink {name:?} in {file}; there are {names}{more}{near}"),
-    }
-}
-
-/// A sink of the pipeline that records can be sent to.
-pub(super) fn sink<'p>(
-    file: &std::path::Path,
-    pipeline: &'p Pipeline,
-    name: &str,
-) -> Result<&'p SinkConfig, String> {
-    match pipeline.file.sinks.get(name) {
-        None => Err(no_sink(file, pipeline, name)),
-        Some(SinkConfig::Metrics(_)) => Err(format!(
-            "{name} counts decisions in the process that runs; there is nothing to send to"
-        )),
-        Some(sink) => Ok(sink),
-    }
 }
 
 /// The pipeline's parts, of which none runs.

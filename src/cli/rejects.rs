@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use super::tail::printable;
-use super::{CommandResult, Exit, redrive};
+use super::{CommandResult, Exit, sinks};
 use crate::decision::reject::Reason;
 use crate::decision::time;
 use crate::log::dead_letter::{Letter, without_receipts};
@@ -75,7 +75,7 @@ impl Which {
         let wanted = self.sink.as_deref();
         if let Some(wanted) = wanted.filter(|wanted| !there.clone().any(|part| part == *wanted)) {
             let parts = format!("; and {}, which are no sinks", PARTS.join(", "));
-            return Some(redrive::no_sink_but(file, pipeline, wanted, &parts));
+            return Some(sinks::no_sink_but(file, pipeline, wanted, &parts));
         }
         let known = || Reason::ALL.iter().map(|reason| reason.as_str());
         let there = letters.iter().map(|letter| letter.header(headers::REASON)).chain(known());

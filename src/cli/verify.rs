@@ -100,7 +100,7 @@ pub async fn run(args: Args) -> CommandResult {
         crate::pipeline::load(&args.file).map_err(|error| Exit::invalid(WRONG, &error))?;
     for name in &args.sink {
         if !pipeline.file.sinks.contains_key(name) {
-            let told = super::redrive::no_sink(&args.file, &pipeline, name);
+            let told = super::sinks::no_sink(&args.file, &pipeline, name);
             return Err(Exit::new(WRONG, told).into());
         }
     }

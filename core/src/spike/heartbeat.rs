@@ -159,16 +159,22 @@ impl Heartbeat {
 
     /// Whether its gap until now is no chance.
     pub fn is_silent(&self) -> bool {
-        self.due >= 10.0 * self.dispersion.get()
+        self.is_missed(self.due)
+    }
+
+    /// Whether so much that is due is no chance.
+    fn is_missed(&self, due: f64) -> bool {
+        due >= 10.0 * self.dispersion.get()
     }
 
     /// How many of the latest buckets are a silence that is no chance: all of it once that is known, and each that follows.
     pub fn silent_buckets(&self) -> u32 {
-        let enough = 10.0 * self.dispersion.get();
-        match (self.is_silent(), self.due - self.mean.get() >= enough) {
-            (true, true) => 1,
-            (true, false) => self.gap,
-            (false, _) => 0,
+        if !self.is_silent() {
+            0
+        } else if self.is_missed(self.due - self.mean.get()) {
+            1
+        } else {
+            self.gap
         }
     }
 

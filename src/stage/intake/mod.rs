@@ -26,9 +26,10 @@ use crate::pipeline::file::LogGap;
 use crate::stage::supervise;
 use crate::telemetry::held::Held;
 use crate::telemetry::{Health, Meters};
+use pace::PATIENCE;
 use target::Target;
 use transaction::{Open, Place, Suspect};
-use trouble::{Condemned, PATIENCE};
+use trouble::Condemned;
 
 mod facts;
 mod gaps;

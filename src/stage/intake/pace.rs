@@ -2,19 +2,16 @@
 //! alone takes longer is made before its transaction begins at the broker. Then it is judged by the work that it takes of a processor: by the
 //! clock, a good record on a busy machine looks like one that makes docket work for ever.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::time::Duration;
 
-use rdkafka::error::KafkaError;
-use rdkafka::message::OwnedHeaders;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::target::Target;
 use super::transaction::Open;
-use super::trouble::PATIENCE;
-use crate::log::{Outgoing, Transactions};
 
+/// A transaction may take so long before it is committed. The broker aborts it after 15 s, and fences its producer.
+pub const PATIENCE: Duration = Duration::from_secs(5);
 /// A record that stands alone may take so much of a processor,
 pub const WORK: Duration = Duration::from_secs(60);
 /// and of the time within which Kafka wants to hear of a member (max.poll.interval.ms) so much in five.
@@ -94,57 +91,6 @@ fn worked() -> Option<Duration> {
     // Some say nothing but zeros.
     let nanos = said.split_whitespace().next()?.parse().ok().filter(|nanos| *nanos > 0)?;
     Some(Duration::from_nanos(nanos))
-}
-
-/// A record that is made, and is sent once all of its source record are.
-pub(super) struct Kept {
-    topic: String,
-    key: Option<String>,
-    payload: Vec<u8>,
-    headers: OwnedHeaders,
-    tag: usize,
-    alone: bool,
-}
-
-/// Records that are not sent yet, where they are kept.
-pub(super) type Keeping = RefCell<Option<Vec<Kept>>>;
-
-impl<T: Transactions> Target<'_, T> {
-    /// Sends a record in the open transaction, or keeps it until it may begin.
-    pub(super) fn send(
-        &self,
-        record: Outgoing<'_>,
-        tag: usize,
-        alone: bool,
-    ) -> Result<(), KafkaError> {
-        let mut keeping = self.keeping.borrow_mut();
-        let Some(kept) = keeping.as_mut() else {
-            return self.transactions.send(record, tag, alone);
-        };
-        kept.push(Kept {
-            topic: record.topic.to_owned(),
-            key: record.key.map(str::to_owned),
-            payload: record.payload.to_owned(),
-            headers: record.headers,
-            tag,
-            alone,
-        });
-        Ok(())
-    }
-
-    /// Sends what was kept. The broker counts a transaction's time from the first record on that is sent in it.
-    pub(super) fn send_kept(&self) -> Result<(), KafkaError> {
-        for kept in self.keeping.take().into_iter().flatten() {
-            let record = Outgoing {
-                topic: &kept.topic,
-                key: kept.key.as_deref(),
-                payload: &kept.payload,
-                headers: kept.headers,
-            };
-            self.transactions.send(record, kept.tag, kept.alone)?;
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! What becomes of a record, and where it goes in the open transaction.
 
 use std::borrow::Cow;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::facts::{Found, facts};
-use super::pace::{Keeping, Pace};
+use super::pace::Pace;
 use super::transaction::{Kind, Open, Place, Produced, Suspect};
 use super::trouble::{Condemned, Spot, fingerprint};
 use super::{Intake, IntakeError, Work};
@@ -40,6 +40,19 @@ pub(super) struct Target<'r, T> {
     pub(super) stop: &'r CancellationToken,
     pub(super) keeping: Keeping,
 }
+
+/// A record that is made, and is sent once all of its source record are.
+pub(super) struct Kept {
+    topic: String,
+    key: Option<String>,
+    payload: Vec<u8>,
+    headers: OwnedHeaders,
+    tag: usize,
+    alone: bool,
+}
+
+/// Records that are not sent yet, where they are kept.
+pub(super) type Keeping = RefCell<Option<Vec<Kept>>>;
 
 const TOO_LARGE: RDKafkaErrorCode = RDKafkaErrorCode::MessageSizeTooLarge;
 
@@ -152,6 +165,37 @@ impl<T: Transactions> Target<'_, T> {
         }
         self.keeping.take();
         Err(KafkaError::Canceled)
+    }
+
+    /// Sends a record in the open transaction, or keeps it until it may begin.
+    fn send(&self, record: Outgoing<'_>, tag: usize, alone: bool) -> Result<(), KafkaError> {
+        let mut keeping = self.keeping.borrow_mut();
+        let Some(kept) = keeping.as_mut() else {
+            return self.transactions.send(record, tag, alone);
+        };
+        kept.push(Kept {
+            topic: record.topic.to_owned(),
+            key: record.key.map(str::to_owned),
+            payload: record.payload.to_owned(),
+            headers: record.headers,
+            tag,
+            alone,
+        });
+        Ok(())
+    }
+
+    /// Sends what was kept. The broker counts a transaction's time from the first record on that is sent in it.
+    fn send_kept(&self) -> Result<(), KafkaError> {
+        for kept in self.keeping.take().into_iter().flatten() {
+            let record = Outgoing {
+                topic: &kept.topic,
+                key: kept.key.as_deref(),
+                payload: &kept.payload,
+                headers: kept.headers,
+            };
+            self.transactions.send(record, kept.tag, kept.alone)?;
+        }
+        Ok(())
     }
 
     fn pace_before(&self) -> Pace {

@@ -4,9 +4,8 @@
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hasher};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
-use super::pace::{Outlasted, WORK};
+use super::pace::{Outlasted, PATIENCE, WORK};
 use super::transaction::Open;
 use crate::decision::reject::{Reason, Reject};
 
@@ -20,8 +19,6 @@ pub fn fingerprint(record: &[u8]) -> u64 {
     hasher.finish()
 }
 
-/// A transaction may take so long before it is committed. The broker aborts it after 15 s, and fences its producer.
-pub const PATIENCE: Duration = Duration::from_secs(5);
 /// After so many failures a record is a reject.
 const STRIKES: u32 = 3;
 /// With so many records a transaction is as large as it ever gets.
