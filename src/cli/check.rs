@@ -70,33 +70,31 @@ impl From<LoadError> for Invalid {
     }
 }
 
-/// A file that is valid, also beside those that were read before it.
-fn loaded(path: &Path, before: &[(PathBuf, String)]) -> Result<Pipeline, Invalid> {
+/// The pipeline of a file.
+fn loaded(path: &Path) -> Result<Pipeline, Invalid> {
     if let Some(told) = super::no_pipeline(path) {
         return Err(told.into());
     }
-    let pipeline = match path.as_os_str() == "-" {
-        true => {
-            let text = std::io::read_to_string(std::io::stdin().lock());
-            let text = text.map_err(|e| format!("standard input can't be read: {e}"))?;
-            pipeline::parse(path, &text, &Real)?
-        }
-        false => pipeline::load(path)?,
-    };
-    // One that is given twice is as valid as once.
-    let same = same_name(path, pipeline.name(), before)
-        .filter(|_| before.iter().all(|(other, _)| other != path));
-    same.map_or(Ok(pipeline), |told| Err(told.into()))
+    if path.as_os_str() != "-" {
+        return Ok(pipeline::load(path)?);
+    }
+    let text = std::io::read_to_string(std::io::stdin().lock());
+    let text = text.map_err(|e| format!("standard input can't be read: {e}"))?;
+    Ok(pipeline::parse(path, &text, &Real)?)
 }
 
-/// What is said of a pipeline file if one before it has the same name: consumer groups, topics and metrics are called by it.
+/// What is said of a pipeline file if one before it has the same name: consumer groups, topics and
+/// metrics are called by it. Those of two environments may well have one, so `docket check` notes it,
+/// and `docket run`, which would run both, refuses it.
 pub(super) fn same_name(path: &Path, name: &str, before: &[(PathBuf, String)]) -> Option<String> {
     let (other, _) = before.iter().find(|(_, other)| other == name)?;
     if other == path {
         return Some(format!("{} is given twice", path.display()));
     }
     let (other, path) = (other.display(), path.display());
-    Some(format!("{other} and {path} have the same name: {name}; give each a name of its own"))
+    Some(format!(
+        "{other} and {path} have the same name: {name}; where both run, give each a name of its own"
+    ))
 }
 
 pub fn run(args: &Args) -> CommandResult {
@@ -104,7 +102,7 @@ pub fn run(args: &Args) -> CommandResult {
     let (mut files, mut names) = (Vec::new(), Vec::new());
     for path in &args.files {
         let file = path.display();
-        let pipeline = match loaded(path, &names) {
+        let pipeline = match loaded(path) {
             Ok(pipeline) => pipeline,
             Err(Invalid { told, problems }) => {
                 bad_files += 1;
@@ -116,6 +114,9 @@ pub fn run(args: &Args) -> CommandResult {
                 continue;
             }
         };
+        // One that is given twice is as valid as once.
+        let twice = names.iter().any(|(other, _)| other == path);
+        let same = same_name(path, pipeline.name(), &names).filter(|_| !twice);
         names.push((path.clone(), pipeline.name().to_owned()));
         let tests: Vec<Test> = pipeline
             .file
@@ -130,7 +131,7 @@ pub fn run(args: &Args) -> CommandResult {
             .collect();
         let passed = tests.iter().filter(|test| test.passed).count();
         failed += (tests.len() - passed) as u64;
-        let notes = notes(&pipeline);
+        let notes: Vec<String> = notes(&pipeline).into_iter().chain(same).collect();
         if args.json {
             let told = json!({
                 "file": file.to_string(), "valid": true, "problems": [], "notes": notes, "tests": tests

@@ -83,7 +83,7 @@ fn files_in_the_wrong_place_or_with_a_wrong_name_are_told() {
         (&["protect", decisions, a], 2, &first("protect")),
         (&["protect", a, b], 2, both),
         (&["spikes", a, decisions, b], 2, both),
-        (&["check", a, b], 1, same),
+        (&["check", a, b], 0, same),
         (&["run", a, b], 1, same),
         (&["run", a, a], 1, &format!("{a} is given twice")),
         (&["why", a, "7e669200"], 2, &format!("the ID comes first:\n  docket why 7e669200 {a}")),
