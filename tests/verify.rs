@@ -530,7 +530,7 @@ fn ten_million_decisions_are_compared_in_200_mb() {
                 unsent: false,
             })
             .collect();
-        compared.add(&mut wanted, &mut read_held(&held), &mut |_, _| ());
+        compared.add(&mut wanted, &mut read_held(&held), &mut |_, _| (), &mut |_| ());
     }
     println!("{total} decisions: {} MB, {:.0} s", peak(), began.elapsed().as_secs_f64());
     assert_eq!(

@@ -40,6 +40,7 @@ pub struct Args {
 
 pub async fn run(args: Args) -> CommandResult {
     let pipeline = super::load(&args.file)?;
+    super::window(args.from, args.until)?;
     if args.sink.is_empty() {
         return Err(Exit::new(2, sinks::no_sink(&args.file, &pipeline, "")).into());
     }

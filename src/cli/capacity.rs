@@ -1,6 +1,7 @@
 //! `docket capacity`: a capacity review of what the docket holds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::hash::BuildHasher;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -126,15 +127,29 @@ fn write(
 /// About so many decisions are encoded for each sink to see what they weigh.
 const WEIGHED: u64 = 50_000;
 
-/// The folder that is written to, if it is not there.
+/// Why nothing can be written to the folder, which is better known before the work than after it.
 fn no_folder(out: &Path) -> Option<String> {
-    let folder =
-        out.parent().filter(|folder| !folder.as_os_str().is_empty() && !folder.is_dir())?;
-    let made = crate::words::shell(&folder.display());
-    Some(format!("the folder {} is not there; `mkdir -p {made}` makes it", folder.display()))
+    if out.as_os_str() == "-" {
+        return None;
+    }
+    let folder = out.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.unwrap_or_else(|| Path::new("."));
+    if !folder.is_dir() {
+        let made = crate::words::shell(&folder.display());
+        return Some(format!(
+            "the folder {} is not there; `mkdir -p {made}` makes it",
+            folder.display()
+        ));
+    }
+    let tried = folder.join(format!(".docket-{}", std::process::id()));
+    let written = std::fs::write(&tried, "").and_then(|()| std::fs::remove_file(&tried));
+    let told =
+        |e| format!("nothing can be written to {}: {e}; --out says where to", folder.display());
+    written.err().map(told)
 }
 
 pub async fn run(args: Args) -> CommandResult {
+    super::window(args.since.unwrap_or(ScanBound::Start), args.until)?;
     if let Some(told) = no_folder(&args.out) {
         return Err(told.into());
     }
@@ -167,7 +182,7 @@ pub async fn run(args: Args) -> CommandResult {
     };
     let volumes = scales.into_iter().map(Scale::volume).collect();
     let ahead = (args.ahead.as_secs() / 86_400).clamp(1, 730);
-    let unreadable = read.unreadable;
+    let (unreadable, repeats) = (read.unreadable, read.repeats);
     let asked = Asked {
         pipeline: pipeline.name().to_owned(),
         cores: args.cores,
@@ -192,8 +207,12 @@ pub async fn run(args: Args) -> CommandResult {
     } else {
         String::new()
     };
+    let repeats = match repeats {
+        0 => String::new(),
+        n => format!("; {} of what came before, left out", counted(n, "repeat")),
+    };
     anstream::eprintln!(
-        "{} from {} to {}{left_out}",
+        "{} from {} to {}{left_out}{repeats}",
         counted(review.total.decisions, "decision"),
         time::format(review.from),
         time::format(review.to)
@@ -223,10 +242,12 @@ fn of_topic(
     drop(waiting);
     let mut scales = scales(pipeline, past.offsets())?;
     let bar = super::progress(past.offsets(), "counting");
+    let mut recent = Recent::default();
     past.read(&mut |n| bar.inc(n), &mut |message| {
         let value = message.payload().unwrap_or_default();
         match Record::parse(value) {
             Ok(record) if record.verdict == Verdict::Finding => read.findings += 1,
+            Ok(record) if recent.has(&record) => read.repeats += 1,
             Ok(record) => {
                 counter.add(&record);
                 scales.iter_mut().for_each(|scale| scale.take(value));
@@ -265,13 +286,44 @@ fn of_files(
         anstream::eprintln!("{}", super::tail::printable(&finding.sentence()));
     }
     let mut scales = scales(pipeline, all.len() as u64)?;
+    let mut recent = Recent::default();
     for (_, bytes) in &all {
-        if let Ok(record) = Record::parse(bytes) {
-            counter.add(&record);
-            scales.iter_mut().for_each(|scale| scale.take(bytes));
+        match Record::parse(bytes) {
+            Ok(record) if recent.has(&record) => read.repeats += 1,
+            Ok(record) => {
+                counter.add(&record);
+                scales.iter_mut().for_each(|scale| scale.take(bytes));
+            }
+            Err(_) => {}
         }
     }
     Ok(scales)
+}
+
+/// The last decisions, so that one that came twice, as when OPA uploads it again, counts once.
+#[derive(Default)]
+struct Recent {
+    hasher: std::hash::RandomState,
+    known: HashSet<u64>,
+    order: VecDeque<u64>,
+}
+
+impl Recent {
+    const MOST: usize = 1 << 20;
+
+    fn has(&mut self, record: &Record<'_>) -> bool {
+        let one = self.hasher.hash_one((&record.decision_id, record.original()));
+        if !self.known.insert(one) {
+            return true;
+        }
+        self.order.push_back(one);
+        if self.order.len() > Recent::MOST
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.known.remove(&oldest);
+        }
+        false
+    }
 }
 
 /// What decisions weigh on their way to a sink: some batches are encoded as they would be.

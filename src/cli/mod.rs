@@ -413,6 +413,32 @@ fn bound(text: &str) -> Result<ScanBound, String> {
     }
 }
 
+/// Says that nothing can be in a stretch of time, for how it was asked for.
+fn window(from: ScanBound, until: ScanBound) -> Result<(), Exit> {
+    let now = crate::clock::now();
+    let at = |bound| match bound {
+        ScanBound::Start => crate::decision::time::Nanos::MIN,
+        ScanBound::At(at) => at,
+        ScanBound::End => now,
+    };
+    let told = |at| crate::decision::time::format(at).get(..19).unwrap_or_default().to_owned();
+    let (from, until) = (at(from), at(until));
+    if from >= now {
+        return Err(Exit::new(
+            2,
+            format!("nothing can be there from {}Z on: it is not over", told(from)),
+        ));
+    }
+    if from >= until {
+        let (from, until) = (told(from), told(until));
+        return Err(Exit::new(
+            2,
+            format!("the end, {until}Z, is not after the beginning, {from}Z"),
+        ));
+    }
+    Ok(())
+}
+
 /// Moves a bar.
 fn step(bar: &indicatif::ProgressBar) -> std::sync::Arc<dyn Fn(u64) + Send + Sync> {
     let bar = bar.clone();

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::Exit;
 use crate::log::topics::nearest;
 use crate::pipeline::Pipeline;
 use crate::sink::config::SinkConfig;
@@ -28,11 +29,14 @@ pub(super) fn sink<'p>(
     file: &Path,
     pipeline: &'p Pipeline,
     name: &str,
-) -> Result<&'p SinkConfig, String> {
+) -> Result<&'p SinkConfig, Exit> {
     match pipeline.file.sinks.get(name) {
-        None => Err(no_sink(file, pipeline, name)),
-        Some(SinkConfig::Metrics(_)) => Err(format!(
-            "{name} counts decisions in the process that runs; there is nothing to send to"
+        None => Err(Exit::new(2, no_sink(file, pipeline, name))),
+        Some(SinkConfig::Metrics(_)) => Err(Exit::new(
+            2,
+            format!(
+                "{name} counts decisions in the process that runs; there is nothing to send to"
+            ),
         )),
         Some(sink) => Ok(sink),
     }

@@ -57,9 +57,13 @@ fn waited(registry: &Registry, health: &Health) -> Vec<Waited> {
     all
 }
 
-/// The beginning of a stop: how long it may take, and for whom.
+/// The beginning of a stop: how long it may take, and for whom. Who stops is not ready, so that nobody sends it anything more.
 pub fn begins(process: &Process) {
     let most = format!("{:?}", process.drain);
+    process.health.serve(
+        "process",
+        Err(format!("stopping: what was read is delivered, for {most} at most (--drain)")),
+    );
     tracing::info!(
         "stopping: delivering what was read, for {most} at most (--drain); a second SIGINT or SIGTERM ends at once"
     );
@@ -112,6 +116,15 @@ pub fn at_once(process: &Process, code: u8) -> Exit {
 mod tests {
     use super::*;
     use crate::telemetry::Meters;
+
+    #[tokio::test]
+    async fn who_stops_is_not_ready() {
+        let process = Process { drain: Duration::from_secs(20), ..Process::alone() };
+        assert_eq!(process.health.not_ready(), []);
+        begins(&process);
+        let (part, why) = process.health.not_ready().remove(0);
+        assert!(part == "process" && why.starts_with("stopping: ") && why.contains("20s"), "{why}");
+    }
 
     #[test]
     fn who_has_not_answered_or_fails_is_waited_for() {

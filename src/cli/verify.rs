@@ -86,7 +86,7 @@ impl From<VerifyError> for Exit {
     fn from(error: VerifyError) -> Exit {
         let code = match &error {
             VerifyError::Scan(ScanError::NoTopic(_)) | VerifyError::Scratch(_) => WRONG,
-            VerifyError::Scan(_) | VerifyError::Sink { .. } | VerifyError::Opa(_) => UNREACHABLE,
+            VerifyError::Scan(_) | VerifyError::Opa(_) => UNREACHABLE,
         };
         Exit::new(code, error.to_string())
     }
@@ -98,6 +98,7 @@ pub async fn run(args: Args) -> CommandResult {
     }
     let pipeline =
         crate::pipeline::load(&args.file).map_err(|error| Exit::invalid(WRONG, &error))?;
+    super::window(args.from, args.until)?;
     for name in &args.sink {
         if !pipeline.file.sinks.contains_key(name) {
             let told = super::sinks::no_sink(&args.file, &pipeline, name);
@@ -195,7 +196,9 @@ async fn compared(args: &Args, pipeline: &Pipeline, scope: &Scope) -> CommandRes
     let code = match outcome {
         Outcome::Complete => {
             if !args.json {
-                anstream::println!("{}", complete(&behind));
+                let nothing = verified.reports().all(|report| report.compared.expected == 0);
+                let none = if nothing { ": there was no decision in that time" } else { "" };
+                anstream::println!("{}{none}", complete(&behind));
             }
             return Ok(());
         }
@@ -505,12 +508,17 @@ async fn probes(args: &Args, pipeline: &Pipeline, scope: &Scope, opa: &str) -> C
         anstream::println!("{}", json!({ "ok": failed == 0, "probes": all }));
     } else {
         anstream::print!("{}", fitted(&probed(&all), super::columns()));
+        for (sink, error) in all.iter().flat_map(|p| &p.errors) {
+            anstream::eprintln!("{sink}: {}", printable(error));
+        }
     }
     if failed == 0 {
         return Ok(());
     }
     let told = format!("{failed} of {} failed", counted(all.len(), "probe"));
-    Err(Exit::reported(GAP, told).into())
+    let unasked = |p: &Probed| !p.errors.is_empty() && p.verdict == Some(p.expect.as_str());
+    let unasked = all.iter().filter(|p| !p.ok).all(unasked);
+    Err(Exit::reported(if unasked { UNREACHABLE } else { GAP }, told).into())
 }
 
 fn probed(all: &[Probed]) -> Vec<Vec<String>> {

@@ -339,7 +339,9 @@ fn absent(about: &About, wanted: &Wanted, asker: &Asker, all: &Metadata) -> Chec
     let create = match role {
         // Who sends decisions may make it, too; without --yes it asks.
         Role::Source => format!("docket setup {file} --yes"),
-        Role::Docket | Role::Rejects | Role::Learned => format!("docket setup {file}"),
+        Role::Docket | Role::Rejects | Role::Amendments | Role::Learned => {
+            format!("docket setup {file}")
+        }
     };
     if *role == Role::Learned {
         // docket makes it when it runs, if it may.

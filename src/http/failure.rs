@@ -45,16 +45,19 @@ pub enum Cause {
     Server,
     /// The address or path is wrong: 404, 405, a redirect.
     Misconfigured,
+    /// docket or a library panicked at the request or its answer: a bug.
+    Panic,
 }
 
 impl Cause {
-    pub const ALL: [Cause; 6] = [
+    pub const ALL: [Cause; 7] = [
         Cause::Connection,
         Cause::Timeout,
         Cause::Credentials,
         Cause::Throttled,
         Cause::Server,
         Cause::Misconfigured,
+        Cause::Panic,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -65,6 +68,7 @@ impl Cause {
             Cause::Throttled => "throttled",
             Cause::Server => "server",
             Cause::Misconfigured => "misconfigured",
+            Cause::Panic => "panic",
         }
     }
 }
@@ -76,6 +80,22 @@ pub struct Refusal {
     pub status: u16,
     /// In the server's words; may quote data, so it goes to the reject's headers and nowhere else.
     pub reason: String,
+}
+
+impl Refusal {
+    /// Its status, as people know it.
+    pub fn named(&self) -> String {
+        named(self.status)
+    }
+}
+
+/// A status of HTTP, or of gRPC, as people know it.
+pub fn named(status: u16) -> String {
+    match status {
+        0..=16 => format!("gRPC status {status} ({:?})", tonic::Code::from(i32::from(status))),
+        200 => "a 200 that takes nothing".to_owned(),
+        _ => format!("HTTP {status}"),
+    }
 }
 
 /// What is behind an error that itself says only that something failed.

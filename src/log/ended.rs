@@ -7,6 +7,9 @@
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
+use super::ask::ACLS;
+use super::told;
+
 /// A transaction that is open for longer is ended by Kafka (transaction.timeout.ms), and until then readers wait for it.
 pub const LONGEST_MS: u32 = 15_000;
 
@@ -22,8 +25,12 @@ pub enum Ended {
         LONGEST_MS / 1000
     )]
     Fenced { instance: String },
-    #[error("the producer failed for good: {0}")]
-    Failed(KafkaError),
+    #[error("the producer failed for good: {error}{denied}")]
+    Failed {
+        error: KafkaError,
+        /// What it had no right to, and the way out.
+        denied: String,
+    },
 }
 
 impl Ended {
@@ -35,10 +42,33 @@ impl Ended {
             RDKafkaErrorCode::InvalidProducerEpoch,
         ];
         match (error.rdkafka_error_code().filter(|code| fenced.contains(code)), instance) {
-            (None, _) => Ended::Failed(error),
+            (None, _) => {
+                let denied = denied(&error, told::denied());
+                Ended::Failed { error, denied }
+            }
             (Some(_), None) => Ended::TimedOut,
             (Some(_), Some(instance)) => Ended::Fenced { instance: instance.to_owned() },
         }
+    }
+}
+
+/// What is said of rights that are missing: librdkafka's last error may only be that the transaction has failed.
+fn denied(error: &KafkaError, topic: Option<String>) -> String {
+    use RDKafkaErrorCode::{
+        ClusterAuthorizationFailed, TopicAuthorizationFailed, TransactionalIdAuthorizationFailed,
+    };
+    let rights =
+        [ClusterAuthorizationFailed, TopicAuthorizationFailed, TransactionalIdAuthorizationFailed];
+    match (topic, error.rdkafka_error_code()) {
+        (Some(topic), _) => {
+            format!(
+                "; docket has no right to write to {topic}: {ACLS} gives it the rights it needs"
+            )
+        }
+        (None, Some(code)) if rights.contains(&code) => {
+            format!("; {ACLS} gives docket the rights it needs")
+        }
+        _ => String::new(),
     }
 }
 
@@ -53,8 +83,17 @@ mod tests {
         assert!(text.contains("more than 15 s") && !text.contains("another process"), "{text}");
         let text = Ended::new(fenced(), Some("docket-0")).to_string();
         assert!(text.starts_with("another process") && text.contains("(docket-0)"), "{text}");
-        let denied = KafkaError::Global(RDKafkaErrorCode::TransactionalIdAuthorizationFailed);
-        let text = Ended::new(denied, None).to_string();
+        let rights = KafkaError::Global(RDKafkaErrorCode::TransactionalIdAuthorizationFailed);
+        let text = Ended::new(rights, None).to_string();
         assert!(text.starts_with("the producer failed for good") && text.contains("uthorization"));
+        assert!(
+            text.ends_with("; deploy/kafka/acls.sh gives docket the rights it needs"),
+            "{text}"
+        );
+        let state = KafkaError::Global(RDKafkaErrorCode::InvalidTransactionalState);
+        assert_eq!(denied(&state, None), "");
+        assert!(
+            denied(&state, Some("docket.ro".into())).contains("no right to write to docket.ro")
+        );
     }
 }

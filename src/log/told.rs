@@ -127,6 +127,23 @@ pub fn failing(of: &str) -> Option<String> {
     told().failing(of, Instant::now())
 }
 
+/// The topic that a transaction may not write to, and when that was told.
+static DENIED: Mutex<Option<(Instant, String)>> = Mutex::new(None);
+
+/// The topic of a line such as `Failed to add partition "docket.opa" [8] to transaction: Broker: Topic authorization failed`; there is
+/// one for each partition.
+fn denied_topic(message: &str) -> Option<&str> {
+    let (_, rest) = message.split_once("Failed to add partition \"")?;
+    let (topic, why) = rest.split_once("\" [")?;
+    why.ends_with("Topic authorization failed").then_some(topic)
+}
+
+/// The topic that the last transaction had no right to write to.
+pub fn denied() -> Option<String> {
+    let denied = DENIED.lock().unwrap_or_else(PoisonError::into_inner);
+    denied.as_ref().filter(|(at, _)| at.elapsed() < RECENT).map(|(_, topic)| topic.clone())
+}
+
 /// A connection fails.
 fn connection(message: &str) {
     let Some(failing) = Failing::parse(message) else { return };
@@ -156,6 +173,12 @@ pub fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
         } else {
             connection(message);
         }
+        return;
+    }
+    if let Some(topic) = denied_topic(message) {
+        let now = (Instant::now(), topic.to_owned());
+        *DENIED.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+        tracing::debug!(facility, "{message}");
         return;
     }
     // Whose producer it is says what is so (`ended`); what librdkafka tries again is told if it does not come in time.
@@ -208,6 +231,14 @@ pub fn statistics(statistics: &Statistics) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_topic_that_may_not_be_written_to_is_known() {
+        let line = r#"[thrd:main]: Failed to add partition "docket.ro" [8] to transaction: Broker: Topic authorization failed"#;
+        assert_eq!(denied_topic(line), Some("docket.ro"));
+        assert_eq!(denied_topic(&line.replace("Topic authorization", "Something else")), None);
+        assert_eq!(denied_topic("Failed to add partition"), None);
+    }
 
     #[test]
     fn a_connection_that_fails_is_known_by_its_broker_and_why() {

@@ -19,8 +19,9 @@ pub enum Role {
     Source,
     /// The docket, and what lies before it.
     Docket,
-    /// What lies beside it.
     Rejects,
+    /// What comes after decisions, and is kept as long as they are.
+    Amendments,
     /// What the detector of spikes has learned.
     Learned,
 }
@@ -29,10 +30,10 @@ pub enum Role {
 pub fn all(pipeline: &Pipeline) -> Vec<(String, Role)> {
     let file = &pipeline.file;
     let sources: Vec<String> = sources(pipeline).map(|topic| topic.name).collect();
-    let beside = [pipeline.rejects_topic(), file.amendments_topic()];
     let role = |name: &String| match name {
         name if sources.contains(name) => Role::Source,
-        name if beside.contains(name) => Role::Rejects,
+        name if *name == pipeline.rejects_topic() => Role::Rejects,
+        name if *name == file.amendments_topic() => Role::Amendments,
         name if *name == file.spikes_topic() => Role::Learned,
         _ => Role::Docket,
     };

@@ -13,9 +13,10 @@ use super::metrics::{self, Metrics};
 use super::otlp::{self, Otlp};
 use super::query::{QueryError, SinkQuery};
 use super::{Outcome, Sink};
+use crate::caught;
 use crate::decision::record::Record;
 use crate::http::client::HttpError;
-use crate::http::failure::Failure;
+use crate::http::failure::{Cause, Failure};
 use crate::metrics::Decisions;
 
 /// Makes a sink from its settings.
@@ -87,10 +88,31 @@ struct Encoded<S: Sink> {
     body: S::Body,
 }
 
+/// At whose records docket panicked: it fails like any other request, so that the record ends alone in rejects.
+struct Panicked(String);
+
+/// A request that can't be made or sent, or whose answer can't be read, for a bug.
+fn failed(panic: &str) -> Outcome {
+    let told = format!("a bug in docket or in a library, at a request or its answer: {panic}");
+    Outcome::Failed(Failure::retry(Cause::Panic, told))
+}
+
 impl<S: Sink> AnySink for S {
     fn encode(self: Arc<S>, batch: &[Record<'_>]) -> Box<dyn Request> {
-        let body = Sink::encode(&*self, batch);
-        Box::new(Encoded { sink: self, body })
+        match caught::caught(|| Sink::encode(&*self, batch)) {
+            Ok(body) => Box::new(Encoded { sink: self, body }),
+            Err(panic) => Box::new(Panicked(panic)),
+        }
+    }
+}
+
+impl Request for Panicked {
+    fn size(&self) -> usize {
+        0
+    }
+
+    fn send(&self) -> Pin<Box<dyn Future<Output = Outcome> + Send + '_>> {
+        Box::pin(std::future::ready(failed(&self.0)))
     }
 }
 
@@ -100,6 +122,9 @@ impl<S: Sink> Request for Encoded<S> {
     }
 
     fn send(&self) -> Pin<Box<dyn Future<Output = Outcome> + Send + '_>> {
-        Box::pin(self.sink.send(&self.body))
+        Box::pin(async {
+            let sent = caught::within(self.sink.send(&self.body)).await;
+            sent.unwrap_or_else(|panic| failed(&panic))
+        })
     }
 }

@@ -8,7 +8,7 @@
 
 mod memory;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -302,6 +302,18 @@ impl Spikes {
     }
 }
 
+/// Another id for a finding that goes on, where the docket says already that it is over, as whoever led before saw it: no finding ends
+/// twice.
+fn another(id: &str, ended: &BTreeSet<String>) -> Option<String> {
+    let mut other = ended.contains(id).then(|| format!("{id}-2"))?;
+    let mut n = 2;
+    while ended.contains(&other) {
+        n += 1;
+        other = format!("{id}-{n}");
+    }
+    Some(other)
+}
+
 /// Whether this process has partition 0; asks the group so long.
 fn leads(member: &Member, wait: Duration) -> bool {
     // What comes is an event of the group: it is paused as soon as it is assigned.
@@ -328,6 +340,8 @@ struct Watch<'s> {
     going: BTreeMap<Key, Told>,
     /// The ids under which findings are told, where they are not their own.
     ids: HashMap<String, String>,
+    /// Those that the docket says are over.
+    ended: BTreeSet<String>,
     /// What parts came upon: until when it goes on.
     events: BTreeMap<Key, (Nanos, Finding)>,
     /// What is to be told of that.
@@ -347,6 +361,7 @@ impl<'s> Watch<'s> {
             before: BTreeMap::new(),
             going: BTreeMap::new(),
             ids: HashMap::new(),
+            ended: BTreeSet::new(),
             events: BTreeMap::new(),
             heard: Vec::new(),
         }
@@ -415,6 +430,7 @@ impl<'s> Watch<'s> {
                 self.events.remove(&key);
                 self.going.remove(&key);
                 self.before.remove(&key);
+                self.ended.insert(id);
             } else {
                 self.before.insert(key, (id, onset));
             }
@@ -512,6 +528,9 @@ impl<'s> Watch<'s> {
             if let Some((id, onset)) = told {
                 self.ids.insert(own.clone(), id.clone());
                 (finding.id, finding.onset) = (id, onset);
+            } else if let Some(id) = another(&own, &self.ended) {
+                self.ids.insert(own.clone(), id.clone());
+                finding.id = id;
             }
             self.going(own, &finding);
             notices.push(Notice { finding, again });
@@ -530,5 +549,20 @@ impl<'s> Watch<'s> {
             notices.push(Notice { finding, again: false });
         }
         notices
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_finding_ends_twice() {
+        let mut ended = BTreeSet::new();
+        assert_eq!(another("f", &ended), None);
+        ended.insert("f".to_owned());
+        assert_eq!(another("f", &ended).as_deref(), Some("f-2"));
+        ended.insert("f-2".to_owned());
+        assert_eq!(another("f", &ended).as_deref(), Some("f-3"));
     }
 }

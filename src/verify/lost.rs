@@ -110,7 +110,7 @@ impl SourceReport {
 
     fn became(&mut self, judged: Judged) {
         let compared = &mut self.report.compared;
-        compared.present += judged.of(Became::Other);
+        compared.present += judged.of(Became::Other) + judged.of(Became::Elsewhen);
         compared.rejected += judged.of(Became::Rejected);
         // Before intake's start nothing is wanted.
         compared.expected -= judged.of(Became::Before);

@@ -9,6 +9,7 @@
 pub mod behind;
 pub mod docket;
 pub mod lost;
+mod only;
 pub mod overview;
 pub mod place;
 pub mod probe;
@@ -69,12 +70,6 @@ impl Ids {
         }
     }
 
-    pub fn forget(&mut self, id: &str) {
-        let before = self.listed.len();
-        self.listed.retain(|listed| listed != id);
-        self.count -= before - self.listed.len();
-    }
-
     fn unlisted(&self) -> usize {
         self.count - self.listed.len()
     }
@@ -116,12 +111,13 @@ impl Compared {
     }
 
     /// Compares what should be there with what is; both are all that there is of their ids. `elsewhere` is told which decisions
-    /// went to another sink.
+    /// went to another sink, `only` of which ids the sink holds some that nobody wanted.
     pub fn add(
         &mut self,
         wanted: &mut [Wanted<'_>],
         present: &mut [Held<'_>],
         elsewhere: &mut dyn FnMut(&str, u64),
+        only: &mut dyn FnMut(&str),
     ) {
         wanted.sort_by(|a, b| (a.id, a.original).cmp(&(b.id, b.original)));
         present.sort_by(|a, b| a.id.cmp(b.id));
@@ -139,7 +135,7 @@ impl Compared {
             present = rest;
             if these.is_empty() {
                 if held.iter().any(|held| held.of_the_time) {
-                    self.only_there.push(id);
+                    only(id);
                 }
             } else {
                 self.one(id, these, held, elsewhere);
@@ -226,7 +222,10 @@ mod tests {
             .flat_map(|(id, hashes)| hashes.iter().map(move |hash| present(*id, hash)))
             .collect();
         let (mut compared, mut elsewhere) = (Compared::default(), Vec::new());
-        compared.add(&mut wanted, &mut found, &mut |id, _| elsewhere.push(id.to_owned()));
+        let mut only = Ids::default();
+        let mut went = |id: &str, _| elsewhere.push(id.to_owned());
+        compared.add(&mut wanted, &mut found, &mut went, &mut |id| only.push(id));
+        compared.only_there = only;
         (compared, elsewhere)
     }
 

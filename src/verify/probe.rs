@@ -25,6 +25,9 @@ pub struct Probed {
     pub trace_id: String,
     /// Seconds from the question to each place; none if it did not get there in time.
     pub seconds: BTreeMap<String, Option<f64>>,
+    /// Why the last question to a sink that did not tell of the decision in time failed.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub errors: BTreeMap<String, String>,
     pub ok: bool,
 }
 
@@ -53,6 +56,7 @@ pub async fn probe(
         decision_id,
         trace_id,
         seconds: sinks.iter().map(|sink| (sink.name.to_owned(), None)).collect(),
+        errors: BTreeMap::new(),
         ok: false,
     };
     let in_time = || asked.elapsed() < scope.settle;
@@ -81,10 +85,13 @@ pub async fn probe(
                         there.fetch_or(present.id == id, Ordering::Relaxed);
                     },
                 };
-                query.ask(question).await.map_err(|error| VerifyError::Sink {
-                    sink: sink.name.to_owned(),
-                    error: error.to_string(),
-                })?;
+                // One that can't be asked now may be in a moment.
+                match query.ask(question).await {
+                    Ok(_) => drop(probed.errors.remove(sink.name)),
+                    Err(error) => {
+                        probed.errors.insert(sink.name.to_owned(), error.to_string());
+                    }
+                }
                 if there.into_inner() {
                     probed.seconds.insert(sink.name.to_owned(), seconds());
                 }

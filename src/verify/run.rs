@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use rdkafka::message::Message;
 use serde::Serialize;
 
 use super::docket::{Docket, Entry};
 use super::lost::SourceReport;
+use super::only::OnlyThere;
 use super::overview::Overview;
 use super::rejected::Rejected;
 use super::report::Report;
@@ -17,10 +17,8 @@ use super::source::Source;
 use super::spill::{Reading, Spill, write_text};
 use super::{Compared, Held, Wanted};
 use crate::clock::now;
-use crate::decision::record::Record;
 use crate::decision::time::{Nanos, nanos};
 use crate::decision::verdict::Verdict;
-use crate::log::scan::{ScanBound, ScanError};
 use crate::pipeline::Pipeline;
 use crate::sink::query::{Answer, Hash, Present, Question, SinkQuery};
 
@@ -113,13 +111,14 @@ pub async fn verify(
     })?;
     // What goes to a sink only because others do not take it is known once they were asked.
     sinks.sort_by_key(|sink| sink.config.delivery().only_routed);
-    let mut asking =
-        Asking { docket: &docket, rejected: &rejected, routed: BTreeMap::new(), scope, watch };
+    let (routed, only) = (BTreeMap::new(), BTreeMap::new());
+    let mut asking = Asking { docket: &docket, rejected: &rejected, routed, only, scope, watch };
     let mut reports = Vec::new();
     for sink in &sinks {
         reports.push(asking.report(sink).await?);
     }
-    tokio::task::block_in_place(|| only_there(pipeline, scope, &mut reports, watch))?;
+    let only = OnlyThere::new(std::mem::take(&mut asking.only), &docket)?;
+    tokio::task::block_in_place(|| only.tell(pipeline, scope, &mut reports, watch))?;
     let lost: BTreeSet<&String> =
         source.iter().flat_map(|source| &source.report.compared.missing.listed).collect();
     for report in &mut reports {
@@ -136,6 +135,8 @@ struct Asking<'v> {
     rejected: &'v Rejected,
     /// What sinks passed on to another: id and original, by its name.
     routed: BTreeMap<String, Spill>,
+    /// Ids that stand in a sink, and not in what was read of the docket, by the sink's name.
+    only: BTreeMap<String, Spill>,
     scope: &'v Scope,
     watch: &'v dyn Watch,
 }
@@ -255,7 +256,8 @@ impl Asking<'_> {
         let delivery = sink.config.delivery();
         let target = Some(delivery.too_old.as_str()).filter(|to| *to != "rejects");
         let mut routed = Spill::new(self.docket.portions());
-        let mut failed = Ok(());
+        let mut only = Spill::new(self.docket.portions());
+        let (mut failed, mut unwritten) = (Ok(()), Ok(()));
         report.compared = Compared::default();
         for at in 0..self.docket.portions().count() {
             let entries = self.docket.portion(at)?;
@@ -280,7 +282,7 @@ impl Asking<'_> {
                 .collect();
             let held = found.portion(at)?;
             let mut held = read_held(&held);
-            report.compared.add(&mut wanted, &mut held, &mut |id, original| {
+            let mut elsewhere = |id: &str, original: u64| {
                 let written = routed.add(id, |out| {
                     write_text(out, id);
                     out.extend_from_slice(&original.to_le_bytes());
@@ -288,15 +290,21 @@ impl Asking<'_> {
                 if failed.is_ok() {
                     failed = written;
                 }
+            };
+            report.compared.add(&mut wanted, &mut held, &mut elsewhere, &mut |id| {
+                let written = only.add(id, |out| write_text(out, id));
+                if unwritten.is_ok() {
+                    unwritten = written;
+                }
             });
         }
-        failed?;
+        failed.and(unwritten)?;
         if let Some(target) = target {
             self.routed.insert(target.to_owned(), routed);
         }
-        if delivery.only_routed {
-            // It holds what was passed on to it at other times, too.
-            report.compared.only_there = Default::default();
+        // What gets only what others pass on holds what was passed on at other times, too.
+        if !delivery.only_routed {
+            self.only.insert(sink.name.to_owned(), only);
         }
         report.compared.ended();
         report.gaps = report.compared.gaps();
@@ -338,41 +346,6 @@ pub fn read_held(entries: &[u8]) -> Vec<Held<'_>> {
         all.push(Held { id, hash: known.then_some(hash), of_the_time });
     }
     all
-}
-
-/// What seems to be in a sink only may have come to the docket after it was read, or before the stretch that was asked for.
-fn only_there(
-    pipeline: &Pipeline,
-    scope: &Scope,
-    reports: &mut [Report],
-    watch: &dyn Watch,
-) -> Result<(), ScanError> {
-    let mut left: BTreeSet<String> =
-        reports.iter().flat_map(|r| r.compared.only_there.listed.iter().cloned()).collect();
-    // From what comes soonest after the time that was asked for on, then the rest.
-    let middle = match scope.until {
-        ScanBound::At(time) => ScanBound::At(time),
-        _ => ScanBound::At(now() - 600_000_000_000),
-    };
-    for (from, until) in [(middle, ScanBound::End), (ScanBound::Start, middle)] {
-        if left.is_empty() {
-            return Ok(());
-        }
-        let past = pipeline.scan("verify", &pipeline.docket_topic(), from, until)?;
-        watch.begin("looking for the rest", past.offsets());
-        past.read(&mut |n| watch.step(n), &mut |message| {
-            if let Ok(record) = Record::parse(message.payload().unwrap_or_default())
-                && left.remove(&*record.decision_id)
-            {
-                for report in reports.iter_mut() {
-                    report.compared.only_there.forget(&record.decision_id);
-                }
-            }
-            !left.is_empty()
-        })?;
-        watch.end();
-    }
-    Ok(())
 }
 
 /// How many decisions of a verdict a sink should have counted.

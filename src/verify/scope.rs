@@ -18,8 +18,6 @@ pub enum VerifyError {
     Scan(#[from] ScanError),
     #[error("what was read can't be kept for the comparison: {0}; TMPDIR says where")]
     Scratch(#[from] std::io::Error),
-    #[error("sink {sink}: {error}")]
-    Sink { sink: String, error: String },
     #[error("{0}")]
     Opa(String),
 }

@@ -8,11 +8,13 @@ use rdkafka::message::Message;
 use serde::Serialize;
 
 use super::Ids;
+use super::docket::original;
 use super::place::{Decided, Spot, id_hash, mark, number, read_spot, write_spot};
 use super::scope::{VerifyError, Watch};
 use super::spill::{Portions, Reading, Spill};
 use crate::clock::now;
 use crate::decision::json;
+use crate::decision::record::Record;
 use crate::decision::reject::Reason;
 use crate::log::config::Start;
 use crate::log::headers;
@@ -48,7 +50,7 @@ impl Marks {
 
 /// Ids, one bit each: of few that were not added it says that they may have been.
 #[derive(Default)]
-struct Sieve(Option<Box<[u64]>>);
+pub(super) struct Sieve(Option<Box<[u64]>>);
 
 impl Sieve {
     const WORDS: usize = 1 << 20;
@@ -58,13 +60,13 @@ impl Sieve {
         (hash / 64 % Sieve::WORDS, 1 << (hash % 64))
     }
 
-    fn add(&mut self, id: &str) {
+    pub(super) fn add(&mut self, id: &str) {
         let (word, bit) = Sieve::place(id);
         let words = self.0.get_or_insert_with(|| vec![0; Sieve::WORDS].into());
         words[word] |= bit;
     }
 
-    fn has(&self, id: &str) -> bool {
+    pub(super) fn has(&self, id: &str) -> bool {
         let (word, bit) = Sieve::place(id);
         self.0.as_ref().is_some_and(|words| words[word] & bit != 0)
     }
@@ -149,6 +151,8 @@ fn agrees(left: &[Decided<'_>], found: &[Trace]) -> bool {
 /// What became of a decision that the docket does not have as it should be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Became {
+    /// It is in the docket as it should be, and came there at another time than was asked for.
+    Elsewhen,
     /// It is in the docket, as other rules made it.
     Other,
     Rejected,
@@ -176,8 +180,9 @@ enum Kind {
 struct Trace {
     element: usize,
     kind: Kind,
-    /// Of a decision: of its id.
+    /// Of a decision: of its id, and of its original.
     id: u64,
+    original: u64,
 }
 
 /// What the docket and rejects name of the places of candidates.
@@ -259,7 +264,9 @@ impl Traces {
             }
             if candidates.places.has(spot) {
                 let id = id_hash(&id().unwrap_or_default());
-                failed = self.add(spot, Trace { element: place.element, kind, id });
+                let record = Record::parse(message.payload().unwrap_or_default());
+                let original = record.map_or(0, |record| original(&record));
+                failed = self.add(spot, Trace { element: place.element, kind, id, original });
             }
             failed.is_ok()
         })?;
@@ -284,7 +291,7 @@ impl Traces {
                 self.whole_from(spot);
             }
             if candidates.places.has(spot) {
-                failed = self.add(spot, Trace { element, kind: Kind::Reject, id: 0 });
+                failed = self.add(spot, Trace { element, kind: Kind::Reject, id: 0, original: 0 });
             }
             failed.is_ok()
         })?;
@@ -305,6 +312,7 @@ impl Traces {
             out.extend_from_slice(&(trace.element as u32).to_le_bytes());
             out.push(trace.kind as u8);
             out.extend_from_slice(&trace.id.to_le_bytes());
+            out.extend_from_slice(&trace.original.to_le_bytes());
         })
     }
 
@@ -320,7 +328,8 @@ impl Traces {
                 _ => Kind::Reject,
             };
             let id = u64::from_le_bytes(reading.bytes());
-            all.entry(spot).or_insert_with(Vec::new).push(Trace { element, kind, id });
+            let original = u64::from_le_bytes(reading.bytes());
+            all.entry(spot).or_insert_with(Vec::new).push(Trace { element, kind, id, original });
         }
         Ok(all)
     }
@@ -334,6 +343,10 @@ impl Traces {
         let mut rejects = found.iter().filter(is(Kind::Reject));
         // Where no decision was made of a record, its reject is of all of it.
         let rejected = rejects.any(|trace| !decisions || trace.element == decided.element);
+        let mut docket = found.iter().filter(is(Kind::Docket));
+        if docket.any(|trace| (trace.id, trace.original) == (id, decided.original)) {
+            return Became::Elsewhen;
+        }
         if of_it(Kind::Docket) || self.placeless.has(decided.id) {
             return Became::Other;
         }
@@ -461,7 +474,7 @@ mod tests {
     }
 
     fn trace(element: usize, kind: Kind, id: &str) -> Trace {
-        Trace { element, kind, id: id_hash(id) }
+        Trace { element, kind, id: id_hash(id), original: 0 }
     }
 
     #[test]
@@ -470,6 +483,8 @@ mod tests {
         let became = |found: &[Trace]| traces.became(&decided("a"), found, false);
         assert_eq!(traces.became(&decided("a"), &[], false), Became::Lost);
         assert_eq!(became(&[trace(0, Kind::Docket, "a")]), Became::Other);
+        let as_it_is = Trace { original: 1, ..trace(0, Kind::Docket, "a") };
+        assert_eq!(became(&[as_it_is]), Became::Elsewhen, "of another time");
         assert_eq!(became(&[trace(2, Kind::Docket, "b")]), Became::Differs);
         assert_eq!(became(&[trace(0, Kind::Reject, "")]), Became::Rejected, "the whole");
         let beside = trace(0, Kind::Docket, "b");
@@ -530,7 +545,9 @@ mod tests {
         for at in 0..portions.count() {
             for (spot, found) in traces.portion(at).unwrap() {
                 assert!(left.places.has(spot));
-                let [Trace { element: 4, kind: Kind::Pending, id }] = found[..] else { panic!() };
+                let [Trace { element: 4, kind: Kind::Pending, id, .. }] = found[..] else {
+                    panic!()
+                };
                 assert_eq!(id, id_hash("a"));
                 seen += 1;
             }

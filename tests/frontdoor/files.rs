@@ -94,6 +94,14 @@ fn files_in_the_wrong_place_or_with_a_wrong_name_are_told() {
         (&["check", yml], 1, meant),
         (&["generate", "--to", yml], 2, meant),
         (&["capacity", decisions, "--out", nowhere], 1, &"/nowhere is not there; ".to_owned()),
+        (&["capacity", decisions, "--out", "/proc/cap"], 1, &"written to /proc: ".to_owned()),
+        (&["verify", a, "--from", "10m", "--until", "1h"], 2, &"is not after the beg".to_owned()),
+        (
+            &["verify", a, "--from", "2199-01-01T00:00:00Z"],
+            2,
+            &"2199-01-01T00:00:00Z on".to_owned(),
+        ),
+        (&["backfill", a, "--sink", "x", "--from", "now"], 2, &"nothing can be there".to_owned()),
         (&["man", blocked], 1, &format!("{blocked} can't be made: ")),
         (&["tail", a, "--verdict", "denied"], 2, &"exists: 'deny'".to_owned()),
     ] {
@@ -103,6 +111,21 @@ fn files_in_the_wrong_place_or_with_a_wrong_name_are_told() {
         assert!(right, "{args:?}: {:?} {errors}", out.status.code());
     }
     assert!(ran(&["check", a, a]).0, "one file that is given twice");
+}
+
+#[test]
+fn a_review_counts_what_came_twice_once() {
+    let place = Place::new("twice");
+    let path = place.path("d.ndjson");
+    std::fs::write(&path, generated(300, 9).join("\n")).unwrap();
+    let path = path.to_str().unwrap();
+    let (good, once, _) = ran(&["capacity", path, "--out", "-"]);
+    let (twice, all, errors) = ran(&["capacity", path, path, "--out", "-"]);
+    assert!(good && twice, "{errors}");
+    let numbers = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
+    assert_eq!(numbers(&once)["total"], numbers(&all)["total"]);
+    assert_eq!(numbers(&all)["read"]["repeats"], 300);
+    assert!(errors.contains("; 300 repeats of what came before, left out"), "{errors}");
 }
 
 #[test]

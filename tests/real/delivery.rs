@@ -300,6 +300,29 @@ sinks:
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn verify_accuses_nobody_of_what_came_at_another_time() {
+    let _servers = super::together().await;
+    let (kafka, place) = (address("KAFKA_BOOTSTRAP"), Place::new("until"));
+    let sinks = "sinks:\n  file: {type: file, path: \"$DIR/out.ndjson\"}\n";
+    let pipeline = pipeline(&place, 2, sinks).await;
+    // More than are listed one by one, and all of them in the source before they are in the docket.
+    let total = 12_000;
+    produce(&kafka, &format!("{}-source", place.name), &generated(total, 31));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let between = docket::decision::time::format(docket::clock::now());
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let running = Running::start(&place, &pipeline);
+    running.until("all delivered", 90, |m| m.delivered("file") == total as u64).await;
+    running.stop();
+    let (report, _) = verified(&pipeline, &["--until", &between]);
+    assert_eq!(report["docket"]["decisions"], 0, "{report}");
+    let (source, file) = (&report["source"], &report["sinks"][0]);
+    assert_eq!((&source["expected"], &source["present"]), (&total.into(), &total.into()));
+    assert_eq!((&source["notes"], &file["only_there"]), (&json!([]), &json!([])), "{report}");
+    assert_eq!((&report["gaps"], &file["unlisted"]), (&0.into(), &0.into()), "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn verify_finds_exactly_what_was_damaged() {
     let _servers = super::together().await;
     let kafka = address("KAFKA_BOOTSTRAP");

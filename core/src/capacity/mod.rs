@@ -184,6 +184,8 @@ pub struct Read {
     pub topic: String,
     pub findings: u64,
     pub unreadable: u64,
+    /// Left out: the same decisions again, of the last million.
+    pub repeats: u64,
     /// Out of order by hours; perhaps missing from peaks.
     pub late: u64,
     /// Left out for timestamps of the future, or of more than 400 days ago.

@@ -91,6 +91,8 @@ pub struct Unmet {
     pub text: String,
     /// What of the input it speaks of, with what stands there.
     pub input: Vec<(String, Option<Json>)>,
+    /// What functions of the bundle said that it calls, with the calls as written.
+    pub calls: Vec<(String, Option<Json>)>,
     /// What the rules said that it speaks of.
     pub because: Vec<RuleSaid>,
 }
@@ -206,7 +208,7 @@ fn defined(
             all.push(DefinitionSaid { value: Some(value), ..at(Outcome::Gave) });
             continue;
         }
-        let unmet = prober.unmet(definition, body).map(|condition| {
+        let unmet = prober.unmet(definition, body).map(|(before, condition)| {
             let nested = prober.rules_in(definition, &condition.text);
             let nested = nested.into_iter().filter(|rule| !above.contains(rule));
             let nested: Vec<_> = nested.take(DEPTH.saturating_sub(above.len()) * 3).collect();
@@ -214,6 +216,7 @@ fn defined(
                 line: condition.line,
                 text: condition.text.clone(),
                 input: prober.input_in(&condition.text),
+                calls: prober.calls_in(definition, before, &condition.text),
                 because: nested.iter().map(|rule| said(prober, rule, above)).collect(),
             }
         });

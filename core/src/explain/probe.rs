@@ -58,14 +58,21 @@ impl Prober {
         }
     }
 
-    /// The condition at which a body ends.
-    pub fn unmet<'b>(&self, definition: &Definition, body: &'b Body) -> Option<&'b Condition> {
+    /// The condition at which a body ends, behind the body as written up to there.
+    pub fn unmet<'b>(
+        &self,
+        definition: &Definition,
+        body: &'b Body,
+    ) -> Option<(Option<&'b str>, &'b Condition)> {
         let definition = Definition { shape: Shape::Complete, ..definition.clone() };
         // Statements may use what later ones bind: what can't be asked by itself is not the end.
         let ends = |condition: &&Condition| {
             self.ask(&definition, "true", Some(&condition.until_here)) == Ok(Value::Undefined)
         };
-        body.conditions.iter().find(ends).or(body.conditions.last())
+        let last = body.conditions.len().checked_sub(1)?;
+        let at = body.conditions.iter().position(|condition| ends(&condition)).unwrap_or(last);
+        let before = at.checked_sub(1).map(|before| &*body.conditions[before].until_here);
+        Some((before, &body.conditions[at]))
     }
 
     fn ask(
@@ -92,18 +99,46 @@ impl Prober {
     /// The rules that a condition speaks of: of its own package, or by their full names.
     pub fn rules_in(&self, definition: &Definition, text: &str) -> Vec<(String, String)> {
         let mut found = Vec::new();
-        for word in references(text) {
-            let rule = self.definitions.iter().find(|d| {
-                let short = word.split(['.', '[']).next() == Some(d.name.as_str());
-                let long = word.strip_prefix("data.").is_some_and(|word| {
-                    word.strip_prefix(&d.full_name()).is_some_and(|rest| !rest.starts_with(is_word))
-                });
-                (short && d.package == definition.package) || long
-            });
-            if let Some(rule) = rule.map(|d| (d.package.clone(), d.name.clone()))
-                && !found.contains(&rule)
+        for (_, word) in references(text) {
+            if let Some(rule) = self.meant(definition, &word)
+                && rule.shape != Shape::Function
             {
-                found.push(rule);
+                let rule = (rule.package.clone(), rule.name.clone());
+                if !found.contains(&rule) {
+                    found.push(rule);
+                }
+            }
+        }
+        found
+    }
+
+    fn meant(&self, definition: &Definition, word: &str) -> Option<&Definition> {
+        self.definitions.iter().find(|d| {
+            let short = word.split(['.', '[']).next() == Some(d.name.as_str());
+            let long = word.strip_prefix("data.").is_some_and(|word| {
+                word.strip_prefix(&d.full_name()).is_some_and(|rest| !rest.starts_with(is_word))
+            });
+            (short && d.package == definition.package) || long
+        })
+    }
+
+    /// What the bundle's functions said that a condition calls, behind what stands before it. What has no one answer there, as where
+    /// a variable has several values, is not in it.
+    pub fn calls_in(
+        &self,
+        definition: &Definition,
+        before: Option<&str>,
+        text: &str,
+    ) -> Vec<(String, Option<Json>)> {
+        let complete = Definition { shape: Shape::Complete, ..definition.clone() };
+        let mut found: Vec<(String, Option<Json>)> = Vec::new();
+        for (at, word) in references(text) {
+            let function = self.meant(definition, &word).map(|d| d.shape) == Some(Shape::Function);
+            let Some(call) = call(text, at, &word).filter(|_| function) else { continue };
+            if found.iter().all(|(name, _)| *name != call)
+                && let Ok(said) = self.ask(&complete, &call, before)
+            {
+                found.push((call, json(&said)));
             }
         }
         found
@@ -112,7 +147,7 @@ impl Prober {
     /// The parts of the input that a condition speaks of, and what stands there.
     pub fn input_in(&self, text: &str) -> Vec<(String, Option<Json>)> {
         let mut found: Vec<(String, Option<Json>)> = Vec::new();
-        for word in references(text) {
+        for (_, word) in references(text) {
             let Some(rest) = word.strip_prefix("input") else { continue };
             if (rest.starts_with(is_word)) || found.iter().any(|(name, _)| *name == word) {
                 continue;
@@ -165,8 +200,8 @@ fn is_word(c: char) -> bool {
 }
 
 /// The words of a condition outside of its strings, each with what is attached to it: `input.user.roles`,
-/// `input.headers["x-role"]`, `data.roles[role]`.
-fn references(text: &str) -> Vec<String> {
+/// `input.headers["x-role"]`, `data.roles[role]`; and at which character it begins.
+fn references(text: &str) -> Vec<(usize, String)> {
     let bytes: Vec<char> = text.chars().collect();
     let (mut found, mut at) = (Vec::new(), 0);
     while at < bytes.len() {
@@ -175,12 +210,33 @@ fn references(text: &str) -> Vec<String> {
             c if is_word(c) => {
                 let start = at;
                 at = after_reference(&bytes, at);
-                found.push(bytes[start..at].iter().collect());
+                found.push((start, bytes[start..at].iter().collect()));
             }
             _ => at += 1,
         }
     }
     found
+}
+
+/// The call of what is named there, with its arguments.
+fn call(text: &str, at: usize, name: &str) -> Option<String> {
+    let text: Vec<char> = text.chars().collect();
+    let open = at + name.chars().count();
+    if text.get(open) != Some(&'(') {
+        return None;
+    }
+    let (mut end, mut depth) = (open, 0_usize);
+    while end < text.len() {
+        match text[end] {
+            quote @ ('"' | '`') => end = after_string(&text, end, quote) - 1,
+            '(' => depth += 1,
+            ')' if depth == 1 => return Some(text[at..=end].iter().collect()),
+            ')' => depth -= 1,
+            _ => {}
+        }
+        end += 1;
+    }
+    None
 }
 
 fn after_string(text: &[char], at: usize, quote: char) -> usize {

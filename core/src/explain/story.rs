@@ -23,7 +23,7 @@ pub fn decision(record: &Record<'_>) -> String {
     };
     row("decision", &record.decision_id);
     row("time", &time::format(record.timestamp));
-    let unsaid = "not where docket looks; `request.subject` in a pipeline file names the place";
+    let unsaid = "no text where docket looks; `request.subject` in a pipeline file names the place";
     row("who", if record.subject.is_empty() { unsaid } else { &record.subject });
     let what = format!("{} {}", record.action, record.resource);
     row("what", what.trim());
@@ -151,6 +151,10 @@ fn definition(out: &mut String, said: &DefinitionSaid, indent: usize) {
     for (name, value) in &unmet.input {
         let value = value.as_ref().map_or("not there".to_owned(), short);
         paragraph(out, &" ".repeat(indent + 6), indent + 8, &format!("{name} is {value}"));
+    }
+    for (call, value) in &unmet.calls {
+        let value = value.as_ref().map_or("undefined".to_owned(), short);
+        paragraph(out, &" ".repeat(indent + 6), indent + 8, &format!("{call} is {value}"));
     }
     for nested in &unmet.because {
         rule(out, nested, indent + 6);

@@ -294,6 +294,42 @@ fn archives_are_unpacked() {
     assert!(unpack(&[b'x'; 600]).unwrap_err().contains("no tar"));
 }
 
+/// A function has no value without its arguments: what it said of these is told, and never that it is undefined.
+#[test]
+fn what_functions_said_is_told_by_their_calls() {
+    let rules = "package rules\nlong(list) := n if { n := count(list); n > 2 }";
+    let text = r#"package http.authz
+
+default allow := false
+allow if not denied(input.path)
+allow if data.rules.long(input.list)
+allow if {
+	some x in input.list
+	not denied(concat("(", [x, input.path])); mark(x) == mark(")")
+}
+denied(p) if startswith(p, "/admin")
+mark(x) := upper(x)
+"#;
+    let bundle = bundle(&[("a.rego", text), ("rules.rego", rules)]);
+    let input = r#"{"path":"/admin/x","list":["a","b"]}"#;
+    let said = explain(&bundle, &recorded("http/authz/allow", input, "false")).unwrap();
+    assert!(said.reproduced, "{said:?}");
+    let unmet = |at: usize| said.rules[0].definitions[at].unmet.as_ref().unwrap();
+    assert_eq!(unmet(1).calls, [("denied(input.path)".to_owned(), Some(true.into()))]);
+    assert_eq!(unmet(2).calls, [("data.rules.long(input.list)".to_owned(), None)]);
+    // Of two values of x nothing is one answer; what does not depend on it is.
+    assert_eq!(unmet(3).calls, [("mark(\")\")".to_owned(), Some(")".into()))]);
+    assert!(
+        said.rules[0]
+            .definitions
+            .iter()
+            .all(|d| { d.unmet.as_ref().is_none_or(|unmet| unmet.because.is_empty()) })
+    );
+    let story = story::explanation(&said, "policies");
+    assert!(story.contains("        denied(input.path) is true\n"), "{story}");
+    assert!(!story.contains("denied is undefined"), "{story}");
+}
+
 /// What a real OPA decided and wrote, with its policies: each is reproduced, and each denial has a line.
 #[test]
 fn the_samples_of_a_real_opa_are_explained() {

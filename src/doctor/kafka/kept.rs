@@ -106,7 +106,7 @@ impl Shape {
     /// One partition, where more would help: not where the pipeline file wants one.
     fn spread(&self, about: &About, wanted: &Wanted, check: Check) -> Option<Check> {
         let most = match wanted.role {
-            Role::Rejects | Role::Learned => return None,
+            Role::Rejects | Role::Amendments | Role::Learned => return None,
             Role::Docket => about.partitions,
             Role::Source => about.partitions.max(SOME),
         };
@@ -173,7 +173,7 @@ impl Shape {
                 );
                 (docket.saturating_add(1), why)
             }
-            Role::Docket => {
+            Role::Docket | Role::Amendments => {
                 let wanted = i64::try_from(about.retention.as_millis()).unwrap_or(i64::MAX);
                 (wanted, format!("docket.retention says {}", span(wanted)))
             }

@@ -86,6 +86,9 @@ fn each_way_to_keep_a_topic_badly_is_told_with_the_way_out() {
     assert_eq!(checks[0].level, Level::Warning);
     assert!(checks[0].says.contains("rejects go before what they are of"), "{checks:?}");
     assert!(checks[0].way_out.contains("retention.ms=1209600000"), "{checks:?}");
+    // What `docket setup` makes of amendments is right.
+    let amendments = Shape { partitions: 1, retention: Some(7 * day), ..sound() };
+    assert_eq!(judged(amendments, Role::Amendments)[0].level, Level::Ok);
     let ever = Shape { retention: Some(-1), ..sound() };
     assert_eq!(judged(ever, Role::Source)[0].level, Level::Ok);
 }
@@ -219,7 +222,7 @@ fn each_topic_that_a_pipeline_has_is_wanted_once() {
         assert_eq!(of(docket), Role::Docket);
     }
     assert_eq!(of("docket.x.rejects"), Role::Rejects);
-    assert_eq!(of("docket.x.amendments"), Role::Rejects);
+    assert_eq!(of("docket.x.amendments"), Role::Amendments);
     assert_eq!(of("docket.x.spikes"), Role::Learned);
     assert_eq!(wanted.len(), 9);
 }

@@ -2,7 +2,9 @@
 
 use bytes::{Buf, BufMut, Bytes};
 use prost::Message;
+use tonic::body::Body;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::codegen::{BoxFuture, Service, StdError, http};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
 use super::config::OtlpConfig;
@@ -39,6 +41,53 @@ pub fn channel(config: &OtlpConfig) -> Result<Channel, HttpError> {
         endpoint = endpoint.tls_config(tls).map_err(invalid)?;
     }
     Ok(endpoint.connect_lazy())
+}
+
+/// A channel whose answers are gRPC: what says by its type that it is something else is not read as such.
+#[derive(Clone)]
+pub struct Spoken(pub Channel);
+
+impl Service<http::Request<Body>> for Spoken {
+    type Response = http::Response<Body>;
+    type Error = StdError;
+    type Future = BoxFuture<Self::Response, StdError>;
+
+    fn poll_ready(
+        &mut self,
+        context: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Result<(), StdError>> {
+        self.0.poll_ready(context).map_err(Into::into)
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let answer = self.0.call(request);
+        Box::pin(async move {
+            let answer = answer.await?;
+            let kind = answer.headers().get(http::header::CONTENT_TYPE);
+            let kind = kind.map(|kind| String::from_utf8_lossy(kind.as_bytes()).into_owned());
+            match foreign(answer.status(), kind.as_deref()) {
+                Some(status) => Err(status.into()),
+                None => Ok(answer),
+            }
+        })
+    }
+}
+
+/// The status of an answer over HTTP that is none of gRPC's: a proxy's, or another server's.
+fn foreign(status: http::StatusCode, kind: Option<&str>) -> Option<tonic::Status> {
+    let kind = kind.unwrap_or("no type");
+    if kind.starts_with("application/grpc") {
+        return None;
+    }
+    let code = match status.as_u16() {
+        401 | 407 => tonic::Code::Unauthenticated,
+        403 => tonic::Code::PermissionDenied,
+        408 | 425 | 429 => tonic::Code::ResourceExhausted,
+        500.. => tonic::Code::Unavailable,
+        _ => tonic::Code::Unimplemented,
+    };
+    let kind: String = kind.chars().filter(|c| !c.is_control()).take(60).collect();
+    Some(tonic::Status::new(code, format!("it answers HTTP {status} of {kind}, which is no gRPC")))
 }
 
 /// What a gRPC status means, by the OTLP specification's table; refused credentials are an outage, too.
@@ -159,6 +208,27 @@ mod tests {
         let closed = "stream closed because of a broken pipe";
         assert!(detail(tonic::Code::Unknown, closed).contains("protocol: http"));
         assert_eq!(detail(tonic::Code::Unavailable, "away"), "Unavailable: away");
+    }
+
+    #[test]
+    fn what_is_no_grpc_is_no_message() {
+        let cause = |status, kind| {
+            let status = http::StatusCode::from_u16(status).unwrap();
+            foreign(status, kind).map(|status| match meaning(&status) {
+                Failure::Retry(retry) => (retry.cause, retry.detail),
+                Failure::Refused(refusal) => panic!("{refusal:?}"),
+            })
+        };
+        assert_eq!(cause(200, Some("application/grpc")), None);
+        assert_eq!(cause(503, Some("application/grpc+proto")), None);
+        let (away, detail) = cause(503, Some("text/plain")).unwrap();
+        assert_eq!(away, Cause::Connection);
+        assert!(detail.contains("HTTP 503 Service Unavailable of text/plain"), "{detail}");
+        assert!(!detail.contains("another server's"), "{detail}");
+        let (page, detail) = cause(200, Some("text/html")).unwrap();
+        assert!(page == Cause::Misconfigured && detail.contains("another server's"), "{detail}");
+        assert_eq!(cause(407, None).unwrap().0, Cause::Credentials);
+        assert_eq!(cause(429, None).unwrap().0, Cause::Throttled);
     }
 
     #[test]

@@ -106,7 +106,7 @@ impl Otlp {
             Signal::Traces => "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
             Signal::Logs => "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
         };
-        let mut client = tonic::client::Grpc::new(channel);
+        let mut client = tonic::client::Grpc::new(grpc::Spoken(channel));
         if self.compression == HttpCompression::Gzip {
             client = client
                 .send_compressed(CompressionEncoding::Gzip)
@@ -119,7 +119,7 @@ impl Otlp {
         );
         request.set_timeout(self.timeout);
         let call = async {
-            client.ready().await.map_err(|e| tonic::Status::unavailable(innermost(&e)))?;
+            client.ready().await.map_err(|e| tonic::Status::unavailable(innermost(&*e)))?;
             client
                 .unary(
                     request,

@@ -34,6 +34,7 @@ pub use send::{Fallback, Sending};
 use crate::clock::now;
 use crate::decision::record::{self, Record};
 use crate::decision::reject::Reject;
+use crate::http::failure;
 use crate::log::consumer::{self, Assignments};
 use crate::log::offsets::Offsets;
 use crate::log::progress::{Assigned, Progress};
@@ -568,7 +569,8 @@ impl<R: Reader, L: RecordWriter> Loop<'_, R, L> {
         let ready = match self.sender.refuses() {
             _ if !joined => Err("not in its consumer group yet".to_owned()),
             Some((status, records)) if records >= MANY_REFUSED => {
-                Err(format!("it refuses whatever it is sent, with {status}"))
+                let (at, with) = (self.sender.address(), failure::named(status));
+                Err(format!("{at}: it refuses whatever it is sent, with {with}"))
             }
             _ => Ok(()),
         };

@@ -13,7 +13,9 @@ use crate::sink::config::SinkConfig;
 use crate::telemetry::outage::Outage;
 
 /// A server may not ask for longer.
-const LONGEST: Duration = Duration::from_secs(3600);
+const LONGEST: Duration = Duration::from_secs(300);
+/// A wait of this length is worth a line by itself.
+const LONG: Duration = Duration::from_secs(30);
 
 impl<L: RecordWriter> Sending<L> {
     /// How long to wait before sending again: exponential with full jitter, or as long as the server wants.
@@ -29,7 +31,8 @@ impl<L: RecordWriter> Sending<L> {
         asked(after, jittered)
     }
 
-    pub(super) fn tell(&self, retry: &Retry, attempts: u32, others: bool) {
+    /// Tells of a request that failed, and is sent again after `wait`.
+    pub(super) fn tell(&self, retry: &Retry, wait: Duration, attempts: u32, others: bool) {
         let (name, cause) = (self.deliver.name.as_str(), retry.cause.as_str());
         if others {
             tracing::warn!(
@@ -43,11 +46,17 @@ impl<L: RecordWriter> Sending<L> {
         }
         self.deliver.meters.failing.with_label_values(&[name, cause]).set(1);
         let address = self.address();
-        let detail = match retry.detail.contains(&address) {
+        let mut detail = match retry.detail.contains(&address) {
             true => retry.detail.clone(),
             false => format!("{address}: {}", retry.detail),
         };
+        let asked = retry.after.filter(|_| wait >= LONG);
+        if let Some(asked) = asked {
+            detail.push_str(&waits(asked, wait));
+        }
         self.deliver.health.note(&self.requests(), Err(format!("{cause}: {detail}")));
+        // The first may be the last for long.
+        let attempts = if asked.is_some() { attempts.max(2) } else { attempts };
         let line = self.outage().failed(retry.cause, attempts, Instant::now());
         if let Some(line) = line {
             tracing::warn!(
@@ -96,6 +105,15 @@ fn asked(after: Option<Duration>, jittered: Duration) -> Duration {
     after.map_or(jittered, |after| after.min(LONGEST) + jittered.min(Duration::from_secs(1)))
 }
 
+/// What is said of a server that wants to be left alone for long.
+fn waits(asked: Duration, wait: Duration) -> String {
+    let wait = wait.as_secs();
+    match asked > LONGEST {
+        true => format!("; it asks for {} s, and is asked again after {wait} s", asked.as_secs()),
+        false => format!("; it is asked again after {wait} s, as it wants"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -105,6 +123,8 @@ mod tests {
         let seconds = Duration::from_secs;
         assert_eq!(asked(None, seconds(7)), seconds(7));
         assert_eq!(asked(Some(seconds(5)), seconds(7)), seconds(6));
-        assert_eq!(asked(Some(Duration::MAX), seconds(0)), seconds(3600));
+        assert_eq!(asked(Some(Duration::MAX), seconds(0)), seconds(300));
+        let said = waits(seconds(25_200), seconds(300));
+        assert!(said.contains("asks for 25200 s") && said.ends_with("after 300 s"), "{said}");
     }
 }

@@ -452,7 +452,7 @@ impl<L: RecordWriter> Sending<L> {
         let next = group.failed(retry.cause, &retry.detail, seen);
         let wait = self.wait(retry.after, group.backoff);
         if next != Next::Reject {
-            self.tell(retry, group.attempts, others);
+            self.tell(retry, wait, group.attempts, others);
             if others {
                 // The others need not wait for it.
                 group.not_before = Some(Instant::now() + group.pause(wait));
@@ -468,8 +468,9 @@ impl<L: RecordWriter> Sending<L> {
             Next::Reject => {
                 let Group { records, attempts, answers, .. } = group;
                 let answers = answers.join("; ");
-                let reason =
-                    format!("failed alone {attempts} times, while others passed: {answers}");
+                let reason = format!(
+                    "failed {attempts} times, in the end alone, while others passed: {answers}"
+                );
                 let refusal = Refusal { status: 0, reason };
                 letters
                     .extend(records.into_iter().map(|i| Letter::of(i, refusal.clone(), attempts)));
@@ -525,13 +526,14 @@ impl<L: RecordWriter> Sending<L> {
             // Only what is about the address quotes no decision.
             let said = answer::of_address(&refusal.reason).unwrap_or_default();
             let status = refusal.status;
-            let why = format!("{address}: it refuses what it is sent, with {status}{said}");
+            let named = refusal.named();
+            let why = format!("{address}: it refuses what it is sent, with {named}{said}");
             self.deliver.health.note(&self.requests(), Err(format!("{REFUSED}: {why}")));
             tracing::error!(
                 part = name,
                 address,
                 status,
-                detail = format!("{status}{said}"),
+                detail = format!("{named}{said}"),
                 "the sink refuses what it is sent, and has taken nothing since; until it takes something, that is an outage: nothing goes to rejects (docket doctor tries it)"
             );
         }

@@ -42,10 +42,14 @@ impl Scripted {
     }
 }
 
+/// A decision at which encoding panics.
+const UNENCODED: &str = "unencoded";
+
 impl Sink for Scripted {
     type Body = Vec<String>;
 
     fn encode(&self, batch: &[Record<'_>]) -> Vec<String> {
+        assert!(batch.iter().all(|record| record.decision_id != UNENCODED), "no body");
         batch.iter().map(|record| record.decision_id.to_string()).collect()
     }
 
@@ -397,18 +401,50 @@ async fn nothing_is_committed_past_a_gap_that_is_not_told() {
     }
 }
 
+/// Rejects at which docket panics.
+struct Panicking;
+
+impl RecordWriter for Panicking {
+    async fn write(&self, _: Outgoing<'_>) -> KafkaResult<()> {
+        panic!("simulated")
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_batch_that_panics_ends_the_part_which_is_started_again() {
-    let sink = Scripted::new(|_| panic!("simulated"));
-    let (sending, _) = sending(&sink, None);
-    let deliver = sending.deliver.clone();
+    let sink = Scripted::new(|_| Outcome::Delivered);
+    let deliver = Arc::new(deliver(&sink, None));
     let stop = CancellationToken::new();
-    let join = |watch| Ok(OnePartition::new(&batch(&["a", "b", "c"]), watch));
-    let ended = tokio::time::timeout(
-        Duration::from_secs(60),
-        deliver.over(join, Written::default(), &stop),
-    );
+    let join = |watch| Ok(OnePartition::new(&batch(&["a", "old-b", "c"]), watch));
+    let ended = tokio::time::timeout(Duration::from_secs(60), deliver.over(join, Panicking, &stop));
     assert!(matches!(ended.await, Ok(Err(DeliverError::Died))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_at_whose_request_or_answer_docket_panics_ends_alone() {
+    let sink = Scripted::new(|ids| match ids.iter().any(|id| id == "bug") {
+        true => panic!("simulated"),
+        false => Outcome::Delivered,
+    });
+    let (sending, rejects) = sending(&sink, None);
+    for bug in ["bug", UNENCODED] {
+        let (_, bug) = delivered(&sending, &["a", bug, "b", "c"]);
+        for _ in 0..40 {
+            let (_, other) = delivered(&sending, &["d", "e"]);
+            assert!(other.await.unwrap());
+            pass(31).await;
+        }
+        assert!(bug.await.unwrap());
+    }
+    let rejects = rejects.all();
+    assert_eq!(rejects.len(), 2, "{rejects:?}");
+    for ((content, detail), (id, said)) in
+        rejects.iter().zip([("bug", "simulated"), (UNENCODED, "no body")])
+    {
+        assert!(content.contains(id) && detail.contains(said), "{content}: {detail}");
+    }
+    let panics = sending.deliver.meters.requests.with_label_values(&["s", "panic"]);
+    assert!(panics.get() > 0);
 }
 
 #[tokio::test(start_paused = true)]
