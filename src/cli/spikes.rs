@@ -21,6 +21,7 @@ use crate::pipeline::Pipeline;
 use crate::pipeline::spikes::Spikes;
 use crate::spike::config::Config;
 use crate::spike::follow::Follower;
+use crate::spike::together::together;
 use crate::spike::{Change, Finding, Observation, record};
 use crate::stage::events::CameUpon;
 use crate::words::counted;
@@ -211,6 +212,17 @@ fn late(decisions: u64, lateness: Nanos) -> String {
     )
 }
 
+/// Of findings that are shown with others in one line; nothing where each has its own.
+fn folded(findings: &[Finding]) -> Option<String> {
+    let groups = together(findings);
+    let several = groups.iter().filter(|group| group.len() > 1);
+    let (lines, all) = several.fold((0, 0), |(lines, all), group| (lines + 1, all + group.len()));
+    let lines = counted(lines, "line");
+    (all > 0).then(|| {
+        format!("{all} of the findings are shown in {lines} with others of the same cause; --json shows each")
+    })
+}
+
 fn tell_all(args: &Args, findings: &[Finding]) {
     if args.json {
         for finding in findings {
@@ -218,6 +230,7 @@ fn tell_all(args: &Args, findings: &[Finding]) {
         }
     } else if !findings.is_empty() {
         anstream::print!("{}", super::shown::fitted(&rows(findings), super::columns()));
+        folded(findings).into_iter().for_each(|note| anstream::eprintln!("note: {note}"));
     }
 }
 
@@ -279,36 +292,46 @@ fn rows(findings: &[Finding]) -> Vec<Vec<String>> {
         "CAUSE", "TRACE",
     ];
     let mut rows = vec![heads.map(str::to_owned).to_vec()];
-    let span = |from: Nanos, to: Nanos| format!("{} s", (to - from) / 1_000_000_000);
-    rows.extend(findings.iter().map(|f| {
-        let causes: Vec<String> = f
-            .causes
-            .iter()
-            .map(|c| {
-                let value = super::tail::printable(&c.value);
-                format!("{} {value} ({:.0} %)", c.dimension.as_str(), 100.0 * c.share)
-            })
-            .collect();
-        vec![
-            time::format(f.detected)[..19].to_owned() + "Z",
-            f.kind.as_str().to_owned(),
-            super::tail::printable(&f.service),
-            super::tail::printable(&f.policy),
-            span(f.onset, f.detected),
-            match f.ended {
-                Some(ended) => span(f.onset, ended),
-                // What a part came upon goes on for no time.
-                None if f.kind.is_event() => String::new(),
-                None => "goes on".into(),
-            },
-            f.observed.to_string(),
-            format!("{:.1}", f.expected),
-            format!("{:.0}", f.score),
-            if causes.is_empty() { super::tail::printable(&f.detail) } else { causes.join(", ") },
-            f.examples.first().map(|e| e.trace_id.clone()).unwrap_or_default(),
-        ]
-    }));
+    rows.extend(together(findings).iter().map(|group| told(group)));
     rows
+}
+
+/// Findings that have one cause are one row: what is seen and expected is that of all, and of services and policies the first is named.
+fn told(group: &[&Finding]) -> Vec<String> {
+    let first = group[0];
+    let span = |from: Nanos, to: Nanos| format!("{} s", (to - from) / 1_000_000_000);
+    let onset = group.iter().map(|f| f.onset).min().unwrap_or(first.onset);
+    let ended: Option<Vec<Nanos>> = group.iter().map(|f| f.ended).collect();
+    let causes: Vec<String> = first
+        .causes
+        .iter()
+        .map(|c| {
+            let value = super::tail::printable(&c.value);
+            format!("{} {value} ({:.0} %)", c.dimension.as_str(), 100.0 * c.share)
+        })
+        .collect();
+    let more = |text: &str| match group.len() {
+        1 => super::tail::printable(text),
+        n => format!("{} +{}", super::tail::printable(text), n - 1),
+    };
+    vec![
+        time::format(first.detected)[..19].to_owned() + "Z",
+        first.kind.as_str().to_owned(),
+        more(&first.service),
+        super::tail::printable(&first.policy),
+        span(onset, first.detected),
+        match ended.and_then(|all| all.into_iter().max()) {
+            Some(ended) => span(onset, ended),
+            // What a part came upon goes on for no time.
+            None if first.kind.is_event() => String::new(),
+            None => "goes on".into(),
+        },
+        group.iter().map(|f| f.observed).sum::<u64>().to_string(),
+        format!("{:.1}", group.iter().map(|f| f.expected).sum::<f64>()),
+        format!("{:.0}", first.score),
+        if causes.is_empty() { super::tail::printable(&first.detail) } else { causes.join(", ") },
+        first.examples.first().map(|e| e.trace_id.clone()).unwrap_or_default(),
+    ]
 }
 
 /// 2026-01-07, a Wednesday.
@@ -494,6 +517,33 @@ mod tests {
         let finding: Finding = serde_json::from_value(finding).unwrap();
         let shown = rows(&[finding])[1].join("|");
         assert!(shown.contains("revision r2 (100 %), subject mallory (100 %)"), "{shown}");
+    }
+
+    #[test]
+    fn one_attacker_at_many_services_is_one_row() {
+        let all: Vec<Finding> = (0..28)
+            .map(|i| Finding {
+                detected: i * 1_000_000_000,
+                observed: 10,
+                expected: 0.5,
+                ended: Some((100 + i) * 1_000_000_000),
+                causes: vec![crate::spike::Cause::whole(
+                    crate::spike::Dimension::Subject,
+                    "mallory",
+                )],
+                ..Finding::new(crate::spike::Kind::DenialSpike, &format!("s{i}"), "p")
+            })
+            .collect();
+        let rows = rows(&all);
+        assert_eq!(rows.len(), 2);
+        assert_eq!(rows[1][2..9].join("|"), "s0 +27|p|0 s|127 s|280|14.0|0");
+        assert_eq!(
+            folded(&all).as_deref(),
+            Some(
+                "28 of the findings are shown in 1 line with others of the same cause; --json shows each"
+            )
+        );
+        assert_eq!(folded(&all[..1]), None);
     }
 
     #[test]

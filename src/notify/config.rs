@@ -90,6 +90,8 @@ fn slack_text() -> String {
 pub struct Say {
     /// How long to wait for further findings to send in the same message. Default: 5s.
     pub group_wait: Span,
+    /// How long further findings with the same cause (one subject, bundle revision or OPA) wait after a message about it, and the ends of all but the last of them. Default: 5m.
+    pub group_interval: Span,
     /// Interval at which a finding that continues is sent again. Default: 4h.
     pub repeat: Span,
     /// Send a message when a finding ends, too. Default: true.
@@ -100,6 +102,7 @@ impl Default for Say {
     fn default() -> Say {
         Say {
             group_wait: Span(Duration::from_secs(5)),
+            group_interval: Span(Duration::from_secs(300)),
             repeat: Span(Duration::from_secs(4 * 3600)),
             ends: true,
         }

@@ -23,6 +23,10 @@ pub fn alerts(
                 all[name] = value.into();
             }
         }
+        // Alertmanager groups by it, if it is told to.
+        if let Some(cause) = finding.cause() {
+            all["cause"] = cause.into();
+        }
         for (name, value) in labels {
             all[name.as_str()] = value.clone().into();
         }
@@ -84,6 +88,9 @@ pub fn document(
         one["state"] = state(finding).into();
         one["active"] = is_active(finding).into();
         one["sentence"] = finding.sentence().into();
+        if let Some(cause) = finding.cause() {
+            one["cause"] = cause.into();
+        }
         one
     };
     json!({ "version": 1, "pipeline": pipeline, "findings": findings.iter().map(one).collect::<Vec<_>>() })
@@ -93,14 +100,48 @@ fn state(finding: &Finding) -> &'static str {
     if finding.ended.is_some() { "ended" } else { "firing" }
 }
 
-/// A line of Slack's text. What users sent can't mention anyone or make a link: &, < and > are escaped, as Slack says.
-pub fn line(template: &str, finding: &Finding) -> String {
-    let escaped = |text: &str| {
-        text.replace('&', "&amp;")
-            .replace('<', "&lt;")
-            .replace('>', "&gt;")
-            .replace(char::is_control, " ")
+/// Of more findings with one cause so many are named.
+const NAMED: usize = 10;
+
+/// Slack's text: a line for each finding, and one for all that have one cause.
+pub fn lines(template: &str, findings: &[Finding]) -> String {
+    let mut groups: Vec<Vec<&Finding>> = Vec::new();
+    for finding in findings {
+        let is_one = |other: &Finding| {
+            state(other) == state(finding)
+                && other.cause().is_some()
+                && other.cause() == finding.cause()
+        };
+        match groups.iter_mut().find(|group| is_one(group[0])) {
+            Some(group) => group.push(finding),
+            None => groups.push(vec![finding]),
+        }
+    }
+    let told = |group: &Vec<&Finding>| {
+        let (first, others) = (group[0], &group[1..]);
+        let mut text = line(template, first);
+        if !others.is_empty() {
+            let cause = escaped(&first.cause().unwrap_or_default());
+            let named = others.iter().take(NAMED);
+            let named: Vec<String> =
+                named.map(|f| escaped(&format!("{} of {}", f.policy, f.service))).collect();
+            let rest = if others.len() > NAMED { ", ..." } else { "" };
+            let findings = crate::words::counted(others.len() as u64, "more finding");
+            text.push_str(&format!("; {findings} by {cause}: {}{rest}", named.join(", ")));
+        }
+        text
     };
+    groups.iter().map(told).collect::<Vec<_>>().join("\n")
+}
+
+/// What users sent can't mention anyone or make a link: &, < and > are escaped, as Slack says.
+fn escaped(text: &str) -> String {
+    let text = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+    text.replace(char::is_control, " ")
+}
+
+/// A line of Slack's text.
+fn line(template: &str, finding: &Finding) -> String {
     let example = finding.examples.first();
     let cause = finding
         .causes
@@ -179,5 +220,22 @@ pub mod tests {
         );
         insta::assert_snapshot!("webhook", format!("{:#}", document("p", &[finding()], |_| false)));
         insta::assert_snapshot!(line("*{state}* {sentence} {what} {cause", &finding()), @"*ended* denial spike on http/authz/decision of orders: 90 denials of 120 decisions (75 %), 4.2 expected; 97 % by subject &lt;!channel&gt; {what} {cause");
+    }
+
+    #[test]
+    fn what_has_one_cause_is_one_line_of_slack() {
+        let of = |service: &str, value: &str| {
+            let mut one = Finding { service: service.into(), ended: None, ..finding() };
+            one.causes[0].value = value.into();
+            one
+        };
+        let mut all: Vec<Finding> = (0..13).map(|i| of(&format!("s{i}"), "m<all>ory")).collect();
+        all.insert(1, of("t", "somebody"));
+        all.push(Finding { ended: Some(0), ..of("u", "m<all>ory") });
+        insta::assert_snapshot!(lines("*{state}* {service}", &all), @r"
+        *firing* s0; 12 more findings by subject m&lt;all&gt;ory: http/authz/decision of s1, http/authz/decision of s2, http/authz/decision of s3, http/authz/decision of s4, http/authz/decision of s5, http/authz/decision of s6, http/authz/decision of s7, http/authz/decision of s8, http/authz/decision of s9, http/authz/decision of s10, ...
+        *firing* t
+        *ended* u
+        ");
     }
 }

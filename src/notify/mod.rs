@@ -4,7 +4,7 @@
 pub mod config;
 mod message;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -22,7 +22,7 @@ use crate::http::client::{Client, HttpError};
 use crate::http::failure::Failure;
 use crate::spike::Finding;
 use config::{Notify, Say};
-use message::{alerts, document, line};
+use message::{alerts, document, lines};
 
 /// A finding that begins or, with `ended`, ends.
 #[derive(Debug, Clone)]
@@ -143,10 +143,18 @@ struct Notifier {
     /// What goes on, by id, and when it was said last.
     active: BTreeMap<String, (Finding, Instant)>,
     /// What is to be said.
-    pending: Vec<Finding>,
-    /// When it may be said.
-    due: Option<Instant>,
+    pending: Vec<Pending>,
+    /// When findings of a cause were said last.
+    said: BTreeMap<String, Instant>,
+    /// Nothing is said before that, after a failure.
+    blocked: Option<Instant>,
     failures: u32,
+}
+
+/// What is to be said, and when.
+struct Pending {
+    finding: Finding,
+    due: Instant,
 }
 
 impl Notifier {
@@ -158,7 +166,8 @@ impl Notifier {
     ) -> Result<Notifier, HttpError> {
         let client = kind.client()?;
         // Alertmanager groups, repeats and routes.
-        let all = Say { group_wait: Span(Duration::ZERO), repeat: Span(AGAIN), ends: true };
+        let none = Span(Duration::ZERO);
+        let all = Say { group_wait: none, group_interval: none, repeat: Span(AGAIN), ends: true };
         let say = match kind {
             Notify::Alertmanager(_) => all,
             Notify::Webhook(w) => w.say.clone(),
@@ -173,7 +182,8 @@ impl Notifier {
             say,
             active: BTreeMap::new(),
             pending: Vec::new(),
-            due: None,
+            said: BTreeMap::new(),
+            blocked: None,
             failures: 0,
         })
     }
@@ -193,8 +203,9 @@ impl Notifier {
 
     async fn run(&mut self, queue: &mut mpsc::Receiver<Order>, stop: &CancellationToken) {
         loop {
-            let repeat = self.active.values().map(|(_, said)| *said + self.say.repeat.0).min();
-            let due = self.due.into_iter().chain(repeat.filter(|_| self.due.is_none())).min();
+            let repeat = self.active.values().map(|(_, said)| *said + self.say.repeat.0);
+            let due = self.pending.iter().map(|p| p.due).chain(repeat).min();
+            let due = due.max(self.blocked.filter(|_| due.is_some()));
             let wait = due.map_or(Duration::from_secs(3600), |due| {
                 due.saturating_duration_since(Instant::now())
             });
@@ -204,23 +215,16 @@ impl Notifier {
                     Some(Order::Forget) => {
                         self.active.clear();
                         self.pending.clear();
-                        self.due = None;
+                        self.said.clear();
+                        self.blocked = None;
                     }
                     #[cfg(test)]
                     Some(Order::Panic) => panic!("a bug"),
-                    None => {
-                        if !self.pending.is_empty() {
-                            self.send().await;
-                        }
-                        return;
-                    }
+                    None => return self.farewell().await,
                 },
                 () = tokio::time::sleep(wait) => self.send().await,
                 () = stop.cancelled(), if queue.is_closed() && queue.is_empty() => {
-                    if !self.pending.is_empty() {
-                        self.send().await;
-                    }
-                    return;
+                    return self.farewell().await;
                 }
             }
         }
@@ -238,32 +242,73 @@ impl Notifier {
             self.active.insert(finding.id.clone(), (finding.clone(), Instant::now()));
             let silent = notice.again && !matches!(self.kind, Notify::Alertmanager(_));
             if silent {
+                self.said.extend(finding.cause().map(|cause| (cause, Instant::now())));
                 return;
             }
         }
-        self.pending.push(finding);
+        let due = self.due(&finding);
+        self.pending.push(Pending { finding, due });
         if self.pending.len() > QUEUE {
             self.pending.remove(0);
             self.told.with_label_values(&[&self.name, "given_up"]).inc();
         }
-        self.due.get_or_insert(Instant::now() + self.say.group_wait.0);
     }
 
-    async fn send(&mut self) {
-        let now = Instant::now();
+    /// When it is to be said: with what is said next; where others of its cause go on, and were said lately, some minutes after that.
+    fn due(&self, finding: &Finding) -> Instant {
+        let soon = Instant::now() + self.say.group_wait.0;
+        let next = self.pending.iter().map(|p| p.due).filter(|due| *due <= soon).min();
+        let soon = next.unwrap_or(soon);
+        let Some(cause) = finding.cause() else { return soon };
+        let is_other =
+            |other: &Finding| other.id != finding.id && other.cause().as_ref() == Some(&cause);
+        let goes_on = self.active.values().any(|(other, _)| is_other(other));
+        let said = self.said.get(&cause).filter(|_| goes_on);
+        said.map_or(soon, |said| soon.max(*said + self.say.group_interval.0))
+    }
+
+    /// What is due, and all else of the same causes.
+    fn take_due(&mut self, now: Instant) -> Vec<Finding> {
+        let cause = |finding: &Finding, of: &BTreeSet<String>| {
+            finding.cause().is_some_and(|cause| of.contains(&cause))
+        };
+        let repeat = self.say.repeat.0;
+        let again = self.active.values().filter(|(_, said)| now >= *said + repeat);
+        let again: BTreeSet<String> = again.filter_map(|(finding, _)| finding.cause()).collect();
         for (finding, said) in self.active.values_mut() {
-            if now >= *said + self.say.repeat.0 {
+            if now >= *said + repeat || cause(finding, &again) {
                 *said = now;
-                if !self.pending.iter().any(|p| p.id == finding.id) {
-                    self.pending.push(finding.clone());
+                if !self.pending.iter().any(|p| p.finding.id == finding.id) {
+                    self.pending.push(Pending { finding: finding.clone(), due: now });
                 }
             }
         }
-        self.due = None;
-        if self.pending.is_empty() {
+        let due = self.pending.iter().filter(|p| p.due <= now);
+        let causes: BTreeSet<String> = due.filter_map(|p| p.finding.cause()).collect();
+        let pending = std::mem::take(&mut self.pending).into_iter();
+        let (due, rest): (Vec<Pending>, Vec<Pending>) =
+            pending.partition(|p| p.due <= now || cause(&p.finding, &causes));
+        self.pending = rest;
+        self.said.retain(|_, said| now < *said + self.say.group_interval.0);
+        self.said.extend(causes.into_iter().map(|cause| (cause, now)));
+        due.into_iter().map(|p| p.finding).collect()
+    }
+
+    /// Says what waits.
+    async fn farewell(&mut self) {
+        let now = Instant::now();
+        self.pending.iter_mut().for_each(|p| p.due = now);
+        if !self.pending.is_empty() {
+            self.send().await;
+        }
+    }
+
+    async fn send(&mut self) {
+        self.blocked = None;
+        let findings = self.take_due(Instant::now());
+        if findings.is_empty() {
             return;
         }
-        let findings = std::mem::take(&mut self.pending);
         let outcome = match self.post(&findings).await {
             Ok(()) => {
                 self.failures = 0;
@@ -286,12 +331,13 @@ impl Notifier {
                     "findings could not be told; again soon"
                 );
                 self.failures = (self.failures + 1).min(6);
+                let after = retry.after.unwrap_or(Duration::from_secs(1 << self.failures));
+                let due = Instant::now() + after;
+                self.blocked = Some(due);
                 // What came meanwhile stands behind.
-                let newer = std::mem::replace(&mut self.pending, findings);
-                self.pending.extend(newer);
-                self.due = Some(
-                    Instant::now() + retry.after.unwrap_or(Duration::from_secs(1 << self.failures)),
-                );
+                let again = findings.into_iter().map(|finding| Pending { finding, due });
+                let newer = std::mem::take(&mut self.pending);
+                self.pending = again.chain(newer).collect();
                 "retried"
             }
         };
@@ -337,13 +383,13 @@ impl Notifier {
                     .map(drop)
             }
             Notify::Slack(s) => {
-                let text: Vec<String> = findings.iter().map(|f| line(&s.text, f)).collect();
+                let text = lines(&s.text, findings);
                 self.client
                     .post(
                         s.url.expose(),
                         "application/json",
                         None,
-                        json!({ "text": text.join("\n") }).to_string().into(),
+                        json!({ "text": text }).to_string().into(),
                     )
                     .await
                     .map(drop)
@@ -378,5 +424,51 @@ mod tests {
         assert!(line.read(&mut request).await.unwrap() > 0);
         line.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.unwrap();
         assert_eq!(told.with_label_values(&["hook", "given_up"]).get(), 1);
+    }
+
+    /// One that begins, or ends, by `cause` at a service.
+    fn by(cause: &str, service: usize, ends: bool) -> Notice {
+        let mut finding = message::tests::finding();
+        finding.id = format!("{cause} {service}");
+        finding.service = format!("s{service}");
+        finding.ended = finding.ended.filter(|_| ends);
+        finding.causes[0].value = cause.into();
+        Notice { finding, again: false }
+    }
+
+    #[tokio::test]
+    async fn one_attacker_on_thirty_services_is_two_messages_and_one_that_it_is_over() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let opts = prometheus::Opts::new("told", "told");
+        let told = IntCounterVec::new(opts, &["notifier", "outcome"]).unwrap();
+        let hook: Notify =
+            serde_json::from_value(json!({ "type": "webhook", "url": "http://127.0.0.1:9/" }))
+                .unwrap();
+        let mut notifier = Notifier::new("hook", "p", &hook, &told).unwrap();
+        let begins = |notifier: &mut Notifier, services: std::ops::Range<usize>| {
+            services.for_each(|service| notifier.take(by("mallory", service, false)));
+        };
+        let (wait, interval) = (notifier.say.group_wait.0, notifier.say.group_interval.0);
+        begins(&mut notifier, 0..3);
+        assert_eq!(notifier.take_due(Instant::now()).len(), 0);
+        let first = Instant::now() + wait;
+        assert_eq!(notifier.take_due(first).len(), 3);
+        // What comes meanwhile waits for the others; somebody else's doesn't.
+        begins(&mut notifier, 3..28);
+        notifier.take(by("trent", 0, false));
+        let next = notifier.take_due(Instant::now() + wait);
+        assert_eq!((next.len(), &*next[0].id), (1, "trent 0"));
+        (0..5).for_each(|service| notifier.take(by("mallory", service, true)));
+        assert_eq!(notifier.take_due(Instant::now() + wait).len(), 0);
+        assert_eq!(notifier.take_due(first + interval).len(), 25 + 5);
+        // That all is over is said at once.
+        (5..27).for_each(|service| notifier.take(by("mallory", service, true)));
+        assert_eq!(notifier.take_due(Instant::now() + wait).len(), 0);
+        notifier.take(by("mallory", 27, true));
+        assert_eq!(notifier.take_due(Instant::now() + wait).len(), 23);
+        assert_eq!(notifier.active.len(), 1);
+        // What goes on is said again, all of a cause at once.
+        let repeat = Instant::now() + notifier.say.repeat.0;
+        assert_eq!(notifier.take_due(repeat).len(), 1);
     }
 }

@@ -4,7 +4,7 @@
 //! `baseline` learns what is usual and says how improbable something is, `explain` says who and what is
 //! behind an excess, `series` puts both to work for a policy of a service, `heartbeat` tells whether
 //! something is still there, `detector` runs one of each for whatever it meets, as `config` says;
-//! `reorder` puts the past in order, `record` makes a docket record of a finding. How it works, in words
+//! `reorder` puts the past in order, `together` is what has one cause, `record` makes a docket record of a finding. How it works, in words
 //! and numbers: docs/spikes.md.
 
 mod backlog;
@@ -24,6 +24,7 @@ pub mod room;
 pub mod series;
 pub mod service;
 pub mod snapshot;
+pub mod together;
 pub mod window;
 
 use schemars::JsonSchema;

@@ -11,8 +11,10 @@ use super::window::{FIVE_MINUTES, LONGEST, SPANS, Window};
 use super::{BUCKET, Cause, Change, Dimension, Example, Finding, Kind, Observation, SECOND};
 
 pub mod flood;
+mod habit;
 mod watch;
 
+use habit::Habits;
 use watch::Watch;
 
 /// What lasts for so long is the new level: 12 h.
@@ -45,6 +47,8 @@ pub struct Series {
     heartbeat: Heartbeat,
     spikes: [Watch; SIGNALS],
     vanished: Watch,
+    #[serde(default)]
+    habits: Habits,
     trial: Option<Trial>,
     shift: Option<(Finding, i64)>,
     /// What was before has been said: spans begin here.
@@ -80,6 +84,7 @@ impl Series {
             heartbeat: Heartbeat::default(),
             spikes: Default::default(),
             vanished: Watch::default(),
+            habits: Habits::default(),
             trial: None,
             shift: None,
             said_to: [i64::MIN; SIGNALS],
@@ -98,7 +103,7 @@ impl Series {
     }
 
     pub fn active(&self) -> impl Iterator<Item = &Finding> {
-        let watches = self.spikes.iter().chain([&self.vanished]).filter_map(|w| w.active.as_ref());
+        let watches = self.spikes.iter().chain([&self.vanished]).filter_map(Watch::told);
         watches.chain(self.heartbeat.active.as_ref()).chain(self.shift.as_ref().map(|(f, _)| f))
     }
 
@@ -149,7 +154,7 @@ impl Series {
         if to - self.next > FORGOTTEN {
             let last = self.next * BUCKET;
             let watches = self.spikes.iter_mut().chain([&mut self.vanished]);
-            let gone = watches.filter_map(|w| std::mem::take(w).active);
+            let gone = watches.filter_map(|w| std::mem::take(w).into_told());
             let gone = gone.chain(self.shift.take().map(|(f, _)| f));
             let gone: Vec<Finding> = gone.chain(self.heartbeat.active.take()).collect();
             for mut finding in gone {
@@ -211,6 +216,7 @@ impl Series {
     }
 
     fn spike(&mut self, signal: usize, at: i64, config: &Config, changes: &mut Vec<Change>) {
+        let known = self.spikes[signal].known;
         if self.spikes[signal].active.is_none() {
             if let Some((finding, span)) = self.found(signal, at, config) {
                 self.learner.flag(signal, bucket(finding.onset));
@@ -219,19 +225,24 @@ impl Series {
                 if signal == 0 {
                     self.trial = None;
                 }
-                changes.push(Change::Begins(finding));
+                let known = self.is_habit(signal, at, &finding);
+                self.spikes[signal].known = known;
+                changes.extend((!known).then_some(Change::Begins(finding)));
             }
         } else if let Some(ended) = self.goes_on(signal, at, config) {
-            changes.push(Change::Ends(ended));
+            changes.extend((!known).then_some(Change::Ends(ended)));
         } else if let Some(new) = self.another(signal, at, config) {
             let watch = &mut self.spikes[signal];
-            let old = watch.active.take();
+            let old = watch.active.take().filter(|_| !known);
             changes
                 .extend(old.map(|old| Change::Ends(Finding { ended: Some(new.detected), ..old })));
             watch.begins(&new, MINUTE as usize, at);
             self.heartbeat.discount(new.excess());
             changes.push(Change::Begins(new));
+        } else {
+            self.departs(signal, at, config, changes);
         }
+        self.remember(signal, at, config);
     }
 
     /// A finding that the last buckets show, and the span that shows it.
@@ -265,29 +276,42 @@ impl Series {
         Some((finding, span))
     }
 
-    /// How improbable a signal's count in the last so many buckets is, if it is enough to be said.
-    fn score(&self, signal: usize, at: i64, index: usize, config: &Config) -> Option<f64> {
+    /// How improbable a signal's count in the last so many buckets is, if it is enough to be said where so many are usual.
+    fn beyond(&self, signal: usize, index: usize, most: f64, config: &Config) -> Option<f64> {
         let (span, floor) = (SPANS[index], config.floor_of(signal));
         let sum = self.window.span(span);
-        let (seen, all, good) = (sum.bad[signal] as f64, sum.all as f64, sum.good as f64);
+        let (seen, all) = (sum.bad[signal] as f64, sum.all as f64);
         let dispersion = self.learner.scatter_of(signal, index);
-        let score = |most: f64| {
-            let excess = seen - most;
-            // Of a hundred decisions one that fails is worth a word, of a thousand not.
-            let enough = signal == 0 || excess >= 0.01 * all;
-            let score = improbable(seen, most, dispersion);
-            // More traffic alone is none: their part of it must have grown.
-            let (part, usual) = (seen / all.max(1.0), self.learner.part(span, signal));
-            let grew = part > usual
-                && improbable_part(all, part, usual) / dispersion >= 0.5 * config.certainty;
-            let enough = enough && grew;
-            (enough && much(span, seen, most, all) && excess >= floor && score >= config.certainty)
-                .then_some(score)
-        };
-        // What the recent level explains needs no look at other days.
-        score(self.learner.recent(signal, span, good))?;
-        let most = self.learner.most(signal, at, span, good);
-        let score = score(most)?;
+        let excess = seen - most;
+        // Of a hundred decisions one that fails is worth a word, of a thousand not.
+        let enough = signal == 0 || excess >= 0.01 * all;
+        let score = improbable(seen, most, dispersion);
+        // More traffic alone is none: their part of it must have grown.
+        let (part, usual) = (seen / all.max(1.0), self.learner.part(span, signal));
+        let grew = part > usual
+            && improbable_part(all, part, usual) / dispersion >= 0.5 * config.certainty;
+        let enough = enough && grew;
+        (enough && much(span, seen, most, all) && excess >= floor && score >= config.certainty)
+            .then_some(score)
+    }
+
+    /// The same beyond what the recent level explains, which needs no look at other days.
+    fn is_new(&self, signal: usize, index: usize, config: &Config) -> bool {
+        let good = self.window.span(SPANS[index]).good as f64;
+        let recent = self.learner.recent(signal, SPANS[index], good);
+        self.beyond(signal, index, recent, config).is_some()
+    }
+
+    /// The same beyond all that is usual, and not over yet.
+    fn score(&self, signal: usize, at: i64, index: usize, config: &Config) -> Option<f64> {
+        if !self.is_new(signal, index, config) {
+            return None;
+        }
+        let (span, floor) = (SPANS[index], config.floor_of(signal));
+        let sum = self.window.span(span);
+        let seen = sum.bad[signal] as f64;
+        let most = self.learner.most(signal, at, span, sum.good as f64);
+        let score = self.beyond(signal, index, most, config)?;
         // Not all of it at once: it lasts.
         let two = |back: usize| {
             f64::from(self.window.one(back - 1).bad[signal] + self.window.one(back).bad[signal])

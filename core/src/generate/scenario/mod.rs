@@ -12,7 +12,7 @@ mod traffic;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use self::platform::{CLIENTS, SERVICES, USERS, normal, uuid};
+use self::platform::{CLIENTS, JOB, SERVICES, USERS, normal, uuid};
 use crate::decision::ids::TraceId;
 use crate::decision::time::Nanos;
 use crate::decision::verdict::Verdict;
@@ -21,6 +21,8 @@ use crate::spike::{Dimension, Kind, Observation};
 const SECOND: Nanos = 1_000_000_000;
 const HOUR: i64 = 3600;
 const DAY: i64 = 24 * HOUR;
+/// How long a job of some minutes takes.
+const JOB_SECONDS: i64 = 300;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Scenario {
@@ -122,6 +124,16 @@ pub enum Scenario {
     LastingLeak,
     /// Each OPA uploads what it decided every five to ten minutes, as it does unless it is told otherwise.
     LateUploads,
+    /// Each weekday morning many people log in within minutes, and mistype as ever.
+    LoginRush,
+    /// An attack in the midst of such a morning, the first that is seen.
+    RushAttack,
+    /// Some minutes of a job that is denied a lot, each night at another moment of two and a half hours.
+    JitteringJob,
+    /// The same, and a stranger in the sixth night, in the same hours.
+    JitteringAttack,
+    /// The same, and in the sixth night it is denied three times as much.
+    JobGrows,
 }
 
 /// What happens on a day, and what should be said of it.
@@ -164,9 +176,12 @@ impl Scenario {
             Scenario::DailyRhythm => 3,
             Scenario::WeekendAttack => 4,
             Scenario::Restarts => 5,
-            Scenario::NightlyJob => 6,
+            Scenario::NightlyJob
+            | Scenario::LoginRush
+            | Scenario::JitteringAttack
+            | Scenario::JobGrows => 6,
             Scenario::DaylightSaving => 7,
-            Scenario::WeeklyRhythm => 8,
+            Scenario::WeeklyRhythm | Scenario::JitteringJob => 8,
             Scenario::Holiday => 9,
             _ => 1,
         }
@@ -218,8 +233,11 @@ impl Day {
             Scenario::LowTraffic => 0.3,
             Scenario::TinyAttack => 0.06,
             Scenario::NightlyJob => 1.0,
+            Scenario::JitteringJob | Scenario::JitteringAttack | Scenario::JobGrows => 1.0,
             Scenario::DailyRhythm => 12.0,
             Scenario::WeekendAttack | Scenario::LastingLeak => 6.0,
+            Scenario::LoginRush => 3.0,
+            Scenario::RushAttack => 8.0,
             Scenario::DaylightSaving | Scenario::Restarts => 4.0,
             Scenario::WeeklyRhythm | Scenario::Holiday => 3.0,
             _ => 24.0,
@@ -241,9 +259,17 @@ impl Day {
         let strength = rng.random_range(0.0..1.0);
         let factor = |rng: &mut StdRng| (1.2 * normal(rng) - 0.6).exp().min(8.0);
         let denied = (0..USERS + CLIENTS).map(|_| factor(&mut rng)).collect();
-        let victim = rng.random_range(0..SERVICES.len() - 1);
+        let mut victim = rng.random_range(0..SERVICES.len() - 1);
         let salt = rng.random();
-        Day {
+        match scenario {
+            // In the hours of the job, and where it is.
+            Scenario::JitteringAttack => {
+                (from, victim) = (5 * DAY + HOUR + (from - 4 * HOUR) * 5 / 32, JOB);
+            }
+            Scenario::JobGrows => victim = JOB,
+            _ => {}
+        }
+        let mut day = Day {
             rng,
             scenario,
             start,
@@ -258,7 +284,12 @@ impl Day {
             bursts: Vec::new(),
             held: Vec::new(),
             salt,
+        };
+        if scenario == Scenario::JobGrows {
+            day.from = 5 * DAY + day.night(5);
+            day.to = day.from + JOB_SECONDS;
         }
+        day
     }
 
     /// So many days of a scenario's platform on which nothing happens.

@@ -26,6 +26,8 @@ pub const SERVICES: [Service; 6] = [
         deny: 0.10,
     },
 ];
+/// The service that the nightly job asks: the ledger.
+pub const JOB: usize = 3;
 pub const ACTIONS: [&str; 4] = ["GET", "POST", "PUT", "DELETE"];
 pub const USERS: usize = 400;
 pub const CLIENTS: usize = 12;

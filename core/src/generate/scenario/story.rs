@@ -1,6 +1,6 @@
 //! What happens on a day, and what should be said of it.
 
-use super::platform::{SERVICES, client, resource};
+use super::platform::{JOB, SERVICES, client, resource};
 use super::{DAY, Day, Event, HOUR, SECOND, Scenario};
 use crate::spike::{Dimension, Kind};
 
@@ -48,6 +48,7 @@ impl Day {
             | Scenario::CronPolicies
             | Scenario::Recreate
             | Scenario::LateUploads
+            | Scenario::LoginRush
             | Scenario::Backfill => Vec::new(),
             // Whoever watches sees nothing come.
             Scenario::DocketPause => {
@@ -56,7 +57,18 @@ impl Day {
             Scenario::DailyRhythm
             | Scenario::DaylightSaving
             | Scenario::Restarts
-            | Scenario::NightlyJob => self.nights(),
+            | Scenario::NightlyJob
+            | Scenario::JitteringJob => self.nights(),
+            Scenario::JitteringAttack => {
+                let mut events = self.nights();
+                events.extend(one(SPIKE, stranger()));
+                events
+            }
+            Scenario::JobGrows => {
+                let mut events = self.nights();
+                events.extend(one(SPIKE, Some((Dimension::Subject, "batch".into()))));
+                events
+            }
             Scenario::Attack
             | Scenario::WeekendAttack
             | Scenario::LowTraffic
@@ -64,6 +76,7 @@ impl Day {
             | Scenario::ClockBehind
             | Scenario::NewPolicyAttack
             | Scenario::FarAhead
+            | Scenario::RushAttack
             | Scenario::TinyAttack => one(SPIKE, stranger()),
             Scenario::JunkPaths => vec![what(SPIKE, stranger()), unwatched],
             Scenario::Stuffing | Scenario::Spraying => {
@@ -111,7 +124,7 @@ impl Day {
         Event { kinds, service, from: at(self.from), to: at(self.to), cause, or, may: false }
     }
 
-    /// The first two nights of a nightly job: the second was not yet seen twice.
+    /// The first nights of a nightly job: what was not yet seen twice, or, where it comes at any time of some hours, three times.
     fn nights(&self) -> Vec<Event> {
         if !self.has_nights() {
             return Vec::new();
@@ -119,11 +132,11 @@ impl Day {
         let night = |day: i64| {
             let from = self.start + (day * DAY + self.night(day)) * SECOND;
             let to = from + 900 * SECOND;
-            let service = "ledger".into();
+            let service = SERVICES[JOB].name.into();
             Event { kinds: SPIKE, service, from, to, cause: None, or: None, may: true }
         };
-        let first = self.first_night();
-        vec![night(first), night(first + 1)]
+        let (first, new) = (self.first_night(), if self.jitters() { 3 } else { 2 });
+        (first..first + new).map(night).collect()
     }
 
     pub(super) fn has_nights(&self) -> bool {
@@ -133,6 +146,14 @@ impl Day {
                 | Scenario::DaylightSaving
                 | Scenario::Restarts
                 | Scenario::NightlyJob
+        ) || self.jitters()
+    }
+
+    /// Whether the nightly job comes at another moment each night.
+    pub(super) fn jitters(&self) -> bool {
+        matches!(
+            self.scenario,
+            Scenario::JitteringJob | Scenario::JitteringAttack | Scenario::JobGrows
         )
     }
 
@@ -141,8 +162,13 @@ impl Day {
         if self.scenario == Scenario::NightlyJob { 2 } else { 0 }
     }
 
-    /// When the nightly job begins, in seconds of a day: at two, until clocks are changed in the fifth night.
+    /// When the nightly job begins, in seconds of a day: at two, until clocks are changed in the fifth night; or at some moment from one to
+    /// half past three.
     pub(super) fn night(&self, day: i64) -> i64 {
+        if self.jitters() {
+            let dice = (self.salt ^ day as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+            return HOUR + (dice % 9000) as i64;
+        }
         if self.scenario == Scenario::DaylightSaving && day >= 4 { 3 * HOUR } else { 2 * HOUR }
     }
 }

@@ -2,8 +2,10 @@
 
 use rand::Rng;
 
-use super::platform::{ACTIONS, CLIENTS, RESOURCES, SERVICES, USERS, client, poisson, resource};
-use super::{Burst, DAY, Day, HOUR, Made, SECOND, Scenario};
+use super::platform::{
+    ACTIONS, CLIENTS, JOB, RESOURCES, SERVICES, USERS, client, poisson, resource,
+};
+use super::{Burst, DAY, Day, HOUR, JOB_SECONDS, Made, SECOND, Scenario};
 use crate::decision::verdict::Verdict;
 
 /// Junk comes in the first so many seconds, before anything else.
@@ -40,6 +42,20 @@ impl Day {
         daily * weekly
     }
 
+    /// How far the morning's rush of logins is, 0 to 1: up within ten minutes, an hour and a half, down within an hour.
+    fn rush(&self) -> f64 {
+        let (day, second) = (self.now / DAY, self.now % DAY);
+        let begins = match self.scenario {
+            // The days begin on a Wednesday.
+            Scenario::LoginRush if (day + 2) % 7 < 5 => 6 * HOUR + (self.salt % 10_800) as i64,
+            Scenario::RushAttack if self.from < self.seconds => self.from - 1200,
+            _ => return 0.0,
+        };
+        let steep = 200.0 + 400.0 * (self.salt >> 20 & 0xff) as f64 / 255.0;
+        let (up, down) = ((second - begins) as f64, (begins + 3 * HOUR - second) as f64);
+        (up / steep).min(down / HOUR as f64 * 2.0 / 3.0).clamp(0.0, 1.0)
+    }
+
     /// Decisions of a service in this second.
     fn load(&self, service: usize) -> f64 {
         let rate = self.rate * self.rhythm(self.now) * SERVICES[service].weight;
@@ -61,6 +77,9 @@ impl Day {
                 let ramp =
                     ((self.now - self.from) as f64 / (60.0 + 120.0 * self.strength)).min(1.0);
                 rate * (1.0 + (4.0 + 5.0 * self.strength) * ramp)
+            }
+            Scenario::LoginRush | Scenario::RushAttack => {
+                rate * (1.0 + (4.0 + 15.0 * self.strength) * self.rush())
             }
             Scenario::Silence if active => 0.0,
             Scenario::LoadHalves if active => rate * 0.5,
@@ -265,6 +284,9 @@ impl Day {
                 deny + 0.02 * (self.now - self.from) as f64 / HOUR as f64
             }
             Scenario::Launch if active => deny * (1.0 + 0.3 * self.strength),
+            Scenario::LoginRush | Scenario::RushAttack => {
+                deny * (1.0 + 0.2 * (self.salt >> 30 & 0xff) as f64 / 255.0 * self.rush())
+            }
             _ => deny,
         }
     }
@@ -273,13 +295,18 @@ impl Day {
     fn more(&mut self, out: &mut Vec<Made>) {
         let into = self.now % DAY - self.night(self.now / DAY);
         let (long, rate, deny) = match self.scenario {
-            Scenario::NightlyJob => (300, 0.5 + 1.5 * self.strength, 0.8),
+            Scenario::NightlyJob => (JOB_SECONDS, 0.5 + 1.5 * self.strength, 0.8),
+            _ if self.jitters() => {
+                let grown = self.scenario == Scenario::JobGrows && self.active();
+                let times = if grown { 3.0 } else { 1.0 };
+                (JOB_SECONDS, times * (0.5 + 1.5 * self.strength), 0.8)
+            }
             _ => (900, self.rate / 4.0, 0.4),
         };
         let works = self.has_nights() && self.now / DAY >= self.first_night();
         if works && (0..long).contains(&into) {
             for _ in 0..poisson(&mut self.rng, rate) {
-                let made = self.made(3, "batch".into(), resource(3, 3), "GET", deny);
+                let made = self.made(JOB, "batch".into(), resource(JOB, 3), "GET", deny);
                 out.push(made);
             }
         }
@@ -355,6 +382,9 @@ impl Day {
             Scenario::FarAhead => usual * (0.5 + 2.5 * strength),
             Scenario::NewPolicyAttack => 1.0 + 2.0 * strength,
             Scenario::TinyAttack => 0.5 + 0.5 * strength,
+            Scenario::JitteringAttack => 0.5 + strength,
+            // Against what everybody asks for in these minutes.
+            Scenario::RushAttack => self.load(self.victim) * (0.3 + 0.7 * strength),
             Scenario::Stuffing | Scenario::Spraying => usual * (0.6 + 2.5 * strength),
             Scenario::MisconfiguredClient => (usual * 0.6).max(0.6 + strength),
             // It retries.

@@ -306,3 +306,30 @@ fn what_was_over_long_ago_is_not_said_when_the_hour_changes() {
         assert!(begun.is_empty(), "{begun:#?}");
     }
 }
+
+#[test]
+fn a_job_that_comes_at_another_hour_each_night_is_known_after_three_and_nothing_else_is() {
+    const CALM: Flow = Flow { rate: 3, ..SHOP };
+    const JOB: Flow = Flow { who: ("batch", 1), rate: 10, denied: 90, ..SHOP };
+    const OTHER: Flow = Flow { who: ("mallory", 1), ..JOB };
+    let mut life = Life::new();
+    // What begins from midnight to midnight, if these come so many minutes after it.
+    let mut night = |minutes: i64, seconds: i64, flows: &[Flow]| {
+        let mut begun = life.live(minutes * 60, &[CALM]).0;
+        begun.extend(life.live(seconds, &[&[CALM], flows].concat()).0);
+        begun.extend(life.live(86_400 - minutes * 60 - seconds, &[CALM]).0);
+        let who = |f: &Finding| f.causes.first().map(|c| c.value.clone()).unwrap_or_default();
+        begun.iter().map(who).collect::<Vec<_>>()
+    };
+    for minutes in [60, 190, 125] {
+        assert_eq!(night(minutes, 300, &[JOB]), ["batch-0"], "{minutes}");
+    }
+    for minutes in [90, 170] {
+        assert!(night(minutes, 300, &[JOB]).is_empty(), "{minutes}");
+    }
+    assert_eq!(night(100, 300, &[OTHER]), ["mallory-0"]);
+    assert_eq!(night(150, 300, &[JOB, OTHER]).len(), 1, "somebody else beside it");
+    assert_eq!(night(110, 300, &[Flow { rate: 40, ..JOB }]), ["batch-0"], "it grew");
+    assert_eq!(night(140, 1800, &[JOB]), ["batch-0"], "it does not end");
+    assert!(night(80, 300, &[JOB]).is_empty());
+}

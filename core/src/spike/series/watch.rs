@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Series;
+use super::{Series, much};
 use crate::decision::time::Nanos;
 use crate::spike::baseline::{MINUTE, improbable};
 use crate::spike::config::Config;
@@ -33,6 +33,9 @@ pub struct Watch {
     /// Nothing usual is known: it is over when there is little left of it.
     #[serde(default)]
     pub flood: bool,
+    /// It is what comes at this time on other days, and nobody is told.
+    #[serde(default)]
+    pub known: bool,
     /// How much of it there is in a bucket.
     #[serde(default)]
     level: f64,
@@ -50,6 +53,15 @@ impl Watch {
     /// Whether a calm of so long is its end.
     pub fn is_over(&self) -> bool {
         self.calm >= CALM.saturating_mul(AGAIN.saturating_pow(self.again)).min(LONGEST_CALM)
+    }
+
+    /// What goes on, as far as people are told.
+    pub fn told(&self) -> Option<&Finding> {
+        self.active.as_ref().filter(|_| !self.known)
+    }
+
+    pub fn into_told(self) -> Option<Finding> {
+        self.active.filter(|_| !self.known)
     }
 
     /// One that `span` shows, in so many buckets.
@@ -96,12 +108,14 @@ impl Series {
             let long = usize::try_from(at + 1 - back + LOOK / 2).unwrap_or(LONGEST).min(LONGEST);
             let usual = self.learner.most(signal, at, long, self.window.span(long).good as f64);
             let new = self.in_the_midst(signal, at, long, usual);
-            if new.excess() < floor && at - back < 5 * MINUTE {
+            let (seen, all) = (new.observed as f64, new.decisions as f64);
+            let enough = new.excess() >= floor && much(long, seen, usual, all);
+            if !enough && at - back < 5 * MINUTE {
                 return None;
             }
             let of = |finding: &Finding| finding.causes.first().map(|c| c.value.clone());
             let (was, is) = (of(old), of(&new));
-            let other = new.excess() >= floor && was.is_some() && is.is_some() && was != is;
+            let other = enough && was.is_some() && is.is_some() && was != is;
             self.spikes[signal].back = None;
             return other.then_some(new);
         }
@@ -121,7 +135,13 @@ impl Series {
         Some(self.in_the_midst(signal, at, long, level * long as f64))
     }
 
-    fn in_the_midst(&self, signal: usize, at: i64, long: usize, expected: f64) -> Finding {
+    pub(super) fn in_the_midst(
+        &self,
+        signal: usize,
+        at: i64,
+        long: usize,
+        expected: f64,
+    ) -> Finding {
         let kind = if signal == 0 { Kind::DenialSpike } else { Kind::FailureSpike };
         let sum = self.window.span(long);
         let mut finding = Finding::new(kind, &self.service, &self.policy);
