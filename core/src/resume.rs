@@ -171,6 +171,23 @@ pub fn resume(committed: Option<&Committed>, log: Log<'_>, past: &Past, start: S
     }
 }
 
+/// The same of one of a topic's partitions, and what is to be committed of it before anything is read. What the log holds is not asked
+/// of partitions that are others' to read, unless the group begins.
+pub fn decide(
+    committed: Option<&Committed>,
+    log: Option<Log<'_>>,
+    past: &Past,
+    start: Start,
+) -> (Option<Resume>, Option<Committed>) {
+    let instead = past.instead.clone().filter(|_| committed.is_none());
+    let to = log.map(|log| resume(committed, log, past, start));
+    let begins = log
+        .zip(to.as_ref())
+        .filter(|(_, to)| to.begins)
+        .map(|(log, to)| Committed { next: to.at, topic_id: log.topic_id.map(str::to_owned) });
+    (to, instead.or(begins))
+}
+
 /// Before a topic's id in what stands beside a committed offset.
 const MARK: &str = "docket topic=";
 
@@ -245,6 +262,19 @@ mod tests {
             let gone = lost(3, Cause::Expired, 0, Some(3));
             assert_eq!(none(log(3, 9), &BEGUN, start), gone);
         }
+    }
+
+    #[test]
+    fn what_has_no_offset_gets_one_before_anything_is_read() {
+        let new = Past { begun: false, instead: None };
+        let decided = |c: Option<&Committed>, past| decide(c, Some(log(3, 9)), past, Start::Latest);
+        assert_eq!(decided(None, &new).1, Some(committed(9, "A")));
+        let instead = Past { begun: true, instead: Some(committed(0, "B")) };
+        assert_eq!(decided(None, &instead).1, instead.instead);
+        assert_eq!(decided(Some(&committed(5, "A")), &instead), (Some(go(5)), None));
+        // Another's to read.
+        assert_eq!(decide(None, None, &BEGUN, Start::Latest), (None, None));
+        assert_eq!(decide(None, None, &instead, Start::Latest), (None, instead.instead.clone()));
     }
 
     #[test]

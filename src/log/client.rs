@@ -83,7 +83,7 @@ impl Brokers {
     /// What librdkafka logs of transactions and connections, where it is made to (`debug: eos,broker`): a request that got no answer is sent
     /// again, and the first may arrive yet. Of one for offsets only the connection tells, which was there and is lost; one that can't be made
     /// had no request.
-    fn heard(&self, facility: &str, message: &str) {
+    pub fn heard(&self, facility: &str, message: &str) {
         if message.split("EndTxn returned ").nth(1).is_some_and(|code| code.starts_with('_')) {
             self.failures.fetch_add(1, Ordering::AcqRel);
         }

@@ -22,6 +22,7 @@ pub mod resume;
 pub mod scan;
 mod told;
 pub mod topics;
+pub mod transactional;
 mod tried;
 
 use std::future::Future;

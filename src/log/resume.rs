@@ -497,20 +497,15 @@ impl Resuming {
             let past = Past::new(of_it.map(|(_, c)| c), topic_id, forgotten, known.as_deref());
             for partition in 0..*count {
                 let place = (topic.clone(), partition);
+                let first_and_end = answers.first.get(&place).zip(answers.end.get(&place));
+                let log = first_and_end.map(|(&first, &end)| Log { topic_id, first, end });
                 let committed = answers.committed.get(&place);
-                if let Some(Committed { next, topic_id }) =
-                    past.instead.as_ref().filter(|_| committed.is_none())
-                {
-                    begin_at(&mut begins, &place, *next, topic_id.as_deref())?;
+                let (to, first_commit) = resume::decide(committed, log, &past, self.start);
+                if let Some(Committed { next, topic_id }) = first_commit {
+                    begin_at(&mut begins, &place, next, topic_id.as_deref())?;
                 }
-                let Some((first, end)) = answers.first.get(&place).zip(answers.end.get(&place))
-                else {
-                    continue;
-                };
-                let log = Log { topic_id, first: *first, end: *end };
-                let to = resume::resume(committed, log, &past, self.start);
+                let Some((log, to)) = log.zip(to) else { continue };
                 if to.begins {
-                    begin_at(&mut begins, &place, to.at, topic_id)?;
                     let left_out = u64::try_from(to.at.saturating_sub(log.first)).unwrap_or(0);
                     *skipped.entry(topic.clone()).or_default() += left_out;
                 }

@@ -6,7 +6,7 @@ use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::producer::BaseProducer;
 
 use super::config::{Compression, Kafka, Start};
-use super::{Reading, consumer, producer};
+use super::{Reading, consumer, transactional};
 
 /// What depends on the machine on which docket runs, or makes noise. `docket doctor` looks at it.
 const ELSEWHERE: [&str; 6] = ["sasl.", "ssl.", "security.", "https.", "plugin.", "debug"];
@@ -31,8 +31,13 @@ pub fn tried(kafka: &Kafka) -> Result<(), String> {
         time: |_| None,
     };
     let mut member = consumer::config(&reading, (16 << 10, 16 << 10));
-    let mut writer =
-        producer::transactional_config(&kafka, "check", "docket.check", Compression::None, None);
+    let mut writer = transactional::transactional_config(
+        &kafka,
+        "check",
+        "docket.check",
+        Compression::None,
+        None,
+    );
     for config in [&mut member, &mut writer] {
         config.remove("bootstrap.servers").remove("debug").set_log_level(RDKafkaLogLevel::Emerg);
     }

@@ -2,11 +2,12 @@
 //! and deliver (the docket topic to one sink). Each is a loop over `log` with a pure function in it, on a thread of its own; a part that
 //! fails is started again, and everything it needs to go on is in Kafka.
 
-mod changes;
+pub mod changes;
 pub mod correlate;
 pub mod deliver;
 pub mod events;
 mod gaps;
+pub mod handover;
 pub mod intake;
 pub mod redrive;
 pub mod roles;

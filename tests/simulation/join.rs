@@ -22,7 +22,7 @@ use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::world::{Faults, Member, Producer, Sabotage, Shared, World};
+use super::world::{Alive, Faults, Member, Sabotage, Shared, World, producer};
 use super::{DOCKET, REJECTS, SOURCE, each_seed, gone, in_virtual_time};
 
 const ACCESS: &str = "access";
@@ -101,7 +101,9 @@ impl Process {
                 while !s.is_cancelled() {
                     let group = format!("docket.sim.{}", work.part());
                     let join = |seen| Ok(Member::join(&w, &group, &[source], seen));
-                    if let Err(error) = intake.over(join, Producer::new(&w), &s).await {
+                    if let Err(error) =
+                        intake.over(join, producer(&w, work.part(), Alive::default()), &s).await
+                    {
                         w.lock().note(format!("{} failed: {error}", work.part()));
                         tokio::time::sleep(Duration::from_secs(1)).await;
                     }
@@ -126,7 +128,9 @@ impl Process {
         tasks.push(spawn_local(async move {
             while !s.is_cancelled() {
                 let join = |seen| Ok(Member::join(&w, "docket.sim.join", &[PENDING, FACTS], seen));
-                if let Err(error) = correlate.over(join, Producer::new(&w), &s).await {
+                if let Err(error) =
+                    correlate.over(join, producer(&w, "join", Alive::default()), &s).await
+                {
                     w.lock().note(format!("the join failed: {error}"));
                     tokio::time::sleep(Duration::from_secs(1)).await;
                 }

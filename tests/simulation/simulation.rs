@@ -1,32 +1,34 @@
 //! Intake and deliver, as they are, over a simulated Kafka and simulated sinks, in virtual time, with
-//! faults that follow from a seed: crashes, rebalances, stalls, failing transactions, refusals, partial
-//! answers, answers that get lost, slow and reordered acknowledgements.
+//! faults that follow from a seed: crashes, rebalances, stalls, failing transactions, a slow Kafka, requests
+//! that arrive late, changed pipeline files, refusals, partial answers, answers that get lost, slow and
+//! reordered acknowledgements.
 //!
 //!     cargo test --test simulation                        some hundred seeds
 //!     DOCKET_SEED=17 cargo test --test simulation         one of them, with all that happened
 //!     DOCKET_SEEDS=400..3000 cargo test --test simulation more, as .ci/run does
 #![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
 
+mod check;
+mod drive;
+mod files;
 mod gone;
 mod input;
 mod join;
 mod process;
+mod settings;
 mod sink;
 mod verified;
 mod world;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use docket::pipeline::{self, Pipeline};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use tokio::task::LocalSet;
 
-use input::{Input, input};
+use drive::Drive;
+use input::Input;
 use process::Process;
 use world::{Faults, Sabotage, Shared};
 
@@ -44,293 +46,23 @@ pub fn decision_id(value: &[u8]) -> String {
         .to_owned()
 }
 
-const PIPELINE: &str = "
-name: sim
-kafka: {brokers: nowhere}
-sources: [{topic: source}]
-intake: {transaction_interval: 100ms, transaction_bytes: 8KiB}
-limits: {decision_bytes: 16KiB, record_bytes: 64KiB, record_elements: 50}
-docket: {topic: docket, rejects: rejects}
-sinks:
-  whole: {type: file, path: x, delivery: {batch_records: 12, batch_age: 50ms, concurrency: 3, repeat_window: 0, retry_max: 2s}}
-  items: {type: file, path: y, delivery: {batch_records: 25, batch_age: 200ms, concurrency: 4, repeat_window: 0, retry_max: 5s}}
-  once: {type: file, path: z, delivery: {batch_records: 7, batch_age: 20ms, concurrency: 1, repeat_window: 500, retry_max: 1s, max_age: 7d, too_old: late}}
-  late: {type: file, path: o, delivery: {only_routed: true, retry_max: 2s}}
-";
-
-fn parsed() -> Pipeline {
-    pipeline::parse(Path::new("simulated.yaml"), PIPELINE, &docket::config::secrets::Real)
-        .map_err(|e| e.to_string())
-        .unwrap()
-}
-
 /// A world when everything is over.
 pub struct Ended {
     pub world: Shared,
     pub input: Input,
-    /// Its logs did not stay as they were written.
+    /// Its logs did not stay as they were written, or it has not read them from their first record.
     pub fickle: bool,
 }
 
 /// One run.
 async fn simulate(seed: u64, sabotage: Sabotage) -> Ended {
-    let mut rng = SmallRng::seed_from_u64(seed);
-    let mut likely =
-        |most: f64| if rng.random_bool(0.5) { 0.0 } else { rng.random_range(0.0..most) };
-    let faults = Faults {
-        commit_fails: likely(0.1),
-        poll_stalls: likely(0.01),
-        letter_fails: likely(0.3),
-        send_panics: likely(0.03),
-        // Of a number of its own, so that other worlds stay as they are.
-        answer_lost: if seed % 3 == 1 { 0.05 } else { 0.0 },
-    };
-    let world = Shared::new(seed ^ 0x5eed, faults, sabotage);
-    let mut partitions = || if rng.random_bool(0.02) { 64 } else { rng.random_range(1..5) };
-    let (sources, partitions) = (partitions(), partitions());
-    // In some worlds, logs don't stay as they were written.
-    let fickle = rng.random_bool(0.4);
-    let mut anew = false;
-    {
-        let mut w = world.lock();
-        w.create(SOURCE, sources);
-        w.create(DOCKET, partitions);
-        w.create(REJECTS, 2);
-        w.note(format!("{faults:?}"));
+    let mut drive = Drive::new(seed, sabotage);
+    drive.begins();
+    for _ in 0..drive.rng.random_range(5..40) {
+        drive.trouble().await;
     }
-    let pipeline = Arc::new(parsed());
-    let mut input = input(&mut rng);
-    let mut waiting = input.records.clone();
-    waiting.reverse();
-    let mut split = input.split.clone();
-    let mut running: Vec<Process> = vec![Process::start(&world, &pipeline, seed)];
-    let most = rng.random_range(1..4usize);
-    let mut refuses: BTreeSet<&str> = ["whole", "items", "once"].into();
-    // The trouble.
-    for _ in 0..rng.random_range(5..40) {
-        tokio::time::sleep(Duration::from_millis(rng.random_range(1..3_000))).await;
-        for _ in 0..rng.random_range(0..15) {
-            if let Some(record) = waiting.pop() {
-                world.lock().produce(SOURCE, &record);
-            }
-        }
-        if rng.random_bool(0.3) {
-            world.lock().split(&mut split);
-        }
-        match rng.random_range(0..6) {
-            0 if running.len() < most => {
-                world.lock().note("a process starts");
-                running.push(Process::start(&world, &pipeline, rng.random()));
-            }
-            1 if !running.is_empty() => {
-                let process = running.swap_remove(rng.random_range(0..running.len()));
-                world.lock().note("a process is killed");
-                process.kill();
-            }
-            2 if running.len() > 1 => {
-                let process = running.swap_remove(rng.random_range(0..running.len()));
-                world.lock().note("a process is stopped");
-                process.stop().await;
-            }
-            3 => {
-                let sink = ["whole", "items", "once", "late"][rng.random_range(0..4)];
-                let until = Duration::from_millis(rng.random_range(1..20_000));
-                // Once at most, so that no two such times look like one record's fault.
-                let all = rng.random_bool(0.3) && refuses.remove(sink);
-                let what = if all { "refuses everything" } else { "is away" };
-                world.lock().note(format!("{sink} {what} for {} ms", until.as_millis()));
-                sink::away(&world, sink, until, all);
-            }
-            4 | 5 if fickle => anew |= gone::happens(&world, &mut rng),
-            _ => {}
-        }
-    }
-    // And then there is peace.
-    {
-        let mut w = world.lock();
-        w.faults = Faults::default();
-        w.note("no more faults");
-        while let Some(record) = waiting.pop() {
-            w.produce(SOURCE, &record);
-        }
-        while !split.is_empty() {
-            w.split(&mut split);
-        }
-    }
-    if running.is_empty() {
-        running.push(Process::start(&world, &pipeline, seed + 1));
-    }
-    let groups = [
-        ("docket.sim.intake", SOURCE),
-        ("docket.sim.whole", DOCKET),
-        ("docket.sim.items", DOCKET),
-        ("docket.sim.once", DOCKET),
-    ];
-    let held_up = rng.random_bool(0.2);
-    if held_up {
-        sink::away(&world, "late", HELD_UP, false);
-    }
-    let mut peace: usize = 0;
-    // What nothing is left of has no lag, and is told all the same.
-    let behind = |world: &Shared| groups.iter().any(|(g, topic)| world.lock().lag(g, topic) > 0);
-    while peace < 10 || behind(&world) {
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        peace += 1;
-        // What fails alone waits for others to pass.
-        let most = groups.iter().map(|(group, topic)| world.lock().lag(group, topic)).max();
-        let every = if most > Some(3) { 2 } else { 10 };
-        if peace < 600 && peace.is_multiple_of(every) {
-            let id = format!("peace{peace}");
-            let at = jiff::Timestamp::now();
-            let text = format!(r#"{{"decision_id":"{id}","timestamp":"{at}"}}"#);
-            world.lock().produce(SOURCE, text.as_bytes());
-            *input.times.entry(id.clone()).or_default() += 1;
-            input.decisions.insert(id);
-        }
-        if held_up && peace as u64 == HELD_UP.as_secs() {
-            passed(&world, &input);
-        }
-        if peace > 900 {
-            world
-                .lock()
-                .violation("not everything was finished after 15 minutes without a fault".into());
-            break;
-        }
-    }
-    for process in running {
-        let meters = process.meters.clone();
-        process.stop().await;
-        // What was on its way hears of it.
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        for part in ["intake", "whole", "items", "once"] {
-            let held = meters.held.with_label_values(&[part]).get();
-            if held != 0 {
-                world.lock().violation(format!("{part} has stopped and holds {held} bytes"));
-            }
-        }
-    }
-    if fickle {
-        gone::check(&world, &input, anew);
-    } else {
-        check(&world, &input);
-    }
-    Ended { world, input, fickle }
-}
-
-/// How long the sink is away that takes what is too old for another, while nothing else is wrong.
-const HELD_UP: Duration = Duration::from_secs(150);
-
-/// What is too old for a sink holds up nothing else there.
-fn passed(world: &Shared, input: &Input) {
-    let mut w = world.lock();
-    // A few may wait for what was committed last, or for others to pass.
-    let held_up = |(_, record): &(i32, world::Record)| {
-        let id = decision_id(&record.value);
-        let is_there = w.stored.get("once").is_some_and(|stored| stored.contains_key(&id));
-        let old = input.old.contains(&id) || id.ends_with("once");
-        let long = w.now() - record.written > docket::decision::time::nanos(HELD_UP / 2);
-        long && !old && !is_there && !w.is_rejected("once", &id)
-    };
-    let held_up: Vec<_> = w.committed(DOCKET).into_iter().filter(held_up).collect();
-    if let Some((_, record)) = held_up.first() {
-        let id = decision_id(&record.value);
-        let more = held_up.len() - 1;
-        w.violation(format!("once has no {id} while late is away, and {more} more"));
-    }
-}
-
-fn check(world: &Shared, input: &Input) {
-    let mut w = world.lock();
-    let mut wrong = Vec::new();
-    // Every element of the source became one record, of the docket or of rejects, once.
-    let mut places = BTreeSet::new();
-    let mut times: BTreeMap<String, usize> = BTreeMap::new();
-    for (_, record) in w.committed(DOCKET) {
-        let id = decision_id(&record.value);
-        if !places.insert(record.header("docket-source").unwrap_or_default().to_owned()) {
-            wrong.push(format!("{id} is in the docket twice from one place"));
-        }
-        *times.entry(id).or_default() += 1;
-    }
-    if times != input.times {
-        wrong.push(format!(
-            "the docket holds {} decisions, not {}: {:?}",
-            times.values().sum::<usize>(),
-            input.times.values().sum::<usize>(),
-            input
-                .times
-                .keys()
-                .filter(|id| times.get(*id) != input.times.get(*id))
-                .collect::<Vec<_>>()
-        ));
-    }
-    for (id, n) in &input.times {
-        if times.get(id) != Some(n) {
-            let got = times.get(id).copied().unwrap_or(0);
-            let rejected: Vec<_> = w
-                .committed(REJECTS)
-                .into_iter()
-                .filter(|(_, r)| String::from_utf8_lossy(&r.value).contains(&format!("{id}\"")))
-                .map(|(_, r)| {
-                    r.headers
-                        .iter()
-                        .map(|(n, v)| format!("{n}={}", String::from_utf8_lossy(v)))
-                        .collect::<Vec<_>>()
-                })
-                .collect();
-            w.note(format!("{id}: {got} times, not {n}; in rejects {rejected:?}"));
-            let parts = input.parts.get(id).cloned().unwrap_or_default();
-            for (partition, record) in w.committed(SOURCE) {
-                if let Some(n) = parts.iter().position(|part| *part == record.value) {
-                    let (offset, at) = (record.offset, record.written);
-                    w.note(format!("{id}: part {n} is {partition}/{offset}, of {at}"));
-                }
-            }
-        }
-    }
-    let mut rejected = 0;
-    for (_, record) in w.committed(REJECTS) {
-        if record.header("docket-stage") == Some("intake") {
-            rejected += 1;
-            let place = ["topic", "partition", "offset", "element"]
-                .map(|part| record.header(&format!("docket-source-{part}")).unwrap_or_default())
-                .join("/");
-            if !places.insert(place.clone()) {
-                wrong.push(format!("{place} is in rejects and elsewhere"));
-            }
-        }
-    }
-    if rejected != input.rejects {
-        wrong.push(format!("{rejected} records were rejected by intake, not {}", input.rejects));
-    }
-    // Every decision is in each sink or in rejects, and what a sink got twice was byte for byte the same.
-    for sink in ["whole", "items", "once"] {
-        for id in &input.decisions {
-            let copies = w.stored.get(sink).and_then(|s| s.get(id)).cloned().unwrap_or_default();
-            let refused = w.is_rejected(sink, id);
-            let old = sink == "once" && input.old.contains(id);
-            let poison = id.ends_with(sink);
-            let late = old && w.acknowledged.get("late").is_some_and(|ids| ids.contains(id));
-            match (copies.is_empty(), refused || late) {
-                (true, false) => wrong.push(format!("{sink} has no {id}, nor have rejects")),
-                (_, true) if !poison && !late => {
-                    wrong.push(format!("{id} was rejected for {sink} without a cause"));
-                }
-                (false, _) if old => {
-                    wrong.push(format!("{id} is too old for {sink} and was sent"));
-                }
-                _ => {}
-            }
-            let different: BTreeSet<&Vec<u8>> = copies.iter().collect();
-            let made = 1 + usize::from(input.reused.contains(id));
-            if different.len() > made {
-                wrong.push(format!("{sink} got different bytes for {id}"));
-            } else if (1..made).contains(&different.len()) && !(refused || late) {
-                wrong.push(format!("{sink} has one of two decisions called {id}"));
-            }
-        }
-    }
-    wrong.into_iter().for_each(|what| w.violation(what));
+    drive.peace().await;
+    drive.ends().await
 }
 
 /// What is made to panic does so without a word.
@@ -413,6 +145,19 @@ fn verify_says_of_a_world_what_is_true() {
     });
 }
 
+/// What it says of worlds in which something goes wrong.
+#[test]
+fn verify_notices_what_is_lost() {
+    let all =
+        [(Sabotage::LosesARecord, 0), (Sabotage::ByIdAlone, 0), (Sabotage::TakesAnyAnswer, 0)];
+    each_is_noticed(40, &all, |seed, sabotage| {
+        quiet();
+        let ended = in_virtual_time(simulate(seed, sabotage));
+        let wrong = if ended.fickle { Vec::new() } else { verified::judged(&ended, seed) };
+        (wrong, Vec::new())
+    });
+}
+
 /// Six days over twelve partitions, some with ten times as much as others, one idle: the most by which a record came to
 /// the sink behind a newer one.
 async fn replay(seed: u64, sabotage: Sabotage) -> Duration {
@@ -435,7 +180,7 @@ async fn replay(seed: u64, sabotage: Sabotage) -> Duration {
             w.produce_to(SOURCE, partition, decision.as_bytes());
         }
     }
-    let process = Process::start(&world, &Arc::new(parsed()), seed);
+    let process = Process::start(&world, &settings::usual(), seed);
     let mut waited = 0;
     while world.lock().times.get("once").map_or(0, Vec::len) < count as usize {
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -519,6 +264,10 @@ fn what_is_done_wrong_is_noticed() {
         (Sabotage::ByIdAlone, 0),
         (Sabotage::StaysDead, 0),
         (Sabotage::GoesOnInDoubt, 0),
+        (Sabotage::NeverRetires, 77),
+        (Sabotage::ForgetsTheStart, 0),
+        (Sabotage::StopsFirst, 0),
+        (Sabotage::HoldsTooMuch, 0),
     ];
     each_is_noticed(300, &all, run);
 }

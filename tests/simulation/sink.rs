@@ -8,7 +8,7 @@ use docket::http::failure::{Cause, Failure, Retry};
 use docket::sink::{Outcome, Sink};
 use tokio::time::Instant;
 
-use super::world::{Sabotage, Shared};
+use super::world::{Alive, Sabotage, Shared};
 
 /// How it answers.
 #[derive(Clone, Copy, PartialEq)]
@@ -24,11 +24,27 @@ pub struct SimSink {
     manner: Manner,
     world: Shared,
     /// Requests as they were made first, for a sabotage.
-    shapes: Mutex<Vec<Body>>,
+    shapes: Mutex<Vec<Records>>,
+    /// Encoded requests that are there.
+    alive: Alive,
+    swells: usize,
 }
 
 /// Decision id and bytes.
-type Body = Vec<(String, Vec<u8>)>;
+type Records = Vec<(String, Vec<u8>)>;
+
+/// An encoded request.
+pub struct Body {
+    records: Records,
+    size: usize,
+    alive: Alive,
+}
+
+impl Drop for Body {
+    fn drop(&mut self) {
+        self.alive.take(self.size);
+    }
+}
 
 /// The sink answers with an outage for so long, or refuses everything.
 pub fn away(world: &Shared, sink: &str, how_long: Duration, refuses: bool) {
@@ -49,9 +65,16 @@ fn retry(cause: Cause) -> Failure {
 }
 
 impl SimSink {
-    pub fn new(name: &str, manner: Manner, world: &Shared) -> SimSink {
+    pub fn new(name: &str, manner: Manner, world: &Shared, alive: Alive) -> SimSink {
+        let swells = world.lock().swells;
         let (name, world) = (name.to_owned(), world.clone());
-        SimSink { name, manner, world, shapes: Mutex::default() }
+        SimSink { name, manner, world, shapes: Mutex::default(), alive, swells }
+    }
+
+    fn body(&self, records: Records) -> Body {
+        let size = records.iter().map(|(_, raw)| raw.len()).sum::<usize>() * self.swells;
+        self.alive.add(size);
+        Body { records, size, alive: self.alive.clone() }
     }
 
     fn is_poison(&self, id: &str) -> bool {
@@ -80,23 +103,24 @@ impl Sink for SimSink {
     type Body = Body;
 
     fn encode(&self, batch: &[Record<'_>]) -> Body {
-        let body: Body =
+        let body: Records =
             batch.iter().map(|r| (r.decision_id.to_string(), r.raw.as_bytes().to_vec())).collect();
         if self.manner == Manner::Whole && self.world.lock().sabotage == Sabotage::SameShape {
             let mut shapes = self.shapes.lock().unwrap();
             if let Some(first) = shapes.iter().find(|shape| shape.contains(&body[0])) {
-                return first.clone();
+                return self.body(first.clone());
             }
             shapes.push(body.clone());
         }
-        body
+        self.body(body)
     }
 
     fn size(body: &Body) -> usize {
-        body.iter().map(|(_, raw)| raw.len()).sum()
+        body.size
     }
 
     async fn send(&self, body: &Body) -> Outcome {
+        let body = &body.records;
         let (latency, dice, away, refusing, panics) = {
             let mut w = self.world.lock();
             let p = w.faults.send_panics;

@@ -21,8 +21,9 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
+use super::settings::PIPELINE;
 use super::world::{self, World};
-use super::{DOCKET, Ended, PIPELINE, REJECTS, SOURCE, decision_id};
+use super::{DOCKET, Ended, REJECTS, SOURCE, decision_id};
 
 struct Silent;
 

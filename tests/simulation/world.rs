@@ -6,18 +6,25 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use docket::resume::Committed;
+use docket::resume::{Committed, Start};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use rdkafka::error::RDKafkaErrorCode;
 use tokio::time::Instant;
 
+mod commits;
+mod faults;
 mod logs;
 mod member;
+mod memory;
 mod producer;
+mod transactions;
 
+pub use faults::{Faults, Sabotage};
 pub use member::Member;
-pub use producer::{Dead, Producer};
+pub use memory::{Account, Alive};
+pub use producer::{Dead, producer};
+use transactions::{Late, Producing, State, Transaction};
 
 pub type Place = (String, i32);
 /// Group, member, generation, and the ids of its topics.
@@ -61,19 +68,6 @@ enum Entry {
     Marker,
 }
 
-#[derive(Clone, Copy, PartialEq)]
-enum State {
-    Open,
-    Committed,
-    Aborted,
-}
-
-struct Transaction {
-    state: State,
-    begun: Instant,
-    touched: BTreeSet<Place>,
-}
-
 #[derive(Default)]
 struct Group {
     topics: Vec<String>,
@@ -98,60 +92,6 @@ impl Group {
     }
 }
 
-/// How likely each fault is.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Faults {
-    pub commit_fails: f64,
-    pub poll_stalls: f64,
-    pub letter_fails: f64,
-    /// A request to a sink meets a bug of docket's.
-    pub send_panics: f64,
-    /// Kafka commits a transaction, and its answer does not come.
-    pub answer_lost: f64,
-}
-
-/// What the simulation is made to do wrong, to see that it is noticed.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Sabotage {
-    Nothing,
-    /// Deliver commits one more than it may.
-    CommitsTooMuch,
-    /// A transaction loses a record.
-    LosesARecord,
-    /// A zombie's transactional offsets are taken.
-    NoFencing,
-    /// What was aborted can be read.
-    ReadsUncommitted,
-    /// Partitions are read in no order of time.
-    NoOrder,
-    /// What is gone is passed over.
-    PassesOver,
-    /// No topic id stands beside a committed offset, and none is remembered.
-    NoTopicId,
-    /// Partitions that were added are read from their end.
-    AddedAtTheEnd,
-    /// Commits on their way are taken for made.
-    TakenForMade,
-    /// What stands before a committed offset is taken for sent, though another topic has the name now.
-    TakenForSent,
-    /// What was committed with offsets is lost.
-    LosesMetadata,
-    /// A success that is no answer of the sink's is taken for one.
-    TakesAnyAnswer,
-    /// A request is sent again as it was, however few records are left to send.
-    SameShape,
-    /// A record that docket fails at is never the same one again.
-    NeverCondemns,
-    /// A batch never waits beside others.
-    NoRoom,
-    /// Another decision under the ID of one before is taken for that one.
-    ByIdAlone,
-    /// A part that failed is not started again.
-    StaysDead,
-    /// Who heard no answer to a commit goes on as if nothing had been committed.
-    GoesOnInDoubt,
-}
-
 pub struct World {
     rng: SmallRng,
     logs: BTreeMap<Place, Vec<Entry>>,
@@ -159,6 +99,20 @@ pub struct World {
     indices: BTreeMap<Place, usize>,
     transactions: Vec<Transaction>,
     open: BTreeSet<usize>,
+    /// By transactional id.
+    producers: BTreeMap<String, Producing>,
+    /// Requests that are on their way for long.
+    late: Vec<Late>,
+    /// A part has the same transactional id after it failed, as it does; otherwise what it left open takes its time.
+    pub same_ids: bool,
+    /// Where groups start that have committed nothing; at the beginning, unless it is said here.
+    pub starts: BTreeMap<String, Start>,
+    /// Groups that have looked where they start.
+    pub begun: BTreeSet<String>,
+    /// By process and part: what it holds, and may.
+    accounts: BTreeMap<(String, String), Account>,
+    /// So many times as large as decisions are they encoded.
+    pub swells: usize,
     stable: RefCell<BTreeMap<Place, usize>>,
     groups: BTreeMap<String, Group>,
     /// By partition: where its log starts. Retention deletes what is before.
@@ -199,6 +153,13 @@ impl Shared {
             indices: BTreeMap::new(),
             transactions: Vec::new(),
             open: BTreeSet::new(),
+            producers: BTreeMap::new(),
+            late: Vec::new(),
+            same_ids: false,
+            starts: BTreeMap::new(),
+            begun: BTreeSet::new(),
+            accounts: BTreeMap::new(),
+            swells: 1,
             stable: RefCell::default(),
             groups: BTreeMap::new(),
             first: BTreeMap::new(),
@@ -371,6 +332,7 @@ impl World {
     /// Puts out members that are silent, and aborts transactions that take too long.
     fn tick(&mut self) {
         let now = Instant::now();
+        self.arrive(now);
         let mut moved = Vec::new();
         for (name, group) in &mut self.groups {
             let dead: Vec<u64> = group
@@ -386,19 +348,11 @@ impl World {
         }
         for id in self.open.clone() {
             if now - self.transactions[id].begun > TRANSACTION {
-                self.end(id, State::Aborted);
+                self.time_out(id);
                 moved.push(format!("transaction {id} timed out"));
             }
         }
         moved.into_iter().for_each(|event| self.note(event));
-    }
-
-    fn end(&mut self, id: usize, state: State) {
-        self.transactions[id].state = state;
-        self.open.remove(&id);
-        for place in std::mem::take(&mut self.transactions[id].touched) {
-            self.logs.get_mut(&place).unwrap().push(Entry::Marker);
-        }
     }
 
     /// Which member is to have a partition: round robin, in the order of the members.
@@ -422,11 +376,23 @@ impl World {
         offsets: &[(Place, i64)],
         ids: &BTreeMap<String, String>,
     ) -> Result<(), RDKafkaErrorCode> {
+        self.check_member(group, member)?;
+        self.put_offsets(group, offsets, ids);
+        Ok(())
+    }
+
+    fn check_member(&mut self, group: &str, member: u64) -> Result<(), RDKafkaErrorCode> {
         self.tick();
-        let fenced = !self.groups.get(group).is_some_and(|g| g.members.contains_key(&member));
-        if fenced {
-            return Err(RDKafkaErrorCode::UnknownMemberId);
-        }
+        let known = self.groups.get(group).is_some_and(|g| g.members.contains_key(&member));
+        if known { Ok(()) } else { Err(RDKafkaErrorCode::UnknownMemberId) }
+    }
+
+    fn put_offsets(
+        &mut self,
+        group: &str,
+        offsets: &[(Place, i64)],
+        ids: &BTreeMap<String, String>,
+    ) {
         let sink = group.rsplit('.').next().unwrap_or_default().to_owned();
         for (place, offset) in offsets {
             let topic_id = ids.get(&place.0).cloned();
@@ -443,7 +409,6 @@ impl World {
                 group.unmade.remove(place);
             }
         }
-        Ok(())
     }
 
     /// A member's commit does not arrive, and who made it is to make it again.
@@ -518,6 +483,10 @@ impl World {
             let place = (topic.to_owned(), *partition);
             committed.and_then(|c| c.get(&place)).map_or(0, |c| c.next) >= *end
         })
+    }
+
+    pub fn members(&self, group: &str) -> usize {
+        self.groups.get(group).map_or(0, |group| group.members.len())
     }
 
     /// How many committed records a group has not finished.

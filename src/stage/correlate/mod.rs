@@ -28,7 +28,7 @@ use crate::log::config::Start;
 use crate::log::consumer::{self, Assignments};
 use crate::log::ended::Ended;
 use crate::log::progress::Progress;
-use crate::log::{Commits, Reader, Reading, Transactions, producer};
+use crate::log::{Commits, Reader, Reading, Transactions, transactional};
 use crate::pipeline::Pipeline;
 use crate::pipeline::file::LogGap;
 use crate::pipeline::join::Join as Section;
@@ -131,7 +131,7 @@ impl Correlate {
         let instance = file.intake.instance_id.clone();
         let id = format!("docket.{}.{PART}.{}", file.name, instance.as_ref().unwrap_or(&self.id));
         let amendments = file.amendments_topic();
-        let producer = producer::transactional(
+        let producer = transactional::transactional(
             &file.kafka,
             &format!("{}-{PART}", file.name),
             &id,

@@ -12,6 +12,7 @@ mod group;
 mod letters;
 mod pauses;
 pub(crate) mod repeats;
+mod request;
 mod reused;
 mod send;
 
@@ -415,7 +416,7 @@ impl<R: Reader, L: RecordWriter> Loop<'_, R, L> {
             }
         }
         self.in_flight += 1;
-        held.set(batch.bytes.capacity() + body.size());
+        held.set(batch.bytes.capacity());
         let held = Mutex::new(held);
         let records = batch.records.len() as i64;
         let meters = &self.deliver.meters;

@@ -178,7 +178,7 @@ impl<L: RecordWriter> Sending<L> {
                     triage.wanted.push(i);
                 }
             }
-            deliver.sink.clone().encode(&records)
+            deliver.request(&records)
         };
         if repeats > 0 {
             deliver.meters.delivered.with_label_values(&[&deliver.name, "repeat"]).inc_by(repeats);
@@ -296,7 +296,7 @@ impl<L: RecordWriter> Sending<L> {
             .collect();
         let records: Vec<Record<'_>> =
             values.iter().filter_map(|value| Record::parse(value).ok()).collect();
-        self.deliver.sink.clone().encode(&records)
+        self.deliver.request(&records)
     }
 
     fn is_current(&self, batch: &Batch) -> bool {

@@ -20,7 +20,7 @@ use crate::decision::time;
 use crate::log::consumer::{self, Assignments};
 use crate::log::ended::Ended;
 use crate::log::progress::{Assigned, Progress};
-use crate::log::{Commits, Gap, Message, Reader, Reading, Transactions, producer};
+use crate::log::{Commits, Gap, Message, Reader, Reading, Transactions, transactional};
 use crate::pipeline::Pipeline;
 use crate::pipeline::file::LogGap;
 use crate::stage::supervise;
@@ -149,7 +149,7 @@ impl Intake {
         let transactional_id = format!("docket.{}.{part}.{id}", file.name);
         let producer = {
             let limit = self.docket_limit.into_iter().chain(self.rejects_limit).min();
-            producer::transactional(
+            transactional::transactional(
                 &file.kafka,
                 &format!("{}-{part}", file.name),
                 &transactional_id,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::super::changes::{Changes, changes};
 use super::super::deliver::Deliver;
+use super::super::handover::Step;
 use super::super::supervise::Part;
 use super::{Parts, RunError};
 use crate::caught::caught;
@@ -60,35 +61,66 @@ impl Parts {
             .chain(one(changes.door, "door"))
             .collect();
         let old = std::mem::replace(&mut self.pipeline, Arc::new(new));
-        let made = match without_panic(|| self.make(&changes, &old.file)) {
-            Ok(made) => made,
-            Err(error) => {
-                self.pipeline = old;
-                for name in &names {
-                    let _ = self.meters.share.remove_label_values(&[name]);
-                    if self.running.contains_key(name) {
-                        self.share(name);
-                    }
-                }
-                return Err(error);
-            }
-        };
-        self.end(&names);
-        if let Err(error) = without_panic(|| self.begin(&changes, Some(made))) {
-            self.end(&names);
-            self.pipeline = old;
-            if let Err(again) = without_panic(|| self.begin(&changes, None)) {
-                let pipeline = self.pipeline.name();
-                tracing::error!(pipeline, error = %again, "a part of the old file can't be started again either");
-            }
-            return Err(error);
-        }
+        self.hand_over(&changes, &names, &old)?;
         if let (true, Some(clients), Some(door)) =
             (changes.tokens, &self.clients, &self.pipeline.file.door)
         {
             clients.set(&door.tokens);
         }
         Ok(names)
+    }
+
+    /// From the old parts to the new ones; or back, with why.
+    fn hand_over(
+        &mut self,
+        changes: &Changes,
+        names: &[String],
+        old: &Arc<Pipeline>,
+    ) -> Result<(), RunError> {
+        let (mut made, mut failure) = (None, None);
+        let mut next = Some(Step::FIRST);
+        while let Some(step) = next {
+            let result = match step {
+                Step::Make => {
+                    without_panic(|| self.make(changes, &old.file)).map(|new| made = Some(new))
+                }
+                Step::End | Step::EndAgain => {
+                    self.end(names);
+                    Ok(())
+                }
+                Step::Begin => without_panic(|| self.begin(changes, made.take())),
+                Step::BeginAgain => {
+                    self.pipeline = old.clone();
+                    without_panic(|| self.begin(changes, None))
+                }
+            };
+            next = step.next(result.is_err());
+            match result {
+                Err(error) if step == Step::BeginAgain => {
+                    let pipeline = self.pipeline.name();
+                    tracing::error!(pipeline, %error, "a part of the old file can't be started again either");
+                }
+                Err(error) => {
+                    if step == Step::Make {
+                        self.as_before(names, old);
+                    }
+                    failure = Some(error);
+                }
+                Ok(()) => {}
+            }
+        }
+        failure.map_or(Ok(()), Err)
+    }
+
+    /// The old file is in force, and its parts were not touched.
+    fn as_before(&mut self, names: &[String], old: &Arc<Pipeline>) {
+        self.pipeline = old.clone();
+        for name in names {
+            let _ = self.meters.share.remove_label_values(&[name]);
+            if self.running.contains_key(name) {
+                self.share(name);
+            }
+        }
     }
 
     /// Everything of the changed parts that can be wrong, while the old ones run.

@@ -5,34 +5,41 @@ use std::time::Duration;
 
 use docket::decision::{record, time};
 use docket::log::consumer::Assignments;
-use docket::log::{self, Commits, Gap, Headers, Message, Polled, Reader, Told};
+use docket::log::{self, Gap, Headers, Message, Polled, Reader, Told};
 use docket::order::{MAX_SKEW, Next, Order, Times};
 use docket::resume::{self, Committed, Log, Past, Start};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use tokio::time::Instant;
 
+use super::commits::Sent;
 use super::*;
 
 /// A member of a group.
 pub struct Member<A> {
-    world: Shared,
-    group: String,
-    id: Cell<u64>,
-    generation: Cell<u64>,
+    pub(super) world: Shared,
+    pub(super) group: String,
+    /// Whose memory is looked at.
+    process: String,
+    pub(super) id: Cell<u64>,
+    pub(super) generation: Cell<u64>,
     assignments: A,
     positions: RefCell<BTreeMap<Place, i64>>,
     /// Up to where records were fetched: a fetch brings some of some partitions.
     fetched: RefCell<BTreeMap<Place, i64>>,
     ended: RefCell<BTreeMap<Place, i64>>,
+    /// Fetches that take long: until when.
+    slow: RefCell<BTreeMap<Place, Instant>>,
+    /// Commits that are on their way for long.
+    pub(super) sent: RefCell<Vec<Sent>>,
     /// By the partition's place in the world.
     order: RefCell<Order<usize>>,
     /// A topic that only this group's readers write.
     writes: Option<&'static str>,
     /// The ids of its topics when partitions were assigned.
-    ids: RefCell<BTreeMap<String, String>>,
+    pub(super) ids: RefCell<BTreeMap<String, String>>,
     gaps: RefCell<Vec<Gap>>,
     /// Partitions whose commit is on its way, and will not arrive.
-    failed: RefCell<Vec<Place>>,
+    pub(super) failed: RefCell<Vec<Place>>,
     /// Where it went on in partitions that it was assigned.
     starts: RefCell<BTreeMap<Place, i64>>,
     /// When it looked last at what it is to have: the generation, and how many partitions there were, and how many of its group.
@@ -41,6 +48,8 @@ pub struct Member<A> {
     upheavals: Cell<Option<u64>>,
 }
 
+/// What is slow takes up to so many milliseconds.
+pub const SLOW: u64 = 12_000;
 /// So many partitions answer a fetch, with so many offsets each.
 const FETCH: (u64, u64) = (3, 20);
 /// How long a fetch takes.
@@ -51,12 +60,15 @@ impl<A: Assignments> Member<A> {
         let member = Member {
             world: world.clone(),
             group: group.to_owned(),
+            process: String::new(),
             id: Cell::new(0),
             generation: Cell::new(0),
             assignments,
             positions: RefCell::default(),
             fetched: RefCell::default(),
             ended: RefCell::default(),
+            slow: RefCell::default(),
+            sent: RefCell::default(),
             order: RefCell::new(Order::new(time::nanos(MAX_SKEW))),
             writes: topics.contains(&super::super::SOURCE).then_some(super::super::DOCKET),
             ids: RefCell::default(),
@@ -72,6 +84,10 @@ impl<A: Assignments> Member<A> {
         drop(w);
         member.enter();
         member
+    }
+
+    pub fn of(self, process: &str) -> Member<A> {
+        Member { process: process.to_owned(), ..self }
     }
 
     fn enter(&self) {
@@ -91,6 +107,7 @@ impl<A: Assignments> Member<A> {
 
     /// What librdkafka tells: commits that failed, a topic that is another, a place that is no more.
     fn told(&self) -> KafkaResult<()> {
+        self.arrive(Instant::now());
         let failed = std::mem::take(&mut *self.failed.borrow_mut());
         if !failed.is_empty() && self.world.lock().sabotage != Sabotage::TakenForMade {
             self.assignments.not_committed(&failed);
@@ -127,27 +144,35 @@ impl<A: Assignments> Member<A> {
         let of_it = group.committed.iter().filter(|((t, _), _)| *t == place.0);
         let of_it: Vec<Committed> = of_it.map(|(_, c)| seen(c)).collect();
         let past = Past::new(of_it.iter(), Some(&topic_id), forgotten, None);
-        let committed = group.committed.get(place).map(seen);
-        let log = Log { topic_id: Some(&topic_id), first: w.start(place), end: w.stable(place) };
-        let to = resume::resume(committed.as_ref(), log, &past, Start::Earliest);
-        let mut at = to.at;
-        if past.begun && to.begins && w.sabotage == Sabotage::AddedAtTheEnd {
-            at = log.end;
+        let start = w.starts.get(&self.group).copied().unwrap_or(Start::Earliest);
+        let (mut resumed, mut begins) = (None, Vec::new());
+        for one in w.places(&place.0) {
+            let committed = group.committed.get(&one).map(seen);
+            // Others' are asked for by a group that begins.
+            let asked = one == *place || !past.begun;
+            let log = asked.then(|| Log {
+                topic_id: Some(&topic_id),
+                first: w.start(&one),
+                end: w.stable(&one),
+            });
+            let (mut to, mut first) = resume::decide(committed.as_ref(), log, &past, start);
+            if w.sabotage == Sabotage::AddedAtTheEnd
+                && let (Some(log), Some(to), Some(first)) = (log, &mut to, &mut first)
+                && past.begun
+                && to.begins
+            {
+                (to.at, first.next) = (log.end, log.end);
+            }
+            begins.extend(first.map(|first| (one.clone(), first)));
+            resumed = to.filter(|_| one == *place).or(resumed);
         }
-        let places = if past.begun && past.instead.is_none() {
-            vec![place.clone()]
-        } else {
-            w.places(&place.0)
-        };
-        for one in places {
-            let begins = Committed {
-                next: if one == *place { at } else { w.start(&one) },
-                topic_id: Some(topic_id.clone()),
-            };
-            let begins = past.instead.clone().or(to.begins.then_some(begins));
-            let group = w.groups.get_mut(&self.group).unwrap();
-            if let Some(begins) = begins {
-                group.committed.entry(one).or_insert(begins);
+        let to = resumed.unwrap();
+        let at = to.at;
+        w.begun.insert(self.group.clone());
+        if w.sabotage != Sabotage::ForgetsTheStart || start == Start::Earliest {
+            let committed = &mut w.groups.get_mut(&self.group).unwrap().committed;
+            for (one, first) in begins {
+                committed.entry(one).or_insert(first);
             }
         }
         if let Some(gap) = to.gap.filter(|_| w.sabotage != Sabotage::PassesOver) {
@@ -226,6 +251,7 @@ impl<A: Assignments> Member<A> {
             let free = |place: &Place| {
                 !w.groups[&self.group].owners.contains_key(place)
                     && w.wanted(&self.group, place) == Some(self.id.get())
+                    && !w.is_unstable(&self.group, place)
             };
             self.seen.set((seen.0, seen.1, places.len()));
             let new: Vec<Place> = places.into_iter().filter(free).collect();
@@ -249,6 +275,7 @@ impl<A: Assignments> Member<A> {
 
 impl<A> Member<A> {
     fn forget(&self, place: &Place) {
+        self.slow.borrow_mut().remove(place);
         self.fetched.borrow_mut().remove(place);
         self.ended.borrow_mut().remove(place);
     }
@@ -268,7 +295,16 @@ impl<A> Member<A> {
             let first = w.below(empty.len() as u64) as usize;
             empty.rotate_left(first);
         }
+        let (now, p) = (Instant::now(), w.faults.slow);
+        let mut slow = self.slow.borrow_mut();
         for (place, at) in empty.into_iter().take(FETCH.0 as usize) {
+            if slow.get(&place).is_some_and(|until| now < *until) {
+                continue;
+            }
+            if w.chance(p) && slow.remove(&place).is_none() {
+                slow.insert(place, now + Duration::from_millis(w.below(SLOW)));
+                continue;
+            }
             let count = 1 + w.below(FETCH.1) as i64;
             fetched.insert(place.clone(), (at + count).min(w.stable(&place)));
         }
@@ -345,30 +381,6 @@ impl Headers for Owned {
     }
 }
 
-impl<A: Assignments> Commits for Member<A> {
-    fn commit(&self, topic: &str, offsets: &[(i32, i64)], wait: bool) -> KafkaResult<()> {
-        let mut w = self.world.lock();
-        let p = w.faults.commit_fails;
-        if !wait && w.chance(p) {
-            for (partition, offset) in offsets {
-                let place = (topic.to_owned(), *partition);
-                w.loses_commit(&self.group, self.id.get(), place.clone(), *offset);
-                self.failed.borrow_mut().push(place);
-            }
-            return Ok(());
-        }
-        if w.chance(p) {
-            return Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::CoordinatorNotAvailable));
-        }
-        let more = i64::from(w.sabotage == Sabotage::CommitsTooMuch);
-        let offsets: Vec<(Place, i64)> =
-            offsets.iter().map(|(p, o)| ((topic.to_owned(), *p), o + more)).collect();
-        let ids = self.ids.borrow().clone();
-        w.take_offsets(&self.group, self.id.get(), &offsets, &ids)
-            .map_err(KafkaError::ConsumerCommit)
-    }
-}
-
 impl<A: Assignments> Reader for Member<A> {
     type Membership = super::Membership;
 
@@ -391,6 +403,8 @@ impl<A: Assignments> Reader for Member<A> {
             Some(stall) => tokio::time::sleep(stall).await,
             None => tokio::task::yield_now().await,
         }
+        let part = self.group.rsplit('.').next().unwrap_or_default();
+        self.world.lock().check_memory(&self.process, part);
         self.told()?;
         self.rebalance();
         let deadline = Instant::now() + wait;

@@ -1,62 +1,134 @@
-//! Who writes to the simulated Kafka: in transactions, and dead letters.
+//! Who writes to the simulated Kafka: in transactions, under docket's own producer of them, and dead letters.
 
 use std::cell::{Cell, RefCell};
 
-use docket::log::{self, Outgoing, RecordWriter, Transactions};
+use docket::log::client::Brokers;
+use docket::log::transactional::{Deliveries, Epoch, Transactional};
+use docket::log::{self, Outgoing, RecordWriter};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::Headers as _;
 
+use super::transactions::{Asked, Offsets};
 use super::*;
 
-/// A transactional producer.
-pub struct Producer {
+/// A client with one epoch of a transactional id.
+pub struct Client {
     world: Shared,
-    open: Cell<Option<usize>>,
-    /// Tags of the open transaction, in the order of sending.
+    id: String,
+    epoch: u64,
+    brokers: Brokers,
+    deliveries: Deliveries,
+    /// Tags of what may be in one batch with the next record, in the order of sending.
     sent: RefCell<Vec<usize>>,
-    refused: RefCell<Vec<(usize, RDKafkaErrorCode)>>,
-    /// It is not known how a transaction ended.
-    doubtful: Cell<bool>,
+    /// The next record is the first of its batch.
+    flushed: Cell<bool>,
+    /// It was not told how a transaction ended.
+    lost: Cell<bool>,
+    /// How many bytes the open transaction has.
+    open: Cell<usize>,
+    alive: Alive,
 }
 
-impl Producer {
-    pub fn new(world: &Shared) -> Producer {
-        Producer {
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.holds(0);
+    }
+}
+
+/// What is late comes within so many milliseconds.
+const LATE: u64 = 8_000;
+
+pub fn producer(world: &Shared, id: &str, alive: Alive) -> Transactional<Client> {
+    let id = {
+        let w = world.lock();
+        if w.same_ids { id.to_owned() } else { format!("{id}.{}", w.producers.len()) }
+    };
+    Transactional::new(Client::new(world, &id, alive))
+}
+
+fn failed(code: RDKafkaErrorCode) -> KafkaError {
+    KafkaError::MessageProduction(code)
+}
+
+fn pairs(record: &Outgoing<'_>) -> Pairs {
+    let pair = |h: rdkafka::message::Header<'_, &[u8]>| {
+        (h.key.to_owned(), h.value.unwrap_or_default().to_vec())
+    };
+    record.headers.iter().map(pair).collect()
+}
+
+impl Client {
+    fn new(world: &Shared, id: &str, alive: Alive) -> Client {
+        let epoch = world.lock().next_epoch(id);
+        Client {
             world: world.clone(),
-            open: Cell::new(None),
+            id: id.to_owned(),
+            epoch,
+            brokers: Brokers::default(),
+            deliveries: Deliveries::default(),
             sent: RefCell::default(),
-            refused: RefCell::default(),
-            doubtful: Cell::new(false),
+            flushed: Cell::new(false),
+            lost: Cell::new(false),
+            open: Cell::new(0),
+            alive,
         }
+    }
+
+    /// So many bytes are in the open transaction.
+    fn holds(&self, bytes: usize) {
+        self.alive.take(self.open.replace(bytes));
+        self.alive.add(bytes);
     }
 
     fn is_fenced(&self) -> bool {
-        let mut w = self.world.lock();
-        w.tick();
-        self.open.get().is_some_and(|id| w.transactions[id].state != State::Open)
+        !self.world.lock().is_current(&self.id, self.epoch)
+    }
+
+    /// A request was sent twice, and the first comes late; the log tells of it.
+    fn again(&self, w: &mut World, what: Asked) {
+        let p = w.faults.late;
+        if !w.chance(p) {
+            return;
+        }
+        let told = match what {
+            Asked::End(_) => ("ENDTXN", "EndTxn returned _TIMED_OUT"),
+            Asked::Add(_) => ("FAIL", "Disconnected (after 206ms in state UP) (_TRANSPORT)"),
+        };
+        self.late(w, what);
+        if w.sabotage != Sabotage::NeverRetires {
+            self.brokers.heard(told.0, told.1);
+        }
+    }
+
+    fn late(&self, w: &mut World, what: Asked) {
+        let due = Instant::now() + Duration::from_millis(w.below(LATE));
+        let (producer, epoch) = (self.id.clone(), self.epoch);
+        w.note(format!("a request of {producer} will be late"));
+        w.late.push(Late { due, producer, epoch, what });
     }
 }
 
-impl Transactions for Producer {
+impl Epoch for Client {
     type Membership = Membership;
 
+    fn next(&self) -> KafkaResult<Client> {
+        Ok(Client::new(&self.world, &self.id, self.alive.clone()))
+    }
+
     fn begin(&self) -> KafkaResult<()> {
+        self.flushed.set(false);
         let mut w = self.world.lock();
-        w.transactions.push(Transaction {
-            state: State::Open,
-            begun: Instant::now(),
-            touched: BTreeSet::new(),
-        });
-        let id = w.transactions.len() - 1;
-        w.open.insert(id);
-        self.open.set(Some(id));
+        if w.producers[&self.id].epoch == self.epoch {
+            w.transaction(&self.id);
+        }
         Ok(())
     }
 
-    fn send(&self, record: Outgoing<'_>, tag: usize, alone: bool) -> KafkaResult<()> {
+    fn send(&self, record: Outgoing<'_>, tag: usize) -> KafkaResult<()> {
         if self.is_fenced() {
-            return Err(KafkaError::MessageProduction(RDKafkaErrorCode::InvalidProducerEpoch));
+            return Err(failed(RDKafkaErrorCode::InvalidProducerEpoch));
         }
+        let first = self.flushed.replace(false);
         let takes = if record.topic == crate::REJECTS { REJECTS_TAKE } else { DOCKET_TAKES };
         let mut w = self.world.lock();
         let unwanted = record.topic == crate::DOCKET && holds(record.payload, UNWANTED);
@@ -67,93 +139,105 @@ impl Transactions for Producer {
             };
             // The broker refuses the batch, with what was sent just before.
             let mut refused = vec![tag];
-            if !alone {
+            if !first {
                 let sent = self.sent.borrow();
                 let n = w.below(4) as usize;
                 refused.extend(sent.iter().rev().take(n));
             }
-            self.refused.borrow_mut().extend(refused.into_iter().map(|tag| (tag, code)));
+            refused.into_iter().for_each(|tag| self.deliveries.note(&failed(code), tag));
             return Ok(());
         }
-        // What is sent alone is in no batch with others.
-        if alone {
-            self.sent.borrow_mut().clear();
-        } else {
-            self.sent.borrow_mut().push(tag);
-        }
+        self.sent.borrow_mut().push(tag);
+        self.holds(self.open.get() + record.payload.len());
         if w.sabotage == Sabotage::LosesARecord && w.chance(0.01) {
             return Ok(());
         }
-        let headers: Pairs = record
-            .headers
-            .iter()
-            .map(|h| (h.key.to_owned(), h.value.unwrap_or_default().to_vec()))
-            .collect();
-        w.append(record.topic, record.key, record.payload, headers, self.open.get());
+        let open = w.transaction(&self.id);
+        w.append(record.topic, record.key, record.payload, pairs(&record), Some(open));
         Ok(())
     }
 
-    fn any_failed(&self) -> bool {
-        !self.refused.borrow().is_empty()
+    fn flush(&self) -> KafkaResult<()> {
+        self.sent.borrow_mut().clear();
+        self.flushed.set(true);
+        Ok(())
     }
 
-    fn commit_with(
-        &self,
-        offsets: &[(&str, i32, log::Committed)],
-        member: &Membership,
-    ) -> KafkaResult<()> {
-        if self.is_fenced() || !self.refused.borrow().is_empty() {
-            return Err(KafkaError::MessageProduction(RDKafkaErrorCode::InvalidTransactionalState));
+    fn deliveries(&self) -> &Deliveries {
+        &self.deliveries
+    }
+
+    fn brokers(&self) -> &Brokers {
+        &self.brokers
+    }
+
+    fn add(&self, offsets: &[(&str, i32, log::Committed)], member: &Membership) -> KafkaResult<()> {
+        if self.is_fenced() {
+            return Err(failed(RDKafkaErrorCode::InvalidTransactionalState));
         }
         let mut w = self.world.lock();
         let p = w.faults.commit_fails;
         if w.chance(p) {
             w.note("a transaction fails");
-            return Err(KafkaError::MessageProduction(RDKafkaErrorCode::InvalidTransactionalState));
+            return Err(failed(RDKafkaErrorCode::InvalidTransactionalState));
         }
         let (group, id, generation, ids) = member;
         let current = w.groups[group].generation;
-        if w.sabotage != Sabotage::NoFencing && *generation != current {
-            return Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::IllegalGeneration));
-        }
-        let metadata: Vec<(Place, String)> = offsets
-            .iter()
-            .map(|(t, p, o)| (((*t).to_owned(), *p), o.metadata.clone()))
-            .filter(|_| w.sabotage != Sabotage::LosesMetadata)
-            .collect();
-        let offsets: Vec<(Place, i64)> =
-            offsets.iter().map(|(t, p, o)| (((*t).to_owned(), *p), o.offset)).collect();
-        if w.sabotage == Sabotage::NoFencing {
-            for (place, offset) in &offsets {
-                let committed = Committed { next: *offset, topic_id: None };
-                w.groups.get_mut(group).unwrap().committed.insert(place.clone(), committed);
+        if w.sabotage != Sabotage::NoFencing {
+            if *generation != current {
+                return Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::IllegalGeneration));
             }
-        } else {
-            w.take_offsets(group, *id, &offsets, ids).map_err(KafkaError::ConsumerCommit)?;
+            w.check_member(group, *id).map_err(KafkaError::ConsumerCommit)?;
         }
-        w.groups.get_mut(group).unwrap().metadata.extend(metadata);
-        if let Some(id) = self.open.take() {
-            w.end(id, State::Committed);
+        let place = |topic: &str, partition: i32| (topic.to_owned(), partition);
+        let fenced = w.sabotage != Sabotage::NoFencing;
+        let keeps = w.sabotage != Sabotage::LosesMetadata;
+        let texts = offsets.iter().filter(|_| keeps);
+        let offsets = Offsets {
+            group: group.clone(),
+            offsets: offsets.iter().map(|(t, p, o)| (place(t, *p), o.offset)).collect(),
+            ids: if fenced { ids.clone() } else { BTreeMap::new() },
+            metadata: texts.map(|(t, p, o)| (place(t, *p), o.metadata.clone())).collect(),
+        };
+        w.add_offsets(&self.id, offsets.clone());
+        self.again(&mut w, Asked::Add(offsets));
+        Ok(())
+    }
+
+    fn commit(&self) -> KafkaResult<()> {
+        if self.is_fenced() {
+            return Err(failed(RDKafkaErrorCode::InvalidProducerEpoch));
         }
-        self.sent.borrow_mut().clear();
+        let mut w = self.world.lock();
+        let p = w.faults.late;
+        if w.chance(p / 2.0) {
+            w.note("the end of a transaction is held back");
+            self.late(&mut w, Asked::End(State::Committed));
+            self.lost.set(true);
+            return Err(failed(RDKafkaErrorCode::OperationTimedOut));
+        }
+        self.holds(0);
+        w.end_of(&self.id, State::Committed);
+        self.again(&mut w, Asked::End(State::Committed));
         let p = w.faults.answer_lost;
         if w.chance(p) {
             w.note("a transaction is committed, and nobody hears of it");
-            self.doubtful.set(w.sabotage != Sabotage::GoesOnInDoubt);
-            return Err(KafkaError::MessageProduction(RDKafkaErrorCode::OperationTimedOut));
+            self.lost.set(w.sabotage != Sabotage::GoesOnInDoubt);
+            return Err(failed(RDKafkaErrorCode::OperationTimedOut));
         }
         Ok(())
     }
 
-    fn abort(&self) -> KafkaResult<Vec<(usize, RDKafkaErrorCode)>> {
-        if self.is_fenced() || self.doubtful.get() {
-            return Err(KafkaError::MessageProduction(RDKafkaErrorCode::InvalidProducerEpoch));
-        }
-        if let Some(id) = self.open.take() {
-            self.world.lock().end(id, State::Aborted);
+    fn abort(&self) -> KafkaResult<()> {
+        if self.is_fenced() || self.lost.get() {
+            return Err(failed(RDKafkaErrorCode::InvalidProducerEpoch));
         }
         self.sent.borrow_mut().clear();
-        Ok(self.refused.take())
+        self.holds(0);
+        let mut w = self.world.lock();
+        w.end_of(&self.id, State::Aborted);
+        self.again(&mut w, Asked::End(State::Aborted));
+        Ok(())
     }
 }
 
@@ -166,17 +250,12 @@ impl RecordWriter for Dead {
         let mut w = self.0.lock();
         let p = w.faults.letter_fails;
         if w.chance(p) {
-            return Err(KafkaError::MessageProduction(RDKafkaErrorCode::MessageTimedOut));
+            return Err(failed(RDKafkaErrorCode::MessageTimedOut));
         }
         if record.payload.len() > REJECTS_TAKE {
-            return Err(KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge));
+            return Err(failed(RDKafkaErrorCode::MessageSizeTooLarge));
         }
-        let headers: Pairs = record
-            .headers
-            .iter()
-            .map(|h| (h.key.to_owned(), h.value.unwrap_or_default().to_vec()))
-            .collect();
-        w.append(record.topic, record.key, record.payload, headers, None);
+        w.append(record.topic, record.key, record.payload, pairs(&record), None);
         Ok(())
     }
 }
