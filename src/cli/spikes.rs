@@ -115,7 +115,7 @@ fn of_topic(args: &Args, pipeline: &Pipeline, spikes: &Spikes) -> CommandResult 
     let bar = super::progress(past.offsets(), "looking");
     let mut findings: BTreeMap<String, Finding> = BTreeMap::new();
     let mut came_upon = CameUpon::default();
-    let (mut decisions, mut unreadable) = (0u64, 0u64);
+    let (mut decisions, mut unreadable, mut last) = (0u64, 0u64, Nanos::MIN);
     let mut note = |changes| findings.extend(in_the_end(changes, spikes));
     past.read_ends(&mut |n| bar.inc(n), &mut |partition, message| {
         let Some(message) = message else {
@@ -135,6 +135,7 @@ fn of_topic(args: &Args, pipeline: &Pipeline, spikes: &Spikes) -> CommandResult 
             .is_some()
         {
             decisions += 1;
+            last = last.max(written);
             if decisions.is_multiple_of(64) {
                 note(follower.look_back(false));
             }
@@ -158,7 +159,9 @@ fn of_topic(args: &Args, pipeline: &Pipeline, spikes: &Spikes) -> CommandResult 
         return Ok(());
     };
     anstream::eprintln!("{first}");
-    rest.iter().for_each(|note| anstream::eprintln!("note: {note}"));
+    let open = findings.iter().any(|f| f.ended.is_none() && !f.kind.is_event());
+    let silent = silent(last, clock::now()).filter(|_| open);
+    rest.iter().chain(&silent).for_each(|note| anstream::eprintln!("note: {note}"));
     Ok(())
 }
 
@@ -201,6 +204,16 @@ fn summed(
     let unreadable = (unreadable > 0)
         .then(|| format!("{} in the topic not written by docket", counted(unreadable, "record")));
     [found].into_iter().chain(nothing).chain(late).chain(several).chain(unreadable).collect()
+}
+
+/// What is said of findings that go on where nothing came for a while.
+fn silent(last: Nanos, now: Nanos) -> Option<String> {
+    let seconds = now.saturating_sub(last) / 1_000_000_000;
+    (last > Nanos::MIN && seconds > 90).then(|| {
+        format!(
+            "the last decision came {seconds} s ago: what lasted \"to the end\" went on then; how `docket run` ended it stands in the docket topic (docket tail --verdict finding)"
+        )
+    })
 }
 
 /// What came too late to be waited for.
@@ -324,7 +337,7 @@ fn told(group: &[&Finding]) -> Vec<String> {
             Some(ended) => span(onset, ended),
             // What a part came upon goes on for no time.
             None if first.kind.is_event() => String::new(),
-            None => "goes on".into(),
+            None => "to the end".into(),
         },
         group.iter().map(|f| f.observed).sum::<u64>().to_string(),
         format!("{:.1}", group.iter().map(|f| f.expected).sum::<f64>()),
@@ -544,6 +557,15 @@ mod tests {
             )
         );
         assert_eq!(folded(&all[..1]), None);
+    }
+
+    #[test]
+    fn where_nothing_comes_any_more_what_goes_on_is_of_the_last_decision() {
+        let second = 1_000_000_000;
+        assert_eq!(silent(Nanos::MIN, 900 * second), None);
+        assert_eq!(silent(5 * second, 60 * second), None);
+        let said = silent(5 * second, 605 * second).unwrap();
+        assert!(said.starts_with("the last decision came 600 s ago: "), "{said}");
     }
 
     #[test]

@@ -162,6 +162,7 @@ fn meaning(status: reqwest::StatusCode, after: Option<Duration>, answer: &[u8]) 
     let content: Value = serde_json::from_slice(answer).unwrap_or_default();
     let kind = content["__type"].as_str().unwrap_or_default();
     let kind = kind.rsplit('#').next().unwrap_or_default();
+    let message = content["message"].as_str().or(content["Message"].as_str()).unwrap_or_default();
     let cause = match kind {
         "ThrottlingException"
         | "Throttling"
@@ -180,6 +181,8 @@ fn meaning(status: reqwest::StatusCode, after: Option<Duration>, answer: &[u8]) 
         | "InvalidClientTokenId"
         | "SignatureDoesNotMatch"
         | "NotAuthorized"
+        | "RequestTimeTooSkewed"
+        | "RequestExpired"
         | "OptInRequired" => Cause::Credentials,
         "ServiceUnavailableException"
         | "ServiceUnavailable"
@@ -189,17 +192,27 @@ fn meaning(status: reqwest::StatusCode, after: Option<Duration>, answer: &[u8]) 
         "" => return client::meaning(status, after, answer),
         _ if status.is_server_error() => Cause::Server,
         kind => {
-            let message =
-                content["message"].as_str().or(content["Message"].as_str()).unwrap_or_default();
             let reason = format!("{kind}: {message}").chars().take(1000).collect();
             return Failure::Refused(Refusal { status: status.as_u16(), reason });
         }
     };
-    Failure::Retry(Retry {
-        cause,
-        detail: format!("the service answered {} {kind}", status.as_u16()),
-        after,
-    })
+    // The message may quote what was signed.
+    let of_time = ["Signature expired", "Signature not yet current"];
+    let clock = match of_time.iter().any(|begins| message.starts_with(begins))
+        || ["RequestTimeTooSkewed", "RequestExpired"].contains(&kind)
+    {
+        true => "; its clock and this machine's differ: is this one right?",
+        false => "",
+    };
+    let detail = format!("the service answered {} {kind}{clock}", status.as_u16());
+    Failure::Retry(Retry { cause, detail, after })
+}
+
+/// The name of an error, of a reason that begins with it; the rest may quote data.
+pub fn kind(reason: &str) -> String {
+    let name = reason.split(':').next().unwrap_or_default();
+    let is_one = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric());
+    if is_one { format!(" {name}") } else { String::new() }
 }
 
 /// What an accepted request says; nothing if it is not the service's answer: 200 with a JSON object, or with nothing by operations that
@@ -235,6 +248,29 @@ fn answered(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn errors_are_named_and_a_clock_that_is_wrong_is_told() {
+        let status = reqwest::StatusCode::BAD_REQUEST;
+        let said = |kind: &str, message: &str| {
+            let answer = json!({ "__type": format!("com.amazon#{kind}"), "message": message });
+            match meaning(status, None, answer.to_string().as_bytes()) {
+                Failure::Retry(retry) => (Some(retry.cause), retry.detail),
+                Failure::Refused(refusal) => (None, super::kind(&refusal.reason)),
+            }
+        };
+        let (cause, detail) = said("InvalidSignatureException", "Signature expired: 2026 is now");
+        assert!(cause == Some(Cause::Credentials) && detail.contains("is this one right?"));
+        let (cause, detail) = said("RequestTimeTooSkewed", "");
+        assert!(cause == Some(Cause::Credentials) && detail.contains("is this one right?"));
+        let (_, detail) = said("InvalidSignatureException", "The Canonical String is x");
+        assert!(detail.ends_with("InvalidSignatureException"), "{detail}");
+        assert_eq!(
+            said("SerializationException", "of secret"),
+            (None, " SerializationException".into())
+        );
+        assert_eq!((kind("<html>: x"), kind("")), (String::new(), String::new()));
+    }
 
     #[test]
     fn only_what_the_service_answers_is_an_answer() {

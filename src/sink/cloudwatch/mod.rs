@@ -165,9 +165,14 @@ impl Sink for Cloudwatch {
                 Err(refused) if put.records.len() == 1 => {
                     each[put.records[0]] = Err(refused);
                 }
-                Err(_) => {
+                Err(Failure::Refused(refusal)) => {
                     // Sent again by itself, it will be.
-                    let again = Failure::retry(Cause::Server, "a request was refused as a whole");
+                    let kind = api::kind(&refusal.reason);
+                    let told = format!(
+                        "a request was refused as a whole, with HTTP {}{kind}",
+                        refusal.status
+                    );
+                    let again = Failure::retry(Cause::Server, told);
                     put.records.iter().for_each(|i| each[*i] = Err(again.clone()));
                 }
             }
