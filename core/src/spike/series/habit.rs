@@ -191,7 +191,7 @@ mod tests {
         assert!(!habits.know(1, at, &job, Height(60, 300)), "of something else");
         assert_eq!(habits.0[0].len(), 3);
         (0..100).for_each(|i| {
-            habits.note(0, at + i, &cause(&i.to_string(), 1.0).causes[0], Height(1, 1))
+            habits.note(0, at + i, &cause(&i.to_string(), 1.0).causes[0], Height(1, 1));
         });
         assert_eq!(habits.0[0].len(), MOST);
     }
