@@ -16,8 +16,10 @@ pub struct Backlog {
     /// In the order of the decisions' own times.
     held: Reorder,
     since: Nanos,
-    /// How old its first decision was.
+    /// How old its first decision was; or, some minutes later, the oldest of the last of them.
     age: Nanos,
+    /// The oldest lately.
+    oldest: Nanos,
     /// It gets no shorter: some decisions always come late here.
     steady: bool,
     /// When the latest of what is old was written.
@@ -28,7 +30,8 @@ impl Backlog {
     /// With this decision.
     pub fn begins(seen: &Observation<'_>, written: Nanos) -> Backlog {
         let age = written.saturating_sub(seen.at);
-        Backlog { held: Reorder::default(), since: written, age, steady: false, latest: written }
+        let (held, steady, oldest) = (Reorder::default(), false, 0);
+        Backlog { held, since: written, age, oldest, steady, latest: written }
     }
 
     pub fn note(&mut self, seen: &Observation<'_>, written: Nanos, old: bool) {
@@ -37,7 +40,14 @@ impl Backlog {
             // One that is caught up with gets shorter.
             let passed = written - self.since;
             let age = written.saturating_sub(seen.at);
-            self.steady |= passed > STEADY && age > self.age - passed / 10;
+            if passed > STEADY {
+                self.steady |= age > self.age - passed / 10;
+                self.oldest = self.oldest.max(age);
+            }
+            // One that was much older than the others is no measure of them.
+            if passed > 2 * STEADY {
+                (self.since, self.age, self.oldest) = (written, self.oldest, 0);
+            }
         }
     }
 
@@ -52,6 +62,11 @@ impl Backlog {
         self.held.release(Nanos::MAX, &mut |seen, written| to.take(seen, written));
         let ended = to.detector.skip(now.saturating_sub(to.lateness));
         to.past.extend(ended);
+    }
+
+    /// Since when it is over, by `now`.
+    pub fn over_at(&self, now: Nanos) -> Nanos {
+        if self.steady { now } else { now.min(self.latest + SETTLED + 1) }
     }
 
     /// It is over when none of it came for some seconds, or what comes is none.

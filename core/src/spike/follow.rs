@@ -18,8 +18,10 @@ use super::snapshot::Unreadable;
 use super::{BUCKET, Change, Finding, Kind, Observation, SECOND};
 use crate::decision::time::Nanos;
 
-/// Docket paused when it wrote nothing for so long, and then what is older.
+/// Docket paused when it wrote nothing for so long, and then what is older;
 const PAUSE: Nanos = 30 * SECOND;
+/// unless it wrote nothing for half as long not long ago: then OPAs upload what they decided now and then, and all of them at once.
+const LATELY: Nanos = 1800 * SECOND;
 
 /// How far a partition was read.
 #[derive(Debug, Clone, Copy)]
@@ -50,6 +52,8 @@ pub struct Follower {
     pub late: u64,
     /// When the latest record was written.
     latest: Nanos,
+    /// When nothing had been written for a while last, and for how long.
+    paused: Option<(Nanos, Nanos)>,
     /// It is no later than that, whatever stands in the topic.
     now: Nanos,
     changes: Vec<Change>,
@@ -71,6 +75,7 @@ impl Follower {
             told_quiet: false,
             late: 0,
             latest: Nanos::MIN,
+            paused: None,
             now: Nanos::MAX,
             changes: Vec::new(),
             past: Vec::new(),
@@ -228,40 +233,54 @@ impl Follower {
         if old && before == Nanos::MIN && self.detector.is_new() {
             self.backlog = Some(Backlog::begins(seen, written));
         }
-        if let Some(backlog) = &mut self.backlog {
+        // Who reads as it is written is told so by the clock.
+        let is_over = self.backlog.as_ref().is_some_and(|backlog| !backlog.goes_on(written));
+        if let Some(backlog) = self.backlog.as_mut().filter(|_| !is_over) {
             backlog.note(seen, written, old);
             if backlog.goes_on(written) {
                 let (detector, past) = (&mut self.detector, &mut self.past);
                 let to = &mut Learn { detector, lateness: self.lateness, past };
                 return backlog.push(seen, written, to);
             }
-            self.settle(written);
         }
+        self.settle(written);
         self.detector.came(old);
         if self.newcomers.are_over(written) {
             self.settle_newcomers(written);
         }
-        if old && ordered && before > Nanos::MIN && written - before > PAUSE {
+        let paused = before > Nanos::MIN && self.is_pause(before, written);
+        if old && ordered && paused {
             // Docket wrote nothing, but there were decisions: it paused.
             self.changes.extend(self.detector.skip(written.saturating_sub(self.lateness)));
         }
         if self.newcomers.take(&self.detector, self.lateness, seen, written, old) {
             self.detector.excuse(seen);
-            if ordered && !old {
+            if ordered {
                 self.pass(written);
             }
             return;
+        }
+        // Who was silent until then was, for whoever reads it as it is written.
+        if ordered {
+            self.pass(written);
         }
         if old {
             self.detector.excuse(seen);
             return;
         }
-        if ordered {
-            self.pass(written);
-        }
         let from = written.saturating_sub(self.lateness);
         let at = seen.at.max(from);
         self.detector.observe(&Observation { at, ..*seen }, written);
+    }
+
+    /// Whether docket may have paused from `before` on: it wrote nothing, which is not usual.
+    fn is_pause(&mut self, before: Nanos, written: Nanos) -> bool {
+        let long = written - before;
+        if long <= PAUSE {
+            return false;
+        }
+        let last = self.paused.replace((written, long));
+        last.is_none_or(|(at, last)| before - at > LATELY || long > 2 * last)
     }
 
     /// It is so late.
@@ -280,6 +299,7 @@ impl Follower {
     /// The backlog is all there: it is learned, and what it says is past, but for what goes on.
     fn settle(&mut self, now: Nanos) {
         let Some(backlog) = self.backlog.take() else { return };
+        let now = backlog.over_at(now);
         let (detector, past) = (&mut self.detector, &mut self.past);
         backlog.learn(now, &mut Learn { detector, lateness: self.lateness, past });
         self.changes.extend(self.detector.active().into_iter().map(Change::Begins));

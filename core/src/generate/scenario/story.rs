@@ -20,10 +20,8 @@ impl Day {
             may: true,
         };
         if self.from >= self.seconds {
-            return match self.scenario {
-                Scenario::JunkPaths => vec![unwatched],
-                _ => self.nights(),
-            };
+            let is_junk = self.scenario == Scenario::JunkPaths;
+            return if is_junk { vec![unwatched] } else { self.nights() };
         }
         let what = |kinds, cause| self.event(kinds, self.victim, cause, None);
         let one = |kinds, cause| vec![what(kinds, cause)];
@@ -59,15 +57,10 @@ impl Day {
             | Scenario::Restarts
             | Scenario::NightlyJob
             | Scenario::JitteringJob => self.nights(),
-            Scenario::JitteringAttack => {
-                let mut events = self.nights();
-                events.extend(one(SPIKE, stranger()));
-                events
-            }
+            Scenario::JitteringAttack => [self.nights(), one(SPIKE, stranger())].concat(),
             Scenario::JobGrows => {
-                let mut events = self.nights();
-                events.extend(one(SPIKE, Some((Dimension::Subject, "batch".into()))));
-                events
+                let job = Some((Dimension::Subject, "batch".into()));
+                [self.nights(), one(SPIKE, job)].concat()
             }
             Scenario::Attack
             | Scenario::WeekendAttack

@@ -68,6 +68,20 @@ fn docket(scenario: Scenario, seed: u64) -> Vec<Written> {
     all
 }
 
+/// The same, uploaded by each OPA every so many seconds, of which OPAs have their own.
+fn uploaded(docket: &[Written], [least, most]: [i64; 2]) -> Vec<Written> {
+    let mut all = docket.to_vec();
+    for one in &mut all {
+        let opa: i64 = one.who[1].bytes().map(i64::from).sum();
+        let every = (least + 37 * opa % (most - least + 1)) * SECOND;
+        let (now, offset) = (one.written - 2 * SECOND, 53 * opa * SECOND);
+        one.written =
+            ((now + offset).div_euclid(every) + 1) * every - offset + one.at % SECOND / 10;
+    }
+    all.sort_by_key(|w| w.written);
+    all
+}
+
 fn begins(changes: Vec<Change>) -> Vec<Finding> {
     let begins = |c| match c {
         Change::Begins(finding) => Some(finding),
@@ -174,6 +188,58 @@ fn what_a_run_raises_is_what_a_look_back_raises() {
         assert_eq!(plain(&live), plain(&run(&docket, 7 * SECOND)), "{scenario:?}: seldom looked");
         assert_eq!(plain(&live), plain(&look_back(&docket, 100)), "{scenario:?}");
         assert_eq!(plain(&live), plain(&look_back(&docket, 20_000)), "{scenario:?}: skewed");
+    }
+}
+
+/// Where uploads take their time, what is late is no backlog, and what nobody wrote meanwhile is no pause of docket.
+#[test]
+fn a_run_raises_what_a_look_back_raises_of_late_uploads() {
+    let made = docket(Scenario::Attack, 5);
+    // All of it, and one service of two OPAs.
+    let alone = begins(run(&made, SECOND))[0].service.clone();
+    let few: Vec<Written> = made.iter().filter(|w| w.service == alone).cloned().collect();
+    for (docket, uploads) in [
+        (&made, [5, 30]),
+        (&made, [30, 90]),
+        (&made, [45, 150]),
+        (&made, [300, 600]),
+        (&few, [40, 55]),
+        (&few, [60, 90]),
+        (&few, [90, 120]),
+        (&few, [300, 600]),
+    ] {
+        // After the made-up day there are only stragglers.
+        let in_time = docket.iter().filter(|w| w.written - w.at < 60 * SECOND);
+        let end = in_time.map(|w| w.written).max().unwrap();
+        let docket = uploaded(docket, uploads);
+        let said = |changes: Vec<Change>, from: Nanos| -> Vec<(String, Nanos)> {
+            let found = begins(changes).into_iter().filter(|f| (from..end).contains(&f.detected));
+            let one = |f: Finding| {
+                (
+                    format!("{:?} {} {:?}", f.kind, f.service, f.causes.first().map(|c| &c.value)),
+                    f.detected,
+                )
+            };
+            found.map(one).collect()
+        };
+        let from = docket[0].written;
+        let live = said(run(&docket, SECOND / 5), from);
+        // From the beginning; and from an hour later on, where no silence is compared: it is claimed by who heard more before.
+        let later = from + 3600 * SECOND;
+        let i = docket.iter().position(|w| w.written > later).unwrap();
+        for (past, from) in [(&docket[..], from), (&docket[i..], later + 1200 * SECOND)] {
+            let silent = |(told, _): &&(String, Nanos)| !told.contains("Quiet");
+            let all = past.len() == docket.len();
+            let looked = said(look_back(past, 100), from);
+            let looked: Vec<_> = looked.iter().filter(|one| all || silent(one)).collect();
+            let live: Vec<_> =
+                live.iter().filter(|one| one.1 >= from && (all || silent(one))).collect();
+            assert_eq!(live.len(), looked.len(), "{uploads:?}, {all}: {live:?} {looked:?}");
+            for (one, other) in live.iter().zip(&looked) {
+                assert_eq!(one.0, other.0);
+                assert!((one.1 - other.1).abs() <= 20 * SECOND, "{uploads:?}: {live:?} {looked:?}");
+            }
+        }
     }
 }
 
