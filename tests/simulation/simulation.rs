@@ -167,6 +167,8 @@ async fn replay(seed: u64, sabotage: Sabotage) -> Duration {
     let count = 4_000;
     {
         let mut w = world.lock();
+        // What a sink has to be sent again comes behind others.
+        w.takes_all = true;
         w.create(SOURCE, 12);
         w.create(DOCKET, 12);
         w.create(REJECTS, 1);
@@ -208,7 +210,6 @@ fn in_virtual_time<T>(work: impl Future<Output = T>) -> T {
 
 /// Intake may be out of order by a minute, and the sink by another.
 #[test]
-#[ignore = "seed 0 leaves 8,683 s out of order: the simulated sink reads while intake still writes old records"]
 fn six_days_are_replayed_in_order() {
     for seed in 0..3 {
         let worst = in_virtual_time(replay(seed, Sabotage::Nothing));
@@ -250,13 +251,13 @@ fn what_is_done_wrong_is_noticed() {
     let all = [
         (Sabotage::CommitsTooMuch, 0),
         (Sabotage::LosesARecord, 0),
-        (Sabotage::NoFencing, 144),
+        (Sabotage::NoFencing, 254),
         (Sabotage::ReadsUncommitted, 0),
         (Sabotage::PassesOver, 0),
         (Sabotage::NoTopicId, 0),
-        (Sabotage::AddedAtTheEnd, 11),
-        (Sabotage::TakenForMade, 121),
-        (Sabotage::TakenForSent, 10),
+        (Sabotage::AddedAtTheEnd, 35),
+        (Sabotage::TakenForMade, 268),
+        (Sabotage::TakenForSent, 20),
         (Sabotage::TakesAnyAnswer, 0),
         (Sabotage::SameShape, 0),
         (Sabotage::NeverCondemns, 0),
@@ -265,7 +266,7 @@ fn what_is_done_wrong_is_noticed() {
         (Sabotage::StaysDead, 0),
         (Sabotage::GoesOnInDoubt, 0),
         (Sabotage::NeverRetires, 77),
-        (Sabotage::ForgetsTheStart, 0),
+        (Sabotage::ForgetsTheStart, 61),
         (Sabotage::StopsFirst, 0),
         (Sabotage::HoldsTooMuch, 0),
     ];

@@ -71,6 +71,11 @@ impl SimSink {
         SimSink { name, manner, world, shapes: Mutex::default(), alive, swells }
     }
 
+    fn throttles(&self) -> bool {
+        let mut w = self.world.lock();
+        !w.takes_all && w.chance(0.3)
+    }
+
     fn body(&self, records: Records) -> Body {
         let size = records.iter().map(|(_, raw)| raw.len()).sum::<usize>() * self.swells;
         self.alive.add(size);
@@ -198,7 +203,7 @@ impl Sink for SimSink {
                         if self.is_poison(&record.0) {
                             return Err(refused(&record.0));
                         }
-                        if dice < 20 && self.world.lock().chance(0.3) {
+                        if dice < 20 && self.throttles() {
                             return Err(retry(Cause::Throttled));
                         }
                         self.store(&[record], true);

@@ -129,6 +129,8 @@ pub struct World {
     /// By sink: decision ids that it acknowledged, and everything that it holds.
     pub acknowledged: BTreeMap<String, BTreeSet<String>>,
     pub stored: BTreeMap<String, BTreeMap<String, Vec<Vec<u8>>>>,
+    /// Sinks ask for no record to be sent again.
+    pub takes_all: bool,
     /// By sink: until when it answers with an outage.
     pub away: BTreeMap<String, Instant>,
     /// By sink: until when it refuses everything.
@@ -171,6 +173,7 @@ impl Shared {
             sabotage,
             acknowledged: BTreeMap::new(),
             stored: BTreeMap::new(),
+            takes_all: false,
             away: BTreeMap::new(),
             refusing: BTreeMap::new(),
             times: BTreeMap::new(),
