@@ -9,7 +9,7 @@ use super::heartbeat::{Heartbeat, STREAM};
 use super::room::Room;
 use super::series::flood::Beside;
 use super::series::{Around, Series};
-use super::service::Service;
+use super::service::{Late, Service};
 use super::{BUCKET, Change, Dimension, Finding, Kind, Observation, decision_key, service_key};
 use crate::decision::time::Nanos;
 use crate::decision::verdict::Verdict;
@@ -37,8 +37,7 @@ pub struct Detector {
     /// The first bucket that is not closed; none before the first decision.
     pub(super) next: Option<i64>,
     pub(super) room: Room,
-    /// Of the latest thousand decisions so many came too late to count, and so many there were.
-    late: (f64, f64),
+    late: Late,
     scratch: String,
 }
 
@@ -54,7 +53,7 @@ impl Detector {
             stream: Heartbeat::default(),
             stream_next: i64::MIN,
             next: None,
-            late: (0.0, 0.0),
+            late: Late::default(),
             scratch: String::new(),
         }
     }
@@ -110,15 +109,11 @@ impl Detector {
     }
 
     /// One came, too late to count or in time.
-    pub(super) fn came(&mut self, late: bool) {
-        let (part, seen) = &mut self.late;
-        *seen = (*seen + 1.0).min(1000.0);
-        *part += (f64::from(u8::from(late)) - *part) / *seen;
-    }
-
-    /// Where most come late, as of OPAs that upload every ten minutes, nobody knows who is silent now.
-    fn is_late(&self) -> bool {
-        self.late.1 >= 20.0 && self.late.0 > 0.5
+    pub(super) fn came(&mut self, seen: &Observation<'_>, late: bool) {
+        self.late.came(late);
+        if let Some(service) = self.service_names.get(seen.service) {
+            self.services[*service].late.came(late);
+        }
     }
 
     /// It is not counted here, and shows that its service is alive.
@@ -341,10 +336,22 @@ impl Detector {
         let known = at < self.stream_next;
         let excess = self.series.iter().map(|s| s.excess).sum();
         let all = (!known).then(|| self.stream.close_beside(excess));
-        if self.is_late() {
+        // Where many come late, as of OPAs that upload every ten minutes, nobody knows who is silent now.
+        let all_late = self.late.is_more_than(0.5);
+        if all_late {
             self.stream.excuse();
-            self.services.iter_mut().for_each(Service::excuse_all);
-            self.series.iter_mut().for_each(Series::excuse);
+        }
+        let late = |service: &Service| all_late || service.late.is_more_than(0.2);
+        for service in &mut self.services {
+            if late(service) {
+                service.excuse_all();
+            }
+        }
+        for series in &mut self.series {
+            let service = self.service_names.get(&series.service).map(|i| &self.services[*i]);
+            if service.map_or(all_late, late) {
+                series.excuse();
+            }
         }
         let fewest = || self.series.iter().filter_map(|s| s.fewest(at)).reduce(|a, b| a + b);
         changes.extend(

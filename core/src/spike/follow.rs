@@ -244,7 +244,7 @@ impl Follower {
             }
         }
         self.settle(written);
-        self.detector.came(old);
+        self.detector.came(seen, old);
         if self.newcomers.are_over(written) {
             self.settle_newcomers(written);
         }

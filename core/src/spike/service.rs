@@ -39,6 +39,26 @@ pub struct Service {
     #[serde(skip)]
     crowded: bool,
     missing: Option<Missing>,
+    #[serde(skip)]
+    pub late: Late,
+}
+
+/// Which part of what comes is too late to count, of the last decisions.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Late {
+    part: f64,
+    seen: f64,
+}
+
+impl Late {
+    pub fn came(&mut self, late: bool) {
+        self.seen = (self.seen + 1.0).min(500.0);
+        self.part += (f64::from(u8::from(late)) - self.part) / self.seen;
+    }
+
+    pub fn is_more_than(&self, part: f64) -> bool {
+        self.seen >= 20.0 && self.part > part
+    }
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -75,6 +95,7 @@ impl Service {
             up: 0,
             crowded: false,
             missing: None,
+            late: Late::default(),
         }
     }
 

@@ -243,6 +243,20 @@ fn a_run_raises_what_a_look_back_raises_of_late_uploads() {
     }
 }
 
+/// Between two uploads nobody is silent.
+#[test]
+fn who_uploads_every_minute_or_two_is_not_missed() {
+    let made = docket(Scenario::Attack, 5);
+    for uploads in [[20, 60], [45, 150], [60, 90], [90, 120], [120, 300], [300, 600]] {
+        let changes = run(&uploaded(&made, uploads), SECOND / 5);
+        let quiet: Vec<Finding> = begins(changes)
+            .into_iter()
+            .filter(|f| matches!(f.kind, Kind::PolicyQuiet | Kind::InstanceQuiet | Kind::StreamQuiet))
+            .collect();
+        assert!(quiet.is_empty(), "{uploads:?}: {quiet:?}");
+    }
+}
+
 /// So many seconds of a calm service, a decision every tenth of a second, by a clock that is `behind`.
 fn calm(follower: &mut Follower, from: Nanos, seconds: i64, behind: Nanos) -> Vec<Change> {
     let mut changes = Vec::new();
