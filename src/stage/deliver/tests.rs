@@ -60,7 +60,8 @@ impl Sink for Scripted {
     async fn send(&self, body: &Vec<String>) -> Outcome {
         self.1.fetch_add(1, Ordering::Relaxed);
         tokio::time::sleep(Duration::from_millis(5)).await;
-        (self.0.lock().unwrap())(body)
+        // It may have panicked before.
+        (self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner))(body)
     }
 }
 
