@@ -308,6 +308,7 @@ fn recorded<'a>(event: &'a Event<'_>) -> Recorded<'a> {
         erased: part("erased"),
         masked: part("masked"),
         nd_builtin_cache: part("nd_builtin_cache"),
+        error: event.error,
     }
 }
 

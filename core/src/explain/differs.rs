@@ -72,6 +72,8 @@ pub fn reasons(
     let mut reasons = Vec::new();
     if let Some(failed) = failed {
         reasons.push(format!("the policy can't be evaluated here: {failed}"));
+    } else if recorded.error.is_some() {
+        reasons.push("OPA's evaluation failed, with the error that the decision has".into());
     }
     for (what, paths) in [("erased", recorded.erased), ("masked", recorded.masked)] {
         let paths = paths.into_iter().flat_map(raw::elements).filter_map(raw::as_str);

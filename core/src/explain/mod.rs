@@ -17,8 +17,8 @@ pub use bundle::{Bundle, unpack};
 use serde::Serialize;
 use serde_json::Value as Json;
 
-use self::probe::Prober;
-use self::rules::{Definition, Shape};
+use self::probe::{End, Prober};
+use self::rules::{Condition, Definition, Shape};
 
 /// What a decision's record says of its evaluation.
 #[derive(Debug, Clone, Copy, Default)]
@@ -33,6 +33,8 @@ pub struct Recorded<'a> {
     pub masked: Option<&'a str>,
     /// What builtins answered whose answers change.
     pub nd_builtin_cache: Option<&'a str>,
+    /// The evaluation failed: OPA's error, in JSON.
+    pub error: Option<&'a str>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -43,6 +45,9 @@ pub struct Explanation {
     pub result: Option<Json>,
     /// Whether it is what was recorded.
     pub reproduced: bool,
+    /// The evaluation fails, and where.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failed: Option<String>,
     /// What may be the reason where it is not, and what the bundle lacks.
     pub differs: Vec<String>,
     /// That the bundle has nothing of what was asked for, and what it has instead.
@@ -85,10 +90,12 @@ pub enum Outcome {
 }
 
 /// The condition at which a body ended.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Unmet {
     pub line: u32,
     pub text: String,
+    /// It is the value, which can't be made, though all conditions are met.
+    pub value: bool,
     /// What of the input it speaks of, with what stands there.
     pub input: Vec<(String, Option<Json>)>,
     /// What functions of the bundle said that it calls, with the calls as written.
@@ -114,19 +121,27 @@ pub fn explain(bundle: &Bundle, recorded: &Recorded<'_>) -> Result<Explanation, 
         Err(e) => (None, Some(e)),
     };
     let wanted = recorded.result.and_then(|raw| serde_json::from_str::<Json>(raw).ok());
-    let reproduced = failed.is_none() && differs::same(result.as_ref(), wanted.as_ref());
+    let reproduced = match &failed {
+        Some(_) => recorded.error.is_some(),
+        None => recorded.error.is_none() && differs::same(result.as_ref(), wanted.as_ref()),
+    };
     let query = rules::query(&path);
     let mut explanation = Explanation {
         query,
         result: result.as_ref().and_then(probe::json),
         reproduced,
+        failed: failed.clone(),
         differs: Vec::new(),
         lacks: differs::lacks(bundle, prober.definitions(), &path),
         rules: Vec::new(),
     };
     // Where it has nothing of it, there is nothing to guess at.
     if !reproduced && explanation.lacks.is_none() {
-        explanation.differs = differs::reasons(bundle, &prober, recorded, failed);
+        explanation.differs = differs::reasons(bundle, &prober, recorded, failed.clone());
+    }
+    // Of an evaluation that fails no rule has said anything.
+    if failed.is_some() {
+        return Ok(explanation);
     }
     for name in named(prober.definitions(), &path) {
         explanation.rules.push(said(&prober, &name, &mut Vec::new()));
@@ -208,20 +223,34 @@ fn defined(
             all.push(DefinitionSaid { value: Some(value), ..at(Outcome::Gave) });
             continue;
         }
-        let unmet = prober.unmet(definition, body).map(|(before, condition)| {
-            let nested = prober.rules_in(definition, &condition.text);
-            let nested = nested.into_iter().filter(|rule| !above.contains(rule));
-            let nested: Vec<_> = nested.take(DEPTH.saturating_sub(above.len()) * 3).collect();
-            Unmet {
-                line: condition.line,
-                text: condition.text.clone(),
-                input: prober.input_in(&condition.text),
-                calls: prober.calls_in(definition, before, &condition.text),
-                because: nested.iter().map(|rule| said(prober, rule, above)).collect(),
-            }
-        });
+        let end = prober.unmet(definition, body);
+        let unmet = Some(unmet(prober, definition, end, above));
         all.push(DefinitionSaid { unmet, ..at(Outcome::NotMet) });
     }
+}
+
+/// What there is to say of where a body ends. Of a value that can't be made, only what is not there.
+fn unmet(
+    prober: &Prober,
+    definition: &Definition,
+    End { before, condition, value }: End,
+    above: &mut Vec<(String, String)>,
+) -> Unmet {
+    let Condition { line, text, elsewhere, .. } = condition;
+    let none = Unmet { line, text: text.clone(), value, ..Unmet::default() };
+    if elsewhere {
+        return none;
+    }
+    let nested = prober.rules_in(definition, &text);
+    let nested = nested.into_iter().filter(|rule| !above.contains(rule));
+    let nested: Vec<_> = nested.take(DEPTH.saturating_sub(above.len()) * 3).collect();
+    let shown = |said: &Option<Json>| !value || said.is_none();
+    let mut input = prober.input_in(&text);
+    input.retain(|(_, there)| shown(there));
+    let mut calls = prober.calls_in(definition, before.as_deref(), &text);
+    calls.retain(|(_, gave)| shown(gave));
+    let because = nested.iter().map(|rule| said(prober, rule, above));
+    Unmet { input, calls, because: because.filter(|said| shown(&said.value)).collect(), ..none }
 }
 
 #[cfg(test)]

@@ -9,6 +9,15 @@ use super::rules::{self, Body, Condition, Definition, Shape};
 
 const NAME: &str = "docket_asks_this";
 
+/// Where a body ends.
+pub struct End {
+    /// The body as written, before that.
+    pub before: Option<String>,
+    pub condition: Condition,
+    /// Its conditions are met, and its value can't be made.
+    pub value: bool,
+}
+
 pub struct Prober {
     engine: Engine,
     input: Option<Json>,
@@ -34,7 +43,7 @@ impl Prober {
     /// What the whole path says.
     pub fn query(&self, path: &[&str]) -> Result<Option<Value>, String> {
         let results = self.engine.clone().eval_query(rules::query(path), false);
-        let results = results.map_err(|e| last_line(&e.to_string()))?;
+        let results = results.map_err(|e| placed(&e.to_string()))?;
         let value =
             results.result.first().and_then(|r| r.expressions.first()).map(|e| e.value.clone());
         Ok(value.filter(|value| *value != Value::Undefined))
@@ -50,29 +59,51 @@ impl Prober {
     /// What a body gives; nothing if it isn't met.
     pub fn gives(&self, definition: &Definition, body: &Body) -> Option<Json> {
         let value = body.value.as_deref().unwrap_or(&definition.value);
-        let said = self.ask(definition, value, body.conditions.last().map(|c| &*c.until_here));
-        match said.ok()? {
-            Value::Undefined => None,
-            Value::Set(set) if definition.shape == Shape::Set && set.is_empty() => None,
-            value => json(&value),
+        let conditions = body.conditions.last().map(|c| &*c.until_here);
+        match self.ask(definition, value, conditions) {
+            Ok(Value::Undefined) => None,
+            Ok(Value::Set(set)) if definition.shape == Shape::Set && set.is_empty() => None,
+            Ok(value) => json(&value),
+            // Its value can't be asked for by itself. Who is met has given what the rule has.
+            Err(_) => {
+                let complete = Definition { shape: Shape::Complete, ..definition.clone() };
+                let met = self.ask(&complete, "true", conditions) == Ok(Value::from(true));
+                let rule = (definition.package.clone(), definition.name.clone());
+                self.value(&rule).filter(|_| met)
+            }
         }
     }
 
-    /// The condition at which a body ends, behind the body as written up to there.
-    pub fn unmet<'b>(
-        &self,
-        definition: &Definition,
-        body: &'b Body,
-    ) -> Option<(Option<&'b str>, &'b Condition)> {
+    /// The condition at which a body ends, behind the body as written up to there: its value, if that can't be made.
+    pub fn unmet(&self, definition: &Definition, body: &Body) -> End {
         let definition = Definition { shape: Shape::Complete, ..definition.clone() };
         // Statements may use what later ones bind: what can't be asked by itself is not the end.
         let ends = |condition: &&Condition| {
             self.ask(&definition, "true", Some(&condition.until_here)) == Ok(Value::Undefined)
         };
-        let last = body.conditions.len().checked_sub(1)?;
-        let at = body.conditions.iter().position(|condition| ends(&condition)).unwrap_or(last);
-        let before = at.checked_sub(1).map(|before| &*body.conditions[before].until_here);
-        Some((before, &body.conditions[at]))
+        let all = body.conditions.last();
+        let met = || {
+            let all = all.map(|condition| &*condition.until_here);
+            self.ask(&definition, "true", all) == Ok(Value::from(true))
+        };
+        let end = body.conditions.iter().position(|condition| ends(&condition));
+        match (end, body.conditions.len().checked_sub(1)) {
+            (None, last) if last.is_none() || met() => {
+                let value = body.value.as_deref().unwrap_or(&definition.value);
+                let condition = Condition {
+                    line: body.line,
+                    text: rules::one_line(value),
+                    until_here: String::new(),
+                    elsewhere: false,
+                };
+                End { before: all.map(|all| all.until_here.clone()), condition, value: true }
+            }
+            (end, last) => {
+                let at = end.or(last).unwrap_or_default();
+                let before = at.checked_sub(1).map(|at| body.conditions[at].until_here.clone());
+                End { before, condition: body.conditions[at].clone(), value: false }
+            }
+        }
     }
 
     fn ask(
@@ -112,13 +143,20 @@ impl Prober {
         found
     }
 
+    /// The rule that a word names: one of the same package, one by its full name, or by what is imported.
     fn meant(&self, definition: &Definition, word: &str) -> Option<&Definition> {
+        let begins = |word: &str, name: &str| {
+            word.strip_prefix(name).is_some_and(|rest| !rest.starts_with(is_word))
+        };
+        let imported = definition.aliases.iter().find(|(alias, _)| begins(word, alias));
+        let word = match imported {
+            Some((alias, path)) => format!("{path}{}", &word[alias.len()..]),
+            None => word.to_owned(),
+        };
         self.definitions.iter().find(|d| {
-            let short = word.split(['.', '[']).next() == Some(d.name.as_str());
-            let long = word.strip_prefix("data.").is_some_and(|word| {
-                word.strip_prefix(&d.full_name()).is_some_and(|rest| !rest.starts_with(is_word))
-            });
-            (short && d.package == definition.package) || long
+            let short = d.package == definition.package && begins(&word, &d.name);
+            let long = word.strip_prefix("data.").is_some_and(|word| begins(word, &d.full_name()));
+            short || long
         })
     }
 
@@ -186,6 +224,13 @@ fn engine(bundle: &Bundle, v0: bool) -> Result<Engine, String> {
 fn last_line(message: &str) -> String {
     let line = message.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or(message);
     line.trim().to_owned()
+}
+
+/// The same, with the place: `--> authz.rego:35:3` stands before it.
+fn placed(message: &str) -> String {
+    let place = message.lines().find_map(|line| line.trim().strip_prefix("--> "));
+    let place = place.and_then(|place| place.rsplit_once(':')).map(|(place, _)| place);
+    place.map_or_else(String::new, |place| format!("{place}: ")) + &last_line(message)
 }
 
 pub fn json(value: &Value) -> Option<Json> {

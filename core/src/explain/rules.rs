@@ -19,6 +19,8 @@ pub struct Definition {
     pub package: String,
     /// The file's imports, as written.
     pub imports: String,
+    /// What stands for what by them: `h` for `data.lib.helpers`.
+    pub aliases: Vec<(String, String)>,
     pub v1: bool,
     pub name: String,
     pub shape: Shape,
@@ -53,6 +55,8 @@ pub struct Condition {
     pub text: String,
     /// The body as written, up to its end.
     pub until_here: String,
+    /// It is asked of another input or other data (`with`), so what these hold says nothing of it.
+    pub elsewhere: bool,
 }
 
 pub fn definitions(engine: &mut Engine) -> Vec<Definition> {
@@ -68,11 +72,22 @@ fn of_module(module: &Module) -> Vec<Definition> {
             format!("import {}{}\n", import.refr.span().text(), alias.unwrap_or_default())
         })
         .collect();
+    let aliases: Vec<(String, String)> = module
+        .imports
+        .iter()
+        .filter_map(|import| {
+            let path = import.refr.span().text();
+            let name = import.r#as.as_ref().map(|name| name.text());
+            let name = name.or_else(|| path.rsplit('.').next())?;
+            path.starts_with("data.").then(|| (name.to_owned(), path.to_owned()))
+        })
+        .collect();
     let source = &module.package.span.source;
     let base = |name: &Span, shape, span: &Span| Definition {
         file: source.file().clone(),
         package: module.package.refr.span().text().to_owned(),
         imports: imports.concat(),
+        aliases: aliases.clone(),
         v1: module.rego_v1,
         name: name.text().split('[').next().unwrap_or_default().to_owned(),
         shape,
@@ -82,18 +97,15 @@ fn of_module(module: &Module) -> Vec<Definition> {
         bodies: Vec::new(),
     };
     let read = |rule: &Rule| match rule {
-        Rule::Default { span, refr, value, .. } => {
-            Definition { value: written(value.span()), ..base(refr.span(), Shape::Default, span) }
-        }
+        Rule::Default { span, refr, .. } => base(refr.span(), Shape::Default, span),
         Rule::Spec { span, head, bodies } => {
             let (refr, shape, value) = match head {
                 RuleHead::Compr { refr, assign, .. } => {
                     // v0's `deny[msg] { .. }` and what has a variable in its name are asked for as they are.
                     (refr, Shape::Complete, assigned(assign.as_ref()))
                 }
-                RuleHead::Set { refr, key, .. } => {
-                    let key = key.as_ref().map(|key| written(key.span()));
-                    (refr, Shape::Set, key)
+                RuleHead::Set { span, refr, key } => {
+                    (refr, Shape::Set, key.as_ref().map(|_| element(refr.span(), span)))
                 }
                 RuleHead::Func { refr, assign, .. } => {
                     (refr, Shape::Function, assigned(assign.as_ref()))
@@ -114,8 +126,18 @@ fn of_module(module: &Module) -> Vec<Definition> {
     module.policy.iter().map(|rule| read(rule.as_ref())).collect()
 }
 
+/// The value of a rule or branch, as written behind its `:=`. An expression's own place leaves out parentheses around it, and all but the
+/// last member of an object.
 fn assigned(assign: Option<&RuleAssign>) -> Option<String> {
-    assign.map(|assign| written(assign.value.span()))
+    let text = assign.map(|assign| written(&assign.span))?;
+    Some(text.trim_start_matches(':').trim_start_matches('=').trim().to_owned())
+}
+
+/// The element of a set, as written: `name contains element`, `name[element]`.
+fn element(name: &Span, head: &Span) -> String {
+    let text = between(head.source.contents(), name.end, head.end).trim();
+    let bracketed = text.strip_prefix('[').and_then(|text| text.strip_suffix(']'));
+    bracketed.or(text.strip_prefix("contains")).unwrap_or(text).trim().to_owned()
 }
 
 fn body(body: &RuleBody, rule: &Span, further: bool) -> Body {
@@ -127,6 +149,7 @@ fn body(body: &RuleBody, rule: &Span, further: bool) -> Body {
         line: statement.span.line,
         text: one_line(slice(statement.span.start, end_of(statement))),
         until_here: slice(begin, end_of(statement)).to_owned(),
+        elsewhere: !statement.with_mods.is_empty(),
     });
     // The first branch is where the rule is.
     let at = if further { &body.span } else { rule };
@@ -165,7 +188,7 @@ fn line_of(span: &Span) -> String {
     line.unwrap_or_default().trim().to_owned()
 }
 
-fn one_line(text: &str) -> String {
+pub fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 

@@ -96,7 +96,10 @@ pub fn explanation(said: &Explanation, bundle: &str) -> String {
         2,
         &format!("Evaluated again with {bundle}: {} is {result}", said.query),
     );
-    if said.reproduced {
+    if let (Some(failed), true) = (&said.failed, said.reproduced) {
+        line(&mut out, 2, "It fails, as it was recorded:");
+        paragraph(&mut out, "    ", 6, failed);
+    } else if said.reproduced {
         line(&mut out, 2, "as it was recorded.");
         if let Some(lacks) = &said.lacks {
             paragraph(&mut out, "  ", 4, &format!("But {lacks}"));
@@ -109,7 +112,9 @@ pub fn explanation(said: &Explanation, bundle: &str) -> String {
         for reason in &said.differs {
             paragraph(&mut out, "  - ", 4, reason);
         }
-        line(&mut out, 2, "What follows is true of the evaluation here, not of the decision.");
+        if said.failed.is_none() {
+            line(&mut out, 2, "What follows is true of the evaluation here, not of the decision.");
+        }
     }
     for rule in &said.rules {
         self::rule(&mut out, rule, 0);
@@ -137,8 +142,11 @@ fn definition(out: &mut String, said: &DefinitionSaid, indent: usize) {
     line(out, 0, &format!("{place}  {mark}"));
     paragraph(out, &" ".repeat(indent + 4), indent + 6, &said.text);
     let Some(unmet) = &said.unmet else { return };
+    if unmet.value {
+        let place = format!("{}no value: ", " ".repeat(indent + 4));
+        paragraph(out, &place, indent + 6, &unmet.text);
     // A rule of one line has its condition there.
-    if unmet.line != said.line {
+    } else if unmet.line != said.line {
         paragraph(
             out,
             &format!("{}line {}: ", " ".repeat(indent + 4), unmet.line),

@@ -294,6 +294,137 @@ fn archives_are_unpacked() {
     assert!(unpack(&[b'x'; 600]).unwrap_err().contains("no tar"));
 }
 
+/// What stands in other packages, or under a name with dots, is found by every way of naming it.
+#[test]
+fn rules_are_known_by_imports_and_by_names_with_dots() {
+    let lib = r#"package lib.helpers
+
+roles contains "manager"
+level(role) := 2 if role == "staff"
+"#;
+    let text = r#"package shop
+
+import data.lib.helpers
+import data.lib.helpers as h
+import data.lib.helpers.roles
+
+cfg.limit := 5
+deny.network contains "closed" if input.closed
+
+a if "admin" in h.roles
+b if "admin" in roles
+c if helpers.level(input.role) > 2
+d if cfg.limit > 9
+e if count(deny.network) > 0
+"#;
+    let bundle = bundle(&[("lib.rego", lib), ("shop.rego", text)]);
+    let unmet = |rule: &str| {
+        let path = format!("shop/{rule}");
+        let input = r#"{"role":"staff"}"#;
+        let said = explain(&bundle, &recorded(&path, input, "true")).unwrap();
+        said.rules[0].definitions[0].unmet.clone().unwrap()
+    };
+    let names = |rule: &str| -> Vec<String> {
+        unmet(rule).because.iter().map(|said| said.name.clone()).collect()
+    };
+    assert_eq!(names("a"), ["data.lib.helpers.roles"]);
+    assert_eq!(names("b"), ["data.lib.helpers.roles"]);
+    assert_eq!(unmet("c").calls, [("helpers.level(input.role)".to_owned(), Some(2.into()))]);
+    assert_eq!(names("d"), ["data.shop.cfg.limit"]);
+    assert_eq!(unmet("d").because[0].value, Some(5.into()));
+    assert_eq!(names("e"), ["data.shop.deny.network"]);
+}
+
+/// Under `with` other things are true; where all conditions are met and there is no value, it is the value that is missing.
+#[test]
+fn what_is_asked_of_another_input_says_nothing_of_this_one_and_a_value_may_be_missing() {
+    let text = r#"package shop
+
+c if input.state == "green"
+w if c with input.state as "red"
+tier := "gold" if input.spent > 100
+allow if input.ok
+decision := {"allow": allow, "tier": tier, "missing": input.missing, "state": input.state}
+"#;
+    let bundle = bundle(&[("shop.rego", text)]);
+    let unmet = |rule: &str| {
+        let path = format!("shop/{rule}");
+        let input = r#"{"state":"green","ok":true}"#;
+        let said = explain(&bundle, &recorded(&path, input, "true")).unwrap();
+        (said.rules[0].definitions[0].unmet.clone().unwrap(), story::explanation(&said, "b"))
+    };
+    let (with, _) = unmet("w");
+    assert!(with.text.contains(" with ") && with.input.is_empty() && with.because.is_empty());
+    let (value, story) = unmet("decision");
+    assert!(value.value && value.text.starts_with('{'), "{value:?}");
+    assert_eq!(value.input, [("input.missing".to_owned(), None)]);
+    let names: Vec<&str> = value.because.iter().map(|said| said.name.as_str()).collect();
+    assert_eq!(names, ["data.shop.tier"]);
+    assert!(story.contains("no value: {") && story.contains("data.shop.tier is undefined"));
+}
+
+/// Who failed there and fails here has done the same; no rule has said anything.
+#[test]
+fn an_evaluation_that_fails_is_as_recorded_if_it_failed() {
+    let text = "package p\n\ndefault allow := false\nallow if f(input.a) == 1\nf(x) := 1 if x > 0\nf(x) := 2 if x > 1\n";
+    let bundle = bundle(&[("p.rego", text)]);
+    let error = r#"{"code":"eval_conflict_error","message":"functions must not"}"#;
+    let failed = Recorded {
+        path: "p/allow",
+        input: Some(r#"{"a":2}"#),
+        error: Some(error),
+        ..Recorded::default()
+    };
+    let said = explain(&bundle, &failed).unwrap();
+    assert!(said.reproduced && said.rules.is_empty(), "{said:?}");
+    let story = story::explanation(&said, "b");
+    assert!(story.contains("It fails, as it was recorded:\n    p.rego:"), "{story}");
+    let said = explain(&bundle, &Recorded { error: None, ..failed }).unwrap();
+    assert!(!said.reproduced && said.rules.is_empty(), "{said:?}");
+    let input = Some(r#"{"a":1}"#);
+    let said = explain(&bundle, &Recorded { input, ..failed }).unwrap();
+    assert!(!said.reproduced, "it does not fail here: {said:?}");
+    assert!(said.differs.iter().any(|why| why.contains("OPA's evaluation failed")), "{said:?}");
+}
+
+/// A rule that gave its value is never said not to be met, whatever the value looks like.
+#[test]
+fn whoever_gave_the_value_is_named_whatever_the_value_is() {
+    for value in [
+        r#"{"allowed": true, "why": "role"}"#,
+        r#"{ "allowed": true, "headers": {"x": input.u, "y": [1, 2]}, "n": {1, 2} }"#,
+        "(1 + 2) * 3",
+        "(1 + 2) * (3 + 4)",
+        r#"[x | some x in [1, 2]]"#,
+        r#"{k: v | some k, v in {"a": 1}}"#,
+        r#"{"a", "b"}"#,
+        r#"[{"a": 1, "b": 2}, "c"]"#,
+        r#"sprintf("%s is (not) %d", [input.u, 2])"#,
+        r#"{"a": "}", "b": input.u}"#,
+        "`raw`",
+        r#"{"a": 1, "b": 2}["a"]"#,
+        "-1",
+    ] {
+        let text = format!(
+            "package p\n\ndefault answer := {{\"allowed\": false, \"why\": \"default\"}}\nanswer := {value} if {{\n\tinput.a == 1\n\tinput.b == 2\n}} else := {{\"allowed\": false, \"why\": \"blocked\"}} if {{\n\tinput.a == 2\n}}\ns contains {value} if input.a == 1\nt contains {value}\n"
+        );
+        let bundle = bundle(&[("p.rego", &text)]);
+        let first = |path: &str, input: &str| {
+            let said = explain(&bundle, &recorded(path, input, "0")).unwrap();
+            let all = lines(&said.rules[0]);
+            let gave = all.iter().filter(|l| l.contains("Gave") || l.contains("Default")).count();
+            assert_eq!(gave, 1, "{value}: {all:?}");
+            all[0].clone()
+        };
+        let given = first("p/answer", r#"{"a":1,"b":2,"u":"x"}"#);
+        assert_eq!(given, "p.rego:4 Gave", "{value}");
+        assert_eq!(first("p/answer", r#"{"a":2,"u":"x"}"#), "p.rego:7 Gave", "{value}");
+        assert_eq!(first("p/answer", r#"{"a":3,"u":"x"}"#), "p.rego:3 Default", "{value}");
+        assert_eq!(first("p/s", r#"{"a":1,"u":"x"}"#), "p.rego:10 Gave", "{value}");
+        assert_eq!(first("p/t", r#"{"u":"x"}"#), "p.rego:11 Gave", "{value}");
+    }
+}
+
 /// A function has no value without its arguments: what it said of these is told, and never that it is undefined.
 #[test]
 fn what_functions_said_is_told_by_their_calls() {
@@ -417,6 +548,7 @@ fn a_story_has_eighty_columns_and_names_the_line() {
 #[test]
 fn what_a_terminal_would_obey_is_not_printed() {
     let said = Explanation {
+        failed: None,
         query: "data.p".into(),
         result: Some("\u{1b}[2J".into()),
         reproduced: false,

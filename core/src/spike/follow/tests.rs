@@ -251,7 +251,9 @@ fn who_uploads_every_minute_or_two_is_not_missed() {
         let changes = run(&uploaded(&made, uploads), SECOND / 5);
         let quiet: Vec<Finding> = begins(changes)
             .into_iter()
-            .filter(|f| matches!(f.kind, Kind::PolicyQuiet | Kind::InstanceQuiet | Kind::StreamQuiet))
+            .filter(|f| {
+                matches!(f.kind, Kind::PolicyQuiet | Kind::InstanceQuiet | Kind::StreamQuiet)
+            })
             .collect();
         assert!(quiet.is_empty(), "{uploads:?}: {quiet:?}");
     }
