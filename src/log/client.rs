@@ -8,6 +8,7 @@ use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::{ClientConfig, ClientContext, Statistics};
 
+use super::closing::Abandon;
 use super::config::Kafka;
 use super::told;
 pub use super::told::{failing, log};
@@ -150,6 +151,8 @@ impl<T: Send + Sync + 'static> ClientContext for Context<T> {
 }
 
 impl ConsumerContext for Context {}
+
+impl Abandon for Context {}
 
 /// Has librdkafka log more, so that it can be listened to.
 pub fn saying(mut config: ClientConfig, what: &str) -> ClientConfig {

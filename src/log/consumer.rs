@@ -6,7 +6,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -21,6 +21,7 @@ use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientConfig, ClientContext, Offset, Statistics, TopicPartitionList};
 
 use super::ask::Asker;
+use super::closing::{Abandon, Closing};
 use super::config::{Kafka, Start};
 use super::progress::{Assigned, Progress};
 use super::queues::{Change, Queue, Queues, Wake};
@@ -51,7 +52,7 @@ pub type Client<A> = BaseConsumer<Context<A>>;
 pub struct Group<A: Assignments> {
     /// Before the client, which they keep.
     queues: RefCell<Queues<Context<A>>>,
-    client: Arc<Client<A>>,
+    client: Closing<Context<A>>,
     time: fn(&[u8]) -> Option<Nanos>,
 }
 
@@ -80,6 +81,14 @@ pub struct Context<A: Assignments> {
     /// How often librdkafka told something that is no record.
     served: AtomicU64,
     client: OnceLock<Weak<Client<A>>>,
+    /// Another member has taken this one's place.
+    abandoned: AtomicBool,
+}
+
+impl<A: Assignments> Abandon for Context<A> {
+    fn abandon(&self) {
+        self.abandoned.store(true, Ordering::Relaxed);
+    }
 }
 
 impl<A: Assignments> Context<A> {
@@ -157,6 +166,9 @@ impl<A: Assignments> ClientContext for Context<A> {
 
     fn stats(&self, statistics: Statistics) {
         self.served.fetch_add(1, Ordering::Relaxed);
+        if self.abandoned.load(Ordering::Relaxed) {
+            return;
+        }
         self.brokers.note(&statistics);
         told::statistics(&statistics);
         let partitions = statistics.topics.values().flat_map(|topic| topic.partitions.values());
@@ -193,6 +205,9 @@ impl<A: Assignments> ClientContext for Context<A> {
 impl<A: Assignments> ConsumerContext for Context<A> {
     fn commit_callback(&self, result: KafkaResult<()>, offsets: &TopicPartitionList) {
         self.served.fetch_add(1, Ordering::Relaxed);
+        if self.abandoned.load(Ordering::Relaxed) {
+            return;
+        }
         let failed = |e: &TopicPartitionListElem<'_>| result.is_err() || e.error().is_err();
         let failed: Vec<(String, i32)> = offsets
             .elements()
@@ -211,6 +226,13 @@ impl<A: Assignments> ConsumerContext for Context<A> {
     fn rebalance(&self, consumer: &Client<A>, code: RDKafkaRespErr, list: &mut TopicPartitionList) {
         let cooperative = matches!(consumer.rebalance_protocol(), RebalanceProtocol::Cooperative);
         let done = match code {
+            _ if self.abandoned.load(Ordering::Relaxed) => {
+                if cooperative {
+                    consumer.incremental_unassign(list)
+                } else {
+                    consumer.unassign()
+                }
+            }
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => {
                 self.pre_rebalance(consumer, &Rebalance::Assign(list));
                 let begin = |offsets: &TopicPartitionList| {
@@ -372,6 +394,7 @@ pub fn join<A: Assignments>(
         changes: Mutex::default(),
         served: AtomicU64::new(0),
         client: OnceLock::new(),
+        abandoned: AtomicBool::new(false),
     };
     let wake = context.wake.clone();
     let mut client: Client<A> = config.create_with_context(context)?;
@@ -380,6 +403,7 @@ pub fn join<A: Assignments>(
     let client = Arc::new(client);
     let _ = client.context().client.set(Arc::downgrade(&client));
     client.subscribe(reading.topics)?;
+    let client = Closing::new(client);
     Ok(Group { queues: RefCell::new(Queues::new()), client, time: reading.time })
 }
 

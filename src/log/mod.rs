@@ -6,6 +6,7 @@
 
 pub mod ask;
 pub mod client;
+pub mod closing;
 pub mod config;
 pub mod consumer;
 pub mod dead_letter;

@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock;
 use crate::decision::record::Record;
 use crate::decision::time::{self, Nanos, nanos};
+use crate::log::closing::Closing;
 use crate::log::producer::{self, Single};
 use crate::log::scan::{ScanBound, ScanError, Seen};
 use crate::log::topics::TopicError;
@@ -138,7 +139,7 @@ impl Spikes {
             &self.meters.told,
             &self.runtime,
         )?;
-        let member = self.member()?;
+        let member = Closing::new(Arc::new(self.member()?));
         let producer = producer::single(
             &self.pipeline.file.kafka,
             "spikes",

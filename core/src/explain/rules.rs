@@ -77,7 +77,7 @@ fn of_module(module: &Module) -> Vec<Definition> {
         .iter()
         .filter_map(|import| {
             let path = import.refr.span().text();
-            let name = import.r#as.as_ref().map(|name| name.text());
+            let name = import.r#as.as_ref().map(regorus::unstable::Span::text);
             let name = name.or_else(|| path.rsplit('.').next())?;
             path.starts_with("data.").then(|| (name.to_owned(), path.to_owned()))
         })
