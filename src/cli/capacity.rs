@@ -240,24 +240,19 @@ fn of_topic(
     let waiting = super::waiting(&format!("Kafka at {}", pipeline.file.kafka.brokers));
     let past = pipeline.scan("capacity", &pipeline.docket_topic(), since, args.until)?;
     drop(waiting);
-    let mut scales = scales(pipeline, past.offsets())?;
+    let mut counting = Counting::new(counter, scales(pipeline, past.offsets())?);
     let bar = super::progress(past.offsets(), "counting");
-    let mut recent = Recent::default();
     past.read(&mut |n| bar.inc(n), &mut |message| {
         let value = message.payload().unwrap_or_default();
         match Record::parse(value) {
             Ok(record) if record.verdict == Verdict::Finding => read.findings += 1,
-            Ok(record) if recent.has(&record) => read.repeats += 1,
-            Ok(record) => {
-                counter.add(&record);
-                scales.iter_mut().for_each(|scale| scale.take(value));
-            }
+            Ok(record) => counting.take(&record, value, read),
             Err(_) => read.unreadable += 1,
         }
         true
     })?;
     bar.finish_and_clear();
-    Ok(scales)
+    Ok(counting.scales)
 }
 
 /// Counts what files of decision logs hold.
@@ -285,22 +280,39 @@ fn of_files(
     for finding in offline::reused(&all) {
         anstream::eprintln!("{}", super::tail::printable(&finding.sentence()));
     }
-    let mut scales = scales(pipeline, all.len() as u64)?;
-    let mut recent = Recent::default();
+    let mut counting = Counting::new(counter, scales(pipeline, all.len() as u64)?);
     for (_, bytes) in &all {
-        match Record::parse(bytes) {
-            Ok(record) if recent.has(&record) => read.repeats += 1,
-            Ok(record) => {
-                counter.add(&record);
-                scales.iter_mut().for_each(|scale| scale.take(bytes));
-            }
-            Err(_) => {}
+        if let Ok(record) = Record::parse(bytes) {
+            counting.take(&record, bytes, read);
         }
     }
-    Ok(scales)
+    Ok(counting.scales)
 }
 
-/// The last decisions, so that one that came twice, as when OPA uploads it again, counts once.
+/// Decisions as they are read, wherever that is.
+struct Counting<'c> {
+    counter: &'c mut Counter,
+    scales: Vec<Scale>,
+    recent: Recent,
+}
+
+impl Counting<'_> {
+    fn new(counter: &mut Counter, scales: Vec<Scale>) -> Counting<'_> {
+        Counting { counter, scales, recent: Recent::default() }
+    }
+
+    fn take(&mut self, record: &Record<'_>, value: &[u8], read: &mut Read) {
+        if self.recent.has(record) {
+            read.repeats += 1;
+            return;
+        }
+        self.counter.add(record);
+        self.scales.iter_mut().for_each(|scale| scale.take(value));
+    }
+}
+
+/// The last decisions, so that one that came twice, as when OPA uploads it again, counts once. A sink's window of repeats knows who has
+/// which ID, too, and takes eight times as much for each.
 #[derive(Default)]
 struct Recent {
     hasher: std::hash::RandomState,

@@ -1,6 +1,7 @@
 //! The commands, one file each.
 
 mod backfill;
+mod bounds;
 mod capacity;
 mod check;
 mod decrypt;
@@ -34,8 +35,8 @@ use std::process::ExitCode;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use serde_json::{Value, json};
 
-use crate::log::scan::ScanBound;
 use crate::pipeline::{self, LoadError, Pipeline};
+use bounds::{bound, window};
 use shown::{columns, progress, table};
 
 /// Which docket this is.
@@ -393,50 +394,6 @@ fn url(text: &str) -> Result<String, String> {
         }
         other => Err(wrong(&format!("{other} is not http or https"))),
     }
-}
-
-/// A place in a topic: `start`, `end`, how long ago, or a time.
-fn bound(text: &str) -> Result<ScanBound, String> {
-    match text {
-        "start" | "earliest" | "beginning" => Ok(ScanBound::Start),
-        "end" | "latest" | "now" => Ok(ScanBound::End),
-        text => match crate::decision::time::parse(text) {
-            Some(time) => Ok(ScanBound::At(time)),
-            None => {
-                let ago =
-                    duration(text).map_err(|_| format!("{text:?} is neither start, end, a time such as 2026-11-24T12:00:00Z, nor how long ago: {}", crate::config::units::SPAN))?;
-                Ok(ScanBound::At(
-                    crate::clock::now().saturating_sub(crate::decision::time::nanos(ago)),
-                ))
-            }
-        },
-    }
-}
-
-/// Says that nothing can be in a stretch of time, for how it was asked for.
-fn window(from: ScanBound, until: ScanBound) -> Result<(), Exit> {
-    let now = crate::clock::now();
-    let at = |bound| match bound {
-        ScanBound::Start => crate::decision::time::Nanos::MIN,
-        ScanBound::At(at) => at,
-        ScanBound::End => now,
-    };
-    let told = |at| crate::decision::time::format(at).get(..19).unwrap_or_default().to_owned();
-    let (from, until) = (at(from), at(until));
-    if from >= now {
-        return Err(Exit::new(
-            2,
-            format!("nothing can be there from {}Z on: it is not over", told(from)),
-        ));
-    }
-    if from >= until {
-        let (from, until) = (told(from), told(until));
-        return Err(Exit::new(
-            2,
-            format!("the end, {until}Z, is not after the beginning, {from}Z"),
-        ));
-    }
-    Ok(())
 }
 
 /// Moves a bar.

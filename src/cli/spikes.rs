@@ -115,7 +115,7 @@ fn of_topic(args: &Args, pipeline: &Pipeline, spikes: &Spikes) -> CommandResult 
     let bar = super::progress(past.offsets(), "looking");
     let mut findings: BTreeMap<String, Finding> = BTreeMap::new();
     let mut came_upon = CameUpon::default();
-    let (mut decisions, mut unreadable, mut last) = (0u64, 0u64, Nanos::MIN);
+    let (mut decisions, mut unreadable) = (0u64, 0u64);
     let mut note = |changes| findings.extend(in_the_end(changes, spikes));
     past.read_ends(&mut |n| bar.inc(n), &mut |partition, message| {
         let Some(message) = message else {
@@ -135,7 +135,6 @@ fn of_topic(args: &Args, pipeline: &Pipeline, spikes: &Spikes) -> CommandResult 
             .is_some()
         {
             decisions += 1;
-            last = last.max(written);
             if decisions.is_multiple_of(64) {
                 note(follower.look_back(false));
             }
@@ -160,7 +159,7 @@ fn of_topic(args: &Args, pipeline: &Pipeline, spikes: &Spikes) -> CommandResult 
     };
     anstream::eprintln!("{first}");
     let open = findings.iter().any(|f| f.ended.is_none() && !f.kind.is_event());
-    let silent = silent(last, clock::now()).filter(|_| open);
+    let silent = silent(follower.latest(), clock::now()).filter(|_| open);
     rest.iter().chain(&silent).for_each(|note| anstream::eprintln!("note: {note}"));
     Ok(())
 }
@@ -226,8 +225,7 @@ fn late(decisions: u64, lateness: Nanos) -> String {
 }
 
 /// Of findings that are shown with others in one line; nothing where each has its own.
-fn folded(findings: &[Finding]) -> Option<String> {
-    let groups = together(findings);
+fn folded(groups: &[Vec<&Finding>]) -> Option<String> {
     let several = groups.iter().filter(|group| group.len() > 1);
     let (lines, all) = several.fold((0, 0), |(lines, all), group| (lines + 1, all + group.len()));
     let lines = counted(lines, "line");
@@ -242,8 +240,9 @@ fn tell_all(args: &Args, findings: &[Finding]) {
             anstream::println!("{}", json!(finding));
         }
     } else if !findings.is_empty() {
-        anstream::print!("{}", super::shown::fitted(&rows(findings), super::columns()));
-        folded(findings).into_iter().for_each(|note| anstream::eprintln!("note: {note}"));
+        let groups = together(findings);
+        anstream::print!("{}", super::shown::fitted(&rows(&groups), super::columns()));
+        folded(&groups).into_iter().for_each(|note| anstream::eprintln!("note: {note}"));
     }
 }
 
@@ -299,13 +298,13 @@ fn config(args: &Args, spikes: &Spikes) -> Config {
     config
 }
 
-fn rows(findings: &[Finding]) -> Vec<Vec<String>> {
+fn rows(groups: &[Vec<&Finding>]) -> Vec<Vec<String>> {
     let heads = [
         "DETECTED", "KIND", "SERVICE", "POLICY", "AFTER", "LASTED", "SEEN", "EXPECTED", "SCORE",
         "CAUSE", "TRACE",
     ];
     let mut rows = vec![heads.map(str::to_owned).to_vec()];
-    rows.extend(together(findings).iter().map(|group| told(group)));
+    rows.extend(groups.iter().map(|group| told(group)));
     rows
 }
 
@@ -528,7 +527,7 @@ mod tests {
             "causes": [cause("revision", "r2"), cause("subject", "mallory")],
         });
         let finding: Finding = serde_json::from_value(finding).unwrap();
-        let shown = rows(&[finding])[1].join("|");
+        let shown = rows(&together(&[finding]))[1].join("|");
         assert!(shown.contains("revision r2 (100 %), subject mallory (100 %)"), "{shown}");
     }
 
@@ -547,16 +546,16 @@ mod tests {
                 ..Finding::new(crate::spike::Kind::DenialSpike, &format!("s{i}"), "p")
             })
             .collect();
-        let rows = rows(&all);
+        let rows = rows(&together(&all));
         assert_eq!(rows.len(), 2);
         assert_eq!(rows[1][2..9].join("|"), "s0 +27|p|0 s|127 s|280|14.0|0");
         assert_eq!(
-            folded(&all).as_deref(),
+            folded(&together(&all)).as_deref(),
             Some(
                 "28 of the findings are shown in 1 line with others of the same cause; --json shows each"
             )
         );
-        assert_eq!(folded(&all[..1]), None);
+        assert_eq!(folded(&together(&all[..1])), None);
     }
 
     #[test]

@@ -225,14 +225,12 @@ impl<A: Assignments> ConsumerContext for Context<A> {
     /// As librdkafka does it, but with places that are looked up, and told.
     fn rebalance(&self, consumer: &Client<A>, code: RDKafkaRespErr, list: &mut TopicPartitionList) {
         let cooperative = matches!(consumer.rebalance_protocol(), RebalanceProtocol::Cooperative);
+        let unassign = |list: &TopicPartitionList| match cooperative {
+            true => consumer.incremental_unassign(list),
+            false => consumer.unassign(),
+        };
         let done = match code {
-            _ if self.abandoned.load(Ordering::Relaxed) => {
-                if cooperative {
-                    consumer.incremental_unassign(list)
-                } else {
-                    consumer.unassign()
-                }
-            }
+            _ if self.abandoned.load(Ordering::Relaxed) => unassign(list),
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => {
                 self.pre_rebalance(consumer, &Rebalance::Assign(list));
                 let begin = |offsets: &TopicPartitionList| {
@@ -253,11 +251,11 @@ impl<A: Assignments> ConsumerContext for Context<A> {
             }
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS => {
                 self.pre_rebalance(consumer, &Rebalance::Revoke(list));
-                if cooperative { consumer.incremental_unassign(list) } else { consumer.unassign() }
+                unassign(list)
             }
             code => {
                 self.pre_rebalance(consumer, &Rebalance::Error(KafkaError::Rebalance(code.into())));
-                if cooperative { consumer.incremental_unassign(list) } else { consumer.unassign() }
+                unassign(list)
             }
         };
         if let Err(error) = done {

@@ -22,7 +22,6 @@ pub(super) struct OnlyThere {
     sinks: BTreeMap<String, Spill>,
     /// Of these ids some are in the sinks.
     sieve: Sieve,
-    any: bool,
     /// What the rest of the docket has of them.
     elsewhen: Spill,
     portions: Portions,
@@ -31,16 +30,13 @@ pub(super) struct OnlyThere {
 impl OnlyThere {
     pub fn new(sinks: BTreeMap<String, Spill>, docket: &Docket) -> io::Result<OnlyThere> {
         let portions = docket.portions().clone();
-        let (mut sieve, mut any) = (Sieve::default(), false);
+        let mut sieve = Sieve::default();
         for spill in sinks.values() {
             for at in 0..portions.count() {
-                for id in ids(&spill.portion(at)?) {
-                    sieve.add(id);
-                    any = true;
-                }
+                ids(&spill.portion(at)?).for_each(|id| sieve.add(id));
             }
         }
-        Ok(OnlyThere { sinks, sieve, any, elsewhen: Spill::new(&portions), portions })
+        Ok(OnlyThere { sinks, sieve, elsewhen: Spill::new(&portions), portions })
     }
 
     /// Looks through the rest of the docket, and tells each report what is left.
@@ -56,8 +52,9 @@ impl OnlyThere {
             ScanBound::At(time) => ScanBound::At(time),
             _ => ScanBound::At(now() - 600_000_000_000),
         };
+        let mut any = !self.sieve.is_empty();
         for (from, until) in [(middle, ScanBound::End), (ScanBound::Start, middle)] {
-            if !self.any {
+            if !any {
                 return Ok(());
             }
             let past = pipeline.scan("verify", &pipeline.docket_topic(), from, until)?;
@@ -74,7 +71,7 @@ impl OnlyThere {
             })?;
             watch.end();
             failed?;
-            self.any = self.left(reports)?;
+            any = self.left(reports)?;
         }
         Ok(())
     }
@@ -117,7 +114,7 @@ mod tests {
         }
         let mut only = OnlyThere::new([("s".to_owned(), spill)].into(), &docket).unwrap();
         let mut reports = [Report::new("s", "file"), Report::new("t", "file")];
-        assert!(only.any && only.left(&mut reports).unwrap());
+        assert!(!only.sieve.is_empty() && only.left(&mut reports).unwrap());
         assert_eq!(reports[0].compared.only_there.count, 30_001);
         for id in all.iter().filter(|id| *id != "x" && only.sieve.has(id)) {
             only.elsewhen.add(id, |out| write_text(out, id)).unwrap();

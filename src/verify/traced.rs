@@ -66,6 +66,10 @@ impl Sieve {
         words[word] |= bit;
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
     pub(super) fn has(&self, id: &str) -> bool {
         let (word, bit) = Sieve::place(id);
         self.0.as_ref().is_some_and(|words| words[word] & bit != 0)

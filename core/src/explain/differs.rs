@@ -67,7 +67,7 @@ pub fn reasons(
     bundle: &Bundle,
     prober: &Prober,
     recorded: &Recorded<'_>,
-    failed: Option<String>,
+    failed: Option<&str>,
 ) -> Vec<String> {
     let mut reasons = Vec::new();
     if let Some(failed) = failed {

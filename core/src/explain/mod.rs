@@ -18,7 +18,7 @@ use serde::Serialize;
 use serde_json::Value as Json;
 
 use self::probe::{End, Prober};
-use self::rules::{Condition, Definition, Shape};
+use self::rules::{Definition, Shape};
 
 /// What a decision's record says of its evaluation.
 #[derive(Debug, Clone, Copy, Default)]
@@ -130,17 +130,18 @@ pub fn explain(bundle: &Bundle, recorded: &Recorded<'_>) -> Result<Explanation, 
         query,
         result: result.as_ref().and_then(probe::json),
         reproduced,
-        failed: failed.clone(),
+        failed,
         differs: Vec::new(),
         lacks: differs::lacks(bundle, prober.definitions(), &path),
         rules: Vec::new(),
     };
     // Where it has nothing of it, there is nothing to guess at.
     if !reproduced && explanation.lacks.is_none() {
-        explanation.differs = differs::reasons(bundle, &prober, recorded, failed.clone());
+        let failed = explanation.failed.as_deref();
+        explanation.differs = differs::reasons(bundle, &prober, recorded, failed);
     }
     // Of an evaluation that fails no rule has said anything.
-    if failed.is_some() {
+    if explanation.failed.is_some() {
         return Ok(explanation);
     }
     for name in named(prober.definitions(), &path) {
@@ -233,10 +234,9 @@ fn defined(
 fn unmet(
     prober: &Prober,
     definition: &Definition,
-    End { before, condition, value }: End,
+    End { before, line, text, elsewhere, value }: End<'_>,
     above: &mut Vec<(String, String)>,
 ) -> Unmet {
-    let Condition { line, text, elsewhere, .. } = condition;
     let none = Unmet { line, text: text.clone(), value, ..Unmet::default() };
     if elsewhere {
         return none;
@@ -247,7 +247,7 @@ fn unmet(
     let shown = |said: &Option<Json>| !value || said.is_none();
     let mut input = prober.input_in(&text);
     input.retain(|(_, there)| shown(there));
-    let mut calls = prober.calls_in(definition, before.as_deref(), &text);
+    let mut calls = prober.calls_in(definition, before, &text);
     calls.retain(|(_, gave)| shown(gave));
     let because = nested.iter().map(|rule| said(prober, rule, above));
     Unmet { input, calls, because: because.filter(|said| shown(&said.value)).collect(), ..none }

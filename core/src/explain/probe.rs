@@ -5,15 +5,18 @@ use regorus::{Engine, Value};
 use serde_json::Value as Json;
 
 use super::bundle::Bundle;
-use super::rules::{self, Body, Condition, Definition, Shape};
+use super::rules::{self, Body, Definition, Shape};
 
 const NAME: &str = "docket_asks_this";
 
 /// Where a body ends.
-pub struct End {
+pub struct End<'b> {
     /// The body as written, before that.
-    pub before: Option<String>,
-    pub condition: Condition,
+    pub before: Option<&'b str>,
+    pub line: u32,
+    pub text: String,
+    /// As of a condition.
+    pub elsewhere: bool,
     /// Its conditions are met, and its value can't be made.
     pub value: bool,
 }
@@ -60,14 +63,13 @@ impl Prober {
     pub fn gives(&self, definition: &Definition, body: &Body) -> Option<Json> {
         let value = body.value.as_deref().unwrap_or(&definition.value);
         let conditions = body.conditions.last().map(|c| &*c.until_here);
-        match self.ask(definition, value, conditions) {
+        match self.ask(definition, definition.shape, value, conditions) {
             Ok(Value::Undefined) => None,
             Ok(Value::Set(set)) if definition.shape == Shape::Set && set.is_empty() => None,
             Ok(value) => json(&value),
             // Its value can't be asked for by itself. Who is met has given what the rule has.
             Err(_) => {
-                let complete = Definition { shape: Shape::Complete, ..definition.clone() };
-                let met = self.ask(&complete, "true", conditions) == Ok(Value::from(true));
+                let met = self.meets(definition, conditions) == Ok(Value::from(true));
                 let rule = (definition.package.clone(), definition.name.clone());
                 self.value(&rule).filter(|_| met)
             }
@@ -75,46 +77,45 @@ impl Prober {
     }
 
     /// The condition at which a body ends, behind the body as written up to there: its value, if that can't be made.
-    pub fn unmet(&self, definition: &Definition, body: &Body) -> End {
-        let definition = Definition { shape: Shape::Complete, ..definition.clone() };
+    pub fn unmet<'b>(&self, definition: &Definition, body: &'b Body) -> End<'b> {
+        let conditions = &body.conditions;
+        let up_to = |at: usize| Some(conditions.get(at)?.until_here.as_str());
         // Statements may use what later ones bind: what can't be asked by itself is not the end.
-        let ends = |condition: &&Condition| {
-            self.ask(&definition, "true", Some(&condition.until_here)) == Ok(Value::Undefined)
-        };
-        let all = body.conditions.last();
-        let met = || {
-            let all = all.map(|condition| &*condition.until_here);
-            self.ask(&definition, "true", all) == Ok(Value::from(true))
-        };
-        let end = body.conditions.iter().position(|condition| ends(&condition));
-        match (end, body.conditions.len().checked_sub(1)) {
-            (None, last) if last.is_none() || met() => {
-                let value = body.value.as_deref().unwrap_or(&definition.value);
-                let condition = Condition {
-                    line: body.line,
-                    text: rules::one_line(value),
-                    until_here: String::new(),
-                    elsewhere: false,
-                };
-                End { before: all.map(|all| all.until_here.clone()), condition, value: true }
+        let ends = |at: &usize| self.meets(definition, up_to(*at)) == Ok(Value::Undefined);
+        let last = conditions.len().checked_sub(1);
+        let all = last.and_then(up_to);
+        let met = || self.meets(definition, all) == Ok(Value::from(true));
+        let end = (0..conditions.len()).find(ends);
+        match end.or(last.filter(|_| !met())) {
+            Some(at) => {
+                let rules::Condition { line, ref text, elsewhere, .. } = conditions[at];
+                let before = at.checked_sub(1).and_then(up_to);
+                End { before, line, text: text.clone(), elsewhere, value: false }
             }
-            (end, last) => {
-                let at = end.or(last).unwrap_or_default();
-                let before = at.checked_sub(1).map(|at| body.conditions[at].until_here.clone());
-                End { before, condition: body.conditions[at].clone(), value: false }
+            None => {
+                let value = body.value.as_deref().unwrap_or(&definition.value);
+                let text = rules::one_line(value);
+                End { before: all, line: body.line, text, elsewhere: false, value: true }
             }
         }
     }
 
+    /// Whether a body is met: true, or undefined.
+    fn meets(&self, definition: &Definition, body: Option<&str>) -> Result<Value, String> {
+        self.ask(definition, Shape::Complete, "true", body)
+    }
+
+    /// What a rule says that stands where the definition does.
     fn ask(
         &self,
         definition: &Definition,
+        shape: Shape,
         value: &str,
         body: Option<&str>,
     ) -> Result<Value, String> {
         let Definition { package, imports, v1, .. } = definition;
         let body = body.unwrap_or("true");
-        let head = match (definition.shape, *v1) {
+        let head = match (shape, *v1) {
             (Shape::Set, true) => format!("{NAME} contains {value} if"),
             (Shape::Set, false) => format!("{NAME}[{value}]"),
             (_, true) => format!("{NAME} := {value} if"),
@@ -168,13 +169,12 @@ impl Prober {
         before: Option<&str>,
         text: &str,
     ) -> Vec<(String, Option<Json>)> {
-        let complete = Definition { shape: Shape::Complete, ..definition.clone() };
         let mut found: Vec<(String, Option<Json>)> = Vec::new();
         for (at, word) in references(text) {
             let function = self.meant(definition, &word).map(|d| d.shape) == Some(Shape::Function);
             let Some(call) = call(text, at, &word).filter(|_| function) else { continue };
             if found.iter().all(|(name, _)| *name != call)
-                && let Ok(said) = self.ask(&complete, &call, before)
+                && let Ok(said) = self.ask(definition, Shape::Complete, &call, before)
             {
                 found.push((call, json(&said)));
             }

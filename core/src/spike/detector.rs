@@ -347,10 +347,13 @@ impl Detector {
                 service.excuse_all();
             }
         }
-        for series in &mut self.series {
-            let service = self.service_names.get(&series.service).map(|i| &self.services[*i]);
-            if service.map_or(all_late, late) {
-                series.excuse();
+        // Which service a series is of is looked up only where that matters.
+        if all_late || self.services.iter().any(late) {
+            for series in &mut self.series {
+                let service = self.service_names.get(&series.service).map(|i| &self.services[*i]);
+                if service.map_or(all_late, late) {
+                    series.excuse();
+                }
             }
         }
         let fewest = || self.series.iter().filter_map(|s| s.fewest(at)).reduce(|a, b| a + b);

@@ -211,6 +211,11 @@ impl Follower {
         std::mem::take(&mut self.past)
     }
 
+    /// When the latest record was written; the least there is, if there was none.
+    pub fn latest(&self) -> Nanos {
+        self.latest
+    }
+
     /// What goes on.
     pub fn active(&self) -> Vec<Finding> {
         self.detector.active()
