@@ -307,7 +307,7 @@ async fn verify_accuses_nobody_of_what_came_at_another_time() {
     let pipeline = pipeline(&place, 2, sinks).await;
     // More than are listed one by one, and all of them in the source before they are in the docket.
     let total = 12_000;
-    produce(&kafka, &format!("{}-source", place.name), &generated(total, 31));
+    produce(&kafka, &format!("{}-source", place.name), generated(total, 31));
     tokio::time::sleep(Duration::from_secs(1)).await;
     let between = docket::decision::time::format(docket::clock::now());
     tokio::time::sleep(Duration::from_secs(1)).await;
