@@ -1,7 +1,8 @@
 //! Settings that every Kafka client of docket has, and what librdkafka says.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerContext;
@@ -49,13 +50,23 @@ pub struct Brokers {
     failures: AtomicU32,
     /// How often a connection to a broker was lost.
     cuts: AtomicU32,
+    /// Since when it is in no group, and what it waits for.
+    outside: Mutex<Option<(Instant, String)>>,
+    /// The topic that a transaction may not write to.
+    denied: Mutex<Option<String>>,
 }
+
+/// Whoever joins a group waits for the others, who finish what they do; not for so long.
+const JOINS: Duration = Duration::from_secs(60);
 
 impl Brokers {
     /// More than one report: a client that looks for its brokers again has none for a moment.
     const LOST: u32 = 3;
 
     pub fn note(&self, statistics: &Statistics) {
+        if let Some(group) = &statistics.cgrp {
+            self.stands(&group.state, &group.join_state, Instant::now());
+        }
         // A coordinator is called logical: where it is, a broker has to say.
         let known = statistics
             .brokers
@@ -71,8 +82,41 @@ impl Brokers {
         }
     }
 
-    /// What librdkafka logs: the only place where the second way shows.
+    /// How a member stands to its group. It is in it once partitions were shared out, though it may have got none.
+    fn stands(&self, coordinator: &str, joining: &str, now: Instant) {
+        let mut outside = self.outside.lock().unwrap_or_else(PoisonError::into_inner);
+        let waits = match (coordinator, joining) {
+            ("up", "steady") => return *outside = None,
+            ("up", joining) => format!("librdkafka says {joining}"),
+            (coordinator, _) => format!("Kafka names no coordinator for it ({coordinator})"),
+        };
+        let since = outside.as_ref().map_or(now, |(since, _)| *since);
+        *outside = Some((since, waits));
+    }
+
+    /// Why a member is not in its group, if that lasts.
+    pub fn outside(&self) -> Option<String> {
+        self.outside_at(Instant::now())
+    }
+
+    fn outside_at(&self, now: Instant) -> Option<String> {
+        let outside = self.outside.lock().unwrap_or_else(PoisonError::into_inner);
+        let (since, waits) = outside.as_ref()?;
+        let long = now.saturating_duration_since(*since);
+        (long > JOINS)
+            .then(|| format!("not in its consumer group for {} s: {waits}", long.as_secs()))
+    }
+
+    /// The topic that the client had no right to write to.
+    pub fn denied(&self) -> Option<String> {
+        self.denied.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What librdkafka logs: the only place where the second way shows, and which topic it was.
     pub fn logged(&self, facility: &str, message: &str) {
+        if let Some(topic) = told::denied_topic(message) {
+            *self.denied.lock().unwrap_or_else(PoisonError::into_inner) = Some(topic.to_owned());
+        }
         let failed = matches!(facility, "OIDC" | "JWT") && message.contains("Failed to retrieve");
         let reason = message.rsplit_once(" (").map_or(message, |(before, _code)| before);
         if failed && reason.ends_with(": ") {
@@ -225,6 +269,23 @@ mod tests {
             brokers.note(&report(&["logical", "internal"]));
         }
         assert!(brokers.lost() && brokers.check().is_err());
+    }
+
+    #[test]
+    fn a_member_that_stays_outside_of_its_group_says_so() {
+        let (brokers, began) = (Brokers::default(), Instant::now());
+        let at = |seconds| began + Duration::from_secs(seconds);
+        let why = |seconds| brokers.outside_at(at(seconds));
+        brokers.stands("query-coord", "init", at(0));
+        brokers.stands("up", "wait-join", at(30));
+        assert_eq!(why(60), None, "others may have much to finish");
+        let told = "not in its consumer group for 61 s: librdkafka says wait-join";
+        assert_eq!(why(61).as_deref(), Some(told));
+        brokers.stands("wait-coord", "steady", at(70));
+        assert!(why(71).unwrap().ends_with("names no coordinator for it (wait-coord)"));
+        brokers.stands("up", "steady", at(72));
+        brokers.stands("up", "wait-sync", at(80));
+        assert_eq!(why(130), None);
     }
 
     #[test]

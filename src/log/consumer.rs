@@ -572,6 +572,10 @@ impl<A: Assignments> Reader for Group<A> {
         Some(Membership { group: self.client.group_metadata()?, ids })
     }
 
+    fn outside(&self) -> Option<String> {
+        self.client.context().brokers.outside()
+    }
+
     fn leave(&self) {
         self.client.unsubscribe();
     }

@@ -8,7 +8,6 @@
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use super::ask::ACLS;
-use super::told;
 
 /// A transaction that is open for longer is ended by Kafka (transaction.timeout.ms), and until then readers wait for it.
 pub const LONGEST_MS: u32 = 15_000;
@@ -34,8 +33,9 @@ pub enum Ended {
 }
 
 impl Ended {
-    /// `instance` is what the transactional ID is made of, if the pipeline file says so.
-    pub fn new(error: KafkaError, instance: Option<&str>) -> Ended {
+    /// `instance` is what the transactional ID is made of, if the pipeline file says so; `topic` the one that the producer had no right to
+    /// write to.
+    pub fn new(error: KafkaError, instance: Option<&str>, topic: Option<String>) -> Ended {
         let fenced = [
             RDKafkaErrorCode::Fenced,
             RDKafkaErrorCode::ProducerFenced,
@@ -43,7 +43,7 @@ impl Ended {
         ];
         match (error.rdkafka_error_code().filter(|code| fenced.contains(code)), instance) {
             (None, _) => {
-                let denied = denied(&error, told::denied());
+                let denied = denied(&error, topic);
                 Ended::Failed { error, denied }
             }
             (Some(_), None) => Ended::TimedOut,
@@ -79,12 +79,12 @@ mod tests {
     #[test]
     fn only_who_shares_an_id_can_be_fenced_by_another() {
         let fenced = || KafkaError::Global(RDKafkaErrorCode::Fenced);
-        let text = Ended::new(fenced(), None).to_string();
+        let text = Ended::new(fenced(), None, None).to_string();
         assert!(text.contains("more than 15 s") && !text.contains("another process"), "{text}");
-        let text = Ended::new(fenced(), Some("docket-0")).to_string();
+        let text = Ended::new(fenced(), Some("docket-0"), None).to_string();
         assert!(text.starts_with("another process") && text.contains("(docket-0)"), "{text}");
         let rights = KafkaError::Global(RDKafkaErrorCode::TransactionalIdAuthorizationFailed);
-        let text = Ended::new(rights, None).to_string();
+        let text = Ended::new(rights, None, None).to_string();
         assert!(text.starts_with("the producer failed for good") && text.contains("uthorization"));
         assert!(
             text.ends_with("; deploy/kafka/acls.sh gives docket the rights it needs"),

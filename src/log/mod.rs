@@ -146,6 +146,20 @@ pub trait Reader: Commits {
 
     fn membership(&self) -> Option<Self::Membership>;
 
+    /// Why it is not in its group, if that lasts.
+    fn outside(&self) -> Option<String> {
+        None
+    }
+
+    /// Whether it is in its group; it was once if it was `assigned` partitions.
+    fn joined(&self, assigned: bool) -> Result<(), String> {
+        match self.outside() {
+            Some(why) => Err(why),
+            None if !assigned => Err("not in its consumer group yet".to_owned()),
+            None => Ok(()),
+        }
+    }
+
     fn leave(&self);
 }
 
@@ -190,6 +204,11 @@ pub trait Transactions {
         offsets: &[(&str, i32, Committed)],
         member: &Self::Membership,
     ) -> KafkaResult<()>;
+
+    /// The topic that it had no right to write to.
+    fn denied(&self) -> Option<String> {
+        None
+    }
 
     /// Undoes the open transaction. Returns the tags of records that were too large for their topic.
     fn abort(&self) -> KafkaResult<Vec<(usize, RDKafkaErrorCode)>>;

@@ -127,21 +127,12 @@ pub fn failing(of: &str) -> Option<String> {
     told().failing(of, Instant::now())
 }
 
-/// The topic that a transaction may not write to, and when that was told.
-static DENIED: Mutex<Option<(Instant, String)>> = Mutex::new(None);
-
 /// The topic of a line such as `Failed to add partition "docket.opa" [8] to transaction: Broker: Topic authorization failed`; there is
 /// one for each partition.
-fn denied_topic(message: &str) -> Option<&str> {
+pub fn denied_topic(message: &str) -> Option<&str> {
     let (_, rest) = message.split_once("Failed to add partition \"")?;
     let (topic, why) = rest.split_once("\" [")?;
     why.ends_with("Topic authorization failed").then_some(topic)
-}
-
-/// The topic that the last transaction had no right to write to.
-pub fn denied() -> Option<String> {
-    let denied = DENIED.lock().unwrap_or_else(PoisonError::into_inner);
-    denied.as_ref().filter(|(at, _)| at.elapsed() < RECENT).map(|(_, topic)| topic.clone())
 }
 
 /// A connection fails.
@@ -175,14 +166,11 @@ pub fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
         }
         return;
     }
-    if let Some(topic) = denied_topic(message) {
-        let now = (Instant::now(), topic.to_owned());
-        *DENIED.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
-        tracing::debug!(facility, "{message}");
-        return;
-    }
     // Whose producer it is says what is so (`ended`); what librdkafka tries again is told if it does not come in time.
-    if message.contains("fenced by a newer instance") || is_tried_again(facility, message) {
+    if denied_topic(message).is_some()
+        || message.contains("fenced by a newer instance")
+        || is_tried_again(facility, message)
+    {
         tracing::debug!(facility, "{message}");
         return;
     }

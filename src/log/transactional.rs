@@ -232,6 +232,10 @@ impl<E: Epoch> Transactions for Transactional<E> {
         self.end(&client, || client.commit())
     }
 
+    fn denied(&self) -> Option<String> {
+        self.client().brokers().denied()
+    }
+
     fn abort(&self) -> KafkaResult<Vec<(usize, RDKafkaErrorCode)>> {
         let client = self.client();
         self.end(&client, || client.abort())?;

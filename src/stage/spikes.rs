@@ -148,7 +148,7 @@ impl Spikes {
         while !stop.is_cancelled() {
             member.context().brokers.check()?;
             if !leads(&member, LOOK) {
-                self.health.set(&part, Ok(()));
+                self.health.set(&part, standing(&member));
                 self.meters.leads.set(0);
                 continue;
             }
@@ -190,7 +190,10 @@ impl Spikes {
         // It has joined. That it catches up is nothing to readiness.
         self.health.set(&part, Ok(()));
         let mut memory = Memory::new(self, producer);
-        let pieces = memory.recall(&|| !stop.is_cancelled())?;
+        let pieces = memory.recall(&|| {
+            self.health.set(&part, standing(member));
+            !stop.is_cancelled()
+        })?;
         let now = clock::now();
         let mut watch = Watch::new(self);
         let from = watch.remember(pieces, now, &mut memory);
@@ -220,9 +223,7 @@ impl Spikes {
             {
                 advanced = Instant::now();
                 let notices = watch.advance(clock::now());
-                if watch.live {
-                    self.health.set(&part, Ok(()));
-                }
+                self.health.set(&part, standing(member));
                 let heard = std::mem::take(&mut watch.heard);
                 let changed = !notices.is_empty() || !heard.is_empty();
                 heard.into_iter().for_each(|finding| self.hear(notifiers, finding));
@@ -313,6 +314,11 @@ fn another(id: &str, ended: &BTreeSet<String>) -> Option<String> {
         other = format!("{id}-{n}");
     }
     Some(other)
+}
+
+/// Whether it is in its group.
+fn standing(member: &Member) -> Result<(), String> {
+    member.context().brokers.outside().map_or(Ok(()), Err)
 }
 
 /// Whether this process has partition 0; asks the group so long.

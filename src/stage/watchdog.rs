@@ -48,6 +48,7 @@ pub struct Watchdog {
 struct Told {
     stalled: Vec<Assigned>,
     parts: BTreeSet<String>,
+    hanging: BTreeSet<String>,
 }
 
 /// Rejects that age, looked at on a thread of its own: it reads, and what stalls is not to wait for that.
@@ -314,7 +315,25 @@ impl Watchdog {
             });
             self.health.note(&self.name(part), state);
         }
-        *told = Told { stalled: stalled.into_iter().map(|(place, _)| place).collect(), parts };
+        let stalled = stalled.into_iter().map(|(place, _)| place).collect();
+        *told = Told { stalled, parts, hanging: self.hanging(&told.hanging) };
+    }
+
+    /// Says which parts hang, and which do not any more.
+    fn hanging(&self, told: &BTreeSet<String>) -> BTreeSet<String> {
+        let hanging: BTreeMap<String, Duration> =
+            self.health.hanging(self.pipeline.name()).into_iter().collect();
+        for (part, silent) in hanging.iter().filter(|(part, _)| !told.contains(*part)) {
+            tracing::error!(
+                part,
+                seconds = silent.as_secs(),
+                "a part hangs: its loop does not come round; if that goes on, restart this process"
+            );
+        }
+        for part in told.iter().filter(|part| !hanging.contains_key(*part)) {
+            tracing::info!(part, "it does not hang any more");
+        }
+        hanging.into_keys().collect()
     }
 
     fn name(&self, part: &str) -> String {

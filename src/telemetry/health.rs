@@ -3,10 +3,15 @@
 //!
 //! A worker is ready once it has joined its group: nobody sends it anything, and what fails later waits in Kafka. Who
 //! takes requests is ready while it can answer them. A sink that is away makes nobody unready.
+//!
+//! A part that is well says so again and again. One that falls silent hangs, whatever it hangs in.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::MetricFamily;
 use prometheus::{IntGaugeVec, Opts, Registry};
 
 use crate::clock;
@@ -31,7 +36,12 @@ pub struct Condition {
     pub since: Nanos,
     /// It was well once.
     joined: bool,
+    /// When it said so last.
+    heard: Instant,
 }
+
+/// Loops come round every second or so; nothing that is waited for there takes so long while all is well.
+const SILENT: Duration = Duration::from_secs(90);
 
 impl Condition {
     pub fn is_ready(&self) -> bool {
@@ -41,28 +51,72 @@ impl Condition {
             Role::Note => true,
         }
     }
+
+    /// As it is now: what was well and has fallen silent is not.
+    fn seen(&self, now: Instant) -> Condition {
+        let mut seen = self.clone();
+        let silent = now.saturating_duration_since(self.heard);
+        if self.role != Role::Note && self.state.is_ok() && silent > SILENT {
+            seen.since = clock::now() - i64::try_from(silent.as_nanos()).unwrap_or(i64::MAX);
+            seen.state = Err(format!(
+                "it hangs: its loop has not come round for {} s; if that goes on, restart this process",
+                silent.as_secs()
+            ));
+        }
+        seen
+    }
+}
+
+type Parts = Mutex<BTreeMap<String, Condition>>;
+
+fn seen(parts: &Parts, now: Instant) -> BTreeMap<String, Condition> {
+    let parts = parts.lock().unwrap_or_else(PoisonError::into_inner);
+    parts.iter().map(|(name, condition)| (name.clone(), condition.seen(now))).collect()
+}
+
+/// `docket_part_up`, as it is when it is asked for: who hangs sets nothing.
+struct Up {
+    parts: Arc<Parts>,
+    /// What it is called.
+    empty: IntGaugeVec,
+}
+
+fn gauge() -> Result<IntGaugeVec, prometheus::Error> {
+    let opts = Opts::new(
+        "docket_part_up",
+        "1 for each part that runs in this process and is well, 0 while it starts, fails or hangs; kafka is the connection to Kafka.",
+    );
+    IntGaugeVec::new(opts, &["pipeline", "part"])
+}
+
+impl Collector for Up {
+    fn desc(&self) -> Vec<&Desc> {
+        self.empty.desc()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let Ok(gauge) = gauge() else { return Vec::new() };
+        for (part, condition) in seen(&self.parts, Instant::now()) {
+            if condition.role != Role::Note
+                && let Some((pipeline, name)) = part.split_once('/')
+            {
+                let up = i64::from(condition.state.is_ok());
+                gauge.with_label_values(&[pipeline, name]).set(up);
+            }
+        }
+        gauge.collect()
+    }
 }
 
 /// Of all parts, by the pipeline's name, a slash and the part's.
+#[derive(Default)]
 pub struct Health {
-    parts: Mutex<BTreeMap<String, Condition>>,
-    up: IntGaugeVec,
-}
-
-impl Default for Health {
-    fn default() -> Health {
-        let opts = Opts::new(
-            "docket_part_up",
-            "1 for each part that runs in this process and is well, 0 while it fails or starts; kafka is the connection to Kafka.",
-        );
-        let up = IntGaugeVec::new(opts, &["pipeline", "part"]).expect("its names are right");
-        Health { parts: Mutex::default(), up }
-    }
+    parts: Arc<Parts>,
 }
 
 impl Health {
     pub fn register(&self, registry: &Registry) -> Result<(), prometheus::Error> {
-        registry.register(Box::new(self.up.clone()))
+        registry.register(Box::new(Up { parts: self.parts.clone(), empty: gauge()? }))
     }
 
     /// How a part is doing that works for nobody in particular.
@@ -82,8 +136,14 @@ impl Health {
 
     fn put(&self, part: &str, role: Option<Role>, state: Result<(), String>) {
         let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
-        let new =
-            || Condition { role: Role::Worker, state: Ok(()), since: clock::now(), joined: false };
+        let heard = Instant::now();
+        let new = || Condition {
+            role: Role::Worker,
+            state: Ok(()),
+            since: clock::now(),
+            joined: false,
+            heard,
+        };
         let known = parts.contains_key(part);
         let condition = parts.entry(part.to_owned()).or_insert_with(new);
         if known && condition.state.is_ok() != state.is_ok() {
@@ -91,11 +151,7 @@ impl Health {
         }
         condition.role = role.unwrap_or(condition.role);
         condition.joined |= state.is_ok();
-        if condition.role != Role::Note
-            && let Some((pipeline, name)) = part.split_once('/')
-        {
-            self.up.with_label_values(&[pipeline, name]).set(i64::from(state.is_ok()));
-        }
+        condition.heard = heard;
         condition.state = state;
     }
 
@@ -111,9 +167,6 @@ impl Health {
             name.strip_prefix(part).is_some_and(|n| n.is_empty() || n.starts_with(' '))
         };
         self.parts.lock().unwrap_or_else(PoisonError::into_inner).retain(|name, _| !of_it(name));
-        if let Some((pipeline, name)) = part.split_once('/') {
-            let _ = self.up.remove_label_values(&[pipeline, name]);
-        }
     }
 
     /// Each part that is not ready, and why.
@@ -124,7 +177,22 @@ impl Health {
     }
 
     pub fn all(&self) -> BTreeMap<String, Condition> {
-        self.parts.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        seen(&self.parts, Instant::now())
+    }
+
+    /// Each part of a pipeline that has fallen silent, and for how long.
+    pub fn hanging(&self, pipeline: &str) -> Vec<(String, Duration)> {
+        self.hanging_at(pipeline, Instant::now())
+    }
+
+    fn hanging_at(&self, pipeline: &str, now: Instant) -> Vec<(String, Duration)> {
+        let parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_it = parts.iter().filter_map(|(name, condition)| {
+            let part = name.strip_prefix(pipeline)?.strip_prefix('/')?;
+            let hangs = condition.state.is_ok() && condition.seen(now).state.is_err();
+            hangs.then(|| (part.to_owned(), now - condition.heard))
+        });
+        of_it.collect()
     }
 }
 
@@ -174,5 +242,30 @@ mod tests {
         health.remove("p/loki");
         assert!(health.all().is_empty());
         assert!(registry.gather().is_empty());
+    }
+
+    #[test]
+    fn who_was_well_and_falls_silent_hangs() {
+        let health = Health::default();
+        health.set("p/loki", Ok(()));
+        health.set("p/search", Err("starting".into()));
+        health.serve("p/door", Ok(()));
+        health.note("p/loki requests", Ok(()));
+        health.set("other/loki", Ok(()));
+        let at = |seconds| Instant::now() + Duration::from_secs(seconds);
+        assert_eq!(health.hanging_at("p", at(80)), []);
+        let hanging: Vec<String> =
+            health.hanging_at("p", at(120)).into_iter().map(|(part, _)| part).collect();
+        assert_eq!(hanging, ["door", "loki"]);
+        let later = seen(&health.parts, at(120));
+        let why = later["p/loki"].state.clone().unwrap_err();
+        assert!(why.starts_with("it hangs: its loop has not come round for 1"), "{why}");
+        assert!(later["p/loki"].is_ready(), "it has joined");
+        assert!(!later["p/door"].is_ready(), "nobody is to be sent there");
+        assert_eq!(later["p/search"].state, Err("starting".into()));
+        assert_eq!(later["p/loki requests"].state, Ok(()));
+        // It comes round again.
+        health.set("p/loki", Ok(()));
+        assert_eq!(health.all()["p/loki"].state, Ok(()));
     }
 }

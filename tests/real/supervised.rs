@@ -4,6 +4,7 @@ use std::net::TcpListener;
 use std::path::Path;
 
 use super::door::{door, opened};
+use super::support::kafka_proxy::KafkaProxy;
 use super::support::{Metrics, Place, Running, decision_id, generated, produce};
 use super::{address, certificate, pipeline};
 
@@ -143,4 +144,47 @@ sinks: {out: {type: file, path: $DIR/out}}
     running.stop();
     let lines = std::fs::read_to_string(place.path("out")).unwrap();
     assert_eq!(lines.lines().count(), 30);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_put_out_of_its_group_and_does_not_come_back_is_not_well() {
+    let _servers = super::together().await;
+    let kafka = address("KAFKA_BOOTSTRAP");
+    let proxy = KafkaProxy::start(&kafka).await;
+    let place = Place::new("outside");
+    let path = pipeline(
+        &place,
+        1,
+        &format!(
+            "kafka: {{brokers: \"{}\", properties: {{session.timeout.ms: 6000, heartbeat.interval.ms: 1000}}}}
+docket: {{partitions: 1}}
+intake: {{transaction_interval: 200ms}}
+sinks:
+  out: {{type: file, path: $DIR/out}}
+  metrics: {{type: metrics}}
+",
+            proxy.bootstrap
+        ),
+    )
+    .await;
+    let (source, all) = (format!("{}-source", place.name), generated(200, 62));
+    let running = Running::start(&place, &path);
+    let up = |m: &Metrics, part: &str| m.sum("docket_part_up", &[&format!("part=\"{part}\"")]);
+    produce(&kafka, &source, &all[..100]);
+    running.until("the first are delivered", 60, |m| m.delivered("out") == 100).await;
+    proxy.shut(Some(&format!("docket.{}.out", place.name)));
+    running.until("it is not well", 120, |m| up(m, "out") == 0).await;
+    let status = super::get(&format!("http://{}/status", running.admin)).await;
+    let parts = status["parts"].as_array().unwrap();
+    let part = parts.iter().find(|part| part["part"] == "out").unwrap();
+    let cause = part["cause"].as_str().unwrap();
+    assert!(cause.starts_with("not in its consumer group for "), "{status}");
+    let metrics = running.metrics().await;
+    for other in ["intake", "kafka", "metrics"] {
+        assert_eq!(up(&metrics, other), 1, "{other}: {status}");
+    }
+    proxy.shut(None);
+    produce(&kafka, &source, &all[100..]);
+    running.until("it is back", 60, |m| m.delivered("out") == 200 && up(m, "out") == 1).await;
+    running.stop();
 }

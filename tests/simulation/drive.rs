@@ -262,7 +262,7 @@ impl Drive {
         } else {
             check::whole(&world, &self.input);
         }
-        Ended { world, input: self.input, fickle: self.fickle || self.latest }
+        Ended { world, input: self.input, fickle: self.fickle, latest: self.latest }
     }
 
     /// Each part of each process is a member of its group.

@@ -50,8 +50,10 @@ pub fn decision_id(value: &[u8]) -> String {
 pub struct Ended {
     pub world: Shared,
     pub input: Input,
-    /// Its logs did not stay as they were written, or it has not read them from their first record.
+    /// Its logs did not stay as they were written.
     pub fickle: bool,
+    /// Its groups began at the end.
+    pub latest: bool,
 }
 
 /// One run.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use docket::decision::record::Record;
+use docket::log::headers;
 use docket::log::mock::Mock;
 use docket::log::scan::ScanBound;
 use docket::pipeline::{self, Pipeline};
@@ -45,14 +46,16 @@ pub fn judged(ended: &Ended, seed: u64) -> Vec<String> {
     let stored: Stored = world.stored.iter().map(|(sink, ids)| (sink.clone(), each(ids))).collect();
     let mut wrong = Vec::new();
 
-    let whole = ask(&world, &docket, &stored);
+    let whole = ask(ended, &world, &docket, &stored);
     if whole.outcome() != Outcome::Complete || !lost(&whole).is_empty() {
         wrong.push(format!("a complete world is {}", told(&whole)));
     }
 
+    let firsts = if ended.latest { firsts(&docket) } else { BTreeSet::new() };
+    let known = |id: &String| !ended.input.reused.contains(id) && !firsts.contains(id);
     let mut ids: Vec<String> =
         docket.iter().map(|(_, record)| decision_id(&record.value)).collect();
-    ids.retain(|id| !ended.input.reused.contains(id));
+    ids.retain(known);
     ids.sort();
     ids.dedup();
     let gone = ids.swap_remove(rng.random_range(0..ids.len()));
@@ -62,7 +65,7 @@ pub fn judged(ended: &Ended, seed: u64) -> Vec<String> {
     less.retain(|(_, record)| decision_id(&record.value) != gone);
     let mut fewer = stored;
     fewer.get_mut("whole").unwrap().remove(&missing);
-    let lossy = ask(&world, &less, &fewer);
+    let lossy = ask(ended, &world, &less, &fewer);
     if lossy.outcome() != Outcome::Gap || lost(&lossy) != [gone.as_str()] {
         wrong.push(format!("without {gone} in the docket it is {}", told(&lossy)));
     }
@@ -76,6 +79,23 @@ pub fn judged(ended: &Ended, seed: u64) -> Vec<String> {
         wrong.push(format!("without {missing} in whole it is {}", told(&lossy)));
     }
     wrong
+}
+
+/// The first decisions that came from each partition of the source: where a group begins at the end, they alone say where that was.
+fn firsts(docket: &Records) -> BTreeSet<String> {
+    let mut firsts: BTreeMap<i32, (i64, Vec<String>)> = BTreeMap::new();
+    for (_, record) in docket {
+        let source = record.headers.iter().find(|(key, _)| key == headers::SOURCE).unwrap();
+        let origin = headers::place(std::str::from_utf8(&source.1).unwrap()).unwrap();
+        let first = firsts.entry(origin.partition).or_insert((origin.offset, Vec::new()));
+        if origin.offset < first.0 {
+            *first = (origin.offset, Vec::new());
+        }
+        if origin.offset == first.0 {
+            first.1.push(decision_id(&record.value));
+        }
+    }
+    firsts.into_values().flat_map(|(_, ids)| ids).collect()
 }
 
 fn each(ids: &BTreeMap<String, Vec<Vec<u8>>>) -> BTreeMap<String, BTreeSet<Vec<u8>>> {
@@ -97,7 +117,7 @@ fn told(verified: &Verified) -> String {
 }
 
 /// Puts all of it where verify looks for it, and asks.
-fn ask(world: &World, docket: &Records, stored: &Stored) -> Verified {
+fn ask(ended: &Ended, world: &World, docket: &Records, stored: &Stored) -> Verified {
     let (source, rejects) = (world.committed(SOURCE), world.committed(REJECTS));
     let [sources, partitions] = [SOURCE, DOCKET].map(|topic| world.partitions(topic));
     let topics = [(SOURCE, sources), (DOCKET, partitions), (REJECTS, world.partitions(REJECTS))];
@@ -116,7 +136,7 @@ fn ask(world: &World, docket: &Records, stored: &Stored) -> Verified {
     let place =
         std::env::temp_dir().join(format!("docket-simulated-{:016x}", rand::random::<u64>()));
     std::fs::create_dir_all(&place).unwrap();
-    let pipeline = pipeline(&place, &kafka);
+    let pipeline = pipeline(&place, &kafka, ended.latest);
     for (name, config) in &pipeline.file.sinks {
         let SinkConfig::File(file) = config else { panic!("{name} is no file") };
         let none = BTreeMap::new();
@@ -140,8 +160,11 @@ fn ask(world: &World, docket: &Records, stored: &Stored) -> Verified {
     verified
 }
 
-fn pipeline(place: &Path, kafka: &str) -> Pipeline {
+fn pipeline(place: &Path, kafka: &str, latest: bool) -> Pipeline {
     let mut text = PIPELINE.replace("nowhere", &format!("\"{kafka}\""));
+    if latest {
+        text = text.replace("intake: {", "intake: {start: latest, ");
+    }
     for file in ["x", "y", "z", "o"] {
         let path = place.join(file);
         text = text.replace(&format!("path: {file}"), &format!("path: {}", path.display()));

@@ -1,6 +1,6 @@
 //! A proxy before a Kafka of one broker. It puts its own address in place of the broker's, and holds back a request to end a
 //! transaction when it is told to: the client's connection is cut, and the request goes on to the broker later, as one does that was in a
-//! network's queue.
+//! network's queue. Or it cuts whatever connection a member's heartbeats, or its wishes to join, come on.
 #![allow(dead_code, clippy::unwrap_used)]
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -11,6 +11,8 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 
 const END_TXN: i16 = 26;
+const JOIN_GROUP: i16 = 11;
+const HEARTBEAT: i16 = 12;
 
 #[derive(Default)]
 struct State {
@@ -21,6 +23,20 @@ struct State {
     held: Mutex<Option<(Vec<u8>, OwnedWriteHalf)>>,
     /// How many requests to end a transaction were passed on.
     ends: AtomicUsize,
+    /// The group that nobody stays in.
+    shut: Mutex<Option<String>>,
+}
+
+impl State {
+    fn is_cut(&self, frame: &[u8]) -> bool {
+        let shut = self.shut.lock().unwrap();
+        let names = |group: &String| frame.windows(group.len()).any(|w| w == group.as_bytes());
+        matches!(api(frame), JOIN_GROUP | HEARTBEAT) && shut.as_ref().is_some_and(names)
+    }
+}
+
+fn api(frame: &[u8]) -> i16 {
+    i16::from_be_bytes([frame[4], frame[5]])
 }
 
 #[derive(Clone)]
@@ -52,6 +68,11 @@ impl KafkaProxy {
     /// Holds the next request to end a transaction back.
     pub fn hold_the_next_end(&self) {
         self.state.armed.store(true, Ordering::SeqCst);
+    }
+
+    /// Nobody stays in this group, or comes in; in none, nobody is kept out.
+    pub fn shut(&self, group: Option<&str>) {
+        *self.state.shut.lock().unwrap() = group.map(str::to_owned);
     }
 
     pub fn holds(&self) -> bool {
@@ -86,7 +107,10 @@ async fn forth(
     cut: Arc<tokio::sync::Notify>,
 ) {
     while let Some(frame) = frame(&mut client).await {
-        if i16::from_be_bytes([frame[4], frame[5]]) == END_TXN {
+        if state.is_cut(&frame) {
+            return;
+        }
+        if api(&frame) == END_TXN {
             if state.armed.swap(false, Ordering::SeqCst) {
                 *state.held.lock().unwrap() = Some((frame, broker));
                 cut.notify_one();

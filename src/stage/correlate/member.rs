@@ -390,10 +390,7 @@ where
 
     /// Offsets, lag and health.
     pub fn report(&self) {
-        let ready = match self.assigned {
-            true => Ok(()),
-            false => Err("not in its consumer group yet".to_owned()),
-        };
+        let ready = self.reader.joined(self.assigned);
         let correlate = self.correlate;
         correlate.health.set(&format!("{}/{PART}", correlate.pipeline.name()), ready);
         let at = std::time::Instant::now();

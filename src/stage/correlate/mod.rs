@@ -217,7 +217,8 @@ impl Correlate {
                     // However many are refused, each time it is known of some more.
                     let refused = member.abort(&error).map_err(|error| {
                         let instance = self.pipeline.file.intake.instance_id.as_deref();
-                        CorrelateError::Ended(Ended::new(error, instance))
+                        let denied = transactions.denied();
+                        CorrelateError::Ended(Ended::new(error, instance, denied))
                     })?;
                     if is_out_of_its_log(&error) {
                         return Err(error.into());

@@ -517,8 +517,14 @@ impl<R: Reader, L: RecordWriter> Loop<'_, R, L> {
         if !self.batch.is_empty() && self.in_flight < self.deliver.concurrency && self.is_warm() {
             self.send();
         }
+        let mut committed = Instant::now();
         while self.in_flight > 0 && !self.died && Instant::now() < deadline {
             self.settle(Duration::from_millis(50)).await;
+            if committed.elapsed() >= COMMIT_EVERY {
+                commit(&self.reader, &self.topic, &self.offsets, false);
+                self.report();
+                committed = Instant::now();
+            }
         }
         if self.in_flight > 0 {
             tracing::warn!(
@@ -566,15 +572,14 @@ impl<R: Reader, L: RecordWriter> Loop<'_, R, L> {
             let age = oldest.map_or(0.0, |at| (now - at).max(0) as f64 / 1e9);
             meters.oldest.with_label_values(&[&deliver.name, &id]).set(age);
         }
-        let joined = self.joined.load(Ordering::Relaxed);
-        let ready = match self.sender.refuses() {
-            _ if !joined => Err("not in its consumer group yet".to_owned()),
+        let joined = self.reader.joined(self.joined.load(Ordering::Relaxed));
+        let ready = joined.and_then(|()| match self.sender.refuses() {
             Some((status, records)) if records >= MANY_REFUSED => {
                 let (at, with) = (self.sender.address(), failure::named(status));
                 Err(format!("{at}: it refuses whatever it is sent, with {with}"))
             }
             _ => Ok(()),
-        };
+        });
         deliver.health.set(&format!("{}/{}", deliver.pipeline.name(), deliver.name), ready);
     }
 }

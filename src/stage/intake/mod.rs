@@ -500,7 +500,7 @@ where
 
     fn ended(&self, error: KafkaError) -> IntakeError {
         let instance = self.intake.pipeline.file.intake.instance_id.as_deref();
-        IntakeError::Ended(Ended::new(error, instance))
+        IntakeError::Ended(Ended::new(error, instance, self.transactions.denied()))
     }
 
     /// Tells the watchdog.
@@ -532,13 +532,11 @@ where
     /// Offsets, lag and health.
     fn report(&self) {
         let part = self.intake.work.part();
-        let ready = if self.seen.assigned.load(Ordering::Relaxed) {
-            Ok(())
-        } else {
+        let ready = self.reader.joined(self.seen.assigned.load(Ordering::Relaxed));
+        let ready = ready.map_err(|outside| {
             let missing = sources::note(self.intake.pipeline.name(), part);
-            let missing = self.intake.health.noted(&missing);
-            Err(missing.unwrap_or_else(|| "not in its consumer group yet".to_owned()))
-        };
+            self.intake.health.noted(&missing).unwrap_or(outside)
+        });
         self.intake.health.set(&format!("{}/{part}", self.intake.pipeline.name()), ready);
         let mine = self.intake.progress.places().into_iter().filter(|p| p.part == part);
         let unread = mine.filter_map(|place| {
