@@ -33,6 +33,35 @@ struct Clock {
     reached: bool,
 }
 
+/// How old decisions were when they came: by the power of two of seconds below which that is.
+#[derive(Default)]
+struct Ages([u64; 32]);
+
+impl Ages {
+    fn add(&mut self, age: Nanos) {
+        let below = 64 - (age / SECOND).max(0).leading_zeros() as usize;
+        self.0[below.min(self.0.len() - 1)] += 1;
+    }
+
+    fn count(&self) -> u64 {
+        self.0.iter().sum()
+    }
+
+    /// As old as 99 of a hundred at most.
+    fn most(&self) -> Nanos {
+        let mut left = self.count() * 99 / 100;
+        let holds = |of: &u64| match left.checked_sub(*of) {
+            Some(more) if more > 0 => {
+                left = more;
+                false
+            }
+            _ => true,
+        };
+        let below = self.0.iter().position(holds).unwrap_or_default();
+        SECOND << below
+    }
+}
+
 pub struct Follower {
     pub detector: Detector,
     /// Those whose past comes when others are watched already.
@@ -50,6 +79,8 @@ pub struct Follower {
     /// Decisions that were written later than `lateness` after they were made, whatever became of them: a number that the
     /// log alone determines.
     pub late: u64,
+    /// Those that came too late to count.
+    missed: Ages,
     /// When the latest record was written.
     latest: Nanos,
     /// When nothing had been written for a while last, and for how long.
@@ -74,6 +105,7 @@ impl Follower {
             live: false,
             told_quiet: false,
             late: 0,
+            missed: Ages::default(),
             latest: Nanos::MIN,
             paused: None,
             now: Nanos::MAX,
@@ -211,6 +243,12 @@ impl Follower {
         std::mem::take(&mut self.past)
     }
 
+    /// Where more than one of a hundred of so many decisions came too late to count: for how long they would have to be waited for. For an
+    /// hour at most.
+    pub fn waits(&self, decisions: u64) -> Option<Nanos> {
+        (self.missed.count() > decisions / 100).then(|| self.missed.most().min(3600 * SECOND))
+    }
+
     /// When the latest record was written; the least there is, if there was none.
     pub fn latest(&self) -> Nanos {
         self.latest
@@ -270,6 +308,7 @@ impl Follower {
             self.pass(written);
         }
         if old {
+            self.missed.add(age);
             self.detector.excuse(seen);
             return;
         }

@@ -485,3 +485,38 @@ fn an_opa_whose_clock_is_behind_holds_nobody_back() {
     assert_eq!(finding.kind, Kind::DenialSpike);
     assert!((finding.detected - START) / SECOND < 1530);
 }
+
+/// Intake that falls behind, by up to so long, and catches up again.
+fn behind(docket: &[Written], [from, to]: [Nanos; 2], most: Nanos) -> Vec<Written> {
+    let mut all = docket.to_vec();
+    for one in all.iter_mut().filter(|one| (from..to).contains(&one.written)) {
+        // Up in two thirds of the time, and down in the last.
+        let part = (one.written - from) as f64 / (to - from) as f64;
+        let late = if part < 2.0 / 3.0 { part * 1.5 } else { (1.0 - part) * 3.0 };
+        one.written += (late * most as f64) as Nanos;
+    }
+    all.sort_by_key(|w| w.written);
+    all
+}
+
+#[test]
+fn what_came_too_late_is_found_by_who_waits_for_it() {
+    let made = docket(Scenario::DeadOpa, 5);
+    let found = |docket: &[Written], lateness| {
+        let mut follower = Follower::new(Config::default(), lateness, 0..3);
+        for one in docket {
+            one.see(|seen| follower.observe(one.partition, seen, one.written));
+        }
+        (0..3).for_each(|p| follower.closed(p));
+        let found = begins(follower.look_back(true));
+        let found: Vec<(Kind, String)> = found.into_iter().map(|f| (f.kind, f.service)).collect();
+        (found, follower.waits(docket.len() as u64))
+    };
+    let (in_time, waits) = found(&made, LATENESS);
+    assert_eq!((in_time.len(), waits), (1, None), "a few that are late are no reason to wait");
+    let on = begins(run(&made, SECOND))[0].onset;
+    let late = behind(&made, [on - 1200 * SECOND, on + 600 * SECOND], 720 * SECOND);
+    let (missed, waits) = found(&late, LATENESS);
+    assert_eq!((missed.len(), waits), (0, Some(1024 * SECOND)));
+    assert_eq!(found(&late, 1024 * SECOND), (in_time, None));
+}
