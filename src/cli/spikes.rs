@@ -1,20 +1,20 @@
 //! `docket spikes`: what the detector says of the past, and how good it is.
 
+mod evaluate;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 
-use clap::ValueEnum;
 use rdkafka::message::Message;
 use serde_json::json;
 
 use super::demo::findings::past;
+use super::recent::{self, Recent};
+use super::shown::{note, say_aside};
 use super::{CommandResult, offline};
 use crate::clock;
 use crate::decision::record::Record;
 use crate::decision::time::{self, Nanos};
-use crate::generate::quality::{self, Score};
 use crate::generate::scenario::Scenario;
 use crate::log::scan::ScanBound;
 use crate::pipeline::Pipeline;
@@ -90,7 +90,7 @@ pub fn run(args: &Args) -> CommandResult {
         return of_files(args, file, decisions);
     }
     let Some(file) = file else {
-        return evaluate(args, &config(args, &spikes), time::nanos(spikes.lateness.0));
+        return evaluate::evaluate(args, &config(args, &spikes), time::nanos(spikes.lateness.0));
     };
     let pipeline = super::load(file)?;
     if let Some(section) = &pipeline.file.spikes {
@@ -114,9 +114,9 @@ fn of_topic(args: &Args, pipeline: &Pipeline, spikes: &Spikes) -> CommandResult 
     follower.is_now(clock::now());
     let bar = super::progress(past.offsets(), "looking");
     let mut findings: BTreeMap<String, Finding> = BTreeMap::new();
-    let mut came_upon = CameUpon::default();
-    let (mut decisions, mut unreadable) = (0u64, 0u64);
-    let mut note = |changes| findings.extend(in_the_end(changes, spikes));
+    let (mut came_upon, mut recent) = (CameUpon::default(), Recent::default());
+    let (mut decisions, mut repeats, mut unreadable) = (0u64, 0u64, 0u64);
+    let mut found = |changes| findings.extend(in_the_end(changes, spikes));
     past.read_ends(&mut |n| bar.inc(n), &mut |partition, message| {
         let Some(message) = message else {
             follower.closed(partition);
@@ -134,14 +134,17 @@ fn of_topic(args: &Args, pipeline: &Pipeline, spikes: &Spikes) -> CommandResult 
         } else if Observation::with(&record, |seen| follower.observe(partition, seen, written))
             .is_some()
         {
-            decisions += 1;
-            if decisions.is_multiple_of(64) {
-                note(follower.look_back(false));
+            // The detector of `docket run` sees repeats, too.
+            let repeated = recent.has(&record);
+            decisions += u64::from(!repeated);
+            repeats += u64::from(repeated);
+            if (decisions + repeats).is_multiple_of(64) {
+                found(follower.look_back(false));
             }
         }
         true
     })?;
-    note(follower.look_back(true));
+    found(follower.look_back(true));
     // What came as a backlog: `docket run` says nothing of it, but here people ask for the past.
     let past = in_the_end(follower.past(), spikes);
     bar.finish_and_clear();
@@ -154,13 +157,13 @@ fn of_topic(args: &Args, pipeline: &Pipeline, spikes: &Spikes) -> CommandResult 
     tell_all(args, &findings);
     let late = (follower.late > 0).then(|| late(follower.late, lateness));
     let counts = (findings.len() as u64, decisions, unreadable);
-    let [first, rest @ ..] = &summed(counts, [backlog, read, left_out], late)[..] else {
+    let [first, rest @ ..] = &summed(counts, [backlog, read, left_out, repeats], late)[..] else {
         return Ok(());
     };
-    anstream::eprintln!("{first}");
+    say_aside(first);
     let open = findings.iter().any(|f| f.ended.is_none() && !f.kind.is_event());
     let silent = silent(follower.latest(), clock::now()).filter(|_| open);
-    rest.iter().chain(&silent).for_each(|note| anstream::eprintln!("note: {note}"));
+    rest.iter().chain(&silent).for_each(|told| note(told));
     Ok(())
 }
 
@@ -185,7 +188,7 @@ fn add_past(findings: &mut BTreeMap<String, Finding>, past: BTreeMap<String, Fin
 /// How much was found in how much, and what is to be known of that; `late` is what is to be said of decisions that came late.
 fn summed(
     (findings, decisions, unreadable): (u64, u64, u64),
-    [backlog, read, left_out]: [u64; 3],
+    [backlog, read, left_out, repeats]: [u64; 4],
     late: Option<String>,
 ) -> Vec<String> {
     let found = format!("{} in {}", counted(findings, "finding"), counted(decisions, "decision"));
@@ -197,6 +200,10 @@ fn summed(
             "N of the findings came from other parts of docket, as they stand in the docket topic",
         ),
         (left_out, "N more that stand there are left out: a later --since shows them"),
+        (
+            repeats,
+            "decisions that came again are not counted: N; the detector of `docket run` sees them",
+        ),
     ];
     let several = several.into_iter().filter(|(n, _)| *n > 0);
     let several = several.map(|(n, told)| told.replacen('N', &n.to_string(), 1));
@@ -242,7 +249,7 @@ fn tell_all(args: &Args, findings: &[Finding]) {
     } else if !findings.is_empty() {
         let groups = together(findings);
         anstream::print!("{}", super::shown::fitted(&rows(&groups), super::columns()));
-        folded(&groups).into_iter().for_each(|note| anstream::eprintln!("note: {note}"));
+        folded(&groups).iter().for_each(|told| note(told));
     }
 }
 
@@ -258,15 +265,16 @@ fn of_files(args: &Args, pipeline: Option<&Path>, files: &[PathBuf]) -> CommandR
     if let Some(ScanBound::At(since)) = args.since {
         all.retain(|(at, _)| *at >= since);
     }
+    let repeats = recent::once(&mut all);
     let mut findings = past(&spikes, &all);
     findings.extend(offline::reused(&all).into_iter().filter(|f| !spikes.ignores(f)));
     findings.sort_by_key(|f| f.detected);
     tell_all(args, &findings);
     let rejects: u64 = tally.rejects.values().map(|(n, _)| n).sum();
-    let mut unread = match rejects {
-        0 => String::new(),
-        n => format!("; {n} that can't be read (docket demo shows why)"),
-    };
+    let mut unread = recent::left_out(repeats);
+    if rejects > 0 {
+        unread.push_str(&format!("; {rejects} that can't be read (docket demo shows why)"));
+    }
     if tally.findings > 0 {
         let written = counted(tally.findings, "finding");
         unread.push_str(&format!("; {written} that docket wrote there, left out"));
@@ -283,11 +291,11 @@ fn of_files(args: &Args, pipeline: Option<&Path>, files: &[PathBuf]) -> CommandR
     } else {
         String::new()
     };
-    anstream::eprintln!(
+    say_aside(&format!(
         "{} in {}{unread}{short}",
         counted(findings.len() as u64, "finding"),
         counted(all.len() as u64, "decision")
-    );
+    ));
     if all.is_empty() { Err("no decision was found".into()) } else { Ok(()) }
 }
 
@@ -344,173 +352,6 @@ fn told(group: &[&Finding]) -> Vec<String> {
         if causes.is_empty() { super::tail::printable(&first.detail) } else { causes.join(", ") },
         first.examples.first().map(|e| e.trace_id.clone()).unwrap_or_default(),
     ]
-}
-
-/// 2026-01-07, a Wednesday.
-const FIRST_DAY: Nanos = 1_767_744_000_000_000_000;
-
-/// The detector, and the two simple rules beside it.
-type Scores = [Score; 3];
-
-fn evaluate(args: &Args, config: &Config, lateness: Nanos) -> CommandResult {
-    let scenarios = match args.scenario.as_slice() {
-        [] => Scenario::value_variants(),
-        some => some,
-    };
-    let judged = judged(args, scenarios, config, lateness);
-    let mut rows = vec![HEADS.map(str::to_owned).to_vec()];
-    let mut all = Scores::default();
-    for scenario in scenarios {
-        let mut scores = Scores::default();
-        for day in judged.iter().filter(|day| day.scenario == *scenario) {
-            add(&mut scores, [&day.detector, &day.ratio, &day.sigma]);
-        }
-        rows.push(row(name(*scenario), &scores));
-        add(&mut all, scores.each_ref());
-    }
-    rows.push(row("all".into(), &all));
-    anstream::print!("{}", super::table(&rows));
-    anstream::println!("found and, after +, wrong: two plain rules beside docket");
-    judged.iter().for_each(tell);
-    if let Some(days) = args.quiet {
-        // One false page in 30 days.
-        let allowed = days.div_ceil(30) as usize;
-        return match judged.iter().filter(|day| day.wrong.len() > allowed).count() {
-            0 => Ok(()),
-            n => Err(format!("{n} runs with more than one false finding in 30 days").into()),
-        };
-    }
-    let [detector, ratio, sigma] = &all;
-    for (name, score) in [("docket", detector), ("ratio > 20 %", ratio), ("3 sigma", sigma)] {
-        let number = |n: usize, value: f64| dash(n, format!("{value:.3}"));
-        anstream::println!(
-            "{name}: recall {}, precision {}, median {}, right first cause {}",
-            number(score.events, score.recall()),
-            number(score.said, score.precision()),
-            delay(score),
-            number(score.caused, score.cause())
-        );
-    }
-    anstream::println!(
-        "begun more than 10 s early: {}, of an event found before: {}, of {} right findings",
-        detector.early,
-        detector.again,
-        detector.right
-    );
-    let good = detector.recall() >= 0.97
-        && detector.precision() >= 0.97
-        && (detector.delays.is_empty() || detector.median_delay() <= 20.0)
-        && (detector.caused == 0 || detector.cause() >= 0.95);
-    if good {
-        Ok(())
-    } else {
-        Err("below the goals: recall and precision 0.97, median detection 20 s, right first cause 0.95".into())
-    }
-}
-
-/// Lives through the days, on all processors.
-fn judged(
-    args: &Args,
-    scenarios: &[Scenario],
-    config: &Config,
-    lateness: Nanos,
-) -> Vec<quality::Judged> {
-    let seeds = args.seed..args.seed + if args.quiet.is_some() { 1 } else { args.days };
-    let days: Vec<(Scenario, u64)> =
-        scenarios.iter().flat_map(|s| seeds.clone().map(|seed| (*s, seed))).collect();
-    let bar = super::progress(days.len() as u64, "days");
-    let (next, judged) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
-    let judge = |(scenario, seed): (Scenario, u64)| match args.quiet {
-        Some(days) => {
-            quality::judge_quiet(scenario, seed, FIRST_DAY, days.into(), config, lateness)
-        }
-        None => quality::judge(scenario, seed, FIRST_DAY, config, lateness),
-    };
-    std::thread::scope(|scope| {
-        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
-            scope.spawn(|| {
-                while let Some(day) = days.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let result = judge(*day);
-                    bar.inc(1);
-                    judged.lock().unwrap_or_else(PoisonError::into_inner).push(result);
-                }
-            });
-        }
-    });
-    bar.finish_and_clear();
-    let mut judged = judged.into_inner().unwrap_or_else(PoisonError::into_inner);
-    judged.sort_by_key(|day| (day.scenario as usize, day.seed));
-    judged
-}
-
-fn name(scenario: Scenario) -> String {
-    scenario.to_possible_value().map(|v| v.get_name().to_owned()).unwrap_or_default()
-}
-
-fn add(sums: &mut Scores, scores: [&Score; 3]) {
-    for (sum, score) in sums.iter_mut().zip(scores) {
-        sum.add(score);
-    }
-}
-
-/// What is said of so many.
-fn dash(n: usize, text: String) -> String {
-    if n == 0 { "-".into() } else { text }
-}
-
-fn delay(score: &Score) -> String {
-    dash(score.delays.len(), format!("{:.0} s", score.median_delay()))
-}
-
-/// In 80 columns.
-const HEADS: [&str; 8] =
-    ["SCENARIO", "DAYS", "FOUND", "WRONG", "DELAY", "CAUSE", "> 20 %", "3 SIGMA"];
-
-fn row(name: String, [detector, ratio, sigma]: &Scores) -> Vec<String> {
-    let wrong = |score: &Score| score.said - score.right;
-    let rule = |score: &Score| {
-        let found = dash(score.events, score.found.to_string());
-        format!("{found} +{}", wrong(score))
-    };
-    vec![
-        name,
-        detector.days.to_string(),
-        dash(detector.events, format!("{}/{}", detector.found, detector.events)),
-        wrong(detector).to_string(),
-        delay(detector),
-        dash(detector.caused, format!("{}/{}", detector.cause_right, detector.caused)),
-        rule(ratio),
-        rule(sigma),
-    ]
-}
-
-/// What was wrong of a day, on standard error.
-fn tell(day: &quality::Judged) {
-    let name = name(day.scenario);
-    for finding in &day.wrong {
-        anstream::eprintln!(
-            "{name} {}: wrong: {} {} (onset {}, score {:.0})",
-            day.seed,
-            time::format(finding.detected),
-            finding.sentence(),
-            time::format(finding.onset),
-            finding.score
-        );
-    }
-    for event in &day.missed {
-        anstream::eprintln!(
-            "{name} {}: missed: {} {} to {}",
-            day.seed,
-            event.service,
-            time::format(event.from),
-            time::format(event.to)
-        );
-    }
-    if day.detector.cause_right < day.detector.caused {
-        for finding in &day.right {
-            anstream::eprintln!("{name} {}: said: {}", day.seed, finding.sentence());
-        }
-    }
 }
 
 #[cfg(test)]
@@ -590,7 +431,7 @@ mod tests {
         assert_eq!(add_past(&mut findings, past.clone()), 0);
         assert_eq!(findings["i"].ended, Some(9));
         assert_eq!(add_past(&mut BTreeMap::new(), past), 1);
-        let all = summed((2, 7, 1), [1, 0, 0], Some(late(3, 3_000_000_000)));
+        let all = summed((2, 7, 1), [1, 0, 0, 0], Some(late(3, 3_000_000_000)));
         assert_eq!(all[0], "2 findings in 7 decisions");
         assert!(all.len() == 4 && all[2].starts_with("1 of the findings came as a backlog"));
     }
