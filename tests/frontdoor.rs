@@ -356,7 +356,7 @@ fn what_is_asked_for_wrongly_is_told_with_what_there_is() {
     };
     for (args, code, words) in [
         (&["backfill", "pipelines/opa.yaml"][..], 2, "with --sink: loki, metrics, "),
-        (&["check", file], 1, "docket protect my.yaml "),
+        (&["check", file], 2, "docket protect my.yaml "),
         (&["protect", spaced], 2, "docket protect my.yaml '"),
         (&["protect", "pipelines/opa.yaml", empty], 1, "no decision was found: it is empty"),
         (&["protect", bare, file], 1, "`protect: {}` in it is one"),
@@ -367,7 +367,7 @@ fn what_is_asked_for_wrongly_is_told_with_what_there_is() {
             "1 that can't be read (docket demo shows why): not_json",
         ),
         (&["check", open], 0, "whoever reaches 0.0.0.0:8443 can upload decisions: see door.tokens"),
-        (&["check", zipped], 1, "is a pipeline file in gzip, which is read as plain text only"),
+        (&["check", zipped], 2, "is a pipeline file in gzip, which is read as plain text only"),
         (&["tail", zipped], 2, "is a pipeline file in gzip, which is read as plain text only"),
         (
             &["demo", zstd],
@@ -386,7 +386,7 @@ fn what_is_asked_for_wrongly_is_told_with_what_there_is() {
         (&["why", "ID"], 2, "docket why ID --from decisions.ndjson"),
         (&["demo", "--rate", "0"], 2, "a number above 0"),
         (&["demo", "--for", "-1s"], 2, "--for -1s: it can't be negative"),
-        (&["demo", "examples"], 1, "examples/*.ndjson"),
+        (&["demo", "examples"], 2, "examples/*.ndjson"),
         (&["generate", "pipelines/opa.yaml"], 2, "docket generate --to pipelines/opa.yaml"),
         (&["spikes", file, "--since", "1w"], 2, "ms, s, m, h or d"),
     ] {
@@ -481,7 +481,7 @@ fn a_test_case_that_fails_says_where_it_stands_and_what_differs() {
     let place = Place::new("failing-case");
     let file = place.path("a.yaml");
     let text = "name: a
-kafka: {brokers: k}
+kafka: {brokers: 'k:9092'}
 sources: [{topic: t}]
 sinks: {out: {type: file, path: '-'}}
 tests:

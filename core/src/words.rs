@@ -1,4 +1,4 @@
-//! Numbers with their nouns, for people; and names in commands that can be pasted.
+//! Numbers with their nouns, for people; names in commands that can be pasted; and text of others on a line.
 
 use std::fmt::Display;
 
@@ -15,6 +15,15 @@ pub fn shell(name: &(impl Display + ?Sized)) -> String {
         return name;
     }
     format!("'{}'", name.replace('\'', "'\\''"))
+}
+
+/// What others wrote, on one line: line ends are spaces, and control characters, which a terminal would obey, are replaced.
+pub fn visible(text: &str) -> impl Iterator<Item = char> {
+    text.chars().map(|c| match c {
+        '\n' | '\r' | '\t' => ' ',
+        c if c.is_control() => '\u{fffd}',
+        c => c,
+    })
 }
 
 /// The plural of a noun, whose last word is the one that changes.
@@ -42,6 +51,12 @@ mod tests {
         ] {
             assert_eq!(shell(name), word);
         }
+    }
+
+    #[test]
+    fn lines_become_one_and_nothing_is_obeyed() {
+        let said: String = visible("an error\n\tin p.rego\u{1b}[2J").collect();
+        assert_eq!(said, "an error  in p.rego\u{fffd}[2J");
     }
 
     #[test]

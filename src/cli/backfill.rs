@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
+use super::shown::say;
 use super::{CommandResult, Exit, redrive, sinks};
 use crate::log::scan::{ScanBound, TopicScan};
 use crate::stage::redrive::backfill;
@@ -56,11 +57,8 @@ pub async fn run(args: Args) -> CommandResult {
             return Ok(());
         }
         let twice = if twice { ", which may hold them twice then" } else { "" };
-        anstream::println!(
-            "{} would be sent to {}{twice}; --send sends them",
-            counted(records, "decision"),
-            args.sink
-        );
+        let decisions = counted(records, "decision");
+        say(&format!("{decisions} would be sent to {}{twice}; --send sends them", args.sink));
         return Ok(());
     }
     let parts = redrive::parts(pipeline).await?;
@@ -71,7 +69,7 @@ pub async fn run(args: Args) -> CommandResult {
         let all = json!({ "sink": args.sink, "sent": true, "result": redrive::counts(sent) });
         anstream::println!("{all}");
     } else {
-        anstream::println!("{}", redrive::told(&args.sink, sent));
+        say(&redrive::told(&args.sink, sent));
     }
     Ok(())
 }

@@ -1,7 +1,6 @@
 //! `docket capacity`: a capacity review of what the docket holds.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
-use std::hash::BuildHasher;
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,6 +10,8 @@ use clap::ValueEnum;
 use rdkafka::message::Message;
 use serde_json::Value;
 
+use super::recent::{self, Recent};
+use super::shown::say_aside;
 use super::{CommandResult, offline};
 use crate::capacity::count::Counter;
 use crate::capacity::numbers::{DAY, counted};
@@ -207,18 +208,15 @@ pub async fn run(args: Args) -> CommandResult {
     } else {
         String::new()
     };
-    let repeats = match repeats {
-        0 => String::new(),
-        n => format!("; {} of what came before, left out", counted(n, "repeat")),
-    };
-    anstream::eprintln!(
-        "{} from {} to {}{left_out}{repeats}",
+    say_aside(&format!(
+        "{} from {} to {}{left_out}{}",
         counted(review.total.decisions, "decision"),
         time::format(review.from),
-        time::format(review.to)
-    );
+        time::format(review.to),
+        recent::left_out(repeats)
+    ));
     for conclusion in &review.conclusions {
-        anstream::eprintln!("- {}", conclusion.sentence);
+        say_aside(&format!("- {}", conclusion.sentence));
     }
     for path in write(&args, &review, now)? {
         anstream::println!("{path}");
@@ -275,10 +273,10 @@ fn of_files(
     read.findings = tally.findings;
     let rejects: u64 = tally.rejects.values().map(|(n, _)| n).sum();
     if rejects > 0 {
-        anstream::eprintln!("{} can't be read (docket demo shows why)", counted(rejects, "piece"));
+        say_aside(&format!("{} can't be read (docket demo shows why)", counted(rejects, "piece")));
     }
     for finding in offline::reused(&all) {
-        anstream::eprintln!("{}", super::tail::printable(&finding.sentence()));
+        say_aside(&super::tail::printable(&finding.sentence()));
     }
     let mut counting = Counting::new(counter, scales(pipeline, all.len() as u64)?);
     for (_, bytes) in &all {
@@ -308,33 +306,6 @@ impl Counting<'_> {
         }
         self.counter.add(record);
         self.scales.iter_mut().for_each(|scale| scale.take(value));
-    }
-}
-
-/// The last decisions, so that one that came twice, as when OPA uploads it again, counts once. A sink's window of repeats knows who has
-/// which ID, too, and takes eight times as much for each.
-#[derive(Default)]
-struct Recent {
-    hasher: std::hash::RandomState,
-    known: HashSet<u64>,
-    order: VecDeque<u64>,
-}
-
-impl Recent {
-    const MOST: usize = 1 << 20;
-
-    fn has(&mut self, record: &Record<'_>) -> bool {
-        let one = self.hasher.hash_one((&record.decision_id, record.original()));
-        if !self.known.insert(one) {
-            return true;
-        }
-        self.order.push_back(one);
-        if self.order.len() > Recent::MOST
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.known.remove(&oldest);
-        }
-        false
     }
 }
 

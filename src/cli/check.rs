@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::shown::note;
 use super::{CommandResult, Exit};
 use crate::config::secrets::Real;
-use crate::pipeline::{self, LoadError, Pipeline, cases};
+use crate::pipeline::{self, LoadError, Pipeline, addresses, beside, cases};
 use crate::words::counted;
 
 /// Validate pipeline files and run their test cases, without connecting to anything.
@@ -15,7 +16,9 @@ use crate::words::counted;
 #[command(after_help = "Examples:
   docket check pipelines/*.yaml
   docket init - --metrics | docket check -
-  docket check my.yaml --json | jq '.files[].problems'")]
+  docket check my.yaml --json | jq '.files[].problems'
+
+Exit codes: 0 all are valid; 1 a file is not valid, or a test failed; 2 wrong arguments, as a file that is not there.")]
 pub struct Args {
     /// Pipeline files; - is standard input.
     #[arg(required = true, value_name = "PIPELINE")]
@@ -49,37 +52,50 @@ pub(super) fn notes(pipeline: &Pipeline) -> Vec<String> {
         )
     });
     let small = door.and_then(|door| door.note(pipeline.limits.record));
-    [nowhere, open, small].into_iter().flatten().collect()
+    let bare = addresses::portless(&pipeline.file.kafka.brokers);
+    let bare = (!bare.is_empty()).then(|| {
+        format!("kafka.brokers: {} without a port: Kafka is looked for at 9092", bare.join(", "))
+    });
+    // They may be where docket runs.
+    let files = beside::named(&pipeline.file).into_iter().filter(|(_, path)| !path.exists());
+    let files = files.map(|(setting, path)| {
+        format!("{setting}: there is no {} here; it has to be where docket runs", path.display())
+    });
+    [nowhere, open, small, bare].into_iter().flatten().chain(files).collect()
 }
 
 /// Why a file is not valid, for people and for programs.
 struct Invalid {
     told: String,
     problems: Vec<Value>,
+    /// It is no pipeline file, or not there.
+    other: bool,
 }
 
-impl From<String> for Invalid {
-    fn from(told: String) -> Invalid {
-        Invalid { problems: vec![json!({ "line": 0, "column": 0, "message": told })], told }
+impl Invalid {
+    fn of(told: String, other: bool) -> Invalid {
+        let problems = vec![json!({ "line": 0, "column": 0, "message": told })];
+        Invalid { told, problems, other }
     }
 }
 
 impl From<LoadError> for Invalid {
     fn from(error: LoadError) -> Invalid {
-        Invalid { problems: super::problems(&error), told: error.to_string() }
+        Invalid { problems: super::problems(&error), told: error.to_string(), other: false }
     }
 }
 
 /// The pipeline of a file.
 fn loaded(path: &Path) -> Result<Pipeline, Invalid> {
     if let Some(told) = super::no_pipeline(path) {
-        return Err(told.into());
+        return Err(Invalid::of(told, true));
     }
     if path.as_os_str() != "-" {
         return Ok(pipeline::load(path)?);
     }
     let text = std::io::read_to_string(std::io::stdin().lock());
-    let text = text.map_err(|e| format!("standard input can't be read: {e}"))?;
+    let unread = |e| Invalid::of(format!("standard input can't be read: {e}"), false);
+    let text = text.map_err(unread)?;
     Ok(pipeline::parse(path, &text, &Real)?)
 }
 
@@ -98,14 +114,15 @@ pub(super) fn same_name(path: &Path, name: &str, before: &[(PathBuf, String)]) -
 }
 
 pub fn run(args: &Args) -> CommandResult {
-    let (mut bad_files, mut failed) = (0_u64, 0_u64);
+    let (mut bad_files, mut failed, mut code) = (0_u64, 0_u64, 1);
     let (mut files, mut names) = (Vec::new(), Vec::new());
     for path in &args.files {
         let file = path.display();
         let pipeline = match loaded(path) {
             Ok(pipeline) => pipeline,
-            Err(Invalid { told, problems }) => {
+            Err(Invalid { told, problems, other }) => {
                 bad_files += 1;
+                code = if other { 2 } else { code };
                 if args.json {
                     files.push(json!({ "file": file.to_string(), "valid": false, "problems": problems, "tests": [] }));
                 } else {
@@ -139,7 +156,7 @@ pub fn run(args: &Args) -> CommandResult {
             files.push(told);
             continue;
         }
-        notes.iter().for_each(|note| anstream::eprintln!("note: {file}: {note}"));
+        notes.iter().for_each(|told| note(&format!("{file}: {told}")));
         for test in &tests {
             if let Some(difference) = &test.difference {
                 let Test { line, name, .. } = test;
@@ -162,7 +179,7 @@ pub fn run(args: &Args) -> CommandResult {
             (bad_files > 0).then(|| format!("{} {verb} not valid", counted(bad_files, "file")));
         let tests = (failed > 0).then(|| format!("{} failed", counted(failed, "test")));
         let told: Vec<String> = files.into_iter().chain(tests).collect();
-        return Err(Exit::reported(1, told.join(", ")).into());
+        return Err(Exit::reported(code, told.join(", ")).into());
     }
     Ok(())
 }
@@ -171,15 +188,34 @@ pub fn run(args: &Args) -> CommandResult {
 mod tests {
     use super::*;
 
+    fn noted(brokers: &str, more: &str) -> Vec<String> {
+        let text = format!(
+            "name: m\nkafka: {{brokers: '{brokers}'}}\nsources: [{{topic: t}}]\n{more}\nsinks: {{a: {{type: file, path: a}}}}\n"
+        );
+        let secrets = &crate::config::secrets::Real;
+        notes(&pipeline::parse(std::path::Path::new("m.yaml"), &text, secrets).unwrap())
+    }
+
+    #[test]
+    fn an_address_without_a_port_and_files_that_are_not_here_are_noted() {
+        let said = noted("a:9092,b", "");
+        assert_eq!(said, ["kafka.brokers: b without a port: Kafka is looked for at 9092"]);
+        let tls =
+            "tls: {cert_file: Cargo.toml, key_file: nowhere/k.pem, client_ca_file: nowhere/ca.pem}";
+        let said = noted("a:9092", &format!("door: {{listen: '127.0.0.1:0', {tls}}}"));
+        let missing = |setting: &str, path: &str| {
+            format!("{setting}: there is no {path} here; it has to be where docket runs")
+        };
+        let expected = [
+            missing("door.tls.key_file", "nowhere/k.pem"),
+            missing("door.tls.client_ca_file", "nowhere/ca.pem"),
+        ];
+        assert_eq!(said, expected);
+    }
+
     #[test]
     fn a_budget_that_makes_the_largest_upload_smaller_is_told() {
-        let notes = |more: &str| {
-            let text = format!(
-                "name: m\nkafka: {{brokers: x}}\nsources: [{{topic: t}}]\n{more}\nsinks: {{a: {{type: file, path: a}}}}\n"
-            );
-            let secrets = &crate::config::secrets::Real;
-            notes(&pipeline::parse(std::path::Path::new("m.yaml"), &text, secrets).unwrap())
-        };
+        let notes = |more: &str| noted("x:9092", more);
         let door = "door: {listen: '127.0.0.1:0'}";
         assert!(notes("memory: {budget: 128MiB}").is_empty());
         assert!(notes(&format!("memory: {{budget: 2GiB}}\n{door}")).is_empty());

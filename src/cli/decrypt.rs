@@ -30,6 +30,9 @@ pub fn run(args: &Args) -> CommandResult {
     for pair in &args.keys {
         let (id, path) =
             pair.split_once('=').ok_or_else(|| format!("--key {pair}: expected ID=FILE"))?;
+        if let Some(told) = super::offline::absent(std::path::Path::new(path)) {
+            return Err(super::Exit::wrong(format!("--key {id}: {told}")).into());
+        }
         let text = zeroize::Zeroizing::new(
             std::fs::read_to_string(path).map_err(|e| format!("{path} can't be read: {e}"))?,
         );

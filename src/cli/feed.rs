@@ -5,6 +5,7 @@ use std::path::Path;
 
 use flate2::bufread::MultiGzDecoder;
 
+use super::Exit;
 use crate::decision::formats;
 use crate::decision::json;
 use crate::decision::reject::Reject;
@@ -18,12 +19,12 @@ const LIMIT: usize = 2 << 30;
 
 /// The content of a file, or of standard input for `-`, decompressed if it is gzip; of a file that is cut, the lines before the cut. What ends
 /// too early in a pipe is an error: who sends it has failed.
-pub fn read(path: &Path) -> Result<Vec<u8>, String> {
+pub fn read(path: &Path) -> Result<Vec<u8>, Exit> {
     let named = |e: &dyn std::fmt::Display| format!("{}: {e}", path.display());
     let mut content = Vec::new();
     super::input(path)?.read_to_end(&mut content).map_err(|e| named(&e))?;
     if let Some(told) = foreign(&content) {
-        return Err(named(&told));
+        return Err(named(&told).into());
     }
     if !content.starts_with(&[0x1f, 0x8b]) {
         return Ok(content);
@@ -197,7 +198,7 @@ mod tests {
         zipped[middle..middle + 64].fill(0xff);
         std::fs::write(&path, &zipped).unwrap();
         let told = read(&path).unwrap_err();
-        assert!(told.contains("cut.ndjson.gz: gzip data can't be read"), "{told}");
+        assert!(told.told.contains("cut.ndjson.gz: gzip data can't be read"), "{told}");
         std::fs::remove_dir_all(&folder).unwrap();
     }
 }

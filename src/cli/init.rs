@@ -1,10 +1,12 @@
 //! `docket init`: a pipeline file to begin with, from flags or from answers.
 
+mod odd;
 mod questions;
 
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
+use super::shown::note;
 use super::{CommandResult, Exit};
 use crate::config::secrets::{Outside, Real};
 use crate::pipeline;
@@ -88,6 +90,23 @@ impl Wanted {
                 .any(Option::is_some)
     }
 
+    /// What looks like the address of another server.
+    fn odd(&self) -> Vec<String> {
+        let options = [
+            ("--otlp", &self.otlp, 4317),
+            ("--traces", &self.traces, 16686),
+            ("--loki", &self.loki, 3100),
+            ("--victorialogs", &self.victorialogs, 9428),
+            ("--elasticsearch", &self.elasticsearch, 9200),
+            ("--prometheus", &self.prometheus, 9090),
+        ];
+        let told = |(option, url, port): (&str, &Option<String>, u16)| {
+            let url = url.as_deref()?;
+            Some(format!("{option} {url}: {}", odd::odd(url, port)?))
+        };
+        options.into_iter().filter_map(told).collect()
+    }
+
     /// What is wrong with the file that is not there yet, by the options that it comes from.
     fn told(&self, error: &pipeline::LoadError) -> String {
         let out = self.out.as_deref().map(|path| path.to_string_lossy().into_owned());
@@ -163,7 +182,8 @@ pub fn run(args: &Args) -> CommandResult {
         writable(args)?;
     }
     let mut wanted = args.wanted.clone();
-    if wanted == Wanted::default() && std::io::stdin().is_terminal() {
+    let asked = wanted == Wanted::default() && std::io::stdin().is_terminal();
+    if asked {
         let some = Wanted { metrics: true, ..Wanted::default() };
         pipeline::parse(&args.file, &written(&some, stem), &Real)?;
         let brokers = brokers().unwrap_or_else(|| BROKERS.to_owned());
@@ -177,8 +197,9 @@ pub fn run(args: &Args) -> CommandResult {
     // What it is told may be wrong: an address, a name. `docket check` would say so.
     let pipeline = pipeline::parse(&args.file, &text, &Real)
         .map_err(|error| Exit::new(2, wanted.told(&error)))?;
-    for note in super::check::notes(&pipeline) {
-        anstream::eprintln!("note: {note}");
+    super::check::notes(&pipeline).iter().for_each(|told| note(told));
+    if !asked {
+        wanted.odd().iter().for_each(|told| note(told));
     }
     if printed {
         anstream::print!("{text}");
@@ -357,6 +378,26 @@ mod tests {
         assert_eq!(pipeline.file.sources[0].topic, "opa-decisions");
         assert!(pipeline.file.protect.is_none() && pipeline.file.spikes.is_none());
         assert!(!Wanted::default().has_a_sink());
+    }
+
+    #[test]
+    fn each_option_is_asked_for_its_own_server() {
+        let elsewhere = || Some("http://kafka:9092".to_owned());
+        let wanted = Wanted {
+            otlp: elsewhere(),
+            traces: elsewhere(),
+            loki: elsewhere(),
+            victorialogs: elsewhere(),
+            elasticsearch: elsewhere(),
+            prometheus: elsewhere(),
+            ..Wanted::default()
+        };
+        let said = wanted.odd();
+        assert_eq!(said.len(), 6, "{said:?}");
+        assert_eq!(
+            said[2],
+            "--loki http://kafka:9092: 9092 is the usual port of Kafka; that of Loki is 3100"
+        );
     }
 
     #[test]

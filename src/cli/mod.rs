@@ -13,6 +13,7 @@ mod init;
 mod man;
 mod offline;
 mod protect;
+mod recent;
 mod redrive;
 mod rejects;
 mod reloading;
@@ -134,6 +135,11 @@ impl Exit {
         Exit { code, told: told.into(), reported: false, problems: Vec::new() }
     }
 
+    /// Arguments that can't be meant: what they name is not there, or is something else.
+    fn wrong(told: impl Into<String>) -> Exit {
+        Exit::new(2, told)
+    }
+
     /// The last word on what was printed.
     fn reported(code: u8, told: impl Into<String>) -> Exit {
         Exit { reported: true, ..Exit::new(code, told) }
@@ -142,6 +148,12 @@ impl Exit {
     /// A pipeline file that is not valid.
     fn invalid(code: u8, error: &LoadError) -> Exit {
         Exit { problems: problems(error), ..Exit::new(code, error.to_string()) }
+    }
+}
+
+impl From<String> for Exit {
+    fn from(told: String) -> Exit {
+        Exit::new(1, told)
     }
 }
 
@@ -216,8 +228,12 @@ pub fn main() -> ExitCode {
                 .is_some_and(|e| e.kind() == std::io::ErrorKind::StorageFull);
             // What else is written has a name, and says so.
             let of = if full { "standard output can't be written: " } else { "" };
-            anstream::eprintln!("{of}{error}");
             let exit = error.downcast_ref::<Exit>();
+            let told = format!("{of}{error}");
+            // What quotes a pipeline file has marks below what it quotes.
+            let quotes = error.is::<LoadError>() || exit.is_some_and(|e| !e.problems.is_empty());
+            let columns = if quotes { usize::MAX } else { shown::error_columns() };
+            anstream::eprint!("{}", shown::lines(&told, columns));
             if json && exit.is_none_or(|exit| !exit.reported) {
                 let problems = match error.downcast_ref::<LoadError>() {
                     Some(error) => problems(error),
@@ -335,7 +351,7 @@ fn runtime(command: impl Future<Output = CommandResult>) -> CommandResult {
 
 fn load(path: &std::path::Path) -> Result<Pipeline, Box<dyn std::error::Error>> {
     if let Some(told) = no_pipeline(path) {
-        return Err(Exit::new(2, told).into());
+        return Err(Exit::wrong(told).into());
     }
     Ok(pipeline::load(path)?)
 }
@@ -344,24 +360,26 @@ fn load(path: &std::path::Path) -> Result<Pipeline, Box<dyn std::error::Error>> 
 fn no_pipeline(path: &std::path::Path) -> Option<String> {
     let decisions = || offline::is_decisions(path).then(|| offline::no_pipeline(path));
     let other = offline::empty(path).or_else(decisions).or_else(|| offline::zipped(path));
-    other.or_else(|| offline::misspelt(path))
+    let folder = || path.is_dir().then(|| format!("{} is a directory", path.display()));
+    other.or_else(folder).or_else(|| offline::absent(path))
 }
 
 /// A file, or standard input for -.
-fn input(path: &std::path::Path) -> Result<Box<dyn std::io::Read>, String> {
+fn input(path: &std::path::Path) -> Result<Box<dyn std::io::Read>, Exit> {
     if path.as_os_str() == "-" {
         return Ok(Box::new(std::io::stdin().lock()));
     }
     if path.is_dir() {
         let path = path.display();
-        return Err(format!(
+        return Err(Exit::wrong(format!(
             "{path} is a directory; name the files in it, such as {path}/*.ndjson"
-        ));
+        )));
+    }
+    if let Some(told) = offline::absent(path) {
+        return Err(Exit::wrong(told));
     }
     let wrong = |e| format!("{} can't be read: {e}", path.display());
-    let file = std::fs::File::open(path)
-        .map_err(|e| offline::misspelt(path).unwrap_or_else(|| wrong(e)))?;
-    Ok(Box::new(file))
+    Ok(Box::new(std::fs::File::open(path).map_err(wrong)?))
 }
 
 /// A duration as the pipeline file has them.
@@ -509,8 +527,8 @@ mod tests {
 
     #[test]
     fn a_directory_is_no_file_and_its_files_are_named() {
-        let told = input(std::path::Path::new("examples")).map(|_| ()).unwrap_err();
-        assert!(told.ends_with("such as examples/*.ndjson"), "{told}");
+        let wrong = input(std::path::Path::new("examples")).map(|_| ()).unwrap_err();
+        assert!(wrong.told.ends_with("such as examples/*.ndjson"), "{wrong}");
     }
 
     #[test]

@@ -58,20 +58,24 @@ pub fn empty(path: &Path) -> Option<String> {
     (none && !named).then(|| format!("{} is empty", path.display()))
 }
 
-/// What is said of a file that is not there, if one beside it has a name much like its own.
-pub fn misspelt(path: &Path) -> Option<String> {
+/// What is said of a file that is not there.
+pub fn absent(path: &Path) -> Option<String> {
     if path.as_os_str() == "-" || path.exists() {
         return None;
     }
+    let near = near(path).map_or_else(String::new, |near| format!("; did you mean {near}?"));
+    Some(format!("{}: there is no such file{near}", path.display()))
+}
+
+/// A file beside it that has a name much like its own.
+fn near(path: &Path) -> Option<String> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     let beside = std::fs::read_dir(folder.unwrap_or(Path::new("."))).ok()?.filter_map(Result::ok);
     let beside = beside.filter(|entry| entry.path().is_file());
     let beside: Vec<String> =
         beside.filter_map(|entry| entry.file_name().into_string().ok()).collect();
     let near = nearest(path.file_name()?.to_str()?, beside.iter().map(String::as_str))?;
-    let near = folder.map_or_else(|| near.into(), |folder| folder.join(near));
-    let (path, near) = (path.display(), near.display());
-    Some(format!("{path}: there is no such file; did you mean {near}?"))
+    Some(folder.map_or_else(|| near.into(), |folder| folder.join(near)).display().to_string())
 }
 
 /// Whether an object is a finding as docket writes it to its topic, and `docket tail --json` prints it: no decision.
@@ -244,7 +248,7 @@ impl Reader {
 pub type Timed = (Nanos, Vec<u8>);
 
 /// All docket records of files, by the time of their decisions.
-pub fn in_order(pipeline: &Pipeline, files: &[PathBuf]) -> Result<(Vec<Timed>, Tally), String> {
+pub fn in_order(pipeline: &Pipeline, files: &[PathBuf]) -> Result<(Vec<Timed>, Tally), Exit> {
     let mut reader = Reader::new(pipeline.clone());
     let mut all = Vec::new();
     for path in files {
@@ -263,7 +267,7 @@ pub fn in_order(pipeline: &Pipeline, files: &[PathBuf]) -> Result<(Vec<Timed>, T
     if let (true, [one]) = (all.is_empty(), files)
         && let Some(told) = empty(one)
     {
-        return Err(told);
+        return Err(told.into());
     }
     all.sort_by_key(|(at, _)| *at);
     Ok((all, reader.tally))

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 
 use super::rejects::{self, Which, grouped};
+use super::shown::{say, sentence_columns};
 use super::{CommandResult, sinks};
 use crate::log::dead_letter::Letter;
 use crate::pipeline::Pipeline;
@@ -107,25 +108,23 @@ async fn sent(pipeline: Pipeline, plan: &Plan) -> Result<Value, Box<dyn std::err
 
 fn left(left: &Left) {
     for (why, n) in left {
-        anstream::println!("{} not sent: {why}", counted(*n, "reject"));
+        say(&format!("{} not sent: {why}", counted(*n, "reject")));
     }
 }
 
 fn show(plan: &Plan) -> CommandResult {
     let all: Vec<Letter> =
         plan.to_intake.iter().chain(plan.to_sinks.values().flatten()).cloned().collect();
-    anstream::print!("{}", grouped(&all));
+    anstream::print!("{}", grouped(&all, sentence_columns()));
     if !all.is_empty() {
         let intake =
             (!plan.to_intake.is_empty()).then(|| format!("{} to intake", plan.to_intake.len()));
         let sinks =
             plan.to_sinks.iter().map(|(name, letters)| format!("{} to {name}", letters.len()));
-        anstream::println!(
-            "would be sent: {}; --send sends them",
-            intake.into_iter().chain(sinks).collect::<Vec<_>>().join(", ")
-        );
+        let all_of_them = intake.into_iter().chain(sinks).collect::<Vec<_>>().join(", ");
+        say(&format!("would be sent: {all_of_them}; --send sends them"));
         if plan.fetched() > 0 {
-            anstream::println!("{}", fetched(all.iter().filter(|letter| letter.is_truncated())));
+            say(&fetched(all.iter().filter(|letter| letter.is_truncated())));
         }
     }
     Ok(())
@@ -168,7 +167,7 @@ async fn send(pipeline: Pipeline, plan: &Plan) -> CommandResult {
         let bar = super::progress(letters.len() as u64, "sending");
         let (sent, stay) = redrive.to_sink(name, letters, super::step(&bar)).await?;
         bar.finish_and_clear();
-        anstream::println!("{}", told(name, sent));
+        say(&told(name, sent));
         left(&stay);
     }
     Ok(())

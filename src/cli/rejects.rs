@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
+use super::shown::{fitted, sentence_columns, wrapped};
 use super::tail::printable;
 use super::{CommandResult, Exit, sinks};
 use crate::decision::reject::Reason;
@@ -129,16 +130,17 @@ pub fn run(args: &Args) -> CommandResult {
     let pipeline = super::load(&args.file)?;
     let letters = args.which.letters(&args.file, &pipeline)?;
     let mut out = anstream::AutoStream::auto(std::io::stdout()).lock();
+    let columns = sentence_columns();
     if args.json {
         for letter in &letters {
             writeln!(out, "{}", as_json(letter))?;
         }
     } else if args.list {
         for letter in &letters {
-            writeln!(out, "{}", line(letter))?;
+            writeln!(out, "{}", wrapped(&line(letter), 4, columns))?;
         }
     } else {
-        write!(out, "{}", grouped(&letters))?;
+        write!(out, "{}", grouped(&letters, columns))?;
     }
     out.flush()?;
     Ok(())
@@ -198,8 +200,8 @@ fn line(letter: &Letter) -> String {
     )
 }
 
-/// How many there are of each kind.
-pub fn grouped(letters: &[Letter]) -> String {
+/// How many there are of each kind, with an example that is wrapped to so many columns.
+pub fn grouped(letters: &[Letter], columns: usize) -> String {
     if letters.is_empty() {
         return "no rejects\n".into();
     }
@@ -231,10 +233,11 @@ pub fn grouped(letters: &[Letter]) -> String {
             let detail: String =
                 printable(first.header(headers::DETAIL)).chars().take(200).collect();
             let (part, reason) = (printable(part), printable(reason));
-            let _ = writeln!(examples, "{part} {reason}, first {}: {detail}", source(first));
+            let example = format!("{part} {reason}, first {}: {detail}", source(first));
+            let _ = writeln!(examples, "{}", wrapped(&example, 4, columns));
         }
     }
-    format!("{}{examples}{} in all\n", super::shown::fitted(&rows, super::columns()), letters.len())
+    format!("{}{examples}{} in all\n", fitted(&rows, super::columns()), letters.len())
 }
 
 #[cfg(test)]
@@ -281,7 +284,12 @@ mod tests {
         let detail = "the record has no decision_id ".repeat(9);
         let reject = crate::decision::reject::Reject::new(Reason::MissingDecisionId, detail);
         let letter = dead_letter("intake", b"{}", &reject, &origin, "2026-11-24T12:48:50Z", None);
-        let shown = grouped(&[Letter::of(&letter, 0, 5, 1_795_524_530_000)]);
+        let letters = [Letter::of(&letter, 0, 5, 1_795_524_530_000)];
+        let shown = grouped(&letters, 80);
+        assert!(shown.lines().all(|line| line.len() <= 80), "{shown}");
+        let one = wrapped(&line(&letters[0]), 4, 80);
+        assert!(one.lines().count() > 1 && one.lines().all(|line| line.len() <= 80), "{one}");
+        let shown = grouped(&letters, usize::MAX);
         let lines: Vec<&str> = shown.lines().collect();
         assert_eq!(lines.len(), 4, "{shown}");
         assert!(lines[..2].iter().all(|line| line.len() <= 80), "{shown}");

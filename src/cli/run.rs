@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::reloading::Watcher;
 use super::stopping::{self, Signals};
-use super::{CommandResult, check};
+use super::{CommandResult, Exit, check};
 use crate::stage::roles::Roles;
 use crate::stage::run::{self, Parts, Process};
 use crate::telemetry::push::Pushing;
@@ -65,7 +65,8 @@ pub async fn run(args: Args) -> CommandResult {
         1 => return Err(errors.remove(0)),
         _ => {
             let all: Vec<String> = errors.iter().map(ToString::to_string).collect();
-            return Err(all.join("\n").into());
+            let code = errors.iter().filter_map(|e| e.downcast_ref::<Exit>()).map(|e| e.code).max();
+            return Err(Exit::new(code.unwrap_or(1), all.join("\n")).into());
         }
     }
     let Some(first) = pipelines.first() else { return Ok(()) };

@@ -7,6 +7,7 @@ use reqwest::Method;
 use serde_json::Value;
 
 use super::CommandResult;
+use super::shown::{say, say_aside};
 use crate::http::failure::innermost;
 use crate::pipeline::topics::{self, Which};
 use crate::sink::config::SinkConfig;
@@ -43,29 +44,29 @@ pub async fn run(args: Args) -> CommandResult {
             (true, true) => "docket's own are all there".to_owned(),
             (true, false) => "all there".to_owned(),
         };
-        anstream::println!("{}: topics: {topics}", path.display());
+        let file = path.display();
+        say(&format!("{file}: topics: {topics}"));
         for source in absent.iter().filter(|_| which == Which::Setup) {
-            anstream::println!("{}: source {source}: not there, and not created", path.display());
+            say(&format!("{file}: source {source}: not there, and not created"));
         }
         for source in absent.iter().filter(|source| made.contains(source)) {
-            anstream::eprintln!(
-                "{}: source {source} was not there: see that whoever sends decisions writes to this name",
-                path.display()
-            );
+            say_aside(&format!(
+                "{file}: source {source} was not there: see that whoever sends decisions writes to this name"
+            ));
         }
         let (single, brokers) = topics::single(&pipeline)?;
         if !single.is_empty() {
-            anstream::eprintln!("{}: {}", path.display(), one_copy(&single, brokers));
+            say_aside(&format!("{file}: {}", one_copy(&single, brokers)));
         }
         for (name, sink) in &pipeline.file.sinks {
             if let SinkConfig::Elasticsearch(config) = sink {
                 let waiting = super::waiting(&format!("sink {name} at {}", config.url));
                 let what = template(config).await.map_err(|e| {
                     let astray = pipeline.astray(&["sinks", name, "url"]);
-                    format!("{}: sink {name} at {}: {e}{astray}", path.display(), config.url)
+                    format!("{file}: sink {name} at {}: {e}{astray}", config.url)
                 })?;
                 drop(waiting);
-                anstream::println!("{}: sink {name}: {what}", path.display());
+                say(&format!("{file}: sink {name}: {what}"));
             }
         }
     }

@@ -17,6 +17,35 @@ pub fn sentence_columns() -> usize {
     if std::io::stdout().is_terminal() { columns() } else { usize::MAX }
 }
 
+/// The same of standard error.
+pub fn error_columns() -> usize {
+    if std::io::stderr().is_terminal() { columns() } else { usize::MAX }
+}
+
+/// Says a sentence on standard output.
+pub fn say(sentence: &str) {
+    anstream::println!("{}", wrapped(sentence, 4, sentence_columns()));
+}
+
+/// Says a sentence on standard error.
+pub fn say_aside(sentence: &str) {
+    anstream::eprintln!("{}", wrapped(sentence, 4, error_columns()));
+}
+
+/// Says what is to be known beside what was asked for.
+pub fn note(what: &str) {
+    say_aside(&format!("note: {what}"));
+}
+
+/// Lines, of which those that are too long are wrapped. Not those that are indented: they are wrapped, or are commands to be copied.
+pub fn lines(text: &str, columns: usize) -> String {
+    let line = |line: &str| match line.starts_with(' ') {
+        true => format!("{line}\n"),
+        false => format!("{}\n", wrapped(line, 4, columns)),
+    };
+    text.lines().map(line).collect()
+}
+
 /// Rows with aligned columns, however wide.
 pub fn table(rows: &[Vec<String>]) -> String {
     aligned(rows, &widths(rows), "  ")
@@ -163,6 +192,13 @@ mod tests {
         assert_eq!(wrapped("see http://somewhere/long", 2, 10), "see\n  http://somewhere/long");
         assert_eq!(wrapped("\u{1b}[1mab\u{1b}[0m cd", 0, 5), "\u{1b}[1mab\u{1b}[0m cd");
         assert_eq!(wrapped("all of it", 4, usize::MAX), "all of it");
+    }
+
+    #[test]
+    fn of_lines_those_that_are_too_long_are_wrapped_and_commands_stay_whole() {
+        let text = "ab cd ef\nA  B\n  docket why an-id a-file\n";
+        assert_eq!(lines(text, 5), "ab cd\n    ef\nA  B\n  docket why an-id a-file\n");
+        assert_eq!(lines(text, usize::MAX), text);
     }
 
     #[test]

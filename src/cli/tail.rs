@@ -14,6 +14,7 @@ use crate::decision::record::Record;
 use crate::decision::time;
 use crate::decision::verdict::Verdict;
 use crate::log::scan::ScanBound;
+use crate::words;
 
 /// Print decisions of the docket topic as they arrive.
 #[derive(clap::Args)]
@@ -268,7 +269,7 @@ fn cut(text: String, columns: usize) -> String {
 
 /// Decisions hold what users sent: no control characters reach the terminal.
 pub fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+    words::visible(text).collect()
 }
 
 #[cfg(test)]

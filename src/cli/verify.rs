@@ -10,9 +10,9 @@ use std::time::Duration;
 use indicatif::ProgressBar;
 use serde_json::json;
 
-use super::shown::{fitted, sentence_columns, wrapped};
+use super::shown::{fitted, lines, say, sentence_columns};
 use super::tail::printable;
-use super::{CommandResult, Exit, offline};
+use super::{CommandResult, Exit};
 use crate::log::scan::{ScanBound, ScanError};
 use crate::pipeline::Pipeline;
 use crate::verify::behind::{Behind, behind};
@@ -93,8 +93,8 @@ impl From<VerifyError> for Exit {
 }
 
 pub async fn run(args: Args) -> CommandResult {
-    if offline::is_decisions(&args.file) {
-        return Err(Exit::new(WRONG, offline::no_pipeline(&args.file)).into());
+    if let Some(told) = super::no_pipeline(&args.file) {
+        return Err(Exit::wrong(told).into());
     }
     let pipeline =
         crate::pipeline::load(&args.file).map_err(|error| Exit::invalid(WRONG, &error))?;
@@ -187,10 +187,11 @@ async fn compared(args: &Args, pipeline: &Pipeline, scope: &Scope) -> CommandRes
         let all = json!({ "pipeline": pipeline.name(), "complete": complete, "outcome": outcome, "gaps": gaps, "repeats": repeats, "unreadable": unreadable, "intake": behind, "docket": about, "source": source, "rejects": rejects, "sinks": sinks });
         anstream::println!("{all}");
     } else {
-        anstream::print!("{}", told(pipeline, &args.file, &verified));
+        let said = told(pipeline, &args.file, &verified);
+        anstream::print!("{}", lines(&said, sentence_columns()));
         for (topic, why) in &behind.unknown {
             let why = printable(why);
-            anstream::println!("note: what intake has yet to read of {topic} is not known: {why}");
+            say(&format!("note: what intake has yet to read of {topic} is not known: {why}"));
         }
     }
     let code = match outcome {
@@ -198,7 +199,7 @@ async fn compared(args: &Args, pipeline: &Pipeline, scope: &Scope) -> CommandRes
             if !args.json {
                 let nothing = verified.reports().all(|report| report.compared.expected == 0);
                 let none = if nothing { ": there was no decision in that time" } else { "" };
-                anstream::println!("{}{none}", complete(&behind));
+                say(&format!("{}{none}", complete(&behind)));
             }
             return Ok(());
         }
@@ -272,7 +273,7 @@ fn wrong_with(report: &Report) -> Option<String> {
     (!found.is_empty()).then(|| format!("{sink}: {}", found.join(", ")))
 }
 
-/// What `docket verify` says to people.
+/// What `docket verify` says to people, a sentence on a line.
 fn told(pipeline: &Pipeline, file: &Path, verified: &Verified) -> String {
     let about = &verified.about;
     let mut out = String::new();
@@ -302,8 +303,8 @@ fn told(pipeline: &Pipeline, file: &Path, verified: &Verified) -> String {
     for (part, n) in &verified.rejects {
         let (records, file) = (counted(*n, "record"), shell(&file.display()));
         let of = if *part == "intake" { "the source" } else { part };
-        let told = format!("rejects: {records} of {of}, which no sink gets: docket rejects {file}");
-        let _ = writeln!(out, "{}", wrapped(&told, 4, sentence_columns()));
+        let _ =
+            writeln!(out, "rejects: {records} of {of}, which no sink gets: docket rejects {file}");
     }
     for r in &verified.sinks {
         remarks(r, &mut out);
@@ -322,14 +323,14 @@ fn told(pipeline: &Pipeline, file: &Path, verified: &Verified) -> String {
                 more => format!(" and {more} more (--json lists more of them)"),
             };
             let told = format!("{what} {}: {}{more}", r.sink, shown.join(", "));
-            let _ = writeln!(out, "{}", wrapped(&told, 4, sentence_columns()));
+            let _ = writeln!(out, "{told}");
         }
         if r.compared.repeated.count > 0 {
             let told = format!(
                 "{}: REPEATED is no gap: nothing is lost; a sink is delivered to at least once",
                 r.sink
             );
-            let _ = writeln!(out, "{}", wrapped(&told, 4, sentence_columns()));
+            let _ = writeln!(out, "{told}");
         }
         if r.compared.unsent > 0 {
             let told = format!(
@@ -337,13 +338,13 @@ fn told(pipeline: &Pipeline, file: &Path, verified: &Verified) -> String {
                 r.sink,
                 counted(r.compared.unsent, "decision")
             );
-            let _ = writeln!(out, "{}", wrapped(&told, 4, sentence_columns()));
+            let _ = writeln!(out, "{told}");
         }
         if !r.in_source.is_empty() {
             let lost = counted(r.in_source.len(), "decision");
             let told =
                 format!("{}: of OTHERS, {lost} is what the docket lacks of the source", r.sink);
-            let _ = writeln!(out, "{}", wrapped(&told, 4, sentence_columns()));
+            let _ = writeln!(out, "{told}");
         }
         let others = r.compared.only_there.count - r.in_source.len();
         if others > 0 && r.counts.is_none() {
@@ -352,7 +353,7 @@ fn told(pipeline: &Pipeline, file: &Path, verified: &Verified) -> String {
                 "{}: OTHERS is no gap: {others} that another pipeline, or somebody else, wrote to the same place",
                 r.sink
             );
-            let _ = writeln!(out, "{}", wrapped(&told, 4, sentence_columns()));
+            let _ = writeln!(out, "{told}");
         }
     }
     out
@@ -361,11 +362,7 @@ fn told(pipeline: &Pipeline, file: &Path, verified: &Verified) -> String {
 /// What is to be said of the source, beside numbers.
 fn of_source(source: &SourceReport, out: &mut String) {
     let mut say = |what: &str| {
-        let _ = writeln!(
-            out,
-            "{}",
-            wrapped(&format!("source: {}", printable(what)), 4, sentence_columns())
-        );
+        let _ = writeln!(out, "source: {}", printable(what));
     };
     if let Some(why) = &source.report.skipped {
         say(&format!("not compared: {why}"));

@@ -1,6 +1,8 @@
 //! `docket why`: one decision, what became of its request, and why it was made.
 
+mod again;
 mod kafka;
+mod policies;
 pub mod served;
 
 use std::path::{Path, PathBuf};
@@ -9,12 +11,13 @@ use std::sync::Arc;
 
 use serde_json::json;
 
+use super::shown::{note, sentence_columns, wrapped};
 use super::{Exit, offline};
 use crate::decision::event::Event;
 use crate::decision::formats::{self, Format, Limits, Piece};
 use crate::decision::record::{Agent, Record};
 use crate::explain::page::{self, Told};
-use crate::explain::{Bundle, Explanation, Recorded, explain, story, unpack};
+use crate::explain::{Bundle, Explanation, Recorded, explain, story};
 use crate::log::scan::ScanBound;
 use crate::protect::Protection;
 use crate::protect::detect::{Act, Detect};
@@ -22,6 +25,7 @@ use crate::protect::detector;
 use crate::protect::record::{Rules, make};
 use crate::words::{counted, shell};
 use kafka::Answer;
+use policies::bundle;
 
 /// Show one decision, the request that it ruled on and, given the policies, which line made it and which condition was not met.
 #[derive(clap::Args)]
@@ -104,7 +108,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Box<dyn std::error::Error>> {
         }
         (None, None) => return Err(nowhere(&args.id).into()),
     };
-    let Answer { found, more, decisions, unread, finding } = answer;
+    let Answer { found, more, decisions, unread, finding, again } = answer;
     if let (true, Some(finding)) = (found.is_empty(), finding) {
         return Err(no_decision(&finding, args.pipeline.as_deref()).into());
     }
@@ -122,15 +126,17 @@ pub fn run(args: &Args) -> Result<ExitCode, Box<dyn std::error::Error>> {
         return Err(format!("{told}{short}{unread}{further}").into());
     }
     let name = args.bundle.as_deref().map(|path| path.display().to_string()).unwrap_or_default();
+    let notes = again.notes();
     if args.json {
         print_json(&found)?;
     } else if args.html {
         use std::io::Write;
-        let page = page_of(&args.id, &found, more, bundle.as_ref(), &name)?;
+        let page = page_of(&args.id, &found, more, &notes, bundle.as_ref(), &name)?;
         std::io::stdout().lock().write_all(page.as_bytes())?;
     } else {
         print_story(&found, bundle.as_ref(), &name)?;
     }
+    notes.iter().for_each(|told| note(told));
     if more > 0 {
         anstream::eprintln!("{} more; ask for one by its decision ID", counted(more, "decision"));
     }
@@ -202,9 +208,9 @@ fn looked(since: ScanBound) -> (String, String) {
 
 /// Whether it is said where to look, and as what: a file of decisions, or a pipeline file.
 fn placed(args: &Args) -> Result<(), Exit> {
-    let (id, bundle) = (&args.id, args.bundle.as_ref());
+    let (id, policies) = (&args.id, args.bundle.as_ref());
     let bundle =
-        bundle.map_or_else(String::new, |path| format!(" --bundle {}", shell(&path.display())));
+        policies.map_or_else(String::new, |path| format!(" --bundle {}", shell(&path.display())));
     if let Some(said) = swapped(args) {
         return Err(Exit::new(2, said + &bundle));
     }
@@ -222,7 +228,10 @@ fn placed(args: &Args) -> Result<(), Exit> {
                 "{named} is a pipeline file, and holds no decisions; to look in its docket topic:\n  docket why {id} {file}{bundle}"
             )
         }
-        _ => return Ok(()),
+        _ => match policies.and_then(|path| offline::absent(path)) {
+            Some(said) => said,
+            None => return Ok(()),
+        },
     };
     Err(Exit::new(2, said))
 }
@@ -281,6 +290,9 @@ fn in_file(
         if !wanted.may_be(&event) || !wanted.is(&event, agent.as_ref()) {
             return;
         }
+        if !answer.again.is_new(&event.decision_id, event.raw) {
+            return;
+        }
         if answer.found.len() == MOST {
             answer.more += 1;
             return;
@@ -326,7 +338,8 @@ fn print_story(
         }
         write!(out, "{}", story::decision(&record))?;
         for sentence in &found.findings {
-            writeln!(out, "\nFOUND: {}", super::tail::printable(sentence))?;
+            let found = format!("FOUND: {}", super::tail::printable(sentence));
+            writeln!(out, "\n{}", wrapped(&found, 7, sentence_columns()))?;
         }
         let why = why(found, &record, bundle, name);
         if !why.is_empty() {
@@ -359,6 +372,7 @@ fn page_of(
     id: &str,
     found: &[Found],
     more: u64,
+    notes: &[String],
     bundle: Option<&Bundle>,
     name: &str,
 ) -> Result<String, Box<dyn std::error::Error>> {
@@ -372,7 +386,7 @@ fn page_of(
             record,
         });
     }
-    Ok(page::page(id, &told, more))
+    Ok(page::page(id, &told, more, notes))
 }
 
 fn print_json(found: &[Found]) -> Result<(), Box<dyn std::error::Error>> {
@@ -455,47 +469,6 @@ impl Wanted {
     }
 }
 
-/// A directory or an archive.
-fn bundle(path: &Path) -> Result<Bundle, String> {
-    let named = |e: &dyn std::fmt::Display| format!("{}: {e}", path.display());
-    let files = if path.is_dir() {
-        let mut files = Vec::new();
-        directory(path, path, &mut files).map_err(|e| named(&e))?;
-        files
-    } else if path.extension().is_some_and(|e| e == "rego") {
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        vec![(name, std::fs::read(path).map_err(|e| named(&e))?)]
-    } else {
-        unpack(&std::fs::read(path).map_err(|e| named(&e))?).map_err(|e| named(&e))?
-    };
-    Bundle::of(files).map_err(|e| named(&e))
-}
-
-fn directory(
-    root: &Path,
-    folder: &Path,
-    files: &mut Vec<(String, Vec<u8>)>,
-) -> std::io::Result<()> {
-    for entry in std::fs::read_dir(folder)? {
-        let path = entry?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        // OPA leaves out hidden ones, too; a manifest is named so.
-        if name.starts_with('.') && name != ".manifest" {
-            continue;
-        }
-        if path.is_dir() {
-            directory(root, &path, files)?;
-        } else if path.is_file() {
-            let below = path.strip_prefix(root).unwrap_or(&path).to_string_lossy().into_owned();
-            let read = [".rego", ".json", ".manifest", ".yaml", ".yml", ".wasm"];
-            if read.iter().any(|end| below.ends_with(end)) {
-                files.push((below, std::fs::read(&path)?));
-            }
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -539,16 +512,6 @@ mod tests {
         assert_eq!(written, " since 2026-11-24T12:48:50Z");
         assert!(further.contains("--since"));
         assert_eq!(looked(ScanBound::Start), (String::new(), String::new()));
-    }
-
-    #[test]
-    fn a_directory_and_a_file_are_bundles() {
-        let directory = bundle(&example("policies")).unwrap();
-        assert_eq!(directory.policies.len(), 4);
-        assert_eq!(bundle(&example("policies/envoy.rego")).unwrap().policies.len(), 1);
-        let error = bundle(&example("decisions.ndjson")).unwrap_err();
-        assert!(error.ends_with("it is no tar archive"), "{error}");
-        assert!(bundle(&example("nothing")).is_err());
     }
 
     #[test]

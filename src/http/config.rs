@@ -1,6 +1,6 @@
 //! Settings of HTTP clients and ports: credentials, TLS, compression.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -58,6 +58,18 @@ pub struct Tls {
     pub insecure_skip_verify: bool,
 }
 
+impl Tls {
+    /// The files that it names, by setting.
+    pub fn files(&self) -> impl Iterator<Item = (&'static str, &Path)> {
+        let files = [
+            ("ca_file", &self.ca_file),
+            ("cert_file", &self.cert_file),
+            ("key_file", &self.key_file),
+        ];
+        files.into_iter().filter_map(|(name, file)| Some((name, &**file.as_ref()?)))
+    }
+}
+
 /// TLS settings of a port. The files are reloaded when they change.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -71,6 +83,15 @@ pub struct ServerTls {
     /// PEM file of the certificate authorities for client certificates. If set, every client needs a certificate issued by one of them.
     #[schemars(length(min = 1))]
     pub client_ca_file: Option<PathBuf>,
+}
+
+impl ServerTls {
+    /// The files that it names, by setting.
+    pub fn files(&self) -> impl Iterator<Item = (&'static str, &Path)> {
+        let client_ca = self.client_ca_file.as_deref().map(|file| ("client_ca_file", file));
+        let own = [("cert_file", &*self.cert_file), ("key_file", &*self.key_file)];
+        own.into_iter().chain(client_ca)
+    }
 }
 
 /// Compression of request bodies. Default: gzip.

@@ -34,6 +34,13 @@ impl Mock {
         self.0.request_errors(rdkafka::types::RDKafkaApiKey::TxnOffsetCommit, &[gone]);
     }
 
+    /// So many times it says that it does not lead a partition whose offsets are asked for.
+    #[cfg(test)]
+    pub fn leads_not(&self, times: usize) {
+        let not = rdkafka::types::RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION;
+        self.0.request_errors(rdkafka::types::RDKafkaApiKey::ListOffsets, &vec![not; times]);
+    }
+
     pub fn bootstrap(&self) -> String {
         self.0.bootstrap_servers()
     }

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::{BorrowedMessage, Message};
-use rdkafka::metadata::{MetadataPartition, MetadataTopic};
+use rdkafka::metadata::{Metadata, MetadataPartition, MetadataTopic};
+use rdkafka::topic_partition_list::TopicPartitionListElem;
+use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::ask::{ACLS, Asker, Unanswered, hides};
@@ -16,6 +18,9 @@ use super::{Told, client};
 use crate::decision::time::Nanos;
 
 const TIMEOUT: Duration = Duration::from_secs(15);
+/// Who can't answer yet is asked again after so long.
+const AGAIN: Duration = Duration::from_millis(200);
+const LEADERLESS: RDKafkaRespErr = RDKafkaRespErr::RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE;
 
 /// The part of a group's name for who only reads.
 pub const READER: &str = "reader";
@@ -195,6 +200,37 @@ pub enum ScanError {
     Silent(Duration, String),
 }
 
+/// Asks until Kafka can answer, for so long: just after a start, partitions have no leader yet, or another than it says.
+fn patiently<T>(
+    patience: Duration,
+    mut ask: impl FnMut(Duration) -> KafkaResult<T>,
+) -> KafkaResult<T> {
+    let began = Instant::now();
+    loop {
+        let left = patience.saturating_sub(began.elapsed()).max(AGAIN);
+        match ask(left) {
+            Err(error) if client::is_outage(&error) && began.elapsed() + AGAIN < patience => {
+                std::thread::sleep(AGAIN);
+            }
+            answer => return answer,
+        }
+    }
+}
+
+/// What Kafka says of a topic, with its partitions if they are there.
+fn shown(asker: &Asker, topic: &str) -> Result<Metadata, ScanError> {
+    let began = Instant::now();
+    loop {
+        let metadata = asker.metadata(Some(topic), TIMEOUT)?;
+        // One that was just made.
+        let made = |topic: &MetadataTopic| topic.error() == Some(LEADERLESS);
+        if !metadata.topics().iter().any(made) || began.elapsed() + AGAIN >= TIMEOUT {
+            return Ok(metadata);
+        }
+        std::thread::sleep(AGAIN);
+    }
+}
+
 impl TopicScan {
     pub fn open(
         kafka: &Kafka,
@@ -205,7 +241,7 @@ impl TopicScan {
         to: ScanBound,
     ) -> Result<TopicScan, ScanError> {
         let wrong = |error| ScanError::Kafka { topic: topic.to_owned(), error };
-        let metadata = Asker::new(kafka, part, None)?.metadata(Some(topic), TIMEOUT)?;
+        let metadata = shown(&Asker::new(kafka, part, None)?, topic)?;
         if metadata.topics().iter().any(|topic| hides(topic.error())) {
             return Err(ScanError::Hidden {
                 brokers: kafka.brokers.clone(),
@@ -224,7 +260,8 @@ impl TopicScan {
         }
         let mut ends = Vec::new();
         for partition in &partitions {
-            let (low, high) = reader.fetch_watermarks(topic, *partition, TIMEOUT).map_err(wrong)?;
+            let ask = |left| reader.fetch_watermarks(topic, *partition, left);
+            let (low, high) = patiently(TIMEOUT, ask).map_err(wrong)?;
             ends.push((*partition, low, high));
         }
         let at = |bound: ScanBound| -> Result<Vec<i64>, ScanError> {
@@ -238,7 +275,12 @@ impl TopicScan {
                 list.add_partition_offset(topic, *partition, Offset::Offset(time / 1_000_000))
                     .map_err(wrong)?;
             }
-            let found = reader.offsets_for_times(list, TIMEOUT).map_err(wrong)?;
+            let found = patiently(TIMEOUT, |left| {
+                let found = reader.offsets_for_times(list.clone(), left)?;
+                found.elements().iter().try_for_each(TopicPartitionListElem::error)?;
+                Ok(found)
+            });
+            let found = found.map_err(wrong)?;
             let offset = |(partition, low, high): &(i32, i64, i64)| match found
                 .find_partition(topic, *partition)
                 .map(|e| e.offset())
@@ -428,6 +470,32 @@ mod tests {
     use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
     use super::*;
+
+    #[test]
+    fn who_can_not_answer_yet_is_asked_again() {
+        let mock = crate::log::mock::Mock::start(&[("docket", 2)]).unwrap();
+        let kafka = Kafka { brokers: mock.bootstrap(), properties: BTreeMap::new() };
+        let open = |from| TopicScan::open(&kafka, "g", "test", "docket", from, ScanBound::End);
+        for from in [ScanBound::Start, ScanBound::At(1_795_524_530_000_000_000)] {
+            mock.leads_not(3);
+            let scan = open(from).unwrap_or_else(|e| panic!("{from:?}: {e}"));
+            assert_eq!(scan.ranges().len(), 2);
+        }
+        // What asking again does not mend is said at once, and what stays is said in the end.
+        use rdkafka::error::RDKafkaErrorCode::{NotLeaderForPartition, TopicAuthorizationFailed};
+        for (code, patience) in [
+            (TopicAuthorizationFailed, Duration::from_secs(3600)),
+            (NotLeaderForPartition, Duration::from_millis(500)),
+        ] {
+            let mut asked = 0;
+            let answer: KafkaResult<()> = patiently(patience, |_| {
+                asked += 1;
+                Err(KafkaError::MetadataFetch(code))
+            });
+            assert_eq!(answer, Err(KafkaError::MetadataFetch(code)));
+            assert!(asked == 1 || code == NotLeaderForPartition, "{asked}");
+        }
+    }
 
     #[test]
     fn a_partition_that_is_added_is_read_from_its_beginning() {

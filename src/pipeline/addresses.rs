@@ -55,6 +55,17 @@ fn brokers(list: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// The brokers that stand in a list without a port, of which librdkafka takes 9092.
+pub fn portless(list: &str) -> Vec<&str> {
+    let brokers = list.split(',').map(str::trim).filter(|broker| !broker.is_empty());
+    let place = |broker: &str| broker.split_once("://").map_or(broker.len(), |(_, at)| at.len());
+    let bare = |broker: &&str| {
+        let place = &broker[broker.len() - place(broker)..];
+        place.rsplit_once(':').is_none_or(|(_, port)| port.contains(']'))
+    };
+    brokers.filter(bare).collect()
+}
+
 /// Tells `problem` what can't be, and where.
 pub fn check(file: &File, problem: &mut dyn FnMut(&[&str], String)) {
     // A reference that is not resolved is empty, and was told.
@@ -131,6 +142,7 @@ mod tests {
         for bad in ["http://k:9092", "a:1,https://k:9092"] {
             assert!(brokers(bad).unwrap_err().contains("SASL_SSL://"), "{bad}");
         }
+        assert_eq!(portless("a, SSL://b:9093,SSL://c,[::1],[::1]:9092"), ["a", "SSL://c", "[::1]"]);
         assert!(brokers("k:9092/x").unwrap_err().contains("has a path"));
     }
 

@@ -1,8 +1,9 @@
 //! The pipeline file: what it may say (`file`, and each room's own `config`; also the source of the JSON Schema), how it is read with
 //! places kept (`yaml`), what is wrong with it (`check`, `load`), what its sections mean (`rules`, `policies`, `protect`,
-//! `spikes`, `join`), how much of the memory each part may use (`memory`), its `topics`, and a file's own test cases (`cases`).
+//! `spikes`, `join`), how much of the memory each part may use (`memory`), which files it names (`beside`), its `topics`, and a file's own test cases (`cases`).
 
 pub mod addresses;
+pub mod beside;
 pub mod cases;
 pub mod check;
 pub mod file;

@@ -77,6 +77,8 @@ fn files_in_the_wrong_place_or_with_a_wrong_name_are_told() {
     let meant = &format!("{yml}: there is no such file; did you mean {a}?");
     let both = &format!("{a} and {b} are pipeline files; ");
     let blocked = &written("blocked", "");
+    let (gone, gone_decisions) = (&place.path("q/nope").display().to_string(), "/q/nope.ndjson");
+    let there = |path: &str| format!("{path}: there is no such file");
     for (args, code, words) in [
         (&["spikes", decisions, a][..], 2, &first("spikes")),
         (&["capacity", decisions, a], 2, &first("capacity")),
@@ -87,11 +89,24 @@ fn files_in_the_wrong_place_or_with_a_wrong_name_are_told() {
         (&["run", a, b], 1, same),
         (&["run", a, a], 1, &format!("{a} is given twice")),
         (&["why", a, "7e669200"], 2, &format!("the ID comes first:\n  docket why 7e669200 {a}")),
-        (&["check", empty], 1, &format!("{empty} is empty")),
+        (&["check", empty], 2, &format!("{empty} is empty")),
         (&["tail", empty], 2, &format!("{empty} is empty")),
         (&["why", "7e669200", "--from", empty], 1, &format!("{empty} is empty")),
         (&["spikes", empty], 1, &format!("{empty} is empty")),
-        (&["check", yml], 1, meant),
+        (&["check", yml], 2, meant),
+        (&["check", a, yml], 2, meant),
+        (&["setup", gone], 2, &there(gone)),
+        (&["check", gone], 2, &there(gone)),
+        (&["run", gone, gone], 2, &there(gone)),
+        (&["verify", gone], 2, &there(gone)),
+        (&["tail", gone], 2, &there(gone)),
+        (&["demo", gone_decisions], 2, &there(gone_decisions)),
+        (&["spikes", gone_decisions], 2, &there(gone_decisions)),
+        (&["why", "7e669200", "--from", gone_decisions], 2, &there(gone_decisions)),
+        (&["why", "7e669200", "--from", decisions, "--bundle", gone], 2, &there(gone)),
+        (&["decrypt", "--key", &format!("k={gone}"), decisions], 2, &there(gone)),
+        (&["backfill", a, "--sink", "nope"], 2, &"there is no sink \"nope\" in ".to_owned()),
+        (&["verify", a, "--sink", "nope"], 2, &"there is no sink \"nope\" in ".to_owned()),
         (&["generate", "--to", yml], 2, meant),
         (&["capacity", decisions, "--out", nowhere], 1, &"/nowhere is not there; ".to_owned()),
         (&["capacity", decisions, "--out", "/proc/cap"], 1, &"written to /proc: ".to_owned()),
@@ -126,6 +141,86 @@ fn a_review_counts_what_came_twice_once() {
     assert_eq!(numbers(&once)["total"], numbers(&all)["total"]);
     assert_eq!(numbers(&all)["read"]["repeats"], 300);
     assert!(errors.contains("; 300 repeats of what came before, left out"), "{errors}");
+}
+
+#[test]
+fn the_detector_and_the_demo_count_what_came_twice_once() {
+    let place = Place::new("spikes-twice");
+    let path = place.path("d.ndjson");
+    std::fs::write(&path, generated(300, 9).join("\n")).unwrap();
+    let path = path.to_str().unwrap();
+    let (_, once, _) = ran(&["spikes", path, "--json"]);
+    let (good, twice, errors) = ran(&["spikes", path, path, "--json"]);
+    assert!(good && once == twice, "{once}{twice}");
+    let said = " in 300 decisions; 300 repeats of what came before, left out";
+    assert!(errors.contains(said), "{errors}");
+    let (good, text, errors) = ran(&["demo", path, path]);
+    assert!(good && text.contains("300 decisions from 2 files\n"), "{text}{errors}");
+    assert!(text.contains("  repeats        300  left out: they came before"), "{text}");
+}
+
+#[test]
+fn an_id_that_came_again_and_one_that_was_used_twice_are_told() {
+    let place = Place::new("again");
+    let file = place.path("d.ndjson");
+    let decision = |id: &str, result: bool| {
+        format!(
+            r#"{{"decision_id":"{id}","path":"a/b","input":{{"password":"x"}},"result":{result},"timestamp":"2026-11-24T12:48:50Z"}}"#
+        )
+    };
+    let all = [("reused", true), ("repeat", true), ("reused", false), ("repeat", true)];
+    let lines: Vec<String> = all.iter().map(|(id, result)| decision(id, *result)).collect();
+    std::fs::write(&file, lines.join("\n")).unwrap();
+    let file = file.to_str().unwrap();
+    let (good, text, errors) = ran(&["why", "reused", "--from", file]);
+    assert!(good && text.matches("a/b").count() == 2, "{text}");
+    let said = "note: the ID reused was used for 2 different decisions (decision_id_reused)\n";
+    assert_eq!(errors, said);
+    let (good, text, errors) = ran(&["why", "repeat", "--from", file]);
+    assert!(good && text.matches("a/b").count() == 1, "{text}");
+    assert_eq!(errors, "note: repeat stands there twice (a repeat), and is shown once\n");
+    let (_, page, _) = ran(&["why", "repeat", "--from", file, "--html"]);
+    assert!(page.contains("<p>repeat stands there twice (a repeat)"), "{page}");
+}
+
+/// As a person sees it: at a terminal of eighty columns.
+fn at_a_terminal(args: &[&str]) -> String {
+    let words: Vec<String> = args.iter().map(docket::words::shell).collect();
+    let docket = docket::words::shell(env!("CARGO_BIN_EXE_docket"));
+    let command = format!("stty cols 80; exec {docket} {}", words.join(" "));
+    let mut script = std::process::Command::new("script");
+    let out = script.args(["-qec", &command, "/dev/null"]).stdin(Stdio::null()).output().unwrap();
+    // Of a bar that was drawn and wiped away, nothing.
+    let text = String::from_utf8(out.stdout).unwrap();
+    let line = |line: &str| {
+        let shown = line.trim_end_matches('\r').rsplit('\r').next().unwrap_or_default();
+        anstream::adapter::strip_str(shown).to_string()
+    };
+    text.lines().map(line).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn at_a_terminal_nothing_is_wider_than_it_and_no_word_is_cut() {
+    let place = Place::new("narrow");
+    let file = place.path("d.ndjson");
+    std::fs::write(&file, generated(300, 9).join("\n")).unwrap();
+    let file = file.to_str().unwrap();
+    let pipeline = place.path("a.yaml");
+    let text = "name: n\nkafka: {brokers: kafka-without-a-port}\nsources: [{topic: t}]\nsinks: {out: {type: file, path: out}}\n";
+    std::fs::write(&pipeline, text).unwrap();
+    let pipeline = pipeline.to_str().unwrap();
+    let review = place.path("review").display().to_string();
+    for (args, words) in [
+        (&["check", pipeline][..], "without a port: Kafka is looked for at 9092"),
+        (&["capacity", file, file, "--out", &review], "300 repeats of what came before, left out"),
+        (&["spikes", file, file], "in which it learns what is usual (spikes.learn)"),
+    ] {
+        let shown = at_a_terminal(args);
+        let wide = |line: &&str| line.chars().count() > 80;
+        assert_eq!(shown.lines().find(wide), None, "{args:?}: {shown}");
+        let said = shown.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(said.contains(words), "{args:?}: {shown}");
+    }
 }
 
 #[test]

@@ -162,11 +162,37 @@ fn listed(names: &BTreeSet<&str>) -> String {
     }
 }
 
-/// `data.roles` of policies, where neither data nor a package begins so.
+/// The lines of a policy, without comments.
+fn code(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().map(|line| line.split('#').next().unwrap_or_default())
+}
+
+/// What a line imports, by the name that it has in the file.
+fn imported(line: &str) -> Option<&str> {
+    let path = line.trim().strip_prefix("import ")?.trim();
+    path.rsplit([' ', '.', '"', '[', ']']).find(|name| !name.is_empty())
+}
+
+/// Whether a policy speaks of a name elsewhere than where it is imported.
+fn uses(text: &str, name: &str) -> bool {
+    let within = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    code(text).filter(|line| imported(line).is_none()).any(|line| {
+        line.match_indices(name).any(|(at, _)| {
+            let before = line[..at].chars().next_back();
+            let behind = line[at + name.len()..].chars().next();
+            !before.is_some_and(|c| within(c) || c == '.') && !behind.is_some_and(within)
+        })
+    })
+}
+
+/// `data.roles` of policies, where neither data nor a package begins so. An import is used where its name is.
 fn missing_data(bundle: &Bundle, prober: &Prober) -> Vec<String> {
     let mut missing = Vec::new();
     for policy in &bundle.policies {
-        for line in policy.text.lines().map(|line| line.split('#').next().unwrap_or_default()) {
+        for line in code(&policy.text) {
+            if imported(line).is_some_and(|name| !uses(&policy.text, name)) {
+                continue;
+            }
             for (at, _) in line.match_indices("data.") {
                 let before = line[..at].chars().next_back();
                 if before

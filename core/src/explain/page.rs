@@ -19,8 +19,9 @@ p.found{margin:.5rem 0;padding:.5rem .75rem;border-left:.25rem solid #b3261e;bac
 pre{font:13px/1.45 ui-monospace,monospace;padding:.75rem;background:#f4f5f7;overflow-x:auto}\
 @media(prefers-color-scheme:dark){body{color:#e4e6eb;background:#18191a}h2 b{background:#3a3b3c}p.found{background:#3b1f1d}pre{background:#242526}}";
 
-/// `id` is what was asked for, `more` says how many decisions are not shown.
-pub fn page(id: &str, told: &[Told<'_>], more: u64) -> String {
+/// `id` is what was asked for, `more` says how many decisions are not shown, `notes` what else there is to say: behind the first line of each
+/// stand commands, if any.
+pub fn page(id: &str, told: &[Told<'_>], more: u64, notes: &[String]) -> String {
     let mut out = format!(
         "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content=\"width=device-width\">\
          <meta http-equiv=Content-Security-Policy content=\"default-src 'none'; style-src 'unsafe-inline'\">\
@@ -42,6 +43,13 @@ pub fn page(id: &str, told: &[Told<'_>], more: u64) -> String {
             if !text.is_empty() {
                 let _ = writeln!(out, "<pre>{}</pre>", escaped(text.trim_matches('\n')));
             }
+        }
+    }
+    for note in notes {
+        let (sentence, commands) = note.split_once('\n').unwrap_or((note, ""));
+        let _ = writeln!(out, "<p>{}</p>", escaped(sentence));
+        if !commands.is_empty() {
+            let _ = writeln!(out, "<pre>{}</pre>", escaped(commands));
         }
     }
     if more > 0 {
@@ -95,7 +103,7 @@ mod tests {
             findings: vec!["<b>found</b>".into()],
             explanation: "a < b".into(),
         };
-        let page = page("<i>'\"", &[told], 2);
+        let page = page("<i>'\"", &[told], 2, &["<b>again</b>\n  docket <u>".into()]);
         let tags: Vec<&str> =
             page.split('<').skip(1).map(|tag| tag.split(['>', ' ']).next().unwrap()).collect();
         for tag in &tags {
@@ -108,6 +116,10 @@ mod tests {
         assert_eq!(tags.iter().filter(|tag| **tag == "b").count(), 1);
         assert!(!page.contains('\u{202e}'), "{page}");
         assert!(page.contains("<b class=deny>DENY</b>") && page.contains("a &lt; b"), "{page}");
+        assert!(
+            page.contains("<p>&lt;b&gt;again&lt;/b&gt;</p>\n<pre>  docket &lt;u&gt;</pre>"),
+            "{page}"
+        );
         assert!(page.contains("2 more") && page.contains("&lt;b&gt;found"), "{page}");
     }
 }

@@ -6,6 +6,7 @@ use super::{DefinitionSaid, Explanation, Outcome, RuleSaid};
 use crate::decision::json;
 use crate::decision::record::Record;
 use crate::decision::time;
+use crate::words;
 
 const WIDTH: usize = 80;
 /// Lines of the input and of the result.
@@ -190,9 +191,8 @@ fn document(out: &mut String, title: &str, raw: &str) {
     let lines: Vec<&str> = pretty.lines().collect();
     for text in lines.iter().take(LINES) {
         // A value is to be copied: it is not broken, however long it is.
-        let clean = text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c });
         out.push_str("    ");
-        out.extend(clean);
+        out.extend(words::visible(text));
         out.push('\n');
     }
     if lines.len() > LINES {
@@ -204,11 +204,10 @@ fn line(out: &mut String, indent: usize, text: &str) {
     paragraph(out, &" ".repeat(indent), indent + 2, text);
 }
 
-/// Text behind `first`, broken at spaces where there are some; further lines are indented. Control characters, which
-/// a terminal would obey, are replaced.
+/// Text behind `first`, broken at spaces where there are some; further lines are indented. Its own line ends are spaces; control
+/// characters, which a terminal would obey, are replaced.
 fn paragraph(out: &mut String, first: &str, indent: usize, text: &str) {
-    let clean: Vec<char> =
-        text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+    let clean: Vec<char> = words::visible(text).collect();
     let indent = indent.min(WIDTH / 2);
     let mut rest = &clean[..];
     let mut head = first.to_owned();
@@ -227,5 +226,17 @@ fn paragraph(out: &mut String, first: &str, indent: usize, text: &str) {
         out.push('\n');
         rest = &rest[cut..];
         head = " ".repeat(indent);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_of_several_lines_is_a_paragraph() {
+        let mut out = String::new();
+        paragraph(&mut out, "  reason    ", 12, "1 error occurred:\np.rego:3: it conflicts");
+        assert_eq!(out, "  reason    1 error occurred: p.rego:3: it conflicts\n");
     }
 }

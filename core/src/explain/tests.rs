@@ -201,6 +201,15 @@ fn what_is_not_reproduced_says_why() {
         said.contains("lacks data that its policies use: data.roles, data.suspended"),
         "{said}"
     );
+    let imports = |more: &str| {
+        let text = format!(
+            "package p\nimport rego.v1\nimport data.roles\nimport data.a.b as c # roles\nallow if input.roles == 1\n{more}"
+        );
+        why(&bundle(&[("p.rego", &text)]), &recorded("p/allow", "{}", "true"))
+    };
+    assert!(!imports("").contains("lacks data"), "nothing uses it");
+    assert!(imports("x if roles[_]\n").contains("its policies use: data.roles"));
+    assert!(imports("x := c\n").contains("its policies use: data.a"));
     let http = bundle(&[(
         "p.rego",
         "package p\nimport rego.v1\nallow if http.send({\"method\": \"get\", \"url\": input.url}).status_code == 200\n",

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use super::screen::{Screen, Summary};
 use super::{Args, findings};
 use crate::cli::offline::Reader;
-use crate::cli::{CommandResult, feed, offline, tail};
+use crate::cli::recent::Recent;
+use crate::cli::{CommandResult, Exit, feed, offline, tail};
 use crate::decision::record::Record;
 use crate::decision::{formats, json};
 use crate::pipeline::spikes::Spikes;
@@ -35,6 +36,8 @@ struct Files {
     reader: Reader,
     screen: Screen,
     findings: findings::Past,
+    recent: Recent,
+    repeats: u64,
     stop: Arc<AtomicBool>,
     deadline: Option<Instant>,
     /// What comes on standard input is written as it comes.
@@ -47,7 +50,10 @@ impl Files {
     fn new(args: &Args, stop: Arc<AtomicBool>) -> Result<Files, Box<dyn std::error::Error>> {
         if let Some(path) = args.files.iter().find(|path| offline::is_pipeline(path)) {
             let (named, path) = (path.display(), crate::words::shell(&path.display()));
-            return Err(format!("{named} is a pipeline file, not a file of decisions: docket demo FILE --pipeline {path} uses its rules").into());
+            let told = format!(
+                "{named} is a pipeline file, not a file of decisions: docket demo FILE --pipeline {path} uses its rules"
+            );
+            return Err(Exit::wrong(told).into());
         }
         let pipeline = offline::pipeline(args.pipeline.as_deref())?;
         let spikes = pipeline.file.spikes.clone().unwrap_or_else(Spikes::default);
@@ -55,6 +61,8 @@ impl Files {
             reader: Reader::new(pipeline),
             screen: Screen::default(),
             findings: findings::Past::new(spikes),
+            recent: Recent::default(),
+            repeats: 0,
             stop,
             deadline: args.period.map(|period| Instant::now() + period),
             printer: None,
@@ -80,7 +88,7 @@ impl Files {
         if let Some(printer) = &mut self.printer {
             printer.rest();
         }
-        let Files { reader, screen, findings, cut, .. } = self;
+        let Files { reader, screen, findings, repeats, cut, .. } = self;
         let tally = reader.tally;
         let summary = Summary {
             from: match &args.files[..] {
@@ -91,6 +99,7 @@ impl Files {
             verdicts: screen.verdicts(),
             ignored: tally.ignored,
             dropped: tally.dropped,
+            repeats,
             written: tally.findings,
             rejects: tally.rejects.into_iter().map(|(r, (n, e))| (r, n, Some(e))).collect(),
             over_time: findings.denials(),
@@ -115,7 +124,7 @@ impl Files {
         Ok(())
     }
 
-    fn file(&mut self, path: &Path) -> Result<(), String> {
+    fn file(&mut self, path: &Path) -> Result<(), Exit> {
         let content = feed::read(path)?;
         let records = feed::records(&content);
         let bar = crate::cli::progress(records.len() as u64, "reading");
@@ -178,9 +187,13 @@ impl Files {
     }
 
     fn take(&mut self, record: &[u8]) {
-        let Files { reader, screen, findings, printer, .. } = self;
+        let Files { reader, screen, findings, recent, repeats, printer, .. } = self;
         reader.read(record, &mut |bytes| {
             let Ok(record) = Record::parse(bytes) else { return };
+            if recent.has(&record) {
+                *repeats += 1;
+                return;
+            }
             let shown = screen.encode(std::slice::from_ref(&record));
             screen.add(&shown);
             findings.note(&record, bytes);

@@ -152,7 +152,7 @@ fn pipeline(args: &Args, bootstrap: &str) -> Result<Pipeline, Box<dyn std::error
     let outside: &dyn Outside = &Real;
     let mut demo = pipeline::parse(Path::new("demo"), &text, outside)?;
     if let Some(path) = &args.pipeline {
-        let theirs = pipeline::load(path)?;
+        let theirs = super::load(path)?;
         demo.rules = theirs.rules;
         demo.limits = theirs.limits;
     }
@@ -432,6 +432,7 @@ fn summary(screen: &Screen, meters: &telemetry::Meters, verdicts: Vec<(Verdict, 
         verdicts,
         ignored,
         dropped: 0,
+        repeats: 0,
         written: 0,
         rejects,
         over_time,

@@ -209,6 +209,7 @@ pub struct Summary {
     pub verdicts: Vec<(Verdict, u64)>,
     pub ignored: u64,
     pub dropped: u64,
+    pub repeats: u64,
     /// Findings among what was read.
     pub written: u64,
     pub rejects: Vec<(Reason, u64, Option<Example>)>,
@@ -234,6 +235,7 @@ impl Summary {
         for (name, count, what) in [
             ("ignored", self.ignored, ignored),
             ("dropped", self.dropped, "not to be recorded, by your drop policy"),
+            ("repeats", self.repeats, "left out: they came before"),
             ("findings", self.written, "left out: docket wrote them, of decisions"),
         ] {
             if count > 0 {

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, Write};
 
-use super::{Wanted, address, problem, says_no};
+use super::{Wanted, address, odd, problem, says_no};
 use crate::cli::CommandResult;
 
 /// Where decisions go if nobody names another place.
@@ -131,7 +131,12 @@ impl<R: BufRead, W: Write> Asking<'_, R, W> {
         self.ask(question, Need::No, |wanted, text| {
             *place(wanted) = Some(address(text, port)?);
             Ok(())
-        })
+        })?;
+        let url = place(&mut self.wanted).clone();
+        if let Some(why) = url.and_then(|url| odd::odd(&url, port)) {
+            writeln!(self.out, "  It is taken as it is; but {why}.")?;
+        }
+        Ok(())
     }
 
     /// Asks until the answer is one that a pipeline file can hold.
@@ -228,6 +233,29 @@ mod tests {
         };
         assert_eq!(wanted.unwrap(), expected);
         assert!(shown.contains("servers? [k:9]") && shown.contains("Loki's URL"), "{shown}");
+    }
+
+    #[test]
+    fn an_address_that_looks_like_that_of_another_server_is_told_at_once() {
+        let (wanted, shown) = answered(&[
+            "",
+            "",
+            "",
+            "tempo:4317",
+            "localhost:4317",
+            "jaeger",
+            "",
+            "",
+            "",
+            "no",
+            "",
+            "",
+        ]);
+        assert_eq!(wanted.unwrap().loki.as_deref(), Some("http://jaeger:3100"), "{shown}");
+        let told: Vec<&str> =
+            shown.lines().filter(|line| line.contains("taken as it is")).collect();
+        assert!(told.len() == 2 && told[0].contains("; but 4317 is the usual port of "), "{shown}");
+        assert!(told[1].contains("jaeger sounds like"), "{shown}");
     }
 
     #[test]

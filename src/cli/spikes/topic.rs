@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use rdkafka::message::Message;
 
 use super::{Args, config, tell_all};
+use crate::cli::recent::Recent;
+use crate::cli::shown::{note, say_aside};
 use crate::cli::{CommandResult, bound, progress, waiting};
 use crate::clock;
 use crate::decision::record::Record;
@@ -25,6 +27,8 @@ struct Look {
     backlog: u64,
     came_upon: CameUpon,
     decisions: u64,
+    /// Those that came again.
+    repeats: u64,
     unreadable: u64,
     follower: Follower,
 }
@@ -34,7 +38,7 @@ pub(super) fn of_topic(args: &Args, pipeline: &Pipeline, spikes: &Spikes) -> Com
     let lateness = time::nanos(spikes.lateness.0);
     let mut seen = look(args, pipeline, spikes, lateness)?;
     // What `docket run` could not know in time is known by now.
-    let waited = seen.follower.waits(seen.decisions);
+    let waited = seen.follower.waits(seen.decisions + seen.repeats);
     let mut missed = 0;
     if let Some(lateness) = waited {
         let again = look(args, pipeline, spikes, lateness)?;
@@ -44,7 +48,7 @@ pub(super) fn of_topic(args: &Args, pipeline: &Pipeline, spikes: &Spikes) -> Com
         missed = new.len() as u64;
         seen.findings.extend(new.into_iter().map(|finding| (finding.id.clone(), finding)));
     }
-    let Look { findings, backlog, came_upon, decisions, unreadable, follower } = seen;
+    let Look { findings, backlog, came_upon, decisions, repeats, unreadable, follower } = seen;
     let mut findings: Vec<Finding> = findings.into_values().collect();
     let (written, left_out) = came_upon.told();
     let read = written.len() as u64;
@@ -53,13 +57,14 @@ pub(super) fn of_topic(args: &Args, pipeline: &Pipeline, spikes: &Spikes) -> Com
     tell_all(args, &findings);
     let late = (follower.late > 0).then(|| late(follower.late, lateness, waited));
     let counts = (findings.len() as u64, decisions, unreadable);
-    let [first, rest @ ..] = &summed(counts, [missed, backlog, read, left_out], late)[..] else {
+    let [first, rest @ ..] = &summed(counts, [missed, backlog, read, left_out, repeats], late)[..]
+    else {
         return Ok(());
     };
-    anstream::eprintln!("{first}");
+    say_aside(first);
     let open = findings.iter().any(|f| f.ended.is_none() && !f.kind.is_event());
     let silent = silent(follower.latest(), clock::now()).filter(|_| open);
-    rest.iter().chain(&silent).for_each(|note| anstream::eprintln!("note: {note}"));
+    rest.iter().chain(&silent).for_each(|told| note(told));
     Ok(())
 }
 
@@ -82,9 +87,9 @@ fn look(
     follower.is_now(clock::now());
     let bar = progress(past.offsets(), "looking");
     let mut findings: BTreeMap<String, Finding> = BTreeMap::new();
-    let mut came_upon = CameUpon::default();
-    let (mut decisions, mut unreadable) = (0u64, 0u64);
-    let mut note = |changes| findings.extend(in_the_end(changes, spikes));
+    let (mut came_upon, mut recent) = (CameUpon::default(), Recent::default());
+    let (mut decisions, mut repeats, mut unreadable) = (0u64, 0u64, 0u64);
+    let mut found = |changes| findings.extend(in_the_end(changes, spikes));
     past.read_ends(&mut |n| bar.inc(n), &mut |partition, message| {
         let Some(message) = message else {
             follower.closed(partition);
@@ -102,19 +107,22 @@ fn look(
         } else if Observation::with(&record, |seen| follower.observe(partition, seen, written))
             .is_some()
         {
-            decisions += 1;
-            if decisions.is_multiple_of(64) {
-                note(follower.look_back(false));
+            // The detector of `docket run` sees repeats, too.
+            let repeated = recent.has(&record);
+            decisions += u64::from(!repeated);
+            repeats += u64::from(repeated);
+            if (decisions + repeats).is_multiple_of(64) {
+                found(follower.look_back(false));
             }
         }
         true
     })?;
-    note(follower.look_back(true));
+    found(follower.look_back(true));
     // What came as a backlog: `docket run` says nothing of it, but here people ask for the past.
     let past = in_the_end(follower.past(), spikes);
     bar.finish_and_clear();
     let backlog = add_past(&mut findings, past);
-    Ok(Look { findings, backlog, came_upon, decisions, unreadable, follower })
+    Ok(Look { findings, backlog, came_upon, decisions, repeats, unreadable, follower })
 }
 
 /// Whether a finding is one that was known already, perhaps later by so long.
@@ -146,7 +154,7 @@ fn add_past(findings: &mut BTreeMap<String, Finding>, past: BTreeMap<String, Fin
 /// How much was found in how much, and what is to be known of that; `late` is what is to be said of decisions that came late.
 fn summed(
     (findings, decisions, unreadable): (u64, u64, u64),
-    [missed, backlog, read, left_out]: [u64; 4],
+    [missed, backlog, read, left_out, repeats]: [u64; 5],
     late: Option<String>,
 ) -> Vec<String> {
     let found = format!("{} in {}", counted(findings, "finding"), counted(decisions, "decision"));
@@ -162,6 +170,10 @@ fn summed(
             "N of the findings came from other parts of docket, as they stand in the docket topic",
         ),
         (left_out, "N more that stand there are left out: a later --since shows them"),
+        (
+            repeats,
+            "decisions that came again are not counted: N; the detector of `docket run` sees them",
+        ),
     ];
     let several = several.into_iter().filter(|(n, _)| *n > 0);
     let several = several.map(|(n, told)| told.replacen('N', &n.to_string(), 1));
@@ -258,7 +270,7 @@ mod tests {
         assert_eq!(add_past(&mut findings, past.clone()), 0);
         assert_eq!(findings["i"].ended, Some(9));
         assert_eq!(add_past(&mut BTreeMap::new(), past), 1);
-        let all = summed((2, 7, 1), [0, 1, 0, 0], Some(late(3, 3_000_000_000, None)));
+        let all = summed((2, 7, 1), [0, 1, 0, 0, 0], Some(late(3, 3_000_000_000, None)));
         assert_eq!(all[0], "2 findings in 7 decisions");
         assert!(all.len() == 4 && all[2].starts_with("1 of the findings came as a backlog"));
     }

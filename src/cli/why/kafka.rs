@@ -5,6 +5,7 @@ use std::path::Path;
 
 use rdkafka::message::Message;
 
+use super::again::Again;
 use super::{Found, MOST, Wanted, recorded, told};
 use crate::cli::tail::printable;
 use crate::clock;
@@ -38,6 +39,8 @@ pub(super) struct Answer {
     pub finding: Option<String>,
     /// What is to be said of what can't be read, if anything.
     pub unread: String,
+    /// What came more than once.
+    pub again: Again,
 }
 
 /// Reads back from now, to `since`; no further once a decision of this very ID is there.
@@ -67,7 +70,9 @@ pub(super) fn look(
                 return;
             }
             answer.decisions += 1;
-            if !wanted.is_record(&record) {
+            if !wanted.is_record(&record)
+                || !answer.again.is_new(&record.decision_id, record.original())
+            {
                 return;
             }
             match records.len() {
@@ -90,9 +95,7 @@ pub(super) fn look(
         }
         until = from;
     }
-    // One that came twice is one.
     records.sort_by_cached_key(|bytes| Record::parse(bytes).map(|r| r.timestamp).unwrap_or(0));
-    records.dedup();
     for bytes in records {
         answer.found.push(found(bytes, &findings, bundle)?);
     }

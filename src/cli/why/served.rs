@@ -14,7 +14,7 @@ use ring::hmac;
 use ring::rand::SystemRandom;
 use tokio::sync::Semaphore;
 
-use super::{kafka, page_of};
+use super::{kafka, no_decision, page_of};
 use crate::clock;
 use crate::log::scan::ScanBound;
 use crate::telemetry::config::Admin;
@@ -84,7 +84,7 @@ async fn answer(shared: Arc<Shared>, id: String, headers: &HeaderMap) -> Respons
     };
     let looked = tokio::task::spawn_blocking(move || {
         let _permit = permit;
-        page(&shared.files, &id)
+        page(&shared.files, &id, ScanBound::At(clock::now() - DAY))
     });
     match looked.await {
         Ok(Ok(Some(page))) => Html(page).into_response(),
@@ -100,23 +100,25 @@ async fn answer(shared: Arc<Shared>, id: String, headers: &HeaderMap) -> Respons
     }
 }
 
-/// What the pipelines' docket topics hold of the last day.
-fn page(files: &[PathBuf], id: &str) -> Result<Option<String>, String> {
-    let (mut found, mut more) = (Vec::new(), 0);
+/// What the pipelines' docket topics hold since then: decisions, or a finding.
+fn page(files: &[PathBuf], id: &str, since: ScanBound) -> Result<Option<String>, String> {
+    let (mut found, mut more, mut notes, mut finding) = (Vec::new(), 0, Vec::new(), None);
     for file in files {
         let look = || -> Result<kafka::Answer, Box<dyn std::error::Error>> {
-            let since = ScanBound::At(clock::now() - DAY);
             let hidden = |_, _| indicatif::ProgressBar::hidden();
             kafka::look(&super::super::load(file)?, id, since, None, hidden)
         };
         let answer = look().map_err(|e| format!("{}: {e}", file.display()))?;
         found.extend(answer.found);
         more += answer.more;
+        notes.extend(answer.again.notes());
+        finding = finding.or(answer.finding.map(|finding| no_decision(&finding, Some(file))));
     }
     if found.is_empty() {
-        return Ok(None);
+        let Some(finding) = finding else { return Ok(None) };
+        notes.push(finding);
     }
-    page_of(id, &found, more, None, "").map(Some).map_err(|e| e.to_string())
+    page_of(id, &found, more, &notes, None, "").map(Some).map_err(|e| e.to_string())
 }
 
 impl Shared {
@@ -172,6 +174,43 @@ mod tests {
             assert_eq!(shared.may(&headers), may, "{given}");
         }
         assert!(!shared.may(&HeaderMap::new()));
+    }
+
+    #[test]
+    fn a_finding_is_explained_and_what_is_not_there_has_no_page() {
+        use rdkafka::ClientConfig;
+        use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+
+        let mock = crate::log::mock::Mock::start(&[("docket.served", 1)]).unwrap();
+        let producer: BaseProducer =
+            ClientConfig::new().set("bootstrap.servers", mock.bootstrap()).create().unwrap();
+        let finding = crate::decision::record::finding(crate::decision::record::Found {
+            id: "finding-5a76131eb4faa59d-begins",
+            at: clock::now(),
+            body: serde_json::json!({"kind": "denial_spike"}),
+            sentence: "denial spike on <x> of orders",
+            by: "spikes",
+            policy: "x",
+            trace: None,
+            links: Vec::new(),
+            service: "orders",
+        });
+        producer.send(BaseRecord::<(), [u8]>::to("docket.served").payload(&finding)).unwrap();
+        producer.flush(std::time::Duration::from_secs(60)).unwrap();
+        let file = std::env::temp_dir().join(format!("docket-served-{}.yaml", std::process::id()));
+        let brokers = mock.bootstrap();
+        let text =
+            format!("name: served\nkafka: {{brokers: '{brokers}'}}\nsources: [{{topic: t}}]\n");
+        std::fs::write(&file, text).unwrap();
+        let page = |id: &str| page(std::slice::from_ref(&file), id, ScanBound::Start);
+        for id in ["finding-5a76131eb4faa59d-begins", "5a76131eb4"] {
+            let page = page(id).unwrap().unwrap();
+            assert!(page.contains("is a finding of docket&#39;s, and no decision"), "{page}");
+            assert!(page.contains("denial spike on &lt;x&gt; of orders"), "{page}");
+            assert!(page.contains("<pre>  docket spikes "), "{page}");
+        }
+        assert_eq!(page("nothing-of-it"), Ok(None));
+        std::fs::remove_file(&file).unwrap();
     }
 
     #[test]

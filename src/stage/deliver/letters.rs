@@ -1,14 +1,20 @@
-//! Writes what goes to rejects.
+//! Writes what goes to rejects, each with all that is known of it; people are told of the first, and now and then of how many there were.
 
+use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
+use std::sync::PoisonError;
 use std::task::Poll;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::batch::Batch;
 use super::group::{AT_ONCE, Letter};
+use super::rejected::Told;
 use super::send::Sending;
 use crate::clock::now;
+use crate::decision::reject::Reason;
 use crate::decision::time;
 use crate::log::dead_letter::{cut, cut_to_fit, dead_letter};
 use crate::log::headers::{self, Origin};
@@ -19,6 +25,41 @@ impl<L: RecordWriter> Sending<L> {
     pub(super) async fn reject(&self, batch: &Batch, letters: Vec<Letter>) {
         for some in letters.chunks(AT_ONCE) {
             together(some.iter().map(|letter| Box::pin(self.write(batch, letter))).collect()).await;
+        }
+        self.tell_rejected(batch, &letters);
+    }
+
+    fn tell_rejected(&self, batch: &Batch, letters: &[Letter]) {
+        let (part, now) = (&self.deliver.name, Instant::now());
+        let mut more: BTreeMap<Reason, u64> = BTreeMap::new();
+        for letter in letters {
+            *more.entry(letter.reject.reason).or_default() += 1;
+        }
+        let told = self.rejected.lock().unwrap_or_else(PoisonError::into_inner).seen(&more, now);
+        for told in told {
+            match told {
+                Told::Over(reason, line) => tracing::info!(
+                    part,
+                    reason = reason.as_str(),
+                    records = line.failures,
+                    seconds = line.lasted.as_secs(),
+                    "no more records go to rejects"
+                ),
+                Told::Goes(reason, line) => {
+                    let first = letters.iter().find(|letter| letter.reject.reason == reason);
+                    let item = first.map(|letter| &batch.records[letter.record]);
+                    tracing::warn!(
+                        part,
+                        reason = reason.as_str(),
+                        status = first.and_then(|letter| letter.status),
+                        partition = item.map(|item| item.partition),
+                        offset = item.map(|item| item.offset),
+                        records = line.failures,
+                        seconds = line.lasted.as_secs(),
+                        "records went to rejects; docket rejects shows them"
+                    );
+                }
+            }
         }
     }
 
@@ -59,14 +100,6 @@ impl<L: RecordWriter> Sending<L> {
         }
         deliver.meters.delivered.with_label_values(&[&deliver.name, "refused"]).inc();
         deliver.meters.rejects.with_label_values(&[&deliver.name, reject.reason.as_str()]).inc();
-        tracing::warn!(
-            part = deliver.name,
-            reason = reject.reason.as_str(),
-            status,
-            partition = item.partition,
-            offset = item.offset,
-            "a record went to rejects"
-        );
     }
 }
 

@@ -11,6 +11,7 @@ mod gaps;
 mod group;
 mod letters;
 mod pauses;
+mod rejected;
 pub(crate) mod repeats;
 mod request;
 mod reused;

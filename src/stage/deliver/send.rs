@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::batch::{Batch, Item};
 use super::group::{AT_ONCE, Group, Letter, Next, Seen};
+use super::rejected::Rejected;
 use super::repeats::Noted;
 use super::{Deliver, Shared, Triage};
 use crate::clock::now;
@@ -40,6 +41,8 @@ pub struct Sending<L> {
     pub(super) outage: Mutex<Outage<Cause>>,
     /// IDs that other decisions had before.
     pub(super) reused: Mutex<Outage<()>>,
+    /// Records that went to rejects.
+    pub(super) rejected: Mutex<Rejected>,
     /// So many requests are on their way at once.
     requests: Semaphore,
     /// Room for batches that wait beside the others.
@@ -124,6 +127,7 @@ impl<L: RecordWriter> Sending<L> {
             jitter,
             outage: Mutex::default(),
             reused: Mutex::default(),
+            rejected: Mutex::default(),
             room: Arc::new(Semaphore::new(ROOM)),
             sent: AtomicU64::new(0),
             taken: AtomicU64::new(0),
