@@ -54,9 +54,9 @@ fn window(facts: u64) {
         let began = Instant::now();
         for (n, at, asked, bytes) in each {
             let (place, now) = (Place { partition: 0, offset: n as i64 }, at + 20_000_000);
-            let mut out = |out: Out<'_, ()>| match black_box(out) {
-                Out::Decision { matched: Some(_), .. } => matched += 1,
-                _ => {}
+            let mut out = |out: Out<'_, ()>| {
+                let met = matches!(black_box(out), Out::Decision { matched: Some(_), .. });
+                matched += u64::from(met);
             };
             join.decision(place, asked, (), now, &mut out);
             join.fact(place, &bytes, now, &mut out);
