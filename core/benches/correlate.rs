@@ -1,10 +1,13 @@
 //! What the join costs: `cargo bench -p docket-core --bench correlate`. Items per second of one core are decisions and
-//! facts together. Before the benches it says how many bytes a fact and an open entry take.
+//! facts together. Before the benches it says how many bytes a fact and an open entry take. With `DOCKET_WINDOW=10000000`
+//! it measures a stream through a window of so many facts instead, which takes minutes and 10 GB.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
+
+use std::time::{Duration, Instant};
 
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
-use docket_core::correlate::{Asked, Join, Place, Position, Settings, Side, Watch};
+use docket_core::correlate::{Asked, Join, Out, Place, Position, Settings, Side, Watch};
 use docket_core::decision::ids::{SpanId, TraceId};
 use docket_core::decision::verdict::Verdict;
 use docket_core::facts::{Fact, Kind, Marks, Packed, Status, read};
@@ -14,6 +17,9 @@ const SECOND: i64 = 1_000_000_000;
 const EACH: u64 = 100_000;
 
 fn main() {
+    if let Some(facts) = std::env::var("DOCKET_WINDOW").ok().and_then(|facts| facts.parse().ok()) {
+        return window(facts);
+    }
     let mut bytes = Vec::new();
     access(7, true).pack(&mut bytes);
     println!("a fact of an access log line with all ids: {} bytes packed", bytes.len());
@@ -24,6 +30,66 @@ fn main() {
     let (bytes, entries) = join.size();
     println!("{entries} open facts: {} bytes each", bytes / entries);
     divan::main();
+}
+
+/// A stream whose window holds so many facts, and as many decisions: how fast it is while that fills, and when it is full.
+fn window(facts: u64) {
+    const CHUNK: u64 = 100_000;
+    let settings = Settings { bytes: usize::MAX, ..Settings::default() };
+    // What is judged is kept for two windows more.
+    let kept = (3 * settings.window + 2 * settings.skew) as u64;
+    let step = (kept / facts) as i64;
+    let mut join = join();
+    let (mut spent, mut longest, mut done) = (Duration::ZERO, Duration::ZERO, 0);
+    let (mut matched, mut slowest) = (0u64, f64::MAX);
+    for chunk in 0..(facts + facts / 2).div_ceil(CHUNK) {
+        let each = (chunk * CHUNK..(chunk + 1) * CHUNK).map(|n| {
+            let at = AT + n as i64 * step;
+            let mut bytes = Vec::new();
+            let fact = access(n, true);
+            Fact { start: at, end: at + 20_000_000, ..fact }.pack(&mut bytes);
+            (n, at, Asked { time: at + 5_000_000, ..asked(n) }, bytes)
+        });
+        let each: Vec<_> = each.collect();
+        let began = Instant::now();
+        for (n, at, asked, bytes) in each {
+            let (place, now) = (Place { partition: 0, offset: n as i64 }, at + 20_000_000);
+            let mut out = |out: Out<'_, ()>| {
+                let met = matches!(black_box(out), Out::Decision { matched: Some(_), .. });
+                matched += u64::from(met);
+            };
+            join.decision(place, asked, (), now, &mut out);
+            join.fact(place, &bytes, now, &mut out);
+            if n % 1000 == 0 {
+                let began = Instant::now();
+                join.tick(now, &mut out);
+                longest = longest.max(began.elapsed());
+            }
+        }
+        let took = began.elapsed();
+        spent += took;
+        done += 2 * CHUNK;
+        slowest = slowest.min(2.0 * CHUNK as f64 / took.as_secs_f64());
+        let (bytes, entries) = join.size();
+        if (chunk + 1) % (facts / CHUNK / 4).max(1) == 0 {
+            println!(
+                "{entries} entries, half of them facts: {} bytes each as counted, {} as the process has them; {:.0} items a second since the last line, {slowest:.0} in the slowest {}, the longest tick {longest:?}",
+                bytes / entries,
+                resident() / entries,
+                f64::from(done as u32) / spent.as_secs_f64(),
+                2 * CHUNK
+            );
+            (spent, longest, done, slowest) = (Duration::ZERO, Duration::ZERO, 0, f64::MAX);
+        }
+    }
+    println!("{matched} decisions met their request");
+}
+
+/// Bytes that the process has in memory, as Linux says.
+fn resident() -> usize {
+    let text = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages = text.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok());
+    pages.unwrap_or_default() * 4096
 }
 
 /// Ids as they are in life: without any order.

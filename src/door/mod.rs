@@ -2,11 +2,12 @@
 //! 200 only once Kafka has acknowledged each of them; with any other answer OPA keeps them and uploads them again.
 //!
 //! `clients` says who may come in and how often, `body` reads what they send within bounds, `upload` finds the records in it, `status` turns
-//! what OPA says of itself into metrics.
+//! what OPA says of itself into metrics, `lost` tells the join what it lacks.
 
 pub mod body;
 pub mod clients;
 pub mod config;
+mod lost;
 pub mod meters;
 pub mod status;
 pub mod upload;
@@ -73,6 +74,8 @@ pub struct Door {
     pub rules: record::Rules,
     /// What is rejected goes without its content: it may hold what is to be protected.
     pub withholds: bool,
+    /// A join is to be told what was lost.
+    pub joins: bool,
     pub clients: Arc<Clients>,
     pub meters: Arc<Meters>,
     pub counts: Arc<meters::Meters>,
@@ -289,15 +292,17 @@ impl At {
             )
         };
         let request = self.requests.clone().try_acquire_owned().map_err(busy)?;
-        let probe =
-            if for_kafka && self.producer.is_failing() {
-                Some(self.probe.clone().try_acquire_owned().map_err(|_| {
-                    Refused::later(StatusCode::SERVICE_UNAVAILABLE, "Kafka is away", 2)
-                })?)
-            } else {
-                None
-            };
+        let probe = if for_kafka { self.probe()? } else { None };
         Ok(Admitted { _request: request, _probe: probe })
+    }
+
+    /// Leave to try, while Kafka acknowledges nothing.
+    fn probe(&self) -> Result<Option<OwnedSemaphorePermit>, Refused> {
+        if !self.producer.is_failing() {
+            return Ok(None);
+        }
+        let away = |_| Refused::later(StatusCode::SERVICE_UNAVAILABLE, "Kafka is away", 2);
+        self.probe.clone().try_acquire_owned().map(Some).map_err(away)
     }
 
     /// Reads a body; from then on its connection is busy. The inner error is one of what is in it.
@@ -391,6 +396,7 @@ impl At {
     }
 
     async fn reject(&self, reject: &Reject, bytes: &[u8], element: usize) -> Result<(), Refused> {
+        self.lost("docket", Duration::ZERO).await?;
         // It has no place in Kafka.
         let origin = Origin { topic: &self.door.topic, partition: -1, offset: -1, element };
         // What is protected does not get out by the back door.
@@ -549,6 +555,7 @@ async fn opa_status(
     let status =
         status::Status::parse(content.text(), &service.name_label, &service.instance_label)
             .map_err(wrong)?;
+    at.lost_by(&status).await?;
     at.door.counts.status.tell(status, std::time::Instant::now());
     Ok(Json(json!({})).into_response())
 }

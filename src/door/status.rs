@@ -153,6 +153,17 @@ fn each_of(object: &str, tell: &mut dyn FnMut(&str, &str)) {
 }
 
 impl Status {
+    /// How many decisions it has lost, since it began; some may count twice.
+    fn lost(&self) -> u64 {
+        let of = |name: &str| name.starts_with("dropped_") || name == "encoding_failure";
+        self.counts.iter().filter(|(name, _)| of(name)).map(|(_, n)| *n).sum()
+    }
+
+    /// Whose it is.
+    pub fn opa(&self) -> &str {
+        &self.opa
+    }
+
     /// How many series it has.
     fn size(&self) -> usize {
         2 + self.counts.len() + 3 * self.bundles.len() + self.plugins.len()
@@ -226,6 +237,16 @@ impl Told {
             plugin: all.gauge_f64("docket_opa_plugin_up", "1 if a plugin of an OPA is OK.", &["service", "opa", "plugin"])?,
             known: Mutex::default(),
         })
+    }
+
+    /// Whether an OPA has lost decisions since it told its status last, and for how long that has been.
+    pub fn lost_for(&self, status: &Status, now: Instant) -> Option<Duration> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = known.get(&status.opa);
+        let (lost, told) = (status.lost(), before.map_or(0, |(last, _)| last.lost()));
+        // One that began anew counts from nothing.
+        let more = lost > 0 && lost != told;
+        more.then(|| before.map_or(Duration::ZERO, |(_, at)| now.duration_since(*at)))
     }
 
     /// Takes a status up, in place of that OPA's last.
@@ -331,6 +352,32 @@ mod tests {
         );
         assert!(Status::parse(b"{}", "app", "id").unwrap_err().contains("whose"));
         assert!(Status::parse(b"[", "app", "id").is_err());
+    }
+
+    #[test]
+    fn what_an_opa_lost_is_told_once() {
+        let told = Told::new(&Families { pipeline: "p", registry: &Registry::new() }).unwrap();
+        let status = |counts: &str| {
+            let text =
+                format!(r#"{{"labels":{{"id":"o"}},"metrics":{{"prometheus":{{{counts}}}}}}}"#);
+            Status::parse(text.as_bytes(), "app", "id").unwrap()
+        };
+        let name = |rest: &str| format!(r#""counter_decision_logs_{rest}"#);
+        let limit = |n: u32| name(&format!(r#"dropped_rate_limit_exceeded":{n}"#));
+        let (start, mut at) = (Instant::now(), 0);
+        let mut hear = |counts: &str| {
+            at += 5;
+            let now = start + Duration::from_secs(at);
+            let lost = told.lost_for(&status(counts), now);
+            told.tell(status(counts), now);
+            lost.map(|since| since.as_secs())
+        };
+        let fine = name(r#"nd_builtin_cache_dropped":3"#);
+        let failed = name(r#"encoding_failure":1"#);
+        let upload = name(r#"chunks_upload_failed":9"#);
+        let all = [&*limit(7), &*limit(7), &*fine, &*limit(2), &*limit(3), &*upload, &*failed];
+        let said: Vec<_> = all.iter().map(|counts| hear(counts)).collect();
+        assert_eq!(said, [Some(0), None, None, Some(5), Some(5), None, Some(5)]);
     }
 
     #[test]

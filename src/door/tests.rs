@@ -1,8 +1,11 @@
 use prometheus::{IntCounterVec, Opts, Registry};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::{Message, Offset, TopicPartitionList};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::*;
+use crate::correlate::missing::Missing;
 use crate::log::mock::Mock;
 
 /// A door to a Kafka of its own. With `bug` it panics once a decision is written.
@@ -22,6 +25,7 @@ fn door(mock: &Mock, bug: bool) -> Arc<Door> {
         limits: formats::Limits::default(),
         rules: record::Rules::default(),
         withholds: false,
+        joins: true,
         clients: Arc::new(Clients::new(&config.tokens, &config.limits)),
         meters: Arc::new(Meters::new("p", &registry).unwrap()),
         counts: Arc::new(counts),
@@ -79,4 +83,47 @@ async fn an_upload_at_which_docket_panics_goes_on_as_a_whole() {
     assert_eq!(door.counts.panics.with_label_values(&["logs"]).get(), 1);
     at.write("c", &records).await.unwrap();
     assert_eq!(door.counts.decisions.with_label_values(&["c"]).get(), 1);
+}
+
+/// What stands in the topic, up to so many.
+fn written(mock: &Mock, count: usize) -> Vec<Vec<u8>> {
+    let mut config = rdkafka::ClientConfig::new();
+    config.set("bootstrap.servers", mock.bootstrap()).set("group.id", "g");
+    let consumer: BaseConsumer = config.create().unwrap();
+    let mut all = TopicPartitionList::new();
+    all.add_partition_offset("logs", 0, Offset::Beginning).unwrap();
+    consumer.assign(&all).unwrap();
+    let began = Instant::now();
+    let mut read = Vec::new();
+    while read.len() < count && began.elapsed() < Duration::from_secs(60) {
+        let polled = consumer.poll(Duration::from_millis(100));
+        read.extend(polled.and_then(|record| Some(record.unwrap().payload()?.to_vec())));
+    }
+    read
+}
+
+/// In the topic of the decisions, in its turn, and once.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_opa_or_the_door_lost_is_told_to_the_join() {
+    let mock = Mock::start(&[("logs", 1), ("rejects", 1)]).unwrap();
+    let at = door(&mock, false).open(&CancellationToken::new()).unwrap();
+    let status = |dropped: u32| {
+        let count = format!(r#""counter_decision_logs_dropped_rate_limit_exceeded":{dropped}"#);
+        let text = format!(r#"{{"labels":{{"id":"o"}},"metrics":{{"prometheus":{{{count}}}}}}}"#);
+        status::Status::parse(text.as_bytes(), "app", "id").unwrap()
+    };
+    let before = now();
+    for dropped in [0, 7, 7, 9] {
+        at.lost_by(&status(dropped)).await.unwrap();
+        at.door.counts.status.tell(status(dropped), Instant::now());
+    }
+    let reject = Reject::new(Reason::TooLarge, "it is");
+    at.reject(&reject, b"[]", 0).await.unwrap();
+    let read = written(&mock, 3);
+    let told: Vec<Missing> = read.iter().map(|line| Missing::of_line(line).unwrap()).collect();
+    assert_eq!(told.len(), 3);
+    assert!(told.iter().all(|one| before <= one.from && one.from <= one.to), "{told:?}");
+    // Since the status before.
+    assert!(told[0].from < told[0].to && told[1].from > told[0].from, "{told:?}");
+    assert_eq!(told[2].from, told[2].to);
 }

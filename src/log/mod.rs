@@ -185,7 +185,21 @@ pub trait Transactions {
     fn begin(&self) -> KafkaResult<()>;
 
     /// Writes a record in the open transaction. `tag` names it if it fails; `alone` has it sent in a batch of its own.
-    fn send(&self, record: Outgoing<'_>, tag: usize, alone: bool) -> KafkaResult<()>;
+    fn send(&self, record: Outgoing<'_>, tag: usize, alone: bool) -> KafkaResult<()> {
+        self.send_to(None, record, tag, alone)
+    }
+
+    /// The same, to a partition of the caller's choice, if one is named.
+    fn send_to(
+        &self,
+        partition: Option<i32>,
+        record: Outgoing<'_>,
+        tag: usize,
+        alone: bool,
+    ) -> KafkaResult<()>;
+
+    /// How many partitions a topic has. Waits for Kafka.
+    fn partitions(&self, topic: &str) -> KafkaResult<i32>;
 
     /// Whether a record of the open transaction failed already.
     fn any_failed(&self) -> bool;

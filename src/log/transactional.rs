@@ -92,7 +92,10 @@ pub trait Epoch: Sized {
 
     fn begin(&self) -> KafkaResult<()>;
 
-    fn send(&self, record: Outgoing<'_>, tag: usize) -> KafkaResult<()>;
+    fn send(&self, partition: Option<i32>, record: Outgoing<'_>, tag: usize) -> KafkaResult<()>;
+
+    /// How many partitions a topic has.
+    fn partitions(&self, topic: &str) -> KafkaResult<i32>;
 
     /// Waits until what was sent is there, or was not taken.
     fn flush(&self) -> KafkaResult<()>;
@@ -202,16 +205,26 @@ impl<E: Epoch> Transactions for Transactional<E> {
         self.client().begin()
     }
 
-    fn send(&self, record: Outgoing<'_>, tag: usize, alone: bool) -> KafkaResult<()> {
+    fn send_to(
+        &self,
+        partition: Option<i32>,
+        record: Outgoing<'_>,
+        tag: usize,
+        alone: bool,
+    ) -> KafkaResult<()> {
         let client = self.client();
         if alone {
             client.flush()?;
         }
-        client.send(record, tag)?;
+        client.send(partition, record, tag)?;
         if alone {
             client.flush()?;
         }
         Ok(())
+    }
+
+    fn partitions(&self, topic: &str) -> KafkaResult<i32> {
+        self.client().partitions(topic)
     }
 
     fn any_failed(&self) -> bool {
@@ -315,10 +328,10 @@ impl Epoch for Librdkafka {
         self.client.begin_transaction()
     }
 
-    fn send(&self, record: Outgoing<'_>, tag: usize) -> KafkaResult<()> {
+    fn send(&self, partition: Option<i32>, record: Outgoing<'_>, tag: usize) -> KafkaResult<()> {
         let mut record = BaseRecord::<str, [u8], usize> {
             topic: record.topic,
-            partition: None,
+            partition,
             payload: Some(record.payload),
             key: record.key,
             timestamp: None,
@@ -334,6 +347,15 @@ impl Epoch for Librdkafka {
             record = back;
         }
         Ok(())
+    }
+
+    fn partitions(&self, topic: &str) -> KafkaResult<i32> {
+        let metadata = self.client.client().fetch_metadata(Some(topic), END)?;
+        let error = |code| KafkaError::MetadataFetch(RDKafkaErrorCode::from(code));
+        let Some(topic) = metadata.topics().first() else {
+            return Err(KafkaError::MetadataFetch(RDKafkaErrorCode::UnknownTopic));
+        };
+        topic.error().map_or(Ok(topic.partitions().len() as i32), |code| Err(error(code)))
     }
 
     fn flush(&self) -> KafkaResult<()> {

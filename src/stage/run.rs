@@ -288,6 +288,7 @@ impl Parts {
             limits: pipeline.limits,
             rules: pipeline.rules.record.clone(),
             withholds: pipeline.rules.protection.is_some(),
+            joins: pipeline.file.join.is_some(),
             clients,
             counts,
             meters: self.meters.clone(),

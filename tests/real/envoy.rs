@@ -16,11 +16,13 @@ use tokio::sync::Semaphore;
 use super::door::opened;
 use super::support::{Metrics, Place, Read1, Running, create_topic, docket, read_all};
 use super::{address, init};
-use fleet::{Agent, Fleet, Lateness, Opa};
+use fleet::{Agent, Fleet, Lateness, Manner, Opa};
 
 mod fleet;
 
 const FINE: &str = "";
+/// Envoy asks, and serves whatever the answer is.
+const SHADOW: &str = "shadow";
 const TOKEN: &str = "who-may-see-decisions";
 
 /// A request, by its number: who has to ask for it, and how it goes wrong.
@@ -46,7 +48,7 @@ impl Request {
 
     /// Whether OPA is asked.
     fn decided(&self) -> bool {
-        matches!(self.wrong, FINE | "ignore")
+        matches!(self.wrong, FINE | "ignore" | SHADOW)
     }
 
     fn status(&self) -> u16 {
@@ -245,7 +247,7 @@ async fn each_decision_of_a_real_envoy_meets_its_own_request() {
     for opa in &opas {
         processes.push(opa.start(&place, &door, port).await);
     }
-    let fleet = Fleet::start(&place, port, [&opas, &opas], 100).await;
+    let fleet = Fleet::start(&place, port, [&opas, &opas], Manner::Sampled(100)).await;
     let late = Lateness { lines: (0, 10_000), clock: SignedDuration::ZERO, spans: 10_000 };
     let agent = Agent::start(&kafka, &place, fleet.access_log.clone(), spans, late);
     let requests: Vec<Request> = (0..5_000)
@@ -318,7 +320,7 @@ async fn what_enforcement_does_wrong_behind_a_real_envoy_is_found_and_nothing_el
     let opas = [Opa::new("envoys", true, (1, 2)), Opa::new("services", true, (1, 4))];
     let envoys = opas[0].start(&place, &door, port).await;
     let services = opas[1].start(&place, &door, port).await;
-    let fleet = Fleet::start(&place, port, [&opas[..1], &opas[1..]], 1).await;
+    let fleet = Fleet::start(&place, port, [&opas[..1], &opas[1..]], Manner::Sampled(1)).await;
     // The access log is a minute late, and its clock is two seconds behind.
     let clock = SignedDuration::from_secs(-2);
     let late = Lateness { lines: (60_000, 63_000), clock, spans: 3_000 };
@@ -353,6 +355,84 @@ async fn what_enforcement_does_wrong_behind_a_real_envoy_is_found_and_nothing_el
     let ignored = requests.iter().find(|request| request.wrong == "ignore").unwrap();
     let decision = outcome.decisions.iter().find(|one| asked(one) == ignored.path).unwrap();
     told(&running, &text(&decision["decision_id"]), &ignored.path).await;
+    running.stop();
+}
+
+/// A policy that is tried out: what it denies is served by design, and said so.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_real_envoy_denies_in_shadow_mode_is_no_finding() {
+    let _servers = super::together().await;
+    let kafka = address("KAFKA_BOOTSTRAP");
+    let place = Place::new("shadow");
+    let path = pipeline(&place, "  wait: 3s\n  window: 5s\n  delay: 15s\n").await;
+    let running = Running::start(&place, &path);
+    let door = opened(&running).await;
+    let (port, spans) = fleet::collector().await;
+    let opas = [Opa::new("tried", false, (1, 2))];
+    let opa = opas[0].start(&place, &door, port).await;
+    let fleet = Fleet::start(&place, port, [&opas, &opas], Manner::Shadow).await;
+    let late = Lateness { lines: (0, 2_000), clock: SignedDuration::ZERO, spans: 2_000 };
+    let agent = Agent::start(&kafka, &place, fleet.access_log.clone(), spans, late);
+    let request = |n| Request::new(n, format!("/orders/{n}"), SHADOW);
+    let requests: Vec<Request> = (0..600).map(request).collect();
+    drive(&fleet.url, &requests, 100).await;
+    let end = Timestamp::now();
+    opa.stop();
+    let lines = tokio::task::spawn_blocking(|| agent.finish()).await.unwrap();
+    assert_eq!(lines.len(), requests.len());
+    let metrics = complete(&running, end + SignedDuration::from_secs(8), 90).await;
+
+    let outcome = outcome(&kafka, &place);
+    println!("{:#?}", right(&outcome, &requests));
+    assert_eq!(outcome.findings, BTreeSet::new());
+    let count = |name: &str| metrics.sum(name, &[]);
+    // The service speaks no gRPC: who asks by it gets no status that says that it was served.
+    let served = requests.iter().filter(|request| request.denied() && !request.grpc);
+    assert_eq!(count("docket_enforcement_dry_run_total"), served.count() as u64);
+    assert_eq!(count("docket_enforcement_undecidable_total"), 0, "{}", metrics.docket());
+    assert_eq!(count("docket_enforcement_judged_total"), requests.len() as u64);
+    running.stop();
+}
+
+/// An OPA that may log few decisions drops the others, and says in its status how many: nobody takes them for what was never
+/// asked.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_opa_dropped_is_not_taken_for_what_nobody_asked() {
+    let _servers = super::together().await;
+    let kafka = address("KAFKA_BOOTSTRAP");
+    let place = Place::new("dropped");
+    let path = pipeline(&place, "  wait: 3s\n  window: 5s\n  delay: 15s\n").await;
+    let running = Running::start(&place, &path);
+    let door = opened(&running).await;
+    let (port, spans) = fleet::collector().await;
+    let opas = [Opa { most: Some(5), ..Opa::new("dropping", false, (1, 2)) }];
+    let opa = opas[0].start(&place, &door, port).await;
+    let fleet = Fleet::start(&place, port, [&opas, &opas], Manner::Sampled(1)).await;
+    let late = Lateness { lines: (0, 2_000), clock: SignedDuration::ZERO, spans: 2_000 };
+    let agent = Agent::start(&kafka, &place, fleet.access_log.clone(), spans, late);
+    let request = |n: u32| Request::new(3 * n + 1, format!("/own/{}", 3 * n + 1), FINE);
+    let requests: Vec<Request> = (0..300).map(request).collect();
+    drive(&fleet.url, &requests, 50).await;
+    let end = Timestamp::now();
+    // Its status comes after an upload.
+    let dropped = ["event=\"dropped_rate_limit_exceeded\""];
+    running
+        .until("OPA says what it dropped", 30, |m| {
+            m.sum("docket_opa_decision_logs_total", &dropped) > 100
+        })
+        .await;
+    opa.stop();
+    let lines = tokio::task::spawn_blocking(|| agent.finish()).await.unwrap();
+    assert_eq!(lines.len(), requests.len());
+    let metrics = complete(&running, end + SignedDuration::from_secs(8), 90).await;
+
+    let outcome = outcome(&kafka, &place);
+    let lost = requests.len() - outcome.decisions.len();
+    assert!(lost > 100, "{lost}");
+    assert_eq!(outcome.findings, BTreeSet::new());
+    let gap = metrics.sum("docket_enforcement_undecidable_total", &["reason=\"gap\""]);
+    assert_eq!(gap, lost as u64, "{}", metrics.docket());
+    assert_eq!(metrics.sum("docket_enforcement_judged_total", &[]), requests.len() as u64);
     running.stop();
 }
 

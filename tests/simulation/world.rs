@@ -255,7 +255,17 @@ impl World {
             }
             None => self.below(n),
         };
-        let place = (topic.to_owned(), partition as i32);
+        self.append_to((topic, partition as i32), value, headers, transaction);
+    }
+
+    fn append_to(
+        &mut self,
+        (topic, partition): (&str, i32),
+        value: &[u8],
+        headers: Pairs,
+        transaction: Option<usize>,
+    ) {
+        let place = (topic.to_owned(), partition);
         if let Some(id) = transaction {
             self.transactions[id].touched.insert(place.clone());
         }

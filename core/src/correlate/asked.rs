@@ -58,6 +58,24 @@ impl Asked {
         }
     }
 
+    /// Of nothing that anybody asked: what stands in place of a decision.
+    pub(super) fn nothing(time: Nanos) -> Asked {
+        let none = || Box::<str>::default();
+        Asked {
+            id: none(),
+            time,
+            verdict: Verdict::Undefined,
+            trace: None,
+            parent: None,
+            engines_own: false,
+            request_id: none(),
+            object: none(),
+            service: none(),
+            policy: none(),
+            dry_run: false,
+        }
+    }
+
     /// What it takes on the heap.
     pub(super) fn heap(&self) -> usize {
         [&self.id, &self.request_id, &self.object, &self.service, &self.policy]

@@ -51,7 +51,7 @@ impl FindingKind {
 pub enum Undecidable {
     /// The proxy has a decision id, and the decision never came: it was made, and its log is lost.
     DecisionLost,
-    /// Records of the time are missing, as their source says.
+    /// Records of the time are missing: an OPA dropped them, they went to rejects, or were gone before they were read.
     Gap,
     /// The memory's budget was too small for the time.
     Evicted,
@@ -253,6 +253,11 @@ impl Gaps {
 
     pub fn over(&self, from: Nanos, to: Nanos) -> Option<Undecidable> {
         self.0.iter().find(|gap| gap.0 <= to && from <= gap.1).map(|gap| gap.2)
+    }
+
+    /// Whether records of a time are missing as a source says.
+    pub fn gap(&self, from: Nanos, to: Nanos) -> bool {
+        self.0.iter().any(|gap| gap.2 == Undecidable::Gap && gap.0 <= to && from <= gap.1)
     }
 
     pub fn forget(&mut self, before: Nanos) {

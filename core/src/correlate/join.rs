@@ -7,6 +7,7 @@ use std::hash::{BuildHasher, RandomState};
 
 use super::asked::object_key;
 use super::finding::{Gaps, Rates};
+use super::missing::Missing;
 use super::position::Open;
 use super::rank::{self, Rank};
 use super::store::{DECISION, Keys, OBJECT, REQUEST, Store, TRACE, When};
@@ -64,6 +65,8 @@ pub struct Counts {
     /// Findings that were not told, since there were too many.
     pub suppressed: u64,
     pub undecidable: BTreeMap<Undecidable, u64>,
+    /// Requests and decisions of which there is something to be said: that all is well, a finding, or that it can't be told.
+    pub judged: u64,
     /// Denied and served as a dry run does.
     pub by_design: u64,
     /// How often decisions with a match began to wait for those before them, since a commit's metadata was full.
@@ -255,9 +258,37 @@ impl<D> Join<D> {
         }
     }
 
-    /// A source says that records of a time are missing: an OPA dropped them, an agent lost them.
-    pub fn gap(&mut self, side: Side, from: Nanos, to: Nanos) {
+    /// Takes a record that says that others of a time are missing: an OPA dropped them, or they went to rejects. It stays as
+    /// long as what it bears on, so that a join that is built again from there knows it, too.
+    pub fn missing(
+        &mut self,
+        side: Side,
+        place: Place,
+        Missing { from, to }: Missing,
+        came: impl Into<Came>,
+    ) {
+        let came = came.into();
         self.gaps[side as usize].add(from, to, Undecidable::Gap);
+        let when = When { time: self.happened(to, came), needs: Nanos::MAX };
+        let keys = Keys::default();
+        match side {
+            Side::Decisions => {
+                let asked = Asked::nothing(when.time);
+                let arrived = came.now;
+                let judged =
+                    Waiting { asked, payload: None, rank: None, arrived, was_judged: true };
+                self.decisions.insert(place, when, keys, judged, 0);
+                self.open.entry(place.partition).or_default().add_done(place.offset);
+            }
+            Side::Facts => _ = self.facts.insert(place, when, keys, Box::default(), 0),
+        }
+    }
+
+    /// A record that can't be read, of which nobody knows what it was: like one that went to rejects.
+    pub fn lost(&mut self, side: Side, place: Place, came: impl Into<Came>) {
+        let came = came.into();
+        let from = came.written.saturating_sub(self.settings.delay);
+        self.missing(side, place, Missing { from, to: came.written }, came);
     }
 
     /// What the caller knows of a side beyond its watermarks: all that happened before `through` is here. Nothing later
@@ -507,6 +538,7 @@ impl<D> Join<D> {
                     .is_some_and(|(slot, judged)| !judged && self.is_evidence(slot))
                 {
                     *self.counts.undecidable.entry(Undecidable::Evicted).or_default() += 1;
+                    self.counts.judged += 1;
                 }
                 self.facts.pop(partition);
             }

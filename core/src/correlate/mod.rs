@@ -3,8 +3,8 @@
 //!
 //! `join` is the machine. By which key a decision and a fact belong together, and which of several facts is the
 //! request, says `rank`. `store` holds one side, `watermark` knows how far the sources are, `position` what is
-//! committed. `finding` says what enforcement did wrong. `home` says in which partition both sides meet, and `record`
-//! writes what becomes of a decision.
+//! committed. `finding` says what enforcement did wrong, `missing` of which times something is missing. `home` says in
+//! which partition both sides meet, and `record` writes what becomes of a decision.
 //!
 //! A decision goes on once: with its match as soon as there is one that is exact, or without after `wait`. A better
 //! match that comes later is an amendment, never a second decision. What the machine knows is a suffix of its input
@@ -14,6 +14,7 @@ mod asked;
 mod finding;
 mod home;
 mod join;
+pub mod missing;
 mod position;
 mod rank;
 pub mod record;

@@ -481,8 +481,9 @@ fn the_samples_of_a_real_opa_are_explained() {
         .map(|name| (name.to_owned(), std::fs::read(format!("{data}/policies/{name}")).unwrap()));
     let bundle = Bundle::of(files.to_vec()).unwrap();
     let (mut denials, mut missed) = (0, Vec::new());
-    // Every seventh: the whole lot takes too long for each run.
-    for line in text.lines().step_by(7) {
+    // Every seventh: the whole lot takes minutes.
+    let step = if std::env::var_os("DOCKET_FULL").is_some() { 1 } else { 7 };
+    for line in text.lines().step_by(step) {
         let event = Event::parse(line.as_bytes()).unwrap();
         if event.path.is_empty() || event.error.is_some() {
             continue;

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::evidence::Clear;
 use super::output::{Output, Waiting};
 use super::{Change, Correlate, PART, Rebalances};
+use crate::correlate::missing::Missing;
 use crate::correlate::{Asked, Came, Counts, Join, Place, Position, Side};
 use crate::decision::record::Record;
 use crate::decision::reject::{Reason, Reject};
@@ -250,6 +251,9 @@ where
         let given_out = held.begun.given_out(message.offset);
         let (output, now) = (&mut self.output, (self.correlate.clock)());
         let came = Came { now, written: message.headers.written().unwrap_or(now).min(now) };
+        if let Some(missing) = Missing::of_record(message.payload) {
+            return self.join.missing(part.0, place, missing, came);
+        }
         match part.0 {
             Side::Decisions => match Record::parse(message.payload) {
                 Ok(record) => {
@@ -263,7 +267,7 @@ where
                     });
                 }
                 Err(error) => {
-                    self.join.passed(Side::Decisions, place);
+                    self.join.lost(Side::Decisions, place, came);
                     if !known {
                         let reject = Reject::new(Reason::BadDocketRecord, error.to_string());
                         output.reject(message.topic, place, message.payload, &reject);
@@ -273,6 +277,9 @@ where
             Side::Facts => {
                 let is_one =
                     self.join.fact(place, message.payload, came, &mut |out| output.take(out));
+                if !is_one {
+                    self.join.lost(Side::Facts, place, came);
+                }
                 if !is_one && !known {
                     let reject = Reject::new(Reason::BadFact, "not as docket writes facts");
                     output.reject(message.topic, place, message.payload, &reject);

@@ -20,6 +20,7 @@ pub struct JoinMeters {
     findings: IntCounterVec,
     suppressed: IntCounter,
     undecidable: IntCounterVec,
+    judged: IntCounter,
     by_design: IntCounter,
     held: IntCounter,
     bytes: IntGauge,
@@ -77,6 +78,10 @@ impl JoinMeters {
                 "docket_enforcement_undecidable_total",
                 "Requests and decisions of which it can't be told whether there is a finding, by why.",
                 &["reason"],
+            )?,
+            judged: all.plain_counter(
+                "docket_enforcement_judged_total",
+                "Requests and decisions that were looked at for findings, with those of which it can't be told.",
             )?,
             by_design: all.plain_counter(
                 "docket_enforcement_dry_run_total",
@@ -145,6 +150,7 @@ impl JoinMeters {
         each(&self.evicted, side, &before.evicted, &now.evicted);
         each(&self.undecidable, Undecidable::as_str, &before.undecidable, &now.undecidable);
         self.suppressed.inc_by(now.suppressed - before.suppressed);
+        self.judged.inc_by(now.judged - before.judged);
         self.by_design.inc_by(now.by_design - before.by_design);
         self.held.inc_by(now.held - before.held);
     }

@@ -37,7 +37,7 @@ where
         }
         self.gaps.extend(found);
         if self.gaps.is_empty() || open.as_ref().is_some_and(|open| open.refused) {
-            return Ok(open);
+            return Ok(self.with_missing(open));
         }
         let mut open = open.unwrap_or_default();
         if !open.begun {
@@ -50,7 +50,23 @@ where
                 open.refused = true;
             }
         }
-        Ok(Some(open))
+        Ok(self.with_missing(Some(open)))
+    }
+
+    /// The transaction with what the join is to be told that it lacks.
+    fn with_missing(&self, open: Option<Open>) -> Option<Open> {
+        let mut open = open?;
+        if self.intake.delay().is_none() {
+            return Some(open);
+        }
+        if !self.gaps.is_empty() {
+            open.lost.gone();
+        }
+        if let Err(error) = self.tell_missing(&mut open) {
+            tracing::warn!(%error, "what is missing can't be told to the join yet");
+            open.refused = true;
+        }
+        Some(open)
     }
 
     fn tell(&self, gap: &Gap, open: &mut Open) -> Result<(), KafkaError> {

@@ -33,6 +33,7 @@ use trouble::Condemned;
 
 mod facts;
 mod gaps;
+mod missing;
 mod pace;
 mod parts;
 mod sources;

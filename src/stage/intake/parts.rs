@@ -78,6 +78,7 @@ impl<T: Transactions> Target<'_, T> {
     /// Waits no longer.
     pub(super) fn give_up(&self, open: &mut Open) {
         open.parts.give_up();
+        open.lost.of_any();
         open.refused |= self.missing(open).is_err();
     }
 

@@ -80,6 +80,9 @@ impl<T: Transactions> Target<'_, T> {
         open.offsets.entry((topic, message.partition)).or_insert((message.offset, next)).1 = next;
         open.records += 1;
         let bytes = message.payload.len();
+        if let Some(delay) = self.intake.delay() {
+            open.lost.takes(message, self.intake.work, delay);
+        }
         let tally = open.tally.topic(topic);
         tally.records += 1;
         tally.bytes += bytes as u64;
@@ -322,6 +325,9 @@ impl<T: Transactions> Target<'_, T> {
             }
             Product::Reject { bytes, reject } => {
                 *open.tally.rejects.entry(reject.reason).or_default() += 1;
+                if let Some(delay) = self.intake.delay() {
+                    open.lost.rejects(delay);
+                }
                 let proven = suspect.filter(|o| o.proven);
                 open.produced.push(sent(Kind::Reject));
                 let letter = self.letter(bytes, &reject, origin, proven);

@@ -20,9 +20,13 @@ impl Transactions for Written {
         Ok(())
     }
 
-    fn send(&self, record: Outgoing<'_>, _: usize, _: bool) -> KafkaResult<()> {
+    fn send_to(&self, _: Option<i32>, record: Outgoing<'_>, _: usize, _: bool) -> KafkaResult<()> {
         self.0.borrow_mut().push(record.topic.to_owned());
         Ok(())
+    }
+
+    fn partitions(&self, _: &str) -> KafkaResult<i32> {
+        Ok(2)
     }
 
     fn any_failed(&self) -> bool {

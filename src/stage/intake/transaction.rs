@@ -6,6 +6,7 @@ use std::time::Duration;
 use rdkafka::error::RDKafkaErrorCode;
 use tokio::time::Instant;
 
+use super::missing::Lost;
 use crate::decision::formats::{Ignored, Parts};
 use crate::decision::reject::Reason;
 use crate::decision::verdict::{Basis, Verdict};
@@ -63,6 +64,8 @@ pub struct Open {
     pub parts: Parts,
     /// Where partitions go on in the next transaction that had no more part in this one.
     pub later: BTreeMap<(usize, i32), i64>,
+    /// What the join is to be told that it lacks.
+    pub lost: Lost,
 }
 
 /// Counts of an open transaction, added to the counters once it is committed.

@@ -80,12 +80,14 @@ pub struct Opa {
     pub name: &'static str,
     pub traced: bool,
     pub delays: (u32, u32),
+    /// How many decisions a second it logs; the others it drops, and says so in its status.
+    pub most: Option<u32>,
     pub ports: [u16; 2],
 }
 
 impl Opa {
     pub fn new(name: &'static str, traced: bool, delays: (u32, u32)) -> Opa {
-        Opa { name, traced, delays, ports: [free_port(), free_port()] }
+        Opa { name, traced, delays, most: None, ports: [free_port(), free_port()] }
     }
 
     fn url(&self) -> String {
@@ -110,6 +112,10 @@ impl Opa {
                 "service_name": "opa", "sample_percentage": 100,
             });
         }
+        if let Some(most) = self.most {
+            config["decision_logs"]["reporting"]["max_decisions_per_second"] = most.into();
+            config["status"] = json!({ "service": "door" });
+        }
         let path = place.path(&format!("{}.json", self.name));
         std::fs::write(&path, config.to_string()).unwrap();
         let mut command = Command::new(address("ENVOY_OPA_BIN"));
@@ -123,6 +129,15 @@ impl Opa {
     }
 }
 
+/// How Envoy is set.
+#[derive(Clone, Copy)]
+pub enum Manner {
+    /// So many traces in a hundred are sampled.
+    Sampled(u8),
+    /// It asks, and lets everything pass.
+    Shadow,
+}
+
 /// Envoy's configuration, with what deploy/envoy has word for word.
 fn bootstrap(
     admin: u16,
@@ -130,7 +145,7 @@ fn bootstrap(
     service: u16,
     spans: u16,
     opas: &[Opa],
-    sampled: u8,
+    manner: Manner,
 ) -> String {
     let endpoint = |port: u16| {
         format!(
@@ -153,6 +168,16 @@ fn bootstrap(
     // What users choose.
     let (closed, open) = ("failure_mode_allow: false", "failure_mode_allow: true");
     assert!(text.contains(closed));
+    let sampled = match manner {
+        Manner::Sampled(sampled) => sampled,
+        Manner::Shadow => {
+            let filter = "transport_api_version: V3";
+            let at = text.find(filter).unwrap();
+            let indent = at - text[..at].rfind('\n').unwrap() - 1;
+            text.insert_str(at, &format!("shadow_mode: true\n{:indent$}", ""));
+            100
+        }
+    };
     text.replace(closed, open)
         .replace("$ADMIN", &admin.to_string())
         .replace("$LISTEN", &listen.to_string())
@@ -171,7 +196,7 @@ pub struct Fleet {
 
 impl Fleet {
     /// Envoy asks the OPAs of the first list, the service those of the second.
-    pub async fn start(place: &Place, spans: u16, opas: [&[Opa]; 2], sampled: u8) -> Fleet {
+    pub async fn start(place: &Place, spans: u16, opas: [&[Opa]; 2], manner: Manner) -> Fleet {
         let [admin, listen, service] = [free_port(), free_port(), free_port()];
         let asked: Vec<String> = opas[1].iter().map(Opa::url).collect();
         let mut command = Command::new(address("ENVOY_OPA_BIN"));
@@ -180,8 +205,7 @@ impl Fleet {
         let mut service_process = Process::start(place, "service", command.stdout(Stdio::null()));
         service_process.listens(service).await;
         let config = place.path("envoy.yaml");
-        std::fs::write(&config, bootstrap(admin, listen, service, spans, opas[0], sampled))
-            .unwrap();
+        std::fs::write(&config, bootstrap(admin, listen, service, spans, opas[0], manner)).unwrap();
         let access_log = place.path("access.log");
         let mut command = Command::new(address("ENVOY_BIN"));
         command.arg("-c").arg(config).args(["--file-flush-interval-msec", "100"]);

@@ -124,7 +124,7 @@ impl Epoch for Client {
         Ok(())
     }
 
-    fn send(&self, record: Outgoing<'_>, tag: usize) -> KafkaResult<()> {
+    fn send(&self, partition: Option<i32>, record: Outgoing<'_>, tag: usize) -> KafkaResult<()> {
         if self.is_fenced() {
             return Err(failed(RDKafkaErrorCode::InvalidProducerEpoch));
         }
@@ -153,8 +153,18 @@ impl Epoch for Client {
             return Ok(());
         }
         let open = w.transaction(&self.id);
-        w.append(record.topic, record.key, record.payload, pairs(&record), Some(open));
+        let headers = pairs(&record);
+        match partition {
+            Some(partition) => {
+                w.append_to((record.topic, partition), record.payload, headers, Some(open));
+            }
+            None => w.append(record.topic, record.key, record.payload, headers, Some(open)),
+        }
         Ok(())
+    }
+
+    fn partitions(&self, topic: &str) -> KafkaResult<i32> {
+        Ok(self.world.lock().partitions(topic))
     }
 
     fn flush(&self) -> KafkaResult<()> {

@@ -9,6 +9,8 @@ use crate::facts::{Fact, Kind, Marks, Packed, Status};
 
 /// What is to be said of a request or a decision.
 enum Judged {
+    /// There is nothing to be said of it.
+    Unasked,
     Fine,
     ByDesign,
     Undecidable(Undecidable),
@@ -68,8 +70,9 @@ impl<D> Join<D> {
     }
 
     fn conclude(&mut self, judged: Judged, out: Sink<'_, D>) {
+        self.counts.judged += u64::from(!matches!(judged, Judged::Unasked));
         match judged {
-            Judged::Fine => {}
+            Judged::Unasked | Judged::Fine => {}
             Judged::ByDesign => self.counts.by_design += 1,
             Judged::Undecidable(why) => *self.counts.undecidable.entry(why).or_default() += 1,
             Judged::Found(finding) => {
@@ -86,10 +89,10 @@ impl<D> Join<D> {
     fn judge_fact(&self, slot: u32) -> Judged {
         let Some(fact) = self.facts.get(slot).and_then(|bytes| Packed::of(bytes).fact().ok())
         else {
-            return Judged::Fine;
+            return Judged::Unasked;
         };
         if !fact.kind.is_evidence() || self.watch.excepts(&fact) || self.is_copy(slot) {
-            return Judged::Fine;
+            return Judged::Unasked;
         }
         if let Some(why) = self.is_late(slot, &fact) {
             return Judged::Undecidable(why);
@@ -121,7 +124,7 @@ impl<D> Join<D> {
         let watched = self.watch.watches(&fact);
         if let Some(allowed) = allowed {
             return match () {
-                () if !watched => Judged::Fine,
+                () if !watched => Judged::Unasked,
                 // One hop was allowed; whether the other was is not known.
                 () if ruled.shared && (served || refused(fact.status)) => {
                     Judged::Undecidable(Undecidable::SharedId)
@@ -133,8 +136,10 @@ impl<D> Join<D> {
                 () => Judged::Fine,
             };
         }
-        if !watched || !served || enforced().next().is_some() {
-            return Judged::Fine;
+        match () {
+            () if !watched => return Judged::Unasked,
+            () if !served || enforced().next().is_some() => return Judged::Fine,
+            () => {}
         }
         match self.why_unasked(slot, &fact, ruled.shared) {
             Some(why) => Judged::Undecidable(why),
@@ -223,17 +228,20 @@ impl<D> Join<D> {
         let asked_by =
             |asked: &&Asked| fact.span.is_some() && asked.parent == fact.span && !asked.engines_own;
         by.extend(of(TRACE).filter(asked_by));
-        let missing = [Side::Decisions, Side::Facts]
-            .into_iter()
-            .find_map(|side| self.is_gone(side, slot, fact));
+        let within = self.settings.window + self.settings.skew;
+        let (from, to) = (fact.start - within, fact.end + within);
+        let missing = [Side::Decisions, Side::Facts].into_iter().find_map(|side| {
+            let gap = self.gaps[side as usize].gap(from, to).then_some(Undecidable::Gap);
+            gap.or_else(|| self.is_gone(side, slot, fact))
+        });
         Ruled { by, shared, missing }
     }
 
     fn judge_decision(&self, slot: u32) -> Judged {
-        let Some(waiting) = self.decisions.get(slot) else { return Judged::Fine };
+        let Some(waiting) = self.decisions.get(slot) else { return Judged::Unasked };
         let asked = &waiting.asked;
         if !self.watch.expects_requests || !self.watch.enforces(asked) {
-            return Judged::Fine;
+            return Judged::Unasked;
         }
         let keys = self.decisions.keys(slot);
         if waiting.rank.is_some() || rank::best(&self.facts, asked, keys, &self.settings).is_some()

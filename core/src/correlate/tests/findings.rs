@@ -7,6 +7,7 @@ use rand::{Rng, SeedableRng};
 use super::model::{World, run};
 use super::*;
 use crate::correlate::finding::Pattern;
+use crate::correlate::missing::Missing;
 
 fn glob(text: &str) -> GlobSet {
     GlobSetBuilder::new().add(Glob::new(text).unwrap()).build().unwrap()
@@ -175,16 +176,77 @@ fn a_shared_request_id_decides_nothing() {
     assert_eq!(said(watch(), traced, &[same_trace]), "served_without_decision");
 }
 
+/// A record on one of the sides says that others are missing.
+fn missing(side: Side, from: Nanos, to: Nanos) -> impl FnOnce(&mut Bench) {
+    move |bench| {
+        let place = bench.place(side);
+        bench.join.missing(side, place, Missing { from, to }, AT);
+    }
+}
+
 #[test]
 fn where_something_is_missing_nothing_is_found() {
     let served = || vec![Fact { decision_id: "".into(), ..request(200) }];
-    let gap = |side| move |bench: &mut Bench| bench.join.gap(side, AT - SECOND, AT + SECOND);
+    let gap = |side| missing(side, AT - SECOND, AT + SECOND);
     assert_eq!(said_with(watch(), vec![], &served(), gap(Side::Decisions)), "? gap 1");
     assert_eq!(said_with(watch(), vec![], &served(), gap(Side::Facts)), "served_without_decision");
     assert_eq!(said_with(watch(), vec![deny("b")], &[], gap(Side::Facts)), "? gap 1");
-    let elsewhere =
-        |bench: &mut Bench| bench.join.gap(Side::Decisions, AT + 60 * SECOND, AT + 70 * SECOND);
+    let elsewhere = missing(Side::Decisions, AT + 60 * SECOND, AT + 70 * SECOND);
     assert_eq!(said_with(watch(), vec![], &served(), elsewhere), "served_without_decision");
+    // By the request's ID alone: what is missing may have said something else of it, or be another request.
+    let by_request = || Fact { decision_id: "".into(), request_id: "r".into(), ..request(200) };
+    let denied = || vec![Asked { request_id: "r".into(), ..deny("a") }];
+    for side in [Side::Decisions, Side::Facts] {
+        assert_eq!(said_with(watch(), denied(), &[by_request()], gap(side)), "? gap 1");
+        let certain = said_with(watch(), vec![deny("a")], &[request(200)], gap(side));
+        assert_eq!(certain, "denied_but_served a");
+    }
+    // What can't be read may have been anything of the last two minutes.
+    let unreadable = |bench: &mut Bench| {
+        let place = bench.place(Side::Decisions);
+        bench.join.lost(Side::Decisions, place, AT + 100 * SECOND);
+    };
+    assert_eq!(said_with(watch(), vec![], &served(), unreadable), "? gap 1");
+}
+
+/// A partition that has nothing but what says so: it is committed no further than that as long as it bears on anything.
+#[test]
+fn what_is_missing_is_known_after_a_restart() {
+    let served = Fact { decision_id: "".into(), ..request(200) };
+    for side in [Side::Decisions, Side::Facts] {
+        let mut bench = Bench::new(Settings::default(), watch());
+        missing(side, AT - SECOND, AT + SECOND)(&mut bench);
+        bench.tick(AT + 20 * SECOND);
+        assert_eq!(bench.join.position(side, 0).offset, 0, "{side:?}");
+        let position = bench.join.position(side, 0);
+        let mut again = Bench::new(Settings::default(), watch());
+        again.join.assign(side, 0, position, AT + 20 * SECOND);
+        missing(side, AT - SECOND, AT + SECOND)(&mut again);
+        again.fact(&served, AT + 20 * SECOND);
+        let told = again.tick(AT + 600 * SECOND);
+        let wanted: &[&str] =
+            if side == Side::Decisions { &[] } else { &["served_without_decision "] };
+        assert_eq!(told, wanted);
+        // It is over, and nothing is kept of it.
+        assert_eq!(again.join.size(), (0, 0));
+        assert_eq!(again.join.position(side, 0).offset, again.next[side as usize]);
+    }
+}
+
+#[test]
+fn how_much_is_not_known_is_a_share_of_what_is_looked_at() {
+    let mut bench = Bench::new(Settings::default(), watch());
+    missing(Side::Decisions, AT - SECOND, AT)(&mut bench);
+    bench.decision(asked("a", AT), AT);
+    let at = |path, start: Nanos| Fact { status: http(200), ..access(path, start, start) };
+    // Allowed and served; not to be told; found; not watched; excepted; a copy.
+    let other = at("/api/items", AT + 60 * SECOND);
+    let all = [request(200), at("/api/b", AT), other.clone(), at("/c", AT), at("/api/health", AT)];
+    all.iter().for_each(|fact| _ = bench.fact(fact, AT + 60 * SECOND));
+    bench.tick(AT + 600 * SECOND);
+    let counts = bench.join.counts();
+    // The decision is looked at, too: it has its request.
+    assert_eq!((counts.judged, counts.undecidable[&Undecidable::Gap]), (4, 1));
 }
 
 #[test]
