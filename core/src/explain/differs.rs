@@ -86,14 +86,20 @@ pub fn reasons(
     if recorded.input.is_none() {
         reasons.push("the record has no input".into());
     }
+    let asked = prober.behind(recorded.path);
     let called: Vec<&str> = CHANGING
         .into_iter()
-        .filter(|name| bundle.policies.iter().any(|policy| policy.text.contains(name)))
+        .filter(|name| asked.iter().flat_map(|of| of.texts()).any(|text| text.contains(name)))
         .collect();
     if !called.is_empty() {
         reasons.push(format!(
             "the bundle calls what answers otherwise now or here: {}",
             called.join(", ")
+        ));
+    }
+    for text in prober.ends_elsewhere(&asked) {
+        reasons.push(format!(
+            "OPA ends at `{text}`, since what it asks for is not in the input; this evaluation goes on there"
         ));
     }
     let cached = recorded.nd_builtin_cache.into_iter().flat_map(raw::members);

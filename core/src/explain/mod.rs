@@ -18,7 +18,7 @@ use serde::Serialize;
 use serde_json::Value as Json;
 
 use self::probe::{End, Prober};
-use self::rules::{Definition, Shape};
+use self::rules::{Body, Definition, Shape};
 
 /// What a decision's record says of its evaluation.
 #[derive(Debug, Clone, Copy, Default)]
@@ -72,6 +72,9 @@ pub struct DefinitionSaid {
     pub text: String,
     pub outcome: Outcome,
     pub value: Option<Json>,
+    /// What the rules said of which its value is made.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub made_of: Vec<RuleSaid>,
     pub unmet: Option<Unmet>,
 }
 
@@ -122,7 +125,7 @@ pub fn explain(bundle: &Bundle, recorded: &Recorded<'_>) -> Result<Explanation, 
     };
     let wanted = recorded.result.and_then(|raw| serde_json::from_str::<Json>(raw).ok());
     let reproduced = match &failed {
-        Some(_) => recorded.error.is_some(),
+        Some(_) => recorded.error.is_some() && prober.unusable().is_none(),
         None => recorded.error.is_none() && differs::same(result.as_ref(), wanted.as_ref()),
     };
     let query = rules::query(&path);
@@ -196,7 +199,7 @@ fn said(prober: &Prober, rule: &(String, String), above: &mut Vec<(String, Strin
 impl DefinitionSaid {
     fn at(definition: &Definition, line: u32, text: &str, outcome: Outcome) -> DefinitionSaid {
         let (file, text) = (definition.file.clone(), text.to_owned());
-        DefinitionSaid { file, line, text, outcome, value: None, unmet: None }
+        DefinitionSaid { file, line, text, outcome, value: None, made_of: Vec::new(), unmet: None }
     }
 }
 
@@ -221,13 +224,29 @@ fn defined(
         }
         if let Some(value) = prober.gives(definition, body) {
             (*met, branch_met) = (true, true);
-            all.push(DefinitionSaid { value: Some(value), ..at(Outcome::Gave) });
+            let made_of = made_of(prober, definition, body, above);
+            all.push(DefinitionSaid { value: Some(value), made_of, ..at(Outcome::Gave) });
             continue;
         }
         let end = prober.unmet(definition, body);
         let unmet = Some(unmet(prober, definition, end, above));
         all.push(DefinitionSaid { unmet, ..at(Outcome::NotMet) });
     }
+}
+
+/// What the rules said of which a value is made.
+fn made_of(
+    prober: &Prober,
+    definition: &Definition,
+    body: &Body,
+    above: &mut Vec<(String, String)>,
+) -> Vec<RuleSaid> {
+    let before = body.conditions.last().map(|condition| &*condition.until_here);
+    let value = body.value.as_deref().unwrap_or(&definition.value);
+    let rules = prober.rules_in(definition, before, value).into_iter();
+    let rules: Vec<_> = rules.filter(|rule| !above.contains(rule)).collect();
+    let most = DEPTH.saturating_sub(above.len()) * 3;
+    rules.iter().take(most).map(|rule| said(prober, rule, above)).collect()
 }
 
 /// What there is to say of where a body ends. Of a value that can't be made, only what is not there.
@@ -241,7 +260,7 @@ fn unmet(
     if elsewhere {
         return none;
     }
-    let nested = prober.rules_in(definition, &text);
+    let nested = prober.rules_in(definition, before, &text);
     let nested = nested.into_iter().filter(|rule| !above.contains(rule));
     let nested: Vec<_> = nested.take(DEPTH.saturating_sub(above.len()) * 3).collect();
     let shown = |said: &Option<Json>| !value || said.is_none();
@@ -253,6 +272,9 @@ fn unmet(
     Unmet { input, calls, because: because.filter(|said| shown(&said.value)).collect(), ..none }
 }
 
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
+mod found;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
 mod tests;

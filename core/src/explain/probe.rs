@@ -1,6 +1,8 @@
 //! Asks a bundle how far a body goes: its first statement, its first two, and so on, each as a rule of its own in the
 //! same package.
 
+use std::collections::BTreeSet;
+
 use regorus::{Engine, Value};
 use serde_json::Value as Json;
 
@@ -52,6 +54,55 @@ impl Prober {
         Ok(value.filter(|value| *value != Value::Undefined))
     }
 
+    /// Why nothing of the bundle can be evaluated, whatever is asked.
+    pub fn unusable(&self) -> Option<String> {
+        self.engine.clone().eval_query("1".into(), false).err().map(|e| placed(&e.to_string()))
+    }
+
+    /// The part of the input that a condition denies to a builtin or function, as `not startswith(input.path, "/a")`, and that is not
+    /// there: OPA asks for it before it denies, and ends there; regorus does not.
+    fn denies_what_is_not_there(&self, text: &str) -> bool {
+        let Some(denied) = text.strip_prefix("not ") else { return false };
+        let compares = ["!=", ">", "<", " in "].iter().any(|sign| denied.contains(sign));
+        let called = references(denied)
+            .into_iter()
+            .any(|(at, word)| call(denied, at, &word).is_some_and(|call| call.contains("input")));
+        let within = denied.contains('|') || denied.contains(" with ");
+        let there = |(_, value): &(String, Option<Json>)| value.is_some();
+        (called || compares && !denied.contains("=="))
+            && !within
+            && !self.input_in(denied).iter().all(there)
+    }
+
+    /// The definitions that a path leads to, and those that they speak of.
+    pub fn behind(&self, path: &str) -> Vec<&Definition> {
+        let path: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
+        let mut open = super::named(&self.definitions, &path);
+        let (mut seen, mut all) = (BTreeSet::new(), Vec::new());
+        while let Some(rule) = open.pop() {
+            let of = |d: &&Definition| (&d.package, &d.name) == (&rule.0, &rule.1);
+            if !seen.insert(rule.clone()) {
+                continue;
+            }
+            for definition in self.definitions.iter().filter(of) {
+                for text in definition.texts() {
+                    let meant = references(text).into_iter();
+                    let meant = meant.filter_map(|(_, word)| self.meant(definition, &word));
+                    open.extend(meant.map(|d| (d.package.clone(), d.name.clone())));
+                }
+                all.push(definition);
+            }
+        }
+        all
+    }
+
+    /// The conditions among these at which OPA ends, and this evaluation does not.
+    pub fn ends_elsewhere(&self, definitions: &[&Definition]) -> Vec<String> {
+        let bodies = definitions.iter().flat_map(|definition| &definition.bodies);
+        let texts = bodies.flat_map(|body| &body.conditions).map(|condition| &condition.text);
+        texts.filter(|text| self.denies_what_is_not_there(text)).cloned().collect()
+    }
+
     /// What a rule says.
     pub fn value(&self, rule: &(String, String)) -> Option<Json> {
         let query = format!("data.{}.{}", rule.0, rule.1);
@@ -81,7 +132,10 @@ impl Prober {
         let conditions = &body.conditions;
         let up_to = |at: usize| Some(conditions.get(at)?.until_here.as_str());
         // Statements may use what later ones bind: what can't be asked by itself is not the end.
-        let ends = |at: &usize| self.meets(definition, up_to(*at)) == Ok(Value::Undefined);
+        let ends = |at: &usize| {
+            self.denies_what_is_not_there(&conditions[*at].text)
+                || self.meets(definition, up_to(*at)) == Ok(Value::Undefined)
+        };
         let last = conditions.len().checked_sub(1);
         let all = last.and_then(up_to);
         let met = || self.meets(definition, all) == Ok(Value::from(true));
@@ -128,12 +182,21 @@ impl Prober {
         engine.eval_rule(format!("data.{package}.{NAME}")).map_err(|e| failed(&e))
     }
 
-    /// The rules that a condition speaks of: of its own package, or by their full names.
-    pub fn rules_in(&self, definition: &Definition, text: &str) -> Vec<(String, String)> {
+    /// The rules that a text speaks of: of its own package, or by their full names. What is declared in it, or before it, is a variable.
+    pub fn rules_in(
+        &self,
+        definition: &Definition,
+        before: Option<&str>,
+        text: &str,
+    ) -> Vec<(String, String)> {
+        let variables = [before.map(declared), Some(declared(text))].into_iter().flatten();
+        let variables: BTreeSet<String> = variables.flatten().collect();
         let mut found = Vec::new();
         for (_, word) in references(text) {
+            let first: String = word.chars().take_while(|c| is_word(*c)).collect();
             if let Some(rule) = self.meant(definition, &word)
                 && rule.shape != Shape::Function
+                && !variables.contains(&first)
             {
                 let rule = (rule.package.clone(), rule.name.clone());
                 if !found.contains(&rule) {
@@ -259,6 +322,26 @@ fn references(text: &str) -> Vec<(usize, String)> {
             }
             _ => at += 1,
         }
+    }
+    found
+}
+
+/// The variables that a text declares: `x := ..`, `some x, y in ..`, `every x in ..`.
+pub(super) fn declared(text: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    let (chars, mut listed) = (text.chars().collect::<Vec<_>>(), false);
+    let mut last = 0;
+    for (at, word) in references(text) {
+        // Whether it goes on with `a, b` behind `some`.
+        let between = chars.get(last..at).unwrap_or_default();
+        listed &= between.iter().all(|c| *c == ',' || c.is_whitespace()) && word != "in";
+        last = at + word.chars().count();
+        let behind = chars.get(last..).unwrap_or_default().iter().skip_while(|c| **c == ' ');
+        let behind: Vec<&char> = behind.take(2).collect();
+        if listed || behind == [&':', &'='] {
+            found.insert(word.clone());
+        }
+        listed |= word == "some" || word == "every";
     }
     found
 }

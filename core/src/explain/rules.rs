@@ -36,6 +36,15 @@ impl Definition {
     pub fn full_name(&self) -> String {
         format!("{}.{}", self.package, self.name)
     }
+
+    /// All that it says, without its name.
+    pub fn texts(&self) -> impl Iterator<Item = &str> {
+        let bodies = self.bodies.iter().flat_map(|body| {
+            let conditions = body.conditions.last().map(|last| last.until_here.as_str());
+            [conditions, body.value.as_deref()]
+        });
+        bodies.flatten().chain([self.value.as_str()])
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -97,6 +106,10 @@ fn of_module(module: &Module) -> Vec<Definition> {
         bodies: Vec::new(),
     };
     let read = |rule: &Rule| match rule {
+        // What a function gives where no other of it does.
+        Rule::Default { span, refr, args, .. } if !args.is_empty() => {
+            base(refr.span(), Shape::Function, span)
+        }
         Rule::Default { span, refr, .. } => base(refr.span(), Shape::Default, span),
         Rule::Spec { span, head, bodies } => {
             let (refr, shape, value) = match head {

@@ -90,15 +90,13 @@ fn requested(request: &str) -> String {
 /// Why it was made; `bundle` is what to call the bundle.
 pub fn explanation(said: &Explanation, bundle: &str) -> String {
     let mut out = String::new();
-    let result = said.result.as_ref().map_or("undefined".to_owned(), short);
-    paragraph(
-        &mut out,
-        "",
-        2,
-        &format!("Evaluated again with {bundle}: {} is {result}", said.query),
-    );
+    let result = match &said.failed {
+        Some(_) => "fails".to_owned(),
+        None => format!("is {}", said.result.as_ref().map_or("undefined".to_owned(), short)),
+    };
+    paragraph(&mut out, "", 2, &format!("Evaluated again with {bundle}: {} {result}", said.query));
     if let (Some(failed), true) = (&said.failed, said.reproduced) {
-        line(&mut out, 2, "It fails, as it was recorded:");
+        line(&mut out, 2, "It fails here, too:");
         paragraph(&mut out, "    ", 6, failed);
     } else if said.reproduced {
         line(&mut out, 2, "as it was recorded.");
@@ -109,7 +107,11 @@ pub fn explanation(said: &Explanation, bundle: &str) -> String {
         line(&mut out, 2, "NOT REPRODUCED: this is not the bundle that decided.");
         paragraph(&mut out, "  - ", 4, lacks);
     } else {
-        line(&mut out, 2, "NOT REPRODUCED: another result was recorded. It may be that");
+        let what = match said.failed {
+            Some(_) => "NOT REPRODUCED.",
+            None => "NOT REPRODUCED: another result was recorded. It may be that",
+        };
+        line(&mut out, 2, what);
         for reason in &said.differs {
             paragraph(&mut out, "  - ", 4, reason);
         }
@@ -142,6 +144,9 @@ fn definition(out: &mut String, said: &DefinitionSaid, indent: usize) {
     let place = format!("{}{}:{}", " ".repeat(indent), said.file, said.line);
     line(out, 0, &format!("{place}  {mark}"));
     paragraph(out, &" ".repeat(indent + 4), indent + 6, &said.text);
+    for part in &said.made_of {
+        rule(out, part, indent + 4);
+    }
     let Some(unmet) = &said.unmet else { return };
     if unmet.value {
         let place = format!("{}no value: ", " ".repeat(indent + 4));

@@ -4,7 +4,7 @@ use super::*;
 use crate::decision::event::Event;
 use crate::decision::verdict::{self, Verdict};
 
-fn bundle(files: &[(&str, &str)]) -> Bundle {
+pub fn bundle(files: &[(&str, &str)]) -> Bundle {
     let files = files.iter().map(|(name, text)| ((*name).to_owned(), text.as_bytes().to_vec()));
     Bundle::of(files.collect()).unwrap()
 }
@@ -387,7 +387,7 @@ fn an_evaluation_that_fails_is_as_recorded_if_it_failed() {
     let said = explain(&bundle, &failed).unwrap();
     assert!(said.reproduced && said.rules.is_empty(), "{said:?}");
     let story = story::explanation(&said, "b");
-    assert!(story.contains("It fails, as it was recorded:\n    p.rego:"), "{story}");
+    assert!(story.contains("It fails here, too:\n    p.rego:"), "{story}");
     let said = explain(&bundle, &Recorded { error: None, ..failed }).unwrap();
     assert!(!said.reproduced && said.rules.is_empty(), "{said:?}");
     let input = Some(r#"{"a":1}"#);

@@ -1,0 +1,106 @@
+//! What users and testers found `docket why` to say that was not so.
+
+use super::*;
+
+fn bundle(text: &str) -> Bundle {
+    super::tests::bundle(&[("c.rego", text)])
+}
+
+/// As OPA 1.22 has it: what is denied to a call is asked for before it is denied.
+#[test]
+fn a_call_that_is_denied_what_is_not_there_is_where_it_ends() {
+    for (condition, ends) in [
+        (r#"not startswith(input.path, "/a")"#, true),
+        ("not input.n == 7", false),
+        ("not input.n > 7", true),
+        ("not input.n in {7}", true),
+        ("not input.n != 7", true),
+        (r#"not lower(input.n) == "a""#, true),
+        ("not f(input.n)", true),
+        ("not count([x | some x in input.n]) > 3", false),
+        ("not input.n", false),
+        (r#"not startswith(object.get(input, "n", "z"), "/a")"#, false),
+        ("not input.n = 7", false),
+    ] {
+        let text = format!(
+            "package a\nimport rego.v1\nadmit if {{\n\t{condition}\n\tinput.z == 1\n}}\nf(x) if x == 1\n"
+        );
+        let bundle = bundle(&text);
+        let recorded =
+            |input| Recorded { path: "a/admit", input: Some(input), ..Recorded::default() };
+        let said = explain(&bundle, &recorded(r#"{"z":2}"#)).unwrap();
+        let unmet = said.rules[0].definitions[0].unmet.as_ref().unwrap();
+        assert_eq!(unmet.text == condition, ends, "{condition}: {said:?}");
+        // What OPA says of it, where this evaluation may say true.
+        let said = explain(&bundle, &recorded(r#"{"z":1}"#)).unwrap();
+        if !said.reproduced {
+            let told = said.differs.iter().any(|why| why.contains(condition));
+            assert_eq!(told, ends, "{condition}: {said:?}");
+        }
+    }
+}
+
+#[test]
+fn a_variable_is_no_rule_of_its_name_and_a_default_of_a_function_no_rule() {
+    let text = r#"package c
+import rego.v1
+limit := 7
+role := 1
+default score(_) := 0
+score(u) := 10 if u.dept == "eng"
+a if {
+    limit := input.n
+    limit == 7
+}
+s if score(input.user) >= 15
+d if limit == 8
+"#;
+    let bundle = bundle(text);
+    let input = r#"{"n":8,"user":{"dept":"eng"}}"#;
+    let of = |path| {
+        let recorded = Recorded { path, input: Some(input), ..Recorded::default() };
+        let said = explain(&bundle, &recorded).unwrap();
+        said.rules[0].definitions[0].unmet.clone().unwrap()
+    };
+    for path in ["c/a", "c/s"] {
+        assert_eq!(of(path).because, [], "{path}");
+    }
+    assert_eq!(of("c/s").calls, [("score(input.user)".to_owned(), Some(10.into()))]);
+    assert_eq!(of("c/d").because[0].name, "data.c.limit");
+    let declared =
+        probe::declared("x := 1; some a, b in y; every k, v in z { t }; w == u; some q; r := p");
+    assert_eq!(declared.into_iter().collect::<String>(), "abkqrvx");
+}
+
+/// Where nothing can be evaluated, nothing is as it was recorded.
+#[test]
+fn a_bundle_that_can_not_be_evaluated_reproduces_no_error() {
+    let text = "package c\nimport rego.v1\nrole := 1\na if {\n\tsome role in input.roles\n\trole == 2\n}\n";
+    let bundle = bundle(text);
+    let error = Some(r#"{"code":"rego_type_error","message":"other"}"#);
+    let input = Some(r#"{"roles":[1]}"#);
+    let recorded = Recorded { path: "c/a", input, error, ..Recorded::default() };
+    let said = explain(&bundle, &recorded).unwrap();
+    assert!(!said.reproduced && said.failed.is_some(), "{said:?}");
+    let story = story::explanation(&said, "b");
+    assert!(story.contains("data.c.a fails") && story.contains("NOT REPRODUCED.\n"), "{story}");
+}
+
+#[test]
+fn what_a_value_is_made_of_is_told() {
+    let text = r#"package c
+import rego.v1
+default ok := false
+ok if input.n == 1
+reasons contains "r" if input.n > 5
+response := {"allowed": ok, "reasons": reasons}
+"#;
+    let input = Some(r#"{"n":9}"#);
+    let recorded = Recorded { path: "c/response", input, ..Recorded::default() };
+    let said = explain(&bundle(text), &recorded).unwrap();
+    let made = &said.rules[0].definitions[0].made_of;
+    let names: Vec<&str> = made.iter().map(|said| said.name.as_str()).collect();
+    assert_eq!(names, ["data.c.ok", "data.c.reasons"]);
+    let story = story::explanation(&said, "b");
+    assert!(story.contains("c.rego:4  not met") && story.contains("input.n is 9"), "{story}");
+}
