@@ -203,11 +203,15 @@ pub async fn run(args: Args) -> CommandResult {
             "no decision was found in that period".into()
         });
     };
-    let left_out = if unreadable > 0 {
-        format!("; {} not written by docket, left out", counted(unreadable, "record"))
-    } else {
-        String::new()
-    };
+    let mut left_out = String::new();
+    if unreadable > 0 {
+        let records = counted(unreadable, "record");
+        left_out.push_str(&format!("; {records} not written by docket, left out"));
+    }
+    if review.read.odd > 0 {
+        let odd = counted(review.read.odd, "decision");
+        left_out.push_str(&format!("; {odd} of the future, or more than 400 days old, left out"));
+    }
     say_aside(&format!(
         "{} from {} to {}{left_out}{}",
         counted(review.total.decisions, "decision"),

@@ -199,7 +199,8 @@ async fn compared(args: &Args, pipeline: &Pipeline, scope: &Scope) -> CommandRes
             if !args.json {
                 let nothing = verified.reports().all(|report| report.compared.expected == 0);
                 let none = if nothing { ": there was no decision in that time" } else { "" };
-                say(&format!("{}{none}", complete(&behind)));
+                let aside = aside(args.no_source, !args.sink.is_empty());
+                say(&format!("{}{none}{aside}", complete(&behind)));
             }
             return Ok(());
         }
@@ -220,6 +221,16 @@ fn complete(behind: &Behind) -> String {
     match behind.records() {
         0 => "complete".into(),
         _ => format!("complete of what intake has read; {} yet to be read", unread(behind)),
+    }
+}
+
+/// What was not to be compared, behind the verdict.
+fn aside(no_source: bool, some_sinks: bool) -> &'static str {
+    match (no_source, some_sinks) {
+        (false, false) => "",
+        (true, false) => "; the source was not compared (--no-source)",
+        (false, true) => "; other sinks were not compared (--sink)",
+        (true, true) => "; neither the source (--no-source) nor other sinks (--sink) were compared",
     }
 }
 
@@ -551,6 +562,8 @@ mod tests {
             said,
             "complete of what intake has read; 1 record of a, 12 records of b yet to be read"
         );
+        let not_compared = "; other sinks were not compared (--sink)";
+        assert_eq!((aside(false, false), aside(false, true)), ("", not_compared));
     }
 
     #[test]

@@ -20,6 +20,13 @@ pub fn same(said: Option<&Value>, recorded: Option<&Json>) -> bool {
     }
 }
 
+/// Whether an evaluation fails here as OPA's did. What the engine here can't evaluate at all is its own failure.
+pub fn same_failure(here: &str, recorded: Option<&str>) -> bool {
+    let code = recorded.and_then(|error| raw::as_str(raw::get(error, "code")?));
+    let conflict = ["conflict", "multiple outputs"].iter().any(|word| here.contains(word));
+    code.as_deref() == Some("eval_conflict_error") && conflict
+}
+
 fn equal(said: &Value, recorded: &Json) -> bool {
     match (said, recorded) {
         (Value::Set(said), Json::Array(recorded)) => {
@@ -72,6 +79,9 @@ pub fn reasons(
     let mut reasons = Vec::new();
     if let Some(failed) = failed {
         reasons.push(format!("the policy can't be evaluated here: {failed}"));
+        if failed.contains("used before definition") {
+            reasons.push("here no variable of `some .. in` may have the name of a rule, which OPA allows: another name for either helps".into());
+        }
     } else if recorded.error.is_some() {
         reasons.push("OPA's evaluation failed, with the error that the decision has".into());
     }

@@ -104,3 +104,32 @@ response := {"allowed": ok, "reasons": reasons}
     let story = story::explanation(&said, "b");
     assert!(story.contains("c.rego:4  not met") && story.contains("input.n is 9"), "{story}");
 }
+
+#[test]
+fn only_the_same_failure_is_as_it_was_recorded() {
+    let conflict = "b.rego:99: error: rule conflicts with rule at b.rego:98:1";
+    let code = |code: &str| format!(r#"{{"code":"{code}","message":"m"}}"#);
+    for (recorded, here, same) in [
+        (Some("eval_conflict_error"), conflict, true),
+        (Some("eval_conflict_error"), "error: functions must not produce multiple outputs", true),
+        (Some("eval_cancel_error"), conflict, false),
+        (Some("rego_type_error"), "error: var `role` used before definition", false),
+        (None, conflict, false),
+    ] {
+        let error = recorded.map(code);
+        assert_eq!(differs::same_failure(here, error.as_deref()), same, "{recorded:?} {here}");
+    }
+}
+
+/// A rule that is true is as much a cause as one that is not met.
+#[test]
+fn why_a_denied_rule_was_true_is_told() {
+    let text = "package c\nimport rego.v1\nenter if not locked\nlocked if count(reasons) > 0\n\
+        reasons contains \"old\" if input.age > 50\nreasons contains \"none\" if not input.name\n";
+    let input = Some(r#"{"age":60,"name":"x"}"#);
+    let said = explain(&bundle(text), &Recorded { path: "c/enter", input, ..Recorded::default() });
+    let story = story::explanation(&said.unwrap(), "b");
+    for line in ["c.rego:4  gave it", "data.c.reasons is [\"old\"]", "c.rego:5  gave it"] {
+        assert!(story.contains(line), "{line}: {story}");
+    }
+}

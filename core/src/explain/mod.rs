@@ -125,7 +125,7 @@ pub fn explain(bundle: &Bundle, recorded: &Recorded<'_>) -> Result<Explanation, 
     };
     let wanted = recorded.result.and_then(|raw| serde_json::from_str::<Json>(raw).ok());
     let reproduced = match &failed {
-        Some(_) => recorded.error.is_some() && prober.unusable().is_none(),
+        Some(why) => differs::same_failure(why, recorded.error),
         None => recorded.error.is_none() && differs::same(result.as_ref(), wanted.as_ref()),
     };
     let query = rules::query(&path);
@@ -234,7 +234,7 @@ fn defined(
     }
 }
 
-/// What the rules said of which a value is made.
+/// What the rules said of which a value is made; and of another rule's, that its conditions speak of.
 fn made_of(
     prober: &Prober,
     definition: &Definition,
@@ -243,7 +243,11 @@ fn made_of(
 ) -> Vec<RuleSaid> {
     let before = body.conditions.last().map(|condition| &*condition.until_here);
     let value = body.value.as_deref().unwrap_or(&definition.value);
-    let rules = prober.rules_in(definition, before, value).into_iter();
+    let mut rules = prober.rules_in(definition, before, value);
+    if above.len() > 1 {
+        rules.extend(before.iter().flat_map(|text| prober.rules_in(definition, None, text)));
+    }
+    let rules = rules.into_iter();
     let rules: Vec<_> = rules.filter(|rule| !above.contains(rule)).collect();
     let most = DEPTH.saturating_sub(above.len()) * 3;
     rules.iter().take(most).map(|rule| said(prober, rule, above)).collect()

@@ -54,11 +54,6 @@ impl Prober {
         Ok(value.filter(|value| *value != Value::Undefined))
     }
 
-    /// Why nothing of the bundle can be evaluated, whatever is asked.
-    pub fn unusable(&self) -> Option<String> {
-        self.engine.clone().eval_query("1".into(), false).err().map(|e| placed(&e.to_string()))
-    }
-
     /// The part of the input that a condition denies to a builtin or function, as `not startswith(input.path, "/a")`, and that is not
     /// there: OPA asks for it before it denies, and ends there; regorus does not.
     fn denies_what_is_not_there(&self, text: &str) -> bool {

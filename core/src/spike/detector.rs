@@ -109,10 +109,10 @@ impl Detector {
     }
 
     /// One came, too late to count or in time.
-    pub(super) fn came(&mut self, seen: &Observation<'_>, late: bool) {
-        self.late.came(late);
+    pub(super) fn came(&mut self, seen: &Observation<'_>, late: bool, written: Nanos) {
+        self.late.came(late, written);
         if let Some(service) = self.service_names.get(seen.service) {
-            self.services[*service].late.came(late);
+            self.services[*service].late.came(late, written);
         }
     }
 

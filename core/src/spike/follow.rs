@@ -287,7 +287,7 @@ impl Follower {
             }
         }
         self.settle(written);
-        self.detector.came(seen, old);
+        self.detector.came(seen, old, written);
         if self.newcomers.are_over(written) {
             self.settle_newcomers(written);
         }

@@ -11,6 +11,7 @@ use super::heartbeat::{Fading, Heartbeat, ONE};
 use super::series::Series;
 use super::window::{FIVE_MINUTES, LONGEST};
 use super::{BUCKET, Cause, Change, Dimension, Finding, Kind, SECOND};
+use crate::decision::time::Nanos;
 
 /// OPAs of a service that are known; of more each one carries too little to be missed.
 const OPAS: usize = 64;
@@ -43,21 +44,30 @@ pub struct Service {
     pub late: Late,
 }
 
-/// Which part of what comes is too late to count, of the last decisions.
+/// Which part of what comes is too late to count, lately: in a time that has many uploads, since the last of what one holds is always fresh.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Late {
-    part: f64,
+    late: f64,
     seen: f64,
+    at: Nanos,
 }
 
+/// What came so long ago counts a third.
+const LATELY: f64 = 1800.0;
+
 impl Late {
-    pub fn came(&mut self, late: bool) {
-        self.seen = (self.seen + 1.0).min(500.0);
-        self.part += (f64::from(u8::from(late)) - self.part) / self.seen;
+    pub fn came(&mut self, late: bool, written: Nanos) {
+        if written - self.at > SECOND {
+            let fades = (-((written - self.at) as f64 / SECOND as f64) / LATELY).exp();
+            (self.late, self.seen) = (self.late * fades, self.seen * fades);
+            self.at = written;
+        }
+        self.seen += 1.0;
+        self.late += f64::from(u8::from(late));
     }
 
     pub fn is_more_than(&self, part: f64) -> bool {
-        self.seen >= 20.0 && self.part > part
+        self.seen >= 20.0 && self.late > part * self.seen
     }
 }
 
