@@ -43,7 +43,7 @@ pub async fn run(args: Args) -> CommandResult {
     let pipeline = super::load(&args.file)?;
     super::window(args.from, args.until)?;
     if args.sink.is_empty() {
-        return Err(Exit::new(2, sinks::no_sink(&args.file, &pipeline, "")).into());
+        return Err(Exit::wrong(sinks::no_sink(&args.file, &pipeline, "")).into());
     }
     let twice = sinks::sink(&args.file, &pipeline, &args.sink)?.repeat_window() > 0;
     let past = tokio::task::block_in_place(|| {

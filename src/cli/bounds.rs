@@ -32,17 +32,14 @@ pub(super) fn window(from: ScanBound, until: ScanBound) -> Result<(), Exit> {
     let told = |at| time::format(at).get(..19).unwrap_or_default().to_owned();
     let (from, until) = (at(from), at(until));
     if from >= now {
-        return Err(Exit::new(
-            2,
-            format!("nothing can be there from {}Z on: it is not over", told(from)),
-        ));
+        return Err(Exit::wrong(format!(
+            "nothing can be there from {}Z on: it is not over",
+            told(from)
+        )));
     }
     if from >= until {
         let (from, until) = (told(from), told(until));
-        return Err(Exit::new(
-            2,
-            format!("the end, {until}Z, is not after the beginning, {from}Z"),
-        ));
+        return Err(Exit::wrong(format!("the end, {until}Z, is not after the beginning, {from}Z")));
     }
     Ok(())
 }

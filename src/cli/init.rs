@@ -191,12 +191,12 @@ pub fn run(args: &Args) -> CommandResult {
     }
     wanted.brokers = wanted.brokers.or_else(brokers);
     if !wanted.has_a_sink() {
-        return Err(Exit::new(2, with_flags(&args.file, wanted == Wanted::default())).into());
+        return Err(Exit::wrong(with_flags(&args.file, wanted == Wanted::default())).into());
     }
     let text = written(&wanted, stem);
     // What it is told may be wrong: an address, a name. `docket check` would say so.
     let pipeline = pipeline::parse(&args.file, &text, &Real)
-        .map_err(|error| Exit::new(2, wanted.told(&error)))?;
+        .map_err(|error| Exit::wrong(wanted.told(&error)))?;
     super::check::notes(&pipeline).iter().for_each(|told| note(told));
     if !asked {
         wanted.odd().iter().for_each(|told| note(told));

@@ -48,7 +48,7 @@ pub fn told_apart<'f>(
         let names: Vec<String> = names.collect();
         format!("the pipeline file comes first:\n  docket {command} {}", names.join(" "))
     };
-    Err(Exit::new(2, said))
+    Err(Exit::wrong(said))
 }
 
 /// What is said of a file with nothing in it, where its name does not say that it is a pipeline file.

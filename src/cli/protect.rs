@@ -55,7 +55,7 @@ fn decisions(args: &Args) -> Result<&Path, Exit> {
             return Ok(second);
         }
     };
-    Err(Exit::new(2, said))
+    Err(Exit::wrong(said))
 }
 
 pub fn run(args: &Args) -> CommandResult {

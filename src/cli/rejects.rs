@@ -114,7 +114,7 @@ impl Which {
         bar.finish_and_clear();
         let (mut letters, replayed) = without_receipts(all);
         if let Some(told) = self.unknown(file, pipeline, &letters) {
-            return Err(Exit::new(2, told).into());
+            return Err(Exit::wrong(told).into());
         }
         letters.retain(|l| {
             self.takes(l)

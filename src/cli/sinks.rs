@@ -31,13 +31,10 @@ pub(super) fn sink<'p>(
     name: &str,
 ) -> Result<&'p SinkConfig, Exit> {
     match pipeline.file.sinks.get(name) {
-        None => Err(Exit::new(2, no_sink(file, pipeline, name))),
-        Some(SinkConfig::Metrics(_)) => Err(Exit::new(
-            2,
-            format!(
-                "{name} counts decisions in the process that runs; there is nothing to send to"
-            ),
-        )),
+        None => Err(Exit::wrong(no_sink(file, pipeline, name))),
+        Some(SinkConfig::Metrics(_)) => Err(Exit::wrong(format!(
+            "{name} counts decisions in the process that runs; there is nothing to send to"
+        ))),
         Some(sink) => Ok(sink),
     }
 }

@@ -212,7 +212,7 @@ fn placed(args: &Args) -> Result<(), Exit> {
     let bundle =
         policies.map_or_else(String::new, |path| format!(" --bundle {}", shell(&path.display())));
     if let Some(said) = swapped(args) {
-        return Err(Exit::new(2, said + &bundle));
+        return Err(Exit::wrong(said + &bundle));
     }
     let said = match (&args.pipeline, &args.from) {
         (None, None) => nowhere(id),
@@ -233,7 +233,7 @@ fn placed(args: &Args) -> Result<(), Exit> {
             None => return Ok(()),
         },
     };
-    Err(Exit::new(2, said))
+    Err(Exit::wrong(said))
 }
 
 fn nowhere(id: &str) -> String {

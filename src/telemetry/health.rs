@@ -52,11 +52,17 @@ impl Condition {
         }
     }
 
+    /// For how long it says nothing, though it was well; nothing if it may.
+    fn silent(&self, now: Instant) -> Option<Duration> {
+        let silent = now.saturating_duration_since(self.heard);
+        let speaks = self.role != Role::Note && self.state.is_ok();
+        (speaks && silent > SILENT).then_some(silent)
+    }
+
     /// As it is now: what was well and has fallen silent is not.
     fn seen(&self, now: Instant) -> Condition {
         let mut seen = self.clone();
-        let silent = now.saturating_duration_since(self.heard);
-        if self.role != Role::Note && self.state.is_ok() && silent > SILENT {
+        if let Some(silent) = self.silent(now) {
             seen.since = clock::now() - i64::try_from(silent.as_nanos()).unwrap_or(i64::MAX);
             seen.state = Err(format!(
                 "it hangs: its loop has not come round for {} s; if that goes on, restart this process",
@@ -189,8 +195,7 @@ impl Health {
         let parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
         let of_it = parts.iter().filter_map(|(name, condition)| {
             let part = name.strip_prefix(pipeline)?.strip_prefix('/')?;
-            let hangs = condition.state.is_ok() && condition.seen(now).state.is_err();
-            hangs.then(|| (part.to_owned(), now - condition.heard))
+            Some((part.to_owned(), condition.silent(now)?))
         });
         of_it.collect()
     }

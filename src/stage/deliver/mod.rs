@@ -342,8 +342,7 @@ impl<R: Reader, L: RecordWriter> Loop<'_, R, L> {
             let joined = self.joined.load(Ordering::Relaxed);
             if committed.elapsed() >= COMMIT_EVERY || joined != ready {
                 ready = joined;
-                commit(&self.reader, &self.topic, &self.offsets, false);
-                self.report();
+                self.settled(false);
                 committed = Instant::now();
             }
         }
@@ -522,8 +521,7 @@ impl<R: Reader, L: RecordWriter> Loop<'_, R, L> {
         while self.in_flight > 0 && !self.died && Instant::now() < deadline {
             self.settle(Duration::from_millis(50)).await;
             if committed.elapsed() >= COMMIT_EVERY {
-                commit(&self.reader, &self.topic, &self.offsets, false);
-                self.report();
+                self.settled(false);
                 committed = Instant::now();
             }
         }
@@ -534,10 +532,15 @@ impl<R: Reader, L: RecordWriter> Loop<'_, R, L> {
                 "not everything was delivered before the deadline; it will be after the next start"
             );
         }
-        commit(&self.reader, &self.topic, &self.offsets, true);
-        self.report();
+        self.settled(true);
         self.reader.leave();
         self.deliver.progress.forget(&self.deliver.name);
+    }
+
+    /// Commits what is finished, and tells.
+    fn settled(&self, wait: bool) {
+        commit(&self.reader, &self.topic, &self.offsets, wait);
+        self.report();
     }
 
     /// Offsets, lag, the age of the oldest undelivered decision, health.

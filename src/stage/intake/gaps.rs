@@ -1,4 +1,5 @@
-//! Tells what of a source topic is gone that was not read: in the transaction that goes on behind it, so that it is told once.
+//! Tells what of a source topic is gone that was not read: in the transaction that goes on behind it, so that it is told once. And tells the
+//! join of which times something is missing, in the transaction that loses it, so that nothing is found of these for want of it.
 
 use std::sync::PoisonError;
 
@@ -67,6 +68,35 @@ where
             open.refused = true;
         }
         Some(open)
+    }
+
+    /// Writes what is missing to each partition of the join's topic, whichever it may have belonged to.
+    fn tell_missing(&self, open: &mut Open) -> Result<(), KafkaError> {
+        let times = open.lost.take();
+        let Some((&(source, partition), &(offset, _))) = open.offsets.first_key_value() else {
+            return Ok(());
+        };
+        if times.all().is_empty() || open.refused {
+            return Ok(());
+        }
+        let topic = self.docket_topic.as_str();
+        let targets = self.transactions.partitions(topic)?;
+        let each = (0..targets).flat_map(|target| times.all().iter().map(move |one| (target, one)));
+        for (n, (target, one)) in each.enumerate() {
+            // Of no record's element; a letter and a finding of what is gone have the two above.
+            let place = (source, partition, offset, usize::MAX - 2 - n);
+            let suspect = self.suspects.get(&place);
+            if suspect.is_some_and(|suspect| suspect.proven) {
+                tracing::error!(topic, "the topic refuses what says that decisions are missing");
+                continue;
+            }
+            let alone = suspect.is_some();
+            open.produced.push(Produced { place, kind: Kind::Docket, alone });
+            let (payload, headers) = (&one.record()[..], OwnedHeaders::new());
+            let record = Outgoing { topic, key: None, payload, headers };
+            self.transactions.send_to(Some(target), record, open.produced.len() - 1, alone)?;
+        }
+        Ok(())
     }
 
     fn tell(&self, gap: &Gap, open: &mut Open) -> Result<(), KafkaError> {

@@ -1,16 +1,11 @@
 //! What was lost on the way to the join: what went to rejects may have been a decision or a fact, what an OPA says that it
-//! dropped was one, and so was what is gone from a source topic. Each partition of what is written gets a record that says of
-//! which time that is, in the transaction that loses it, so that nothing is found of that time for want of it.
+//! dropped was one, and so was what is gone from a source topic. `gaps` tells of which time that is.
 
-use rdkafka::error::KafkaError;
-use rdkafka::message::OwnedHeaders;
-
-use super::transaction::{Kind, Open, Produced};
-use super::{Run, Work};
+use super::Work;
 use crate::clock::now;
 use crate::correlate::missing::{Missing, Times};
 use crate::decision::time::{Nanos, nanos};
-use crate::log::{Message, Outgoing, Reader, Transactions};
+use crate::log::Message;
 
 /// What is missing of an open transaction, where there is a join.
 #[derive(Default)]
@@ -45,44 +40,14 @@ impl Lost {
         self.times.add(Missing { from: from.saturating_sub(delay), to });
     }
 
+    /// What is missing of all that was taken, to be told.
+    pub fn take(&mut self) -> Times {
+        std::mem::take(&mut self.times)
+    }
+
     /// Something is gone, and nobody knows of what time.
     pub fn gone(&mut self) {
         self.times.add(Missing { from: 0, to: now() });
-    }
-}
-
-impl<R, T> Run<'_, R, T>
-where
-    R: Reader,
-    T: Transactions<Membership = R::Membership>,
-{
-    /// Writes what is missing to each partition.
-    pub(super) fn tell_missing(&self, open: &mut Open) -> Result<(), KafkaError> {
-        let times = std::mem::take(&mut open.lost.times);
-        let Some((&(source, partition), &(offset, _))) = open.offsets.first_key_value() else {
-            return Ok(());
-        };
-        if times.all().is_empty() || open.refused {
-            return Ok(());
-        }
-        let topic = self.docket_topic.as_str();
-        let targets = self.transactions.partitions(topic)?;
-        let each = (0..targets).flat_map(|target| times.all().iter().map(move |one| (target, one)));
-        for (n, (target, one)) in each.enumerate() {
-            // Of no record's element; a letter and a finding of what is gone have the two above.
-            let place = (source, partition, offset, usize::MAX - 2 - n);
-            let suspect = self.suspects.get(&place);
-            if suspect.is_some_and(|suspect| suspect.proven) {
-                tracing::error!(topic, "the topic refuses what says that decisions are missing");
-                continue;
-            }
-            let alone = suspect.is_some();
-            open.produced.push(Produced { place, kind: Kind::Docket, alone });
-            let (payload, headers) = (&one.record()[..], OwnedHeaders::new());
-            let record = Outgoing { topic, key: None, payload, headers };
-            self.transactions.send_to(Some(target), record, open.produced.len() - 1, alone)?;
-        }
-        Ok(())
     }
 }
 
