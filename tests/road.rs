@@ -417,7 +417,7 @@ fn setup_names_topics_of_which_there_is_one_copy() {
         let (mock, place) = (Mock::start_brokers(brokers, topics).unwrap(), Place::new("copies"));
         let pipeline = file_pipeline(&place, &mock, "");
         let out = docket().arg("setup").arg(&pipeline).output().unwrap();
-        (out.status.success(), String::from_utf8(out.stderr).unwrap())
+        (out.status.success(), support::unhurried(out.stderr))
     };
     let (well, told) = said(1, &topics);
     assert!(well && told.lines().count() == 1, "{told}");

@@ -19,12 +19,13 @@ const BATCH: usize = 3;
 /// What waits beside others: records that a sink refuses or that are another's, until others passed or the other took them.
 const BESIDE: usize = 2;
 
-/// A decision in the queue of a window of repeats and in the set of those that it knows: 128 bits of the id, and 64 of the content.
+/// A decision in the queue of a window of repeats, and in the set of those under an id that another one had: 128 bits of the id, and 64 of the
+/// content.
 const IDENTITY: usize = 32;
-/// An id in the map of ids, with how many have it.
-const COUNTED: usize = 32;
+/// An id in the map of ids, with the content of one decision and how many others have it.
+const KNOWN: usize = 32;
 
-/// What a window of repeats takes that is full: a queue, a set and a map (`stage::deliver::repeats`), each a power of two. Tables that forget as
+/// What a window of repeats takes that is full: a queue, a map and a set (`stage::deliver::repeats`), each a power of two. Tables that forget as
 /// much as they take are doubled once more where they are more than half full, and have a byte beside each place.
 pub fn window(decisions: usize) -> usize {
     if decisions == 0 {
@@ -32,7 +33,7 @@ pub fn window(decisions: usize) -> usize {
     }
     let all = decisions + 1;
     let places = (all * 16).div_ceil(7).next_power_of_two();
-    all.next_power_of_two() * IDENTITY + places * (IDENTITY + 1 + COUNTED + 1)
+    all.next_power_of_two() * IDENTITY + places * (IDENTITY + 1 + KNOWN + 1)
 }
 
 /// What is on its way when a window is filled from what stands in the docket already (`log::scan::reader`).

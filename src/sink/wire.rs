@@ -21,6 +21,11 @@ pub fn number(out: &mut Vec<u8>, field: u32, value: u64) {
     }
 }
 
+/// How long a varint field (of a field number below 16) is.
+pub fn number_len(value: u64) -> usize {
+    if value == 0 { 0 } else { 1 + varint_len(value) }
+}
+
 /// The tag and length of a field of bytes, text or a message.
 pub fn header(out: &mut Vec<u8>, field: u32, len: usize) {
     varint(out, u64::from(field) << 3 | 2);
@@ -47,6 +52,9 @@ mod tests {
             let mut out = Vec::new();
             varint(&mut out, value);
             assert_eq!(out.len(), varint_len(value), "{value}");
+            out.clear();
+            number(&mut out, 15, value);
+            assert_eq!(out.len(), number_len(value), "{value}");
         }
         let mut out = Vec::new();
         bytes(&mut out, 3, &[7; 200]);

@@ -446,10 +446,17 @@ pub fn read_all(bootstrap: &str, topic: &str) -> Vec<Read1> {
     all
 }
 
+/// What a command wrote, without what it only says while Kafka answers slowly.
+pub fn unhurried(written: Vec<u8>) -> String {
+    let text = String::from_utf8(written).unwrap();
+    let lines = text.split_inclusive('\n');
+    lines.filter(|line| !line.starts_with("waiting for Kafka at ")).collect()
+}
+
 /// What a command says of a pipeline; it must end well.
 pub fn said(pipeline: &Path, args: &[&str]) -> String {
     let out = docket().args(args).arg(pipeline).output().unwrap();
-    let told = String::from_utf8([out.stdout, out.stderr].concat()).unwrap();
+    let told = unhurried([out.stdout, out.stderr].concat());
     assert!(out.status.success(), "{told}");
     told
 }

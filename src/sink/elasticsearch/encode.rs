@@ -146,9 +146,12 @@ pub fn decision_id(document_id: &str) -> &str {
     }
 }
 
+/// What stands beside a record's text: its action and its names in ECS, as long as most are.
+const BESIDE: usize = 720;
+
 /// The body of a bulk request, not compressed yet.
 pub fn bulk(batch: &[Record<'_>]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(batch.iter().map(|r| r.raw.len() + 400).sum());
+    let mut out = Vec::with_capacity(batch.iter().map(|r| r.raw.len() + BESIDE).sum());
     for record in batch {
         out.extend_from_slice(b"{\"create\":{\"_id\":");
         push_string(&mut out, &document_id(record));

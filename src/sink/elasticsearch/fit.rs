@@ -4,6 +4,10 @@
 //! parser reads, a value that the mapping has another type for, a name that reads as a path into a mapped object. Such parts are
 //! left out where they would be indexed; `encode` puts the whole record's text beside what is left, as `event.original`.
 
+use std::sync::LazyLock;
+
+use memchr::memmem::Finder;
+
 use crate::decision::json::{self, Member, push_string};
 use crate::decision::record::Record;
 use crate::decision::time;
@@ -109,13 +113,14 @@ fn has_long_number(raw: &[u8]) -> bool {
 
 /// Flattened names hold no NUL, which separates them from their values.
 fn has_nul(raw: &str) -> bool {
-    memchr::memmem::find(raw.as_bytes(), b"\\u0000").is_some()
+    static NUL: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new(b"\\u0000"));
+    NUL.find(raw.as_bytes()).is_some()
 }
 
 /// Whether an object in it has the empty text for a name.
 fn has_empty_name(raw: &str) -> bool {
-    memchr::memmem::find_iter(raw.as_bytes(), b"\"\"")
-        .any(|at| raw[at + 2..].trim_ascii_start().starts_with(':'))
+    static EMPTY: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new(b"\"\""));
+    EMPTY.find_iter(raw.as_bytes()).any(|at| raw[at + 2..].trim_ascii_start().starts_with(':'))
 }
 
 fn derived_fits(record: &Record<'_>) -> bool {

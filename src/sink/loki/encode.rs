@@ -63,7 +63,7 @@ impl Encoder {
     /// `logproto.PushRequest`, not compressed yet.
     pub fn push_request(&self, batch: &[Record<'_>]) -> Vec<u8> {
         let mut index: HashMap<String, usize> = HashMap::new();
-        let mut streams: Vec<(String, Vec<u8>)> = Vec::new();
+        let mut streams: Vec<Stream<'_, '_>> = Vec::new();
         let mut selector = String::new();
         for record in batch {
             selector.clear();
@@ -71,57 +71,86 @@ impl Encoder {
             let at = match index.get(&selector) {
                 Some(at) => *at,
                 None => {
+                    let len = wire::field_len(selector.len());
                     index.insert(selector.clone(), streams.len());
-                    streams.push((selector.clone(), Vec::new()));
+                    streams.push(Stream { selector: selector.clone(), entries: Vec::new(), len });
                     streams.len() - 1
                 }
             };
-            entry(record, &mut streams[at].1);
+            let entry = Entry::new(record);
+            streams[at].len += wire::field_len(entry.len);
+            streams[at].entries.push(entry);
         }
-        let total: usize = streams.iter().map(|(s, entries)| s.len() + entries.len() + 32).sum();
-        let mut out = Vec::with_capacity(total);
-        for (selector, entries) in &streams {
-            wire::header(&mut out, 1, wire::field_len(selector.len()) + entries.len());
-            wire::bytes(&mut out, 1, selector.as_bytes());
-            out.extend_from_slice(entries);
+        let mut out =
+            Vec::with_capacity(streams.iter().map(|stream| wire::field_len(stream.len)).sum());
+        for stream in &streams {
+            wire::header(&mut out, 1, stream.len);
+            wire::bytes(&mut out, 1, stream.selector.as_bytes());
+            stream.entries.iter().for_each(|entry| entry.write(&mut out));
         }
         out
     }
 }
 
-/// Appends an `EntryAdapter` as field 2 of its stream.
-fn entry(record: &Record<'_>, out: &mut Vec<u8>) {
-    let (seconds, nanos) =
-        (record.timestamp.div_euclid(1_000_000_000), record.timestamp.rem_euclid(1_000_000_000));
-    let mut time = Vec::with_capacity(16);
-    wire::number(&mut time, 1, seconds as u64);
-    wire::number(&mut time, 2, nanos as u64);
-    let mut trace = Vec::with_capacity(32);
-    push_hex(&mut trace, &record.trace_id.to_bytes());
-    let mut span = Vec::with_capacity(16);
-    push_hex(&mut span, &record.span_id.to_bytes());
-    let metadata: [(&str, &[u8]); 4] = [
-        ("decision_id", record.decision_id.as_bytes()),
-        ("policy", record.policy.as_bytes()),
-        ("span_id", &span),
-        ("trace_id", &trace),
-    ];
-    let pair_len =
-        |name: &str, value: &[u8]| wire::field_len(name.len()) + wire::field_len(value.len());
-    let metadata_len: usize =
-        metadata.iter().map(|(name, value)| wire::field_len(pair_len(name, value))).sum();
-    wire::header(
-        out,
-        2,
-        wire::field_len(time.len()) + wire::field_len(record.raw.len()) + metadata_len,
-    );
-    wire::bytes(out, 1, &time);
-    wire::bytes(out, 2, record.raw.as_bytes());
-    for (name, value) in metadata {
-        wire::header(out, 3, pair_len(name, value));
-        wire::bytes(out, 1, name.as_bytes());
-        wire::bytes(out, 2, value);
+/// A stream of a request: its length is known before it is written, so that nothing is copied twice.
+struct Stream<'r, 'b> {
+    selector: String,
+    entries: Vec<Entry<'r, 'b>>,
+    len: usize,
+}
+
+/// An `EntryAdapter`, field 2 of its stream.
+struct Entry<'r, 'b> {
+    record: &'r Record<'b>,
+    seconds: u64,
+    nanos: u64,
+    len: usize,
+}
+
+/// Of 16 and of 8 bytes, in hexadecimal.
+const TRACE: usize = 32;
+const SPAN: usize = 16;
+
+impl<'r, 'b> Entry<'r, 'b> {
+    fn new(record: &'r Record<'b>) -> Entry<'r, 'b> {
+        let seconds = record.timestamp.div_euclid(1_000_000_000) as u64;
+        let nanos = record.timestamp.rem_euclid(1_000_000_000) as u64;
+        let time = wire::number_len(seconds) + wire::number_len(nanos);
+        let metadata = [
+            ("decision_id", record.decision_id.len()),
+            ("policy", record.policy.len()),
+            ("span_id", SPAN),
+            ("trace_id", TRACE),
+        ];
+        let metadata: usize =
+            metadata.iter().map(|(name, value)| wire::field_len(pair_len(name, *value))).sum();
+        let len = wire::field_len(time) + wire::field_len(record.raw.len()) + metadata;
+        Entry { record, seconds, nanos, len }
     }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        let Entry { record, seconds, nanos, len } = self;
+        wire::header(out, 2, *len);
+        wire::header(out, 1, wire::number_len(*seconds) + wire::number_len(*nanos));
+        wire::number(out, 1, *seconds);
+        wire::number(out, 2, *nanos);
+        wire::bytes(out, 2, record.raw.as_bytes());
+        let mut pair = |name: &str, len, value: &dyn Fn(&mut Vec<u8>)| {
+            wire::header(out, 3, pair_len(name, len));
+            wire::bytes(out, 1, name.as_bytes());
+            wire::header(out, 2, len);
+            value(out);
+        };
+        let (id, policy) = (record.decision_id.as_bytes(), record.policy.as_bytes());
+        pair("decision_id", id.len(), &|out| out.extend_from_slice(id));
+        pair("policy", policy.len(), &|out| out.extend_from_slice(policy));
+        pair("span_id", SPAN, &|out| push_hex(out, &record.span_id.to_bytes()));
+        pair("trace_id", TRACE, &|out| push_hex(out, &record.trace_id.to_bytes()));
+    }
+}
+
+fn pair_len(name: &str, value: usize) -> usize {
+    wire::field_len(name.len()) + wire::field_len(value)
 }
 
 #[cfg(test)]

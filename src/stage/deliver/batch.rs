@@ -10,6 +10,8 @@ pub struct Batch {
     pub(super) segments: Vec<Segment>,
     /// By segment: the time of its oldest decision.
     pub(super) oldest: Vec<i64>,
+    /// How many bytes and records it is expected to hold.
+    expected: (usize, usize),
 }
 
 #[derive(Clone, Copy)]
@@ -42,6 +44,10 @@ impl Batch {
     }
 
     pub fn push(&mut self, value: &[u8], partition: i32, offset: i64, epoch: u64) {
+        if self.records.is_empty() {
+            self.bytes.reserve(self.expected.0);
+            self.records.reserve(self.expected.1);
+        }
         let start = self.bytes.len();
         self.bytes.extend_from_slice(value);
         let end = self.bytes.len();
@@ -53,6 +59,11 @@ impl Batch {
                 self.oldest.push(i64::MAX);
             }
         }
+    }
+
+    /// An empty batch that makes room for as much as this one holds once it gets something.
+    pub(super) fn another(&self) -> Batch {
+        Batch { expected: (self.bytes.len(), self.records.len()), ..Batch::default() }
     }
 
     /// Forgets all records but these, whose numbers change.

@@ -402,7 +402,8 @@ impl<R: Reader, L: RecordWriter> Loop<'_, R, L> {
 
     /// Encodes the batch and sends it on its way.
     fn send(&mut self) {
-        let mut batch = std::mem::take(&mut self.batch);
+        let next = self.batch.another();
+        let mut batch = std::mem::replace(&mut self.batch, next);
         let mut held =
             std::mem::replace(&mut self.held, self.deliver.meters.holding(&self.deliver.name));
         self.since = None;
