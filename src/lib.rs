@@ -35,5 +35,5 @@ pub mod verify;
 
 pub use docket_core::{
     capacity, correlate, decision, explain, facts, generate, gzip, metrics, order, protect, rego,
-    resume, spike, topk, transform, words,
+    resume, ring, spike, topk, transform, words,
 };

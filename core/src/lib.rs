@@ -8,6 +8,7 @@
 //! - [`gzip`]: compression that several rooms share.
 //! - [`decision`]: what a decision is; from a producer's bytes to the docket record.
 //! - [`order`]: which partition is read next.
+//! - [`ring`]: the newest records of a partition, for all who follow it.
 //! - [`resume`]: where a reader goes on in a log, and what of it is gone.
 //! - [`facts`]: what requests did, of access logs, spans and audit events.
 //! - [`correlate`]: decisions meet the requests that they ruled on, and what enforcement did wrong.
@@ -31,6 +32,7 @@ pub mod order;
 pub mod protect;
 pub mod rego;
 pub mod resume;
+pub mod ring;
 pub mod spike;
 pub mod topk;
 pub mod transform;

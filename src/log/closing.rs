@@ -23,13 +23,17 @@ impl<C: Abandon> Closing<C> {
     pub fn new(member: Arc<BaseConsumer<C>>) -> Closing<C> {
         Closing(Some(member))
     }
+
+    pub fn member(&self) -> &Arc<BaseConsumer<C>> {
+        self.0.as_ref().expect("it is there until it is dropped")
+    }
 }
 
 impl<C: Abandon> Deref for Closing<C> {
     type Target = BaseConsumer<C>;
 
     fn deref(&self) -> &BaseConsumer<C> {
-        self.0.as_ref().expect("it is there until it is dropped")
+        self.member()
     }
 }
 

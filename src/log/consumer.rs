@@ -18,16 +18,16 @@ use rdkafka::consumer::{
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::TopicPartitionListElem;
 use rdkafka::types::RDKafkaRespErr;
-use rdkafka::{ClientConfig, ClientContext, Offset, Statistics, TopicPartitionList};
+use rdkafka::{ClientContext, Offset, Statistics, TopicPartitionList};
 
-use super::ask::Asker;
 use super::closing::{Abandon, Closing};
 use super::config::{Kafka, Start};
 use super::progress::{Assigned, Progress};
 use super::queues::{Change, Queue, Queues, Wake};
 use super::reading::Reading;
 use super::resume::{self, Resuming, TopicIds};
-use super::{Commits, Committed, Gap, Message, Polled, Reader, Told, client, scan, told};
+use super::shared::Shared;
+use super::{Commits, Committed, Gap, Message, Polled, Reader, Told, client, fetch, scan, told};
 use crate::decision::time::Nanos;
 use crate::telemetry::Meters;
 use crate::telemetry::held::Held;
@@ -53,6 +53,8 @@ pub struct Group<A: Assignments> {
     /// Before the client, which they keep.
     queues: RefCell<Queues<Context<A>>>,
     client: Closing<Context<A>>,
+    /// Partitions are read there, as long as this one keeps up.
+    shared: Option<Arc<Shared>>,
     time: fn(&[u8]) -> Option<Nanos>,
 }
 
@@ -81,6 +83,8 @@ pub struct Context<A: Assignments> {
     /// How often librdkafka told something that is no record.
     served: AtomicU64,
     client: OnceLock<Weak<Client<A>>>,
+    /// It reads everything itself.
+    alone: bool,
     /// Another member has taken this one's place.
     abandoned: AtomicBool,
 }
@@ -179,7 +183,12 @@ impl<A: Assignments> ClientContext for Context<A> {
         let mut ends = self.ends();
         for (name, topic) in &statistics.topics {
             for (id, partition) in &topic.partitions {
-                if *id >= 0 && partition.ls_offset >= 0 {
+                // What is read with others is heard of there, and is further on.
+                let known = ends.get(&(name.clone(), *id)).copied().unwrap_or(-1);
+                if *id >= 0
+                    && partition.ls_offset >= 0
+                    && (self.alone || partition.ls_offset > known)
+                {
                     ends.insert((name.clone(), *id), partition.ls_offset);
                 }
                 let first = match self.start {
@@ -243,11 +252,13 @@ impl<A: Assignments> ConsumerContext for Context<A> {
                         self.starts().insert((place.topic().to_owned(), place.partition()), at);
                     }
                 }
-                if cooperative {
+                let assigned = if cooperative {
                     consumer.incremental_assign(&list)
                 } else {
                     consumer.assign(&list)
-                }
+                };
+                // What it was not reading itself when it was given up, it does from now on.
+                assigned.and_then(|()| if self.alone { Ok(()) } else { consumer.resume(&list) })
             }
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS => {
                 self.pre_rebalance(consumer, &Rebalance::Revoke(list));
@@ -310,61 +321,6 @@ fn ids(partitions: &[(String, i32)]) -> Vec<i32> {
     partitions.iter().map(|(_, id)| *id).collect()
 }
 
-/// What is compressed is so many times as large once it is read, or more: decisions are much alike.
-const EXPANDS: usize = 8;
-/// A record in librdkafka's queue takes about as much again as its text.
-const OVERHEAD: usize = 2;
-
-/// What is fetched ahead of one partition, and with one request for it: all of them may be this member's.
-fn shares(prefetch: usize, partitions: usize) -> (usize, usize) {
-    let share = prefetch / OVERHEAD / partitions.max(1);
-    // A request goes out while there is any room, and comes on top.
-    (share.max(16 << 10), (share / EXPANDS).clamp(16 << 10, 512 << 10))
-}
-
-/// How many partitions the topics have; as many as docket makes, where Kafka does not say in time.
-fn partitions(reading: &Reading<'_>) -> usize {
-    let asker = Asker::new(reading.kafka, reading.part, None);
-    let count = |topic: &&str| {
-        let told = asker.as_ref().ok()?.metadata(Some(topic), Duration::from_secs(5)).ok()?;
-        let count = told.topics().first()?.partitions().len();
-        (count > 0).then_some(count)
-    };
-    reading.topics.iter().map(|topic| count(topic).unwrap_or(12)).sum()
-}
-
-/// The settings of a member, by its `shares`.
-pub fn config(reading: &Reading<'_>, (share, request): (usize, usize)) -> ClientConfig {
-    let at_once = (reading.prefetch / OVERHEAD / EXPANDS).clamp(128 << 10, 16 << 20);
-    let mut config = client::long_lived(reading.kafka, reading.part);
-    config
-        .set("group.id", reading.group)
-        .set("enable.auto.commit", "false")
-        .set("enable.auto.offset.store", "false")
-        .set("isolation.level", "read_committed")
-        // It goes on where `resume` says, or not at all.
-        .set("auto.offset.reset", "error")
-        // Of each partition, since each has a queue of its own.
-        .set("queued.max.messages.kbytes", (share / 1024).to_string())
-        .set("queued.min.messages", "100000")
-        // Once the queue is full, librdkafka looks again after a second unless told otherwise.
-        .set("fetch.queue.backoff.ms", "20")
-        .set("fetch.max.bytes", at_once.to_string())
-        .set("message.max.bytes", "100000")
-        .set("fetch.message.max.bytes", request.to_string())
-        .set("enable.partition.eof", "true")
-        .set("fetch.wait.max.ms", "100");
-    // Kafka itself shares out where the group speaks its newer protocol, and takes neither.
-    if reading.kafka.properties.get("group.protocol").is_none_or(|p| p.value() != "consumer") {
-        let strategy = if reading.together { "range" } else { "cooperative-sticky" };
-        config.set("partition.assignment.strategy", strategy).set("session.timeout.ms", "30000");
-    }
-    if let Some(id) = reading.instance_id {
-        config.set("group.instance.id", format!("{id}-{}", reading.part));
-    }
-    resume::saying_ids(client::with_properties(config, reading.kafka))
-}
-
 /// Joins the group.
 pub fn join<A: Assignments>(
     reading: &Reading<'_>,
@@ -372,7 +328,7 @@ pub fn join<A: Assignments>(
     meters: Arc<Meters>,
     progress: Arc<Progress>,
 ) -> KafkaResult<Group<A>> {
-    let config = config(reading, shares(reading.prefetch, partitions(reading)));
+    let config = fetch::member(reading);
     let context = Context {
         assignments,
         part: reading.part.to_owned(),
@@ -392,6 +348,7 @@ pub fn join<A: Assignments>(
         changes: Mutex::default(),
         served: AtomicU64::new(0),
         client: OnceLock::new(),
+        alone: reading.shared.is_none(),
         abandoned: AtomicBool::new(false),
     };
     let wake = context.wake.clone();
@@ -402,7 +359,8 @@ pub fn join<A: Assignments>(
     let _ = client.context().client.set(Arc::downgrade(&client));
     client.subscribe(reading.topics)?;
     let client = Closing::new(client);
-    Ok(Group { queues: RefCell::new(Queues::new()), client, time: reading.time })
+    let shared = reading.shared.cloned();
+    Ok(Group { queues: RefCell::new(Queues::new()), client, shared, time: reading.time })
 }
 
 impl<A: Assignments> Commits for Group<A> {
@@ -451,6 +409,61 @@ impl<A: Assignments> Group<A> {
         }
     }
 
+    /// Partitions are read with others where that can be, and no more by this client.
+    fn meet(&self) -> KafkaResult<()> {
+        let Some(shared) = &self.shared else { return Ok(()) };
+        let context = self.client.context();
+        let start =
+            |partition| context.starts().get(&(shared.topic().to_owned(), partition)).copied();
+        let mut queues = self.queues.borrow_mut();
+        let mut met = TopicPartitionList::new();
+        let id = context.ids.get(shared.topic());
+        for partition in queues.meet(shared, id.as_deref(), &context.wake, start) {
+            met.add_partition(shared.topic(), partition);
+        }
+        if met.count() > 0 {
+            self.client.pause(&met)?;
+        }
+        // This client hears nothing of what it does not fetch.
+        let all = queues.met();
+        let shared = context.meters.shared.with_label_values(&[&context.part]);
+        shared.set(i64::try_from(all.len()).unwrap_or(i64::MAX));
+        for (topic, partition, end, read) in all {
+            context.progress.read(&context.place(&topic, partition), read, Instant::now());
+            if let Some(end) = end {
+                context.ends().insert((topic, partition), end);
+            }
+        }
+        Ok(())
+    }
+
+    /// What can't be read with others any more is read by this client, from where it was.
+    fn part(&self) -> KafkaResult<()> {
+        let mut queues = self.queues.borrow_mut();
+        if !queues.is_any_gone() {
+            return Ok(());
+        }
+        for (topic, partition, at) in queues.gone() {
+            let mut back = TopicPartitionList::new();
+            back.add_partition_offset(&topic, partition, Offset::Offset(at))?;
+            let told = self.client.seek_partitions(back, Duration::from_secs(10))?;
+            let state = KafkaError::OffsetFetch(RDKafkaErrorCode::State);
+            match told.elements().first().map(TopicPartitionListElem::error) {
+                // It was assigned just now, and fetching has not begun.
+                Some(Err(error)) if error.rdkafka_error_code() == state.rdkafka_error_code() => {
+                    continue;
+                }
+                Some(Err(error)) => return Err(error),
+                _ => {}
+            }
+            let mut list = TopicPartitionList::new();
+            list.add_partition(&topic, partition);
+            self.client.resume(&list)?;
+            queues.alone(&topic, partition);
+        }
+        Ok(())
+    }
+
     /// What waits for others in the order of time does not stall.
     fn excuse(&self) {
         let context = self.client.context();
@@ -472,8 +485,10 @@ impl<A: Assignments> Reader for Group<A> {
         loop {
             if self.serve()? {
                 self.excuse();
+                self.meet()?;
             }
             let taken = self.queues.borrow_mut().take(self.time, take)?;
+            self.part()?;
             let Some(until) = taken else { return Ok(Polled::Message) };
             if wait.is_zero() {
                 return Ok(Polled::Nothing);
@@ -493,7 +508,7 @@ impl<A: Assignments> Reader for Group<A> {
 
     fn idle(&self) -> KafkaResult<()> {
         self.client.context().wake.look();
-        self.serve().map(|_| ())
+        if self.serve()? { self.meet() } else { Ok(()) }
     }
 
     fn seek(&self, places: &[(&str, i32, i64)]) -> KafkaResult<()> {
@@ -510,10 +525,13 @@ impl<A: Assignments> Reader for Group<A> {
                 element.error()?;
             }
         }
-        for (topic, partition, _) in places {
-            self.queues.borrow_mut().moved(topic, *partition);
+        let mut alone = TopicPartitionList::new();
+        for (topic, partition, at) in places {
+            if self.queues.borrow_mut().moved(topic, *partition, *at) {
+                alone.add_partition(topic, *partition);
+            }
         }
-        Ok(())
+        if alone.count() > 0 { self.client.resume(&alone) } else { Ok(()) }
     }
 
     fn read_back(&self, topic: &str, partitions: Vec<i32>, count: usize, told: Told) {

@@ -11,6 +11,7 @@ use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::{BorrowedMessage, Message as _, OwnedMessage};
 use tokio::sync::Notify;
 
+use super::shared::{Following, Kept, Shared, Step, Waking};
 use super::{Headers, Message, client, headers};
 use crate::clock;
 use crate::decision::time::{self, Nanos};
@@ -29,6 +30,11 @@ impl Wake {
     /// Something is in the main queue.
     pub fn main(&self) {
         self.look();
+        self.notify.notify_one();
+    }
+
+    /// Something is in a partition's queue.
+    pub fn some(&self) {
         self.notify.notify_one();
     }
 
@@ -61,10 +67,12 @@ pub struct Queue<C: ConsumerContext> {
     topic: String,
     partition: i32,
     queue: PartitionQueue<C>,
+    /// While it is read with others, instead of the queue.
+    following: Option<Following>,
     /// Something may be in it.
     ready: Arc<AtomicBool>,
     /// The next record, looked at already.
-    head: Option<OwnedMessage>,
+    head: Option<Head>,
     /// Records that came before the partition had this queue; they go first.
     stray: VecDeque<OwnedMessage>,
     /// Behind the last record that was handed out since it is read from where it is read, and whether its end was reached since.
@@ -72,10 +80,45 @@ pub struct Queue<C: ConsumerContext> {
     ended: bool,
 }
 
+/// A record that is looked at before it is handed out.
+enum Head {
+    Fetched(OwnedMessage),
+    Kept(Arc<Kept>),
+}
+
+impl Head {
+    fn offset(&self) -> i64 {
+        match self {
+            Head::Fetched(message) => message.offset(),
+            Head::Kept(kept) => kept.offset,
+        }
+    }
+
+    fn times(&self, time: fn(&[u8]) -> Option<Nanos>, now: Nanos) -> Times {
+        match self {
+            Head::Fetched(message) => when(message, time, now),
+            Head::Kept(kept) => kept.times,
+        }
+    }
+
+    fn hand(&self, topic: &str, partition: i32, take: &mut dyn FnMut(&Message<'_>)) {
+        match self {
+            Head::Fetched(message) => hand(message, take),
+            Head::Kept(kept) => take(&Message {
+                topic,
+                partition,
+                offset: kept.offset,
+                payload: &kept.payload,
+                headers: &**kept,
+            }),
+        }
+    }
+}
+
 /// What a queue has next.
 enum Found<'q> {
     Fetched(BorrowedMessage<'q>),
-    Stray(OwnedMessage),
+    Read(Head),
     End,
 }
 
@@ -90,12 +133,13 @@ impl<C: ConsumerContext> Queue<C> {
         let (own, wake) = (ready.clone(), wake.clone());
         queue.set_nonempty_callback(move || {
             own.store(true, Ordering::Release);
-            wake.notify.notify_one();
+            wake.some();
         });
         Queue {
             topic,
             partition,
             queue,
+            following: None,
             ready,
             head: None,
             stray: VecDeque::new(),
@@ -106,7 +150,13 @@ impl<C: ConsumerContext> Queue<C> {
 
     fn next(&mut self) -> KafkaResult<Option<Found<'_>>> {
         if let Some(stray) = self.stray.pop_front() {
-            return Ok(Some(Found::Stray(stray)));
+            return Ok(Some(Found::Read(Head::Fetched(stray))));
+        }
+        if let Some(following) = &mut self.following {
+            return Ok(following.next().map(|step| match step {
+                Step::Record(kept) => Found::Read(Head::Kept(kept)),
+                Step::End => Found::End,
+            }));
         }
         loop {
             // Before the look, so that what comes during it is not missed.
@@ -122,6 +172,19 @@ impl<C: ConsumerContext> Queue<C> {
             return Ok(Some(found));
         }
     }
+
+    /// The offset of what comes next, if something was read here since it is read from where it is read.
+    fn next_offset(&self) -> Option<i64> {
+        let stray = || self.stray.front().map(OwnedMessage::offset);
+        self.head.as_ref().map(Head::offset).or_else(stray).or(self.handed)
+    }
+
+    /// What was looked at is read again, or not at all.
+    fn begin(&mut self) {
+        (self.head, self.stray) = (None, VecDeque::new());
+        (self.handed, self.ended) = (None, false);
+        self.ready.store(true, Ordering::Release);
+    }
 }
 
 impl Headers for BorrowedMessage<'_> {
@@ -135,6 +198,17 @@ impl Headers for BorrowedMessage<'_> {
 
     fn pairs(&self) -> Vec<(&str, &[u8])> {
         headers::pairs(self)
+    }
+}
+
+/// Of what is read with others there are none: who reads so looks at no header.
+impl Headers for Kept {
+    fn pairs(&self) -> Vec<(&str, &[u8])> {
+        Vec::new()
+    }
+
+    fn written(&self) -> Option<Nanos> {
+        Some(self.times.written)
     }
 }
 
@@ -174,6 +248,8 @@ pub struct Queues<C: ConsumerContext> {
     now: Nanos,
     /// When what waits was told of last.
     told: Instant,
+    /// Some can't be read with others any more, as was seen when the last turn ended.
+    gone: bool,
 }
 
 impl<C: ConsumerContext> Queues<C> {
@@ -185,6 +261,7 @@ impl<C: ConsumerContext> Queues<C> {
             turn: None,
             now: clock::now(),
             told: Instant::now(),
+            gone: false,
         }
     }
 
@@ -220,7 +297,8 @@ impl<C: ConsumerContext> Queues<C> {
     /// That may be from before it was sent back: it counts once the end was reached since.
     pub fn through(&self, topic: &str, partition: i32, ended: i64) -> Option<i64> {
         let queue = self.queues.get(&self.find(topic, partition)?)?;
-        let next = queue.head.as_ref().or(queue.stray.front()).map(OwnedMessage::offset);
+        let stray = || queue.stray.front().map(OwnedMessage::offset);
+        let next = queue.head.as_ref().map(Head::offset).or_else(stray);
         // What came before its end may be in the queue still.
         let over = queue.ended && !queue.ready.load(Ordering::Acquire);
         next.or(queue.handed.max(over.then_some(ended)))
@@ -235,14 +313,77 @@ impl<C: ConsumerContext> Queues<C> {
     }
 
     /// A partition is read from another place: what was looked at is read again, or not at all.
-    pub fn moved(&mut self, topic: &str, partition: i32) {
+    /// Whether others read it, too, and no more with this one.
+    pub fn moved(&mut self, topic: &str, partition: i32, at: i64) -> bool {
+        let Some(id) = self.find(topic, partition) else { return false };
+        self.order.begin(id);
+        let Some(queue) = self.queues.get_mut(&id) else { return false };
+        queue.begin();
+        queue.handed = Some(at);
+        queue.following.take().is_some()
+    }
+
+    /// Has partitions that are read alone read with others from now on, where that can be; says which. `start` tells where a partition
+    /// begins of which nothing was read.
+    pub fn meet(
+        &mut self,
+        shared: &Arc<Shared>,
+        topic_id: Option<&str>,
+        wake: &Arc<Wake>,
+        start: impl Fn(i32) -> Option<i64>,
+    ) -> Vec<i32> {
+        let mut met = Vec::new();
+        for (id, queue) in &mut self.queues {
+            if queue.following.is_some() || queue.topic != shared.topic() {
+                continue;
+            }
+            let Some(at) = queue.next_offset().or_else(|| start(queue.partition)) else { continue };
+            let waking = Waking { ready: queue.ready.clone(), wake: wake.clone() };
+            if let Some(following) = shared.follow((queue.partition, at), topic_id, waking) {
+                queue.begin();
+                queue.handed = Some(at);
+                queue.following = Some(following);
+                self.order.begin(*id);
+                met.push(queue.partition);
+            }
+        }
+        met
+    }
+
+    pub fn is_any_gone(&self) -> bool {
+        self.gone
+    }
+
+    /// Partitions that can't be read with others any more, and where each goes on.
+    pub fn gone(&self) -> Vec<(String, i32, i64)> {
+        let gone = |queue: &Queue<C>| {
+            let following = queue.following.as_ref().filter(|following| following.gone)?;
+            let at = queue.head.as_ref().map_or(following.next, Head::offset);
+            Some((queue.topic.clone(), queue.partition, at))
+        };
+        self.queues.values().filter_map(gone).collect()
+    }
+
+    /// A partition is read alone from now on, from where it was.
+    pub fn alone(&mut self, topic: &str, partition: i32) {
         let Some(id) = self.find(topic, partition) else { return };
         self.order.begin(id);
         if let Some(queue) = self.queues.get_mut(&id) {
-            (queue.head, queue.stray) = (None, VecDeque::new());
-            (queue.handed, queue.ended) = (None, false);
-            queue.ready.store(true, Ordering::Release);
+            let handed = queue.next_offset();
+            queue.following = None;
+            queue.begin();
+            queue.handed = handed;
         }
+    }
+
+    /// Where partitions end that are read with others, and up to where each was read.
+    pub fn met(&self) -> Vec<(String, i32, Option<i64>, i64)> {
+        let met = |queue: &Queue<C>| {
+            let following = queue.following.as_ref()?;
+            let read = queue.next_offset().unwrap_or(following.next);
+            Some((queue.topic.clone(), queue.partition, following.ends(), read))
+        };
+        self.queues.values().filter_map(met).collect()
     }
 
     /// Partitions whose next record waits for its turn, now and then.
@@ -261,7 +402,7 @@ impl<C: ConsumerContext> Queues<C> {
         time: fn(&[u8]) -> Option<Nanos>,
         take: &mut dyn FnMut(&Message<'_>),
     ) -> KafkaResult<Option<Duration>> {
-        let Queues { queues, order, now, turn, .. } = self;
+        let Queues { queues, order, now, turn, gone, .. } = self;
         if let Some((id, queue)) = turn.and_then(|id| Some((id, queues.get_mut(&id)?))) {
             let next = match queue.next()? {
                 Some(Found::Fetched(message)) => {
@@ -273,11 +414,16 @@ impl<C: ConsumerContext> Queues<C> {
                         queue.handed = Some(next);
                         return Ok(None);
                     }
-                    Some(message.detach())
+                    Some(Head::Fetched(message.detach()))
                 }
-                Some(Found::Stray(message)) => {
-                    order.head(id, when(&message, time, *now));
-                    Some(message)
+                Some(Found::Read(head)) => {
+                    if order.head(id, head.times(time, *now)) {
+                        head.hand(&queue.topic, queue.partition, take);
+                        order.took(id);
+                        queue.handed = Some(head.offset() + 1);
+                        return Ok(None);
+                    }
+                    Some(head)
                 }
                 Some(Found::End) => {
                     order.end(id);
@@ -293,8 +439,8 @@ impl<C: ConsumerContext> Queues<C> {
         for (id, queue) in queues.iter_mut().filter(|(_, queue)| queue.head.is_none()) {
             while queue.ready.load(Ordering::Acquire) {
                 let next = match queue.next()? {
-                    Some(Found::Fetched(message)) => message.detach(),
-                    Some(Found::Stray(message)) => message,
+                    Some(Found::Fetched(message)) => Head::Fetched(message.detach()),
+                    Some(Found::Read(head)) => head,
                     Some(Found::End) => {
                         order.end(*id);
                         queue.ended = true;
@@ -302,22 +448,24 @@ impl<C: ConsumerContext> Queues<C> {
                     }
                     None => continue,
                 };
-                order.head(*id, when(&next, time, *now));
+                order.head(*id, next.times(time, *now));
                 queue.head = Some(next);
                 break;
             }
         }
+        let is_gone = |queue: &Queue<C>| queue.following.as_ref().is_some_and(|f| f.gone);
+        *gone = queues.values().any(is_gone);
         let until = match order.next(*now) {
             Next::Take(id) => {
                 *turn = Some(id);
-                let queue = queues.get_mut(&id);
-                let head = queue.and_then(|queue| {
-                    let head = queue.head.take()?;
-                    queue.handed = Some(head.offset() + 1);
-                    Some(head)
-                });
-                let Some(message) = head else { return Ok(Some(Duration::ZERO)) };
-                hand(&message, take);
+                let Some((queue, head)) = queues
+                    .get_mut(&id)
+                    .and_then(|queue| queue.head.take().map(|head| (queue, head)))
+                else {
+                    return Ok(Some(Duration::ZERO));
+                };
+                queue.handed = Some(head.offset() + 1);
+                head.hand(&queue.topic, queue.partition, take);
                 order.took(id);
                 return Ok(None);
             }
@@ -337,7 +485,11 @@ fn written<M: rdkafka::Message>(message: &M) -> Option<Nanos> {
 }
 
 /// When what stands in a record happened: what the record says, but not later than Kafka had it.
-fn when<M: rdkafka::Message>(message: &M, time: fn(&[u8]) -> Option<Nanos>, now: Nanos) -> Times {
+pub fn when<M: rdkafka::Message>(
+    message: &M,
+    time: fn(&[u8]) -> Option<Nanos>,
+    now: Nanos,
+) -> Times {
     let written = written(message).unwrap_or(now).min(now);
     let believed = |said: &Nanos| (written.saturating_sub(OLDEST)..=written).contains(said);
     let said = message.payload().and_then(time).filter(believed);

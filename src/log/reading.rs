@@ -1,6 +1,9 @@
 //! How a member of a consumer group reads.
 
+use std::sync::Arc;
+
 use super::config::{Kafka, Start};
+use super::shared::Shared;
 use crate::decision::time::Nanos;
 
 /// How a group member reads.
@@ -19,6 +22,8 @@ pub struct Reading<'a> {
     /// Whether partitions of the same number, of all topics, come to the same member. Such topics are read together or not at
     /// all.
     pub together: bool,
+    /// Where the same topic is read for several parts of the process.
+    pub shared: Option<&'a Arc<Shared>>,
     /// When what stands in a record happened, if it says so.
     pub time: fn(&[u8]) -> Option<Nanos>,
 }

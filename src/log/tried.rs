@@ -6,7 +6,7 @@ use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::producer::BaseProducer;
 
 use super::config::{Compression, Kafka, Start};
-use super::{Reading, consumer, transactional};
+use super::{Reading, fetch, transactional};
 
 /// What depends on the machine on which docket runs, or makes noise. `docket doctor` looks at it.
 const ELSEWHERE: [&str; 6] = ["sasl.", "ssl.", "security.", "https.", "plugin.", "debug"];
@@ -27,10 +27,11 @@ pub fn tried(kafka: &Kafka) -> Result<(), String> {
         stops_at_gaps: false,
         instance_id: None,
         prefetch: 16 << 20,
+        shared: None,
         together: false,
         time: |_| None,
     };
-    let mut member = consumer::config(&reading, (16 << 10, 16 << 10));
+    let mut member = fetch::config(&reading, (16 << 10, 16 << 10));
     let mut writer = transactional::transactional_config(
         &kafka,
         "check",

@@ -83,6 +83,9 @@ fn sizes(file: &mut File) -> Vec<Size<'_>> {
         // In librdkafka's queue.
         all.push(Size { parts: vec!["door"], bytes: &mut limits.queue_bytes, times: 1 });
     }
+    if file.sinks.len() > 1 {
+        all.push(Size { parts: vec!["reader"], bytes: &mut file.memory.shared, times: 1 });
+    }
     for (name, sink) in &mut file.sinks {
         // Those in flight, and the one that is being filled.
         let batches = sink.concurrency() + 1;

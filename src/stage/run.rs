@@ -28,6 +28,7 @@ use crate::door::config::DoorConfig;
 use crate::door::{self, Door, DoorError};
 use crate::http::client::HttpError;
 use crate::log::progress::Progress;
+use crate::log::shared::Shared;
 use crate::log::topics::TopicError;
 use crate::metrics::Decisions;
 use crate::metrics::exemplars::Exemplars;
@@ -188,6 +189,8 @@ pub struct Parts {
     limits: Limits,
     /// How many the docket topic has, where Kafka said so.
     partitions: Option<u32>,
+    /// The docket topic, once several sinks read it here.
+    shared: Option<Arc<Shared>>,
     running: BTreeMap<String, Part>,
 }
 
@@ -226,6 +229,7 @@ impl Parts {
             process: process.clone(),
             limits,
             partitions: None,
+            shared: None,
             running: BTreeMap::new(),
         })
     }
@@ -254,6 +258,7 @@ impl Parts {
         }
         self.read_facts()?;
         self.correlate()?;
+        self.read_once();
         let names: Vec<String> = self.pipeline.file.sinks.keys().cloned().collect();
         names.iter().try_for_each(|name| self.start_sink(name))?;
         self.spikes()?;

@@ -45,6 +45,8 @@ pub struct Meters {
     pub in_flight: IntGaugeVec,
     pub held: IntGaugeVec,
     pub share: IntGaugeVec,
+    /// By sink: how many partitions it reads with others.
+    pub shared: IntGaugeVec,
     pub latency: HistogramVec,
     pub offset: IntGaugeVec,
     pub lag: IntGaugeVec,
@@ -180,6 +182,7 @@ impl Meters {
             in_flight: all.gauge("docket_sink_in_flight_records", "Decisions sent to a sink and not answered yet.", &["sink"])?,
             held: all.gauge("docket_memory_held_bytes", "Bytes of records that a part holds: prefetched, in batches and transactions, on their way.", &["part"])?,
             share: all.gauge("docket_memory_share_bytes", "Bytes that a part may hold: its share of memory.budget.", &["part"])?,
+            shared: all.gauge("docket_sink_shared_partitions", "Partitions of the docket topic that a sink reads with others of its process, fetched once for all of them.", &["sink"])?,
             latency: all.histogram(
                 "docket_delivery_latency_seconds",
                 "Time from a decision to its acknowledgement by a sink.",

@@ -232,7 +232,8 @@ impl Drive {
         // What nothing is left of has no lag, and is told all the same.
         let behind =
             |world: &Shared| GROUPS.iter().any(|(g, topic)| world.lock().lag(g, topic) > 0);
-        while peace < 10 || behind(&world) {
+        // What was deleted while it was on its way has no lag either.
+        while peace < 10 || behind(&world) || self.running.iter().any(Process::is_sending) {
             tokio::time::sleep(Duration::from_secs(1)).await;
             peace += 1;
             // What fails alone waits for others to pass.

@@ -14,7 +14,7 @@ use tokio::task::{JoinHandle, spawn_local};
 use tokio_util::sync::CancellationToken;
 
 use super::sink::{Manner, SimSink};
-use super::world::{self, Account, Alive, Dead, Member, Sabotage, Shared, producer};
+use super::world::{self, Account, Alive, Dead, Member, Rings, Sabotage, Shared, producer};
 use super::{DOCKET, SOURCE};
 
 /// One process: intake and three sinks, each started again when it fails.
@@ -29,6 +29,8 @@ pub struct Process {
     pub meters: Arc<Meters>,
     health: Arc<Health>,
     progress: Arc<Progress>,
+    /// What its sinks read together.
+    rings: Rings,
 }
 
 struct Part {
@@ -62,10 +64,16 @@ impl Process {
             meters,
             health: Arc::default(),
             progress: Arc::default(),
+            rings: Rings::default(),
         };
         process.intake();
         SINKS.iter().for_each(|name| process.sink(name));
         process
+    }
+
+    /// Whether a sink has not answered yet.
+    pub fn is_sending(&self) -> bool {
+        SINKS.iter().any(|name| self.meters.in_flight.with_label_values(&[name]).get() > 0)
     }
 
     fn account(&self, part: &str, largest: usize) -> Alive {
@@ -146,6 +154,7 @@ impl Process {
             events: Arc::default(),
             runtime: tokio::runtime::Handle::current(),
             rejects_limit: Some(world::REJECTS_TAKE),
+            shared: None,
             drain: Duration::from_secs(5),
             seed,
         }
@@ -159,10 +168,12 @@ impl Process {
         let i = SINKS.iter().position(|one| *one == name).unwrap();
         let deliver = Arc::new(self.deliver(name, self.seed + i as u64, late));
         let (w, s, id) = (self.world.clone(), self.stop.child_token(), self.id.clone());
+        let rings = self.rings.clone();
         self.run(name, s.clone(), async move {
             while !s.is_cancelled() {
                 let group = format!("docket.sim.{}", deliver.name);
-                let join = |watch| Ok(Member::join(&w, &group, &[DOCKET], watch).of(&id));
+                let join =
+                    |watch| Ok(Member::join(&w, &group, &[DOCKET], watch).of(&id).with(&rings));
                 if let Err(error) = deliver.over(join, Dead(w.clone()), &s).await {
                     w.lock().note(format!("{} failed: {error}", deliver.name));
                     if w.lock().sabotage == Sabotage::StaysDead {

@@ -18,12 +18,14 @@ mod logs;
 mod member;
 mod memory;
 mod producer;
+mod rings;
 mod transactions;
 
 pub use faults::{Faults, Sabotage};
 pub use member::Member;
 pub use memory::{Account, Alive};
 pub use producer::{Dead, producer};
+pub use rings::Rings;
 use transactions::{Late, Producing, State, Transaction};
 
 pub type Place = (String, i32);

@@ -28,6 +28,7 @@ fn resuming(mock: &crate::log::mock::Mock) -> (Resuming, TopicPartitionList) {
         stops_at_gaps: false,
         instance_id: None,
         prefetch: 1 << 20,
+        shared: None,
         together: false,
         time: |_| None,
     };

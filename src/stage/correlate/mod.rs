@@ -148,6 +148,7 @@ impl Correlate {
             stops_at_gaps: file.watchdog.log_gap == LogGap::Stop,
             instance_id: instance.as_deref(),
             prefetch: file.intake.prefetch.0,
+            shared: None,
             together: true,
             time,
         };

@@ -40,7 +40,7 @@ use crate::http::failure;
 use crate::log::consumer::{self, Assignments};
 use crate::log::offsets::Offsets;
 use crate::log::progress::{Assigned, Progress};
-use crate::log::{Commits, Message, Polled, Reader, Reading, RecordWriter, producer};
+use crate::log::{Commits, Message, Polled, Reader, Reading, RecordWriter, producer, shared};
 use crate::pipeline::Pipeline;
 use crate::pipeline::file::LogGap;
 use crate::protect::redact::Redaction;
@@ -85,6 +85,8 @@ pub struct Deliver {
     pub events: Arc<Events>,
     pub runtime: Handle,
     pub rejects_limit: Option<usize>,
+    /// Where the docket topic is read for all sinks of the process, if it is.
+    pub shared: Option<Arc<shared::Shared>>,
     /// How long a stop may take.
     pub drain: Duration,
     /// For the jitter.
@@ -180,6 +182,7 @@ impl Deliver {
             instance_id: self.pipeline.file.intake.instance_id.as_deref(),
             prefetch: self.delivery.prefetch.0,
             time: record::time,
+            shared: self.shared.as_ref(),
             together: false,
         };
         self.over(

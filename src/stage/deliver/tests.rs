@@ -107,6 +107,7 @@ fn deliver(sink: &Arc<Scripted>, too_old: Option<Arc<dyn Fallback>>) -> Deliver 
         events: Arc::default(),
         runtime: Handle::current(),
         rejects_limit: None,
+        shared: None,
         drain: Duration::ZERO,
         seed: 1,
     }

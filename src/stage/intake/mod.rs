@@ -169,6 +169,7 @@ impl Intake {
             stops_at_gaps: file.watchdog.log_gap == LogGap::Stop,
             instance_id: instance.as_deref(),
             prefetch: file.intake.prefetch.0,
+            shared: None,
             together: false,
             time: time::guess,
         };

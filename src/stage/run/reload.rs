@@ -125,6 +125,7 @@ impl Parts {
 
     /// Everything of the changed parts that can be wrong, while the old ones run.
     fn make(&mut self, changes: &Changes, old: &File) -> Result<Made, RunError> {
+        self.read_once();
         let mut sinks = BTreeMap::new();
         for name in &changes.sinks {
             if let Some(deliver) = self.delivering(name)? {

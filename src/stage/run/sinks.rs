@@ -3,6 +3,9 @@
 use std::sync::Arc;
 
 use super::{Parts, RunError};
+use crate::decision::record;
+use crate::log::scan::READER;
+use crate::log::shared::{self, Shared};
 use crate::sink::config::SinkConfig;
 use crate::sink::{self, AnySink};
 use crate::stage::deliver::{Deliver, Fallback, Sending};
@@ -13,12 +16,38 @@ impl Parts {
         self.delivering(name)?.map_or(Ok(()), |deliver| self.sink(deliver))
     }
 
+    /// Whether this process reads for a sink.
+    fn reads(&self, name: &str) -> bool {
+        let sink = self.pipeline.file.sinks.get(name);
+        sink.is_some_and(|s| !s.delivery().only_routed) && self.process.roles.sink(name)
+    }
+
+    /// The docket topic, read once for all sinks of the process, if there are several.
+    pub(super) fn read_once(&mut self) {
+        let sinks = self.pipeline.file.sinks.keys().filter(|name| self.reads(name)).count();
+        if sinks < 2 || self.shared.is_some() {
+            return;
+        }
+        self.share("reader");
+        let pipeline = &self.pipeline;
+        let settings = shared::Settings {
+            kafka: &pipeline.file.kafka,
+            group: &pipeline.group(READER),
+            topic: &pipeline.docket_topic(),
+            room: pipeline.file.memory.shared.0,
+            partitions: self.partitions.unwrap_or(pipeline.file.docket.partitions) as usize,
+            time: record::time,
+        };
+        let meters = self.meters.clone();
+        self.shared = Some(Arc::new(Shared::new(&settings, move || meters.holding("reader"))));
+    }
+
     /// What delivers to it, not started yet.
     pub(super) fn delivering(&self, name: &str) -> Result<Option<Deliver>, RunError> {
-        let Some(sink) = self.pipeline.file.sinks.get(name) else { return Ok(None) };
-        if sink.delivery().only_routed || !self.process.roles.sink(name) {
+        if !self.reads(name) {
             return Ok(None);
         }
+        let Some(sink) = self.pipeline.file.sinks.get(name) else { return Ok(None) };
         let too_old = match sink.delivery().too_old.as_str() {
             "rejects" => None,
             other => Some(self.fallback(other)?),
@@ -72,6 +101,7 @@ impl Parts {
             events: self.events.clone(),
             runtime: self.process.runtime.clone(),
             rejects_limit: self.limits.rejects,
+            shared: self.shared.clone(),
             drain: self.process.drain,
             seed: rand::random(),
         }

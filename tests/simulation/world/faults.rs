@@ -62,6 +62,8 @@ pub enum Sabotage {
     ForgetsTheStart,
     /// What runs is stopped before what a changed pipeline file asks for is made.
     StopsFirst,
+    /// What is read together is told by the name of its topic only.
+    SharesByName,
     /// A sink reads on however much it holds.
     HoldsTooMuch,
     /// A file sink writes to the file that it opened first.

@@ -8,10 +8,12 @@ use docket::log::consumer::Assignments;
 use docket::log::{self, Gap, Headers, Message, Polled, Reader, Told};
 use docket::order::{MAX_SKEW, Next, Order, Times};
 use docket::resume::{self, Committed, Log, Past, Start};
+use docket::ring::Taken;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use tokio::time::Instant;
 
 use super::commits::Sent;
+use super::rings::{Following, Rings};
 use super::*;
 
 /// A member of a group.
@@ -46,6 +48,9 @@ pub struct Member<A> {
     seen: Cell<(u64, usize, usize)>,
     /// Up to which its places were looked at.
     upheavals: Cell<Option<u64>>,
+    /// What the parts of its process read together.
+    rings: Option<Rings>,
+    following: RefCell<BTreeMap<Place, Following>>,
 }
 
 /// What is slow takes up to so many milliseconds.
@@ -77,6 +82,8 @@ impl<A: Assignments> Member<A> {
             starts: RefCell::default(),
             seen: Cell::default(),
             upheavals: Cell::default(),
+            rings: None,
+            following: RefCell::default(),
         };
         let mut w = world.lock();
         w.groups.entry(group.to_owned()).or_default().topics =
@@ -88,6 +95,11 @@ impl<A: Assignments> Member<A> {
 
     pub fn of(self, process: &str) -> Member<A> {
         Member { process: process.to_owned(), ..self }
+    }
+
+    /// With others of its process, as long as it keeps up.
+    pub fn with(self, rings: &Rings) -> Member<A> {
+        Member { rings: Some(rings.clone()), ..self }
     }
 
     fn enter(&self) {
@@ -275,13 +287,65 @@ impl<A: Assignments> Member<A> {
 
 impl<A> Member<A> {
     fn forget(&self, place: &Place) {
+        self.following.borrow_mut().remove(place);
         self.slow.borrow_mut().remove(place);
         self.fetched.borrow_mut().remove(place);
         self.ended.borrow_mut().remove(place);
     }
 
+    /// Goes on with others in partitions that it reads alone, now and then, where it can.
+    fn meet(&self) {
+        let Some(rings) = &self.rings else { return };
+        let mut w = self.world.lock();
+        let mut following = self.following.borrow_mut();
+        for (place, at) in &*self.positions.borrow() {
+            if following.contains_key(place) || !w.chance(0.2) {
+                continue;
+            }
+            let ids = self.ids.borrow();
+            let Some(id) = ids.get(&place.0) else { continue };
+            if let Some(met) = rings.follow(&w, place, id, *at) {
+                let member = self.id.get();
+                w.note(format!(
+                    "{}: member {member} reads {place:?} with others from {at}",
+                    self.group
+                ));
+                following.insert(place.clone(), met);
+                self.fetched.borrow_mut().remove(place);
+                self.order.borrow_mut().begin(w.index(place));
+            }
+        }
+    }
+
+    /// Looks at what is next where it goes on with others.
+    fn look(&self) {
+        let mut w = self.world.lock();
+        let mut order = self.order.borrow_mut();
+        let mut gone = Vec::new();
+        for (place, met) in &mut *self.following.borrow_mut() {
+            let index = w.index(place);
+            let known = met.ahead.is_some();
+            match met.look(&mut w) {
+                Taken::Records(_) => {
+                    if let Some(record) = met.ahead.as_ref().filter(|_| !known) {
+                        order.head(index, when(record));
+                    }
+                }
+                Taken::Nothing { ended: true } => order.end(index),
+                Taken::Nothing { ended: false } => {}
+                Taken::Gone => gone.push(place.clone()),
+            }
+        }
+        for place in gone {
+            order.begin(w.index(&place));
+            self.forget(&place);
+        }
+    }
+
     /// Brings more of partitions of which nothing is here.
     fn fetch(&self) {
+        self.meet();
+        self.look();
         let mut w = self.world.lock();
         let positions = self.positions.borrow();
         let mut fetched = self.fetched.borrow_mut();
@@ -289,7 +353,7 @@ impl<A> Member<A> {
         let mut empty: Vec<(Place, i64)> = positions
             .iter()
             .map(|(p, at)| (p.clone(), *at))
-            .filter(|(p, at)| !here(p, *at))
+            .filter(|(p, at)| !here(p, *at) && !self.following.borrow().contains_key(p))
             .collect();
         if !empty.is_empty() {
             let first = w.below(empty.len() as u64) as usize;
@@ -354,6 +418,9 @@ impl<A> Member<A> {
 
     fn at(&self, w: &World, index: usize) -> Option<(Place, Record)> {
         let place = w.logs.keys().nth(index)?.clone();
+        if let Some(met) = self.following.borrow_mut().get_mut(&place) {
+            return Some((place, met.ahead.take()?));
+        }
         let from = *self.positions.borrow().get(&place)?;
         Some((place.clone(), w.read(&place, from)?))
     }
