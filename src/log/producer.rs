@@ -8,12 +8,13 @@ use rdkafka::ClientConfig;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::producer::{
     BaseRecord, DeliveryFuture, DeliveryResult, FutureProducer, FutureRecord, Producer,
-    ProducerContext, ThreadedProducer,
+    ProducerContext,
 };
 use tokio::sync::Notify;
 
 use super::client::{self, Brokers, Context};
 use super::config::{Compression, Kafka};
+use super::threaded::Threaded;
 use super::{Outgoing, RecordWriter};
 
 /// The largest message that a producer takes; what the topic takes is the broker's to say.
@@ -144,7 +145,7 @@ impl ProducerContext for Context<Acks> {
 }
 
 /// Writes records of which each is acknowledged by all replicas, in their order and once each.
-pub struct Acknowledged(ThreadedProducer<Context<Acks>>);
+pub struct Acknowledged(Threaded<Context<Acks>>);
 
 impl Acknowledged {
     /// `timeout` is how long a record may wait for its acknowledgement, `queue` how many bytes may do so.
@@ -168,9 +169,8 @@ impl Acknowledged {
             .set("queue.buffering.max.messages", "1000000")
             .set("queue.buffering.max.kbytes", (queue >> 10).clamp(1024, 2_097_151).to_string())
             .set("message.max.bytes", MAX_MESSAGE);
-        client::with_properties(config, kafka)
-            .create_with_context(Context::<Acks>::default())
-            .map(Acknowledged)
+        let config = client::with_properties(config, kafka);
+        Threaded::new(&config, Context::<Acks>::default()).map(Acknowledged)
     }
 
     /// Writes records, and waits until each is acknowledged. At most `window` bytes wait at once. Returns the numbers of those that are too

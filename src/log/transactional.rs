@@ -10,13 +10,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
-use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use super::client::{self, Brokers, Context};
 use super::config::{Compression, Kafka};
 use super::consumer::Membership;
 use super::producer::{BATCH, MAX_MESSAGE};
+use super::threaded::Threaded;
 use super::{Committed, Outgoing, Transactions};
 use crate::resume;
 use crate::telemetry::outage::Outage;
@@ -305,13 +306,12 @@ impl<E: Epoch> Transactional<E> {
 pub struct Librdkafka {
     config: ClientConfig,
     /// With a thread that serves delivery reports: librdkafka waits for these in the middle of a commit.
-    client: ThreadedProducer<Context<Deliveries>>,
+    client: Threaded<Context<Deliveries>>,
 }
 
 impl Librdkafka {
     fn new(config: ClientConfig) -> KafkaResult<Librdkafka> {
-        let client: ThreadedProducer<_> =
-            config.create_with_context(Context::<Deliveries>::default())?;
+        let client = Threaded::new(&config, Context::<Deliveries>::default())?;
         client.init_transactions(WAIT)?;
         Ok(Librdkafka { config, client })
     }
@@ -339,7 +339,7 @@ impl Epoch for Librdkafka {
             delivery_opaque: tag,
         };
         // Waits while librdkafka's queue is full.
-        while let Err((error, back)) = ThreadedProducer::send(&self.client, record) {
+        while let Err((error, back)) = self.client.send(record) {
             if !matches!(error, KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull)) {
                 return Err(error);
             }

@@ -271,7 +271,7 @@ fn what_is_done_wrong_is_noticed() {
         (Sabotage::ForgetsTheStart, 61),
         (Sabotage::StopsFirst, 0),
         (Sabotage::HoldsTooMuch, 0),
-        (Sabotage::SharesByName, 0),
+        (Sabotage::SharesByName, 41),
     ];
     each_is_noticed(300, &all, run);
 }
