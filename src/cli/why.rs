@@ -39,7 +39,7 @@ use policies::bundle;
   docket why REQUEST_ID pipelines/opa.yaml --since 2h      from the docket topic
 
 Exit status: 0 the decision was found and, with --bundle, reproduced; 1 it was not found, or something can't be read;
-2 wrong usage; 3 it was found, but the policies give another result than the recorded one."
+2 wrong usage; 3 it was found, but the policies give another result than the recorded one, or what the condition rests on is not known."
 )]
 pub struct Args {
     /// Decision ID, trace ID or request ID (x-request-id, or the uid of an AdmissionReview); of the first two the beginning is enough, from 8 characters on.
@@ -142,7 +142,9 @@ pub fn run(args: &Args) -> Result<ExitCode, Box<dyn std::error::Error>> {
     }
     let other = |found: &Found| match &found.explained {
         None => false,
-        Some(explained) => !explained.as_ref().is_ok_and(|said| said.reproduced),
+        Some(explained) => {
+            !explained.as_ref().is_ok_and(|said| said.reproduced && !said.uncertain)
+        }
     };
     Ok(if found.iter().any(other) { ExitCode::from(3) } else { ExitCode::SUCCESS })
 }
@@ -319,6 +321,8 @@ fn recorded<'a>(event: &'a Event<'_>) -> Recorded<'a> {
         input: event.input,
         erased: part("erased"),
         masked: part("masked"),
+        timestamp: Some(event.timestamp),
+        duration: event.duration(),
         nd_builtin_cache: part("nd_builtin_cache"),
         error: event.error,
     }
@@ -436,15 +440,17 @@ impl Wanted {
             || holds(&self.id).is_some()
     }
 
-    /// Whether it is the decision's own ID, or what `tail` shows of one.
+    /// Whether it is the decision's own ID, in capitals or not, or what `tail` shows of one.
     fn names(&self, decision_id: &str) -> bool {
-        decision_id == self.id || (self.id.len() >= SHOWN && decision_id.starts_with(&self.id))
+        let begins = decision_id.get(..self.id.len());
+        begins.is_some_and(|begin| begin.eq_ignore_ascii_case(&self.id))
+            && (self.id.len() >= SHOWN || decision_id.len() == self.id.len())
     }
 
     /// Whether it is a finding's ID, or how it begins, with or without what is before it.
     fn names_finding(&self, id: &str) -> bool {
         let bare = |id: &str| id.strip_prefix(FINDING).unwrap_or(id).to_owned();
-        let (id, wanted) = (bare(id), bare(&self.id));
+        let (id, wanted) = (bare(id), bare(&self.id.to_ascii_lowercase()));
         id == wanted || (wanted.len() >= SHOWN && id.starts_with(&wanted))
     }
 
@@ -495,6 +501,8 @@ mod tests {
             "1F3B88283EBBD6ABA56B22599CFDDBFF",
             "45100358acc6d8f2c74c7ccf32d03fdd",
             "438ee5cd",
+            "438EE5CD-9339-40C6-A799-673641A06288",
+            "438EE5CD",
             "1f3b88283ebb",
             "1F3B8828",
         ] {

@@ -243,3 +243,34 @@ fn an_interrupted_generate_says_how_many_it_wrote() {
     assert!(out.status.success(), "{:?} {errors}", out.status);
     assert!(errors.contains(&format!("{written} decisions in ")), "{written}: {errors}");
 }
+
+/// What rests on data that nobody gave is uncertain, which the exit status and JSON say, too; what a policy prints is not for here.
+#[test]
+fn why_says_by_its_exit_status_what_it_can_not_know() {
+    let place = Place::new("uncertain");
+    let decisions = place.path("decisions.ndjson");
+    let line = r#"{"decision_id":"11112222-aaaa","timestamp":"2026-11-24T12:48:50Z","path":"c/allow","result":false,"input":{"user":"ann","method":"POST"},"labels":{"id":"x"}}"#;
+    std::fs::write(&decisions, line).unwrap();
+    let folder = place.path("policies");
+    std::fs::create_dir(&folder).unwrap();
+    let policy = "package c\nimport rego.v1\ndefault allow := false\nallow if {\n\tprint(\"printed\")\n\
+        \tinput.user in data.admins\n\tinput.method == \"GET\"\n}\n";
+    std::fs::write(folder.join("c.rego"), policy).unwrap();
+    let why = |args: &[&str]| {
+        let mut command = docket();
+        command.args(["why", "11112222-AAAA", "--from"]).arg(&decisions).arg("--bundle").arg(&folder);
+        let out = command.args(args).output().unwrap();
+        assert!(!String::from_utf8_lossy(&out.stderr).contains("printed"));
+        (out.status.code(), String::from_utf8(out.stdout).unwrap())
+    };
+    let (code, text) = why(&[]);
+    assert!(code == Some(3) && text.contains("data.admins is not in the bundle"), "{text}");
+    let (code, text) = why(&["--json"]);
+    let all: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert!(code == Some(3) && all[0]["explanation"]["uncertain"] == true, "{text}");
+    std::fs::write(folder.join("data.yaml"), "admins: [ann]\n").unwrap();
+    let (code, text) = why(&[]);
+    assert!(code == Some(0) && text.contains("input.method is \"POST\""), "{text}");
+    std::fs::write(folder.join("data.yaml"), "admins: [ann\n").unwrap();
+    assert_eq!(why(&[]).0, Some(1));
+}

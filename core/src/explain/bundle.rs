@@ -1,8 +1,9 @@
-//! A bundle as OPA loads it (openpolicyagent.org, "Bundles"): policies, `data.json` files below their folders, and a
+//! A bundle as OPA loads it (openpolicyagent.org, "Bundles"): policies, `data.json` and `data.yaml` files below their folders, and a
 //! manifest; from the files of a directory or a `bundle.tar.gz`.
 
 use serde_json::{Map, Value};
 
+use super::yaml;
 use crate::decision::formats::gunzip;
 use crate::rego::SourceFile;
 
@@ -12,7 +13,7 @@ pub struct Bundle {
     pub data: Value,
     /// Of the manifest.
     pub revision: Option<String>,
-    /// What is in it that is not read, such as data in YAML.
+    /// What is in it that is not read: modules of WebAssembly.
     pub unread: Vec<String>,
 }
 
@@ -36,13 +37,20 @@ impl Bundle {
             } else if name == ".manifest" {
                 let manifest = json()?;
                 bundle.revision = manifest["revision"].as_str().map(str::to_owned);
-            } else if name == "data.json" {
+            } else if matches!(name, "data.json" | "data.yaml" | "data.yml") {
+                let data = match name {
+                    "data.json" => json()?,
+                    _ => yaml::read(&text()?).map_err(|e| format!("{path}: {e}"))?,
+                };
+                if !data.is_object() {
+                    return Err(format!("{path}: it must hold an object, as OPA has it"));
+                }
                 let below = folder.split('/').filter(|part| !part.is_empty()).rev();
-                let data = below.fold(json()?, |value, part| {
+                let data = below.fold(data, |value, part| {
                     Value::Object(Map::from_iter([(part.to_owned(), value)]))
                 });
                 merge(&mut bundle.data, data);
-            } else if matches!(name, "data.yaml" | "data.yml") || name.ends_with(".wasm") {
+            } else if name.ends_with(".wasm") {
                 bundle.unread.push(path.clone());
             }
         }

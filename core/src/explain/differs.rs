@@ -7,7 +7,7 @@ use serde_json::Value as Json;
 
 use super::Recorded;
 use super::bundle::Bundle;
-use super::probe::{Prober, json};
+use super::probe::{Prober, json, references};
 use super::rules::{Definition, Shape};
 use crate::decision::json as raw;
 
@@ -22,9 +22,14 @@ pub fn same(said: Option<&Value>, recorded: Option<&Json>) -> bool {
 
 /// Whether an evaluation fails here as OPA's did. What the engine here can't evaluate at all is its own failure.
 pub fn same_failure(here: &str, recorded: Option<&str>) -> bool {
-    let code = recorded.and_then(|error| raw::as_str(raw::get(error, "code")?));
-    let conflict = ["conflict", "multiple outputs"].iter().any(|word| here.contains(word));
-    code.as_deref() == Some("eval_conflict_error") && conflict
+    const CODE: &str = "eval_conflict_error";
+    let Some(recorded) = recorded else { return false };
+    // OPA uploads an error as an object, and writes it to its console as a text.
+    let there = match raw::as_str(recorded) {
+        Some(text) => text.contains(CODE),
+        None => raw::get(recorded, "code").and_then(raw::as_str).as_deref() == Some(CODE),
+    };
+    there && ["conflict", "multiple outputs"].iter().any(|word| here.contains(word))
 }
 
 fn equal(said: &Value, recorded: &Json) -> bool {
@@ -58,21 +63,9 @@ fn equal(said: &Value, recorded: &Json) -> bool {
     }
 }
 
-/// Builtins whose answers are of their moment.
-const CHANGING: [&str; 8] = [
-    "http.send",
-    "time.now_ns",
-    "rand.intn",
-    "uuid.rfc4122",
-    "net.lookup_ip_addr",
-    "opa.runtime",
-    "rego.metadata",
-    "io.jwt",
-];
-
 pub fn reasons(
     bundle: &Bundle,
-    prober: &Prober,
+    prober: &Prober<'_>,
     recorded: &Recorded<'_>,
     failed: Option<&str>,
 ) -> Vec<String> {
@@ -80,7 +73,7 @@ pub fn reasons(
     if let Some(failed) = failed {
         reasons.push(format!("the policy can't be evaluated here: {failed}"));
         if failed.contains("used before definition") {
-            reasons.push("here no variable of `some .. in` may have the name of a rule, which OPA allows: another name for either helps".into());
+            reasons.push("here no variable of `some .. in` may have the name of a rule or of an import, which OPA allows: another name for either helps".into());
         }
     } else if recorded.error.is_some() {
         reasons.push("OPA's evaluation failed, with the error that the decision has".into());
@@ -97,15 +90,17 @@ pub fn reasons(
         reasons.push("the record has no input".into());
     }
     let asked = prober.behind(recorded.path);
-    let called: Vec<&str> = CHANGING
-        .into_iter()
-        .filter(|name| asked.iter().flat_map(|of| of.texts()).any(|text| text.contains(name)))
-        .collect();
-    if !called.is_empty() {
-        reasons.push(format!(
-            "the bundle calls what answers otherwise now or here: {}",
-            called.join(", ")
-        ));
+    let builtins = prober.builtins();
+    for (said, is) in [
+        ("the policies call what answers otherwise now or here", &(|name: &str| builtins.changes(name)) as &dyn Fn(&str) -> bool),
+        ("the policies call what this evaluation lacks, and `opa eval` has", &|name| builtins.lacks(name)),
+        ("the clock stands still here, at the end of the decision's evaluation", &|name| builtins.is_clock(name)),
+    ] {
+        let words = asked.iter().flat_map(|of| of.texts()).flat_map(references);
+        let called: BTreeSet<String> = words.map(|(_, word)| word).filter(|w| is(w)).collect();
+        if !called.is_empty() {
+            reasons.push(format!("{said}: {}", Vec::from_iter(called).join(", ")));
+        }
     }
     for text in prober.ends_elsewhere(&asked) {
         reasons.push(format!(
@@ -123,7 +118,7 @@ pub fn reasons(
             .push(format!("the bundle lacks data that its policies use: {}", missing.join(", ")));
     }
     for unread in &bundle.unread {
-        reasons.push(format!("{unread} is not read"));
+        reasons.push(format!("{unread} is not read: docket evaluates policies in Rego only"));
     }
     if reasons.is_empty() {
         reasons.push("the bundle is not the one that decided, or its data was another".into());
@@ -202,7 +197,7 @@ fn uses(text: &str, name: &str) -> bool {
 }
 
 /// `data.roles` of policies, where neither data nor a package begins so. An import is used where its name is.
-fn missing_data(bundle: &Bundle, prober: &Prober) -> Vec<String> {
+fn missing_data(bundle: &Bundle, prober: &Prober<'_>) -> Vec<String> {
     let mut missing = Vec::new();
     for policy in &bundle.policies {
         for line in code(&policy.text) {

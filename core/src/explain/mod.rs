@@ -1,24 +1,32 @@
 //! Why a policy answered as it did: which line gave the answer, and which condition was not met. The decision is
 //! evaluated again, with the bundle that made it.
 //!
-//! `bundle` opens what OPA loads, `rules` knows which rules stand where, `probe` asks how far a rule's body goes.
-//! First the recorded result has to be reproduced; if it isn't, `differs` says what may be the reason. `story` is what
-//! people read, `page` the same for browsers.
+//! `bundle` opens what OPA loads (data with `yaml`), `rules` knows which rules stand where, `probe` asks how far a rule's body goes, with
+//! `builtins` that regorus lacks and variables that `rename` renames. First the recorded result has to be reproduced; if it isn't,
+//! `differs` says what may be the reason. `said` asks rule by rule, `values` what stands in a condition, `doubt` what of it nobody
+//! can know here. `story` is what people read, `page` the same for browsers.
 
+mod builtins;
 mod bundle;
 mod differs;
+mod doubt;
 pub mod page;
 mod probe;
+mod rename;
 mod rules;
+mod said;
 pub mod story;
+mod values;
+mod yaml;
 
 pub use bundle::{Bundle, unpack};
 
+use regorus::Value;
 use serde::Serialize;
 use serde_json::Value as Json;
 
-use self::probe::{End, Prober};
-use self::rules::{Body, Definition, Shape};
+use self::probe::Prober;
+use self::rules::{Definition, Shape};
 
 /// What a decision's record says of its evaluation.
 #[derive(Debug, Clone, Copy, Default)]
@@ -31,6 +39,10 @@ pub struct Recorded<'a> {
     /// JSON arrays of pointers.
     pub erased: Option<&'a str>,
     pub masked: Option<&'a str>,
+    /// When it was made, in nanoseconds: the end of the evaluation.
+    pub timestamp: Option<i64>,
+    /// How long it took.
+    pub duration: Option<u64>,
     /// What builtins answered whose answers change.
     pub nd_builtin_cache: Option<&'a str>,
     /// The evaluation failed: OPA's error, in JSON.
@@ -45,6 +57,9 @@ pub struct Explanation {
     pub result: Option<Json>,
     /// Whether it is what was recorded.
     pub reproduced: bool,
+    /// It may have ended at another condition than what is said: what it rests on is not known here.
+    #[serde(skip_serializing_if = "is_false")]
+    pub uncertain: bool,
     /// The evaluation fails, and where.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failed: Option<String>,
@@ -75,6 +90,9 @@ pub struct DefinitionSaid {
     /// What the rules said of which its value is made.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub made_of: Vec<RuleSaid>,
+    /// It is made of further rules, which are too deep to be shown.
+    #[serde(skip_serializing_if = "is_false")]
+    pub deeper: bool,
     pub unmet: Option<Unmet>,
 }
 
@@ -103,36 +121,56 @@ pub struct Unmet {
     pub input: Vec<(String, Option<Json>)>,
     /// What functions of the bundle said that it calls, with the calls as written.
     pub calls: Vec<(String, Option<Json>)>,
+    /// What else stands in it, as written, and its values.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub values: Vec<(String, Option<Json>)>,
     /// What the rules said that it speaks of.
     pub because: Vec<RuleSaid>,
+    /// It speaks of further rules, which are too deep to be shown.
+    #[serde(skip_serializing_if = "is_false")]
+    pub deeper: bool,
+    /// Why it may have been met where OPA evaluated it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub doubts: Vec<String>,
+    /// Where it may have been met: how the body goes on then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub then: Option<Then>,
 }
 
-/// Rules within rules within rules.
-const DEPTH: usize = 4;
+/// How a body goes on behind a condition that may have been met.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Then {
+    /// It ends further on.
+    Ends(Box<Unmet>),
+    /// All other conditions are met.
+    Met,
+    /// What follows needs what the condition says.
+    Unknown,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
 /// Rules of a package that is asked for as a whole.
 const RULES: usize = 50;
 
 /// Evaluates a decision again. An error is what can't be read or evaluated at all.
 pub fn explain(bundle: &Bundle, recorded: &Recorded<'_>) -> Result<Explanation, String> {
-    let prober = Prober::new(bundle, recorded.input)?;
+    let prober = Prober::new(bundle, recorded)?;
     let path: Vec<&str> = recorded.path.split('/').filter(|part| !part.is_empty()).collect();
     if path.is_empty() {
         return Err("it is the answer to an ad hoc query, which is not recorded in full".into());
     }
-    let (result, failed) = match prober.query(&path) {
-        Ok(result) => (result, None),
-        Err(e) => (None, Some(e)),
-    };
-    let wanted = recorded.result.and_then(|raw| serde_json::from_str::<Json>(raw).ok());
-    let reproduced = match &failed {
-        Some(why) => differs::same_failure(why, recorded.error),
-        None => recorded.error.is_none() && differs::same(result.as_ref(), wanted.as_ref()),
-    };
+    let (result, failed, reproduced) = evaluated(&prober, recorded, &path);
     let query = rules::query(&path);
     let mut explanation = Explanation {
         query,
         result: result.as_ref().and_then(probe::json),
         reproduced,
+        uncertain: false,
         failed,
         differs: Vec::new(),
         lacks: differs::lacks(bundle, prober.definitions(), &path),
@@ -148,9 +186,43 @@ pub fn explain(bundle: &Bundle, recorded: &Recorded<'_>) -> Result<Explanation, 
         return Ok(explanation);
     }
     for name in named(prober.definitions(), &path) {
-        explanation.rules.push(said(&prober, &name, &mut Vec::new()));
+        explanation.rules.push(said::of(&prober, &name, &mut Vec::new()));
     }
+    explanation.uncertain = explanation.rules.iter().any(said::is_uncertain);
+    said::restore(&mut explanation, prober.renamed());
     Ok(explanation)
+}
+
+/// The result, or how it fails, and whether that is what was recorded. A decision's time is its end, but what a policy asks the clock for
+/// is the beginning of its evaluation: where the recorded result is of that, that one counts.
+fn evaluated(
+    prober: &Prober<'_>,
+    recorded: &Recorded<'_>,
+    path: &[&str],
+) -> (Option<Value>, Option<String>, bool) {
+    let wanted = recorded.result.and_then(|raw| serde_json::from_str::<Json>(raw).ok());
+    let evaluate = || {
+        let (result, failed) = match prober.query(path) {
+            Ok(result) => (result, None),
+            Err(e) => (None, Some(e)),
+        };
+        let reproduced = match &failed {
+            Some(why) => differs::same_failure(why, recorded.error),
+            None => recorded.error.is_none() && differs::same(result.as_ref(), wanted.as_ref()),
+        };
+        (result, failed, reproduced)
+    };
+    let first = evaluate();
+    let (Some(end), Some(took), false) = (recorded.timestamp, recorded.duration, first.2) else {
+        return first;
+    };
+    prober.builtins().at(end.saturating_sub_unsigned(took));
+    let second = evaluate();
+    if second.2 {
+        return second;
+    }
+    prober.builtins().at(end);
+    first
 }
 
 /// The rules that a path means, each as its package and its name: the one that it names or leads into, or all of a
@@ -174,111 +246,12 @@ fn named(definitions: &[Definition], path: &[&str]) -> Vec<(String, String)> {
     names
 }
 
-fn said(prober: &Prober, rule: &(String, String), above: &mut Vec<(String, String)>) -> RuleSaid {
-    above.push(rule.clone());
-    let of = |d: &&Definition| d.package == rule.0 && d.name == rule.1;
-    let definitions: Vec<&Definition> = prober.definitions().iter().filter(of).collect();
-    let value = prober.value(rule);
-    let mut met = false;
-    let mut all = Vec::new();
-    for definition in definitions.iter().filter(|d| d.shape != Shape::Default) {
-        defined(prober, definition, above, &mut met, &mut all);
-    }
-    for definition in definitions.iter().filter(|d| d.shape == Shape::Default) {
-        let outcome = if met { Outcome::Idle } else { Outcome::Default };
-        let mut said = DefinitionSaid::at(definition, definition.line, &definition.text, outcome);
-        said.value = value.clone().filter(|_| !met);
-        all.push(said);
-    }
-    // What gave the answer comes first.
-    all.sort_by_key(|said| !matches!(said.outcome, Outcome::Gave | Outcome::Default));
-    above.pop();
-    RuleSaid { name: format!("data.{}.{}", rule.0, rule.1), value, definitions: all }
-}
-
-impl DefinitionSaid {
-    fn at(definition: &Definition, line: u32, text: &str, outcome: Outcome) -> DefinitionSaid {
-        let (file, text) = (definition.file.clone(), text.to_owned());
-        DefinitionSaid { file, line, text, outcome, value: None, made_of: Vec::new(), unmet: None }
-    }
-}
-
-/// What a definition had to do with it, with its branches.
-fn defined(
-    prober: &Prober,
-    definition: &Definition,
-    above: &mut Vec<(String, String)>,
-    met: &mut bool,
-    all: &mut Vec<DefinitionSaid>,
-) {
-    if definition.shape == Shape::Function {
-        let (line, text) = (definition.line, &definition.text);
-        return all.push(DefinitionSaid::at(definition, line, text, Outcome::Idle));
-    }
-    let mut branch_met = false;
-    for body in &definition.bodies {
-        let at = |outcome| DefinitionSaid::at(definition, body.line, &body.text, outcome);
-        if body.is_else && branch_met {
-            all.push(at(Outcome::NotReached));
-            continue;
-        }
-        if let Some(value) = prober.gives(definition, body) {
-            (*met, branch_met) = (true, true);
-            let made_of = made_of(prober, definition, body, above);
-            all.push(DefinitionSaid { value: Some(value), made_of, ..at(Outcome::Gave) });
-            continue;
-        }
-        let end = prober.unmet(definition, body);
-        let unmet = Some(unmet(prober, definition, end, above));
-        all.push(DefinitionSaid { unmet, ..at(Outcome::NotMet) });
-    }
-}
-
-/// What the rules said of which a value is made; and of another rule's, that its conditions speak of.
-fn made_of(
-    prober: &Prober,
-    definition: &Definition,
-    body: &Body,
-    above: &mut Vec<(String, String)>,
-) -> Vec<RuleSaid> {
-    let before = body.conditions.last().map(|condition| &*condition.until_here);
-    let value = body.value.as_deref().unwrap_or(&definition.value);
-    let mut rules = prober.rules_in(definition, before, value);
-    if above.len() > 1 {
-        rules.extend(before.iter().flat_map(|text| prober.rules_in(definition, None, text)));
-    }
-    let rules = rules.into_iter();
-    let rules: Vec<_> = rules.filter(|rule| !above.contains(rule)).collect();
-    let most = DEPTH.saturating_sub(above.len()) * 3;
-    rules.iter().take(most).map(|rule| said(prober, rule, above)).collect()
-}
-
-/// What there is to say of where a body ends. Of a value that can't be made, only what is not there.
-fn unmet(
-    prober: &Prober,
-    definition: &Definition,
-    End { before, line, text, elsewhere, value }: End<'_>,
-    above: &mut Vec<(String, String)>,
-) -> Unmet {
-    let none = Unmet { line, text: text.clone(), value, ..Unmet::default() };
-    if elsewhere {
-        return none;
-    }
-    let nested = prober.rules_in(definition, before, &text);
-    let nested = nested.into_iter().filter(|rule| !above.contains(rule));
-    let nested: Vec<_> = nested.take(DEPTH.saturating_sub(above.len()) * 3).collect();
-    let shown = |said: &Option<Json>| !value || said.is_none();
-    let mut input = prober.input_in(&text);
-    input.retain(|(_, there)| shown(there));
-    let mut calls = prober.calls_in(definition, before, &text);
-    calls.retain(|(_, gave)| shown(gave));
-    let because = nested.iter().map(|rule| said(prober, rule, above));
-    Unmet { input, calls, because: because.filter(|said| shown(&said.value)).collect(), ..none }
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
 mod found;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
 mod tests;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
+mod unknown;

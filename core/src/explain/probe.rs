@@ -6,15 +6,23 @@ use std::collections::BTreeSet;
 use regorus::{Engine, Value};
 use serde_json::Value as Json;
 
+use super::Recorded;
+use super::builtins::Builtins;
 use super::bundle::Bundle;
-use super::rules::{self, Body, Definition, Shape};
+use super::doubt::{self, Hidden};
+use super::rename::{self, Renamed};
+use super::rules::{self, Body, Condition, Definition, Every, Shape};
+use crate::rego::SourceFile;
 
 const NAME: &str = "docket_asks_this";
 
 /// Where a body ends.
 pub struct End<'b> {
+    /// The conditions before that.
+    pub conditions: &'b [Condition],
     /// The body as written, before that.
-    pub before: Option<&'b str>,
+    pub before: Option<String>,
+    pub every: Option<&'b Every>,
     pub line: u32,
     pub text: String,
     /// As of a condition.
@@ -23,22 +31,66 @@ pub struct End<'b> {
     pub value: bool,
 }
 
-pub struct Prober {
+impl<'b> End<'b> {
+    fn at(conditions: &'b [Condition], at: usize, before: Option<String>) -> End<'b> {
+        let Condition { line, ref text, elsewhere, ref every, .. } = conditions[at];
+        let (text, every, conditions) = (text.clone(), every.as_ref(), &conditions[..at]);
+        End { conditions, before, every, line, text, elsewhere, value: false }
+    }
+}
+
+/// How a body goes on behind conditions that are taken as met.
+pub enum Next<'b> {
+    /// At which condition it ends then.
+    Ends(usize, End<'b>),
+    Met,
+    /// What follows can't be asked without these.
+    Unknown,
+}
+
+pub struct Prober<'b> {
     engine: Engine,
     input: Option<Json>,
     definitions: Vec<Definition>,
+    data: &'b Json,
+    builtins: Builtins,
+    hidden: Vec<Hidden>,
+    renamed: Renamed,
 }
 
-impl Prober {
-    pub fn new(bundle: &Bundle, input: Option<&str>) -> Result<Prober, String> {
-        let mut engine = engine(bundle, false).or_else(|e| engine(bundle, true).map_err(|_| e))?;
+impl<'b> Prober<'b> {
+    pub fn new(bundle: &'b Bundle, recorded: &Recorded<'_>) -> Result<Prober<'b>, String> {
+        let builtins = Builtins::of(recorded.timestamp, recorded.nd_builtin_cache);
+        let engine = |v0| engine(bundle, &builtins, v0);
+        let (mut engine, renamed) = engine(false).or_else(|e| engine(true).map_err(|_| e))?;
+        let input = recorded.input;
         let parsed = input.map(|raw| serde_json::from_str(raw).map_err(|e| format!("input: {e}")));
         if let Some(raw) = input {
             let value = Value::from_json_str(raw).map_err(|e| format!("input: {e}"))?;
             engine.set_input(value);
         }
         let definitions = rules::definitions(&mut engine);
-        Ok(Prober { engine, input: parsed.transpose()?, definitions })
+        let input = parsed.transpose()?;
+        let hidden = doubt::hidden(recorded, input.as_ref());
+        Ok(Prober { engine, input, definitions, data: &bundle.data, builtins, hidden, renamed })
+    }
+
+    pub fn data(&self) -> &Json {
+        self.data
+    }
+
+    pub fn builtins(&self) -> &Builtins {
+        &self.builtins
+    }
+
+    /// What of the input is not what OPA saw.
+    pub fn hidden(&self) -> &[Hidden] {
+        &self.hidden
+    }
+
+    /// Variables that have other names here than people gave them.
+    pub fn renamed(&self) -> &Renamed {
+        &self.renamed
     }
 
     pub fn definitions(&self) -> &[Definition] {
@@ -123,7 +175,7 @@ impl Prober {
     }
 
     /// The condition at which a body ends, behind the body as written up to there: its value, if that can't be made.
-    pub fn unmet<'b>(&self, definition: &Definition, body: &'b Body) -> End<'b> {
+    pub fn unmet<'d>(&self, definition: &Definition, body: &'d Body) -> (usize, End<'d>) {
         let conditions = &body.conditions;
         let up_to = |at: usize| Some(conditions.get(at)?.until_here.as_str());
         // Statements may use what later ones bind: what can't be asked by itself is not the end.
@@ -137,16 +189,39 @@ impl Prober {
         let end = (0..conditions.len()).find(ends);
         match end.or(last.filter(|_| !met())) {
             Some(at) => {
-                let rules::Condition { line, ref text, elsewhere, .. } = conditions[at];
-                let before = at.checked_sub(1).and_then(up_to);
-                End { before, line, text: text.clone(), elsewhere, value: false }
+                let before = at.checked_sub(1).and_then(up_to).map(str::to_owned);
+                (at, End::at(conditions, at, before))
             }
             None => {
                 let value = body.value.as_deref().unwrap_or(&definition.value);
-                let text = rules::one_line(value);
-                End { before: all, line: body.line, text, elsewhere: false, value: true }
+                let (before, line) = (all.map(str::to_owned), body.line);
+                let (text, every) = (rules::one_line(value), None);
+                let at = conditions.len();
+                (at, End { conditions, before, every, line, text, elsewhere: false, value: true })
             }
         }
+    }
+
+    /// How a body goes on if these of its conditions were met, whatever they are here.
+    pub fn beyond<'d>(&self, definition: &Definition, body: &'d Body, met: &[usize]) -> Next<'d> {
+        let (mut kept, mut unknown) = (String::new(), false);
+        for (at, condition) in body.conditions.iter().enumerate() {
+            if met.contains(&at) {
+                continue;
+            }
+            let with = format!("{kept}{}\n", condition.raw);
+            match self.meets(definition, Some(&with)) {
+                _ if self.denies_what_is_not_there(&condition.text) => {
+                    return Next::Ends(at, End::at(&body.conditions, at, Some(kept)));
+                }
+                Ok(Value::Undefined) => {
+                    return Next::Ends(at, End::at(&body.conditions, at, Some(kept)));
+                }
+                Ok(_) => kept = with,
+                Err(_) => unknown = true,
+            }
+        }
+        if unknown { Next::Unknown } else { Next::Met }
     }
 
     /// Whether a body is met: true, or undefined.
@@ -155,7 +230,7 @@ impl Prober {
     }
 
     /// What a rule says that stands where the definition does.
-    fn ask(
+    pub fn ask(
         &self,
         definition: &Definition,
         shape: Shape,
@@ -203,7 +278,7 @@ impl Prober {
     }
 
     /// The rule that a word names: one of the same package, one by its full name, or by what is imported.
-    fn meant(&self, definition: &Definition, word: &str) -> Option<&Definition> {
+    pub fn meant(&self, definition: &Definition, word: &str) -> Option<&Definition> {
         let begins = |word: &str, name: &str| {
             word.strip_prefix(name).is_some_and(|rest| !rest.starts_with(is_word))
         };
@@ -265,17 +340,40 @@ impl Prober {
     }
 }
 
-fn engine(bundle: &Bundle, v0: bool) -> Result<Engine, String> {
-    let mut engine = Engine::new();
-    engine.set_strict_builtin_errors(false);
-    engine.set_rego_v0(v0);
-    for policy in &bundle.policies {
-        let added = engine.add_policy(policy.name.clone(), policy.text.clone());
-        added.map_err(|e| format!("{}: {}", policy.name, last_line(&e.to_string())))?;
+fn engine(
+    bundle: &Bundle,
+    builtins: &Builtins,
+    v0: bool,
+) -> Result<(Engine, Renamed), String> {
+    let empty = || {
+        let mut engine = Engine::new();
+        engine.set_strict_builtin_errors(false);
+        engine.set_rego_v0(v0);
+        // What a policy prints is for OPA's console.
+        engine.set_gather_prints(true);
+        engine
+    };
+    let add = |engine: &mut Engine, policies: &[SourceFile]| {
+        for policy in policies {
+            let added = engine.add_policy(policy.name.clone(), policy.text.clone());
+            added.map_err(|e| match placed(&e.to_string()) {
+                error if error.starts_with(&policy.name) => error,
+                error => format!("{}: {error}", policy.name),
+            })?;
+        }
+        Ok::<(), String>(())
+    };
+    let mut engine = empty();
+    add(&mut engine, &bundle.policies)?;
+    let (policies, renamed) = rename::renamed(&bundle.policies, &mut engine);
+    if !renamed.is_empty() {
+        engine = empty();
+        add(&mut engine, &policies)?;
     }
+    builtins.register(&mut engine)?;
     let data = Value::from_json_str(&bundle.data.to_string()).map_err(|e| e.to_string())?;
     engine.add_data(data).map_err(|e| e.to_string())?;
-    Ok(engine)
+    Ok((engine, renamed))
 }
 
 /// regorus draws the place; the last line says what is wrong.
@@ -298,13 +396,13 @@ pub fn json(value: &Value) -> Option<Json> {
     serde_json::from_str(&value.to_json_str().ok()?).ok()
 }
 
-fn is_word(c: char) -> bool {
+pub(super) fn is_word(c: char) -> bool {
     c.is_ascii_alphanumeric() || c == '_'
 }
 
 /// The words of a condition outside of its strings, each with what is attached to it: `input.user.roles`,
 /// `input.headers["x-role"]`, `data.roles[role]`; and at which character it begins.
-fn references(text: &str) -> Vec<(usize, String)> {
+pub(super) fn references(text: &str) -> Vec<(usize, String)> {
     let bytes: Vec<char> = text.chars().collect();
     let (mut found, mut at) = (Vec::new(), 0);
     while at < bytes.len() {
@@ -321,12 +419,15 @@ fn references(text: &str) -> Vec<(usize, String)> {
     found
 }
 
-/// The variables that a text declares: `x := ..`, `some x, y in ..`, `every x in ..`.
+/// The variables that a text declares: `x := ..`, `[x, y] := ..`, `some x, y in ..`, `every x in ..`.
 pub(super) fn declared(text: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     let (chars, mut listed) = (text.chars().collect::<Vec<_>>(), false);
-    let mut last = 0;
+    let (mut last, patterns) = (0, patterns(&chars));
     for (at, word) in references(text) {
+        if patterns.iter().any(|pattern| pattern.contains(&at)) {
+            found.insert(word.clone());
+        }
         // Whether it goes on with `a, b` behind `some`.
         let between = chars.get(last..at).unwrap_or_default();
         listed &= between.iter().all(|c| *c == ',' || c.is_whitespace()) && word != "in";
@@ -341,8 +442,29 @@ pub(super) fn declared(text: &str) -> BTreeSet<String> {
     found
 }
 
+/// Where patterns stand: `[x, y]` before `:=`.
+fn patterns(text: &[char]) -> Vec<std::ops::Range<usize>> {
+    let (mut found, mut open, mut closed, mut at) = (Vec::new(), Vec::new(), None, 0);
+    while at < text.len() {
+        match text[at] {
+            quote @ ('"' | '`') => {
+                at = after_string(text, at, quote);
+                closed = None;
+                continue;
+            }
+            '[' | '{' => open.push(at),
+            ']' | '}' => closed = open.pop().map(|from| from..at),
+            ':' if text.get(at + 1) == Some(&'=') => found.extend(closed.take()),
+            ' ' => {}
+            _ => closed = None,
+        }
+        at += 1;
+    }
+    found
+}
+
 /// The call of what is named there, with its arguments.
-fn call(text: &str, at: usize, name: &str) -> Option<String> {
+pub(super) fn call(text: &str, at: usize, name: &str) -> Option<String> {
     let text: Vec<char> = text.chars().collect();
     let open = at + name.chars().count();
     if text.get(open) != Some(&'(') {
@@ -396,7 +518,7 @@ fn after_reference(text: &[char], at: usize) -> usize {
 }
 
 /// The names in what is attached to `input`; nothing where a variable stands.
-fn path(rest: &str) -> Option<Vec<String>> {
+pub(super) fn path(rest: &str) -> Option<Vec<String>> {
     let mut names = Vec::new();
     let mut rest = rest;
     while !rest.is_empty() {

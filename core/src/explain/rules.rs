@@ -19,7 +19,7 @@ pub struct Definition {
     pub package: String,
     /// The file's imports, as written.
     pub imports: String,
-    /// What stands for what by them: `h` for `data.lib.helpers`.
+    /// What stands for what by them: `h` for `data.lib.helpers`, `u` for `input.user`.
     pub aliases: Vec<(String, String)>,
     pub v1: bool,
     pub name: String,
@@ -62,10 +62,22 @@ pub struct Body {
 pub struct Condition {
     pub line: u32,
     pub text: String,
+    /// As written.
+    pub raw: String,
     /// The body as written, up to its end.
     pub until_here: String,
+    /// It is asked of each of several.
+    pub every: Option<Every>,
     /// It is asked of another input or other data (`with`), so what these hold says nothing of it.
     pub elsewhere: bool,
+}
+
+/// `every key, value in domain { body }`
+#[derive(Debug, Clone)]
+pub struct Every {
+    pub variables: Vec<String>,
+    pub domain: String,
+    pub body: String,
 }
 
 pub fn definitions(engine: &mut Engine) -> Vec<Definition> {
@@ -88,7 +100,7 @@ fn of_module(module: &Module) -> Vec<Definition> {
             let path = import.refr.span().text();
             let name = import.r#as.as_ref().map(regorus::unstable::Span::text);
             let name = name.or_else(|| path.rsplit('.').next())?;
-            path.starts_with("data.").then(|| (name.to_owned(), path.to_owned()))
+            (path.starts_with("data.") || path.starts_with("input.")).then(|| (name.to_owned(), path.to_owned()))
         })
         .collect();
     let source = &module.package.span.source;
@@ -161,7 +173,9 @@ fn body(body: &RuleBody, rule: &Span, further: bool) -> Body {
     let conditions = statements.iter().map(|statement| Condition {
         line: statement.span.line,
         text: one_line(slice(statement.span.start, end_of(statement))),
+        raw: slice(statement.span.start, end_of(statement)).to_owned(),
         until_here: slice(begin, end_of(statement)).to_owned(),
+        every: every(source, &statement.literal),
         elsewhere: !statement.with_mods.is_empty(),
     });
     // The first branch is where the rule is.
@@ -173,6 +187,19 @@ fn body(body: &RuleBody, rule: &Span, further: bool) -> Body {
         value: assigned(body.assign.as_ref()),
         conditions: conditions.collect(),
     }
+}
+
+fn every(source: &str, literal: &Literal) -> Option<Every> {
+    let Literal::Every { key, value, domain, query, .. } = literal else { return None };
+    let first = query.stmts.first()?.span.start;
+    let last = end_of(query.stmts.last()?);
+    let variables = key.iter().chain([value]).map(|span| span.text().to_owned());
+    let domain = domain.span();
+    Some(Every {
+        variables: variables.collect(),
+        domain: between(source, domain.start, domain.end).to_owned(),
+        body: between(source, first, last).to_owned(),
+    })
 }
 
 fn written(span: &Span) -> String {

@@ -2,7 +2,7 @@
 
 use serde_json::Value as Json;
 
-use super::{DefinitionSaid, Explanation, Outcome, RuleSaid};
+use super::{DefinitionSaid, Explanation, Outcome, RuleSaid, Then, Unmet};
 use crate::decision::json;
 use crate::decision::record::Record;
 use crate::decision::time;
@@ -11,6 +11,8 @@ use crate::words;
 const WIDTH: usize = 80;
 /// Lines of the input and of the result.
 const LINES: usize = 40;
+
+const UNJUDGED: &str = "no rule can judge this result: set `verdict` or `verdict_policy` in the pipeline file (docs/record.md, Verdict)";
 
 /// A decision: what it answered, who asked for what, when and where, and what it was asked.
 pub fn decision(record: &Record<'_>) -> String {
@@ -52,6 +54,9 @@ pub fn decision(record: &Record<'_>) -> String {
     for name in ["erased", "masked"] {
         let paths = record.get(name).into_iter().flat_map(json::elements).filter_map(json::as_str);
         row(name, &paths.collect::<Vec<_>>().join(", "));
+    }
+    if record.verdict_from == "nothing" {
+        row("verdict", UNJUDGED);
     }
     for (title, part) in [("result", record.get("result")), ("error", record.get("error"))] {
         if let Some(raw) = part {
@@ -98,6 +103,8 @@ pub fn explanation(said: &Explanation, bundle: &str) -> String {
     if let (Some(failed), true) = (&said.failed, said.reproduced) {
         line(&mut out, 2, "It fails here, too:");
         paragraph(&mut out, "    ", 6, failed);
+    } else if said.reproduced && said.uncertain {
+        line(&mut out, 2, "as it was recorded. UNCERTAIN: it may have ended at another condition.");
     } else if said.reproduced {
         line(&mut out, 2, "as it was recorded.");
         if let Some(lacks) = &said.lacks {
@@ -147,31 +154,53 @@ fn definition(out: &mut String, said: &DefinitionSaid, indent: usize) {
     for part in &said.made_of {
         rule(out, part, indent + 4);
     }
-    let Some(unmet) = &said.unmet else { return };
-    if unmet.value {
-        let place = format!("{}no value: ", " ".repeat(indent + 4));
-        paragraph(out, &place, indent + 6, &unmet.text);
-    // A rule of one line has its condition there.
-    } else if unmet.line != said.line {
-        paragraph(
-            out,
-            &format!("{}line {}: ", " ".repeat(indent + 4), unmet.line),
-            indent + 6,
-            &unmet.text,
-        );
-    } else {
-        paragraph(out, &format!("{}ends at: ", " ".repeat(indent + 4)), indent + 6, &unmet.text);
+    if said.deeper {
+        line(out, indent + 4, DEEPER);
     }
-    for (name, value) in &unmet.input {
-        let value = value.as_ref().map_or("not there".to_owned(), short);
-        paragraph(out, &" ".repeat(indent + 6), indent + 8, &format!("{name} is {value}"));
+    if let Some(unmet) = &said.unmet {
+        // A rule of one line has its condition there.
+        let place = match unmet {
+            unmet if unmet.value => "no value: ".to_owned(),
+            unmet if unmet.line != said.line => format!("line {}: ", unmet.line),
+            _ => "ends at: ".to_owned(),
+        };
+        self::unmet(out, unmet, &place, indent + 4);
     }
-    for (call, value) in &unmet.calls {
-        let value = value.as_ref().map_or("undefined".to_owned(), short);
-        paragraph(out, &" ".repeat(indent + 6), indent + 8, &format!("{call} is {value}"));
-    }
+}
+
+const DEEPER: &str = "deeper rules are not shown";
+
+fn unmet(out: &mut String, unmet: &Unmet, place: &str, indent: usize) {
+    paragraph(out, &format!("{}{place}", " ".repeat(indent)), indent + 2, &unmet.text);
+    let mut values = |values: &[(String, Option<Json>)], none: &str| {
+        for (name, value) in values {
+            let value = value.as_ref().map_or(none.to_owned(), short);
+            paragraph(out, &" ".repeat(indent + 2), indent + 4, &format!("{name} is {value}"));
+        }
+    };
+    values(&unmet.input, "not there");
+    values(&unmet.values, "not there");
+    values(&unmet.calls, "undefined");
     for nested in &unmet.because {
-        rule(out, nested, indent + 6);
+        rule(out, nested, indent + 2);
+    }
+    if unmet.deeper {
+        line(out, indent + 2, DEEPER);
+    }
+    for doubt in &unmet.doubts {
+        paragraph(out, &" ".repeat(indent + 2), indent + 4, doubt);
+    }
+    match &unmet.then {
+        Some(Then::Ends(next)) => {
+            let place = format!("if it was, the next that is not met, line {}: ", next.line);
+            let place = if next.value { "if it was, there is no value: ".into() } else { place };
+            self::unmet(out, next, &place, indent + 2);
+        }
+        Some(Then::Met) => line(out, indent + 2, "if it was, all other conditions are met"),
+        Some(Then::Unknown) => {
+            line(out, indent + 2, "if it was, what follows can't be told: it needs what this gives");
+        }
+        None => {}
     }
 }
 

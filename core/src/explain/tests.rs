@@ -260,14 +260,19 @@ fn a_bundle_is_read_as_opa_does() {
         file("./p.rego", "package p"),
         file("p_test.rego", "package p_test"),
         file(".manifest", r#"{"revision":"r7"}"#),
-        file("data.yaml", "a: 1"),
+        file("a/data.yaml", "y: [1]"),
+        file("policy.wasm", ""),
     ])
     .unwrap();
-    assert_eq!(bundle.data, serde_json::json!({"a": {"b": {"c": 1}, "x": 2}}));
+    assert_eq!(bundle.data, serde_json::json!({"a": {"b": {"c": 1}, "x": 2, "y": [1]}}));
     assert_eq!(bundle.policies.len(), 1);
     assert_eq!((bundle.revision.as_deref(), bundle.unread.len()), (Some("r7"), 1));
     assert!(Bundle::of(vec![file("data.json", "{}")]).unwrap_err().contains("no .rego"));
     assert!(Bundle::of(vec![file("x/data.json", "{")]).unwrap_err().starts_with("x/data.json: "));
+    let bad = Bundle::of(vec![file("p.rego", "package p"), file("x/data.yml", "a: 1\nb: [")]);
+    assert!(bad.unwrap_err().starts_with("x/data.yml: line "));
+    let list = Bundle::of(vec![file("p.rego", "package p"), file("data.yaml", "- 1")]);
+    assert!(list.unwrap_err().contains("must hold an object"));
 }
 
 fn entry(name: &str, kind: u8, content: &[u8]) -> Vec<u8> {
@@ -562,6 +567,7 @@ fn what_a_terminal_would_obey_is_not_printed() {
         query: "data.p".into(),
         result: Some("\u{1b}[2J".into()),
         reproduced: false,
+        uncertain: false,
         differs: vec![format!("{} \u{1b}]0;x", "word ".repeat(40))],
         lacks: None,
         rules: vec![],
@@ -589,5 +595,5 @@ fn a_long_value_stands_on_one_line() {
 fn a_source_that_is_no_rego_is_an_error() {
     let bad = bundle(&[("p.rego", "package p\nallow if {")]);
     let error = explain(&bad, &recorded("p/allow", "{}", "true")).unwrap_err();
-    assert!(error.starts_with("p.rego: "), "{error}");
+    assert!(error.starts_with("p.rego:2: "), "{error}");
 }

@@ -1,0 +1,276 @@
+//! What an evaluation here can't know: data that nobody gave, input that was erased or masked before it was logged, builtins that
+//! answer nothing here. A condition that speaks of such may have been met where OPA evaluated it.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value as Json;
+
+use super::Recorded;
+use super::probe::{Prober, call, declared, path, references};
+use super::rules::{Condition, Definition, Shape};
+use crate::decision::json as raw;
+use crate::protect::keys::{is_envelope, is_pseudonym};
+
+/// A part of the input that is not what OPA saw.
+#[derive(Debug, Clone)]
+pub struct Hidden {
+    path: Vec<String>,
+    how: &'static str,
+}
+
+/// What of the input was erased or masked: what the record says, and what stands in it.
+pub fn hidden(recorded: &Recorded<'_>, input: Option<&Json>) -> Vec<Hidden> {
+    let mut all = Vec::new();
+    for (how, pointers) in [("erased", recorded.erased), ("masked", recorded.masked)] {
+        for pointer in pointers.into_iter().flat_map(raw::elements).filter_map(raw::as_str) {
+            let Some(rest) = pointer.strip_prefix("/input") else { continue };
+            if rest.is_empty() || rest.starts_with('/') {
+                let path = rest.split('/').skip(1).map(decoded).collect();
+                all.push(Hidden { path, how });
+            }
+        }
+    }
+    if let Some(input) = input {
+        marked(input, &mut Vec::new(), &mut all);
+    }
+    all
+}
+
+/// A pointer's part: docket's are RFC 6901's, OPA's percent-encoded.
+fn decoded(part: &str) -> String {
+    let bytes = part.as_bytes();
+    let (mut out, mut at) = (Vec::new(), 0);
+    while at < bytes.len() {
+        let digits = part.get(at + 1..at + 3).filter(|_| bytes[at] == b'%');
+        match digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+            Some(byte) => {
+                out.push(byte);
+                at += 3;
+            }
+            None => {
+                out.push(bytes[at]);
+                at += 1;
+            }
+        }
+    }
+    String::from_utf8_lossy(&out).replace("~1", "/").replace("~0", "~")
+}
+
+/// What docket put in the place of a text, wherever it stands: `[erased:..]`, a pseudonym, an envelope.
+fn marked(value: &Json, at: &mut Vec<String>, all: &mut Vec<Hidden>) {
+    let how = |text: &str| match text {
+        text if text.contains("[erased:") => Some("erased"),
+        text if is_pseudonym(text) || is_envelope(text) => Some("masked"),
+        _ => None,
+    };
+    let mut found = |how: &'static str, at: &[String]| {
+        if all.iter().all(|hidden| hidden.path != at) {
+            all.push(Hidden { path: at.to_vec(), how });
+        }
+    };
+    match value {
+        Json::String(text) => {
+            how(text).into_iter().for_each(|how| found(how, at));
+        }
+        Json::Array(list) => {
+            for (i, value) in list.iter().enumerate() {
+                at.push(i.to_string());
+                marked(value, at, all);
+                at.pop();
+            }
+        }
+        Json::Object(members) => {
+            for (name, value) in members {
+                if let Some(how) = how(name)
+                    && all.iter().all(|hidden| hidden.path != *at)
+                {
+                    all.push(Hidden { path: at.clone(), how });
+                }
+                at.push(name.clone());
+                marked(value, at, all);
+                at.pop();
+            }
+        }
+        _ => {}
+    }
+}
+
+/// `input.headers["x-key"]`
+fn written(root: &str, path: &[String]) -> String {
+    let mut parts = vec![root];
+    parts.extend(path.iter().map(String::as_str));
+    super::rules::query(&parts[1..]).replacen("data", root, 1)
+}
+
+/// So many sentences are said of one condition.
+const SAID: usize = 3;
+
+impl Prober<'_> {
+    /// Why a condition may have been met, though it is not here; `before` stands before it in its body.
+    pub fn doubts(
+        &self,
+        definition: &Definition,
+        before: &[Condition],
+        text: &str,
+    ) -> Vec<String> {
+        let mut said = Vec::new();
+        let mut seen = BTreeSet::new();
+        for (definition, text) in self.behind_text(definition, before, text) {
+            for (root, path) in self.paths_in(definition, &text) {
+                match root {
+                    "data" => said.extend(self.absent(&path)),
+                    _ => said.extend(self.was_hidden(&path)),
+                }
+            }
+            for (_, word) in references(&text) {
+                if self.builtins().lacks(&word) {
+                    said.push(format!("{word} can't be evaluated here, but `opa eval` can: this condition may have been met"));
+                } else if self.builtins().changes(&word) {
+                    said.push(format!("{word} answers otherwise now or here: this condition may have been met"));
+                }
+            }
+        }
+        said.retain(|sentence| seen.insert(sentence.clone()));
+        said.truncate(SAID);
+        said
+    }
+
+    /// A text, the conditions that declare its variables, and what the functions say that all these call.
+    fn behind_text<'p>(
+        &'p self,
+        definition: &'p Definition,
+        before: &[Condition],
+        text: &str,
+    ) -> Vec<(&'p Definition, String)> {
+        let mut all = vec![(definition, text.to_owned())];
+        let mut left: Vec<&Condition> = before.iter().collect();
+        let mut at = 0;
+        // Variables first: they are of this body only.
+        while let Some((_, text)) = all.get(at) {
+            let words: BTreeSet<String> = first_words(text).collect();
+            let (declaring, others) =
+                left.into_iter().partition(|c| !declared(&c.raw).is_disjoint(&words));
+            left = others;
+            let declaring: Vec<&Condition> = declaring;
+            all.extend(declaring.iter().map(|c| (definition, c.raw.clone())));
+            at += 1;
+        }
+        let (mut at, mut seen) = (0, BTreeSet::new());
+        while let Some((definition, text)) = all.get(at).cloned() {
+            for (_, word) in references(&text) {
+                let function = self.meant(definition, &word);
+                let Some(function) = function.filter(|d| d.shape == Shape::Function) else {
+                    continue;
+                };
+                let name = function.full_name();
+                if seen.insert(name.clone()) {
+                    let same = self.definitions().iter().filter(|d| d.full_name() == name);
+                    all.extend(same.flat_map(|d| d.texts().map(move |t| (d, t.to_owned()))));
+                }
+            }
+            at += 1;
+        }
+        all
+    }
+
+    /// The parts of the input and of data that a text speaks of, up to where a variable stands in them.
+    fn paths_in(&self, definition: &Definition, text: &str) -> Vec<(&'static str, Vec<String>)> {
+        let mut found = Vec::new();
+        let mut asked = BTreeSet::new();
+        for (at, word) in references(text) {
+            let word = self.unaliased(definition, &word);
+            // `object.get(input.headers, "x-key", "")` asks for what its second argument says.
+            if word == "object.get"
+                && let Some(call) = call(text, at, &word)
+                && let Some((from, names)) = got(&call)
+            {
+                let begin = text.chars().skip(at + word.len() + 1).take_while(|c| *c == ' ');
+                let (begin, from) = (begin.count(), self.unaliased(definition, &from));
+                if let Some((root, mut path)) = rooted(&from) {
+                    asked.insert(at + word.len() + 1 + begin);
+                    path.extend(names);
+                    found.push((root, path));
+                }
+                continue;
+            }
+            if !asked.contains(&at) {
+                found.extend(rooted(&word));
+            }
+        }
+        found
+    }
+
+    /// That a part of the data is nowhere in what was given, and no rule either.
+    fn absent(&self, path: &[String]) -> Option<String> {
+        let within = |package: &str| -> Vec<String> {
+            super::probe::path(&format!(".{package}")).unwrap_or_default()
+        };
+        let rules = self.definitions().iter();
+        let is_rule = |d: &Definition| {
+            let full = within(&d.full_name());
+            full.iter().zip(path).all(|(a, b)| a == b)
+        };
+        let mut there = self.data();
+        let mut found = 0;
+        while let Some(next) = path.get(found).and_then(|name| there.get(name)) {
+            (there, found) = (next, found + 1);
+        }
+        if path.is_empty() || found == path.len() || rules.clone().any(is_rule) {
+            return None;
+        }
+        // Who gave what is around it has given what there is; but packages are around data that others give.
+        let shared = |package: Vec<String>| package.iter().zip(path).take_while(|(a, b)| a == b).count();
+        let around = rules.map(|d| shared(within(&d.package))).max().unwrap_or(0);
+        let name = written("data", &path[..(found.max(around) + 1).min(path.len())]);
+        (found == 0 || found <= around).then(|| format!("{name} is not in the bundle: OPA may have had it (data of another bundle, or of the API), and then this condition may have been met"))
+    }
+
+    /// That a part of the input, or something in it or around it, was taken out.
+    fn was_hidden(&self, path: &[String]) -> Option<String> {
+        let Hidden { path, how } = self
+            .hidden()
+            .iter()
+            .find(|hidden| hidden.path.starts_with(path) || path.starts_with(&hidden.path))?;
+        let name = written("input", path);
+        Some(format!("{name} was {how} before it was logged: this condition may have been met"))
+    }
+
+    /// A word with what is imported in its place.
+    pub fn unaliased(&self, definition: &Definition, word: &str) -> String {
+        let found = definition.aliases.iter().find_map(|(alias, path)| {
+            let rest = word.strip_prefix(alias.as_str())?;
+            let bare = !rest.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_');
+            bare.then(|| format!("{path}{rest}"))
+        });
+        found.unwrap_or_else(|| word.to_owned())
+    }
+}
+
+fn first_words(text: &str) -> impl Iterator<Item = String> {
+    let is_word = |c: &char| c.is_ascii_alphanumeric() || *c == '_';
+    references(text).into_iter().map(move |(_, word)| word.chars().take_while(is_word).collect())
+}
+
+/// `input` or `data`, and what is asked of it.
+fn rooted(word: &str) -> Option<(&'static str, Vec<String>)> {
+    ["input", "data"].into_iter().find_map(|root| {
+        let rest = word.strip_prefix(root)?.trim_end_matches('.');
+        let bare = rest.is_empty() || rest.starts_with(['.', '[']);
+        bare.then(|| path(rest)).flatten().map(|path| (root, path))
+    })
+}
+
+/// Of a call of `object.get` what it asks, and for which names, where they are written there.
+fn got(call: &str) -> Option<(String, Vec<String>)> {
+    let within = call.strip_prefix("object.get(")?.strip_suffix(')')?;
+    let (at, from) = references(within).into_iter().next()?;
+    let rest: String = within.chars().skip(at + from.chars().count()).collect();
+    let rest = rest.trim_start().strip_prefix(',')?.trim_start();
+    let mut read = serde_json::Deserializer::from_str(rest).into_iter::<Json>();
+    let names = match read.next()?.ok()? {
+        Json::String(name) => vec![name],
+        Json::Array(names) => names.iter().map(|n| n.as_str().map(str::to_owned)).collect::<Option<_>>()?,
+        _ => return None,
+    };
+    Some((from, names))
+}
