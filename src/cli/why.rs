@@ -142,9 +142,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Box<dyn std::error::Error>> {
     }
     let other = |found: &Found| match &found.explained {
         None => false,
-        Some(explained) => {
-            !explained.as_ref().is_ok_and(|said| said.reproduced && !said.uncertain)
-        }
+        Some(explained) => !explained.as_ref().is_ok_and(|said| said.reproduced && !said.uncertain),
     };
     Ok(if found.iter().any(other) { ExitCode::from(3) } else { ExitCode::SUCCESS })
 }

@@ -258,7 +258,11 @@ fn why_says_by_its_exit_status_what_it_can_not_know() {
     std::fs::write(folder.join("c.rego"), policy).unwrap();
     let why = |args: &[&str]| {
         let mut command = docket();
-        command.args(["why", "11112222-AAAA", "--from"]).arg(&decisions).arg("--bundle").arg(&folder);
+        command
+            .args(["why", "11112222-AAAA", "--from"])
+            .arg(&decisions)
+            .arg("--bundle")
+            .arg(&folder);
         let out = command.args(args).output().unwrap();
         assert!(!String::from_utf8_lossy(&out.stderr).contains("printed"));
         (out.status.code(), String::from_utf8(out.stdout).unwrap())

@@ -116,7 +116,10 @@ pub struct Builtins {
 impl Builtins {
     pub fn of(now: Option<i64>, recorded: Option<&str>) -> Builtins {
         let recorded = recorded.and_then(|raw| serde_json::from_str(raw).ok()).unwrap_or_default();
-        Builtins { clock: now.map(|now| Arc::new(AtomicI64::new(now))), recorded: Arc::new(recorded) }
+        Builtins {
+            clock: now.map(|now| Arc::new(AtomicI64::new(now))),
+            recorded: Arc::new(recorded),
+        }
     }
 
     /// Sets the clock to another time.

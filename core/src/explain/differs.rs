@@ -92,9 +92,16 @@ pub fn reasons(
     let asked = prober.behind(recorded.path);
     let builtins = prober.builtins();
     for (said, is) in [
-        ("the policies call what answers otherwise now or here", &(|name: &str| builtins.changes(name)) as &dyn Fn(&str) -> bool),
-        ("the policies call what this evaluation lacks, and `opa eval` has", &|name| builtins.lacks(name)),
-        ("the clock stands still here, at the end of the decision's evaluation", &|name| builtins.is_clock(name)),
+        (
+            "the policies call what answers otherwise now or here",
+            &(|name: &str| builtins.changes(name)) as &dyn Fn(&str) -> bool,
+        ),
+        ("the policies call what this evaluation lacks, and `opa eval` has", &|name| {
+            builtins.lacks(name)
+        }),
+        ("the clock stands still here, at the end of the decision's evaluation", &|name| {
+            builtins.is_clock(name)
+        }),
     ] {
         let words = asked.iter().flat_map(|of| of.texts()).flat_map(references);
         let called: BTreeSet<String> = words.map(|(_, word)| word).filter(|w| is(w)).collect();

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use serde_json::Value as Json;
 
 use super::Recorded;
-use super::probe::{Prober, call, declared, path, references};
+use super::probe::{Prober, call, declared, is_word, meant, path, references};
 use super::rules::{Condition, Definition, Shape};
 use crate::decision::json as raw;
 use crate::protect::keys::{is_envelope, is_pseudonym};
@@ -107,16 +107,13 @@ const SAID: usize = 3;
 
 impl Prober<'_> {
     /// Why a condition may have been met, though it is not here; `before` stands before it in its body.
-    pub fn doubts(
-        &self,
-        definition: &Definition,
-        before: &[Condition],
-        text: &str,
-    ) -> Vec<String> {
+    pub fn doubts(&self, definition: &Definition, before: &[Condition], text: &str) -> Vec<String> {
         let mut said = Vec::new();
         let mut seen = BTreeSet::new();
         for (definition, text) in self.behind_text(definition, before, text) {
-            for (root, path) in self.paths_in(definition, &text) {
+            let local: BTreeSet<String> = before.iter().flat_map(|c| declared(&c.raw)).collect();
+            let local = &local | &declared(&text);
+            for (root, path) in self.paths_in(definition, &local, &text) {
                 match root {
                     "data" => said.extend(self.absent(&path)),
                     _ => said.extend(self.was_hidden(&path)),
@@ -126,7 +123,13 @@ impl Prober<'_> {
                 if self.builtins().lacks(&word) {
                     said.push(format!("{word} can't be evaluated here, but `opa eval` can: this condition may have been met"));
                 } else if self.builtins().changes(&word) {
-                    said.push(format!("{word} answers otherwise now or here: this condition may have been met"));
+                    said.push(format!(
+                        "{word} answers otherwise now or here: this condition may have been met"
+                    ));
+                }
+                let gone = self.left_out().iter().map(|left| &left.definition);
+                if let Some(gone) = meant(gone, definition, &word) {
+                    said.push(format!("data.{} can't be evaluated here (line {} of {}): this condition may have been met", gone.full_name(), gone.line, gone.file));
                 }
             }
         }
@@ -174,10 +177,20 @@ impl Prober<'_> {
     }
 
     /// The parts of the input and of data that a text speaks of, up to where a variable stands in them.
-    fn paths_in(&self, definition: &Definition, text: &str) -> Vec<(&'static str, Vec<String>)> {
+    fn paths_in(
+        &self,
+        definition: &Definition,
+        local: &BTreeSet<String>,
+        text: &str,
+    ) -> Vec<(&'static str, Vec<String>)> {
         let mut found = Vec::new();
         let mut asked = BTreeSet::new();
         for (at, word) in references(text) {
+            let first: String = word.chars().take_while(|c| is_word(*c)).collect();
+            // A variable may have the name of an import.
+            if local.contains(&first) || definition.arguments.contains(&first) {
+                continue;
+            }
             let word = self.unaliased(definition, &word);
             // `object.get(input.headers, "x-key", "")` asks for what its second argument says.
             if word == "object.get"
@@ -219,7 +232,8 @@ impl Prober<'_> {
             return None;
         }
         // Who gave what is around it has given what there is; but packages are around data that others give.
-        let shared = |package: Vec<String>| package.iter().zip(path).take_while(|(a, b)| a == b).count();
+        let shared =
+            |package: Vec<String>| package.iter().zip(path).take_while(|(a, b)| a == b).count();
         let around = rules.map(|d| shared(within(&d.package))).max().unwrap_or(0);
         let name = written("data", &path[..(found.max(around) + 1).min(path.len())]);
         (found == 0 || found <= around).then(|| format!("{name} is not in the bundle: OPA may have had it (data of another bundle, or of the API), and then this condition may have been met"))
@@ -247,8 +261,8 @@ impl Prober<'_> {
 }
 
 fn first_words(text: &str) -> impl Iterator<Item = String> {
-    let is_word = |c: &char| c.is_ascii_alphanumeric() || *c == '_';
-    references(text).into_iter().map(move |(_, word)| word.chars().take_while(is_word).collect())
+    let first = |word: String| word.chars().take_while(|c| is_word(*c)).collect();
+    references(text).into_iter().map(move |(_, word)| first(word))
 }
 
 /// `input` or `data`, and what is asked of it.
@@ -269,7 +283,9 @@ fn got(call: &str) -> Option<(String, Vec<String>)> {
     let mut read = serde_json::Deserializer::from_str(rest).into_iter::<Json>();
     let names = match read.next()?.ok()? {
         Json::String(name) => vec![name],
-        Json::Array(names) => names.iter().map(|n| n.as_str().map(str::to_owned)).collect::<Option<_>>()?,
+        Json::Array(names) => {
+            names.iter().map(|n| n.as_str().map(str::to_owned)).collect::<Option<_>>()?
+        }
         _ => return None,
     };
     Some((from, names))

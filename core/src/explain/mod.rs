@@ -10,6 +10,7 @@ mod builtins;
 mod bundle;
 mod differs;
 mod doubt;
+mod engine;
 pub mod page;
 mod probe;
 mod rename;
@@ -68,6 +69,9 @@ pub struct Explanation {
     /// That the bundle has nothing of what was asked for, and what it has instead.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lacks: Option<String>,
+    /// Which of its rules can't be evaluated here, and why.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<String>,
     pub rules: Vec<RuleSaid>,
 }
 
@@ -173,9 +177,13 @@ pub fn explain(bundle: &Bundle, recorded: &Recorded<'_>) -> Result<Explanation, 
         uncertain: false,
         failed,
         differs: Vec::new(),
-        lacks: differs::lacks(bundle, prober.definitions(), &path),
+        lacks: None,
+        left_out: left_out(&prober, &path),
         rules: Vec::new(),
     };
+    if explanation.left_out.is_empty() {
+        explanation.lacks = differs::lacks(bundle, prober.definitions(), &path);
+    }
     // Where it has nothing of it, there is nothing to guess at.
     if !reproduced && explanation.lacks.is_none() {
         let failed = explanation.failed.as_deref();
@@ -188,7 +196,8 @@ pub fn explain(bundle: &Bundle, recorded: &Recorded<'_>) -> Result<Explanation, 
     for name in named(prober.definitions(), &path) {
         explanation.rules.push(said::of(&prober, &name, &mut Vec::new()));
     }
-    explanation.uncertain = explanation.rules.iter().any(said::is_uncertain);
+    explanation.uncertain =
+        explanation.rules.iter().any(said::is_uncertain) || !explanation.left_out.is_empty();
     said::restore(&mut explanation, prober.renamed());
     Ok(explanation)
 }
@@ -223,6 +232,17 @@ fn evaluated(
     }
     prober.builtins().at(end);
     first
+}
+
+/// The rules that a path leads to, or into, and that can't be evaluated here.
+fn left_out(prober: &Prober<'_>, path: &[&str]) -> Vec<String> {
+    let gone = prober.left_out().iter();
+    let gone = gone.filter(|left| !named(std::slice::from_ref(&left.definition), path).is_empty());
+    let told = gone.map(|left| {
+        let rules::Definition { file, line, .. } = &left.definition;
+        format!("{file}:{line} can't be evaluated here, and is left out: {}", left.why)
+    });
+    told.collect()
 }
 
 /// The rules that a path means, each as its package and its name: the one that it names or leads into, or all of a

@@ -10,9 +10,9 @@ use super::Recorded;
 use super::builtins::Builtins;
 use super::bundle::Bundle;
 use super::doubt::{self, Hidden};
-use super::rename::{self, Renamed};
+use super::engine::{self, LeftOut, Made};
+use super::rename::Renamed;
 use super::rules::{self, Body, Condition, Definition, Every, Shape};
-use crate::rego::SourceFile;
 
 const NAME: &str = "docket_asks_this";
 
@@ -56,23 +56,23 @@ pub struct Prober<'b> {
     builtins: Builtins,
     hidden: Vec<Hidden>,
     renamed: Renamed,
+    left_out: Vec<LeftOut>,
 }
 
 impl<'b> Prober<'b> {
     pub fn new(bundle: &'b Bundle, recorded: &Recorded<'_>) -> Result<Prober<'b>, String> {
         let builtins = Builtins::of(recorded.timestamp, recorded.nd_builtin_cache);
-        let engine = |v0| engine(bundle, &builtins, v0);
-        let (mut engine, renamed) = engine(false).or_else(|e| engine(true).map_err(|_| e))?;
+        let Made { mut engine, renamed, definitions, left_out } = engine::made(bundle, &builtins)?;
         let input = recorded.input;
         let parsed = input.map(|raw| serde_json::from_str(raw).map_err(|e| format!("input: {e}")));
         if let Some(raw) = input {
             let value = Value::from_json_str(raw).map_err(|e| format!("input: {e}"))?;
             engine.set_input(value);
         }
-        let definitions = rules::definitions(&mut engine);
         let input = parsed.transpose()?;
         let hidden = doubt::hidden(recorded, input.as_ref());
-        Ok(Prober { engine, input, definitions, data: &bundle.data, builtins, hidden, renamed })
+        let data = &bundle.data;
+        Ok(Prober { engine, input, definitions, data, builtins, hidden, renamed, left_out })
     }
 
     pub fn data(&self) -> &Json {
@@ -86,6 +86,11 @@ impl<'b> Prober<'b> {
     /// What of the input is not what OPA saw.
     pub fn hidden(&self) -> &[Hidden] {
         &self.hidden
+    }
+
+    /// Rules that can't be evaluated here.
+    pub fn left_out(&self) -> &[LeftOut] {
+        &self.left_out
     }
 
     /// Variables that have other names here than people gave them.
@@ -279,19 +284,7 @@ impl<'b> Prober<'b> {
 
     /// The rule that a word names: one of the same package, one by its full name, or by what is imported.
     pub fn meant(&self, definition: &Definition, word: &str) -> Option<&Definition> {
-        let begins = |word: &str, name: &str| {
-            word.strip_prefix(name).is_some_and(|rest| !rest.starts_with(is_word))
-        };
-        let imported = definition.aliases.iter().find(|(alias, _)| begins(word, alias));
-        let word = match imported {
-            Some((alias, path)) => format!("{path}{}", &word[alias.len()..]),
-            None => word.to_owned(),
-        };
-        self.definitions.iter().find(|d| {
-            let short = d.package == definition.package && begins(&word, &d.name);
-            let long = word.strip_prefix("data.").is_some_and(|word| begins(word, &d.full_name()));
-            short || long
-        })
+        meant(self.definitions.iter(), definition, word)
     }
 
     /// What the bundle's functions said that a condition calls, behind what stands before it. What has no one answer there, as where
@@ -340,50 +333,14 @@ impl<'b> Prober<'b> {
     }
 }
 
-fn engine(
-    bundle: &Bundle,
-    builtins: &Builtins,
-    v0: bool,
-) -> Result<(Engine, Renamed), String> {
-    let empty = || {
-        let mut engine = Engine::new();
-        engine.set_strict_builtin_errors(false);
-        engine.set_rego_v0(v0);
-        // What a policy prints is for OPA's console.
-        engine.set_gather_prints(true);
-        engine
-    };
-    let add = |engine: &mut Engine, policies: &[SourceFile]| {
-        for policy in policies {
-            let added = engine.add_policy(policy.name.clone(), policy.text.clone());
-            added.map_err(|e| match placed(&e.to_string()) {
-                error if error.starts_with(&policy.name) => error,
-                error => format!("{}: {error}", policy.name),
-            })?;
-        }
-        Ok::<(), String>(())
-    };
-    let mut engine = empty();
-    add(&mut engine, &bundle.policies)?;
-    let (policies, renamed) = rename::renamed(&bundle.policies, &mut engine);
-    if !renamed.is_empty() {
-        engine = empty();
-        add(&mut engine, &policies)?;
-    }
-    builtins.register(&mut engine)?;
-    let data = Value::from_json_str(&bundle.data.to_string()).map_err(|e| e.to_string())?;
-    engine.add_data(data).map_err(|e| e.to_string())?;
-    Ok((engine, renamed))
-}
-
 /// regorus draws the place; the last line says what is wrong.
-fn last_line(message: &str) -> String {
+pub(super) fn last_line(message: &str) -> String {
     let line = message.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or(message);
     line.trim().to_owned()
 }
 
 /// The same, with the place: `--> authz.rego:35:3` stands before it.
-fn placed(message: &str) -> String {
+pub(super) fn placed(message: &str) -> String {
     let place = message.lines().find_map(|line| line.trim().strip_prefix("--> "));
     let place = place.and_then(|place| place.rsplit_once(':')).map(|(place, _)| place);
     place.map_or_else(String::new, |place| format!("{place}: ")) + &last_line(message)
@@ -394,6 +351,27 @@ pub fn json(value: &Value) -> Option<Json> {
         return None;
     }
     serde_json::from_str(&value.to_json_str().ok()?).ok()
+}
+
+/// Which of these definitions a word names, where another stands.
+pub(super) fn meant<'d>(
+    mut all: impl Iterator<Item = &'d Definition>,
+    definition: &Definition,
+    word: &str,
+) -> Option<&'d Definition> {
+    let begins = |word: &str, name: &str| {
+        word.strip_prefix(name).is_some_and(|rest| !rest.starts_with(is_word))
+    };
+    let imported = definition.aliases.iter().find(|(alias, _)| begins(word, alias));
+    let word = match imported {
+        Some((alias, path)) => format!("{path}{}", &word[alias.len()..]),
+        None => word.to_owned(),
+    };
+    all.find(|d| {
+        let short = d.package == definition.package && begins(&word, &d.name);
+        let long = word.strip_prefix("data.").is_some_and(|word| begins(word, &d.full_name()));
+        short || long
+    })
 }
 
 pub(super) fn is_word(c: char) -> bool {

@@ -87,9 +87,9 @@ fn clashing<'t>(
         listed |= *word == "some" || *word == "every";
     }
     let own = words.first().map(|(range, _)| range.clone());
-    let found = words.into_iter().filter(|(range, word)| {
-        variables.contains(word) && !region[..range.start].ends_with('.')
-    });
+    let found = words
+        .into_iter()
+        .filter(|(range, word)| variables.contains(word) && !region[..range.start].ends_with('.'));
     (found.collect(), own)
 }
 

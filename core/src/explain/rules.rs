@@ -3,6 +3,8 @@
 use regorus::Engine;
 use regorus::unstable::{Literal, Module, Rule, RuleAssign, RuleBody, RuleHead, Span};
 
+use super::rename::words;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shape {
     Complete,
@@ -23,6 +25,8 @@ pub struct Definition {
     pub aliases: Vec<(String, String)>,
     pub v1: bool,
     pub name: String,
+    /// The names in a function's arguments.
+    pub arguments: Vec<String>,
     pub shape: Shape,
     pub line: u32,
     /// The line.
@@ -100,7 +104,8 @@ fn of_module(module: &Module) -> Vec<Definition> {
             let path = import.refr.span().text();
             let name = import.r#as.as_ref().map(regorus::unstable::Span::text);
             let name = name.or_else(|| path.rsplit('.').next())?;
-            (path.starts_with("data.") || path.starts_with("input.")).then(|| (name.to_owned(), path.to_owned()))
+            (path.starts_with("data.") || path.starts_with("input."))
+                .then(|| (name.to_owned(), path.to_owned()))
         })
         .collect();
     let source = &module.package.span.source;
@@ -110,6 +115,7 @@ fn of_module(module: &Module) -> Vec<Definition> {
         imports: imports.concat(),
         aliases: aliases.clone(),
         v1: module.rego_v1,
+        arguments: Vec::new(),
         name: name.text().split('[').next().unwrap_or_default().to_owned(),
         shape,
         line: span.line,
@@ -145,6 +151,14 @@ fn of_module(module: &Module) -> Vec<Definition> {
                 let conditions = Vec::new();
                 bodies.push(Body { line, text, is_else: false, value: None, conditions });
             }
+            let arguments = match head {
+                RuleHead::Func { args, .. } => {
+                    let words = args.iter().flat_map(|arg| words(arg.span().text()));
+                    words.map(|(_, word)| word.to_owned()).collect()
+                }
+                _ => Vec::new(),
+            };
+            let definition = Definition { arguments, ..definition };
             Definition { value: value.unwrap_or_else(|| "true".into()), bodies, ..definition }
         }
     };

@@ -148,8 +148,7 @@ fn unmet(
 ) -> Unmet {
     let End { conditions, before, every, line, text, elsewhere, value } = end;
     let (before, text) = (before.as_deref(), text.as_str());
-    let mut said =
-        Unmet { line: *line, text: text.to_owned(), value: *value, ..Unmet::default() };
+    let mut said = Unmet { line: *line, text: text.to_owned(), value: *value, ..Unmet::default() };
     if *elsewhere {
         return said;
     }
@@ -185,6 +184,7 @@ pub fn restore(explanation: &mut Explanation, renamed: &Renamed) {
         return;
     }
     let texts = explanation.differs.iter_mut().chain(&mut explanation.failed);
+    let texts = texts.chain(&mut explanation.left_out);
     texts.for_each(|text| *text = restored(text, renamed));
     explanation.rules.iter_mut().for_each(|rule| restore_rule(rule, renamed));
 }

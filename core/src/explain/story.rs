@@ -6,6 +6,7 @@ use super::{DefinitionSaid, Explanation, Outcome, RuleSaid, Then, Unmet};
 use crate::decision::json;
 use crate::decision::record::Record;
 use crate::decision::time;
+use crate::decision::verdict::Basis;
 use crate::words;
 
 const WIDTH: usize = 80;
@@ -55,7 +56,7 @@ pub fn decision(record: &Record<'_>) -> String {
         let paths = record.get(name).into_iter().flat_map(json::elements).filter_map(json::as_str);
         row(name, &paths.collect::<Vec<_>>().join(", "));
     }
-    if record.verdict_from == "nothing" {
+    if record.verdict_from == Basis::Nothing.name() {
         row("verdict", UNJUDGED);
     }
     for (title, part) in [("result", record.get("result")), ("error", record.get("error"))] {
@@ -125,6 +126,9 @@ pub fn explanation(said: &Explanation, bundle: &str) -> String {
         if said.failed.is_none() {
             line(&mut out, 2, "What follows is true of the evaluation here, not of the decision.");
         }
+    }
+    for left_out in &said.left_out {
+        paragraph(&mut out, "  - ", 4, left_out);
     }
     for rule in &said.rules {
         self::rule(&mut out, rule, 0);
@@ -198,7 +202,11 @@ fn unmet(out: &mut String, unmet: &Unmet, place: &str, indent: usize) {
         }
         Some(Then::Met) => line(out, indent + 2, "if it was, all other conditions are met"),
         Some(Then::Unknown) => {
-            line(out, indent + 2, "if it was, what follows can't be told: it needs what this gives");
+            line(
+                out,
+                indent + 2,
+                "if it was, what follows can't be told: it needs what this gives",
+            );
         }
         None => {}
     }

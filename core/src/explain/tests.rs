@@ -570,6 +570,7 @@ fn what_a_terminal_would_obey_is_not_printed() {
         uncertain: false,
         differs: vec![format!("{} \u{1b}]0;x", "word ".repeat(40))],
         lacks: None,
+        left_out: vec![],
         rules: vec![],
     };
     let text = story::explanation(&said, "\u{7}policies");
@@ -589,11 +590,4 @@ fn a_long_value_stands_on_one_line() {
     write(&event, &[], None, &Rules::default(), &mut record);
     let text = story::decision(&Record::parse(&record).unwrap());
     assert!(text.contains(&format!("\n      \"tracestate\": \"{long}\"\n")), "{text}");
-}
-
-#[test]
-fn a_source_that_is_no_rego_is_an_error() {
-    let bad = bundle(&[("p.rego", "package p\nallow if {")]);
-    let error = explain(&bad, &recorded("p/allow", "{}", "true")).unwrap_err();
-    assert!(error.starts_with("p.rego:2: "), "{error}");
 }

@@ -41,7 +41,10 @@ fn data_that_nobody_gave_makes_an_explanation_uncertain() {
         assert!(lacking.reproduced && lacking.uncertain, "{story}");
         assert!(story.contains("data.app.admins is not in the bundle"), "{story}");
         assert_eq!(next(unmet(&lacking)).text, r#"input.method == "GET""#);
-        assert!(story.contains("UNCERTAIN") && story.contains("input.method is \"POST\""), "{story}");
+        assert!(
+            story.contains("UNCERTAIN") && story.contains("input.method is \"POST\""),
+            "{story}"
+        );
     }
     // What is given and does not have it, is what OPA had.
     let data = "app: {admins: [ben]}";
@@ -74,19 +77,38 @@ fn what_was_erased_or_masked_may_have_met_a_condition() {
     for (condition, input, erased, told) in [
         ("input.key", r#"{"n":2}"#, r#"["/input/key"]"#, "input.key was erased"),
         ("input.a.key", r#"{"n":2}"#, r#"["/input/a"]"#, "input.a was erased"),
-        (r#"object.get(input.a, "key", "")"#, r#"{"n":2,"a":{}}"#, r#"["/input/a/key"]"#, "input.a.key was erased"),
-        (r#"h["x-key"]"#, r#"{"n":2,"headers":{"x-key":"[erased:named]"}}"#, "[]", r#"input.headers["x-key"] was erased"#),
-        ("h.k", r#"{"n":2,"headers":{"k":"hmac:0123456789abcdef0123456789abcdef"}}"#, "[]", "input.headers.k was masked"),
+        (
+            r#"object.get(input.a, "key", "")"#,
+            r#"{"n":2,"a":{}}"#,
+            r#"["/input/a/key"]"#,
+            "input.a.key was erased",
+        ),
+        (
+            r#"h["x-key"]"#,
+            r#"{"n":2,"headers":{"x-key":"[erased:named]"}}"#,
+            "[]",
+            r#"input.headers["x-key"] was erased"#,
+        ),
+        (
+            "h.k",
+            r#"{"n":2,"headers":{"k":"hmac:0123456789abcdef0123456789abcdef"}}"#,
+            "[]",
+            "input.headers.k was masked",
+        ),
     ] {
         let text = text.replace("key ==", &format!("{condition} =="));
         let recorded = Recorded { erased: Some(erased), ..denied("c/allow", input) };
         let (said, story) = said(&text, "x: 1", &recorded);
-        assert!(said.uncertain && story.replace("\n            ", " ").contains(told), "{condition}: {story}");
+        assert!(
+            said.uncertain && story.replace("\n            ", " ").contains(told),
+            "{condition}: {story}"
+        );
         assert_eq!(next(unmet(&said)).text, "input.n == 1", "{condition}: {story}");
     }
     // Another part of the input is what OPA saw.
     let text = text.replace("key ==", r#"object.get(input, "b", "") =="#);
-    let recorded = Recorded { erased: Some(r#"["/input/key"]"#), ..denied("c/allow", r#"{"b":"x"}"#) };
+    let recorded =
+        Recorded { erased: Some(r#"["/input/key"]"#), ..denied("c/allow", r#"{"b":"x"}"#) };
     assert!(!said(&text, "x: 1", &recorded).0.uncertain);
 }
 
@@ -103,7 +125,8 @@ fn if_all_else_is_met_that_is_said() {
 /// The clock stands where the decision's did.
 #[test]
 fn the_clock_is_the_decisions() {
-    let text = "package c\nimport rego.v1\ndefault allow := false\nallow if time.now_ns() < input.until\n";
+    let text =
+        "package c\nimport rego.v1\ndefault allow := false\nallow if time.now_ns() < input.until\n";
     let until = 1_700_000_000_000_000_000_i64;
     let input = format!(r#"{{"until":{until}}}"#);
     let decided = |at: i64, result| {
@@ -111,8 +134,7 @@ fn the_clock_is_the_decisions() {
         let timestamp = Some(until + at);
         let duration = Some(10);
         let path = "c/allow";
-        let recorded =
-            Recorded { path, input, timestamp, duration, result, ..Recorded::default() };
+        let recorded = Recorded { path, input, timestamp, duration, result, ..Recorded::default() };
         said(text, "x: 1", &recorded).0.reproduced
     };
     assert!(decided(-1, Some("true")) && decided(20, Some("false")));
@@ -130,20 +152,24 @@ fn a_builtin_that_is_lacking_leaves_the_other_rules_and_is_named() {
     let token = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhbm4ifQ.c2ln";
     let input = |n: i64| format!(r#"{{"n":{n},"token":"{token}","cert":"c"}}"#);
     let one = input(1);
-    let (met, story) = said(text, "x: 1", &Recorded { result: Some("true"), ..denied("c/allow", &one) });
+    let (met, story) =
+        said(text, "x: 1", &Recorded { result: Some("true"), ..denied("c/allow", &one) });
     assert!(met.reproduced && !met.uncertain, "{story}");
     let two = input(2);
     let (lacking, story) = said(text, "x: 1", &denied("c/allow", &two));
     assert!(lacking.reproduced && lacking.uncertain, "{story}");
     assert!(story.contains("io.jwt.verify_rs256 can't be evaluated here"), "{story}");
     assert!(story.contains("if it was, the next that is not met, line 7: input.n == 3"), "{story}");
-    let (first, story) = said(text, "x: 1", &Recorded { result: Some("true"), ..denied("c/first", &two) });
+    let (first, story) =
+        said(text, "x: 1", &Recorded { result: Some("true"), ..denied("c/first", &two) });
     assert!(first.reproduced && !first.uncertain, "{story}");
-    let (second, story) = said(text, "x: 1", &Recorded { result: None, ..denied("c/second", &two) });
+    let (second, story) =
+        said(text, "x: 1", &Recorded { result: None, ..denied("c/second", &two) });
     assert!(second.reproduced && !second.uncertain, "{story}");
     assert!(story.contains("claims.sub is \"ann\""), "{story}");
     // What is only lacking does not answer otherwise now.
-    let (other, _) = said(text, "x: 1", &Recorded { result: Some("true"), ..denied("c/allow", &two) });
+    let (other, _) =
+        said(text, "x: 1", &Recorded { result: Some("true"), ..denied("c/allow", &two) });
     assert!(other.differs.iter().any(|why| why.contains("lacks") && why.contains("verify_rs256")));
     assert!(other.differs.iter().all(|why| !why.contains("now")), "{:?}", other.differs);
 }
@@ -151,7 +177,8 @@ fn a_builtin_that_is_lacking_leaves_the_other_rules_and_is_named() {
 #[test]
 fn a_conflict_is_one_in_whichever_form_it_was_recorded() {
     let text = "package c\nimport rego.v1\nprice := 1 if input.a\nprice := 2 if input.b\n";
-    let error = r#""c.rego:3: eval_conflict_error: complete rules must not produce multiple outputs""#;
+    let error =
+        r#""c.rego:3: eval_conflict_error: complete rules must not produce multiple outputs""#;
     for (error, same) in [(error, true), (r#""c.rego:3: eval_cancel_error: cancelled""#, false)] {
         let recorded = denied("c/price", r#"{"a":true,"b":true}"#);
         let (said, story) =
@@ -200,7 +227,10 @@ fn what_stands_in_a_condition_is_told() {
         ("data.max[input.ok]", "data.max[input.ok] is not there"),
         (r#"u.role == "admin""#, r#"u.role is "guest""#),
         ("every n in input.q { n < 5 }", "n, where it fails, is [7,9]"),
-        (r#"object.get(input, "tier", "none") == "gold""#, r#"object.get(input, "tier", "none") is "none""#),
+        (
+            r#"object.get(input, "tier", "none") == "gold""#,
+            r#"object.get(input, "tier", "none") is "none""#,
+        ),
         ("count(input.list) > 2", "count(input.list) is 2"),
         (r#"input.roles[_] == "z""#, r#"input.roles[_], in turn, is ["a","b"]"#),
     ] {
@@ -247,4 +277,23 @@ fn a_result_that_no_rule_judges_is_told() {
         let story = story::decision(&Record::parse(&record).unwrap());
         assert_eq!(story.contains("no rule can judge this result"), told, "{story}");
     }
+}
+
+/// What regorus can't compile and OPA can leaves the other rules.
+#[test]
+fn a_rule_that_can_not_be_compiled_is_left_out() {
+    let text = "package c\nimport rego.v1\nimport input.user as u\nold if {\n\tio.jwt.decode(input.token, [_, claims, _])\n\tclaims.ok\n}\n\n\
+        new if { input.n == 1 }\nboth if { old; input.n == 1 }\nmine(u) if u.a\nown if mine(input.n)\n";
+    let input = r#"{"n":2,"token":"x","user":"[erased:named]"}"#;
+    let asked = |path| said(text, "x: 1", &Recorded { result: None, ..denied(path, input) });
+    let (new, story) = asked("c/new");
+    assert!(new.reproduced && !new.uncertain && unmet(&new).text == "input.n == 1", "{story}");
+    let (old, story) = asked("c/old");
+    assert!(old.uncertain && old.lacks.is_none(), "{story}");
+    assert!(story.contains("c.rego:4 can't be evaluated here, and is left out"), "{story}");
+    let (both, story) = asked("c/both");
+    assert!(both.uncertain && next(unmet(&both)).text == "input.n == 1", "{story}");
+    // The argument is not what is imported by its name.
+    let (own, story) = asked("c/own");
+    assert!(own.reproduced && !own.uncertain, "{story}");
 }

@@ -16,7 +16,7 @@ use crate::decision::json;
 use crate::decision::record::Record;
 use crate::decision::reject::Reason;
 use crate::decision::time;
-use crate::decision::verdict::Verdict;
+use crate::decision::verdict::{Basis, Verdict};
 use crate::sink::{Outcome, Sink};
 use crate::spike::Observation;
 use crate::spike::reorder::Kept;
@@ -33,6 +33,8 @@ pub struct Seen {
     pub seconds: VecDeque<(u64, u64)>,
     second: Option<Instant>,
     verdicts: HashMap<&'static str, u64>,
+    /// Results that no rule can judge.
+    unjudged: u64,
     /// Denials by service and policy.
     denied: HashMap<(String, String), u64>,
     /// What is found as it happens.
@@ -86,6 +88,7 @@ impl Seen {
 pub struct Shown {
     total: u64,
     verdicts: HashMap<&'static str, u64>,
+    unjudged: u64,
     denied: HashMap<(String, String), u64>,
     examples: HashMap<&'static str, String>,
 }
@@ -98,6 +101,7 @@ impl Sink for Screen {
         self.lock().note(batch);
         for record in batch {
             *shown.verdicts.entry(record.verdict.as_str()).or_default() += 1;
+            shown.unjudged += u64::from(record.verdict_from == Basis::Nothing.name());
             let kind = match record.verdict {
                 Verdict::Deny => {
                     *shown
@@ -147,6 +151,7 @@ impl Screen {
         for (verdict, count) in &shown.verdicts {
             *seen.verdicts.entry(verdict).or_default() += count;
         }
+        seen.unjudged += shown.unjudged;
         for (key, count) in &shown.denied {
             *seen.denied.entry(key.clone()).or_default() += count;
         }
@@ -241,6 +246,14 @@ impl Summary {
             if count > 0 {
                 anstream::println!("  {name:9} {count:>8}  {what}");
             }
+        }
+        let unjudged = screen.lock().unjudged;
+        if unjudged > 0 {
+            let told = format!(
+                "  {} no rule can judge: set `verdict` or `verdict_policy` in a pipeline file (docs/record.md)",
+                counted(unjudged, "result")
+            );
+            anstream::println!("{}", wrapped(&told, 4, columns));
         }
         self.rejects(bold);
         self.denied(screen, bold);
