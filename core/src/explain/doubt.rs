@@ -7,7 +7,7 @@ use serde_json::Value as Json;
 
 use super::Recorded;
 use super::probe::{Prober, call, declared, is_word, meant, path, references};
-use super::rules::{Condition, Definition, Shape};
+use super::rules::{Body, Condition, Definition, Shape};
 use crate::decision::json as raw;
 use crate::protect::keys::{is_envelope, is_pseudonym};
 
@@ -102,48 +102,80 @@ fn written(root: &str, path: &[String]) -> String {
     super::rules::query(&parts[1..]).replacen("data", root, 1)
 }
 
+/// How far what is behind a text is looked at: its variables, and further the functions that it calls, or the rules, too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Through {
+    Variables,
+    Functions,
+    Rules,
+}
+
 /// So many sentences are said of one condition.
 const SAID: usize = 3;
 
 impl Prober<'_> {
-    /// Why a condition may have been met, though it is not here; `before` stands before it in its body.
-    pub fn doubts(&self, definition: &Definition, before: &[Condition], text: &str) -> Vec<String> {
-        let mut said = Vec::new();
+    /// Why a condition may have been met, though it is not here, or the reverse; `before` stands before it in its body.
+    pub fn doubts(
+        &self,
+        definition: &Definition,
+        before: &[Condition],
+        text: &str,
+        (through, met): (Through, bool),
+    ) -> Vec<String> {
+        let mut why = Vec::new();
         let mut seen = BTreeSet::new();
-        for (definition, text) in self.behind_text(definition, before, text) {
+        for (definition, text) in self.behind_text(definition, before, text, through) {
             let local: BTreeSet<String> = before.iter().flat_map(|c| declared(&c.raw)).collect();
             let local = &local | &declared(&text);
             for (root, path) in self.paths_in(definition, &local, &text) {
                 match root {
-                    "data" => said.extend(self.absent(&path)),
-                    _ => said.extend(self.was_hidden(&path)),
+                    "data" => why.extend(self.absent(&path)),
+                    _ => why.extend(self.was_hidden(&path, met)),
                 }
             }
             for (_, word) in references(&text) {
                 if self.builtins().lacks(&word) {
-                    said.push(format!("{word} can't be evaluated here, but `opa eval` can: this condition may have been met"));
+                    why.push(format!("{word} can't be evaluated here, but `opa eval` can"));
                 } else if self.builtins().changes(&word) {
-                    said.push(format!(
-                        "{word} answers otherwise now or here: this condition may have been met"
-                    ));
+                    why.push(format!("{word} answers otherwise now or here"));
                 }
                 let gone = self.left_out().iter().map(|left| &left.definition);
                 if let Some(gone) = meant(gone, definition, &word) {
-                    said.push(format!("data.{} can't be evaluated here (line {} of {}): this condition may have been met", gone.full_name(), gone.line, gone.file));
+                    let (name, line, file) = (gone.full_name(), gone.line, &gone.file);
+                    why.push(format!(
+                        "data.{name} can't be evaluated here (line {line} of {file})"
+                    ));
                 }
             }
         }
-        said.retain(|sentence| seen.insert(sentence.clone()));
-        said.truncate(SAID);
-        said
+        why.retain(|sentence| seen.insert(sentence.clone()));
+        why.truncate(SAID);
+        let told = |why: String| match met {
+            false => format!("{why}: this condition may have been met"),
+            true => format!("{why}: `{text}` may not have been met"),
+        };
+        why.into_iter().map(told).collect()
     }
 
-    /// A text, the conditions that declare its variables, and what the functions say that all these call.
+    /// Why what gave a value may not have: one of its conditions is met here, since something is not there.
+    pub fn doubts_of_met(&self, definition: &Definition, body: &Body) -> Vec<String> {
+        let conditions = body.conditions.iter().enumerate().filter(|(_, c)| !c.elsewhere);
+        let doubts = conditions.flat_map(|(at, condition)| {
+            // Of what is not denied another definition may be what met it.
+            let denied = condition.text.starts_with("not ");
+            let through = if denied { Through::Rules } else { Through::Variables };
+            self.doubts(definition, &body.conditions[..at], &condition.text, (through, true))
+        });
+        doubts.take(SAID).collect()
+    }
+
+    /// A text, the conditions that declare its variables, and what the functions say, or rules, too, that all these speak of.
     fn behind_text<'p>(
         &'p self,
         definition: &'p Definition,
         before: &[Condition],
         text: &str,
+        through: Through,
     ) -> Vec<(&'p Definition, String)> {
         let mut all = vec![(definition, text.to_owned())];
         let mut left: Vec<&Condition> = before.iter().collect();
@@ -161,11 +193,13 @@ impl Prober<'_> {
         let (mut at, mut seen) = (0, BTreeSet::new());
         while let Some((definition, text)) = all.get(at).cloned() {
             for (_, word) in references(&text) {
-                let function = self.meant(definition, &word);
-                let Some(function) = function.filter(|d| d.shape == Shape::Function) else {
-                    continue;
+                let opened = |d: &&Definition| match through {
+                    Through::Variables => false,
+                    Through::Functions => d.shape == Shape::Function,
+                    Through::Rules => true,
                 };
-                let name = function.full_name();
+                let Some(rule) = self.meant(definition, &word).filter(opened) else { continue };
+                let name = rule.full_name();
                 if seen.insert(name.clone()) {
                     let same = self.definitions().iter().filter(|d| d.full_name() == name);
                     all.extend(same.flat_map(|d| d.texts().map(move |t| (d, t.to_owned()))));
@@ -236,17 +270,16 @@ impl Prober<'_> {
             |package: Vec<String>| package.iter().zip(path).take_while(|(a, b)| a == b).count();
         let around = rules.map(|d| shared(within(&d.package))).max().unwrap_or(0);
         let name = written("data", &path[..(found.max(around) + 1).min(path.len())]);
-        (found == 0 || found <= around).then(|| format!("{name} is not in the bundle: OPA may have had it (data of another bundle, or of the API), and then this condition may have been met"))
+        (found == 0 || found <= around).then(|| format!("{name} is not in the bundle, but OPA may have had it (data of another bundle, or of the API)"))
     }
 
     /// That a part of the input, or something in it or around it, was taken out.
-    fn was_hidden(&self, path: &[String]) -> Option<String> {
-        let Hidden { path, how } = self
-            .hidden()
-            .iter()
-            .find(|hidden| hidden.path.starts_with(path) || path.starts_with(&hidden.path))?;
-        let name = written("input", path);
-        Some(format!("{name} was {how} before it was logged: this condition may have been met"))
+    fn was_hidden(&self, path: &[String], met: bool) -> Option<String> {
+        let Hidden { path, how } = self.hidden().iter().find(|hidden| {
+            let overlap = hidden.path.starts_with(path) || path.starts_with(&hidden.path);
+            overlap && !(met && self.input_at(&hidden.path).is_some())
+        })?;
+        Some(format!("{} was {how} before it was logged", written("input", path)))
     }
 
     /// A word with what is imported in its place.

@@ -97,6 +97,9 @@ pub struct DefinitionSaid {
     /// It is made of further rules, which are too deep to be shown.
     #[serde(skip_serializing_if = "is_false")]
     pub deeper: bool,
+    /// Why it may not have given its value where OPA evaluated it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub doubts: Vec<String>,
     pub unmet: Option<Unmet>,
 }
 

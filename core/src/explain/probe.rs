@@ -308,6 +308,15 @@ impl<'b> Prober<'b> {
         found
     }
 
+    /// What stands at a place of the input.
+    pub fn input_at(&self, path: &[String]) -> Option<Json> {
+        let part = |value: &'_ Json, name: &String| match value {
+            Json::Array(list) => list.get(name.parse::<usize>().ok()?).cloned(),
+            value => value.get(name).cloned(),
+        };
+        path.iter().try_fold(self.input.clone()?, |value, name| part(&value, name))
+    }
+
     /// The parts of the input that a condition speaks of, and what stands there.
     pub fn input_in(&self, text: &str) -> Vec<(String, Option<Json>)> {
         let mut found: Vec<(String, Option<Json>)> = Vec::new();
@@ -319,13 +328,7 @@ impl<'b> Prober<'b> {
             if let Some(path) = path(rest)
                 && !path.is_empty()
             {
-                let part = |value: &Json, name: &String| match value {
-                    Json::Array(list) => list.get(name.parse::<usize>().ok()?).cloned(),
-                    value => value.get(name).cloned(),
-                };
-                let value = self.input.clone().and_then(|input| {
-                    path.iter().try_fold(input, |value, name| part(&value, name))
-                });
+                let value = self.input_at(&path);
                 found.push((word, value));
             }
         }

@@ -1,5 +1,6 @@
 //! Rule by rule: what each said, and what its definitions had to do with it.
 
+use super::doubt::Through;
 use super::probe::{End, Next, Prober};
 use super::rename::{Renamed, restored};
 use super::rules::{Body, Definition, Shape};
@@ -39,7 +40,8 @@ impl DefinitionSaid {
     fn at(definition: &Definition, line: u32, text: &str, outcome: Outcome) -> DefinitionSaid {
         let (file, text) = (definition.file.clone(), text.to_owned());
         let (value, made_of, deeper, unmet) = (None, Vec::new(), false, None);
-        DefinitionSaid { file, line, text, outcome, value, made_of, deeper, unmet }
+        let doubts = Vec::new();
+        DefinitionSaid { file, line, text, outcome, value, made_of, deeper, doubts, unmet }
     }
 }
 
@@ -65,7 +67,9 @@ fn defined(
         if let Some(value) = prober.gives(definition, body) {
             (*met, branch_met) = (true, true);
             let (made_of, deeper) = made_of(prober, definition, body, above);
-            all.push(DefinitionSaid { value: Some(value), made_of, deeper, ..at(Outcome::Gave) });
+            let doubts = prober.doubts_of_met(definition, body);
+            let value = Some(value);
+            all.push(DefinitionSaid { value, made_of, deeper, doubts, ..at(Outcome::Gave) });
             continue;
         }
         let unmet = Some(ended(prober, definition, body, above));
@@ -159,8 +163,10 @@ fn unmet(
     for values in [&mut said.input, &mut said.calls, &mut said.values] {
         values.retain(|(_, there)| is_shown(there));
     }
-    said.doubts = prober.doubts(definition, conditions, text);
     let (nested, deeper) = shown(prober.rules_in(definition, before, text), above);
+    // What is not shown is doubted here.
+    let through = if deeper { Through::Rules } else { Through::Functions };
+    said.doubts = prober.doubts(definition, conditions, text, (through, false));
     let because = nested.iter().map(|rule| of(prober, rule, above));
     said.because = because.filter(|said| is_shown(&said.value)).collect();
     said.deeper = deeper;
@@ -174,7 +180,7 @@ pub fn is_uncertain(rule: &RuleSaid) -> bool {
     rule.definitions.iter().any(|definition| match &definition.unmet {
         Some(_) if gave && !set => false,
         Some(unmet) => !unmet.doubts.is_empty() || unmet.because.iter().any(is_uncertain),
-        None => definition.made_of.iter().any(is_uncertain),
+        None => !definition.doubts.is_empty() || definition.made_of.iter().any(is_uncertain),
     })
 }
 
@@ -192,6 +198,9 @@ pub fn restore(explanation: &mut Explanation, renamed: &Renamed) {
 fn restore_rule(rule: &mut RuleSaid, renamed: &Renamed) {
     for definition in &mut rule.definitions {
         definition.text = restored(&definition.text, renamed);
+        for text in &mut definition.doubts {
+            *text = restored(text, renamed);
+        }
         definition.made_of.iter_mut().for_each(|rule| restore_rule(rule, renamed));
         if let Some(unmet) = &mut definition.unmet {
             restore_unmet(unmet, renamed);

@@ -105,7 +105,7 @@ pub fn explanation(said: &Explanation, bundle: &str) -> String {
         line(&mut out, 2, "It fails here, too:");
         paragraph(&mut out, "    ", 6, failed);
     } else if said.reproduced && said.uncertain {
-        line(&mut out, 2, "as it was recorded. UNCERTAIN: it may have ended at another condition.");
+        line(&mut out, 2, "as it was recorded. UNCERTAIN: it may have been for another reason.");
     } else if said.reproduced {
         line(&mut out, 2, "as it was recorded.");
         if let Some(lacks) = &said.lacks {
@@ -160,6 +160,9 @@ fn definition(out: &mut String, said: &DefinitionSaid, indent: usize) {
     }
     if said.deeper {
         line(out, indent + 4, DEEPER);
+    }
+    for doubt in &said.doubts {
+        paragraph(out, &" ".repeat(indent + 4), indent + 6, doubt);
     }
     if let Some(unmet) = &said.unmet {
         // A rule of one line has its condition there.

@@ -297,3 +297,30 @@ fn a_rule_that_can_not_be_compiled_is_left_out() {
     let (own, story) = asked("c/own");
     assert!(own.reproduced && !own.uncertain, "{story}");
 }
+
+/// What is met since something is not there may not have been.
+#[test]
+fn what_gave_a_value_since_something_is_not_there_is_doubted() {
+    let chain: String = (0..6).map(|n| format!("r{n} if r{}\n", n + 1)).collect();
+    let text = format!(
+        "package c\nimport rego.v1\na if {{ not known; input.n == 1 }}\nknown if input.user in data.users\n\
+         b if not io.jwt.verify_es256(input.t, input.c)\nd if not input.key\ne if input.n == 1\n\
+         f if {{ input.t != \"x\"; not input.off }}\n{chain}r6 if input.user in data.users\n"
+    );
+    let input = r#"{"n":1,"t":"[erased:named]","c":"c","user":"ann"}"#;
+    for (path, result, told) in [
+        ("c/a", Some("true"), Some("data.users is not in the bundle")),
+        ("c/b", Some("true"), Some("io.jwt.verify_es256 can't be evaluated here")),
+        ("c/d", Some("true"), Some("input.key was erased before it was logged")),
+        ("c/e", Some("true"), None),
+        ("c/f", Some("true"), None),
+        ("c/r0", None, Some("data.users is not in the bundle")),
+    ] {
+        let recorded =
+            Recorded { result, erased: Some(r#"["/input/key"]"#), ..denied(path, input) };
+        let (said, story) = said(&text, "x: 1", &recorded);
+        assert!(said.reproduced && said.uncertain == told.is_some(), "{path}: {story}");
+        let flat = story.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(told.is_none_or(|told| flat.contains(told)), "{path}: {story}");
+    }
+}
