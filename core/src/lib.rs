@@ -12,8 +12,8 @@
 //! - [`resume`]: where a reader goes on in a log, and what of it is gone.
 //! - [`facts`]: what requests did, of access logs, spans and audit events.
 //! - [`correlate`]: decisions meet the requests that they ruled on, and what enforcement did wrong.
-//! - [`explain`]: why a policy answered as it did: the line, and the condition that was not met.
 //! - [`protect`]: what must not spread is taken out of it.
+//! - [`explain`]: why a policy answered as it did: the line, and the condition that was not met.
 //! - [`transform`]: the way of a record, from a producer's bytes to what becomes of each piece.
 //! - [`spike`]: denial spikes and silent failures.
 //! - [`metrics`]: what Prometheus scrapes of the decisions, and how it is written.

@@ -130,7 +130,7 @@ impl Args {
     fn older(&self) -> &'static str {
         match self.from {
             ScanBound::End => {
-                "--from 1h shows those of the last hour, --from start all that it holds"
+                "--from 1h shows those of the last hour, --from start all that it holds; new ones come while docket run runs"
             }
             ScanBound::At(_) => "--from start begins with the oldest that it holds",
             ScanBound::Start => "docket top shows what intake reads",

@@ -70,11 +70,14 @@ fn taken(
     imports.chain(rules).map(str::to_owned).collect()
 }
 
+/// A word, and where it stands.
+pub type Word<'t> = (Range<usize>, &'t str);
+
 /// Where the variables of a rule stand that have such a name, and where the rule's own name stands.
 fn clashing<'t>(
     region: &'t str,
     taken: &BTreeSet<String>,
-) -> (Vec<(Range<usize>, &'t str)>, Option<Range<usize>>) {
+) -> (Vec<Word<'t>>, Option<Range<usize>>) {
     let words = words(region);
     let (mut variables, mut listed, mut last) = (BTreeSet::new(), false, 0);
     for (range, word) in &words {
@@ -94,7 +97,7 @@ fn clashing<'t>(
 }
 
 /// The words of a text outside of its strings and comments, with their places.
-pub fn words(text: &str) -> Vec<(Range<usize>, &str)> {
+pub fn words(text: &str) -> Vec<Word<'_>> {
     let bytes = text.as_bytes();
     let is_word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
     let (mut found, mut at) = (Vec::new(), 0);

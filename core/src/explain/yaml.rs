@@ -140,11 +140,11 @@ fn scalar(text: &str, style: ScalarStyle, tag: Option<&str>) -> Result<Value, St
         return Ok(text.into());
     }
     match text {
-        "" | "~" | "null" | "Null" | "NULL" => return Ok(Value::Null),
-        "true" | "True" | "TRUE" => return Ok(true.into()),
-        "false" | "False" | "FALSE" => return Ok(false.into()),
+        "" | "~" | "null" | "Null" | "NULL" => Ok(Value::Null),
+        "true" | "True" | "TRUE" => Ok(true.into()),
+        "false" | "False" | "FALSE" => Ok(false.into()),
         ".inf" | ".Inf" | ".INF" | "+.inf" | "-.inf" | "-.Inf" | "-.INF" | ".nan" | ".NaN"
-        | ".NAN" => return Err(format!("{text} is no number in JSON")),
+        | ".NAN" => Err(format!("{text} is no number in JSON")),
         _ => Ok(number(text).map_or_else(|| text.into(), Value::Number)),
     }
 }
