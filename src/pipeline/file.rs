@@ -148,14 +148,11 @@ impl Default for Intake {
 pub struct Memory {
     /// Maximum memory for this pipeline in one process. If prefetch, transactions and batches could exceed it, they are scaled down. Default: 512MiB.
     pub budget: Bytes,
-    /// For the newest records of the docket topic, which sinks read together.
-    #[serde(skip)]
-    pub shared: Bytes,
 }
 
 impl Default for Memory {
     fn default() -> Memory {
-        Memory { budget: Bytes(512 << 20), shared: Bytes(32 << 20) }
+        Memory { budget: Bytes(512 << 20) }
     }
 }
 

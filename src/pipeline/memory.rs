@@ -83,9 +83,6 @@ fn sizes(file: &mut File) -> Vec<Size<'_>> {
         // In librdkafka's queue.
         all.push(Size { parts: vec!["door"], bytes: &mut limits.queue_bytes, times: 1 });
     }
-    if file.sinks.len() > 1 {
-        all.push(Size { parts: vec!["reader"], bytes: &mut file.memory.shared, times: 1 });
-    }
     for (name, sink) in &mut file.sinks {
         // Those in flight, and the one that is being filled.
         let batches = sink.concurrency() + 1;
@@ -108,6 +105,13 @@ pub fn shares(file: &File) -> BTreeMap<String, usize> {
         }
     }
     shares
+}
+
+/// What sinks that read together may hold of the docket topic (`log::shared`): as much as one of them would fetch ahead by itself, which it
+/// does not meanwhile.
+pub fn shared(file: &File) -> usize {
+    let ahead = file.sinks.values().map(|sink| sink.delivery().prefetch.0 * PREFETCH);
+    ahead.min().unwrap_or_default()
 }
 
 /// What does not get smaller: the process itself, and what sinks remember of decisions, of each of so many partitions.

@@ -6,6 +6,7 @@ use super::{Parts, RunError};
 use crate::decision::record;
 use crate::log::scan::READER;
 use crate::log::shared::{self, Shared};
+use crate::pipeline::memory;
 use crate::sink::config::SinkConfig;
 use crate::sink::{self, AnySink};
 use crate::stage::deliver::{Deliver, Fallback, Sending};
@@ -28,13 +29,17 @@ impl Parts {
         if sinks < 2 || self.shared.is_some() {
             return;
         }
-        self.share("reader");
         let pipeline = &self.pipeline;
+        let room = memory::shared(&pipeline.file);
+        self.meters
+            .share
+            .with_label_values(&["reader"])
+            .set(i64::try_from(room).unwrap_or(i64::MAX));
         let settings = shared::Settings {
             kafka: &pipeline.file.kafka,
             group: &pipeline.group(READER),
             topic: &pipeline.docket_topic(),
-            room: pipeline.file.memory.shared.0,
+            room,
             partitions: self.partitions.unwrap_or(pipeline.file.docket.partitions) as usize,
             time: record::time,
         };
