@@ -137,7 +137,7 @@ impl<A: Assignments> Context<A> {
         for (topic, partition) in partitions {
             if let Some(queue) = client.split_partition_queue(topic, *partition) {
                 let queue = Queue::new(topic.clone(), *partition, queue, &self.wake);
-                self.changes().push(Change::Assigned(queue));
+                self.changes().push(Change::Assigned(Box::new(queue)));
             }
         }
     }

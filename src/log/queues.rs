@@ -58,7 +58,7 @@ impl Wake {
 
 /// What a rebalance changes.
 pub enum Change<C: ConsumerContext> {
-    Assigned(Queue<C>),
+    Assigned(Box<Queue<C>>),
     Revoked(Vec<(String, i32)>),
 }
 
@@ -271,7 +271,7 @@ impl<C: ConsumerContext> Queues<C> {
                 self.remove(&queue.topic, queue.partition);
                 self.ever += 1;
                 self.order.begin(self.ever);
-                self.queues.insert(self.ever, queue);
+                self.queues.insert(self.ever, *queue);
             }
             Change::Revoked(partitions) => {
                 for (topic, partition) in &partitions {

@@ -3,6 +3,7 @@
 //!
 //! Nobody runs it: whoever has taken all that is there looks whether more came, and puts it where the others find it.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -250,8 +251,8 @@ impl Shared {
                 }
             }
         }
-        let Some(client) = &state.client else { return false };
-        if !state.partitions.contains_key(&partition) {
+        let State { partitions, client: Some(client), .. } = state else { return false };
+        if let Entry::Vacant(free) = partitions.entry(partition) {
             let Some(mut queue) = client.member().split_partition_queue(&self.topic, partition)
             else {
                 return false;
@@ -259,10 +260,10 @@ impl Shared {
             let wakes = Arc::<Wakes>::default();
             let woken = wakes.clone();
             queue.set_nonempty_callback(move || woken.wake());
-            state.partitions.insert(partition, Partition { queue, ring: Ring::new(0), wakes });
+            free.insert(Partition { queue, ring: Ring::new(0), wakes });
             // Half of it is kept; the other half, and what comes with the next answer, is fetched ahead.
-            let share = self.room / 2 / state.partitions.len().max(self.count);
-            state.partitions.values_mut().for_each(|of| of.ring.hold(share));
+            let share = self.room / 2 / partitions.len().max(self.count);
+            partitions.values_mut().for_each(|of| of.ring.hold(share));
         }
         true
     }
@@ -418,8 +419,10 @@ pub enum Step {
     End,
 }
 
-impl Following {
-    pub fn next(&mut self) -> Option<Step> {
+impl Iterator for Following {
+    type Item = Step;
+
+    fn next(&mut self) -> Option<Step> {
         if self.gone {
             return None;
         }
@@ -443,7 +446,9 @@ impl Following {
         self.next = kept.offset + 1;
         Some(Step::Record(kept))
     }
+}
 
+impl Following {
     pub fn ends(&self) -> Option<i64> {
         self.shared.ends(self.partition)
     }
