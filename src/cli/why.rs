@@ -2,6 +2,7 @@
 
 mod again;
 mod kafka;
+mod opa;
 mod policies;
 pub mod served;
 
@@ -17,7 +18,7 @@ use crate::decision::event::Event;
 use crate::decision::formats::{self, Format, Limits, Piece};
 use crate::decision::record::{Agent, Record};
 use crate::explain::page::{self, Told};
-use crate::explain::{Bundle, Explanation, Recorded, explain, story};
+use crate::explain::{Explanation, Recorded, story};
 use crate::log::scan::ScanBound;
 use crate::protect::Protection;
 use crate::protect::detect::{Act, Detect};
@@ -25,6 +26,7 @@ use crate::protect::detector;
 use crate::protect::record::{Rules, make};
 use crate::words::{counted, shell};
 use kafka::Answer;
+use opa::Explainer;
 use policies::bundle;
 
 /// Show one decision, the request that it ruled on and, given the policies, which line made it and which condition was not met.
@@ -56,6 +58,9 @@ pub struct Args {
     /// Policies that made the decision: a directory or a bundle.tar.gz. The decision is evaluated again.
     #[arg(long, value_name = "DIR|FILE")]
     bundle: Option<PathBuf>,
+    /// What evaluates where regorus can't: an `opa`, by its path; or none. By default the `opa` on the PATH, if there is one.
+    #[arg(long, value_name = "FILE|none", requires = "bundle")]
+    opa: Option<PathBuf>,
     /// Print JSON: an array of the decisions as docket records, each with its explanation.
     #[arg(long)]
     json: bool,
@@ -86,6 +91,7 @@ struct Found {
 pub fn run(args: &Args) -> Result<ExitCode, Box<dyn std::error::Error>> {
     placed(args)?;
     let bundle = args.bundle.as_deref().map(bundle).transpose()?;
+    let bundle = bundle.map(|bundle| Explainer::new(bundle, args.opa.as_deref()));
     let (from, answer, further) = match (&args.from, &args.pipeline) {
         (Some(from), _) => {
             (from.display().to_string(), in_file(args, from, bundle.as_ref())?, String::new())
@@ -245,7 +251,7 @@ fn nowhere(id: &str) -> String {
 fn in_file(
     args: &Args,
     from: &Path,
-    bundle: Option<&Bundle>,
+    bundle: Option<&Explainer>,
 ) -> Result<Answer, Box<dyn std::error::Error>> {
     let bytes = super::feed::read(from)?;
     if crate::decision::json::trim(&bytes).is_empty() {
@@ -300,7 +306,7 @@ fn in_file(
         let mut record = Vec::new();
         let made = make(&event, &[], agent.as_ref(), &shown, &mut record);
         if matches!(made, Ok(Some(_))) {
-            let explained = bundle.map(|bundle| explain(bundle, &recorded(&event)));
+            let explained = bundle.map(|bundle| bundle.explain(&recorded(&event)));
             answer.found.push(Found { record, explained, findings: Vec::new() });
         }
     });
@@ -328,7 +334,7 @@ fn recorded<'a>(event: &'a Event<'_>) -> Recorded<'a> {
 
 fn print_story(
     found: &[Found],
-    bundle: Option<&Bundle>,
+    bundle: Option<&Explainer>,
     name: &str,
 ) -> Result<(), Box<dyn std::error::Error>> {
     use std::io::Write;
@@ -352,9 +358,9 @@ fn print_story(
 }
 
 /// What evaluating it again said; empty without a bundle.
-fn why(found: &Found, record: &Record<'_>, bundle: Option<&Bundle>, name: &str) -> String {
+fn why(found: &Found, record: &Record<'_>, bundle: Option<&Explainer>, name: &str) -> String {
     let mut out = String::new();
-    if let Some(revision) = bundle.and_then(|bundle| bundle.revision.as_deref())
+    if let Some(revision) = bundle.and_then(|explainer| explainer.bundle.revision.as_deref())
         && !record.revision().contains(revision)
     {
         let revision = super::tail::printable(revision);
@@ -375,7 +381,7 @@ fn page_of(
     found: &[Found],
     more: u64,
     notes: &[String],
-    bundle: Option<&Bundle>,
+    bundle: Option<&Explainer>,
     name: &str,
 ) -> Result<String, Box<dyn std::error::Error>> {
     let mut told = Vec::new();

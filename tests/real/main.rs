@@ -45,6 +45,7 @@ mod spikes;
 mod stored_whole;
 mod supervised;
 mod tls;
+mod why;
 mod withheld;
 
 /// Tests run beside each other, but not beside one that stops servers, or that measures what they would disturb.

@@ -111,6 +111,8 @@ pub struct Builtins {
     clock: Option<Arc<AtomicI64>>,
     /// Builtins, by their arguments, and what they answered.
     recorded: Arc<Json>,
+    /// OPA itself evaluates, which has them all.
+    by_opa: bool,
 }
 
 impl Builtins {
@@ -119,7 +121,38 @@ impl Builtins {
         Builtins {
             clock: now.map(|now| Arc::new(AtomicI64::new(now))),
             recorded: Arc::new(recorded),
+            by_opa: false,
         }
+    }
+
+    /// The same where OPA itself evaluates.
+    pub fn by_opa(self) -> Builtins {
+        Builtins { by_opa: true, ..self }
+    }
+
+    /// The time that the clock shows.
+    pub fn now(&self) -> Option<i64> {
+        self.clock.as_ref().map(|clock| clock.load(Ordering::Relaxed))
+    }
+
+    /// Those that OPA itself is not to evaluate: they ask somebody else, or what they answered is recorded.
+    pub fn replaced(&self) -> Vec<&str> {
+        let is_name =
+            |name: &str| name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.'));
+        let recorded = self.recorded.as_object().into_iter().flatten();
+        let recorded = recorded.map(|(name, _)| name.as_str());
+        let recorded =
+            recorded.filter(|name| is_name(name) && self.recorded(name).next().is_some());
+        let mut all: Vec<&str> = recorded.collect();
+        let ask = ["http.send", "net.lookup_ip_addr"].into_iter();
+        all.extend(ask.filter(|name| self.recorded(name).next().is_none()));
+        all
+    }
+
+    /// What OPA recorded of one: its arguments, and what it answered.
+    pub fn recorded<'b>(&'b self, name: &str) -> impl Iterator<Item = (Vec<Json>, &'b Json)> + 'b {
+        let all = self.recorded.get(name).and_then(Json::as_object).into_iter().flatten();
+        all.filter_map(|(given, answer)| Some((serde_json::from_str(given).ok()?, answer)))
     }
 
     /// Sets the clock to another time.
@@ -136,7 +169,7 @@ impl Builtins {
 
     /// Whether it is lacking here, and nobody knows what it answered.
     pub fn lacks(&self, name: &str) -> bool {
-        LACKING.iter().any(|(lacking, _)| *lacking == name) && !self.has(name)
+        !self.by_opa && LACKING.iter().any(|(lacking, _)| *lacking == name) && !self.has(name)
     }
 
     /// Whether it answers otherwise now or here.
@@ -174,13 +207,11 @@ impl Builtins {
 
     fn answer(&self, name: &str, given: &[Value], answer: fn(&[Json]) -> Option<Json>) -> Value {
         let given: Vec<Json> = given.iter().filter_map(probe::json).collect();
-        let same = |key: &str| serde_json::from_str::<Vec<Json>>(key).is_ok_and(|key| key == given);
-        let recorded = self.recorded.get(name).and_then(Json::as_object);
-        if let Some((_, answer)) = recorded.and_then(|all| all.iter().find(|(key, _)| same(key))) {
+        if let Some((_, answer)) = self.recorded(name).find(|(recorded, _)| *recorded == given) {
             return Value::from(answer.clone());
         }
-        match &self.clock {
-            Some(clock) if name == "time.now_ns" => Value::from(clock.load(Ordering::Relaxed)),
+        match self.now() {
+            Some(now) if name == "time.now_ns" => Value::from(now),
             _ => answer(&given).map_or(Value::Undefined, Value::from),
         }
     }

@@ -96,17 +96,14 @@ pub fn reasons(
             "the policies call what answers otherwise now or here",
             &(|name: &str| builtins.changes(name)) as &dyn Fn(&str) -> bool,
         ),
-        ("the policies call what this evaluation lacks, and `opa eval` has", &|name| {
-            builtins.lacks(name)
-        }),
+        ("the policies call what this evaluation lacks, and OPA has", &|name| builtins.lacks(name)),
         ("the clock stands still here, at the end of the decision's evaluation", &|name| {
             builtins.is_clock(name)
         }),
     ] {
-        let words = asked.iter().flat_map(|of| of.texts()).flat_map(references);
-        let called: BTreeSet<String> = words.map(|(_, word)| word).filter(|w| is(w)).collect();
+        let called = called(prober, recorded, is);
         if !called.is_empty() {
-            reasons.push(format!("{said}: {}", Vec::from_iter(called).join(", ")));
+            reasons.push(format!("{said}: {}", called.join(", ")));
         }
     }
     for text in prober.ends_elsewhere(&asked) {
@@ -131,6 +128,18 @@ pub fn reasons(
         reasons.push("the bundle is not the one that decided, or its data was another".into());
     }
     reasons
+}
+
+/// Such of what the rules call that a decision leads to.
+pub fn called(
+    prober: &Prober<'_>,
+    recorded: &Recorded<'_>,
+    is: impl Fn(&str) -> bool,
+) -> Vec<String> {
+    let asked = prober.behind(recorded.path);
+    let words = asked.iter().flat_map(|of| of.texts()).flat_map(references);
+    let called: BTreeSet<String> = words.map(|(_, word)| word).filter(|word| is(word)).collect();
+    called.into_iter().collect()
 }
 
 /// So many packages or rules are named.

@@ -135,7 +135,7 @@ impl Prober<'_> {
             }
             for (_, word) in references(&text) {
                 if self.builtins().lacks(&word) {
-                    why.push(format!("{word} can't be evaluated here, but `opa eval` can"));
+                    why.push(format!("{word} can't be evaluated without OPA"));
                 } else if self.builtins().changes(&word) {
                     why.push(format!("{word} answers otherwise now or here"));
                 }

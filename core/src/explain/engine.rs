@@ -27,12 +27,17 @@ pub struct Made {
     pub left_out: Vec<LeftOut>,
 }
 
-/// An error is of a policy that is no Rego in either version.
+/// Policies in the version of Rego that they are in: whether it is v0. An error is of a policy that is no Rego in either.
+pub fn versioned(policies: &[SourceFile]) -> Result<(bool, Engine), String> {
+    match parsed(policies, false) {
+        Ok(engine) => Ok((false, engine)),
+        Err(e) => Ok((true, parsed(policies, true).map_err(|_| e)?)),
+    }
+}
+
+/// An error is of a policy that is no Rego.
 pub fn made(bundle: &Bundle, builtins: &Builtins) -> Result<Made, String> {
-    let (v0, mut engine) = match parsed(&bundle.policies, false) {
-        Ok(engine) => (false, engine),
-        Err(e) => (true, parsed(&bundle.policies, true).map_err(|_| e)?),
-    };
+    let (v0, mut engine) = versioned(&bundle.policies)?;
     let (policies, renamed) = rename::renamed(&bundle.policies, &mut engine);
     let complete = |policies: &[SourceFile]| {
         let mut engine = parsed(policies, v0)?;

@@ -2,7 +2,7 @@
 //! evaluated again, with the bundle that made it.
 //!
 //! `bundle` opens what OPA loads (data with `yaml`), `rules` knows which rules stand where, `probe` asks how far a rule's body goes, with
-//! `builtins` that regorus lacks and variables that `rename` renames. First the recorded result has to be reproduced; if it isn't,
+//! `builtins` that regorus lacks and variables that `rename` renames; or `opa` itself is asked. First the recorded result has to be reproduced; if it isn't,
 //! `differs` says what may be the reason. `said` asks rule by rule, `values` what stands in a condition, `doubt` what of it nobody
 //! can know here. `story` is what people read, `page` the same for browsers.
 
@@ -11,6 +11,7 @@ mod bundle;
 mod differs;
 mod doubt;
 mod engine;
+mod opa;
 pub mod page;
 mod probe;
 mod rename;
@@ -21,6 +22,7 @@ mod values;
 mod yaml;
 
 pub use bundle::{Bundle, unpack};
+pub use opa::Opa;
 
 use regorus::Value;
 use serde::Serialize;
@@ -28,6 +30,7 @@ use serde_json::Value as Json;
 
 use self::probe::Prober;
 use self::rules::{Definition, Shape};
+use crate::rego::SourceFile;
 
 /// What a decision's record says of its evaluation.
 #[derive(Debug, Clone, Copy, Default)]
@@ -54,6 +57,11 @@ pub struct Recorded<'a> {
 pub struct Explanation {
     /// `data.http.authz.allow`
     pub query: String,
+    /// Who evaluated it: `regorus`, or `OPA 1.22.2`.
+    pub evaluated_by: String,
+    /// What of it regorus can't evaluate, or not as OPA did; by OPA it was asked for that reason.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub beyond_regorus: Option<String>,
     /// `None` is undefined.
     pub result: Option<Json>,
     /// Whether it is what was recorded.
@@ -164,24 +172,64 @@ fn is_false(value: &bool) -> bool {
 /// Rules of a package that is asked for as a whole.
 const RULES: usize = 50;
 
+/// Whether policies are in Rego v0. An error is of one that is no Rego.
+pub fn is_v0(policies: &[SourceFile]) -> Result<bool, String> {
+    Ok(engine::versioned(policies)?.0)
+}
+
 /// Evaluates a decision again. An error is what can't be read or evaluated at all.
 pub fn explain(bundle: &Bundle, recorded: &Recorded<'_>) -> Result<Explanation, String> {
     let prober = Prober::new(bundle, recorded)?;
+    let mut said = explained(&prober, bundle, recorded, "regorus")?;
+    said.beyond_regorus = beyond(&prober, recorded, &said);
+    Ok(said)
+}
+
+/// The same by OPA itself, which has the bundle. It is asked since regorus said less.
+pub fn explain_by_opa(
+    bundle: &Bundle,
+    recorded: &Recorded<'_>,
+    opa: &dyn Opa,
+) -> Result<Explanation, String> {
+    let prober = Prober::by_opa(bundle, recorded, opa)?;
+    explained(&prober, bundle, recorded, opa.name())
+}
+
+/// Why OPA itself may know more than was said.
+fn beyond(prober: &Prober<'_>, recorded: &Recorded<'_>, said: &Explanation) -> Option<String> {
+    let lacking = differs::called(prober, recorded, |name| prober.builtins().lacks(name));
+    if !lacking.is_empty() {
+        return Some(format!("regorus lacks {}", lacking.join(", ")));
+    }
+    if !said.left_out.is_empty() || said.failed.is_some() && !said.reproduced {
+        return Some("regorus can't evaluate all of it".into());
+    }
+    (!said.reproduced && said.lacks.is_none()).then(|| "regorus gives another result".into())
+}
+
+fn explained(
+    prober: &Prober<'_>,
+    bundle: &Bundle,
+    recorded: &Recorded<'_>,
+    by: &str,
+) -> Result<Explanation, String> {
     let path: Vec<&str> = recorded.path.split('/').filter(|part| !part.is_empty()).collect();
     if path.is_empty() {
         return Err("it is the answer to an ad hoc query, which is not recorded in full".into());
     }
-    let (result, failed, reproduced) = evaluated(&prober, recorded, &path);
+    let (result, failed, reproduced) = evaluated(prober, recorded, &path);
     let query = rules::query(&path);
     let mut explanation = Explanation {
         query,
+        evaluated_by: by.to_owned(),
+        beyond_regorus: None,
         result: result.as_ref().and_then(probe::json),
         reproduced,
         uncertain: false,
         failed,
         differs: Vec::new(),
         lacks: None,
-        left_out: left_out(&prober, &path),
+        left_out: left_out(prober, &path),
         rules: Vec::new(),
     };
     if explanation.left_out.is_empty() {
@@ -190,14 +238,14 @@ pub fn explain(bundle: &Bundle, recorded: &Recorded<'_>) -> Result<Explanation, 
     // Where it has nothing of it, there is nothing to guess at.
     if !reproduced && explanation.lacks.is_none() {
         let failed = explanation.failed.as_deref();
-        explanation.differs = differs::reasons(bundle, &prober, recorded, failed);
+        explanation.differs = differs::reasons(bundle, prober, recorded, failed);
     }
     // Of an evaluation that fails no rule has said anything.
     if explanation.failed.is_some() {
         return Ok(explanation);
     }
     for name in named(prober.definitions(), &path) {
-        explanation.rules.push(said::of(&prober, &name, &mut Vec::new()));
+        explanation.rules.push(said::of(prober, &name, &mut Vec::new()));
     }
     explanation.uncertain =
         explanation.rules.iter().any(said::is_uncertain) || !explanation.left_out.is_empty();

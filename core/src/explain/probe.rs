@@ -11,6 +11,7 @@ use super::builtins::Builtins;
 use super::bundle::Bundle;
 use super::doubt::{self, Hidden};
 use super::engine::{self, LeftOut, Made};
+use super::opa::{AsThen, Opa};
 use super::rename::Renamed;
 use super::rules::{self, Body, Condition, Definition, Every, Shape};
 
@@ -48,8 +49,15 @@ pub enum Next<'b> {
     Unknown,
 }
 
+/// Who evaluates.
+enum By<'b> {
+    /// regorus, in here.
+    Regorus(Engine),
+    Opa(AsThen<'b>),
+}
+
 pub struct Prober<'b> {
-    engine: Engine,
+    by: By<'b>,
     input: Option<Json>,
     definitions: Vec<Definition>,
     data: &'b Json,
@@ -63,16 +71,32 @@ impl<'b> Prober<'b> {
     pub fn new(bundle: &'b Bundle, recorded: &Recorded<'_>) -> Result<Prober<'b>, String> {
         let builtins = Builtins::of(recorded.timestamp, recorded.nd_builtin_cache);
         let Made { mut engine, renamed, definitions, left_out } = engine::made(bundle, &builtins)?;
-        let input = recorded.input;
-        let parsed = input.map(|raw| serde_json::from_str(raw).map_err(|e| format!("input: {e}")));
-        if let Some(raw) = input {
+        if let Some(raw) = recorded.input {
             let value = Value::from_json_str(raw).map_err(|e| format!("input: {e}"))?;
             engine.set_input(value);
         }
-        let input = parsed.transpose()?;
+        let by = By::Regorus(engine);
+        let input = input(recorded)?;
         let hidden = doubt::hidden(recorded, input.as_ref());
         let data = &bundle.data;
-        Ok(Prober { engine, input, definitions, data, builtins, hidden, renamed, left_out })
+        Ok(Prober { by, input, definitions, data, builtins, hidden, renamed, left_out })
+    }
+
+    /// The same where OPA evaluates, which has the bundle.
+    pub fn by_opa(
+        bundle: &'b Bundle,
+        recorded: &Recorded<'_>,
+        opa: &'b dyn Opa,
+    ) -> Result<Prober<'b>, String> {
+        let builtins = Builtins::of(recorded.timestamp, recorded.nd_builtin_cache).by_opa();
+        let (v0, mut engine) = engine::versioned(&bundle.policies)?;
+        let definitions = rules::definitions(&mut engine);
+        let input = input(recorded)?;
+        let hidden = doubt::hidden(recorded, input.as_ref());
+        let then = AsThen::new(opa, (&bundle.policies, v0), &builtins, input.clone())?;
+        let (data, renamed, left_out) = (&bundle.data, Renamed::new(), Vec::new());
+        let by = By::Opa(then);
+        Ok(Prober { by, input, definitions, data, builtins, hidden, renamed, left_out })
     }
 
     pub fn data(&self) -> &Json {
@@ -104,17 +128,29 @@ impl<'b> Prober<'b> {
 
     /// What the whole path says.
     pub fn query(&self, path: &[&str]) -> Result<Option<Value>, String> {
-        let results = self.engine.clone().eval_query(rules::query(path), false);
+        let value = self.evaluate(rules::query(path))?;
+        Ok(Some(value).filter(|value| *value != Value::Undefined))
+    }
+
+    fn evaluate(&self, query: String) -> Result<Value, String> {
+        let engine = match &self.by {
+            By::Opa(opa) => return opa.query(&query, &self.builtins),
+            By::Regorus(engine) => engine,
+        };
+        let results = engine.clone().eval_query(query, false);
         let results = results.map_err(|e| placed(&e.to_string()))?;
         let value =
             results.result.first().and_then(|r| r.expressions.first()).map(|e| e.value.clone());
-        Ok(value.filter(|value| *value != Value::Undefined))
+        Ok(value.unwrap_or(Value::Undefined))
     }
 
     /// The part of the input that a condition denies to a builtin or function, as `not startswith(input.path, "/a")`, and that is not
     /// there: OPA asks for it before it denies, and ends there; regorus does not.
     fn denies_what_is_not_there(&self, text: &str) -> bool {
         let Some(denied) = text.strip_prefix("not ") else { return false };
+        if matches!(self.by, By::Opa(_)) {
+            return false;
+        }
         let compares = ["!=", ">", "<", " in "].iter().any(|sign| denied.contains(sign));
         let called = references(denied)
             .into_iter()
@@ -157,9 +193,7 @@ impl<'b> Prober<'b> {
 
     /// What a rule says.
     pub fn value(&self, rule: &(String, String)) -> Option<Json> {
-        let query = format!("data.{}.{}", rule.0, rule.1);
-        let results = self.engine.clone().eval_query(query, false).ok()?;
-        json(&results.result.first()?.expressions.first()?.value)
+        json(&self.evaluate(format!("data.{}.{}", rule.0, rule.1)).ok()?)
     }
 
     /// What a body gives; nothing if it isn't met.
@@ -169,6 +203,8 @@ impl<'b> Prober<'b> {
         match self.ask(definition, definition.shape, value, conditions) {
             Ok(Value::Undefined) => None,
             Ok(Value::Set(set)) if definition.shape == Shape::Set && set.is_empty() => None,
+            // OPA's answers have sets as arrays.
+            Ok(Value::Array(set)) if definition.shape == Shape::Set && set.is_empty() => None,
             Ok(value) => json(&value),
             // Its value can't be asked for by itself. Who is met has given what the rule has.
             Err(_) => {
@@ -251,10 +287,14 @@ impl<'b> Prober<'b> {
             (_, false) => format!("{NAME} = {value}"),
         };
         let text = format!("package {package}\n{imports}\n{head} {{\n{body}\n}}\n");
-        let mut engine = self.engine.clone();
+        let query = format!("data.{package}.{NAME}");
+        let mut engine = match &self.by {
+            By::Opa(opa) => return opa.ask(&text, &query, &self.builtins),
+            By::Regorus(engine) => engine.clone(),
+        };
         let failed = |e: &dyn std::fmt::Display| last_line(&e.to_string());
         engine.add_policy("docket".into(), text).map_err(|e| failed(&e))?;
-        engine.eval_rule(format!("data.{package}.{NAME}")).map_err(|e| failed(&e))
+        engine.eval_rule(query).map_err(|e| failed(&e))
     }
 
     /// The rules that a text speaks of: of its own package, or by their full names. What is declared in it, or before it, is a variable.
@@ -334,6 +374,11 @@ impl<'b> Prober<'b> {
         }
         found
     }
+}
+
+fn input(recorded: &Recorded<'_>) -> Result<Option<Json>, String> {
+    let parsed = recorded.input.map(serde_json::from_str);
+    parsed.transpose().map_err(|e| format!("input: {e}"))
 }
 
 /// regorus draws the place; the last line says what is wrong.

@@ -100,7 +100,14 @@ pub fn explanation(said: &Explanation, bundle: &str) -> String {
         Some(_) => "fails".to_owned(),
         None => format!("is {}", said.result.as_ref().map_or("undefined".to_owned(), short)),
     };
-    paragraph(&mut out, "", 2, &format!("Evaluated again with {bundle}: {} {result}", said.query));
+    let by = match &said.beyond_regorus {
+        Some(why) if said.evaluated_by != "regorus" => {
+            format!(", by {} since {why}", said.evaluated_by)
+        }
+        _ => String::new(),
+    };
+    let told = format!("Evaluated again with {bundle}{by}: {} {result}", said.query);
+    paragraph(&mut out, "", 2, &told);
     if let (Some(failed), true) = (&said.failed, said.reproduced) {
         line(&mut out, 2, "It fails here, too:");
         paragraph(&mut out, "    ", 6, failed);
@@ -126,6 +133,11 @@ pub fn explanation(said: &Explanation, bundle: &str) -> String {
         if said.failed.is_none() {
             line(&mut out, 2, "What follows is true of the evaluation here, not of the decision.");
         }
+    }
+    if let (Some(why), "regorus") = (&said.beyond_regorus, said.evaluated_by.as_str()) {
+        let told =
+            format!("{why}: an `opa` on the PATH, or one that --opa names, is asked instead.");
+        paragraph(&mut out, "  ", 2, &told);
     }
     for left_out in &said.left_out {
         paragraph(&mut out, "  - ", 4, left_out);

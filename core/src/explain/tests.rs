@@ -563,6 +563,8 @@ fn a_story_has_eighty_columns_and_names_the_line() {
 #[test]
 fn what_a_terminal_would_obey_is_not_printed() {
     let said = Explanation {
+        evaluated_by: "regorus".into(),
+        beyond_regorus: None,
         failed: None,
         query: "data.p".into(),
         result: Some("\u{1b}[2J".into()),

@@ -158,7 +158,7 @@ fn a_builtin_that_is_lacking_leaves_the_other_rules_and_is_named() {
     let two = input(2);
     let (lacking, story) = said(text, "x: 1", &denied("c/allow", &two));
     assert!(lacking.reproduced && lacking.uncertain, "{story}");
-    assert!(story.contains("io.jwt.verify_rs256 can't be evaluated here"), "{story}");
+    assert!(story.contains("io.jwt.verify_rs256 can't be evaluated without OPA"), "{story}");
     assert!(story.contains("if it was, the next that is not met, line 7: input.n == 3"), "{story}");
     let (first, story) =
         said(text, "x: 1", &Recorded { result: Some("true"), ..denied("c/first", &two) });
@@ -310,7 +310,7 @@ fn what_gave_a_value_since_something_is_not_there_is_doubted() {
     let input = r#"{"n":1,"t":"[erased:named]","c":"c","user":"ann"}"#;
     for (path, result, told) in [
         ("c/a", Some("true"), Some("data.users is not in the bundle")),
-        ("c/b", Some("true"), Some("io.jwt.verify_es256 can't be evaluated here")),
+        ("c/b", Some("true"), Some("io.jwt.verify_es256 can't be evaluated without OPA")),
         ("c/d", Some("true"), Some("input.key was erased before it was logged")),
         ("c/e", Some("true"), None),
         ("c/f", Some("true"), None),

@@ -6,6 +6,7 @@ use std::path::Path;
 use rdkafka::message::Message;
 
 use super::again::Again;
+use super::opa::Explainer;
 use super::{Found, MOST, Wanted, recorded, told};
 use crate::cli::tail::printable;
 use crate::clock;
@@ -14,7 +15,6 @@ use crate::decision::event::Event;
 use crate::decision::json;
 use crate::decision::record::Record;
 use crate::decision::verdict::Verdict;
-use crate::explain::{Bundle, explain};
 use crate::log::dead_letter::{Letter, without_receipts};
 use crate::log::headers;
 use crate::log::scan::{OffsetRange, ScanBound};
@@ -48,7 +48,7 @@ pub(super) fn look(
     pipeline: &Pipeline,
     id: &str,
     since: ScanBound,
-    bundle: Option<&Bundle>,
+    bundle: Option<&Explainer>,
     bar: Bar,
 ) -> Result<Answer, Box<dyn std::error::Error>> {
     let now = clock::now();
@@ -229,7 +229,7 @@ fn amended(record: &[u8], amendment: &[u8]) -> Option<Vec<u8>> {
 fn found(
     bytes: Vec<u8>,
     findings: &[(String, String)],
-    bundle: Option<&Bundle>,
+    bundle: Option<&Explainer>,
 ) -> Result<Found, Box<dyn std::error::Error>> {
     let record = Record::parse(&bytes)?;
     let own = findings.iter().filter(|(id, _)| *id == *record.decision_id);
@@ -237,7 +237,7 @@ fn found(
     let explained = bundle.map(|bundle| {
         let original = format!("{}}}", record.original());
         let event = Event::parse(original.as_bytes()).map_err(|reject| reject.to_string())?;
-        explain(bundle, &recorded(&event))
+        bundle.explain(&recorded(&event))
     });
     Ok(Found { record: bytes, explained, findings })
 }

@@ -1,0 +1,187 @@
+//! A real `opa`, started where regorus can't evaluate what it can. It listens on a socket in a folder of its own that nobody else may
+//! enter, asks nobody (what `http.send` answered is recorded or unknown), and ends with the command.
+
+use std::cell::OnceCell;
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::cli::shown::note;
+use crate::explain::{Bundle, Explanation, Opa, Recorded, explain, explain_by_opa, is_v0};
+
+/// So long it may take to start, with large data, or to answer.
+const START: Duration = Duration::from_secs(20);
+const ANSWER: Duration = Duration::from_secs(20);
+/// `opa` ends when the pipe to this shell does, however docket ends.
+const UNTIL_THE_END: &str =
+    r#"exec 3<&0; "$@" </dev/null & p=$!; (read -r _ <&3; kill $p) 2>/dev/null & wait $p"#;
+
+/// Policies, and who evaluates decisions with them.
+pub(super) struct Explainer {
+    pub bundle: Bundle,
+    /// `opa`, or where it is; `None` where it is not to be asked.
+    program: Option<PathBuf>,
+    asked: bool,
+    started: OnceCell<Option<Started>>,
+}
+
+impl Explainer {
+    /// `named` is what the command line says: a program, or `none`; without it it is `opa` if that is on the PATH.
+    pub fn new(bundle: Bundle, named: Option<&Path>) -> Explainer {
+        let program = match named {
+            Some(named) if named == Path::new("none") => None,
+            Some(named) => Some(named.to_owned()),
+            None => Some("opa".into()),
+        };
+        Explainer { bundle, program, asked: named.is_some(), started: OnceCell::new() }
+    }
+
+    pub fn explain(&self, recorded: &Recorded<'_>) -> Result<Explanation, String> {
+        let mut said = explain(&self.bundle, recorded)?;
+        let Some(reason) = said.beyond_regorus.clone() else { return Ok(said) };
+        let Some(opa) = self.started.get_or_init(|| self.start()) else { return Ok(said) };
+        match explain_by_opa(&self.bundle, recorded, opa) {
+            Ok(by_opa) => Ok(Explanation { beyond_regorus: Some(reason), ..by_opa }),
+            Err(e) => {
+                note(&format!("{} was asked, since {reason}, and failed: {e}", opa.name));
+                said.beyond_regorus = None;
+                Ok(said)
+            }
+        }
+    }
+
+    fn start(&self) -> Option<Started> {
+        let program = self.program.as_deref()?;
+        let found = found(program);
+        if found.is_none() && !self.asked {
+            return None;
+        }
+        let absent = || format!("{}: no such program", program.display());
+        let started = found.ok_or_else(absent).and_then(|opa| Started::new(&opa, &self.bundle));
+        started.inspect_err(|e| note(&format!("OPA could not be asked: {e}"))).ok()
+    }
+}
+
+/// Where a program is, by its path or on the PATH.
+fn found(program: &Path) -> Option<PathBuf> {
+    if program.components().count() > 1 {
+        return program.is_file().then(|| program.to_owned());
+    }
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.is_file())
+}
+
+struct Started {
+    process: Child,
+    folder: tempfile::TempDir,
+    name: String,
+}
+
+impl Started {
+    fn new(opa: &Path, bundle: &Bundle) -> Result<Started, String> {
+        // As it is by default in this version of OPA, or else by this flag.
+        let flags = match is_v0(&bundle.policies)? {
+            true => [Some("--v0-compatible"), None],
+            false => [None, Some("--v1-compatible")],
+        };
+        let [first, second] = flags;
+        let mut started = Started::with(opa, bundle, first)
+            .or_else(|e| Started::with(opa, bundle, second).map_err(|_| e))
+            .map_err(|e| format!("{}: {e}", opa.display()))?;
+        started.put("docket_query", "package docket_query\nsaid := opa.runtime().version\n")?;
+        let version = started.data("docket_query/said", None)?;
+        let version = version.and_then(|version| version.as_str().map(str::to_owned));
+        started.name = version.map_or_else(|| "OPA".into(), |version| format!("OPA {version}"));
+        Ok(started)
+    }
+
+    fn with(opa: &Path, bundle: &Bundle, flag: Option<&str>) -> Result<Started, String> {
+        let io = |e: std::io::Error| e.to_string();
+        let folder = tempfile::Builder::new().prefix("docket-opa-").tempdir().map_err(io)?;
+        let within = folder.path().join("bundle");
+        fs::create_dir(&within).map_err(io)?;
+        for (at, policy) in bundle.policies.iter().enumerate() {
+            fs::write(within.join(format!("{at}.rego")), &policy.text).map_err(io)?;
+        }
+        fs::write(within.join("data.json"), bundle.data.to_string()).map_err(io)?;
+        let log = folder.path().join("log");
+        let mut command = Command::new("sh");
+        command.args(["-c", UNTIL_THE_END, "sh"]).arg(opa).args(["run", "--server"]);
+        command.args(["--skip-version-check", "--log-level", "error", "--addr"]);
+        command.arg(format!("unix://{}", folder.path().join("socket").display()));
+        command.args(flag).arg("bundle").current_dir(folder.path());
+        command.stdin(Stdio::piped()).stdout(Stdio::null());
+        let process = command.stderr(fs::File::create(&log).map_err(io)?).spawn().map_err(io)?;
+        let mut started = Started { process, folder, name: "OPA".into() };
+        let begin = Instant::now();
+        loop {
+            if started.send("GET", "/health", None).is_ok() {
+                return Ok(started);
+            }
+            let ended = started.process.try_wait().map_err(io)?;
+            if ended.is_some() || begin.elapsed() > START {
+                let said = fs::read_to_string(&log).unwrap_or_default();
+                let said = said.lines().rev().find(|line| !line.trim().is_empty());
+                return Err(said.unwrap_or("it does not start").trim().to_owned());
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// In HTTP/1.0 an answer is what comes until the end.
+    fn send(&self, method: &str, path: &str, body: Option<&str>) -> Result<Value, String> {
+        let io = |e: std::io::Error| e.to_string();
+        let mut stream = UnixStream::connect(self.folder.path().join("socket")).map_err(io)?;
+        stream.set_read_timeout(Some(ANSWER)).map_err(io)?;
+        stream.set_write_timeout(Some(ANSWER)).map_err(io)?;
+        let (body, mut answer) = (body.unwrap_or_default(), Vec::new());
+        let head = format!(
+            "{method} {path} HTTP/1.0\r\nHost: opa\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        stream.write_all(head.as_bytes()).map_err(io)?;
+        stream.write_all(body.as_bytes()).map_err(io)?;
+        stream.read_to_end(&mut answer).map_err(io)?;
+        let answer = String::from_utf8_lossy(&answer);
+        let (head, body) = answer.split_once("\r\n\r\n").ok_or("no answer in HTTP")?;
+        let status = head.split(' ').nth(1).unwrap_or_default();
+        let json = serde_json::from_str(body).unwrap_or(Value::Null);
+        if status == "200" { Ok(json) } else { Err(message(&json, status)) }
+    }
+}
+
+/// What OPA says of a request that it refuses: the first of its errors, if it has several.
+fn message(answer: &Value, status: &str) -> String {
+    let first = &answer["errors"][0];
+    let text = first["message"].as_str().or(answer["message"].as_str());
+    let code = first["code"].as_str().map(|code| format!("{code}: ")).unwrap_or_default();
+    text.map_or_else(|| format!("HTTP status {status}"), |text| format!("{code}{text}"))
+}
+
+impl Opa for Started {
+    fn put(&self, name: &str, policy: &str) -> Result<(), String> {
+        self.send("PUT", &format!("/v1/policies/{name}"), Some(policy)).map(|_| ())
+    }
+
+    fn data(&self, path: &str, input: Option<&Value>) -> Result<Option<Value>, String> {
+        let request = input.map_or_else(|| json!({}), |input| json!({ "input": input }));
+        let answer = self.send("POST", &format!("/v1/data/{path}"), Some(&request.to_string()))?;
+        Ok(answer.get("result").cloned())
+    }
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        drop(self.process.stdin.take());
+        let _ = self.process.wait();
+    }
+}
