@@ -173,6 +173,16 @@ impl<C: ConsumerContext> Queue<C> {
         }
     }
 
+    /// Below this offset everything was handed out, given where librdkafka said that the partition ends.
+    /// That may be from before it was sent back: it counts once the end was reached since.
+    fn through(&self, ended: i64) -> Option<i64> {
+        // What came before its end may be in the queue still.
+        let over = self.ended && !self.ready.load(Ordering::Acquire);
+        let next = self.head.as_ref().map(Head::offset);
+        next.or_else(|| self.stray.front().map(OwnedMessage::offset))
+            .or(self.handed.max(over.then_some(ended)))
+    }
+
     /// The offset of what comes next, if something was read here since it is read from where it is read.
     fn next_offset(&self) -> Option<i64> {
         let stray = || self.stray.front().map(OwnedMessage::offset);
@@ -293,15 +303,8 @@ impl<C: ConsumerContext> Queues<C> {
         }
     }
 
-    /// Below this offset of a partition everything was handed out, given where librdkafka said that the partition ends.
-    /// That may be from before it was sent back: it counts once the end was reached since.
     pub fn through(&self, topic: &str, partition: i32, ended: i64) -> Option<i64> {
-        let queue = self.queues.get(&self.find(topic, partition)?)?;
-        let stray = || queue.stray.front().map(OwnedMessage::offset);
-        let next = queue.head.as_ref().map(Head::offset).or_else(stray);
-        // What came before its end may be in the queue still.
-        let over = queue.ended && !queue.ready.load(Ordering::Acquire);
-        next.or(queue.handed.max(over.then_some(ended)))
+        self.queues.get(&self.find(topic, partition)?)?.through(ended)
     }
 
     pub fn stray(&mut self, message: OwnedMessage) {
@@ -380,8 +383,10 @@ impl<C: ConsumerContext> Queues<C> {
     pub fn met(&self) -> Vec<(String, i32, Option<i64>, i64)> {
         let met = |queue: &Queue<C>| {
             let following = queue.following.as_ref()?;
-            let read = queue.next_offset().unwrap_or(following.next);
-            Some((queue.topic.clone(), queue.partition, following.ends(), read))
+            let ends = following.ends();
+            let read = queue.through(ends.map_or(-1, |(_, reached)| reached));
+            let read = read.unwrap_or(following.next);
+            Some((queue.topic.clone(), queue.partition, ends.map(|(end, _)| end), read))
         };
         self.queues.values().filter_map(met).collect()
     }

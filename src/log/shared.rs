@@ -110,8 +110,9 @@ impl Wakes {
 
 struct Context {
     brokers: Brokers,
-    /// The last stable offset of each partition.
-    ends: Mutex<BTreeMap<i32, i64>>,
+    /// The last stable offset of each partition, and up to where it was fetched when it was at its end, which may be behind the markers
+    /// of transactions.
+    ends: Mutex<BTreeMap<i32, (i64, i64)>>,
     held: Mutex<Held>,
 }
 
@@ -138,7 +139,7 @@ impl ClientContext for Context {
         drop(held);
         let mut ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
         for (id, partition) in partitions().filter(|(_, p)| p.ls_offset >= 0) {
-            ends.insert(*id, partition.ls_offset);
+            ends.insert(*id, (partition.ls_offset, partition.eof_offset));
         }
     }
 }
@@ -331,8 +332,8 @@ impl Shared {
         }
     }
 
-    /// Where a partition ends, as far as it is known.
-    fn ends(&self, partition: i32) -> Option<i64> {
+    /// Where a partition ends, and up to where it was fetched when it was at its end, as far as these are known.
+    fn ends(&self, partition: i32) -> Option<(i64, i64)> {
         let state = self.lock();
         let client = state.client.as_ref()?;
         // Whoever reads says if it can't.
@@ -449,7 +450,7 @@ impl Iterator for Following {
 }
 
 impl Following {
-    pub fn ends(&self) -> Option<i64> {
+    pub fn ends(&self) -> Option<(i64, i64)> {
         self.shared.ends(self.partition)
     }
 }

@@ -1,7 +1,9 @@
-//! A reload that fails half way changes nothing: what ran goes on, the file is counted as refused, and the next good one is taken.
+//! Parts that fail are told, and those that do not are not; a reload that fails half way changes nothing: what ran goes on, the file is counted as
+//! refused, and the next good one is taken.
 
 use std::net::TcpListener;
 use std::path::Path;
+use std::time::Duration;
 
 use super::door::{door, opened};
 use super::support::kafka_proxy::KafkaProxy;
@@ -186,5 +188,39 @@ sinks:
     proxy.shut(None);
     produce(&kafka, &source, &all[100..]);
     running.until("it is back", 60, |m| m.delivered("out") == 200 && up(m, "out") == 1).await;
+    running.stop();
+}
+
+/// What a transaction ends with takes an offset that no reader is handed.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_log_that_ends_with_a_transaction_is_no_stall() {
+    let _servers = super::together().await;
+    let kafka = address("KAFKA_BOOTSTRAP");
+    let place = Place::new("idle");
+    let path = pipeline(
+        &place,
+        1,
+        "docket: {partitions: 3}
+intake: {transaction_interval: 200ms}
+watchdog: {stalled_after: 5s}
+sinks:
+  out: {type: file, path: $DIR/out}
+  metrics: {type: metrics}
+",
+    )
+    .await;
+    let (source, all) = (format!("{}-source", place.name), generated(40, 63));
+    let running = Running::start(&place, &path);
+    for (round, decisions) in all.chunks(20).enumerate() {
+        produce(&kafka, &source, decisions);
+        let delivered = 20 * (round as u64 + 1);
+        running.until("they are delivered", 60, |m| m.delivered("out") == delivered).await;
+        for _ in 0..15 {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let metrics = running.metrics().await;
+            let stalled = metrics.sum("docket_stalled_partitions", &[]);
+            assert_eq!(stalled, 0, "{}", running.log());
+        }
+    }
     running.stop();
 }
