@@ -159,25 +159,32 @@ fn as_json(letter: &Letter) -> serde_json::Value {
     object
 }
 
+/// What was refused at the door stands nowhere in Kafka.
+fn is_of_the_door(letter: &Letter) -> bool {
+    letter.header(headers::SOURCE_PARTITION).starts_with('-')
+}
+
 /// Where the record stands that became this letter: topic, partition and offset.
 pub(super) fn place(letter: &Letter) -> String {
     let part = |name| printable(letter.header(name));
-    format!(
-        "{}/{}/{}",
-        part(headers::SOURCE_TOPIC),
-        part(headers::SOURCE_PARTITION),
-        part(headers::SOURCE_OFFSET)
-    )
+    let (topic, partition) = (part(headers::SOURCE_TOPIC), part(headers::SOURCE_PARTITION));
+    format!("{topic}/{partition}/{}", part(headers::SOURCE_OFFSET))
 }
 
 /// The same, and which decision in it.
 fn source(letter: &Letter) -> String {
-    format!("{}/{}", place(letter), printable(letter.header(headers::SOURCE_ELEMENT)))
+    let element = printable(letter.header(headers::SOURCE_ELEMENT));
+    if is_of_the_door(letter) {
+        let topic = printable(letter.header(headers::SOURCE_TOPIC));
+        return format!("an upload to the door for {topic}, decision {element} in it");
+    }
+    format!("{}/{element}", place(letter))
 }
 
 /// How much of it the letter holds.
 fn held(letter: &Letter) -> String {
     match (letter.value.len(), letter.is_truncated()) {
+        (0, true) if is_of_the_door(letter) => "its bytes were not kept".into(),
         (0, true) => "its bytes are only there".into(),
         (n, true) => format!("its first {}", counted(n, "byte")),
         (n, false) => counted(n, "byte"),
@@ -276,6 +283,17 @@ mod tests {
         let said = told("", &["not_json", "not_jsn"]).unwrap();
         assert_eq!(said, "there is no reason \"not_jsn\"; did you mean not_json?");
         assert!(told("", &["x"]).unwrap().contains("; there are empty, not_json, "));
+    }
+
+    #[test]
+    fn the_door_has_no_place_in_kafka() {
+        let origin = headers::Origin { topic: "decisions", partition: -1, offset: -1, element: 2 };
+        let reject = crate::decision::reject::Reject::new(Reason::NotJson, "no");
+        let at = "2026-11-24T12:48:50Z";
+        let letter = dead_letter("door", b"x", &reject, &origin, at, Some(0));
+        let said = line(&Letter::of(&letter, 0, 5, 1_795_524_530_000));
+        let wanted = "from an upload to the door for decisions, decision 2 in it (its bytes were not kept): no";
+        assert!(said.ends_with(wanted), "{said}");
     }
 
     #[test]

@@ -24,7 +24,9 @@ use crate::words;
   docket tail pipelines/opa.yaml --from start --until-end --json | jq .docket
 
 A decision is a line as wide as the terminal, or 80 columns: its time (UTC), verdict, duration, service, policy, the reasons as far as they fit, \
-and how its id begins; below 60 columns without date, duration and id. --long prints all of each.")]
+and how its id begins; below 60 columns without date, duration and id. --long prints all of each.
+
+What is new comes as it is written. Of the past, each partition of the topic is in its own order; several are not put in order of time.")]
 pub struct Args {
     /// Pipeline file.
     #[arg(value_name = "PIPELINE")]

@@ -191,3 +191,15 @@ async fn a_member_that_goes_back_reads_again_from_there() {
     assert_eq!(again, (301..600).step_by(3).collect::<Vec<_>>());
     other.is_whole(600);
 }
+
+#[test]
+fn who_has_fallen_off_and_is_woken_has_nothing_to_look_for() {
+    let world = World::new(400_000);
+    let waking = Waking { ready: Arc::default(), wake: Arc::default() };
+    let mut following = world.shared.follow((0, 0), None, waking.clone()).unwrap();
+    world.shared.fail(&mut world.shared.lock(), 0, &KafkaError::Canceled);
+    assert!(following.next().is_none() && following.gone);
+    // By what still came, before it reads alone.
+    waking.ready.store(true, Ordering::Release);
+    assert!(following.next().is_none() && !waking.ready.load(Ordering::Acquire));
+}
