@@ -58,7 +58,7 @@ pub struct Args {
     /// Policies that made the decision: a directory or a bundle.tar.gz. The decision is evaluated again.
     #[arg(long, value_name = "DIR|FILE")]
     bundle: Option<PathBuf>,
-    /// What evaluates where regorus can't: an `opa`, by its path; or none. By default the `opa` on the PATH, if there is one.
+    /// The `opa` that evaluates, by its path; or none: then regorus does. By default the `opa` on the PATH, if there is one.
     #[arg(long, value_name = "FILE|none", requires = "bundle")]
     opa: Option<PathBuf>,
     /// Print JSON: an array of the decisions as docket records, each with its explanation.

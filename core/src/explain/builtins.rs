@@ -14,6 +14,7 @@ use serde_json::{Value as Json, json};
 
 use super::{probe, yaml};
 use crate::decision::ids::hex;
+use crate::rego::{SourceFile, as_opa};
 
 /// What is answered here, with how many arguments.
 type Answered = (&'static str, u8, fn(&[Json]) -> Option<Json>);
@@ -172,6 +173,11 @@ impl Builtins {
         !self.by_opa && LACKING.iter().any(|(lacking, _)| *lacking == name) && !self.has(name)
     }
 
+    /// Whether regorus evaluates.
+    pub fn by_regorus(&self) -> bool {
+        !self.by_opa
+    }
+
     /// Whether it answers otherwise now or here.
     pub fn changes(&self, name: &str) -> bool {
         let clock = name == "time.now_ns" && self.clock.is_none();
@@ -184,7 +190,12 @@ impl Builtins {
     }
 
     /// Makes them known to an engine.
-    pub fn register(&self, engine: &mut Engine) -> Result<(), String> {
+    pub fn register(&self, engine: &mut Engine, policies: &[SourceFile]) -> Result<(), String> {
+        let here = |name: &str| {
+            ANSWERED.iter().any(|(answered, ..)| *answered == name)
+                || LACKING.iter().chain(&CHANGING).any(|(other, _)| *other == name)
+        };
+        as_opa::put_noting(engine, policies, here)?;
         let mut add = |name: &'static str, arguments: u8, answer: fn(&[Json]) -> Option<Json>| {
             let builtins = self.clone();
             let call = move |given: Vec<Value>| Ok(builtins.answer(name, &given, answer));
@@ -283,7 +294,7 @@ mod tests {
         );
         let mut engine = Engine::new();
         let recorded = r#"{"http.send":{"[{\"url\":\"u\"}]":{"status_code":418}}}"#;
-        Builtins::of(Some(7), Some(recorded)).register(&mut engine).unwrap();
+        Builtins::of(Some(7), Some(recorded)).register(&mut engine, &[]).unwrap();
         engine.add_policy("p.rego".into(), format!("package p\nx := {calls}\n")).unwrap();
         let said = probe::json(&engine.eval_rule("data.p.x".into()).unwrap()).unwrap();
         let wanted = json!([

@@ -22,14 +22,31 @@ pub fn same(said: Option<&Value>, recorded: Option<&Json>) -> bool {
 
 /// Whether an evaluation fails here as OPA's did. What the engine here can't evaluate at all is its own failure.
 pub fn same_failure(here: &str, recorded: Option<&str>) -> bool {
-    const CODE: &str = "eval_conflict_error";
-    let Some(recorded) = recorded else { return false };
-    // OPA uploads an error as an object, and writes it to its console as a text.
-    let there = match raw::as_str(recorded) {
-        Some(text) => text.contains(CODE),
-        None => raw::get(recorded, "code").and_then(raw::as_str).as_deref() == Some(CODE),
-    };
-    there && ["conflict", "multiple outputs"].iter().any(|word| here.contains(word))
+    recorded.is_some_and(|recorded| is_code(recorded, "eval_conflict_error"))
+        && ["conflict", "multiple outputs"].iter().any(|word| here.contains(word))
+}
+
+/// Whether an error is one of this code. OPA uploads it as an object, and writes it to its console as a text.
+fn is_code(recorded: &str, code: &str) -> bool {
+    match raw::as_str(recorded) {
+        Some(text) => text.contains(code),
+        None => raw::get(recorded, "code").and_then(raw::as_str).as_deref() == Some(code),
+    }
+}
+
+/// That what a decision asked for is a function, and that OPA failed for that reason.
+pub fn is_function(
+    definitions: &[Definition],
+    path: &[&str],
+    recorded: Option<&str>,
+) -> Option<String> {
+    let whole = path.join(".");
+    let of = |d: &&Definition| dotted(&d.full_name()) == whole;
+    let mut all = definitions.iter().filter(of).peekable();
+    let (file, line) = all.peek().map(|first| (&first.file, first.line))?;
+    let refused = recorded.is_some_and(|error| is_code(error, "rego_type_error"));
+    let (name, all) = (path.last()?, all.all(|d| d.shape == Shape::Function));
+    (refused && all).then(|| format!("{name} is a function ({file}:{line}), which can't be asked for without what it is called with: OPA failed for that reason"))
 }
 
 fn equal(said: &Value, recorded: &Json) -> bool {
@@ -106,6 +123,7 @@ pub fn reasons(
             reasons.push(format!("{said}: {}", called.join(", ")));
         }
     }
+    reasons.extend(prober.inexact_behind(recorded.path));
     for text in prober.ends_elsewhere(&asked) {
         reasons.push(format!(
             "OPA ends at `{text}`, since what it asks for is not in the input; this evaluation goes on there"

@@ -148,6 +148,10 @@ impl Prober<'_> {
                 }
             }
         }
+        // An assignment is met whatever it gives.
+        if !(met && text.contains(":=")) {
+            why.extend(self.inexact(definition, before, text));
+        }
         why.retain(|sentence| seen.insert(sentence.clone()));
         why.truncate(SAID);
         let told = |why: String| match met {
@@ -170,7 +174,7 @@ impl Prober<'_> {
     }
 
     /// A text, the conditions that declare its variables, and what the functions say, or rules, too, that all these speak of.
-    fn behind_text<'p>(
+    pub fn behind_text<'p>(
         &'p self,
         definition: &'p Definition,
         before: &[Condition],
@@ -211,7 +215,7 @@ impl Prober<'_> {
     }
 
     /// The parts of the input and of data that a text speaks of, up to where a variable stands in them.
-    fn paths_in(
+    pub fn paths_in(
         &self,
         definition: &Definition,
         local: &BTreeSet<String>,

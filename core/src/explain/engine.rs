@@ -41,7 +41,7 @@ pub fn made(bundle: &Bundle, builtins: &Builtins) -> Result<Made, String> {
     let (policies, renamed) = rename::renamed(&bundle.policies, &mut engine);
     let complete = |policies: &[SourceFile]| {
         let mut engine = parsed(policies, v0)?;
-        builtins.register(&mut engine)?;
+        builtins.register(&mut engine, policies)?;
         let data = Value::from_json_str(&bundle.data.to_string()).map_err(|e| e.to_string())?;
         engine.add_data(data).map_err(|e| e.to_string())?;
         Ok::<Engine, String>(engine)

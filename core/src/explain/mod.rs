@@ -11,6 +11,7 @@ mod bundle;
 mod differs;
 mod doubt;
 mod engine;
+mod inexact;
 mod opa;
 pub mod page;
 mod probe;
@@ -185,7 +186,7 @@ pub fn explain(bundle: &Bundle, recorded: &Recorded<'_>) -> Result<Explanation, 
     Ok(said)
 }
 
-/// The same by OPA itself, which has the bundle. It is asked since regorus said less.
+/// The same by OPA itself, which has the bundle.
 pub fn explain_by_opa(
     bundle: &Bundle,
     recorded: &Recorded<'_>,
@@ -195,7 +196,7 @@ pub fn explain_by_opa(
     explained(&prober, bundle, recorded, opa.name())
 }
 
-/// Why OPA itself may know more than was said.
+/// Why OPA itself may know more than regorus did.
 fn beyond(prober: &Prober<'_>, recorded: &Recorded<'_>, said: &Explanation) -> Option<String> {
     let lacking = differs::called(prober, recorded, |name| prober.builtins().lacks(name));
     if !lacking.is_empty() {
@@ -204,7 +205,11 @@ fn beyond(prober: &Prober<'_>, recorded: &Recorded<'_>, said: &Explanation) -> O
     if !said.left_out.is_empty() || said.failed.is_some() && !said.reproduced {
         return Some("regorus can't evaluate all of it".into());
     }
-    (!said.reproduced && said.lacks.is_none()).then(|| "regorus gives another result".into())
+    if !said.reproduced && said.lacks.is_none() {
+        return Some("regorus gives another result".into());
+    }
+    let inexact = said.uncertain && !prober.inexact_behind(recorded.path).is_empty();
+    inexact.then(|| "regorus may calculate otherwise than OPA".into())
 }
 
 fn explained(
@@ -217,7 +222,10 @@ fn explained(
     if path.is_empty() {
         return Err("it is the answer to an ad hoc query, which is not recorded in full".into());
     }
-    let (result, failed, reproduced) = evaluated(prober, recorded, &path);
+    let (result, mut failed, mut reproduced) = evaluated(prober, recorded, &path);
+    if let Some(why) = differs::is_function(prober.definitions(), &path, recorded.error) {
+        (failed, reproduced) = (Some(why), true);
+    }
     let query = rules::query(&path);
     let mut explanation = Explanation {
         query,
@@ -232,7 +240,7 @@ fn explained(
         left_out: left_out(prober, &path),
         rules: Vec::new(),
     };
-    if explanation.left_out.is_empty() {
+    if explanation.left_out.is_empty() && !(reproduced && explanation.failed.is_some()) {
         explanation.lacks = differs::lacks(bundle, prober.definitions(), &path);
     }
     // Where it has nothing of it, there is nothing to guess at.

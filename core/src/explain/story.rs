@@ -100,11 +100,9 @@ pub fn explanation(said: &Explanation, bundle: &str) -> String {
         Some(_) => "fails".to_owned(),
         None => format!("is {}", said.result.as_ref().map_or("undefined".to_owned(), short)),
     };
-    let by = match &said.beyond_regorus {
-        Some(why) if said.evaluated_by != "regorus" => {
-            format!(", by {} since {why}", said.evaluated_by)
-        }
-        _ => String::new(),
+    let by = match said.evaluated_by.as_str() {
+        "regorus" => String::new(),
+        opa => format!(", by {opa}"),
     };
     let told = format!("Evaluated again with {bundle}{by}: {} {result}", said.query);
     paragraph(&mut out, "", 2, &told);

@@ -6,7 +6,7 @@ use std::cell::Cell;
 
 use regorus::{CompiledPolicy, Engine, Value};
 
-use super::{SourceFile, json};
+use super::{SourceFile, as_opa, json};
 
 /// So many bytes all functions of one question may make together, and its answer may have.
 const BYTES: usize = 128 << 20;
@@ -91,21 +91,7 @@ static FUNCTIONS: [Function; 22] = [
         |_| ELEMENT,
         |of| of[0].as_string().map_or(Value::Undefined, |text| json(text).is_ok().into()),
     ),
-    here(
-        "to_number",
-        1,
-        |_| ELEMENT,
-        |of| match &of[0] {
-            Value::Null | Value::Bool(false) => 0u64.into(),
-            Value::Bool(true) => 1u64.into(),
-            Value::Number(_) => of[0].clone(),
-            Value::String(text) => json(text)
-                .ok()
-                .filter(|n| matches!(n, Value::Number(_)))
-                .unwrap_or(Value::Undefined),
-            _ => Value::Undefined,
-        },
-    ),
+    own("to_number", 1, |_| ELEMENT),
     here("concat", 2, joined, |of| match texts(&of[1]) {
         Some(texts) if of[0].as_string().is_ok() => texts.join(text(&of[0])).into(),
         _ => Value::Undefined,
@@ -150,7 +136,7 @@ pub fn put(engine: &mut Engine, policies: &[SourceFile]) -> Result<(), String> {
         if !policies.iter().any(|policy| policy.text.contains(word)) {
             continue;
         }
-        let own = own_of(function)?;
+        let own = own_of(function.name, function.arguments)?;
         let call = move |arguments: Vec<Value>| {
             called(function, &arguments, |input| own.eval_with_input(input))
         };
@@ -161,11 +147,15 @@ pub fn put(engine: &mut Engine, policies: &[SourceFile]) -> Result<(), String> {
     Ok(())
 }
 
+/// Whether a function is among them.
+pub fn has(name: &str) -> bool {
+    FUNCTIONS.iter().any(|function| function.name == name)
+}
+
 /// A policy that calls regorus' own function.
-fn own_of(function: &Function) -> Result<CompiledPolicy, String> {
-    let arguments: Vec<String> =
-        (0..function.arguments).map(|number| format!("input[{number}]")).collect();
-    let text = format!("package own\nanswer = {}({})", function.name, arguments.join(", "));
+pub fn own_of(name: &str, arguments: u8) -> Result<CompiledPolicy, String> {
+    let arguments: Vec<String> = (0..arguments).map(|number| format!("input[{number}]")).collect();
+    let text = format!("package own\nanswer = {name}({})", arguments.join(", "));
     let mut engine = Engine::new();
     engine.set_strict_builtin_errors(false);
     engine.add_policy("own.rego".into(), text).map_err(|e| e.to_string())?;
@@ -182,7 +172,8 @@ fn called<E: From<TooMuch>>(
         return Err(TooMuch(function.name).into());
     }
     MADE.set(made);
-    function.here.map_or_else(|| own(arguments.to_vec().into()), |make| Ok(make(arguments)))
+    let here = function.here.or_else(|| as_opa::answered(function.name));
+    here.map_or_else(|| own(arguments.to_vec().into()), |make| Ok(make(arguments)))
 }
 
 /// A question begins.
@@ -417,7 +408,7 @@ fn replaced_by_pattern(of: &[Value]) -> usize {
     if most <= BYTES / 16 {
         return most;
     }
-    let found = regex::Regex::new(self::text(&of[1])).map_or(0, |re| re.find_iter(text).count());
+    let found = super::re2::read(self::text(&of[1])).map_or(0, |re| re.find_iter(text).count());
     found.saturating_mul(by.len()).saturating_add(groups)
 }
 

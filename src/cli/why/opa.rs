@@ -1,4 +1,4 @@
-//! A real `opa`, started where regorus can't evaluate what it can. It listens on a socket in a folder of its own that nobody else may
+//! A real `opa`, which is asked rather than regorus where there is one. It listens on a socket in a folder of its own that nobody else may
 //! enter, asks nobody (what `http.send` answered is recorded or unknown), and ends with the command.
 
 use std::cell::OnceCell;
@@ -41,18 +41,15 @@ impl Explainer {
         Explainer { bundle, program, asked: named.is_some(), started: OnceCell::new() }
     }
 
+    /// OPA is what decided: regorus evaluates only where there is none.
     pub fn explain(&self, recorded: &Recorded<'_>) -> Result<Explanation, String> {
-        let mut said = explain(&self.bundle, recorded)?;
-        let Some(reason) = said.beyond_regorus.clone() else { return Ok(said) };
-        let Some(opa) = self.started.get_or_init(|| self.start()) else { return Ok(said) };
-        match explain_by_opa(&self.bundle, recorded, opa) {
-            Ok(by_opa) => Ok(Explanation { beyond_regorus: Some(reason), ..by_opa }),
-            Err(e) => {
-                note(&format!("{} was asked, since {reason}, and failed: {e}", opa.name));
-                said.beyond_regorus = None;
-                Ok(said)
-            }
-        }
+        let Some(opa) = self.started.get_or_init(|| self.start()) else {
+            return explain(&self.bundle, recorded);
+        };
+        explain_by_opa(&self.bundle, recorded, opa).or_else(|e| {
+            note(&format!("{} was asked, and failed: {e}", opa.name));
+            explain(&self.bundle, recorded)
+        })
     }
 
     fn start(&self) -> Option<Started> {

@@ -4,6 +4,8 @@ use std::path::Path;
 
 use crate::explain::{Bundle, unpack};
 
+const KINDS: &str = "a bundle is a directory, a .tar.gz or a .rego file";
+
 /// A directory, an archive, or one file.
 pub(super) fn bundle(path: &Path) -> Result<Bundle, String> {
     let named = |e: &dyn std::fmt::Display| format!("{}: {e}", path.display());
@@ -15,7 +17,12 @@ pub(super) fn bundle(path: &Path) -> Result<Bundle, String> {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         vec![(name, std::fs::read(path).map_err(|e| named(&e))?)]
     } else {
-        unpack(&std::fs::read(path).map_err(|e| named(&e))?).map_err(|e| named(&e))?
+        let unpacked = unpack(&std::fs::read(path).map_err(|e| named(&e))?);
+        let known = path.extension().is_some_and(|e| e == "gz" || e == "tgz" || e == "tar");
+        unpacked.map_err(|e| match known {
+            true => named(&e),
+            false => named(&KINDS),
+        })?
     };
     Bundle::of(files).map_err(|e| named(&e))
 }
@@ -61,7 +68,12 @@ mod tests {
         assert_eq!(directory.policies.len(), 4);
         assert_eq!(bundle(&example("policies/envoy.rego")).unwrap().policies.len(), 1);
         let error = bundle(&example("decisions.ndjson")).unwrap_err();
-        assert!(error.ends_with("it is no tar archive"), "{error}");
+        assert!(error.ends_with(KINDS), "{error}");
+        let place = tempfile::tempdir().unwrap();
+        let data = place.path().join("data.json");
+        std::fs::write(&data, "{}").unwrap();
+        let error = bundle(&data).unwrap_err();
+        assert!(!error.contains("cut off") && error.ends_with(KINDS), "{error}");
         assert!(bundle(&example("nothing")).is_err());
     }
 }

@@ -1,0 +1,213 @@
+//! What regorus calculates otherwise than OPA, which has decimal numbers of any length: arithmetic with fractions or very large
+//! numbers, and functions that are given what the two treat differently (`as_opa`).
+
+use std::collections::BTreeSet;
+
+use serde_json::Value as Json;
+
+use super::doubt::Through;
+use super::probe::{Prober, is_word, references};
+use super::rules::{Condition, Definition, Shape};
+use crate::rego::as_opa;
+
+impl Prober<'_> {
+    /// What in a condition OPA may calculate otherwise.
+    pub fn inexact(
+        &self,
+        definition: &Definition,
+        before: &[Condition],
+        text: &str,
+    ) -> Vec<String> {
+        if !self.builtins().by_regorus() {
+            return Vec::new();
+        }
+        let all = self.behind_text(definition, before, text, Through::Rules);
+        let texts: Vec<(&Definition, &str)> = all.iter().map(|(d, text)| (*d, &**text)).collect();
+        let mut why: Vec<String> = self.inexact_numbers(&texts).into_iter().collect();
+        if why.is_empty() && compares_made_ones(text) {
+            why.push("OPA orders sets and objects otherwise".into());
+        }
+        let named = |(_, text): &(&Definition, &str)| {
+            references(text).into_iter().any(|(_, word)| as_opa::may_differ(&word))
+        };
+        if texts.iter().any(named) {
+            as_opa::differed();
+            let stands = before.last().map(|last| &*last.until_here).unwrap_or_default();
+            let _ = self.ask(definition, Shape::Complete, "true", Some(&format!("{stands}\n{text}")));
+            let said = |name: &str| {
+                let of = |(_, text): &&(&Definition, &str)| {
+                    references(text).into_iter().any(|(_, word)| word == name)
+                };
+                texts.iter().find(of).is_some()
+            };
+            let differed = as_opa::differed().into_iter().filter(|name| said(name));
+            why.extend(differed.map(|name| format!("{name} may answer otherwise in OPA")));
+        }
+        why
+    }
+
+    /// Of all that a decision leads to.
+    pub fn inexact_behind(&self, path: &str) -> Vec<String> {
+        if !self.builtins().by_regorus() {
+            return Vec::new();
+        }
+        let behind = self.behind(path);
+        let texts: Vec<(&Definition, &str)> =
+            behind.iter().flat_map(|d| d.texts().map(move |text| (*d, text))).collect();
+        let mut why: Vec<String> = self.inexact_numbers(&texts).into_iter().collect();
+        let words = texts.iter().flat_map(|(_, text)| references(text));
+        let named: BTreeSet<String> =
+            words.map(|(_, word)| word).filter(|word| as_opa::may_differ(word)).collect();
+        if !named.is_empty() {
+            as_opa::differed();
+            let path: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
+            let _ = self.query(&path);
+            let differed = as_opa::differed();
+            let differed = differed.into_iter().filter(|name| named.contains(*name));
+            why.extend(differed.map(|name| format!("{name} may answer otherwise in OPA")));
+        }
+        why
+    }
+
+    /// That there is arithmetic, and numbers that only OPA has exactly.
+    fn inexact_numbers(&self, texts: &[(&Definition, &str)]) -> Option<String> {
+        let arithmetic: BTreeSet<char> =
+            texts.iter().flat_map(|(_, text)| operators(text)).collect();
+        let sign = arithmetic.first()?;
+        let exact = !arithmetic.contains(&'/') && !texts.iter().any(|of| self.has_inexact(*of));
+        (!exact).then(|| {
+            let sign = if arithmetic.contains(&'/') { '/' } else { *sign };
+            format!("OPA calculates `{sign}` with decimal numbers, which may give another one than here")
+        })
+    }
+
+    /// Whether it holds or speaks of a number that is not whole, or too large.
+    fn has_inexact(&self, (definition, text): (&Definition, &str)) -> bool {
+        if literals(text).any(|literal| literal.parse::<i64>().is_err()) {
+            return true;
+        }
+        let parses = ["to_number", "units.", "unmarshal"].iter().any(|name| text.contains(name));
+        let paths = self.paths_in(definition, &BTreeSet::new(), text);
+        paths.into_iter().any(|(root, path)| match root {
+            "data" => {
+                let mut at = self.data();
+                for name in &path {
+                    let Some(next) = at.get(name) else { break };
+                    at = next;
+                }
+                !path.is_empty() && at != self.data() && is_inexact(at, parses)
+            }
+            _ => (0..=path.len())
+                .rev()
+                .find_map(|length| self.input_at(&path[..length]))
+                .is_some_and(|there| is_inexact(&there, parses)),
+        })
+    }
+}
+
+fn is_inexact(value: &Json, parses: bool) -> bool {
+    match value {
+        Json::Number(number) => number.as_i64().is_none(),
+        Json::String(text) => {
+            parses && text.parse::<i64>().is_err() && text.contains(|c: char| c.is_ascii_digit())
+        }
+        Json::Array(all) => all.iter().any(|value| is_inexact(value, parses)),
+        Json::Object(all) => all.values().any(|value| is_inexact(value, parses)),
+        _ => false,
+    }
+}
+
+/// A text without its strings and comments.
+fn bare(text: &str) -> String {
+    let (mut out, mut chars) = (String::new(), text.chars());
+    while let Some(c) = chars.next() {
+        match c {
+            '"' => {
+                while let Some(c) = chars.next() {
+                    match c {
+                        '\\' => drop(chars.next()),
+                        '"' => break,
+                        _ => {}
+                    }
+                }
+                out.push('"');
+            }
+            '`' => {
+                chars.by_ref().find(|c| *c == '`');
+                out.push('"');
+            }
+            '#' => {
+                chars.by_ref().find(|c| *c == '\n');
+                out.push('\n');
+            }
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+/// The arithmetic in a text. A sign before a number is none.
+fn operators(text: &str) -> Vec<char> {
+    let bare = bare(text);
+    let (mut found, mut last) = (Vec::new(), ' ');
+    for c in bare.chars() {
+        let behind = is_word(last) || matches!(last, ')' | ']' | '}' | '"');
+        if matches!(c, '*' | '/' | '%' | '+') || c == '-' && behind {
+            found.push(c);
+        }
+        if !c.is_whitespace() {
+            last = c;
+        }
+    }
+    found
+}
+
+/// The numbers in a text, as written.
+fn literals(text: &str) -> impl Iterator<Item = String> {
+    let bare = bare(text);
+    let (mut found, mut now, mut last) = (Vec::new(), String::new(), ' ');
+    for c in bare.chars().chain([' ']) {
+        let first = now.is_empty() && c.is_ascii_digit() && !is_word(last) && last != '.';
+        let on = !now.is_empty()
+            && (is_word(c) || c == '.' || matches!(c, '+' | '-') && now.ends_with(['e', 'E']));
+        if first || on {
+            now.push(c);
+        } else if !now.is_empty() {
+            found.push(std::mem::take(&mut now));
+        }
+        last = c;
+    }
+    found.into_iter()
+}
+
+/// Whether a set or an object that is written there is ordered: `{1} > x`.
+fn compares_made_ones(text: &str) -> bool {
+    let bare = bare(text);
+    let mut signs = bare.match_indices(['<', '>']);
+    signs.any(|(at, _)| {
+        let behind = bare[at + 1..].trim_start_matches('=').trim_start();
+        behind.starts_with('{') || bare[..at].trim_end().ends_with('}')
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arithmetic_and_numbers_are_found_outside_of_strings() {
+        for (text, signs, numbers) in [
+            (r#"x == -1; "a+1.5" # 2*3"#, "", "1"),
+            ("input.n + 0.2 == 0.3", "+", "0.2 0.3"),
+            ("a - b; x[0] * 1e9", "-*", "0 1e9"),
+            ("count(x) % 2 == 0", "%", "2 0"),
+            ("x := `1+1`; a1 > 7", "", "7"),
+        ] {
+            let found: String = operators(text).into_iter().collect();
+            assert_eq!(found, signs, "{text}");
+            assert_eq!(literals(text).collect::<Vec<_>>().join(" "), numbers, "{text}");
+        }
+        assert!(compares_made_ones(r#"{1} > {"a": 1}"#));
+        assert!(!compares_made_ones("count({x | x := input.a[_]}) > 3"));
+    }
+}
