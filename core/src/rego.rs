@@ -63,6 +63,15 @@ pub struct SourceFile {
     pub text: String,
 }
 
+/// Why a policy can't be read, if it has what OPA reads, and regorus does not.
+pub fn unread(policy: &str) -> Option<String> {
+    let template = policy.contains("$\"") || policy.contains("$`");
+    template.then(|| {
+        "docket doesn't read template strings ($\"..\"), which OPA 1.22 does; sprintf says the same"
+            .into()
+    })
+}
+
 /// Policies that were read, with what they know as data.
 pub struct Policies(Engine);
 
@@ -72,9 +81,10 @@ impl Policies {
         let mut engine = Engine::new();
         engine.set_strict_builtin_errors(false);
         for source in policies {
-            engine
-                .add_policy(source.name.clone(), source.text.clone())
-                .map_err(|e| e.to_string())?;
+            engine.add_policy(source.name.clone(), source.text.clone()).map_err(|e| {
+                unread(&source.text)
+                    .map_or_else(|| e.to_string(), |why| format!("{}: {why}", source.name))
+            })?;
         }
         recursion::refuse(&engine)?;
         bounds::put(&mut engine, policies)?;
@@ -225,6 +235,14 @@ mod tests {
         let rule = rule("answer := strings.count(input.text, input.part)");
         let asked = rule.ask(&Input::new(r#"{"text":"abc","part":""}"#).unwrap());
         assert_eq!(asked, Ok(Some(4.into())));
+    }
+
+    #[test]
+    fn template_strings_are_told() {
+        let text = "package p\nimport rego.v1\na := $\"{input.a}-x\"\n".into();
+        let source = SourceFile { name: "p.rego".into(), text };
+        let error = Policies::new(&[source], &[]).map(drop).unwrap_err();
+        assert!(error.starts_with("p.rego: ") && error.contains("sprintf"), "{error}");
     }
 
     #[test]

@@ -148,8 +148,7 @@ impl Prober<'_> {
                 }
             }
         }
-        // An assignment is met whatever it gives.
-        if !(met && text.contains(":=")) {
+        if !met {
             why.extend(self.inexact(definition, before, text));
         }
         why.retain(|sentence| seen.insert(sentence.clone()));
@@ -170,7 +169,11 @@ impl Prober<'_> {
             let through = if denied { Through::Rules } else { Through::Variables };
             self.doubts(definition, &body.conditions[..at], &condition.text, (through, true))
         });
-        doubts.take(SAID).collect()
+        let inexact = body.conditions.iter().enumerate().filter(|(_, c)| !c.elsewhere);
+        let inexact = inexact.flat_map(|(at, condition)| {
+            self.inexact_met(definition, &body.conditions[..at], &condition.text)
+        });
+        doubts.chain(inexact).take(SAID).collect()
     }
 
     /// A text, the conditions that declare its variables, and what the functions say, or rules, too, that all these speak of.
@@ -274,7 +277,7 @@ impl Prober<'_> {
             |package: Vec<String>| package.iter().zip(path).take_while(|(a, b)| a == b).count();
         let around = rules.map(|d| shared(within(&d.package))).max().unwrap_or(0);
         let name = written("data", &path[..(found.max(around) + 1).min(path.len())]);
-        (found == 0 || found <= around).then(|| format!("{name} is not in the bundle, but OPA may have had it (data of another bundle, or of the API)"))
+        (found == 0 || found <= around).then(|| format!("{name} is not in the bundle, but OPA may have had it (data of another bundle, or of the API; or the bundle's directory is one level too deep or too high)"))
     }
 
     /// That a part of the input, or something in it or around it, was taken out.

@@ -9,7 +9,7 @@ use super::bundle::Bundle;
 use super::probe::{last_line, placed};
 use super::rename::{self, Renamed};
 use super::rules::{self, Definition};
-use crate::rego::SourceFile;
+use crate::rego::{SourceFile, unread};
 
 /// So many rules are left out at most.
 const MOST: usize = 20;
@@ -25,6 +25,8 @@ pub struct Made {
     pub renamed: Renamed,
     pub definitions: Vec<Definition>,
     pub left_out: Vec<LeftOut>,
+    /// What is said of files that can't be read.
+    pub unread: Vec<String>,
 }
 
 /// Policies in the version of Rego that they are in: whether it is v0. An error is of a policy that is no Rego in either.
@@ -35,10 +37,28 @@ pub fn versioned(policies: &[SourceFile]) -> Result<(bool, Engine), String> {
     }
 }
 
-/// An error is of a policy that is no Rego.
+/// The policies that can be read here, and what is said of the others. An error is of policies of which none can.
+pub fn readable(policies: &[SourceFile]) -> Result<(Vec<SourceFile>, Vec<String>), String> {
+    let Err(error) = versioned(policies) else { return Ok((policies.to_vec(), Vec::new())) };
+    let (mut read, mut unread) = (Vec::new(), Vec::new());
+    for policy in policies {
+        match versioned(std::slice::from_ref(policy)) {
+            Ok(_) => read.push(policy.clone()),
+            Err(e) => unread.push(format!("{e}: what it says is left out")),
+        }
+    }
+    // Together they are in no version.
+    if read.is_empty() || unread.is_empty() {
+        return Err(error);
+    }
+    Ok((read, unread))
+}
+
+/// An error is of policies of which none is Rego.
 pub fn made(bundle: &Bundle, builtins: &Builtins) -> Result<Made, String> {
-    let (v0, mut engine) = versioned(&bundle.policies)?;
-    let (policies, renamed) = rename::renamed(&bundle.policies, &mut engine);
+    let (read, unread) = readable(&bundle.policies)?;
+    let (v0, mut engine) = versioned(&read)?;
+    let (policies, renamed) = rename::renamed(&read, &mut engine);
     let complete = |policies: &[SourceFile]| {
         let mut engine = parsed(policies, v0)?;
         builtins.register(&mut engine, policies)?;
@@ -71,7 +91,7 @@ pub fn made(bundle: &Bundle, builtins: &Builtins) -> Result<Made, String> {
         left_out.iter().any(|l| (&l.definition.file, l.definition.line) == (&d.file, d.line))
     };
     definitions.retain(|definition| !gone(definition));
-    Ok(Made { engine, renamed, definitions, left_out })
+    Ok(Made { engine, renamed, definitions, left_out, unread })
 }
 
 fn parsed(policies: &[SourceFile], v0: bool) -> Result<Engine, String> {
@@ -82,8 +102,9 @@ fn parsed(policies: &[SourceFile], v0: bool) -> Result<Engine, String> {
     engine.set_gather_prints(true);
     for policy in policies {
         let added = engine.add_policy(policy.name.clone(), policy.text.clone());
-        added.map_err(|e| match placed(&e.to_string()) {
-            error if error.starts_with(&policy.name) => error,
+        added.map_err(|e| match (unread(&policy.text), placed(&e.to_string())) {
+            (Some(why), _) => format!("{}: {why}, and an opa reads them (--opa)", policy.name),
+            (None, error) if error.starts_with(&policy.name) => error,
             _ => format!("{}: {}", policy.name, last_line(&e.to_string())),
         })?;
     }

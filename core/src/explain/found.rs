@@ -133,3 +133,71 @@ fn why_a_denied_rule_was_true_is_told() {
         assert!(story.contains(line), "{line}: {story}");
     }
 }
+
+/// As OPA 1.22 answers: what regorus answers otherwise is answered so here, or doubted.
+#[test]
+fn what_opa_calculates_otherwise_is_doubted() {
+    let input =
+        r#"{"n":0.1,"i":3,"price":19.99,"ss":"\u00df","one":1.0,"big":12345678901234567890123}"#;
+    for (condition, doubted) in [
+        ("input.n + 0.2 == 0.3", true),
+        ("sum([input.n, 0.2]) == 0.3", true),
+        (r#"sprintf("%5s|", [input.ss]) == "a""#, true),
+        (r#"sprintf("%s", [1]) == "1""#, true),
+        ("10 / 3 == 3.3333333333333335", true),
+        ("twice(input.price) == 39", true),
+        ("dear == 39", true),
+        (r#"{1} > {"a": 1}"#, true),
+        ("input.big == 12345678901234567890123", true),
+        ("input.i * 2 + 1 == 7", false),
+        ("input.i - 1 == -3", false),
+        (r#"sprintf("%s-%d", ["a", input.i]) == "a-3""#, false),
+        ("count({x | some x in [1, 2]; x > 1}) > 3", false),
+        ("sum([input.i, 2]) == 5", false),
+        ("input.price > 20", false),
+        (r#"upper(input.ss) == "SS""#, false),
+        (r#"glob.match("a/*", [], "a+b")"#, false),
+    ] {
+        let text = format!(
+            "package a\nimport rego.v1\nadmit if {{\n\t{condition}\n\tinput.never == 1\n}}\n\
+            twice(x) := x * 2\ndear := input.price * 2\n"
+        );
+        let recorded = Recorded { path: "a/admit", input: Some(input), ..Recorded::default() };
+        let said = explain(&bundle(&text), &recorded).unwrap();
+        assert_eq!(said.uncertain, doubted, "{condition}: {said:?}");
+        // Where the result is another, it is among the reasons.
+        let other = Recorded { result: Some("true"), ..recorded };
+        let said = explain(&bundle(&text), &other).unwrap();
+        let told = said.differs.iter().any(|why| why.contains("OPA"));
+        assert!(!doubted || told, "{condition}: {said:?}");
+    }
+}
+
+#[test]
+fn a_function_can_not_be_asked_for() {
+    let text = "package c\nimport rego.v1\nlimit(x) := x + 1\nok if limit(input.n) == 2\n";
+    let error = Some(
+        r#"{"code":"rego_type_error","message":"function data.c.limit used as reference, not called"}"#,
+    );
+    let recorded = Recorded { path: "c/limit", input: Some("{}"), error, ..Recorded::default() };
+    let said = explain(&bundle(text), &recorded).unwrap();
+    let story = story::explanation(&said, "b");
+    assert!(said.reproduced && said.lacks.is_none(), "{story}");
+    assert!(story.contains("limit is a function (c.rego:3)"), "{story}");
+}
+
+/// Template strings are read by OPA 1.22, and not here.
+#[test]
+fn a_file_that_can_not_be_read_leaves_the_others() {
+    let ok = "package c\nimport rego.v1\nok if input.n == 2\n";
+    let other = "package d\nimport rego.v1\nsaid := $\"{input.n}-x\"\n";
+    let bundle = super::tests::bundle(&[("c.rego", ok), ("d.rego", other)]);
+    let recorded = Recorded { path: "c/ok", input: Some(r#"{"n":1}"#), ..Recorded::default() };
+    let said = explain(&bundle, &recorded).unwrap();
+    let story = story::explanation(&said, "b");
+    assert!(said.uncertain && story.contains("input.n is 1"), "{story}");
+    assert!(story.contains("d.rego: docket doesn't read template strings"), "{story}");
+    let alone = super::tests::bundle(&[("d.rego", other)]);
+    let error = explain(&alone, &recorded).unwrap_err();
+    assert!(error.contains("sprintf") && error.contains("--opa"), "{error}");
+}

@@ -33,7 +33,8 @@ impl Prober<'_> {
         if texts.iter().any(named) {
             as_opa::differed();
             let stands = before.last().map(|last| &*last.until_here).unwrap_or_default();
-            let _ = self.ask(definition, Shape::Complete, "true", Some(&format!("{stands}\n{text}")));
+            let _ =
+                self.ask(definition, Shape::Complete, "true", Some(&format!("{stands}\n{text}")));
             let said = |name: &str| {
                 let of = |(_, text): &&(&Definition, &str)| {
                     references(text).into_iter().any(|(_, word)| word == name)
@@ -46,6 +47,20 @@ impl Prober<'_> {
         why
     }
 
+    /// The same of one that is met here. An assignment is met whatever it gives.
+    pub fn inexact_met(
+        &self,
+        definition: &Definition,
+        before: &[Condition],
+        text: &str,
+    ) -> Vec<String> {
+        if text.contains(":=") {
+            return Vec::new();
+        }
+        let why = self.inexact(definition, before, text).into_iter();
+        why.map(|why| format!("{why}: `{text}` may not have been met")).collect()
+    }
+
     /// Of all that a decision leads to.
     pub fn inexact_behind(&self, path: &str) -> Vec<String> {
         if !self.builtins().by_regorus() {
@@ -55,6 +70,9 @@ impl Prober<'_> {
         let texts: Vec<(&Definition, &str)> =
             behind.iter().flat_map(|d| d.texts().map(move |text| (*d, text))).collect();
         let mut why: Vec<String> = self.inexact_numbers(&texts).into_iter().collect();
+        if why.is_empty() && texts.iter().any(|(_, text)| compares_made_ones(text)) {
+            why.push("OPA orders sets and objects otherwise".into());
+        }
         let words = texts.iter().flat_map(|(_, text)| references(text));
         let named: BTreeSet<String> =
             words.map(|(_, word)| word).filter(|word| as_opa::may_differ(word)).collect();
@@ -73,48 +91,58 @@ impl Prober<'_> {
     fn inexact_numbers(&self, texts: &[(&Definition, &str)]) -> Option<String> {
         let arithmetic: BTreeSet<char> =
             texts.iter().flat_map(|(_, text)| operators(text)).collect();
-        let sign = arithmetic.first()?;
+        let Some(sign) = arithmetic.first() else {
+            let large = texts.iter().any(|of| self.has_number(*of, is_large));
+            return large.then(|| "OPA compares large numbers exactly".into());
+        };
         let exact = !arithmetic.contains(&'/') && !texts.iter().any(|of| self.has_inexact(*of));
         (!exact).then(|| {
             let sign = if arithmetic.contains(&'/') { '/' } else { *sign };
-            format!("OPA calculates `{sign}` with decimal numbers, which may give another one than here")
+            format!(
+                "OPA calculates `{sign}` with decimals, which may give another number than here"
+            )
         })
     }
 
     /// Whether it holds or speaks of a number that is not whole, or too large.
-    fn has_inexact(&self, (definition, text): (&Definition, &str)) -> bool {
-        if literals(text).any(|literal| literal.parse::<i64>().is_err()) {
+    fn has_inexact(&self, of: (&Definition, &str)) -> bool {
+        self.has_number(of, |number| number.parse::<i64>().is_err())
+    }
+
+    fn has_number(
+        &self,
+        (definition, text): (&Definition, &str),
+        is: impl Fn(&str) -> bool,
+    ) -> bool {
+        if literals(text).any(|literal| is(&literal)) {
             return true;
         }
         let parses = ["to_number", "units.", "unmarshal"].iter().any(|name| text.contains(name));
         let paths = self.paths_in(definition, &BTreeSet::new(), text);
         paths.into_iter().any(|(root, path)| match root {
             "data" => {
-                let mut at = self.data();
-                for name in &path {
-                    let Some(next) = at.get(name) else { break };
-                    at = next;
-                }
-                !path.is_empty() && at != self.data() && is_inexact(at, parses)
+                let there = path.iter().try_fold(self.data(), |at, name| at.get(name));
+                !path.is_empty() && there.is_some_and(|there| holds(there, parses, &is))
             }
-            _ => (0..=path.len())
-                .rev()
-                .find_map(|length| self.input_at(&path[..length]))
-                .is_some_and(|there| is_inexact(&there, parses)),
+            _ => self.input_at(&path).is_some_and(|there| holds(&there, parses, &is)),
         })
     }
 }
 
-fn is_inexact(value: &Json, parses: bool) -> bool {
+fn holds(value: &Json, parses: bool, is: &dyn Fn(&str) -> bool) -> bool {
     match value {
-        Json::Number(number) => number.as_i64().is_none(),
-        Json::String(text) => {
-            parses && text.parse::<i64>().is_err() && text.contains(|c: char| c.is_ascii_digit())
-        }
-        Json::Array(all) => all.iter().any(|value| is_inexact(value, parses)),
-        Json::Object(all) => all.values().any(|value| is_inexact(value, parses)),
+        Json::Number(number) => is(&number.to_string()),
+        Json::String(text) => parses && text.contains(|c: char| c.is_ascii_digit()) && is(text),
+        Json::Array(all) => all.iter().any(|value| holds(value, parses, is)),
+        Json::Object(all) => all.values().any(|value| holds(value, parses, is)),
         _ => false,
     }
+}
+
+/// Beyond what 64 bits hold.
+fn is_large(number: &str) -> bool {
+    let whole = number.trim_start_matches('-').parse::<u64>().is_ok();
+    !whole && number.parse::<f64>().is_ok_and(|number| number.abs() > 1e15)
 }
 
 /// A text without its strings and comments.

@@ -175,7 +175,8 @@ const RULES: usize = 50;
 
 /// Whether policies are in Rego v0. An error is of one that is no Rego.
 pub fn is_v0(policies: &[SourceFile]) -> Result<bool, String> {
-    Ok(engine::versioned(policies)?.0)
+    let (read, _) = engine::readable(policies)?;
+    Ok(engine::versioned(&read)?.0)
 }
 
 /// Evaluates a decision again. An error is what can't be read or evaluated at all.
@@ -301,7 +302,7 @@ fn left_out(prober: &Prober<'_>, path: &[&str]) -> Vec<String> {
         let rules::Definition { file, line, .. } = &left.definition;
         format!("{file}:{line} can't be evaluated here, and is left out: {}", left.why)
     });
-    told.collect()
+    prober.unread().iter().cloned().chain(told).collect()
 }
 
 /// The rules that a path means, each as its package and its name: the one that it names or leads into, or all of a

@@ -85,8 +85,7 @@ impl<'o> AsThen<'o> {
     /// The same beside one policy more. OPA refuses what is declared by `some` and stands nowhere else, as in the beginning of a body.
     pub fn ask(&self, policy: &str, query: &str, builtins: &Builtins) -> Result<Value, String> {
         let mut policy = policy.to_owned();
-        loop {
-            let Err(e) = self.opa.put(ASKED, &policy) else { break };
+        while let Err(e) = self.opa.put(ASKED, &policy) {
             let unused =
                 e.split("declared var ").nth(1).and_then(|rest| rest.split_once(" unused"));
             let fewer = unused.and_then(|(name, _)| undeclared(&policy, name));

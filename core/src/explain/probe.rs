@@ -52,7 +52,7 @@ pub enum Next<'b> {
 /// Who evaluates.
 enum By<'b> {
     /// regorus, in here.
-    Regorus(Engine),
+    Regorus(Box<Engine>),
     Opa(AsThen<'b>),
 }
 
@@ -65,21 +65,23 @@ pub struct Prober<'b> {
     hidden: Vec<Hidden>,
     renamed: Renamed,
     left_out: Vec<LeftOut>,
+    unread: Vec<String>,
 }
 
 impl<'b> Prober<'b> {
     pub fn new(bundle: &'b Bundle, recorded: &Recorded<'_>) -> Result<Prober<'b>, String> {
         let builtins = Builtins::of(recorded.timestamp, recorded.nd_builtin_cache);
-        let Made { mut engine, renamed, definitions, left_out } = engine::made(bundle, &builtins)?;
+        let Made { mut engine, renamed, definitions, left_out, unread } =
+            engine::made(bundle, &builtins)?;
         if let Some(raw) = recorded.input {
             let value = Value::from_json_str(raw).map_err(|e| format!("input: {e}"))?;
             engine.set_input(value);
         }
-        let by = By::Regorus(engine);
+        let by = By::Regorus(Box::new(engine));
         let input = input(recorded)?;
         let hidden = doubt::hidden(recorded, input.as_ref());
         let data = &bundle.data;
-        Ok(Prober { by, input, definitions, data, builtins, hidden, renamed, left_out })
+        Ok(Prober { by, input, definitions, data, builtins, hidden, renamed, left_out, unread })
     }
 
     /// The same where OPA evaluates, which has the bundle.
@@ -89,14 +91,15 @@ impl<'b> Prober<'b> {
         opa: &'b dyn Opa,
     ) -> Result<Prober<'b>, String> {
         let builtins = Builtins::of(recorded.timestamp, recorded.nd_builtin_cache).by_opa();
-        let (v0, mut engine) = engine::versioned(&bundle.policies)?;
+        let (read, unread) = engine::readable(&bundle.policies)?;
+        let (v0, mut engine) = engine::versioned(&read)?;
         let definitions = rules::definitions(&mut engine);
         let input = input(recorded)?;
         let hidden = doubt::hidden(recorded, input.as_ref());
         let then = AsThen::new(opa, (&bundle.policies, v0), &builtins, input.clone())?;
         let (data, renamed, left_out) = (&bundle.data, Renamed::new(), Vec::new());
         let by = By::Opa(then);
-        Ok(Prober { by, input, definitions, data, builtins, hidden, renamed, left_out })
+        Ok(Prober { by, input, definitions, data, builtins, hidden, renamed, left_out, unread })
     }
 
     pub fn data(&self) -> &Json {
@@ -115,6 +118,11 @@ impl<'b> Prober<'b> {
     /// Rules that can't be evaluated here.
     pub fn left_out(&self) -> &[LeftOut] {
         &self.left_out
+    }
+
+    /// What is said of files that can't be read here.
+    pub fn unread(&self) -> &[String] {
+        &self.unread
     }
 
     /// Variables that have other names here than people gave them.

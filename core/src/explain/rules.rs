@@ -242,8 +242,26 @@ fn line_of(span: &Span) -> String {
     line.unwrap_or_default().trim().to_owned()
 }
 
+/// Blanks in literals stay as they are.
 pub fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
+    let (mut out, mut quote, mut escaped) = (String::new(), None, false);
+    for c in text.trim().chars() {
+        match quote {
+            None if c.is_whitespace() => {
+                if !out.ends_with(' ') {
+                    out.push(' ');
+                }
+                continue;
+            }
+            None => quote = Some(c).filter(|c| matches!(c, '"' | '`')),
+            Some(_) if escaped => escaped = false,
+            Some('"') if c == '\\' => escaped = true,
+            Some(open) if c == open => quote = None,
+            Some(_) => {}
+        }
+        out.push(c);
+    }
+    out
 }
 
 /// `data.http.authz.allow` of `http/authz/allow`.

@@ -136,6 +136,13 @@ fn ended(
     while let Some(mut unmet) = ends.pop() {
         unmet.then = then;
         if ends.is_empty() {
+            // What was met here may not have been.
+            for (at, condition) in body.conditions.iter().enumerate().take(at) {
+                let (before, text) = (&body.conditions[..at], &condition.text);
+                if !condition.elsewhere {
+                    unmet.doubts.extend(prober.inexact_met(definition, before, text));
+                }
+            }
             return unmet;
         }
         then = Some(Then::Ends(Box::new(unmet)));

@@ -274,11 +274,21 @@ fn paragraph(out: &mut String, first: &str, indent: usize, text: &str) {
             out.push('\n');
             return;
         }
-        let space = rest[..room].iter().rposition(|c| *c == ' ').filter(|at| *at > room / 3);
+        // Literals of policies stay as they are.
+        let mut within = false;
+        let is_space = |c: &char| {
+            within ^= matches!(c, '"' | '`');
+            *c == ' ' && !within
+        };
+        let spaces: Vec<bool> = rest[..room].iter().map(is_space).collect();
+        let space = spaces.iter().rposition(|is| *is).filter(|at| *at > room / 3);
+        // A single blank of a long literal, if there is no other place.
+        let single = |three: &[char]| three[1] == ' ' && three[0] != ' ' && three[2] != ' ';
+        let inner = || rest[..room].windows(3).rposition(single).map(|at| at + 1);
+        let space = space.or_else(|| inner().filter(|at| *at > room / 3));
+        let part: String = rest[..space.unwrap_or(room)].iter().collect();
         let cut = space.map_or(room, |at| at + 1);
-        let part: String = rest[..cut].iter().collect();
-        out.push_str(format!("{head}{part}").trim_end());
-        out.push('\n');
+        out.push_str(&format!("{head}{part}\n"));
         rest = &rest[cut..];
         head = " ".repeat(indent);
     }
@@ -287,6 +297,15 @@ fn paragraph(out: &mut String, first: &str, indent: usize, text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn blanks_in_literals_stay() {
+        let text = "input.kind == \"    a|\"";
+        assert_eq!(crate::explain::rules::one_line("input.kind  ==\n\t\"    a|\""), text);
+        let mut out = String::new();
+        paragraph(&mut out, &" ".repeat(66), 4, text);
+        assert!(out.contains("\n    \"    a|\""), "{out}");
+    }
 
     #[test]
     fn an_error_of_several_lines_is_a_paragraph() {
