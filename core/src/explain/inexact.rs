@@ -89,6 +89,12 @@ impl Prober<'_> {
 
     /// That there is arithmetic, and numbers that only OPA has exactly.
     fn inexact_numbers(&self, texts: &[(&Definition, &str)]) -> Option<String> {
+        let written = |of: &(&Definition, &str)| {
+            of.1.contains("sprintf(") && self.has_number(*of, |number| number.contains('.'))
+        };
+        if texts.iter().any(written) {
+            return Some("sprintf may write a number with a point otherwise in OPA".into());
+        }
         let arithmetic: BTreeSet<char> =
             texts.iter().flat_map(|(_, text)| operators(text)).collect();
         let Some(sign) = arithmetic.first() else {

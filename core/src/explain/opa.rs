@@ -13,8 +13,8 @@ use crate::rego::SourceFile;
 pub trait Opa {
     /// Adds a policy, or puts it in the place of the one of this name.
     fn put(&self, name: &str, policy: &str) -> Result<(), String>;
-    /// What a document is, by its path (`authz/allow`); nothing if it is undefined.
-    fn data(&self, path: &str, input: Option<&Json>) -> Result<Option<Json>, String>;
+    /// What a document is, by its path (`authz/allow`), for an input in JSON; nothing if it is undefined.
+    fn data(&self, path: &str, input: Option<&str>) -> Result<Option<Json>, String>;
     /// `OPA 1.22.2`
     fn name(&self) -> &str;
 }
@@ -26,7 +26,8 @@ const QUERY: &str = "docket_query";
 /// An OPA as a decision's evaluation needs it: what builtins answered then, they answer again, and those that ask somebody else don't.
 pub struct AsThen<'o> {
     opa: &'o dyn Opa,
-    input: Option<Json>,
+    /// As it was logged: its numbers are OPA's to read.
+    input: Option<String>,
     /// ` with http.send as data.docket_answers.http_send`, without the clock.
     with: String,
     clock: bool,
@@ -40,7 +41,7 @@ impl<'o> AsThen<'o> {
         opa: &'o dyn Opa,
         (policies, v0): (&[SourceFile], bool),
         builtins: &Builtins,
-        input: Option<Json>,
+        input: Option<String>,
     ) -> Result<AsThen<'o>, String> {
         let named = |name: &str| policies.iter().any(|policy| policy.text.contains(name));
         let (mut answers, mut with) = (format!("package {ANSWERS}\n"), String::new());
@@ -78,7 +79,7 @@ impl<'o> AsThen<'o> {
             self.opa.put(QUERY, &rule)?;
             self.last.replace(rule);
         }
-        let said = self.opa.data(&format!("{QUERY}/said"), self.input.as_ref())?;
+        let said = self.opa.data(&format!("{QUERY}/said"), self.input.as_deref())?;
         Ok(said.map_or(Value::Undefined, Value::from))
     }
 

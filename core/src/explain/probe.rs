@@ -96,7 +96,8 @@ impl<'b> Prober<'b> {
         let definitions = rules::definitions(&mut engine);
         let input = input(recorded)?;
         let hidden = doubt::hidden(recorded, input.as_ref());
-        let then = AsThen::new(opa, (&bundle.policies, v0), &builtins, input.clone())?;
+        let then =
+            AsThen::new(opa, (&bundle.policies, v0), &builtins, recorded.input.map(str::to_owned))?;
         let (data, renamed, left_out) = (&bundle.data, Renamed::new(), Vec::new());
         let by = By::Opa(then);
         Ok(Prober { by, input, definitions, data, builtins, hidden, renamed, left_out, unread })

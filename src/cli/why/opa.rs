@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::cli::shown::note;
 use crate::explain::{Bundle, Explanation, Opa, Recorded, explain, explain_by_opa, is_v0};
@@ -165,9 +165,9 @@ impl Opa for Started {
         self.send("PUT", &format!("/v1/policies/{name}"), Some(policy)).map(|_| ())
     }
 
-    fn data(&self, path: &str, input: Option<&Value>) -> Result<Option<Value>, String> {
-        let request = input.map_or_else(|| json!({}), |input| json!({ "input": input }));
-        let answer = self.send("POST", &format!("/v1/data/{path}"), Some(&request.to_string()))?;
+    fn data(&self, path: &str, input: Option<&str>) -> Result<Option<Value>, String> {
+        let request = input.map_or_else(|| "{}".into(), |input| format!("{{\"input\":{input}}}"));
+        let answer = self.send("POST", &format!("/v1/data/{path}"), Some(&request))?;
         Ok(answer.get("result").cloned())
     }
 
