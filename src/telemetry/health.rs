@@ -52,6 +52,11 @@ impl Condition {
         }
     }
 
+    /// Whether it is noted of something that had gone wrong before it: what comes of that.
+    pub fn follows(&self, other: &Condition) -> bool {
+        self.role == Role::Note && other.since <= self.since
+    }
+
     /// For how long it says nothing, though it was well; nothing if it may.
     fn silent(&self, now: Instant) -> Option<Duration> {
         let silent = now.saturating_duration_since(self.heard);

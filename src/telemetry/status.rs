@@ -92,7 +92,7 @@ pub fn of(health: &Health, families: &[MetricFamily], now: Nanos) -> Status {
         if !note {
             of.ready = condition.is_ready();
             *shown = condition;
-        } else if shown.state.is_ok() && condition.state.is_err() {
+        } else if condition.state.is_err() && (shown.state.is_ok() || shown.follows(condition)) {
             *shown = condition;
         }
     }
@@ -232,6 +232,11 @@ mod tests {
         );
         let page = page(&status);
         assert!(page.contains("connection: &lt;refused&gt;") && page.contains("43"), "{page}");
+
+        // What comes of it does not hide it.
+        health.note("opa/loki progress", Err("partition 1 is stalled".into()));
+        let status = of(&health, &registry.gather(), 0);
+        assert_eq!(status.parts[1].cause.as_deref(), Some("connection: <refused>"));
 
         health.set("opa/loki", Err("it panicked".into()));
         let status = of(&health, &registry.gather(), 0);

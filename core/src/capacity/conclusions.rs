@@ -245,7 +245,7 @@ fn runs_out(review: &Review) -> Option<Conclusion> {
     });
     if in_days > growth.days_ahead as f64 {
         let sentence = format!(
-            "{service} runs out {first}, but not within {}, as far as can be foretold: its OPAs could take {} times its busiest minute, and {pace}{error}.",
+            "{service} runs out {first}, but not within {} if it goes on along a straight line: its OPAs could take {} times its busiest minute, and {pace}{error}.",
             counted(growth.days_ahead, "day"),
             human(spare.headroom)
         );
