@@ -284,6 +284,8 @@ struct Minutes {
     denied: f64,
     all: f64,
     past: Vec<f64>,
+    /// So many minutes without a denial since the last one.
+    calm: usize,
     firing: bool,
 }
 
@@ -306,6 +308,12 @@ impl Rules {
         }
         self.minute = minute;
         for (name, series) in &mut self.series {
+            // Nothing changes: of junk there may be thousands.
+            if series.calm >= 60 && series.denied == 0.0 && !series.firing {
+                series.all = 0.0;
+                continue;
+            }
+            series.calm = if series.denied == 0.0 { series.calm + 1 } else { 0 };
             let (service, policy) = name.split_once('\0').unwrap_or_default();
             let firing = fires(&series.past, series.denied, series.all);
             if firing && !series.firing {
