@@ -95,7 +95,7 @@ sinks: {{out: {{type: file, path: $DIR/out}}}}
     running.stop();
 }
 
-/// `strings.count` of nothing panics in regorus 0.14.1; three nested ranges never end.
+/// Three nested ranges never end. `strings.count` of nothing, at which regorus 0.14.1 panics, is answered as OPA does.
 const MASK: &str = r#"package system.log
 import rego.v1
 
@@ -119,10 +119,18 @@ verdict := "deny" if {
 	input.input.of == "verdict"
 	strings.count(input.input.text, input.input.part) > 0
 }
+
+verdict := "allow" if {
+	input.input.of == "verdict"
+	some a in numbers.range(1, input.input.n)
+	some b in numbers.range(1, input.input.n)
+	some c in numbers.range(1, input.input.n)
+	a + b + c == -1
+}
 "#;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_field_at_which_a_policy_panics_or_never_ends_stops_nothing() {
+async fn a_field_at_which_a_policy_never_ends_stops_nothing() {
     let _servers = super::together().await;
     init();
     let kafka = address("KAFKA_BOOTSTRAP");
@@ -149,10 +157,10 @@ sinks: {{out: {{type: file, path: $DIR/out}}}}
     let mut records = good.clone();
     for (at, id, input) in [
         (20, "masked", input("mask", "s", 1)),
-        (50, "mask-panics", input("mask", "", 1)),
+        (50, "masked-by-nothing", input("mask", "", 1)),
         (80, "mask-never-ends", input("mask", "x", 3000)),
         (110, "denied", input("verdict", "s", 1)),
-        (140, "verdict-panics", input("verdict", "", 1)),
+        (140, "verdict-never-ends", input("verdict", "x", 3000)),
     ] {
         records.insert(at, decision(id, &input));
     }
@@ -160,13 +168,13 @@ sinks: {{out: {{type: file, path: $DIR/out}}}}
     let running = Running::start(&place, &path);
     let metrics = running
         .until("all is accounted for", 90, |m| {
-            m.written() == 203 && m.rejected() == 2 && m.delivered("out") == 203
+            m.written() == 204 && m.rejected() == 1 && m.delivered("out") == 204
         })
         .await;
     assert_eq!(restarts(&metrics), 0, "{}", metrics.docket());
     assert_eq!(metrics.sum("docket_results_unjudged_total", &[]), 1);
     let letters = read_all(&kafka, &format!("{topic}.rejects"));
-    assert_eq!(letters.len(), 2);
+    assert_eq!(letters.len(), 1);
     let text = std::fs::read_to_string(place.path("out")).unwrap();
     for letter in &letters {
         assert_eq!(letter.headers["docket-reason"], "mask_failed", "{:?}", letter.headers);
@@ -180,9 +188,11 @@ sinks: {{out: {{type: file, path: $DIR/out}}}}
         assert!(all.next().is_none(), "{id}");
         serde_json::from_str(one).unwrap()
     };
-    assert!(line("masked")["input"].get("text").is_none());
+    for masked in ["masked", "masked-by-nothing"] {
+        assert!(line(masked)["input"].get("text").is_none());
+    }
     assert_eq!(line("denied")["docket"]["verdict"], "deny");
-    assert_eq!(line("verdict-panics")["docket"]["verdict"], "undefined");
+    assert_eq!(line("verdict-never-ends")["docket"]["verdict"], "undefined");
     let there: BTreeSet<String> = text.lines().map(decision_id).collect();
     assert!(ids(&good).is_subset(&there));
     until("it is ready", 20, async || {
