@@ -63,10 +63,38 @@ pub struct SourceFile {
     pub text: String,
 }
 
+/// A text without its comments and what stands in its strings.
+pub fn bare(text: &str) -> String {
+    let (mut out, mut chars) = (String::new(), text.chars());
+    while let Some(c) = chars.next() {
+        match c {
+            '"' => {
+                while let Some(c) = chars.next() {
+                    match c {
+                        '\\' => drop(chars.next()),
+                        '"' => break,
+                        _ => {}
+                    }
+                }
+                out.push('"');
+            }
+            '`' => {
+                chars.by_ref().find(|c| *c == '`');
+                out.push('"');
+            }
+            '#' => {
+                chars.by_ref().find(|c| *c == '\n');
+                out.push('\n');
+            }
+            c => out.push(c),
+        }
+    }
+    out
+}
+
 /// Why a policy can't be read, if it has what OPA reads, and regorus does not.
 pub fn unread(policy: &str) -> Option<String> {
-    let template = policy.contains("$\"") || policy.contains("$`");
-    template.then(|| {
+    bare(policy).contains("$\"").then(|| {
         "docket doesn't read template strings ($\"..\"), which OPA 1.22 does; sprintf says the same"
             .into()
     })
@@ -243,6 +271,12 @@ mod tests {
         let source = SourceFile { name: "p.rego".into(), text };
         let error = Policies::new(&[source], &[]).map(drop).unwrap_err();
         assert!(error.starts_with("p.rego: ") && error.contains("sprintf"), "{error}");
+        // A pattern may end so, too.
+        let text =
+            "package p\nimport rego.v1\na if regex.match(\"^x$\", input.a) # $`\nb := )\n".into();
+        let source = SourceFile { name: "p.rego".into(), text };
+        let error = Policies::new(&[source], &[]).map(drop).unwrap_err();
+        assert!(error.contains("p.rego:4") && !error.contains("template"), "{error}");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use serde_json::Value as Json;
 use super::doubt::Through;
 use super::probe::{Prober, is_word, references};
 use super::rules::{Condition, Definition, Shape};
-use crate::rego::as_opa;
+use crate::rego::{as_opa, bare};
 
 impl Prober<'_> {
     /// What in a condition OPA may calculate otherwise.
@@ -149,35 +149,6 @@ fn holds(value: &Json, parses: bool, is: &dyn Fn(&str) -> bool) -> bool {
 fn is_large(number: &str) -> bool {
     let whole = number.trim_start_matches('-').parse::<u64>().is_ok();
     !whole && number.parse::<f64>().is_ok_and(|number| number.abs() > 1e15)
-}
-
-/// A text without its strings and comments.
-fn bare(text: &str) -> String {
-    let (mut out, mut chars) = (String::new(), text.chars());
-    while let Some(c) = chars.next() {
-        match c {
-            '"' => {
-                while let Some(c) = chars.next() {
-                    match c {
-                        '\\' => drop(chars.next()),
-                        '"' => break,
-                        _ => {}
-                    }
-                }
-                out.push('"');
-            }
-            '`' => {
-                chars.by_ref().find(|c| *c == '`');
-                out.push('"');
-            }
-            '#' => {
-                chars.by_ref().find(|c| *c == '\n');
-                out.push('\n');
-            }
-            c => out.push(c),
-        }
-    }
-    out
 }
 
 /// The arithmetic in a text. A sign before a number is none.

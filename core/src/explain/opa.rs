@@ -109,11 +109,12 @@ const OF_THE_TIME: [(&str, usize, &str); 2] = [
 /// A function that answers what was recorded, and nothing else; or what a builtin says of the decision's time.
 fn answering(name: &str, function: &str, builtins: &Builtins, v1: bool) -> String {
     let (sign, clause) = if v1 { (":=", " if") } else { ("=", "") };
-    let defined = |arguments: usize, value: &str, body: &str| {
+    let names = |arguments: usize| -> String {
         let names: Vec<String> = (0..arguments).map(|at| format!("a{at}")).collect();
-        let names = names.join(", ");
-        let body = body.replace("GIVEN", &format!("[{names}]"));
-        format!("{function}({names}) {sign} {value}{clause} {{ {body} }}\n")
+        names.join(", ")
+    };
+    let defined = |arguments: usize, value: &str, body: &str| {
+        format!("{function}({}) {sign} {value}{clause} {{ {body} }}\n", names(arguments))
     };
     let of_time = OF_THE_TIME.iter().find(|(builtin, ..)| *builtin == name);
     let mut recorded = builtins.recorded(name).peekable();
@@ -127,7 +128,8 @@ fn answering(name: &str, function: &str, builtins: &Builtins, v1: bool) -> Strin
     };
     for (given, answer) in recorded {
         let (arguments, given) = (given.len(), Json::from(given));
-        out.push_str(&defined(arguments, &answer.to_string(), &format!("GIVEN == {given}")));
+        let body = format!("[{}] == {given}", names(arguments));
+        out.push_str(&defined(arguments, &answer.to_string(), &body));
     }
     out
 }
@@ -183,12 +185,12 @@ mod tests {
 
     #[test]
     fn what_was_recorded_is_answered_again() {
-        let recorded = r#"{"http.send":{"[\"a\\\"b\"]":1},"opa.runtime":{"[]":{}}}"#;
+        let recorded = r#"{"http.send":{"[\"a\\\"GIVEN\"]":1},"opa.runtime":{"[]":{}}}"#;
         let builtins = Builtins::of(Some(7), Some(recorded));
         let answering = |name: &str| answering(name, "f", &builtins, true);
         assert_eq!(
             answering("http.send"),
-            "f(a0) := null if { false }\nf(a0) := 1 if { [a0] == [\"a\\\"b\"] }\n"
+            "f(a0) := null if { false }\nf(a0) := 1 if { [a0] == [\"a\\\"GIVEN\"] }\n"
         );
         assert_eq!(answering("opa.runtime"), "");
         assert_eq!(answering("net.lookup_ip_addr"), "f(a0) := null if { false }\n");
