@@ -12,7 +12,7 @@ use regorus::{Engine, Value};
 use ring::{digest, hmac};
 use serde_json::{Value as Json, json};
 
-use super::{probe, yaml};
+use super::{texts, yaml};
 use crate::decision::ids::hex;
 use crate::rego::{SourceFile, as_opa};
 
@@ -217,7 +217,7 @@ impl Builtins {
     }
 
     fn answer(&self, name: &str, given: &[Value], answer: fn(&[Json]) -> Option<Json>) -> Value {
-        let given: Vec<Json> = given.iter().filter_map(probe::json).collect();
+        let given: Vec<Json> = given.iter().filter_map(texts::json).collect();
         if let Some((_, answer)) = self.recorded(name).find(|(recorded, _)| *recorded == given) {
             return Value::from(answer.clone());
         }
@@ -296,7 +296,7 @@ mod tests {
         let recorded = r#"{"http.send":{"[{\"url\":\"u\"}]":{"status_code":418}}}"#;
         Builtins::of(Some(7), Some(recorded)).register(&mut engine, &[]).unwrap();
         engine.add_policy("p.rego".into(), format!("package p\nx := {calls}\n")).unwrap();
-        let said = probe::json(&engine.eval_rule("data.p.x".into()).unwrap()).unwrap();
+        let said = texts::json(&engine.eval_rule("data.p.x".into()).unwrap()).unwrap();
         let wanted = json!([
             "86f7e437faa5a7fce15d1ddcb9eaeaea377667b8", false, true, false, {"a": [1]}, true,
             "78da91511e675587f5b9df78bedebaf5560da2abb88162ee875dcdf744951d9e", "HS256", "ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb", 7, 418

@@ -7,8 +7,9 @@ use serde_json::Value as Json;
 
 use super::Recorded;
 use super::bundle::Bundle;
-use super::probe::{Prober, json, references};
+use super::probe::Prober;
 use super::rules::{Definition, Shape};
+use super::texts::{json, references};
 use crate::decision::json as raw;
 
 /// Sets have no order, and 1 is 1.0.

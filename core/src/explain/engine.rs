@@ -6,9 +6,9 @@ use regorus::{Engine, Value};
 
 use super::builtins::Builtins;
 use super::bundle::Bundle;
-use super::probe::{last_line, placed};
 use super::rename::{self, Renamed};
 use super::rules::{self, Definition};
+use super::texts::{last_line, placed};
 use crate::rego::{SourceFile, unread};
 
 /// So many rules are left out at most.

@@ -68,7 +68,7 @@ d if limit == 8
     assert_eq!(of("c/s").calls, [("score(input.user)".to_owned(), Some(10.into()))]);
     assert_eq!(of("c/d").because[0].name, "data.c.limit");
     let declared =
-        probe::declared("x := 1; some a, b in y; every k, v in z { t }; w == u; some q; r := p");
+        texts::declared("x := 1; some a, b in y; every k, v in z { t }; w == u; some q; r := p");
     assert_eq!(declared.into_iter().collect::<String>(), "abkqrvx");
 }
 

@@ -6,8 +6,9 @@ use std::collections::BTreeSet;
 use serde_json::Value as Json;
 
 use super::doubt::Through;
-use super::probe::{Prober, is_word, references};
+use super::probe::Prober;
 use super::rules::{Condition, Definition, Shape};
+use super::texts::{is_word, references};
 use crate::rego::{as_opa, bare};
 
 impl Prober<'_> {

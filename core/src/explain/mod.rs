@@ -1,16 +1,18 @@
 //! Why a policy answered as it did: which line gave the answer, and which condition was not met. The decision is
 //! evaluated again, with the bundle that made it.
 //!
-//! `bundle` opens what OPA loads (data with `yaml`), `rules` knows which rules stand where, `probe` asks how far a rule's body goes, with
-//! `builtins` that regorus lacks and variables that `rename` renames; or `opa` itself is asked. First the recorded result has to be reproduced; if it isn't,
-//! `differs` says what may be the reason. `said` asks rule by rule, `values` what stands in a condition, `doubt` what of it nobody
-//! can know here. `story` is what people read, `page` the same for browsers.
+//! `bundle` opens what OPA loads (data with `yaml`), `rules` knows which rules stand where, `texts` what stands in them, `probe` asks how far
+//! a rule's body goes: an `engine` of regorus', with `builtins` that it lacks and variables that `rename` renames, or `opa` itself. First the
+//! recorded result has to be reproduced; if it isn't, `differs` says what may be the reason. `said` asks rule by rule, `values` what stands in a
+//! condition, `doubt` what of it nobody can know here: input that is `hidden`, numbers that are `inexact`. `story` is what people read, `page` the
+//! same for browsers.
 
 mod builtins;
 mod bundle;
 mod differs;
 mod doubt;
 mod engine;
+mod hidden;
 mod inexact;
 mod opa;
 pub mod page;
@@ -19,6 +21,7 @@ mod rename;
 mod rules;
 mod said;
 pub mod story;
+mod texts;
 mod values;
 mod yaml;
 
@@ -232,7 +235,7 @@ fn explained(
         query,
         evaluated_by: by.to_owned(),
         beyond_regorus: None,
-        result: result.as_ref().and_then(probe::json),
+        result: result.as_ref().and_then(texts::json),
         reproduced,
         uncertain: false,
         failed,

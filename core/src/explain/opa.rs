@@ -6,7 +6,7 @@ use regorus::Value;
 use serde_json::Value as Json;
 
 use super::builtins::Builtins;
-use super::rename;
+use super::texts;
 use crate::rego::SourceFile;
 
 /// An OPA that has a bundle's policies and data.
@@ -136,7 +136,7 @@ fn answering(name: &str, function: &str, builtins: &Builtins, v1: bool) -> Strin
 
 /// A text without a variable in its declarations: `some a, b` is `some a`.
 fn undeclared(policy: &str, name: &str) -> Option<String> {
-    let words = rename::words(policy);
+    let words = texts::words(policy);
     let (mut listed, mut last, mut first) = (false, 0, 0);
     for (at, (range, word)) in words.iter().enumerate() {
         let between = &policy[last..range.start];

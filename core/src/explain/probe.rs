@@ -9,11 +9,12 @@ use serde_json::Value as Json;
 use super::Recorded;
 use super::builtins::Builtins;
 use super::bundle::Bundle;
-use super::doubt::{self, Hidden};
 use super::engine::{self, LeftOut, Made};
+use super::hidden::{self, Hidden};
 use super::opa::{AsThen, Opa};
 use super::rename::Renamed;
 use super::rules::{self, Body, Condition, Definition, Every, Shape};
+use super::texts::{call, declared, is_word, json, last_line, path, placed, references};
 
 const NAME: &str = "docket_asks_this";
 
@@ -79,7 +80,7 @@ impl<'b> Prober<'b> {
         }
         let by = By::Regorus(Box::new(engine));
         let input = input(recorded)?;
-        let hidden = doubt::hidden(recorded, input.as_ref());
+        let hidden = hidden::hidden(recorded, input.as_ref());
         let data = &bundle.data;
         Ok(Prober { by, input, definitions, data, builtins, hidden, renamed, left_out, unread })
     }
@@ -95,7 +96,7 @@ impl<'b> Prober<'b> {
         let (v0, mut engine) = engine::versioned(&read)?;
         let definitions = rules::definitions(&mut engine);
         let input = input(recorded)?;
-        let hidden = doubt::hidden(recorded, input.as_ref());
+        let hidden = hidden::hidden(recorded, input.as_ref());
         let then =
             AsThen::new(opa, (&bundle.policies, v0), &builtins, recorded.input.map(str::to_owned))?;
         let (data, renamed, left_out) = (&bundle.data, Renamed::new(), Vec::new());
@@ -390,26 +391,6 @@ fn input(recorded: &Recorded<'_>) -> Result<Option<Json>, String> {
     parsed.transpose().map_err(|e| format!("input: {e}"))
 }
 
-/// regorus draws the place; the last line says what is wrong.
-pub(super) fn last_line(message: &str) -> String {
-    let line = message.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or(message);
-    line.trim().to_owned()
-}
-
-/// The same, with the place: `--> authz.rego:35:3` stands before it.
-pub(super) fn placed(message: &str) -> String {
-    let place = message.lines().find_map(|line| line.trim().strip_prefix("--> "));
-    let place = place.and_then(|place| place.rsplit_once(':')).map(|(place, _)| place);
-    place.map_or_else(String::new, |place| format!("{place}: ")) + &last_line(message)
-}
-
-pub fn json(value: &Value) -> Option<Json> {
-    if *value == Value::Undefined {
-        return None;
-    }
-    serde_json::from_str(&value.to_json_str().ok()?).ok()
-}
-
 /// Which of these definitions a word names, where another stands.
 pub(super) fn meant<'d>(
     mut all: impl Iterator<Item = &'d Definition>,
@@ -429,148 +410,4 @@ pub(super) fn meant<'d>(
         let long = word.strip_prefix("data.").is_some_and(|word| begins(word, &d.full_name()));
         short || long
     })
-}
-
-pub(super) fn is_word(c: char) -> bool {
-    c.is_ascii_alphanumeric() || c == '_'
-}
-
-/// The words of a condition outside of its strings, each with what is attached to it: `input.user.roles`,
-/// `input.headers["x-role"]`, `data.roles[role]`; and at which character it begins.
-pub(super) fn references(text: &str) -> Vec<(usize, String)> {
-    let bytes: Vec<char> = text.chars().collect();
-    let (mut found, mut at) = (Vec::new(), 0);
-    while at < bytes.len() {
-        match bytes[at] {
-            quote @ ('"' | '`') => at = after_string(&bytes, at, quote),
-            c if is_word(c) => {
-                let start = at;
-                at = after_reference(&bytes, at);
-                found.push((start, bytes[start..at].iter().collect()));
-            }
-            _ => at += 1,
-        }
-    }
-    found
-}
-
-/// The variables that a text declares: `x := ..`, `[x, y] := ..`, `some x, y in ..`, `every x in ..`.
-pub(super) fn declared(text: &str) -> BTreeSet<String> {
-    let mut found = BTreeSet::new();
-    let (chars, mut listed) = (text.chars().collect::<Vec<_>>(), false);
-    let (mut last, patterns) = (0, patterns(&chars));
-    for (at, word) in references(text) {
-        if patterns.iter().any(|pattern| pattern.contains(&at)) {
-            found.insert(word.clone());
-        }
-        // Whether it goes on with `a, b` behind `some`.
-        let between = chars.get(last..at).unwrap_or_default();
-        listed &= between.iter().all(|c| *c == ',' || c.is_whitespace()) && word != "in";
-        last = at + word.chars().count();
-        let behind = chars.get(last..).unwrap_or_default().iter().skip_while(|c| **c == ' ');
-        let behind: Vec<&char> = behind.take(2).collect();
-        if listed || behind == [&':', &'='] {
-            found.insert(word.clone());
-        }
-        listed |= word == "some" || word == "every";
-    }
-    found
-}
-
-/// Where patterns stand: `[x, y]` before `:=`.
-fn patterns(text: &[char]) -> Vec<std::ops::Range<usize>> {
-    let (mut found, mut open, mut closed, mut at) = (Vec::new(), Vec::new(), None, 0);
-    while at < text.len() {
-        match text[at] {
-            quote @ ('"' | '`') => {
-                at = after_string(text, at, quote);
-                closed = None;
-                continue;
-            }
-            '[' | '{' => open.push(at),
-            ']' | '}' => closed = open.pop().map(|from| from..at),
-            ':' if text.get(at + 1) == Some(&'=') => found.extend(closed.take()),
-            ' ' => {}
-            _ => closed = None,
-        }
-        at += 1;
-    }
-    found
-}
-
-/// The call of what is named there, with its arguments.
-pub(super) fn call(text: &str, at: usize, name: &str) -> Option<String> {
-    let text: Vec<char> = text.chars().collect();
-    let open = at + name.chars().count();
-    if text.get(open) != Some(&'(') {
-        return None;
-    }
-    let (mut end, mut depth) = (open, 0_usize);
-    while end < text.len() {
-        match text[end] {
-            quote @ ('"' | '`') => end = after_string(&text, end, quote) - 1,
-            '(' => depth += 1,
-            ')' if depth == 1 => return Some(text[at..=end].iter().collect()),
-            ')' => depth -= 1,
-            _ => {}
-        }
-        end += 1;
-    }
-    None
-}
-
-fn after_string(text: &[char], at: usize, quote: char) -> usize {
-    let mut at = at + 1;
-    while at < text.len() && text[at] != quote {
-        at += if text[at] == '\\' && quote == '"' { 2 } else { 1 };
-    }
-    (at + 1).min(text.len())
-}
-
-fn after_reference(text: &[char], at: usize) -> usize {
-    let mut at = at;
-    while at < text.len() {
-        match text[at] {
-            c if is_word(c) || c == '.' => at += 1,
-            '[' if text.get(at + 1) == Some(&'"') => {
-                let end = after_string(text, at + 1, '"');
-                if text.get(end) != Some(&']') {
-                    break;
-                }
-                at = end + 1;
-            }
-            '[' => {
-                let digits = text[at + 1..].iter().take_while(|c| c.is_ascii_digit()).count();
-                if digits == 0 || text.get(at + 1 + digits) != Some(&']') {
-                    break;
-                }
-                at += digits + 2;
-            }
-            _ => break,
-        }
-    }
-    at
-}
-
-/// The names in what is attached to `input`; nothing where a variable stands.
-pub(super) fn path(rest: &str) -> Option<Vec<String>> {
-    let mut names = Vec::new();
-    let mut rest = rest;
-    while !rest.is_empty() {
-        if let Some(after) = rest.strip_prefix("[\"") {
-            let (name, after) = after.split_once("\"]")?;
-            names.push(name.to_owned());
-            rest = after;
-        } else if let Some(after) = rest.strip_prefix('[') {
-            let (name, after) = after.split_once(']')?;
-            names.push(name.to_owned());
-            rest = after;
-        } else {
-            let after = rest.strip_prefix('.')?;
-            let end = after.find(|c| !is_word(c)).unwrap_or(after.len());
-            names.push(after[..end].to_owned());
-            rest = &after[end..];
-        }
-    }
-    Some(names)
 }

@@ -9,6 +9,7 @@ use regorus::Engine;
 use regorus::unstable::Rule;
 
 use super::rules::{self, Definition};
+use super::texts::{Word, words};
 use crate::rego::SourceFile;
 
 /// Names by what stands for them.
@@ -70,9 +71,6 @@ fn taken(
     imports.chain(rules).map(str::to_owned).collect()
 }
 
-/// A word, and where it stands.
-pub type Word<'t> = (Range<usize>, &'t str);
-
 /// Where the variables of a rule stand that have such a name, and where the rule's own name stands.
 fn clashing<'t>(
     region: &'t str,
@@ -94,32 +92,6 @@ fn clashing<'t>(
         .into_iter()
         .filter(|(range, word)| variables.contains(word) && !region[..range.start].ends_with('.'));
     (found.collect(), own)
-}
-
-/// The words of a text outside of its strings and comments, with their places.
-pub fn words(text: &str) -> Vec<Word<'_>> {
-    let bytes = text.as_bytes();
-    let is_word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
-    let (mut found, mut at) = (Vec::new(), 0);
-    while at < bytes.len() {
-        let from = at;
-        match bytes[at] {
-            b'#' => at = text[at..].find('\n').map_or(bytes.len(), |end| at + end),
-            quote @ (b'"' | b'`') => {
-                at += 1;
-                while at < bytes.len() && bytes[at] != quote {
-                    at += if bytes[at] == b'\\' && quote == b'"' { 2 } else { 1 };
-                }
-                at += 1;
-            }
-            b if is_word(b) => {
-                at += bytes[at..].iter().take_while(|b| is_word(**b)).count();
-                found.push((from..at, &text[from..at]));
-            }
-            _ => at += 1,
-        }
-    }
-    found
 }
 
 /// A text with the names that people gave.

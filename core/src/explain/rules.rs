@@ -3,7 +3,7 @@
 use regorus::Engine;
 use regorus::unstable::{Literal, Module, Rule, RuleAssign, RuleBody, RuleHead, Span};
 
-use super::rename::words;
+use super::texts::words;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shape {

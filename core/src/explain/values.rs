@@ -2,8 +2,9 @@
 
 use serde_json::Value as Json;
 
-use super::probe::{Prober, call, declared, is_word, json, references};
+use super::probe::Prober;
 use super::rules::{Condition, Definition, Every, Shape};
+use super::texts::{call, declared, is_word, json, references};
 
 /// So many values are asked for.
 const MOST: usize = 8;
