@@ -91,20 +91,20 @@ struct Found {
 pub fn run(args: &Args) -> Result<ExitCode, Box<dyn std::error::Error>> {
     placed(args)?;
     let bundle = args.bundle.as_deref().map(bundle).transpose()?;
-    let bundle = bundle.map(|bundle| Explainer::new(bundle, args.opa.as_deref()));
+    let explainer = bundle.map(|bundle| Explainer::new(bundle, args.opa.as_deref()));
     let (from, answer, further) = match (&args.from, &args.pipeline) {
         (Some(from), _) => {
-            (from.display().to_string(), in_file(args, from, bundle.as_ref())?, String::new())
+            (from.display().to_string(), in_file(args, from, explainer.as_ref())?, String::new())
         }
         (None, Some(path)) => {
             let pipeline = super::load(path)?;
             let brokers = &pipeline.file.kafka.brokers;
             let waiting = super::waiting(&format!("Kafka at {brokers}"));
-            let (since, bundle) = (args.since, bundle.as_ref());
+            let (since, explainer) = (args.since, explainer.as_ref());
             if args.id.len() < SHOWN {
                 anstream::eprintln!("{}", short(&args.id));
             }
-            let answer = kafka::look(&pipeline, &args.id, since, bundle, super::progress)?;
+            let answer = kafka::look(&pipeline, &args.id, since, explainer, super::progress)?;
             let (written, mut further) = looked(since);
             if answer.found.is_empty() && answer.finding.is_none() {
                 further.push_str(&kafka::refused(&pipeline, path, &args.id, since));
@@ -137,10 +137,10 @@ pub fn run(args: &Args) -> Result<ExitCode, Box<dyn std::error::Error>> {
         print_json(&found)?;
     } else if args.html {
         use std::io::Write;
-        let page = page_of(&args.id, &found, more, &notes, bundle.as_ref(), &name)?;
+        let page = page_of(&args.id, &found, more, &notes, explainer.as_ref(), &name)?;
         std::io::stdout().lock().write_all(page.as_bytes())?;
     } else {
-        print_story(&found, bundle.as_ref(), &name)?;
+        print_story(&found, explainer.as_ref(), &name)?;
     }
     notes.iter().for_each(|told| note(told));
     if more > 0 {
@@ -251,7 +251,7 @@ fn nowhere(id: &str) -> String {
 fn in_file(
     args: &Args,
     from: &Path,
-    bundle: Option<&Explainer>,
+    explainer: Option<&Explainer>,
 ) -> Result<Answer, Box<dyn std::error::Error>> {
     let bytes = super::feed::read(from)?;
     if crate::decision::json::trim(&bytes).is_empty() {
@@ -306,7 +306,7 @@ fn in_file(
         let mut record = Vec::new();
         let made = make(&event, &[], agent.as_ref(), &shown, &mut record);
         if matches!(made, Ok(Some(_))) {
-            let explained = bundle.map(|bundle| bundle.explain(&recorded(&event)));
+            let explained = explainer.map(|explainer| explainer.explain(&recorded(&event)));
             answer.found.push(Found { record, explained, findings: Vec::new() });
         }
     });
@@ -334,7 +334,7 @@ fn recorded<'a>(event: &'a Event<'_>) -> Recorded<'a> {
 
 fn print_story(
     found: &[Found],
-    bundle: Option<&Explainer>,
+    explainer: Option<&Explainer>,
     name: &str,
 ) -> Result<(), Box<dyn std::error::Error>> {
     use std::io::Write;
@@ -349,7 +349,7 @@ fn print_story(
             let found = format!("FOUND: {}", super::tail::printable(sentence));
             writeln!(out, "\n{}", wrapped(&found, 7, sentence_columns()))?;
         }
-        let why = why(found, &record, bundle, name);
+        let why = why(found, &record, explainer, name);
         if !why.is_empty() {
             write!(out, "\n{why}")?;
         }
@@ -358,9 +358,9 @@ fn print_story(
 }
 
 /// What evaluating it again said; empty without a bundle.
-fn why(found: &Found, record: &Record<'_>, bundle: Option<&Explainer>, name: &str) -> String {
+fn why(found: &Found, record: &Record<'_>, explainer: Option<&Explainer>, name: &str) -> String {
     let mut out = String::new();
-    if let Some(revision) = bundle.and_then(|explainer| explainer.bundle.revision.as_deref())
+    if let Some(revision) = explainer.and_then(|explainer| explainer.bundle.revision.as_deref())
         && !record.revision().contains(revision)
     {
         let revision = super::tail::printable(revision);
@@ -381,7 +381,7 @@ fn page_of(
     found: &[Found],
     more: u64,
     notes: &[String],
-    bundle: Option<&Explainer>,
+    explainer: Option<&Explainer>,
     name: &str,
 ) -> Result<String, Box<dyn std::error::Error>> {
     let mut told = Vec::new();
@@ -390,7 +390,7 @@ fn page_of(
         told.push(Told {
             story: story::decision(&record),
             findings: found.findings.clone(),
-            explanation: why(found, &record, bundle, name),
+            explanation: why(found, &record, explainer, name),
             record,
         });
     }

@@ -303,6 +303,7 @@ impl<C: ConsumerContext> Queues<C> {
         }
     }
 
+    /// The same of a partition by its name.
     pub fn through(&self, topic: &str, partition: i32, ended: i64) -> Option<i64> {
         self.queues.get(&self.find(topic, partition)?)?.through(ended)
     }

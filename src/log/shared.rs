@@ -424,14 +424,14 @@ impl Iterator for Following {
     type Item = Step;
 
     fn next(&mut self) -> Option<Step> {
-        if self.ahead.is_empty() || self.gone {
-            // Before the look, so that what comes during it is not missed. Who is gone and woken all the same has nothing either.
-            self.ready.store(false, Ordering::Release);
-        }
         if self.gone {
+            // It may be woken all the same.
+            self.ready.store(false, Ordering::Release);
             return None;
         }
         if self.ahead.is_empty() {
+            // Before the look, so that what comes during it is not missed.
+            self.ready.store(false, Ordering::Release);
             match self.shared.take(self.partition, self.who, &mut self.ahead) {
                 Taken::Records(_) => {
                     self.told = false;

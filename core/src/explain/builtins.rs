@@ -142,11 +142,10 @@ impl Builtins {
             |name: &str| name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.'));
         let recorded = self.recorded.as_object().into_iter().flatten();
         let recorded = recorded.map(|(name, _)| name.as_str());
-        let recorded =
-            recorded.filter(|name| is_name(name) && self.recorded(name).next().is_some());
+        let recorded = recorded.filter(|name| is_name(name) && self.has(name));
         let mut all: Vec<&str> = recorded.collect();
         let ask = ["http.send", "net.lookup_ip_addr"].into_iter();
-        all.extend(ask.filter(|name| self.recorded(name).next().is_none()));
+        all.extend(ask.filter(|name| !self.has(name)));
         all
     }
 
@@ -164,8 +163,8 @@ impl Builtins {
     }
 
     /// Whether OPA recorded what it answered.
-    fn has(&self, name: &str) -> bool {
-        self.recorded.get(name).is_some_and(Json::is_object)
+    pub fn has(&self, name: &str) -> bool {
+        self.recorded(name).next().is_some()
     }
 
     /// Whether it is lacking here, and nobody knows what it answered.

@@ -119,7 +119,7 @@ pub fn reasons(
             builtins.is_clock(name)
         }),
     ] {
-        let called = called(prober, recorded, is);
+        let called = called(&asked, is);
         if !called.is_empty() {
             reasons.push(format!("{said}: {}", called.join(", ")));
         }
@@ -149,13 +149,8 @@ pub fn reasons(
     reasons
 }
 
-/// Such of what the rules call that a decision leads to.
-pub fn called(
-    prober: &Prober<'_>,
-    recorded: &Recorded<'_>,
-    is: impl Fn(&str) -> bool,
-) -> Vec<String> {
-    let asked = prober.behind(recorded.path);
+/// Such of what rules call.
+pub fn called(asked: &[&Definition], is: impl Fn(&str) -> bool) -> Vec<String> {
     let words = asked.iter().flat_map(|of| of.texts()).flat_map(references);
     let called: BTreeSet<String> = words.map(|(_, word)| word).filter(|word| is(word)).collect();
     called.into_iter().collect()

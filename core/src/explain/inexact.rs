@@ -24,28 +24,11 @@ impl Prober<'_> {
         }
         let all = self.behind_text(definition, before, text, Through::Rules);
         let texts: Vec<(&Definition, &str)> = all.iter().map(|(d, text)| (*d, &**text)).collect();
-        let mut why: Vec<String> = self.inexact_numbers(&texts).into_iter().collect();
-        if why.is_empty() && compares_made_ones(text) {
-            why.push("OPA orders sets and objects otherwise".into());
-        }
-        let named = |(_, text): &(&Definition, &str)| {
-            references(text).into_iter().any(|(_, word)| as_opa::may_differ(&word))
-        };
-        if texts.iter().any(named) {
-            as_opa::differed();
+        self.inexact_in(&texts, &[text], || {
             let stands = before.last().map(|last| &*last.until_here).unwrap_or_default();
-            let _ =
-                self.ask(definition, Shape::Complete, "true", Some(&format!("{stands}\n{text}")));
-            let said = |name: &str| {
-                let of = |(_, text): &&(&Definition, &str)| {
-                    references(text).into_iter().any(|(_, word)| word == name)
-                };
-                texts.iter().find(of).is_some()
-            };
-            let differed = as_opa::differed().into_iter().filter(|name| said(name));
-            why.extend(differed.map(|name| format!("{name} may answer otherwise in OPA")));
-        }
-        why
+            let body = format!("{stands}\n{text}");
+            let _ = self.ask(definition, Shape::Complete, "true", Some(&body));
+        })
     }
 
     /// The same of one that is met here. An assignment is met whatever it gives.
@@ -70,8 +53,23 @@ impl Prober<'_> {
         let behind = self.behind(path);
         let texts: Vec<(&Definition, &str)> =
             behind.iter().flat_map(|d| d.texts().map(move |text| (*d, text))).collect();
-        let mut why: Vec<String> = self.inexact_numbers(&texts).into_iter().collect();
-        if why.is_empty() && texts.iter().any(|(_, text)| compares_made_ones(text)) {
+        let written: Vec<&str> = texts.iter().map(|(_, text)| *text).collect();
+        self.inexact_in(&texts, &written, || {
+            let path: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
+            let _ = self.query(&path);
+        })
+    }
+
+    /// What OPA may calculate otherwise in texts: by their numbers, by what is `written` there, and by what functions are given when they
+    /// are evaluated.
+    fn inexact_in(
+        &self,
+        texts: &[(&Definition, &str)],
+        written: &[&str],
+        evaluate: impl Fn(),
+    ) -> Vec<String> {
+        let mut why: Vec<String> = self.inexact_numbers(texts).into_iter().collect();
+        if why.is_empty() && written.iter().any(|text| compares_made_ones(text)) {
             why.push("OPA orders sets and objects otherwise".into());
         }
         let words = texts.iter().flat_map(|(_, text)| references(text));
@@ -79,10 +77,8 @@ impl Prober<'_> {
             words.map(|(_, word)| word).filter(|word| as_opa::may_differ(word)).collect();
         if !named.is_empty() {
             as_opa::differed();
-            let path: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
-            let _ = self.query(&path);
-            let differed = as_opa::differed();
-            let differed = differed.into_iter().filter(|name| named.contains(*name));
+            evaluate();
+            let differed = as_opa::differed().into_iter().filter(|name| named.contains(*name));
             why.extend(differed.map(|name| format!("{name} may answer otherwise in OPA")));
         }
         why

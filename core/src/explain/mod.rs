@@ -63,7 +63,7 @@ pub struct Explanation {
     pub query: String,
     /// Who evaluated it: `regorus`, or `OPA 1.22.2`.
     pub evaluated_by: String,
-    /// What of it regorus can't evaluate, or not as OPA did; by OPA it was asked for that reason.
+    /// Why OPA itself may know more, where regorus evaluated it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub beyond_regorus: Option<String>,
     /// `None` is undefined.
@@ -202,7 +202,8 @@ pub fn explain_by_opa(
 
 /// Why OPA itself may know more than regorus did.
 fn beyond(prober: &Prober<'_>, recorded: &Recorded<'_>, said: &Explanation) -> Option<String> {
-    let lacking = differs::called(prober, recorded, |name| prober.builtins().lacks(name));
+    let behind = prober.behind(recorded.path);
+    let lacking = differs::called(&behind, |name| prober.builtins().lacks(name));
     if !lacking.is_empty() {
         return Some(format!("regorus lacks {}", lacking.join(", ")));
     }

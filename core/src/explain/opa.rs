@@ -1,4 +1,4 @@
-//! OPA itself, where regorus can't evaluate what OPA can: it is asked the same questions. It stands outside, behind `Opa`.
+//! OPA itself, asked the same questions as regorus. It stands outside, behind `Opa`.
 
 use std::cell::RefCell;
 
@@ -46,10 +46,9 @@ impl<'o> AsThen<'o> {
         let named = |name: &str| policies.iter().any(|policy| policy.text.contains(name));
         let (mut answers, mut with) = (format!("package {ANSWERS}\n"), String::new());
         let mut replaced = builtins.replaced();
-        let is_recorded = |name: &str| builtins.recorded(name).next().is_some();
         if builtins.now().is_some() {
             let of_time = OF_THE_TIME.into_iter().map(|(name, ..)| name);
-            replaced.extend(of_time.filter(|name| !is_recorded(name)));
+            replaced.extend(of_time.filter(|name| !builtins.has(name)));
         }
         for name in replaced.into_iter().filter(|name| named(name)) {
             let function = name.replace('.', "_");
@@ -62,7 +61,7 @@ impl<'o> AsThen<'o> {
         opa.put(ANSWERS, &answers)?;
         // Of the decision before.
         opa.put(ASKED, &format!("package {ASKED}\n"))?;
-        let clock = named("time.now_ns") && builtins.recorded("time.now_ns").next().is_none();
+        let clock = named("time.now_ns") && !builtins.has("time.now_ns");
         let last = RefCell::default();
         Ok(AsThen { opa, input, with, clock, v0, last })
     }

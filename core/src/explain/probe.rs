@@ -158,7 +158,7 @@ impl<'b> Prober<'b> {
     /// there: OPA asks for it before it denies, and ends there; regorus does not.
     fn denies_what_is_not_there(&self, text: &str) -> bool {
         let Some(denied) = text.strip_prefix("not ") else { return false };
-        if matches!(self.by, By::Opa(_)) {
+        if !self.builtins.by_regorus() {
             return false;
         }
         let compares = ["!=", ">", "<", " in "].iter().any(|sign| denied.contains(sign));

@@ -132,7 +132,7 @@ pub fn explanation(said: &Explanation, bundle: &str) -> String {
             line(&mut out, 2, "What follows is true of the evaluation here, not of the decision.");
         }
     }
-    if let (Some(why), "regorus") = (&said.beyond_regorus, said.evaluated_by.as_str()) {
+    if let Some(why) = &said.beyond_regorus {
         let told =
             format!("{why}: an `opa` on the PATH, or one that --opa names, is asked instead.");
         paragraph(&mut out, "  ", 2, &told);

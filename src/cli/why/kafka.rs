@@ -48,7 +48,7 @@ pub(super) fn look(
     pipeline: &Pipeline,
     id: &str,
     since: ScanBound,
-    bundle: Option<&Explainer>,
+    explainer: Option<&Explainer>,
     bar: Bar,
 ) -> Result<Answer, Box<dyn std::error::Error>> {
     let now = clock::now();
@@ -97,7 +97,7 @@ pub(super) fn look(
     }
     records.sort_by_cached_key(|bytes| Record::parse(bytes).map(|r| r.timestamp).unwrap_or(0));
     for bytes in records {
-        answer.found.push(found(bytes, &findings, bundle)?);
+        answer.found.push(found(bytes, &findings, explainer)?);
     }
     Ok(answer)
 }
@@ -229,15 +229,15 @@ fn amended(record: &[u8], amendment: &[u8]) -> Option<Vec<u8>> {
 fn found(
     bytes: Vec<u8>,
     findings: &[(String, String)],
-    bundle: Option<&Explainer>,
+    explainer: Option<&Explainer>,
 ) -> Result<Found, Box<dyn std::error::Error>> {
     let record = Record::parse(&bytes)?;
     let own = findings.iter().filter(|(id, _)| *id == *record.decision_id);
     let findings = own.map(|(_, sentence)| sentence.clone()).collect();
-    let explained = bundle.map(|bundle| {
+    let explained = explainer.map(|explainer| {
         let original = format!("{}}}", record.original());
         let event = Event::parse(original.as_bytes()).map_err(|reject| reject.to_string())?;
-        bundle.explain(&recorded(&event))
+        explainer.explain(&recorded(&event))
     });
     Ok(Found { record: bytes, explained, findings })
 }
