@@ -17,6 +17,7 @@ use rdkafka::topic_partition_list::TopicPartitionListElem;
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{ClientConfig, ClientContext, Offset, TopicPartitionList};
 
+use super::closing::{Abandon, Closing};
 use super::config::{Kafka, Start};
 use super::progress::Progress;
 use super::reading::Reading;
@@ -99,6 +100,8 @@ impl ClientContext for Listening {
 
 impl ConsumerContext for Listening {}
 
+impl Abandon for Listening {}
+
 /// A partition of a topic.
 type Place = (String, i32);
 
@@ -115,7 +118,8 @@ struct Answers {
 struct Asking {
     /// Without them librdkafka would forget the topics.
     topics: Vec<PartitionQueue<Listening>>,
-    client: Arc<BaseConsumer<Listening>>,
+    /// Who asks, waits not for ever for it to end: Kafka may be away by then.
+    client: Closing<Listening>,
 }
 
 impl Asking {
@@ -127,7 +131,7 @@ impl Asking {
             .set("isolation.level", "read_committed");
         let config = saying_ids(client::with_properties(config, kafka));
         let client = Arc::new(config.create_with_context(Listening::default())?);
-        Ok(Asking { topics: Vec::new(), client })
+        Ok(Asking { topics: Vec::new(), client: Closing::new(client) })
     }
 
     /// It reads nothing; what librdkafka has to tell, it tells now.
@@ -147,7 +151,7 @@ impl Asking {
         assigned: &[Place],
     ) -> KafkaResult<BTreeMap<String, i32>> {
         if self.topics.is_empty() {
-            let queues = topics.iter().filter_map(|t| self.client.split_partition_queue(t, 0));
+            let queues = topics.iter().filter_map(|t| self.client.member().split_partition_queue(t, 0));
             self.topics = queues.collect();
         }
         let mut all = BTreeMap::new();
