@@ -32,6 +32,9 @@ use crate::decision::time::Nanos;
 use crate::telemetry::Meters;
 use crate::telemetry::held::Held;
 
+/// So much that librdkafka tells is listened to at a time.
+const SERVES: usize = 10_000;
+
 /// What a stage does when partitions come and go. Called on the thread that polls.
 pub trait Assignments: Send + Sync + 'static {
     fn assigned(&self, partitions: &[(String, i32)]);
@@ -390,7 +393,7 @@ impl<A: Assignments> Group<A> {
         if !context.wake.serve() {
             return Ok(false);
         }
-        loop {
+        for _ in 0..SERVES {
             let served = context.served.load(Ordering::Relaxed);
             let told = BaseConsumer::poll(&*self.client, Duration::ZERO);
             let mut queues = self.queues.borrow_mut();
@@ -407,6 +410,9 @@ impl<A: Assignments> Group<A> {
                 None => {}
             }
         }
+        // It goes on telling: the loop has more to do than to listen.
+        context.wake.main();
+        Ok(true)
     }
 
     /// Partitions are read with others where that can be, and no more by this client.
@@ -497,9 +503,10 @@ impl<A: Assignments> Reader for Group<A> {
             let deadline = *deadline.get_or_insert(now + wait);
             let until = deadline.min(now + until);
             let wake = &self.client.context().wake;
-            let woken = tokio::time::timeout_at(until, wake.woken()).await;
+            let _ = tokio::time::timeout_at(until, wake.woken()).await;
             wake.look();
-            if woken.is_err() && until == deadline {
+            // Who is woken again and again for nothing comes back in time, too.
+            if tokio::time::Instant::now() >= deadline {
                 self.serve()?;
                 return Ok(Polled::Nothing);
             }

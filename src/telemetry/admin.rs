@@ -1,5 +1,5 @@
-//! The admin port: `/metrics` for Prometheus, `/healthz` (the process lives), `/readyz` (it can take what a Service sends
-//! it; 503 says why not), `/status` (how each part is doing).
+//! The admin port: `/metrics` for Prometheus, `/healthz` (the process lives; 503 if a part hangs for good, so that only a
+//! restart helps), `/readyz` (it can take what a Service sends it; 503 says why not), `/status` (how each part is doing).
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -46,7 +46,7 @@ pub async fn serve(
     let shared = Shared { registry, exemplars, health, created };
     let router = Router::new()
         .route("/metrics", get(metrics))
-        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/healthz", get(lives))
         .route("/readyz", get(ready))
         .route("/status", get(how))
         .with_state(shared)
@@ -85,6 +85,16 @@ async fn metrics(State(shared): State<Shared>, headers: HeaderMap) -> impl IntoR
             e.to_string().into_bytes(),
         ),
     }
+}
+
+/// Who restarts processes asks this: it says no only where that helps.
+async fn lives(State(shared): State<Shared>) -> (StatusCode, String) {
+    let dead = shared.health.dead();
+    if dead.is_empty() {
+        return (StatusCode::OK, "ok\n".into());
+    }
+    let lines = dead.iter().map(|(part, why)| format!("{part}: {why}\n")).collect();
+    (StatusCode::SERVICE_UNAVAILABLE, lines)
 }
 
 async fn ready(State(shared): State<Shared>) -> (StatusCode, String) {

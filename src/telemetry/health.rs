@@ -4,7 +4,8 @@
 //! A worker is ready once it has joined its group: nobody sends it anything, and what fails later waits in Kafka. Who
 //! takes requests is ready while it can answer them. A sink that is away makes nobody unready.
 //!
-//! A part that is well says so again and again. One that falls silent hangs, whatever it hangs in.
+//! A part that is well says so again and again. One that falls silent hangs, whatever it hangs in; if that lasts, the process says that it is to be restarted
+//! (`/healthz`).
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -42,6 +43,8 @@ pub struct Condition {
 
 /// Loops come round every second or so; nothing that is waited for there takes so long while all is well.
 const SILENT: Duration = Duration::from_secs(90);
+/// What is silent for so long does not come back by itself: it is as dead as the process that it is in.
+const DEAD: Duration = Duration::from_secs(300);
 
 impl Condition {
     pub fn is_ready(&self) -> bool {
@@ -196,6 +199,18 @@ impl Health {
         self.hanging_at(pipeline, Instant::now())
     }
 
+    /// Each part that has been silent for so long that only a restart helps.
+    pub fn dead(&self) -> Vec<(String, String)> {
+        self.dead_at(Instant::now())
+    }
+
+    fn dead_at(&self, now: Instant) -> Vec<(String, String)> {
+        let parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        let dead = |of: &Condition| of.silent(now).is_some_and(|silent| silent > DEAD);
+        let dead = parts.iter().filter(|(_, of)| dead(of));
+        dead.filter_map(|(part, of)| Some((part.clone(), of.seen(now).state.err()?))).collect()
+    }
+
     fn hanging_at(&self, pipeline: &str, now: Instant) -> Vec<(String, Duration)> {
         let parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
         let of_it = parts.iter().filter_map(|(name, condition)| {
@@ -274,6 +289,9 @@ mod tests {
         assert!(!later["p/door"].is_ready(), "nobody is to be sent there");
         assert_eq!(later["p/search"].state, Err("starting".into()));
         assert_eq!(later["p/loki requests"].state, Ok(()));
+        assert_eq!(health.dead_at(at(290)), []);
+        let dead: Vec<String> = health.dead_at(at(310)).into_iter().map(|(part, _)| part).collect();
+        assert_eq!(dead, ["other/loki", "p/door", "p/loki"]);
         // It comes round again.
         health.set("p/loki", Ok(()));
         assert_eq!(health.all()["p/loki"].state, Ok(()));
