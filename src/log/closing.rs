@@ -1,4 +1,4 @@
-//! Members of a group that are closed in their time. librdkafka waits without end for a coordinator that a client without brokers never
+//! Calls of librdkafka that may not come back, and members of a group that are closed in their time. librdkafka waits without end for a coordinator that a client without brokers never
 //! finds, and so would whoever makes it anew.
 
 use std::ops::Deref;
@@ -52,14 +52,21 @@ impl<C: Abandon> Drop for Closing<C> {
 
 /// Drops something; whether that was over in time. If not, it goes on.
 fn ended<T: Send + 'static>(what: T, wait: Duration) -> bool {
+    within(wait, "docket-closes", move || drop(what)).is_some()
+}
+
+/// Calls something that may not come back; what it gave, if it did in time. If not, it goes on. Without a thread it is not called at all.
+pub fn within<T: Send + 'static>(
+    wait: Duration,
+    name: &str,
+    call: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
     let (done, over) = sync_channel(1);
-    let end = move || {
-        drop(what);
-        let _ = done.send(());
+    let call = move || {
+        let _ = done.send(call());
     };
-    let begun = std::thread::Builder::new().name("docket-closes".into()).spawn(end);
-    // Without a thread it was dropped here and now.
-    begun.is_err() || over.recv_timeout(wait).is_ok()
+    std::thread::Builder::new().name(name.to_owned()).spawn(call).ok()?;
+    over.recv_timeout(wait).ok()
 }
 
 #[cfg(test)]

@@ -46,7 +46,7 @@ pub trait Assignments: Send + Sync + 'static {
 
 /// What proves membership, and the ids of the topics that it read.
 pub struct Membership {
-    pub group: ConsumerGroupMetadata,
+    pub group: Arc<ConsumerGroupMetadata>,
     pub ids: HashMap<String, String>,
 }
 
@@ -594,7 +594,7 @@ impl<A: Assignments> Reader for Group<A> {
             return None;
         }
         let ids = self.client.context().resuming.ids();
-        Some(Membership { group: self.client.group_metadata()?, ids })
+        Some(Membership { group: Arc::new(self.client.group_metadata()?), ids })
     }
 
     fn outside(&self) -> Option<String> {

@@ -4,6 +4,8 @@
 
 use rdkafka::error::KafkaResult;
 use rdkafka::mocking::MockCluster;
+#[cfg(test)]
+use rdkafka::mocking::MockCoordinator;
 use rdkafka::producer::DefaultProducerContext;
 
 pub struct Mock(MockCluster<'static, DefaultProducerContext>);
@@ -32,6 +34,22 @@ impl Mock {
     pub fn cut_at_offsets(&self) {
         let gone = rdkafka::types::RDKafkaRespErr::RD_KAFKA_RESP_ERR__TRANSPORT;
         self.0.request_errors(rdkafka::types::RDKafkaApiKey::TxnOffsetCommit, &[gone]);
+    }
+
+    /// A broker that is to coordinate a "group" or a "transaction", by its name.
+    #[cfg(test)]
+    pub fn coordinates(&self, what: &str, name: &str, broker: i32) {
+        let name = name.to_owned();
+        let of = match what {
+            "group" => MockCoordinator::Group(name),
+            _ => MockCoordinator::Transaction(name),
+        };
+        let _ = self.0.coordinator(of, broker);
+    }
+
+    #[cfg(test)]
+    pub fn stop(&self, broker: i32) {
+        let _ = self.0.broker_down(broker);
     }
 
     /// So many times it says that it does not lead a partition whose offsets are asked for.

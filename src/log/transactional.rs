@@ -14,6 +14,7 @@ use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use super::client::{self, Brokers, Context};
+use super::closing::within;
 use super::config::{Compression, Kafka};
 use super::consumer::Membership;
 use super::producer::{BATCH, MAX_MESSAGE};
@@ -111,6 +112,9 @@ pub trait Epoch: Sized {
     fn add(&self, offsets: &[(&str, i32, Committed)], member: &Self::Membership)
     -> KafkaResult<()>;
 
+    /// A call has not come back, so that nothing can be asked of it any more.
+    fn is_stuck(&self) -> bool;
+
     fn commit(&self) -> KafkaResult<()>;
 
     fn abort(&self) -> KafkaResult<()>;
@@ -167,6 +171,12 @@ pub fn transactional_config(
 const WAIT: Duration = Duration::from_secs(30);
 /// The end of a transaction takes no longer, if nothing is wrong.
 const END: Duration = Duration::from_secs(5);
+/// Nor do its offsets.
+const ADDS: Duration = Duration::from_secs(10);
+/// librdkafka does not keep to that: where the group's coordinator has gone, it may wait without end
+/// (<https://github.com/confluentinc/librdkafka/issues/5511>, <https://github.com/confluentinc/librdkafka/issues/5456>). By then the broker has given
+/// up the transaction.
+const STUCK: Duration = Duration::from_secs(15);
 
 /// Calls again while the error says that this is all it takes.
 fn retried(brokers: &Brokers, mut call: impl FnMut() -> KafkaResult<()>) -> KafkaResult<()> {
@@ -252,7 +262,12 @@ impl<E: Epoch> Transactions for Transactional<E> {
 
     fn abort(&self) -> KafkaResult<Vec<(usize, RDKafkaErrorCode)>> {
         let client = self.client();
-        self.end(&client, || client.abort())?;
+        if client.is_stuck() {
+            // The next one ends what it leaves open.
+            self.doubtful.set(true);
+        } else {
+            self.end(&client, || client.abort())?;
+        }
         Ok(client.deliveries().take())
     }
 }
@@ -306,14 +321,22 @@ impl<E: Epoch> Transactional<E> {
 pub struct Librdkafka {
     config: ClientConfig,
     /// With a thread that serves delivery reports: librdkafka waits for these in the middle of a commit.
-    client: Threaded<Context<Deliveries>>,
+    client: Arc<Threaded<Context<Deliveries>>>,
+    /// So long it waits for a call.
+    patience: Duration,
+    stuck: Cell<bool>,
 }
 
 impl Librdkafka {
     fn new(config: ClientConfig) -> KafkaResult<Librdkafka> {
         let client = Threaded::new(&config, Context::<Deliveries>::default())?;
         client.init_transactions(WAIT)?;
-        Ok(Librdkafka { config, client })
+        Ok(Librdkafka {
+            config,
+            client: Arc::new(client),
+            patience: STUCK,
+            stuck: Cell::new(false),
+        })
     }
 }
 
@@ -321,7 +344,7 @@ impl Epoch for Librdkafka {
     type Membership = Membership;
 
     fn next(&self) -> KafkaResult<Librdkafka> {
-        Librdkafka::new(self.config.clone())
+        Ok(Librdkafka { patience: self.patience, ..Librdkafka::new(self.config.clone())? })
     }
 
     fn begin(&self) -> KafkaResult<()> {
@@ -378,7 +401,17 @@ impl Epoch for Librdkafka {
             let id = member.ids.get(*topic).map(String::as_str);
             element.set_metadata(resume::metadata(id, metadata));
         }
-        self.client.send_offsets_to_transaction(&list, &member.group, WAIT)
+        let (client, group) = (self.client.clone(), member.group.clone());
+        let add = move || client.send_offsets_to_transaction(&list, &group, ADDS);
+        within(self.patience, "docket-offsets", add).unwrap_or_else(|| {
+            tracing::warn!("librdkafka does not come back with the offsets of a transaction; its client is left behind");
+            self.stuck.set(true);
+            Err(KafkaError::Global(RDKafkaErrorCode::OperationTimedOut))
+        })
+    }
+
+    fn is_stuck(&self) -> bool {
+        self.stuck.get()
     }
 
     fn commit(&self) -> KafkaResult<()> {
@@ -407,7 +440,7 @@ mod tests {
         while consumer.assignment().unwrap().count() == 0 {
             let _ = consumer.poll(Duration::from_millis(100));
         }
-        Membership { group: consumer.group_metadata().unwrap(), ids: HashMap::new() }
+        Membership { group: Arc::new(consumer.group_metadata().unwrap()), ids: HashMap::new() }
     }
 
     #[test]
@@ -435,5 +468,31 @@ mod tests {
         run();
         assert_ne!(Arc::as_ptr(&producer.client()), Arc::as_ptr(&keep));
         assert!(!producer.is_doubtful());
+    }
+
+    #[test]
+    fn who_waits_without_end_for_a_coordinator_that_has_gone_is_left_behind() {
+        let mock =
+            crate::log::mock::Mock::start_brokers(2, &[("source", 1), ("docket", 1)]).unwrap();
+        mock.coordinates("transaction", "t", 1);
+        mock.coordinates("group", "docket.x.intake", 2);
+        let kafka = Kafka { brokers: mock.bootstrap(), properties: BTreeMap::new() };
+        let member = membership(&mock.bootstrap());
+        let config = transactional_config(&kafka, "intake", "t", Compression::None, None);
+        // Longer than librdkafka was told to take.
+        let patience = ADDS + Duration::from_secs(2);
+        let first = Librdkafka { patience, ..Librdkafka::new(config).unwrap() };
+        let producer = Transactional::new(first);
+        producer.begin().unwrap();
+        mock.stop(2);
+        let offsets = [("source", 0, 1)];
+        assert!(client::is_outage(&producer.commit(&offsets, &member).unwrap_err()));
+        let stuck = producer.client();
+        assert!(stuck.is_stuck());
+        assert_eq!(producer.abort().unwrap(), []);
+        mock.coordinates("group", "docket.x.intake", 1);
+        producer.begin().unwrap();
+        assert_ne!(Arc::as_ptr(&producer.client()), Arc::as_ptr(&stuck));
+        producer.commit(&offsets, &member).unwrap();
     }
 }

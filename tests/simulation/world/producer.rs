@@ -24,6 +24,8 @@ pub struct Client {
     flushed: Cell<bool>,
     /// It was not told how a transaction ended.
     lost: Cell<bool>,
+    /// A call has not come back.
+    stuck: Cell<bool>,
     /// How many bytes the open transaction has.
     open: Cell<usize>,
     alive: Alive,
@@ -69,6 +71,7 @@ impl Client {
             sent: RefCell::default(),
             flushed: Cell::new(false),
             lost: Cell::new(false),
+            stuck: Cell::new(false),
             open: Cell::new(0),
             alive,
         }
@@ -209,12 +212,24 @@ impl Epoch for Client {
             ids: if fenced { ids.clone() } else { BTreeMap::new() },
             metadata: texts.map(|(t, p, o)| (place(t, *p), o.metadata.clone())).collect(),
         };
+        let p = w.faults.late;
+        if w.chance(p / 4.0) {
+            w.note("a call with the offsets of a transaction does not come back");
+            self.late(&mut w, Asked::Add(offsets));
+            self.stuck.set(true);
+            return Err(failed(RDKafkaErrorCode::OperationTimedOut));
+        }
         w.add_offsets(&self.id, offsets.clone());
         self.again(&mut w, Asked::Add(offsets));
         Ok(())
     }
 
+    fn is_stuck(&self) -> bool {
+        self.stuck.get()
+    }
+
     fn commit(&self) -> KafkaResult<()> {
+        assert!(!self.is_stuck(), "nothing can be asked of it any more");
         if self.is_fenced() {
             return Err(failed(RDKafkaErrorCode::InvalidProducerEpoch));
         }
@@ -239,6 +254,7 @@ impl Epoch for Client {
     }
 
     fn abort(&self) -> KafkaResult<()> {
+        assert!(!self.is_stuck(), "nothing can be asked of it any more");
         if self.is_fenced() || self.lost.get() {
             return Err(failed(RDKafkaErrorCode::InvalidProducerEpoch));
         }
