@@ -376,6 +376,13 @@ fn what_is_asked_for_wrongly_is_told_with_what_there_is() {
         ),
         (&["init", "-", "--metrics", "--door", "8443"], 2, "--door: \"8443\" can't be used here"),
         (&["init", "-", "--metrics", "--source", "a b"], 2, "--source: "),
+        (
+            &["init", "-", "--loki", "nonsense"],
+            2,
+            "'nonsense' for '--loki <URL>': that is no URL; write it like http://localhost:3100",
+        ),
+        (&["init", "-", "--otlp", "a/b"], 2, "write it like http://localhost:4317"),
+        (&["init", "-", "--elasticsearch", "ftp://h"], 2, "like http://localhost:9200"),
         (&["check", nowhere], 0, "nowhere.yaml: it has no sinks: "),
         (&["check", below], 1, "\"0\" is out of range: at least 1\n"),
         (&["run", file], 2, "holds decisions, and is no pipeline file"),

@@ -5,6 +5,8 @@ mod support;
 
 #[path = "road/first_scrape.rs"]
 mod first_scrape;
+#[path = "road/setup.rs"]
+mod setup;
 #[path = "road/status.rs"]
 mod status;
 
@@ -212,9 +214,9 @@ async fn what_must_not_spread_is_in_no_topic_that_docket_writes() {
     let rows: Vec<String> =
         text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
     for row in [
-        "opa erased /input/password 1",
-        "rule 0 erased /input/deep/0/token 1",
-        "rule 1 masked /input/user 2",
+        "erased by opa /input/password 1",
+        "erased by rule 0 /input/deep/0/token 1",
+        "masked by rule 1 /input/user 2",
     ] {
         assert!(shown.status.success() && rows.iter().any(|r| r == row), "{row}:\n{text}");
     }

@@ -100,6 +100,39 @@ pub fn unread(policy: &str) -> Option<String> {
     })
 }
 
+/// Whether a policy has keywords of Rego v1 that it does not import, which v0 takes for names.
+pub fn wants_v1(policy: &str) -> bool {
+    let bare = bare(policy);
+    let imports: Vec<&str> =
+        bare.lines().map(str::trim).filter(|line| line.starts_with("import ")).collect();
+    let imported = |word: &str| {
+        let all = ["import rego.v1", "import future.keywords"];
+        // Whoever imports every has in, too.
+        let own = |line: &str, word| line.strip_prefix("import future.keywords.") == Some(word);
+        imports.iter().any(|line| {
+            all.contains(line) || own(line, word) || (word == "in" && own(line, "every"))
+        })
+    };
+    let is_of_name = |c: char| c.is_alphanumeric() || c == '_';
+    let is_keyword = |word: &str| {
+        bare.match_indices(word).any(|(at, _)| {
+            let (before, after) = (&bare[..at], &bare[at + word.len()..]);
+            // A member, or a function: there was one called contains before.
+            let other = before.ends_with(|c: char| is_of_name(c) || c == '.')
+                || after.starts_with(|c: char| is_of_name(c) || c == '(');
+            !other && after.starts_with(char::is_whitespace)
+        })
+    };
+    ["if", "contains", "in", "every"].iter().any(|word| is_keyword(word) && !imported(word))
+}
+
+/// A policy without its `import input`, which says nothing; regorus would print that to standard error. Lines stay where they are.
+pub fn without_idle_imports(policy: &str) -> String {
+    let idle = |line: &str| line.trim() == "import input";
+    let lines = policy.split('\n').map(|line| if idle(line) { "" } else { line });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
 /// Policies that were read, with what they know as data.
 pub struct Policies(Engine);
 
@@ -109,10 +142,12 @@ impl Policies {
         let mut engine = Engine::new();
         engine.set_strict_builtin_errors(false);
         for source in policies {
-            engine.add_policy(source.name.clone(), source.text.clone()).map_err(|e| {
-                unread(&source.text)
-                    .map_or_else(|| e.to_string(), |why| format!("{}: {why}", source.name))
-            })?;
+            engine.add_policy(source.name.clone(), without_idle_imports(&source.text)).map_err(
+                |e| {
+                    unread(&source.text)
+                        .map_or_else(|| e.to_string(), |why| format!("{}: {why}", source.name))
+                },
+            )?;
         }
         recursion::refuse(&engine)?;
         bounds::put(&mut engine, policies)?;
@@ -277,6 +312,30 @@ mod tests {
         let source = SourceFile { name: "p.rego".into(), text };
         let error = Policies::new(&[source], &[]).map(drop).unwrap_err();
         assert!(error.contains("p.rego:4") && !error.contains("template"), "{error}");
+    }
+
+    #[test]
+    fn keywords_that_are_not_imported_are_no_v0() {
+        for text in [
+            "package p\nallow if { input.a }",
+            "package p\ndeny contains \"x\" { input.a }",
+            "package p\nallow { some x in input.a }",
+            "package p\nimport future.keywords.if\nallow if { every x in input.a { x } }",
+        ] {
+            assert!(wants_v1(text), "{text}");
+        }
+        for text in [
+            "package p\nallow { input.a }",
+            "package p\nallow { contains(input.a, \"b if c\"); input.if == 1; not input.in }",
+            "package p\n# if in every\nverify { gift := `allow if x`; notify }",
+            "package p\nimport rego.v1\nallow if { some x in input.a }",
+            "package p\nimport future.keywords\nallow if { every x in input.a { x } }",
+            "package p\nimport future.keywords.every\nallow { every x in input.a { x } }",
+        ] {
+            assert!(!wants_v1(text), "{text}");
+        }
+        let text = "package p\n  import input\nimport input.user\n";
+        assert_eq!(without_idle_imports(text), "package p\n\nimport input.user\n");
     }
 
     #[test]

@@ -19,6 +19,7 @@ use crate::capacity::{self, Asked, Read, Review, Volume, report, table};
 use crate::decision::record::Record;
 use crate::decision::time::{self, Nanos};
 use crate::decision::verdict::Verdict;
+use crate::http::failure::innermost;
 use crate::log::scan::ScanBound;
 use crate::metrics::Decisions;
 use crate::pipeline::Pipeline;
@@ -53,7 +54,7 @@ pub struct Args {
     #[arg(long, default_value_t = 1.0, value_parser = super::a_second)]
     cores: f64,
     /// Prometheus that scrapes docket, to query for days that the docket topic no longer has.
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = super::url)]
     prometheus: Option<String>,
     /// Path and base name of the files; .html, .json and .csv are appended. - is standard output, for one format.
     #[arg(long, value_name = "NAME", default_value = "capacity")]
@@ -151,6 +152,10 @@ fn no_folder(out: &Path) -> Option<String> {
 
 pub async fn run(args: Args) -> CommandResult {
     super::window(args.since.unwrap_or(ScanBound::Start), args.until)?;
+    // What it is of comes before where it goes.
+    let (file, decisions) = offline::told_apart("capacity", &args.files)?;
+    let pipeline = offline::pipeline(file)?;
+    decisions.iter().try_for_each(|path| super::there(path))?;
     if let Some(told) = no_folder(&args.out) {
         return Err(told.into());
     }
@@ -163,8 +168,6 @@ pub async fn run(args: Args) -> CommandResult {
         )
         .into());
     }
-    let (file, decisions) = offline::told_apart("capacity", &args.files)?;
-    let pipeline = offline::pipeline(file)?;
     let now = crate::clock::now();
     let history = match &args.prometheus {
         Some(url) => history(url, pipeline.name(), now).await?,
@@ -401,9 +404,9 @@ async fn history(url: &str, pipeline: &str, now: Nanos) -> Result<BTreeMap<i64, 
         .build()
         .map_err(|e| wrong(e.to_string()))?;
     let answer =
-        client.get(address).send().await.map_err(|e| wrong(e.without_url().to_string()))?;
+        client.get(address).send().await.map_err(|e| wrong(innermost(&e.without_url())))?;
     let status = answer.status();
-    let text = answer.text().await.map_err(|e| wrong(e.without_url().to_string()))?;
+    let text = answer.text().await.map_err(|e| wrong(innermost(&e.without_url())))?;
     let answer: Value = serde_json::from_str(&text).map_err(|_| {
         wrong(format!("answered {status}, not in JSON; is it Prometheus' address?"))
     })?;

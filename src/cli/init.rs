@@ -157,8 +157,13 @@ fn url<const PORT: u16>(text: &str) -> Result<String, String> {
     address(text, PORT)
 }
 
+/// A name alone may be a word that is no address at all; with a port, a dot or a scheme it is one.
 fn address(text: &str, port: u16) -> Result<String, String> {
-    let url = super::url(text)?;
+    let names_a_place = text.contains([':', '.']) || text.eq_ignore_ascii_case("localhost");
+    if !names_a_place {
+        return Err(format!("that is no URL; write it like http://localhost:{port}"));
+    }
+    let url = super::url(text).map_err(|why| why.replace(":9464", &format!(":{port}")))?;
     let named = reqwest::Url::parse(&url).is_ok_and(|u| u.port().is_none() && u.path() == "/");
     let alone = named && !text.contains("://") && !text.contains('/') && !url.ends_with(":80");
     Ok(if alone { format!("{url}:{port}") } else { url })

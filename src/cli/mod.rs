@@ -369,17 +369,20 @@ fn input(path: &std::path::Path) -> Result<Box<dyn std::io::Read>, Exit> {
     if path.as_os_str() == "-" {
         return Ok(Box::new(std::io::stdin().lock()));
     }
+    there(path)?;
+    let wrong = |e| format!("{} can't be read: {e}", path.display());
+    Ok(Box::new(std::fs::File::open(path).map_err(wrong)?))
+}
+
+/// Whether there may be decisions in it, without reading it.
+fn there(path: &std::path::Path) -> Result<(), Exit> {
     if path.is_dir() {
         let path = path.display();
         return Err(Exit::wrong(format!(
             "{path} is a directory; name the files in it, such as {path}/*.ndjson"
         )));
     }
-    if let Some(told) = offline::absent(path) {
-        return Err(Exit::wrong(told));
-    }
-    let wrong = |e| format!("{} can't be read: {e}", path.display());
-    Ok(Box::new(std::fs::File::open(path).map_err(wrong)?))
+    offline::absent(path).map_or(Ok(()), |told| Err(Exit::wrong(told)))
 }
 
 /// A duration as the pipeline file has them.

@@ -11,13 +11,14 @@ use flate2::bufread::MultiGzDecoder;
 
 use super::Exit;
 use crate::config::secrets::Real;
-use crate::decision::formats::Format;
+use crate::decision::formats::{Format, Ignored, Limits};
 use crate::decision::json;
 use crate::decision::record::Record;
 use crate::decision::reject::{Reason, Reject};
 use crate::decision::time::Nanos;
 use crate::log::topics::nearest;
 use crate::pipeline::{self, Pipeline};
+use crate::protect::record::Rules;
 use crate::spike::Finding;
 use crate::transform::{Product, Source, transform};
 use crate::words::shell;
@@ -167,6 +168,8 @@ pub struct Tally {
     pub records: u64,
     pub decisions: u64,
     pub ignored: u64,
+    /// Of them, lines that `docket run` rejects where each comes as a Kafka record of its own.
+    pub rejected_alone: u64,
     pub dropped: u64,
     /// Left out: docket wrote them, of decisions.
     pub findings: u64,
@@ -217,10 +220,13 @@ impl Reader {
         tally.records += 1;
         let (limits, rules) = (&pipeline.limits, &pipeline.rules);
         // What is told of its pieces counts only if the record is not rejected as a whole.
-        let (mut of_it, mut made) = (Tally::default(), Vec::new());
+        let (mut of_it, mut made, mut text) = (Tally::default(), Vec::new(), 0);
         let whole =
             transform(source, limits, rules, out, &|_| None, &mut |_, product| match product {
-                Product::Ignored(_) => of_it.ignored += 1,
+                Product::Ignored(what) => {
+                    of_it.ignored += 1;
+                    text += u64::from(what == Ignored::Text);
+                }
                 Product::Dropped => of_it.dropped += 1,
                 Product::Docket { bytes, .. }
                     if std::str::from_utf8(bytes).is_ok_and(is_finding) =>
@@ -234,6 +240,9 @@ impl Reader {
             return tally.reject(value, &reject);
         }
         tally.ignored += of_it.ignored;
+        if text > 0 {
+            tally.rejected_alone += text.min(rejected_alone(source, limits, rules, out));
+        }
         tally.dropped += of_it.dropped;
         tally.findings += of_it.findings;
         tally.decisions += made.len() as u64;
@@ -242,6 +251,21 @@ impl Reader {
         }
         made.iter().for_each(|bytes| take(bytes));
     }
+}
+
+/// How many lines of a record are rejected as text where each is a record of its own: text beside decisions is some program's output, and
+/// text alone may be anything.
+fn rejected_alone(source: Source<'_>, limits: &Limits, rules: &Rules, out: &mut Vec<u8>) -> u64 {
+    let mut rejected = 0;
+    for value in source.value.split(|byte| *byte == b'\n') {
+        let alone = Source { value, ..source };
+        transform(alone, limits, rules, out, &|_| None, &mut |_, product| {
+            if let Product::Reject { reject, .. } = product {
+                rejected += u64::from(reject.reason == Reason::NotJson);
+            }
+        });
+    }
+    rejected
 }
 
 /// A docket record and the time of its decision.
@@ -399,6 +423,24 @@ mod tests {
         let tally = &reader.tally;
         assert_eq!((taken, tally.decisions, tally.findings), (1, 1, 1));
         assert!(tally.rejects.is_empty() && tally.ignored == 0, "{tally:?}");
+    }
+
+    #[test]
+    fn text_beside_decisions_is_told_as_what_it_is_alone() {
+        let decision =
+            r#"{"decision_id":"d","path":"a","result":true,"timestamp":"2026-11-24T12:48:50Z"}"#;
+        let read = |record: &str| {
+            let mut reader = Reader::new(pipeline(None).unwrap());
+            reader.read(record.as_bytes(), &mut |_| ());
+            (reader.tally.ignored, reader.tally.rejected_alone, reader.tally.rejects.len())
+        };
+        assert_eq!(read("hello"), (0, 0, 1), "a record of its own");
+        assert_eq!(read(&format!("{decision}\nhello\nthere\n{decision}")), (2, 2, 0));
+        // A line of OPA's log, or of a container's, is ignored wherever it stands.
+        let log = r#"{"level":"info","msg":"ready","time":"2026-11-24T12:48:49Z"}"#;
+        assert_eq!(read(&format!("{decision}\n{log}")), (1, 0, 0));
+        let container = "2026-11-24T12:48:50.000000000Z stdout F ";
+        assert_eq!(read(&format!("{container}hello\n{container}{decision}")), (1, 0, 0));
     }
 
     #[test]

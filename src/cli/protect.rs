@@ -148,9 +148,9 @@ pub fn run(args: &Args) -> CommandResult {
         anstream::println!("{all}");
         return if decisions == 0 { Err("no decision was found".into()) } else { Ok(()) };
     }
-    let mut rows = vec![["BY", "DID", "WHERE", "DECISIONS"].map(str::to_owned).to_vec()];
+    let mut rows = vec![["WHAT", "WHERE", "DECISIONS"].map(str::to_owned).to_vec()];
     rows.extend(counts.iter().map(|((by, what, path), n)| {
-        vec![by.clone(), (*what).to_owned(), super::tail::printable(path), n.to_string()]
+        vec![format!("{what} by {by}"), super::tail::printable(path), n.to_string()]
     }));
     if rows.len() > 1 {
         anstream::print!("{}", super::shown::fitted(&rows, super::columns()));

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use reqwest::Method;
 use serde_json::Value;
 
-use super::CommandResult;
 use super::shown::{say, say_aside};
+use super::{CommandResult, Exit};
 use crate::http::failure::innermost;
 use crate::pipeline::topics::{self, Which};
 use crate::sink::config::SinkConfig;
@@ -16,17 +16,18 @@ use crate::sink::elasticsearch::config::ElasticsearchConfig;
 /// Create what pipelines need: Kafka topics, and the index templates of Elasticsearch sinks. Safe to repeat.
 #[derive(clap::Args)]
 #[command(after_help = "Example:
-  docket setup pipelines/opa.yaml")]
+  docket setup pipelines/opa.yaml         asks before it creates topics of sources
+  docket setup pipelines/opa.yaml --yes")]
 pub struct Args {
     /// Pipeline files.
     #[arg(required = true, value_name = "PIPELINE")]
     files: Vec<PathBuf>,
 
-    /// Create topics of sources without asking. Without a terminal nobody is asked.
+    /// Create topics of sources without asking. Without a terminal nobody can be asked: if one is not there, --yes or --no-sources is needed.
     #[arg(long, conflicts_with = "no_sources")]
     yes: bool,
 
-    /// Create no topics of sources.
+    /// Create no topics of sources, and do not ask.
     #[arg(long)]
     no_sources: bool,
 }
@@ -87,19 +88,26 @@ fn one_copy(topics: &[String], brokers: usize) -> String {
 }
 
 /// Whether sources are created, too: one that isn't there may only be misspelt.
-fn sources(args: &Args, path: &Path, absent: &[String]) -> std::io::Result<Which> {
+fn sources(args: &Args, path: &Path, absent: &[String]) -> CommandResult<Which> {
     if args.no_sources {
         return Ok(Which::Setup);
     }
-    if absent.is_empty() || args.yes || !std::io::stdin().is_terminal() {
+    if absent.is_empty() || args.yes {
         return Ok(Which::All);
     }
-    let named = match absent {
-        [one] => format!("The source {one} is not there. Create it?"),
-        several => format!("The sources {} are not there. Create them?", several.join(", ")),
+    let (named, them) = match absent {
+        [one] => (format!("The source {one} is not there."), "it"),
+        several => (format!("The sources {} are not there.", several.join(", ")), "them"),
     };
+    let file = path.display();
+    if !std::io::stdin().is_terminal() {
+        return Err(Exit::wrong(format!(
+            "{file}: {named} Nothing is created: standard input is no terminal, so nobody can be asked; --yes creates {them}, --no-sources leaves {them} out"
+        ))
+        .into());
+    }
     let mut err = std::io::stderr();
-    write!(err, "{}: {named} [y/N] ", path.display())?;
+    write!(err, "{file}: {named} Create {them}? [y/N] ")?;
     err.flush()?;
     let mut line = String::new();
     std::io::stdin().lock().read_line(&mut line)?;

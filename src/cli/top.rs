@@ -17,8 +17,8 @@ use crate::pipeline::{Pipeline, not_set};
   docket top --url http://docket:9464 --once
   docket top my.yaml --once --json | jq '.parts[] | select(.failing != [])'
 
-RATE is decisions a second: read by intake, delivered by a sink. LAG is records of Kafka that the part has not finished, AGE that of the oldest \
-decision that a sink has read and not delivered.")]
+RATE is decisions a second: read by intake, delivered by a sink. LAG is offsets of Kafka that the part has not finished: those of records, and those of the markers with which transactions end (`docket verify` \
+reads them, and counts records alone). AGE is that of the oldest decision that a sink has read and not delivered.")]
 pub struct Args {
     /// Pipeline file, for the address of its admin port.
     #[arg(value_name = "PIPELINE", required_unless_present = "url")]
@@ -236,7 +236,7 @@ struct Part {
     rate: f64,
     /// Nothing of a part that counts no decisions.
     total: Option<u64>,
-    /// Records not finished yet, where that is known.
+    /// Offsets not finished yet, where that is known.
     lag: Option<u64>,
     /// Of the oldest that is not delivered, in seconds.
     age: f64,

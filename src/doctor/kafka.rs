@@ -5,6 +5,7 @@
 
 mod kept;
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -34,6 +35,9 @@ use crate::words::counted;
 const STEP: Duration = Duration::from_millis(1500);
 /// A record that is stamped so far ahead was not stamped by a clock like this machine's.
 const AHEAD: Duration = Duration::from_secs(60);
+
+/// Who reads without being in a group.
+const COMMANDS: &str = "docket's commands";
 
 /// A topic of the pipeline, and what it is to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,7 +88,7 @@ impl About {
             readers.push(("spikes".into(), pipeline.group("spikes"), docket.clone()));
             readers.push(("spikes".into(), pipeline.group("spikes"), file.spikes_topic()));
         }
-        readers.push(("docket's commands".into(), pipeline.group(READER), rejects));
+        readers.push((COMMANDS.into(), pipeline.group(READER), rejects));
         About {
             kafka: file.kafka.clone(),
             file: pipeline.path.display().to_string(),
@@ -253,19 +257,22 @@ fn rights(
     readers: Vec<std::thread::JoinHandle<Result<Option<()>, Check>>>,
     tell: &dyn Fn(Check),
 ) {
-    let (mut may, mut all) = (0, true);
-    for reader in readers {
+    let (mut may, mut all) = (BTreeSet::new(), true);
+    for (reader, (part, group, _)) in readers.into_iter().zip(&about.readers) {
         match reader.join() {
             Ok(Err(check)) => {
                 all = false;
                 tell(check);
             }
-            Ok(Ok(known)) => may += usize::from(known.is_some()),
-            Err(_) => {}
+            // A group may read several topics; docket's commands are in none.
+            Ok(Ok(Some(()))) if part != COMMANDS => {
+                may.insert(group);
+            }
+            Ok(Ok(_)) | Err(_) => {}
         }
     }
-    if may > 0 && all {
-        let says = format!("{} may read their topics", counted(may as u64, "consumer group"));
+    if !may.is_empty() && all {
+        let says = format!("{} may read their topics", counted(may.len() as u64, "consumer group"));
         tell(about.check("rights").ok(says));
     }
 }

@@ -10,7 +10,7 @@ use super::{Check, Clock, Look, PATIENCE, Seen, clocks, shown};
 use crate::clock::now;
 use crate::http::answer::{Hidden, quoted, whose};
 use crate::http::client::{Client, HttpError, kind};
-use crate::http::failure::innermost;
+use crate::http::failure::{HTTP_NOT_HTTPS, innermost};
 use crate::notify::config::Notify;
 use crate::pipeline::Pipeline;
 
@@ -123,8 +123,8 @@ pub fn unreachable(why: String) -> Failed {
         ("nothing listens there: correct the host or port, or start it", true)
     } else if is_any(&["dns error", "lookup", "resolve"]) {
         ("there is no such host: correct its name", true)
-    } else if is_any(&["corrupt", "InvalidContentType"]) {
-        ("it does not speak TLS: use http:// instead of https://", true)
+    } else if is_any(&[HTTP_NOT_HTTPS]) {
+        ("write http:// instead of https://, or have the server speak TLS", true)
     } else {
         ("see whether it can be reached from here, and whether it wants https", true)
     };
@@ -302,6 +302,28 @@ mod tests {
         ] {
             assert_eq!(level(speaking.clone()), Level::Ok, "{speaking}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_speaks_http_where_https_is_wanted_is_told_as_that() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let plain = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("https://{}", plain.local_addr().unwrap());
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = plain.accept().await {
+                let _ = stream.read(&mut [0; 1024]).await;
+                let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
+            }
+        });
+        let failed = ask("it", &url, reqwest::Client::new().get(&url)).await.map(drop).unwrap_err();
+        assert_eq!(failed.why, "the server there speaks http, not https");
+        assert!(
+            failed.way_out.starts_with("write http:// instead of https://"),
+            "{}",
+            failed.way_out
+        );
+        assert!(failed.astray);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use reqwest::{Certificate, Identity, Response, StatusCode};
 
 use super::answer::{Hidden, quoted, stranger};
 use super::config::{Auth, Tls};
-use super::failure::{Cause, Failure, Refusal, Retry};
+use super::failure::{Cause, Failure, Refusal, Retry, innermost};
 use crate::config::secrets::Secret;
 
 /// A client can't be made from the pipeline file. Values are not shown.
@@ -286,12 +286,7 @@ fn wait(text: &str, now: crate::decision::time::Nanos) -> Option<Duration> {
 pub fn broken(error: &reqwest::Error) -> Failure {
     let cause = if error.is_timeout() { Cause::Timeout } else { Cause::Connection };
     // The chain of causes says what happened; the error itself names the URL, which may hold credentials.
-    let mut detail = String::new();
-    let mut source = std::error::Error::source(error);
-    while let Some(e) = source {
-        detail = e.to_string();
-        source = e.source();
-    }
+    let mut detail = std::error::Error::source(error).map(innermost).unwrap_or_default();
     if detail.is_empty() {
         // It has no cause but itself; without its URL.
         detail = if error.is_timeout() { "no answer in time".into() } else { "it broke".into() };

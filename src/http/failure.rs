@@ -98,13 +98,18 @@ pub fn named(status: u16) -> String {
     }
 }
 
+/// What rustls says of an answer that is no TLS.
+const NO_TLS: &str = "received corrupt message of type InvalidContentType";
+/// The same for people.
+pub const HTTP_NOT_HTTPS: &str = "the server there speaks http, not https";
+
 /// What is behind an error that itself says only that something failed.
 pub fn innermost(error: &dyn std::error::Error) -> String {
     let mut error = error;
     while let Some(source) = error.source() {
         error = source;
     }
-    error.to_string()
+    error.to_string().replace(NO_TLS, HTTP_NOT_HTTPS)
 }
 
 /// An error with its causes.

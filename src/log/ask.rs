@@ -133,8 +133,8 @@ impl Asker {
             let refused = |code| code == RDKafkaErrorCode::Authentication && !self.with_token;
             let enough = match &heard {
                 Some((code, _)) if refused(*code) => Duration::ZERO,
-                Some(_) if !self.with_token => SETTLED.min(patience),
-                Some(_) => TOKEN.min(patience),
+                Some((_, why)) if self.with_token && !token_refused(why) => TOKEN.min(patience),
+                Some(_) => SETTLED.min(patience),
                 None => patience,
             };
             if began.elapsed() >= enough {
@@ -180,6 +180,13 @@ impl Asker {
     }
 }
 
+/// Whether there is no token to wait for: whoever gives them gives none, or Kafka does not take it.
+fn token_refused(why: &str) -> bool {
+    ["Failed to acquire SASL OAUTHBEARER token", "SASL authentication error"]
+        .iter()
+        .any(|how| why.contains(how))
+}
+
 /// Whether an error of a topic says that it may be there, but not for who asks.
 pub fn hides(error: Option<RDKafkaRespErr>) -> bool {
     error == Some(RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED)
@@ -187,7 +194,9 @@ pub fn hides(error: Option<RDKafkaRespErr>) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::config::Property;
     use super::*;
+    use crate::config::secrets::Secret;
 
     fn kafka(brokers: &str) -> Kafka {
         Kafka { brokers: brokers.into(), properties: std::collections::BTreeMap::new() }
@@ -215,6 +224,45 @@ mod tests {
         // A busy machine takes longer; librdkafka alone would take a minute.
         assert!(error.to_string().contains("no answer in "), "{error}");
         assert!(began.elapsed() < Duration::from_secs(12), "{:?}", began.elapsed());
+    }
+
+    /// A wrong secret is told as soon as a wrong password is, though a login with a token may take longer.
+    #[test]
+    fn a_token_that_is_refused_is_told_in_time() {
+        use std::io::{Read, Write};
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let tokens = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let endpoint = format!("http://{}/token", tokens.local_addr().unwrap());
+        std::thread::spawn(move || {
+            for mut stream in tokens.incoming().flatten() {
+                let _ = stream.read(&mut [0; 4096]);
+                let body = r#"{"error":"invalid_client"}"#;
+                let head = "HTTP/1.1 401 Unauthorized\r\ncontent-type: application/json\r\nconnection: close";
+                let _ = write!(stream, "{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+            }
+        });
+        let properties = [
+            ("security.protocol", "SASL_PLAINTEXT"),
+            ("sasl.mechanism", "OAUTHBEARER"),
+            ("sasl.oauthbearer.method", "oidc"),
+            ("sasl.oauthbearer.client.id", "docket"),
+            ("sasl.oauthbearer.client.secret", "wrong"),
+            ("sasl.oauthbearer.token.endpoint.url", endpoint.as_str()),
+        ];
+        let brokers = silent.local_addr().unwrap().to_string();
+        let properties = properties
+            .map(|(name, value)| (name.to_owned(), Property::Text(Secret::new(value))))
+            .into();
+        let asker = Asker::new(&Kafka { brokers, properties }, "test", None).unwrap();
+        let began = Instant::now();
+        let error = asker.metadata(None, Duration::from_secs(15)).map(|_| ()).unwrap_err();
+        assert!(
+            error.to_string().contains("refused the login")
+                && error.to_string().contains("invalid_client"),
+            "{error}"
+        );
+        // It takes two; a busy machine longer.
+        assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
     }
 
     #[test]

@@ -190,7 +190,7 @@ impl Meters {
                 &[0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 3600.0],
             )?,
             offset: all.gauge("docket_offset", "The offset of a partition below which a part has finished everything.", &["part", "topic", "partition"])?,
-            lag: all.gauge("docket_lag_records", "Records of a partition that a part has not finished.", &["part", "topic", "partition"])?,
+            lag: all.gauge("docket_lag_records", "Offsets of a partition that a part has not finished: those of records, and of the markers with which transactions end.", &["part", "topic", "partition"])?,
             oldest: all.gauge_f64(
                 "docket_oldest_undelivered_seconds",
                 "Age of the oldest decision that a sink has taken from a partition and not delivered; 0 if there is none.",

@@ -82,6 +82,11 @@ fn files_in_the_wrong_place_or_with_a_wrong_name_are_told() {
     for (args, code, words) in [
         (&["spikes", decisions, a][..], 2, &first("spikes")),
         (&["capacity", decisions, a], 2, &first("capacity")),
+        // What it is of comes before where it goes.
+        (&["capacity", gone_decisions, "--out", nowhere], 2, &there(gone_decisions)),
+        (&["capacity", gone, "--out", nowhere], 2, &there(gone)),
+        (&["capacity", decisions, gone_decisions, "--out", nowhere], 2, &there(gone_decisions)),
+        (&["capacity", decisions, a, "--out", nowhere], 2, &first("capacity")),
         (&["protect", decisions, a], 2, &first("protect")),
         (&["protect", a, b], 2, both),
         (&["spikes", a, decisions, b], 2, both),
@@ -277,4 +282,44 @@ fn why_says_by_its_exit_status_what_it_can_not_know() {
     assert!(code == Some(0) && text.contains("input.method is \"POST\""), "{text}");
     std::fs::write(folder.join("data.yaml"), "admins: [ann\n").unwrap();
     assert_eq!(why(&[]).0, Some(1));
+}
+
+/// What reads policies prints nothing of its own: in a bundle of both versions of Rego, v1 was warned of as of v0.
+#[test]
+fn policies_are_read_without_a_word_of_the_reader() {
+    let place = Place::new("silent");
+    let folder = place.path("policies");
+    std::fs::create_dir_all(&folder).unwrap();
+    for (name, text) in [
+        ("a.rego", "package authz\nimport input\ndefault allow = false\nallow { input.a == 1 }\n"),
+        (
+            "b.rego",
+            "package other\ndeny contains x if { some x in [1]; every y in [1] { y > 0 } }\n",
+        ),
+    ] {
+        std::fs::write(folder.join(name), text).unwrap();
+    }
+    let decisions = place.path("d.ndjson");
+    let decision = r#"{"decision_id":"decision-1","path":"authz/allow","result":true,"input":{"a":1},"timestamp":"2026-11-24T12:48:50Z"}"#;
+    std::fs::write(&decisions, decision).unwrap();
+    let (from, bundle) = (decisions.to_str().unwrap(), folder.to_str().unwrap());
+    let (_, text, errors) = ran(&["why", "decision-1", "--from", from, "--bundle", bundle]);
+    assert!(text.contains("a.rego:4  gave it"), "{text}{errors}");
+    assert!(!errors.contains("warning"), "{errors}");
+}
+
+#[test]
+fn a_line_of_text_among_decisions_is_told_as_what_it_would_be_alone() {
+    let place = Place::new("text-line");
+    let file = place.path("d.ndjson");
+    let decisions = generated(2, 3).join("\nhello\n");
+    std::fs::write(&file, decisions).unwrap();
+    let (good, text, errors) = ran(&["demo", file.to_str().unwrap()]);
+    assert!(
+        good && text.contains("  ignored          1  line that is no decision"),
+        "{text}{errors}"
+    );
+    let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(words.contains("1 line of text among what is ignored: "), "{text}");
+    assert!(words.contains("docket run rejects it (not_json)"), "{text}");
 }

@@ -41,7 +41,7 @@ sinks:
 
     // Without rights docket says so.
     let early = place.pipeline(&format!("name: $NAME\nsources: [{{topic: $NAME-source}}]\n{rest}"));
-    let refused = docket().arg("setup").arg(&early).output().unwrap();
+    let refused = docket().args(["setup", "--yes"]).arg(&early).output().unwrap();
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(
         !refused.status.success() && said.contains("uthoriz") && !said.contains("docket-password"),

@@ -44,7 +44,7 @@ sinks:
         address("OPENSEARCH_URL")
     ));
     create_topic(&kafka, &format!("{name}-source"), 2, &[("max.message.bytes", "40000000")]).await;
-    assert!(docket().arg("setup").arg(&pipeline).status().unwrap().success());
+    assert!(docket().args(["setup", "--yes"]).arg(&pipeline).status().unwrap().success());
 
     let truncated = gzip(&decision("gz", ""));
     let bad: Vec<(Vec<u8>, &str)> = vec![
@@ -172,7 +172,7 @@ sinks:
 ",
         address("OPENSEARCH_URL")
     ));
-    assert!(docket().arg("setup").arg(&pipeline).status().unwrap().success());
+    assert!(docket().args(["setup", "--yes"]).arg(&pipeline).status().unwrap().success());
     // A mapping that is somebody's own: unknown members of `tier` are refused.
     let tier = json!({ "dynamic": "strict", "properties": { "level": { "type": "keyword" } } });
     let mapping = json!({ "mappings": { "properties": { "tier": tier } } });

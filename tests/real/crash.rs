@@ -33,7 +33,7 @@ sinks:
         logs::sinks(&stores, "labels: {run: \"=$NAME\"}, delivery: {batch_records: 500}")
     ));
     create_topic(&kafka, &format!("{name}-source"), 4, &[]).await;
-    assert!(docket().arg("setup").arg(&pipeline).status().unwrap().success());
+    assert!(docket().args(["setup", "--yes"]).arg(&pipeline).status().unwrap().success());
     let total = 30_000;
     let decisions = generated(total, 13);
     let seed: u64 = rand::random();

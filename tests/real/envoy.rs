@@ -138,7 +138,7 @@ join:
     for topic in ["source", "access", "spans"] {
         create_topic(&kafka, &format!("{}-{topic}", place.name), 3, &[]).await;
     }
-    assert!(docket().arg("setup").arg(&path).status().unwrap().success());
+    assert!(docket().args(["setup", "--yes"]).arg(&path).status().unwrap().success());
     path
 }
 

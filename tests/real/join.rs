@@ -121,7 +121,7 @@ spikes: {{notify: {{hook: {{type: webhook, url: \"{webhook}/hook\"}}}}}}
     for topic in ["source", "access"] {
         create_topic(&kafka, &format!("{name}-{topic}"), 3, &[]).await;
     }
-    assert!(docket().arg("setup").arg(&pipeline).status().unwrap().success());
+    assert!(docket().args(["setup", "--yes"]).arg(&pipeline).status().unwrap().success());
     let total = 3_000;
     let driver = {
         let (kafka, name) = (kafka.clone(), name.clone());

@@ -114,7 +114,7 @@ async fn pipeline(place: &Place, partitions: i32, rest: &str) -> PathBuf {
     };
     let path = place.pipeline(&text);
     create_topic(&kafka, &format!("{}-source", place.name), partitions, &[]).await;
-    assert!(docket().arg("setup").arg(&path).status().unwrap().success());
+    assert!(docket().args(["setup", "--yes"]).arg(&path).status().unwrap().success());
     path
 }
 

@@ -127,7 +127,7 @@ async fn a_restart_forgets_nothing() {
     for place in &places {
         let path = file(place, "6d");
         create_topic(&kafka, &format!("{}-source", place.name), 1, &[]).await;
-        let said = docket().arg("setup").arg(&path).output().unwrap();
+        let said = docket().args(["setup", "--yes"]).arg(&path).output().unwrap();
         let said = String::from_utf8_lossy(&said.stdout).into_owned();
         assert!(said.contains(&format!("docket.{}.spikes", place.name)), "{said}");
         let mut scribe = Scribe::new(&format!("docket.{}", place.name));

@@ -167,7 +167,7 @@ sinks:
         address("OPENSEARCH_URL"),
         address("OTLP_GRPC_URL")
     ));
-    assert!(docket().arg("setup").arg(&pipeline).status().unwrap().success());
+    assert!(docket().args(["setup", "--yes"]).arg(&pipeline).status().unwrap().success());
     let running = Running::start(&place, &pipeline);
     let uploads = uploads_to_kafka(kafka.clone(), format!("{name}-source")).await;
 

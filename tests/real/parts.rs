@@ -30,7 +30,7 @@ sinks:
     let pipeline = place.pipeline(&text(""));
     init();
     create_topic(&kafka, &format!("{name}-source"), 2, &[]).await;
-    assert!(docket().arg("setup").arg(&pipeline).status().unwrap().success());
+    assert!(docket().args(["setup", "--yes"]).arg(&pipeline).status().unwrap().success());
     let running = Running::start(&place, &pipeline);
     let total = 20_000;
     let feeding =

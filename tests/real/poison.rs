@@ -56,7 +56,7 @@ memory: {{budget: {BUDGET}KiB}}
 sinks: {{out: {{type: file, path: $DIR/out}}}}
 "
     ));
-    assert!(docket().arg("setup").arg(&path).status().unwrap().success());
+    assert!(docket().args(["setup", "--yes"]).arg(&path).status().unwrap().success());
     // Eight million elements in 15.6 kB; half as many objects; 150 MB of nothing, once more compressed and not.
     let spaces = vec![b' '; 150 << 20];
     let nothing = gzip(&spaces);
@@ -149,7 +149,7 @@ verdict_policy: {{policies: [verdict.rego]}}
 sinks: {{out: {{type: file, path: $DIR/out}}}}
 "
     ));
-    assert!(docket().arg("setup").arg(&path).status().unwrap().success());
+    assert!(docket().args(["setup", "--yes"]).arg(&path).status().unwrap().success());
     let input = |of: &str, part: &str, n: u32| {
         format!(r#"{{"of":"{of}","text":"sesame","part":"{part}","n":{n}}}"#)
     };

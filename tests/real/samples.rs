@@ -91,7 +91,7 @@ sinks:
         ),
         address("OPENSEARCH_URL")
     ));
-    let setup = docket().arg("setup").arg(&pipeline).output().unwrap();
+    let setup = docket().args(["setup", "--yes"]).arg(&pipeline).output().unwrap();
     assert!(setup.status.success(), "{}", String::from_utf8_lossy(&setup.stderr));
     let samples = samples();
     assert_eq!(samples.len(), 1960);

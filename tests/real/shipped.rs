@@ -43,7 +43,8 @@ async fn verify_compares_every_sink_of_what_is_shipped() {
     let path = shipped(&place);
     let source = format!("{}-source", place.name);
     create_topic(&address("KAFKA_BOOTSTRAP"), &source, 2, &[]).await;
-    let setup = docket().envs(env.iter().copied()).arg("setup").arg(&path).output().unwrap();
+    let setup =
+        docket().envs(env.iter().copied()).args(["setup", "--yes"]).arg(&path).output().unwrap();
     assert!(setup.status.success(), "{}", String::from_utf8_lossy(&setup.stderr));
     let running = Running::start_env(&place, &path, &[], &env);
     scrape(&place.name, &running.admin);

@@ -305,7 +305,7 @@ sinks:
     let text = std::fs::read_to_string(&path).unwrap();
     let new = NewTopic::new(&source, 4, TopicReplication::Fixed(3));
     cluster.admin().create_topics([&new], &AdminOptions::new()).await.unwrap()[0].as_ref().unwrap();
-    assert!(docket().arg("setup").arg(&path).status().unwrap().success());
+    assert!(docket().args(["setup", "--yes"]).arg(&path).status().unwrap().success());
 
     let stop = Arc::new(AtomicBool::new(false));
     let fed = Arc::new(AtomicU64::new(0));

@@ -110,7 +110,7 @@ telemetry:
     );
     let sinks = ["victorialogs", "loki", "search", "http", "grpc", "cloudwatch"];
     let path = place.pipeline(&text);
-    let set = docket().arg("setup").arg(&path).output().unwrap();
+    let set = docket().args(["setup", "--yes"]).arg(&path).output().unwrap();
     assert!(set.status.success(), "{}", String::from_utf8_lossy(&set.stderr));
     produce(&kafka, &format!("{name}-source"), generated(300, 4));
     let running = Running::start(&place, &path);
@@ -145,7 +145,7 @@ telemetry:
             .replace("sinks:", "intake: {group: later-$NAME}\nsinks:")
             .replace("name: $NAME", "name: $NAME-later"),
     );
-    let set = docket().arg("setup").arg(&path).output().unwrap();
+    let set = docket().args(["setup", "--yes"]).arg(&path).output().unwrap();
     assert!(set.status.success(), "{}", String::from_utf8_lossy(&set.stderr));
     std::fs::copy(certificate("client.pem"), &known).unwrap();
     let running = Running::start(&place, &path);
@@ -247,7 +247,7 @@ async fn kafka_lets_in_by_every_mechanism_and_is_verified() {
             "name: $NAME\nkafka: {{brokers: \"{}\", properties: {{{properties}}}}}\nsources: [{{topic: $NAME-source}}]\nsinks: {{out: {{type: file, path: $DIR/out}}}}\n",
             address("KAFKA_SASL_SSL_BOOTSTRAP")
         ));
-        let set = docket().arg("setup").arg(&path).output().unwrap();
+        let set = docket().args(["setup", "--yes"]).arg(&path).output().unwrap();
         assert!(set.status.success(), "{what}: {}", String::from_utf8_lossy(&set.stderr));
         produce(&kafka, &format!("{}-source", place.name), generated(50, 1));
         if what == "oauthbearer" {

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::aside::LeftOut;
 use super::enough::{self, lasting};
+use super::fit::Trend;
 use super::forecast::{self, Forecast};
 use super::level::Changed;
 use super::numbers::{DAY, SECOND, counted, human};
@@ -179,17 +180,39 @@ fn change(service: &str, changed: &Changed) -> Conclusion {
 /// A service's growth, and whose that is: its own, where the review has enough of its days, otherwise that of all, unless the level is new.
 fn growth<'r>(review: &'r Review, spare: &'r Spare) -> Option<(&'r Forecast, &'static str)> {
     let new = spare.changed.is_some();
-    let all = review.forecast.as_ref().filter(|_| !new).map(|all| (all, "the load of all grows"));
-    spare.forecast.as_ref().map(|own| (own, "it grows")).or(all)
+    let all = review.forecast.as_ref().filter(|_| !new).map(|all| (all, "the load of all"));
+    spare.forecast.as_ref().map(|own| (own, "it")).or(all)
+}
+
+/// In how many days a busiest minute takes so many times what it takes now.
+fn until(times: f64, growth: &Forecast) -> f64 {
+    let a_week = growth.growth_per_week;
+    7.0 * match growth.trend {
+        Trend::Linear => (times - 1.0) / a_week,
+        Trend::Exponential => times.ln() / a_week.ln_1p(),
+    }
+}
+
+/// What has to go on for that, and how far such forecasts are off.
+fn going_on(whose: &str, growth: &Forecast) -> String {
+    let a_week = 100.0 * growth.growth_per_week;
+    let how = match growth.trend {
+        Trend::Linear => {
+            format!("along a straight line, by {a_week:.1} % of its present load a week")
+        }
+        Trend::Exponential => format!("by {a_week:.1} % a week"),
+    };
+    let error = growth.error.map_or_else(String::new, |error| {
+        format!(" (such forecasts were off by {:.0} % on average)", 100.0 * error)
+    });
+    format!("if {whose} goes on growing {how}{error}")
 }
 
 fn runs_out(review: &Review) -> Option<Conclusion> {
     // In how many days its busiest minute takes all that it has; at once, if it does now.
     let days = |spare: &Spare, growth: Option<(&Forecast, &str)>| match growth {
         _ if spare.headroom <= 1.0 => Some(0.0),
-        Some((f, _)) if f.growth_per_week > 0.0 => {
-            Some(7.0 * (spare.headroom - 1.0) / f.growth_per_week)
-        }
+        Some((f, _)) if f.growth_per_week > 0.0 => Some(until(spare.headroom, f)),
         _ => None,
     };
     let growths: Vec<(&Spare, Option<(&Forecast, &str)>)> =
@@ -239,23 +262,16 @@ fn runs_out(review: &Review) -> Option<Conclusion> {
     } else {
         "first of those whose growth is known"
     };
-    let pace = format!("{whose} by {:+.0} % a week", 100.0 * growth.growth_per_week);
-    let error = growth.error.map_or_else(String::new, |error| {
-        format!(" (such forecasts were off by {:.0} % on average)", 100.0 * error)
-    });
+    let going_on = going_on(whose, growth);
+    let could = format!("its OPAs could take {} times its busiest minute", human(spare.headroom));
     if in_days > growth.days_ahead as f64 {
-        let sentence = format!(
-            "{service} runs out {first}, but not within {} if it goes on along a straight line: its OPAs could take {} times its busiest minute, and {pace}{error}.",
-            counted(growth.days_ahead, "day"),
-            human(spare.headroom)
-        );
+        let ahead = counted(growth.days_ahead, "day");
+        let sentence =
+            format!("{service} runs out {first}, but not within {ahead}, {going_on}: {could}.");
         return Some(of(Kind::RunsOut, service, sentence));
     }
     let day = time::format(review.to + (in_days * DAY as f64) as Nanos)[..10].to_owned();
-    let sentence = format!(
-        "{service} runs out {first}, around {day}: its OPAs could take {} times its busiest minute, and {pace}{error}.",
-        human(spare.headroom)
-    );
+    let sentence = format!("{service} runs out {first}, around {day}, {going_on}: {could}.");
     Some(Conclusion { kind: Kind::RunsOut, service: service.clone(), day: Some(day), sentence })
 }
 
@@ -345,6 +361,29 @@ mod tests {
             "{:?}",
             review.conclusions
         );
+    }
+
+    /// What grows by a part each week runs out much sooner than along a line, and the sentence says along what.
+    #[test]
+    fn what_compounds_runs_out_sooner_and_is_said_to() {
+        let grown = |day: i64| 100.0 * 1.1f64.powf(day as f64 / 7.0);
+        let review = reviewed(42, 2.0, &|day| steady("shop", grown(day).round() as i64, 2));
+        let first = &review.conclusions[0];
+        assert_eq!(first.kind, Kind::RunsOut);
+        let forecast = review.forecast.as_ref().unwrap();
+        assert_eq!(forecast.trend, Trend::Exponential, "{forecast:?}");
+        let said =
+            format!("if it goes on growing by {:.1} % a week (", 100.0 * forecast.growth_per_week);
+        assert!(first.sentence.contains(&said), "{first:?}");
+        // Twice as much takes 7.3 weeks; along a line it would take ten.
+        let days = until(2.0, forecast);
+        assert!((48.0..55.0).contains(&days), "{days}");
+
+        let review = reviewed(42, 2.0, &|day| steady("shop", 100 + 4 * day, 2));
+        let said = &review.conclusions[0].sentence;
+        assert!(said.contains("if it goes on growing along a straight line, by "), "{said}");
+        let json = serde_json::to_value(&review).unwrap();
+        assert_eq!(json["forecast"]["trend"], "linear", "{json}");
     }
 
     #[test]

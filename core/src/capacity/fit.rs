@@ -1,17 +1,38 @@
-//! A line through days that single odd days do not move, with levels of the days of the week.
+//! A trend through days that single odd days do not move, with levels of the days of the week.
+
+use serde::Serialize;
 
 use super::numbers::weekday;
 
 /// The standard normal's 90th percentile: 80 % lie between it and its negative.
 const Z: f64 = 1.2816;
 
-/// A trend, and levels of the days of the week.
+/// How it grows: by as much each week, or by the same part of what there is then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Trend {
+    Linear,
+    Exponential,
+}
+
+impl Trend {
+    /// What follows a straight line, of what a day has.
+    fn straight(self, n: f64) -> f64 {
+        match self {
+            Trend::Linear => n,
+            Trend::Exponential => n.ln(),
+        }
+    }
+}
+
+/// A trend, and levels of the days of the week. Level, slope and spread are of what follows a straight line.
 pub(super) struct Fit {
-    pub(super) level: f64,
-    pub(super) slope: f64,
+    trend: Trend,
+    level: f64,
+    slope: f64,
     pub(super) weekdays: [f64; 7],
     pub(super) spread: f64,
-    pub(super) middle: f64,
+    middle: f64,
     spread_of_days: f64,
     count: f64,
 }
@@ -26,8 +47,9 @@ pub(super) fn median(mut values: Vec<f64>) -> f64 {
 }
 
 impl Fit {
-    /// Through days: their numbers since the epoch and what they had. With or without levels of the days of the week.
-    pub(super) fn new(days: &[(i64, f64)], weekly: bool) -> Fit {
+    /// Through days: their numbers since the epoch and what they had, which is not nothing where growth is exponential. With or without
+    /// levels of the days of the week.
+    pub(super) fn new(days: &[(i64, f64)], weekly: bool, trend: Trend) -> Fit {
         let mut weekdays = [1.0; 7];
         if weekly {
             // Each day as a part of the week around it, so that growth is no part of it.
@@ -45,8 +67,9 @@ impl Fit {
                 }
             }
         }
-        let flat: Vec<(f64, f64)> =
-            days.iter().map(|(day, n)| (*day as f64, n / weekdays[weekday(*day)])).collect();
+        let flat =
+            |(day, n): &(i64, f64)| (*day as f64, trend.straight(n / weekdays[weekday(*day)]));
+        let flat: Vec<(f64, f64)> = days.iter().map(flat).collect();
         // Theil and Sen: the median of all slopes.
         let mut slopes = Vec::with_capacity(flat.len() * flat.len() / 2);
         for (i, (x1, y1)) in flat.iter().enumerate() {
@@ -59,16 +82,46 @@ impl Fit {
         let count = flat.len() as f64;
         let middle = flat.iter().map(|(x, _)| x).sum::<f64>() / count;
         let spread_of_days = flat.iter().map(|(x, _)| (x - middle).powi(2)).sum();
-        Fit { level, slope, weekdays, spread, middle, spread_of_days, count }
+        Fit { trend, level, slope, weekdays, spread, middle, spread_of_days, count }
     }
 
     pub(super) fn at(&self, day: i64) -> f64 {
-        (self.level + self.slope * day as f64).max(0.0) * self.weekdays[weekday(day)]
+        self.off(day, 0.0)
     }
 
-    /// How far off a day may be: the prediction interval of a line.
-    pub(super) fn margin(&self, day: i64) -> f64 {
+    /// Where 80 % of days are, and between that what is expected: the prediction interval of a line.
+    pub(super) fn range(&self, day: i64) -> [f64; 3] {
         let off = (day as f64 - self.middle).powi(2) / self.spread_of_days.max(1.0);
-        Z * self.spread * (1.0 + 1.0 / self.count + off).sqrt() * self.weekdays[weekday(day)]
+        let margin = Z * self.spread * (1.0 + 1.0 / self.count + off).sqrt();
+        [self.off(day, -margin), self.at(day), self.off(day, margin)]
+    }
+
+    fn off(&self, day: i64, margin: f64) -> f64 {
+        let line = self.level + self.slope * day as f64;
+        let of = match self.trend {
+            Trend::Linear => (line.max(0.0) + margin).max(0.0),
+            Trend::Exponential => (line + margin).exp(),
+        };
+        of * self.weekdays[weekday(day)]
+    }
+
+    /// A fit is better for the days that it was made of than for those to come: it may be off by this part, too.
+    pub(super) fn widen(&mut self, part: f64) {
+        let off = match self.trend {
+            Trend::Linear => part * (self.level + self.slope * self.middle).max(0.0),
+            Trend::Exponential => part,
+        };
+        self.spread = self.spread.max(off);
+    }
+
+    /// How much more a day has after a week, as a part of what the last has; none can have less than nothing.
+    pub(super) fn growth_per_week(&self, last: i64) -> f64 {
+        let now = self.level + self.slope * last as f64;
+        match self.trend {
+            Trend::Exponential => (7.0 * self.slope).exp() - 1.0,
+            Trend::Linear if now > 0.0 => (7.0 * self.slope / now).max(-1.0),
+            Trend::Linear if self.slope < 0.0 => -1.0,
+            Trend::Linear => 0.0,
+        }
     }
 }

@@ -1,17 +1,21 @@
-//! Growth: what days had, a line through them that single odd days do not move, and how well such a line would
+//! Growth: what days had, a trend through them that single odd days do not move, and how well such a trend would
 //! have foretold the days that are known.
 
 use serde::Serialize;
 
-use super::fit::{Fit, median};
+use super::fit::{Fit, Trend, median};
 use super::level;
 
 /// A forecast needs so many whole days; from as many on, days of the week have levels of their own.
 pub const FEWEST: usize = 14;
 /// And so many decisions in them.
 pub const FEWEST_DECISIONS: f64 = 100.0;
-/// A line that is only tried needs so many.
-const LINE: usize = 5;
+/// A fit that is only tried needs so many.
+const TRIED: usize = 5;
+/// Growth is exponential if that would have foretold the known days with so much less error than a line, as a part of that error,
+const CLEARLY: f64 = 0.85;
+/// .. and by so much less of what the days had; otherwise it is a line.
+const LESS: f64 = 0.005;
 
 /// What is expected some days after the last.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -21,7 +25,9 @@ pub struct Forecast {
     pub per_day: f64,
     pub low: f64,
     pub high: f64,
-    /// How much more (or less) a day has after a week, as a part of what a day has now; -1 where there is nothing left.
+    pub trend: Trend,
+    /// How much more (or less) a day has after a week, as a part of what a day has now; -1 where there is nothing left. Along an exponential
+    /// of what it has then.
     pub growth_per_week: f64,
     /// Mean absolute error, as a part, of what each day of the last third would have been foretold a week before (a quarter of the days
     /// known, if that is less). Absent where too few days are known.
@@ -32,12 +38,12 @@ pub struct Forecast {
 
 /// How far off each day of the last third would have been, foretold a week before (a quarter of the days, if that is less):
 /// as parts of what it had.
-fn errors(days: &[(i64, f64)], weekly: bool) -> Vec<f64> {
+fn errors(days: &[(i64, f64)], weekly: bool, trend: Trend) -> Vec<f64> {
     let horizon = (days.len() / 4).clamp(1, 7);
     let tried = (days.len() - days.len() / 3..days.len()).filter_map(|at| {
         let known = &days[..at + 1 - horizon];
-        (known.len() >= LINE && days[at].1 > 0.0)
-            .then(|| (Fit::new(known, weekly).at(days[at].0) / days[at].1 - 1.0).abs())
+        (known.len() >= TRIED && days[at].1 > 0.0)
+            .then(|| (Fit::new(known, weekly, trend).at(days[at].0) / days[at].1 - 1.0).abs())
     });
     tried.collect()
 }
@@ -46,17 +52,33 @@ fn mean(values: &[f64]) -> Option<f64> {
     (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
 }
 
-/// The better of the two fits, by what they would have foretold; the error of that, and whether days of the week have levels.
-fn fit(days: &[(i64, f64)]) -> (Fit, Option<f64>, bool) {
-    let plain = errors(days, false);
-    let with_weeks = if days.len() >= FEWEST { errors(days, true) } else { Vec::new() };
+/// How days are foretold, and how well that would have been.
+struct Chosen {
+    fit: Fit,
+    trend: Trend,
+    error: Option<f64>,
+    weekly: bool,
+}
+
+/// The fit that would have foretold best.
+fn choose(days: &[(i64, f64)]) -> Chosen {
+    let plain = errors(days, false, Trend::Linear);
+    let with_weeks =
+        if days.len() >= FEWEST { errors(days, true, Trend::Linear) } else { Vec::new() };
     let weekly = mean(&with_weeks).zip(mean(&plain)).is_some_and(|(with, without)| with < without);
-    let errors = if weekly { with_weeks } else { plain };
-    let mut fit = Fit::new(days, weekly);
-    // A line fits the days that it was made of better than those to come.
-    let level = (fit.level + fit.slope * fit.middle).max(0.0);
-    fit.spread = fit.spread.max(1.4826 * median(errors.clone()) * level);
-    (fit, mean(&errors), weekly)
+    let line = if weekly { with_weeks } else { plain };
+    // What has a day with nothing does not grow by a part of it.
+    let grows = days.iter().all(|(_, n)| *n > 0.0);
+    let curve = if grows { errors(days, weekly, Trend::Exponential) } else { Vec::new() };
+    let clearly = |curve: f64, line: f64| curve < CLEARLY * line && line - curve > LESS;
+    let exponential =
+        mean(&curve).zip(mean(&line)).is_some_and(|(curve, line)| clearly(curve, line));
+    let (trend, errors) =
+        if exponential { (Trend::Exponential, curve) } else { (Trend::Linear, line) };
+    let mut fit = Fit::new(days, weekly, trend);
+    let error = mean(&errors);
+    fit.widen(1.4826 * median(errors));
+    Chosen { fit, trend, error, weekly }
 }
 
 /// How far ahead can be looked: as far as what is known goes back.
@@ -65,53 +87,30 @@ fn within(days: &[(i64, f64)], ahead: u64) -> u64 {
     ahead.min(u64::try_from(known).unwrap_or_default())
 }
 
-/// How much more a day has after a week; none can have less than nothing.
-fn growth_per_week(fit: &Fit, last: i64) -> f64 {
-    let now = fit.level + fit.slope * last as f64;
-    if now > 0.0 {
-        (7.0 * fit.slope / now).max(-1.0)
-    } else if fit.slope < 0.0 {
-        -1.0
-    } else {
-        0.0
-    }
-}
-
 /// Foretells the days after the last, the last of which is `ahead` days later, or fewer: for each, low, expected and high. By the days
 /// since the load last changed at once.
-pub fn line(days: &[(i64, f64)], ahead: u64) -> Vec<(i64, [f64; 3])> {
+pub fn ahead(days: &[(i64, f64)], ahead: u64) -> Vec<(i64, [f64; 3])> {
     let days = level::present(days);
     let decisions: f64 = days.iter().map(|(_, n)| n).sum();
     let enough = days.len() >= FEWEST && decisions >= FEWEST_DECISIONS;
     let (Some((last, _)), true) = (days.last(), enough) else { return Vec::new() };
-    let (fit, _, _) = fit(days);
+    let fit = choose(days).fit;
     let ahead = i64::try_from(within(days, ahead)).unwrap_or_default();
-    (last + 1..=last + ahead)
-        .map(|day| {
-            (
-                day,
-                [
-                    (fit.at(day) - fit.margin(day)).max(0.0),
-                    fit.at(day),
-                    fit.at(day) + fit.margin(day),
-                ],
-            )
-        })
-        .collect()
+    (last + 1..=last + ahead).map(|day| (day, fit.range(day))).collect()
 }
 
 /// What whole days foretell, if there are enough of them.
 pub fn forecast(days: &[(i64, f64)], ahead: u64) -> Option<Forecast> {
     let days = level::present(days);
-    let line = line(days, ahead);
+    let foretold = self::ahead(days, ahead);
     // A week's mean, so that it does not matter on which day of the week it ends.
-    let end = &line[line.len().saturating_sub(7)..];
+    let end = &foretold[foretold.len().saturating_sub(7)..];
     let of = |which: usize| mean(&end.iter().map(|(_, day)| day[which]).collect::<Vec<_>>());
     let (low, per_day, high) = (of(0)?, of(1)?, of(2)?);
-    let (fit, error, weekly) = fit(days);
-    let growth_per_week = growth_per_week(&fit, days.last()?.0);
+    let Chosen { fit, trend, error, weekly } = choose(days);
+    let growth_per_week = fit.growth_per_week(days.last()?.0);
     let days_ahead = within(days, ahead);
-    Some(Forecast { days_ahead, per_day, low, high, growth_per_week, error, weekly })
+    Some(Forecast { days_ahead, per_day, low, high, trend, growth_per_week, error, weekly })
 }
 
 #[cfg(test)]
@@ -141,6 +140,55 @@ mod tests {
         let noise = |day: i64| 1000.0 + 300.0 * ((day * 7919 % 13) as f64 / 6.0 - 1.0);
         let seen = forecast(&days(20, noise), 14).unwrap();
         assert!(seen.error.unwrap() > 0.05 && seen.high - seen.low > 200.0, "{seen:?}");
+    }
+
+    /// A noise that repeats after long.
+    fn noisy(part: f64) -> impl Fn(i64) -> f64 {
+        move |day| 1.0 + part * ((day * 7919 % 31) as f64 / 15.0 - 1.0)
+    }
+
+    fn of_week(day: i64) -> f64 {
+        if day % 7 >= 5 { 0.4 } else { 1.0 }
+    }
+
+    #[test]
+    fn growth_by_a_part_each_week_is_exponential_and_foretold_so() {
+        let with = |day: i64| 1000.0 * 1.1f64.powf(day as f64 / 7.0) * of_week(day);
+        for (count, noise) in [(35, 0.0), (42, 0.01), (60, 0.03)] {
+            let off = noisy(noise);
+            let seen = forecast(&days(count, |day| with(day) * off(day)), 30).unwrap();
+            assert_eq!(seen.trend, Trend::Exponential, "{count}: {seen:?}");
+            assert!((seen.growth_per_week - 0.1).abs() < 0.02, "{count}: {seen:?}");
+            let expected = (count + 23..count + 30).map(with).sum::<f64>() / 7.0;
+            assert!((seen.per_day / expected - 1.0).abs() < 0.06, "{count}: {seen:?}, {expected}");
+            assert!(seen.low <= expected && expected <= seen.high, "{count}: {seen:?}");
+            assert!(seen.error.unwrap() < 0.06, "{seen:?}");
+        }
+    }
+
+    #[test]
+    fn what_may_be_a_line_is_one() {
+        let loads: [(&str, fn(i64) -> f64); 5] = [
+            ("flat", |_| 1000.0),
+            ("linear", |day| 1000.0 * (1.0 + 0.1 * day as f64 / 7.0)),
+            ("steep", |day| 1000.0 * (1.0 + 0.3 * day as f64 / 7.0)),
+            ("shrinking", |day| 1000.0 - 12.0 * day as f64),
+            (
+                "closed at weekends",
+                |day| if day % 7 >= 5 { 0.0 } else { 1000.0 + 10.0 * day as f64 },
+            ),
+        ];
+        for (name, of) in loads {
+            for (count, noise) in [(21, 0.0), (28, 0.0), (28, 0.05), (42, 0.1), (60, 0.2)] {
+                let off = noisy(noise);
+                let seen = forecast(&days(count, |day| of(day) * off(day) * of_week(day)), 30);
+                assert_eq!(seen.unwrap().trend, Trend::Linear, "{name}, {count} days, {noise}");
+            }
+        }
+        // Growth that drowns in noise is a line, too.
+        let off = noisy(0.4);
+        let lost = days(28, |day| 1000.0 * 1.1f64.powf(day as f64 / 7.0) * off(day));
+        assert_eq!(forecast(&lost, 30).unwrap().trend, Trend::Linear);
     }
 
     #[test]

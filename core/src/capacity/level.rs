@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::fit::{Fit, median};
+use super::fit::{Fit, Trend, median};
 use super::numbers::{DAY, weekday};
 use crate::decision::time;
 
@@ -67,7 +67,7 @@ fn change(before: &[(i64, f64)], later: &[(i64, f64)]) -> Option<Changed> {
     if before.len() < LEAST || (before.len() < RHYTHM && after.len() < LEAST) {
         return None;
     }
-    let fit = Fit::new(before, before.len() >= RHYTHM);
+    let fit = Fit::new(before, before.len() >= RHYTHM, Trend::Linear);
     let share = |day: i64| fit.weekdays[weekday(day)];
     let flat = |days: &[(i64, f64)]| -> Vec<f64> {
         let telling = days.iter().filter(|(day, _)| share(*day) >= TELLS);
@@ -106,7 +106,7 @@ fn change(before: &[(i64, f64)], later: &[(i64, f64)]) -> Option<Changed> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::forecast::{FEWEST, forecast, line};
+    use super::super::forecast::{FEWEST, ahead, forecast};
     use super::*;
 
     /// Days from a Monday on, with less at weekends, and a noise that repeats after long.
@@ -131,7 +131,7 @@ mod tests {
                 assert!((seen.before / before / 0.8 - 1.0).abs() < 0.15, "{seen:?}");
                 assert!((seen.after / after / 0.8 - 1.0).abs() < 0.25, "{seen:?}");
                 assert_eq!(forecast(&days, 30), None, "{known} days of the new level");
-                assert!(line(&days, 30).is_empty());
+                assert!(ahead(&days, 30).is_empty());
             }
             let days = days(34, step(20));
             assert_eq!(changed(&days).unwrap().days, FEWEST);

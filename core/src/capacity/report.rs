@@ -5,6 +5,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use super::aside::LeftOut;
 use super::chart::{self, Bar, Named, Steps};
 use super::covered::Covered;
+use super::fit::Trend;
 use super::latency::Evaluation;
 use super::numbers::{DAY, HOUR, SECOND, count, counted, human};
 use super::{Hours, Part, Peak, Review, days, enough, forecast, level};
@@ -288,7 +289,7 @@ fn growth(review: &Review) -> Markup {
     let gaps = review.days.iter().filter(|d| !d.whole && d.decisions == 0.0).count();
     let ahead = review.forecast.as_ref().map_or(0, |f| f.days_ahead);
     let line: Vec<(Nanos, [f64; 3])> =
-        forecast::line(&known, ahead).into_iter().map(|(day, of)| (day * DAY, of)).collect();
+        forecast::ahead(&known, ahead).into_iter().map(|(day, of)| (day * DAY, of)).collect();
     let peak = review.total.peak_second.per_second;
     html! {
         h2 { "Growth" }
@@ -303,7 +304,7 @@ fn growth(review: &Review) -> Markup {
             Some(f) => {
                 p {
                     "Expected in " (counted(f.days_ahead, "day")) ": " b { (human(f.per_day)) " decisions a day" } " (80 % of days between " (human(f.low)) " and " (human(f.high)) "), "
-                    (signed(f.growth_per_week)) " a week. "
+                    (signed(f.growth_per_week)) " a week" @match f.trend { Trend::Linear => { ", along a straight line. " } Trend::Exponential => { ", of what there is then. " } }
                     @let now = present.iter().rev().take(7).map(|(_, n)| n).sum::<f64>() / present.len().clamp(1, 7) as f64;
                     @if now > 0.0 { "If its busiest second grows alike: " (human(peak * f.per_day / now)) "/s. " }
                     @match f.error {
@@ -492,7 +493,7 @@ fn method(review: &Review) -> Markup {
             @if read.findings > 0 { ", " (counted(read.findings, "finding")) " not among them" }
             @if let Some(history) = &read.history { "; whole days before that from Prometheus at " code { (history) } }
             ". Evaluation time is " code { "metrics.timer_server_handler_ns" } ", or " code { "timer_rego_query_eval_ns" } " where there is none; quantiles are right within 1 %. "
-            "Growth is the median of the slopes between all whole days (Theil and Sen); the band is a line's prediction interval. If the load changed at once, growth is of the days since. Rates are over all of the "
+            "Growth is the median of the slopes between all whole days (Theil and Sen), along a straight line, or along an exponential where that would have foretold the known days clearly better; the band is the prediction interval. If the load changed at once, growth is of the days since. Rates are over all of the "
             (counted(review.seconds as u64, "second")) " from the first decision to the last; what is cut of a minute or an hour at either end is divided by the seconds that are there, together with the minute or hour beside it."
         }
         @if read.unreadable > 0 { p { (counted(read.unreadable, "record")) " of the topic, not written by docket, left out." } }

@@ -9,7 +9,7 @@ use super::bundle::Bundle;
 use super::rename::{self, Renamed};
 use super::rules::{self, Definition};
 use super::texts::{last_line, placed};
-use crate::rego::{SourceFile, unread};
+use crate::rego::{SourceFile, unread, wants_v1, without_idle_imports};
 
 /// So many rules are left out at most.
 const MOST: usize = 20;
@@ -101,7 +101,11 @@ fn parsed(policies: &[SourceFile], v0: bool) -> Result<Engine, String> {
     // What a policy prints is for OPA's console.
     engine.set_gather_prints(true);
     for policy in policies {
-        let added = engine.add_policy(policy.name.clone(), policy.text.clone());
+        // regorus itself would print warnings to standard error, and not be able to read it all the same.
+        if v0 && wants_v1(&policy.text) {
+            return Err(format!("{}: it is no Rego v0", policy.name));
+        }
+        let added = engine.add_policy(policy.name.clone(), without_idle_imports(&policy.text));
         added.map_err(|e| match (unread(&policy.text), placed(&e.to_string())) {
             (Some(why), _) => format!("{}: {why}, and an opa reads them (--opa)", policy.name),
             (None, error) if error.starts_with(&policy.name) => error,

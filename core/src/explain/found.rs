@@ -201,3 +201,53 @@ fn a_file_that_can_not_be_read_leaves_the_others() {
     let error = explain(&alone, &recorded).unwrap_err();
     assert!(error.contains("sprintf") && error.contains("--opa"), "{error}");
 }
+
+/// Which of several bodies was met, and what stands in it: of sets as of other rules.
+#[test]
+fn the_conditions_of_a_body_that_was_met_are_shown() {
+    let text = r#"package c
+import rego.v1
+deny contains msg if {
+    input.user == "bob"
+    input.method == "DELETE"
+    msg := sprintf("%s may not delete", [input.user])
+}
+deny contains msg if {
+    input.user == "eve"
+    msg := "eve may nothing"
+}
+allow if {
+    input.user == "bob"
+}
+admin if input.user == "bob"
+"#;
+    let bundle = bundle(text);
+    let input = r#"{"user":"bob","method":"DELETE"}"#;
+    let said = |path, result| {
+        let recorded =
+            Recorded { path, input: Some(input), result: Some(result), ..Recorded::default() };
+        explain(&bundle, &recorded).unwrap()
+    };
+    let denied = said("c/deny", r#"["bob may not delete"]"#);
+    let told = story::explanation(&denied, "it");
+    let lines = "  c.rego:3  gave it
+      deny contains msg if {
+      line 4: input.user == \"bob\"
+      line 5: input.method == \"DELETE\"
+      line 6: msg := sprintf(\"%s may not delete\", [input.user])
+";
+    assert!(told.contains(lines), "{told}");
+    let json = serde_json::to_value(&denied).unwrap();
+    let met = &json["rules"][0]["definitions"][0]["met"];
+    assert_eq!(
+        (&met[1]["line"], &met[1]["text"]),
+        (&5.into(), &r#"input.method == "DELETE""#.into())
+    );
+    let told = story::explanation(&said("c/allow", "true"), "it");
+    assert!(told.contains("allow if {\n      line 13: input.user == \"bob\"\n"), "{told}");
+    let told = story::explanation(&said("c/admin", "true"), "it");
+    assert!(
+        told.ends_with("  c.rego:15  gave it\n      admin if input.user == \"bob\"\n"),
+        "{told}"
+    );
+}

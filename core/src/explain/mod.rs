@@ -102,6 +102,9 @@ pub struct DefinitionSaid {
     /// The line.
     pub text: String,
     pub outcome: Outcome,
+    /// Of a body that was met, the conditions that stand on other lines.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub met: Vec<Met>,
     pub value: Option<Json>,
     /// What the rules said of which its value is made.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -113,6 +116,13 @@ pub struct DefinitionSaid {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub doubts: Vec<String>,
     pub unmet: Option<Unmet>,
+}
+
+/// A condition that was met.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Met {
+    pub line: u32,
+    pub text: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

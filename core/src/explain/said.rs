@@ -4,7 +4,7 @@ use super::doubt::Through;
 use super::probe::{End, Next, Prober};
 use super::rename::{Renamed, restored};
 use super::rules::{Body, Definition, Shape};
-use super::{DefinitionSaid, Explanation, Json, Outcome, RuleSaid, Then, Unmet};
+use super::{DefinitionSaid, Explanation, Json, Met, Outcome, RuleSaid, Then, Unmet};
 
 /// Rules within rules within rules.
 const DEPTH: usize = 4;
@@ -40,8 +40,8 @@ impl DefinitionSaid {
     fn at(definition: &Definition, line: u32, text: &str, outcome: Outcome) -> DefinitionSaid {
         let (file, text) = (definition.file.clone(), text.to_owned());
         let (value, made_of, deeper, unmet) = (None, Vec::new(), false, None);
-        let doubts = Vec::new();
-        DefinitionSaid { file, line, text, outcome, value, made_of, deeper, doubts, unmet }
+        let (met, doubts) = (Vec::new(), Vec::new());
+        DefinitionSaid { file, line, text, outcome, met, value, made_of, deeper, doubts, unmet }
     }
 }
 
@@ -68,13 +68,19 @@ fn defined(
             (*met, branch_met) = (true, true);
             let (made_of, deeper) = made_of(prober, definition, body, above);
             let doubts = prober.doubts_of_met(definition, body);
-            let value = Some(value);
-            all.push(DefinitionSaid { value, made_of, deeper, doubts, ..at(Outcome::Gave) });
+            let (met, value) = (conditions(body), Some(value));
+            all.push(DefinitionSaid { met, value, made_of, deeper, doubts, ..at(Outcome::Gave) });
             continue;
         }
         let unmet = Some(ended(prober, definition, body, above));
         all.push(DefinitionSaid { unmet, ..at(Outcome::NotMet) });
     }
+}
+
+/// What of a body its first line does not show.
+fn conditions(body: &Body) -> Vec<Met> {
+    let others = body.conditions.iter().filter(|condition| condition.line != body.line);
+    others.map(|c| Met { line: c.line, text: c.text.clone() }).collect()
 }
 
 /// So many of these rules are shown, and whether that leaves any out since it is too deep.
@@ -205,6 +211,9 @@ pub fn restore(explanation: &mut Explanation, renamed: &Renamed) {
 fn restore_rule(rule: &mut RuleSaid, renamed: &Renamed) {
     for definition in &mut rule.definitions {
         definition.text = restored(&definition.text, renamed);
+        for condition in &mut definition.met {
+            condition.text = restored(&condition.text, renamed);
+        }
         for text in &mut definition.doubts {
             *text = restored(text, renamed);
         }

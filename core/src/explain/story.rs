@@ -12,6 +12,8 @@ use crate::words;
 const WIDTH: usize = 80;
 /// Lines of the input and of the result.
 const LINES: usize = 40;
+/// Conditions of a body that was met.
+const CONDITIONS: usize = 20;
 
 const UNJUDGED: &str = "no rule can judge this result: set `verdict` or `verdict_policy` in the pipeline file (docs/record.md, Verdict)";
 
@@ -165,6 +167,13 @@ fn definition(out: &mut String, said: &DefinitionSaid, indent: usize) {
     let place = format!("{}{}:{}", " ".repeat(indent), said.file, said.line);
     line(out, 0, &format!("{place}  {mark}"));
     paragraph(out, &" ".repeat(indent + 4), indent + 6, &said.text);
+    for condition in said.met.iter().take(CONDITIONS) {
+        let place = format!("{}line {}: ", " ".repeat(indent + 4), condition.line);
+        paragraph(out, &place, indent + 6, &condition.text);
+    }
+    if said.met.len() > CONDITIONS {
+        line(out, indent + 4, &format!(".. {} conditions more", said.met.len() - CONDITIONS));
+    }
     for part in &said.made_of {
         rule(out, part, indent + 4);
     }

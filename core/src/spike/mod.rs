@@ -326,6 +326,30 @@ impl Finding {
         (self.observed as f64 - self.expected).max(0.0)
     }
 
+    /// It ended while nobody looked: whoever says so knows of it only that it began.
+    fn is_over_unseen(&self) -> bool {
+        let numbers = self.observed == 0 && self.decisions == 0 && self.expected == 0.0;
+        self.ended.is_some() && !self.kind.is_event() && numbers
+    }
+
+    fn came_upon(&self) -> String {
+        match self.observed {
+            // Of several requests the first is told; of IDs and gaps each is, or how many.
+            2.. if self.kind.is_enforcement() => {
+                format!("{}; {} in all", self.detail, self.observed)
+            }
+            _ => self.detail.clone(),
+        }
+    }
+
+    fn no_more(&self) -> String {
+        let began = match self.came_upon() {
+            nothing if nothing.is_empty() => String::new(),
+            detail => format!("; it began with this: {detail}"),
+        };
+        format!("no more of it came for ten minutes, so it is told as over{began}")
+    }
+
     /// One sentence for people.
     pub fn sentence(&self) -> String {
         let on = match (self.service.is_empty(), self.policy.is_empty()) {
@@ -336,6 +360,9 @@ impl Finding {
         let ratio = |n: f64| 100.0 * n / (self.decisions.max(1) as f64);
         let (observed, expected) = (self.observed as f64, self.expected);
         let what = match self.kind {
+            _ if self.is_over_unseen() => {
+                "it is over; how much it was is said where it began".to_owned()
+            }
             Kind::DenialSpike => format!(
                 "{observed} denials of {} decisions ({:.0} %), {expected:.1} expected",
                 self.decisions,
@@ -364,10 +391,9 @@ impl Finding {
                 if self.detail.is_empty() { "" } else { ": " },
                 self.detail
             ),
-            Kind::DecisionIdReused | Kind::LogGap => self.detail.clone(),
-            // Of several the first is told.
-            _ if self.observed > 1 => format!("{}; {} in all", self.detail, self.observed),
-            _ => self.detail.clone(),
+            // What a part came upon is no state that ends: no more of it came.
+            _ if self.ended.is_some() => self.no_more(),
+            _ => self.came_upon(),
         };
         let cause = self.causes.first().map(|c| match self.kind {
             Kind::InstanceQuiet | Kind::RevisionShift => {

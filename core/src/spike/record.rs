@@ -157,6 +157,23 @@ mod tests {
         assert_eq!(event(&record, 0), Some(finding.clone()));
         assert_eq!(finding.sentence(), "decision id reused on orders: another decision under d1");
         let over = Finding { ended: Some(finding.onset), ..finding };
+        assert_eq!(
+            over.sentence(),
+            "decision id reused on orders: no more of it came for ten minutes, so it is told as over; it began with this: another decision under d1"
+        );
+        // Whoever takes over knows only that it was told.
+        let heard = Finding { detail: String::new(), ..over.clone() };
+        assert!(
+            heard
+                .sentence()
+                .ends_with(": no more of it came for ten minutes, so it is told as over"),
+            "{heard:?}"
+        );
+        let spike = Finding { kind: Kind::DenialSpike, ..heard };
+        assert_eq!(
+            spike.sentence(),
+            "denial spike on orders: it is over; how much it was is said where it began"
+        );
         assert_eq!(event(&Record::parse(&write(&over).1).unwrap(), 0), None);
     }
 

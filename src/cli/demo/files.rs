@@ -98,6 +98,7 @@ impl Files {
             },
             verdicts: screen.verdicts(),
             ignored: tally.ignored,
+            rejected_alone: tally.rejected_alone,
             dropped: tally.dropped,
             repeats,
             written: tally.findings,

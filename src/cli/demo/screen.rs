@@ -213,6 +213,8 @@ pub struct Summary {
     pub from: String,
     pub verdicts: Vec<(Verdict, u64)>,
     pub ignored: u64,
+    /// Of them, lines that are rejected where each is a Kafka record.
+    pub rejected_alone: u64,
     pub dropped: u64,
     pub repeats: u64,
     /// Findings among what was read.
@@ -246,6 +248,13 @@ impl Summary {
             if count > 0 {
                 anstream::println!("  {name:9} {count:>8}  {what}");
             }
+        }
+        if self.rejected_alone > 0 {
+            let told = format!(
+                "  {} of text among what is ignored: where each comes as a Kafka record of its own, docket run rejects it (not_json)",
+                counted(self.rejected_alone, "line")
+            );
+            anstream::println!("{}", wrapped(&told, 4, columns));
         }
         let unjudged = screen.lock().unjudged;
         if unjudged > 0 {

@@ -243,7 +243,7 @@ mod tests {
             "",
             "tempo:4317",
             "localhost:4317",
-            "jaeger",
+            "jaeger:3100",
             "",
             "",
             "",
@@ -281,6 +281,7 @@ mod tests {
             "localhost",
             "0.0.0.0:8443",
             "ftp://tempo",
+            "tempo",
             "tempo:4317",
             "http://tempo:99999",
             "-",
@@ -313,7 +314,8 @@ mod tests {
             "a topic's name has letters",
             "the topic \"a\" is already a source",
             "what is it?",
-            "ftp is not http or https",
+            "ftp is not http or https; write it like http://localhost:4317",
+            "\"tempo\" can't be: that is no URL; write it like http://localhost:4317",
             "\"perhaps\" is neither yes nor no",
         ] {
             assert!(shown.contains(why), "{why}: {shown}");

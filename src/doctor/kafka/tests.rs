@@ -239,3 +239,17 @@ fn what_is_learned_has_to_be_compacted_and_has_one_partition() {
     assert_eq!(wrong[0].level, Level::Wrong);
     assert!(wrong[0].way_out.contains("cleanup.policy=compact"), "{wrong:?}");
 }
+
+/// A group that reads several topics is one, and docket's commands are in none.
+#[test]
+fn each_consumer_group_is_counted_once() {
+    let text = "name: x\nkafka: {brokers: \"k:9092\"}\nsources: [{topic: a}, {topic: b}]\nspikes: {}\nsinks: {m: {type: metrics}, l: {type: file, path: l}}\n";
+    let outside = &crate::config::secrets::Real;
+    let pipeline = crate::pipeline::parse(std::path::Path::new("x.yaml"), text, outside).unwrap();
+    let about = About::new(&pipeline);
+    let readers = about.readers.iter().map(|_| std::thread::spawn(|| Ok(Some(())))).collect();
+    let told = std::cell::RefCell::new(Vec::new());
+    rights(&about, readers, &|check| told.borrow_mut().push(check.says));
+    // Intake, two sinks, spikes.
+    assert_eq!(told.into_inner(), ["4 consumer groups may read their topics"]);
+}

@@ -9,6 +9,7 @@
 mod batch;
 mod gaps;
 mod group;
+mod lag;
 mod letters;
 mod pauses;
 mod rejected;
@@ -38,7 +39,7 @@ use crate::decision::record::{self, Record};
 use crate::decision::reject::Reject;
 use crate::http::failure;
 use crate::log::consumer::{self, Assignments};
-use crate::log::offsets::Offsets;
+use crate::log::offsets::{Offsets, Segment};
 use crate::log::progress::{Assigned, Progress};
 use crate::log::{Commits, Message, Polled, Reader, Reading, RecordWriter, producer, shared};
 use crate::pipeline::Pipeline;
@@ -568,10 +569,11 @@ impl<R: Reader, L: RecordWriter> Loop<'_, R, L> {
             if let Some(done) = done.or_else(|| self.reader.start(&self.topic, *partition)).as_ref()
             {
                 meters.offset.with_label_values(&labels).set(*done);
-                // A transaction ends with a marker that takes an offset and is no record.
-                let left = end.map_or(0, |end| end - done);
-                let caught_up = oldest.is_none() && left <= 1;
-                meters.lag.with_label_values(&labels).set(if caught_up { 0 } else { left.max(0) });
+                let waits = |s: &Segment| s.partition == *partition;
+                let idle = oldest.is_none() && !self.batch.segments.iter().any(waits);
+                let read = idle.then(|| self.reader.read_through(&self.topic, *partition));
+                let lag = lag::lag(end.unwrap_or(*done), *done, read);
+                meters.lag.with_label_values(&labels).set(lag);
             }
             if let Some(at) = done.or_else(|| self.reader.start(&self.topic, *partition)) {
                 deliver.progress.stands(&place, at);
