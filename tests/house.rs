@@ -1,4 +1,5 @@
-//! The house holds: a room of `src/` uses only rooms that stand above it in the list of `lib.rs`.
+//! The house holds: a room of `src/` uses only rooms that stand above it in the list of `lib.rs`, its modules use each other in no circle,
+//! and no file is too long.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
 #[path = "support/floors.rs"]
@@ -11,8 +12,33 @@ fn a_room_uses_only_rooms_below_it() {
     assert_eq!(house.upward(), Vec::<String>::new());
 }
 
+/// One is left.
 #[test]
-fn a_planted_arrow_upwards_is_found() {
+fn modules_of_a_room_use_each_other_in_no_circle() {
+    let circles = floors::House::of(env!("CARGO_MANIFEST_DIR")).circles();
+    assert_eq!(circles, ["log: fetch, queues, reading, resume, shared"]);
+}
+
+/// Of the code, and of the tests.
+#[test]
+fn no_file_has_more_than_600_lines() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let (mut all, mut long) = (Vec::new(), Vec::new());
+    for folder in ["src", "core", "tests", "benches"] {
+        floors::files(&root.join(folder), &mut all);
+    }
+    assert!(all.len() > 400);
+    for path in all {
+        let lines = std::fs::read_to_string(&path).unwrap().lines().count();
+        if lines > 600 {
+            long.push(format!("{}: {lines}", path.strip_prefix(root).unwrap().display()));
+        }
+    }
+    assert_eq!(long, Vec::<String>::new());
+}
+
+#[test]
+fn planted_arrows_are_found() {
     floors::planted();
 }
 

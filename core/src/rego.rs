@@ -3,10 +3,14 @@
 //! What they are asked about comes from outside, so an answer may take no longer than [`LIMIT`], a function that panics is an
 //! error of that one question, and one that would make too much is
 //! an error before it begins: `bounds`. Functions that call themselves are refused: `recursion`. What regorus answers otherwise than OPA is
-//! answered as OPA does where that is a few lines: `as_opa`, `re2`.
+//! answered as OPA does where that is a few lines: `as_opa`, `re2`. Where policies say what it may calculate otherwise is found before they are
+//! asked: `otherwise`, by what `kinds` of values they speak of.
 
 pub mod as_opa;
 mod bounds;
+mod kinds;
+pub mod otherwise;
+mod own;
 mod re2;
 mod recursion;
 

@@ -1,5 +1,5 @@
-//! The house holds: a room uses only rooms that stand above it in the list of `lib.rs`, and nothing that
-//! does I/O is a dependency.
+//! The house holds: a room uses only rooms that stand above it in the list of `lib.rs`, its modules use each other in no circle, and
+//! nothing that does I/O is a dependency.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
 #[path = "../../tests/support/floors.rs"]
@@ -13,7 +13,12 @@ fn a_room_uses_only_rooms_below_it() {
 }
 
 #[test]
-fn a_planted_arrow_upwards_is_found() {
+fn modules_of_a_room_use_each_other_in_no_circle() {
+    assert_eq!(floors::House::of(env!("CARGO_MANIFEST_DIR")).circles(), Vec::<String>::new());
+}
+
+#[test]
+fn planted_arrows_are_found() {
     floors::planted();
 }
 

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::shown::note;
 use super::{CommandResult, Exit};
 use crate::config::secrets::Real;
-use crate::pipeline::{self, LoadError, Pipeline, addresses, beside, cases};
+use crate::pipeline::{self, LoadError, Pipeline, addresses, beside, cases, policies};
 use crate::words::counted;
 
 /// Validate pipeline files and run their test cases, without connecting to anything.
@@ -61,7 +61,9 @@ pub(super) fn notes(pipeline: &Pipeline) -> Vec<String> {
     let files = files.map(|(setting, path)| {
         format!("{setting}: there is no {} here; it has to be where docket runs", path.display())
     });
-    [nowhere, open, small, bare].into_iter().flatten().chain(files).collect()
+    let otherwise = [policies::masks_otherwise, policies::verdicts_otherwise];
+    let otherwise = otherwise.into_iter().flat_map(|of| of(&pipeline.file));
+    [nowhere, open, small, bare].into_iter().flatten().chain(files).chain(otherwise).collect()
 }
 
 /// Why a file is not valid, for people and for programs.
@@ -221,5 +223,35 @@ mod tests {
         assert!(notes(&format!("memory: {{budget: 2GiB}}\n{door}")).is_empty());
         let said = notes(&format!("memory: {{budget: 96MiB}}\n{door}")).remove(0);
         assert!(said.contains("memory.budget") && said.contains("67108864"), "{said}");
+    }
+
+    #[test]
+    fn the_shipped_pipelines_and_policies_say_nothing_that_may_differ() {
+        use crate::rego::{SourceFile, otherwise};
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let files = |folder: &str, end: &str| -> Vec<PathBuf> {
+            let all = std::fs::read_dir(root.join(folder)).unwrap().map(|e| e.unwrap().path());
+            let all: Vec<_> = all.filter(|p| p.extension().is_some_and(|e| e == end)).collect();
+            assert!(!all.is_empty(), "{folder}");
+            all
+        };
+        for path in files("pipelines", "yaml") {
+            let pipeline = pipeline::load(&path).unwrap();
+            assert_eq!(policies::masks_otherwise(&pipeline.file), Vec::<String>::new());
+            assert_eq!(policies::verdicts_otherwise(&pipeline.file), Vec::<String>::new());
+        }
+        let folders = [
+            "examples/why/policies",
+            "deploy/compose/policy",
+            "tests/data/mask",
+            "tests/real/envoy/policies",
+        ];
+        for path in folders.into_iter().flat_map(|folder| files(folder, "rego")) {
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            let text = std::fs::read_to_string(&path).unwrap();
+            let places = otherwise::places(&[SourceFile { name: name.clone(), text }]);
+            // It is no policy of docket's, and has `%q`.
+            assert_eq!(places.len(), usize::from(name == "k8s.rego"), "{places:?}");
+        }
     }
 }

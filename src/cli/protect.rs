@@ -7,8 +7,10 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use similar::{ChangeTag, TextDiff};
 
+use super::shown::note;
 use super::{CommandResult, Exit, offline};
 use crate::decision::formats::{self, Format, Limits, Piece};
+use crate::pipeline::policies;
 use crate::protect::opa::Done;
 use crate::protect::taken::Taken;
 use crate::protect::{By, Protected};
@@ -68,6 +70,7 @@ pub fn run(args: &Args) -> CommandResult {
         )
         .into());
     };
+    policies::masks_otherwise(&pipeline.file).iter().for_each(|told| note(told));
     let bytes = super::feed::read(file)?;
     if crate::decision::json::trim(&bytes).is_empty() {
         return Err("no decision was found: it is empty".into());

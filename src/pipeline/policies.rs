@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::File;
 use super::rules::VerdictPolicy;
 use crate::config::tracked;
-use crate::rego::{self, Policies, SourceFile};
+use crate::rego::{self, Policies, SourceFile, otherwise};
 
 /// Reads policies and data, relative to the pipeline file's folder. `problem` is told what can't be read.
 pub fn read_all(
@@ -52,4 +53,23 @@ pub fn verdict(
         .and_then(|rule| rule.ok_or_else(|| format!("the policies have no {name}")));
     policy.loaded = policies.into_iter().chain(data).collect();
     rule.map(Arc::new).map_err(|e| wrong(&[], e)).ok()
+}
+
+/// Where mask and drop policies may be answered otherwise here than by OPA, and what helps.
+pub fn masks_otherwise(file: &File) -> Vec<String> {
+    let opa = file.protect.as_ref().and_then(|protect| protect.opa.as_ref());
+    let places = opa.map(|opa| places(&opa.loaded, opa.policies.len())).unwrap_or_default();
+    places.into_iter().map(|place| format!("{place}, or let OPA itself mask by it")).collect()
+}
+
+/// The same of the verdict policy.
+pub fn verdicts_otherwise(file: &File) -> Vec<String> {
+    let policy = file.verdict_policy.as_ref();
+    let places = policy.map(|policy| places(&policy.loaded, policy.policies.len()));
+    places.into_iter().flatten().map(|place| place.to_string()).collect()
+}
+
+/// Policies stand before data.
+fn places(loaded: &[SourceFile], policies: usize) -> Vec<otherwise::Place> {
+    otherwise::places(loaded.get(..policies).unwrap_or_default())
 }

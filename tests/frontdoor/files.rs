@@ -284,6 +284,7 @@ fn why_says_by_its_exit_status_what_it_can_not_know() {
     assert_eq!(why(&[]).0, Some(1));
 }
 
+<<<<<<< HEAD
 /// What reads policies prints nothing of its own: in a bundle of both versions of Rego, v1 was warned of as of v0.
 #[test]
 fn policies_are_read_without_a_word_of_the_reader() {
@@ -322,4 +323,39 @@ fn a_line_of_text_among_decisions_is_told_as_what_it_would_be_alone() {
     let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(words.contains("1 line of text among what is ignored: "), "{text}");
     assert!(words.contains("docket run rejects it (not_json)"), "{text}");
+=======
+/// What regorus may calculate otherwise than OPA is no error, and told by its file and line.
+#[test]
+fn what_a_policy_may_answer_otherwise_than_in_opa_is_noted() {
+    let place = Place::new("otherwise");
+    let pipeline = place.path("p.yaml");
+    let (file, decisions) = (pipeline.to_str().unwrap(), place.path("d.ndjson"));
+    std::fs::write(&decisions, generated(3, 1).join("\n")).unwrap();
+    let decisions = decisions.to_str().unwrap();
+    let mask = "package system.log\nimport rego.v1\n\nmask contains \"/input/card\" if {\n\tinput.input.price * 100 == 1999\n}\n";
+    let plain = "package system.log\nimport rego.v1\nmask contains \"/input/card\" if count(input.input.cards) + 1 > 2\n";
+    let verdict =
+        "package docket\nimport rego.v1\nverdict := \"deny\" if input.result.risk / 2 > 0.4\n";
+    std::fs::write(place.path("verdict.rego"), verdict).unwrap();
+    let text = "name: p\nkafka: {brokers: 'k:9092'}\nsources: [{topic: t}]\nsinks: {a: {type: file, path: a}}\nprotect: {opa: {policies: [mask.rego]}}\n";
+    for (mask, notes) in [(mask, 1), (plain, 0)] {
+        std::fs::write(place.path("mask.rego"), mask).unwrap();
+        std::fs::write(&pipeline, text).unwrap();
+        let said = "mask.rego:5: `input.input.price * 100`: OPA calculates";
+        for args in [&["check", file][..], &["protect", file, decisions, "--count"]] {
+            let (good, _, errors) = ran(args);
+            assert!(good, "{args:?}: {errors}");
+            assert_eq!(errors.matches(said).count(), notes, "{args:?}: {errors}");
+            assert_eq!(errors.matches("let OPA itself mask").count(), notes, "{args:?}: {errors}");
+        }
+        std::fs::write(&pipeline, format!("{text}verdict_policy: {{policies: [verdict.rego]}}\n"))
+            .unwrap();
+        let (good, text, errors) = ran(&["check", file, "--json"]);
+        let told: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let told = told["files"][0]["notes"].as_array().unwrap();
+        assert!(good && told.len() == notes + 1, "{text}{errors}");
+        let last = told.last().unwrap().as_str().unwrap();
+        assert!(last.starts_with("verdict.rego:3: `input.result.risk / 2`: "), "{last}");
+    }
+>>>>>>> masks
 }

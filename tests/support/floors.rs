@@ -1,5 +1,7 @@
-//! Holds a package to the list of rooms in its `lib.rs`: a room uses only rooms that stand above it there.
+//! Holds a package to the list of rooms in its `lib.rs`: a room uses only rooms that stand above it there, and the modules of a room do
+//! not use each other in a circle.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// A package's rooms, from the ground up, and its files.
@@ -15,6 +17,7 @@ impl House {
         let map = std::fs::read_to_string(source.join("lib.rs")).unwrap();
         let mut paths = Vec::new();
         files(&source, &mut paths);
+        paths.retain(|path| path.file_name().unwrap() != "tests.rs");
         let files = paths.into_iter().map(|path| {
             let text = std::fs::read_to_string(&path).unwrap();
             (path.strip_prefix(&source).unwrap().to_owned(), code(&text).to_owned())
@@ -34,15 +37,62 @@ impl House {
                 wrong.push(format!("{room} is not in the list of lib.rs"));
                 continue;
             };
-            let depth = path.iter().count() - usize::from(path.ends_with("mod.rs"));
-            for name in used(code, depth) {
-                if self.floors[at + 1..].contains(&name) {
+            for named in named(code, &module(path)) {
+                let name = named.first().map(String::as_str).unwrap_or_default();
+                if self.floors[at + 1..].iter().any(|floor| floor == name) {
                     wrong.push(format!("{} uses {name}", path.display()));
                 }
             }
         }
         wrong
     }
+
+    /// Modules of one folder that use each other in a circle. That a module uses what is in its own folder, and is
+    /// used there, is no circle.
+    pub fn circles(&self) -> Vec<String> {
+        let modules: Vec<_> = self.files.iter().map(|(path, code)| (module(path), code)).collect();
+        let mut folders: BTreeMap<&[String], BTreeMap<&str, BTreeSet<String>>> = BTreeMap::new();
+        for (module, code) in &modules {
+            for named in named(code, module) {
+                let shared = module.iter().zip(&named).take_while(|(a, b)| a == b).count();
+                let (Some(from), Some(to)) = (module.get(shared), named.get(shared)) else {
+                    continue;
+                };
+                let is_module = modules.iter().any(|(m, _)| m.starts_with(&named[..=shared]));
+                if shared > 0 && is_module {
+                    let folder = folders.entry(&module[..shared]).or_default();
+                    folder.entry(from).or_default().insert(to.clone());
+                }
+            }
+        }
+        let mut circles = Vec::new();
+        for (folder, mut uses) in folders {
+            while let Some(name) = free(&uses) {
+                uses.remove(name);
+            }
+            let left: Vec<&str> = uses.into_keys().collect();
+            if !left.is_empty() {
+                circles.push(format!("{}: {}", folder.join("/"), left.join(", ")));
+            }
+        }
+        circles
+    }
+}
+
+/// One that uses none of the others, or is used by none: it is on no circle.
+fn free<'n>(uses: &BTreeMap<&'n str, BTreeSet<String>>) -> Option<&'n str> {
+    let is_free = |name: &str, used: &BTreeSet<String>| {
+        used.iter().all(|name| !uses.contains_key(name.as_str()))
+            || !uses.values().any(|used| used.contains(name))
+    };
+    uses.iter().find(|(name, used)| is_free(name, used)).map(|(name, _)| *name)
+}
+
+/// A file's module, from the crate's root.
+fn module(path: &Path) -> Vec<String> {
+    let parts = path.with_extension("");
+    let parts = parts.iter().map(|part| part.to_str().unwrap().to_owned());
+    parts.filter(|part| part != "mod").collect()
 }
 
 /// The rooms in the order of `lib.rs`.
@@ -55,14 +105,12 @@ fn room(path: &Path) -> &str {
     path.iter().next().unwrap().to_str().unwrap().trim_end_matches(".rs")
 }
 
-fn files(folder: &Path, out: &mut Vec<PathBuf>) {
+pub fn files(folder: &Path, out: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
-        if path.is_dir() {
+        if path.is_dir() && path.file_name().unwrap() != "target" {
             files(&path, out);
-        } else if path.extension().is_some_and(|e| e == "rs")
-            && path.file_name().unwrap() != "tests.rs"
-        {
+        } else if path.extension().is_some_and(|e| e == "rs") {
             out.push(path);
         }
     }
@@ -72,44 +120,54 @@ fn code(text: &str) -> &str {
     text.split("\n#[cfg(test)]\nmod ").next().unwrap()
 }
 
-/// What code in a module so deep names at the crate's root: by `crate::`, or by as many `super::` as lead there.
-pub fn used(code: &str, depth: usize) -> Vec<String> {
+/// What code in a module names by `crate::` or `super::`, from the crate's root.
+fn named(code: &str, module: &[String]) -> Vec<Vec<String>> {
     let code: String = code
         .lines()
         .map(|line| line.split("//").next().unwrap())
         .flat_map(|line| line.chars().chain(['\n']))
         .collect();
-    let up = "super::".repeat(depth);
-    let mut names = Vec::new();
-    for root in ["crate::", up.as_str()] {
-        for rest in code.split(root).skip(1) {
-            names.extend(first_names(rest));
+    let mut all = Vec::new();
+    for root in ["crate::", "super::"] {
+        for (at, _) in code.match_indices(root) {
+            // `super::super::a` is read from its beginning, and `pub(in crate::a)` is none.
+            if code[..at].ends_with(|c: char| c == ':' || c == '_' || c.is_ascii_alphanumeric()) {
+                continue;
+            }
+            let mut rest = &code[at..];
+            let mut from = if root == "crate::" { &[][..] } else { module };
+            while let Some(further) = rest.strip_prefix("super::") {
+                (rest, from) = (further, from.split_last().map_or(&[][..], |(_, above)| above));
+            }
+            tree(rest.strip_prefix("crate::").unwrap_or(rest), from, &mut all);
         }
     }
-    names
+    all
 }
 
-/// The first names of a path or of a group of them: `a::b` or `{a::b, c}`.
-fn first_names(rest: &str) -> Vec<String> {
-    let name = |text: &str| -> String {
-        text.trim_start().chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect()
-    };
-    let Some(group) = rest.strip_prefix('{') else { return vec![name(rest)] };
-    let (mut names, mut depth, mut begins) = (Vec::new(), 0, true);
-    for (i, c) in group.char_indices() {
-        match c {
-            '{' => depth += 1,
-            '}' if depth == 0 => break,
-            '}' => depth -= 1,
-            ',' if depth == 0 => begins = true,
-            c if begins && !c.is_whitespace() => {
-                names.push(name(&group[i..]));
-                begins = false;
-            }
-            _ => {}
+/// The paths of a `use`, `a::b` or `{a::b, c::{d, e}}`, below another; what follows them.
+fn tree<'c>(rest: &'c str, below: &[String], all: &mut Vec<Vec<String>>) -> &'c str {
+    let rest = rest.trim_start();
+    if let Some(group) = rest.strip_prefix('{') {
+        let mut rest = group.trim_start();
+        while !rest.is_empty() && !rest.starts_with('}') {
+            rest = tree(rest, below, all);
+            // `a as b`
+            rest = rest.trim_start_matches(|c| !matches!(c, ',' | '}')).trim_start_matches(',');
+            rest = rest.trim_start();
+        }
+        return rest.strip_prefix('}').unwrap_or(rest);
+    }
+    let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
+    let (name, behind) = rest.split_at(end);
+    let path = [below, &[name.to_owned()][..]].concat();
+    match behind.strip_prefix("::") {
+        Some(further) if end > 0 => tree(further, &path, all),
+        _ => {
+            all.push(path);
+            behind.strip_prefix('*').unwrap_or(behind)
         }
     }
-    names
 }
 
 /// Arrows upwards are found, however they are written.
@@ -131,6 +189,24 @@ pub fn planted() {
     ] {
         let wrong = house(&[(path, code)]).upward();
         assert_eq!(!wrong.is_empty(), found, "{path}: {code}: {wrong:?}");
+    }
+    for (uses, found) in [
+        (["use super::b::B;", "use super::c::C;", "use super::a::A;"], "decision/f: a, b, c"),
+        (["use super::{c, b::{B, X}};", "fn f() { super::a::f() }", ""], "decision/f: a, b"),
+        (["use super::b::B;", "use crate::decision::{f::{d, a}, g};", ""], "decision/f: a, b"),
+        (
+            ["use super::b::B;", "use super::c::C;", "use super::super::f::a::A;"],
+            "decision/f: a, b, c",
+        ),
+        (["use super::b::B;", "use super::c::C;", ""], ""),
+        (["use super::b::B;", "use super::c::C;", "use super::super::a::A;"], ""),
+        (["use super::b::B;", "use super::c::C; // super::a", "use super::*;"], ""),
+    ] {
+        let of = |name: &str| format!("decision/f/{name}.rs");
+        let (a, b, c) = (of("a"), of("b"), of("c"));
+        let above = ("decision/f/mod.rs", "use self::a::A; use super::g;");
+        let files = [above, (&a, uses[0]), (&b, uses[1]), (&c, uses[2]), ("decision/g.rs", "")];
+        assert_eq!(house(&files).circles().concat(), found, "{uses:?}");
     }
     // A circle has an arrow that leads upwards, whatever its length.
     let circle = [("topk.rs", "use crate::protect::A;"), ("protect.rs", "use crate::topk::B;")];

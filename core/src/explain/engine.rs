@@ -6,6 +6,7 @@ use regorus::{Engine, Value};
 
 use super::builtins::Builtins;
 use super::bundle::Bundle;
+use super::reach::{self, Unread};
 use super::rename::{self, Renamed};
 use super::rules::{self, Definition};
 use super::texts::{last_line, placed};
@@ -25,40 +26,55 @@ pub struct Made {
     pub renamed: Renamed,
     pub definitions: Vec<Definition>,
     pub left_out: Vec<LeftOut>,
-    /// What is said of files that can't be read.
-    pub unread: Vec<String>,
+    pub unread: Vec<Unread>,
 }
 
-/// Policies in the version of Rego that they are in: whether it is v0. An error is of a policy that is no Rego in either.
-pub fn versioned(policies: &[SourceFile]) -> Result<(bool, Engine), String> {
+/// Policies that were read.
+pub struct Read {
+    pub v0: bool,
+    pub engine: Engine,
+    pub policies: Vec<SourceFile>,
+    pub unread: Vec<Unread>,
+}
+
+/// Those that can be read here, in the version of Rego that they are in. An error is of policies of which none can.
+pub fn read(policies: &[SourceFile]) -> Result<Read, String> {
+    let error = match versioned(policies) {
+        Ok((v0, engine)) => {
+            return Ok(Read { v0, engine, policies: policies.to_vec(), unread: Vec::new() });
+        }
+        Err(error) => error,
+    };
+    let (mut readable, mut unread) = (Vec::new(), Vec::new());
+    for policy in policies {
+        match versioned(std::slice::from_ref(policy)) {
+            Ok(_) => readable.push(policy.clone()),
+            Err(e) => unread.push(Unread {
+                package: reach::package(&policy.text),
+                why: format!("{e}: what it says is left out"),
+            }),
+        }
+    }
+    // Together they are in no version.
+    if readable.is_empty() || unread.is_empty() {
+        return Err(error);
+    }
+    let (v0, engine) = versioned(&readable)?;
+    Ok(Read { v0, engine, policies: readable, unread })
+}
+
+/// In one version or the other: whether it is v0. An error is of a policy that is no Rego in either.
+fn versioned(policies: &[SourceFile]) -> Result<(bool, Engine), String> {
     match parsed(policies, false) {
         Ok(engine) => Ok((false, engine)),
         Err(e) => Ok((true, parsed(policies, true).map_err(|_| e)?)),
     }
 }
 
-/// The policies that can be read here, and what is said of the others. An error is of policies of which none can.
-pub fn readable(policies: &[SourceFile]) -> Result<(Vec<SourceFile>, Vec<String>), String> {
-    let Err(error) = versioned(policies) else { return Ok((policies.to_vec(), Vec::new())) };
-    let (mut read, mut unread) = (Vec::new(), Vec::new());
-    for policy in policies {
-        match versioned(std::slice::from_ref(policy)) {
-            Ok(_) => read.push(policy.clone()),
-            Err(e) => unread.push(format!("{e}: what it says is left out")),
-        }
-    }
-    // Together they are in no version.
-    if read.is_empty() || unread.is_empty() {
-        return Err(error);
-    }
-    Ok((read, unread))
-}
-
 /// An error is of policies of which none is Rego.
 pub fn made(bundle: &Bundle, builtins: &Builtins) -> Result<Made, String> {
-    let (read, unread) = readable(&bundle.policies)?;
-    let (v0, mut engine) = versioned(&read)?;
-    let (policies, renamed) = rename::renamed(&read, &mut engine);
+    let Read { v0, mut engine, policies, unread } = read(&bundle.policies)?;
+    let (policies, renamed) = rename::renamed(&policies, &mut engine);
     let complete = |policies: &[SourceFile]| {
         let mut engine = parsed(policies, v0)?;
         builtins.register(&mut engine, policies)?;

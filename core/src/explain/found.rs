@@ -188,15 +188,27 @@ fn a_function_can_not_be_asked_for() {
 
 /// Template strings are read by OPA 1.22, and not here.
 #[test]
-fn a_file_that_can_not_be_read_leaves_the_others() {
+fn a_file_that_can_not_be_read_leaves_what_does_not_come_to_it() {
     let ok = "package c\nimport rego.v1\nok if input.n == 2\n";
+    let uses = "package u\nimport rego.v1\nok if { data.d[input.kind]; input.n == 2 }\n";
     let other = "package d\nimport rego.v1\nsaid := $\"{input.n}-x\"\n";
-    let bundle = super::tests::bundle(&[("c.rego", ok), ("d.rego", other)]);
+    for (file, path, uncertain) in [
+        (other, "c/ok", false),
+        (other, "u/ok", true),
+        (other, "d/said", true),
+        ("said := $\"{input.n}-x\"\n", "c/ok", true),
+    ] {
+        let files = [("c.rego", ok), ("u.rego", uses), ("d.rego", file)];
+        let bundle = super::tests::bundle(&files);
+        let recorded = Recorded { path, input: Some(r#"{"n":1}"#), ..Recorded::default() };
+        let said = explain(&bundle, &recorded).unwrap();
+        let story = story::explanation(&said, "b");
+        assert_eq!(said.uncertain, uncertain, "{path}: {story}");
+        let told = story.contains("d.rego: docket doesn't read template strings");
+        assert!(told == uncertain && said.lacks.is_none(), "{path}: {story}");
+        assert!(path != "c/ok" || story.contains("input.n is 1"), "{story}");
+    }
     let recorded = Recorded { path: "c/ok", input: Some(r#"{"n":1}"#), ..Recorded::default() };
-    let said = explain(&bundle, &recorded).unwrap();
-    let story = story::explanation(&said, "b");
-    assert!(said.uncertain && story.contains("input.n is 1"), "{story}");
-    assert!(story.contains("d.rego: docket doesn't read template strings"), "{story}");
     let alone = super::tests::bundle(&[("d.rego", other)]);
     let error = explain(&alone, &recorded).unwrap_err();
     assert!(error.contains("sprintf") && error.contains("--opa"), "{error}");

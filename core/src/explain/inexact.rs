@@ -55,8 +55,7 @@ impl Prober<'_> {
             behind.iter().flat_map(|d| d.texts().map(move |text| (*d, text))).collect();
         let written: Vec<&str> = texts.iter().map(|(_, text)| *text).collect();
         self.inexact_in(&texts, &written, || {
-            let path: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
-            let _ = self.query(&path);
+            let _ = self.query(&super::parts(path));
         })
     }
 

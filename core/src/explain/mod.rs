@@ -5,7 +5,7 @@
 //! a rule's body goes: an `engine` of regorus', with `builtins` that it lacks and variables that `rename` renames, or `opa` itself. First the
 //! recorded result has to be reproduced; if it isn't, `differs` says what may be the reason. `said` asks rule by rule, `values` what stands in a
 //! condition, `doubt` what of it nobody can know here: input that is `hidden`, numbers that are `inexact`. `story` is what people read, `page` the
-//! same for browsers.
+//! same for browsers. Which policies a decision may come to, `reach` says.
 
 mod builtins;
 mod bundle;
@@ -17,6 +17,7 @@ mod inexact;
 mod opa;
 pub mod page;
 mod probe;
+mod reach;
 mod rename;
 mod rules;
 mod said;
@@ -28,13 +29,15 @@ mod yaml;
 pub use bundle::{Bundle, unpack};
 pub use opa::Opa;
 
+use std::collections::BTreeSet;
+
 use regorus::Value;
 use serde::Serialize;
 use serde_json::Value as Json;
 
 use self::probe::Prober;
+use self::reach::{Reach, Unread};
 use self::rules::{Definition, Shape};
-use crate::rego::SourceFile;
 
 /// What a decision's record says of its evaluation.
 #[derive(Debug, Clone, Copy, Default)]
@@ -186,10 +189,31 @@ fn is_false(value: &bool) -> bool {
 /// Rules of a package that is asked for as a whole.
 const RULES: usize = 50;
 
-/// Whether policies are in Rego v0. An error is of one that is no Rego.
-pub fn is_v0(policies: &[SourceFile]) -> Result<bool, String> {
-    let (read, _) = engine::readable(policies)?;
-    Ok(engine::versioned(&read)?.0)
+/// A bundle's policies, read once for all the decisions that OPA is asked about.
+pub struct Policies {
+    v0: bool,
+    definitions: Vec<Definition>,
+    unread: Vec<Unread>,
+    reach: Reach,
+}
+
+impl Policies {
+    /// An error is of policies of which none is Rego.
+    pub fn of(bundle: &Bundle) -> Result<Policies, String> {
+        let engine::Read { v0, mut engine, unread, .. } = engine::read(&bundle.policies)?;
+        let (definitions, reach) = (rules::definitions(&mut engine), Reach::of(&bundle.policies));
+        Ok(Policies { v0, definitions, unread, reach })
+    }
+
+    pub fn are_v0(&self) -> bool {
+        self.v0
+    }
+
+    /// Those of the bundle that the evaluation of a decision may come to, by their numbers. For each question OPA compiles all that it has
+    /// again.
+    pub fn needed(&self, path: &str) -> BTreeSet<usize> {
+        self.reach.from(&parts(path)).policies
+    }
 }
 
 /// Evaluates a decision again. An error is what can't be read or evaluated at all.
@@ -202,11 +226,11 @@ pub fn explain(bundle: &Bundle, recorded: &Recorded<'_>) -> Result<Explanation, 
 
 /// The same by OPA itself, which has the bundle.
 pub fn explain_by_opa(
-    bundle: &Bundle,
+    (bundle, policies): (&Bundle, &Policies),
     recorded: &Recorded<'_>,
     opa: &dyn Opa,
 ) -> Result<Explanation, String> {
-    let prober = Prober::by_opa(bundle, recorded, opa)?;
+    let prober = Prober::by_opa((bundle, policies), recorded, opa)?;
     explained(&prober, bundle, recorded, opa.name())
 }
 
@@ -233,7 +257,7 @@ fn explained(
     recorded: &Recorded<'_>,
     by: &str,
 ) -> Result<Explanation, String> {
-    let path: Vec<&str> = recorded.path.split('/').filter(|part| !part.is_empty()).collect();
+    let path = parts(recorded.path);
     if path.is_empty() {
         return Err("it is the answer to an ad hoc query, which is not recorded in full".into());
     }
@@ -252,7 +276,7 @@ fn explained(
         failed,
         differs: Vec::new(),
         lacks: None,
-        left_out: left_out(prober, &path),
+        left_out: left_out(prober, bundle, &path),
         rules: Vec::new(),
     };
     if explanation.left_out.is_empty() && !(reproduced && explanation.failed.is_some()) {
@@ -274,6 +298,11 @@ fn explained(
         explanation.rules.iter().any(said::is_uncertain) || !explanation.left_out.is_empty();
     said::restore(&mut explanation, prober.renamed());
     Ok(explanation)
+}
+
+/// `http/authz/allow`
+fn parts(path: &str) -> Vec<&str> {
+    path.split('/').filter(|part| !part.is_empty()).collect()
 }
 
 /// The result, or how it fails, and whether that is what was recorded. A decision's time is its end, but what a policy asks the clock for
@@ -308,15 +337,20 @@ fn evaluated(
     first
 }
 
-/// The rules that a path leads to, or into, and that can't be evaluated here.
-fn left_out(prober: &Prober<'_>, path: &[&str]) -> Vec<String> {
+/// The rules that a path leads to, or into, and that can't be evaluated here; and the files that can't be read, where it may come to what
+/// they say.
+fn left_out(prober: &Prober<'_>, bundle: &Bundle, path: &[&str]) -> Vec<String> {
     let gone = prober.left_out().iter();
     let gone = gone.filter(|left| !named(std::slice::from_ref(&left.definition), path).is_empty());
     let told = gone.map(|left| {
         let rules::Definition { file, line, .. } = &left.definition;
         format!("{file}:{line} can't be evaluated here, and is left out: {}", left.why)
     });
-    prober.unread().iter().cloned().chain(told).collect()
+    let unread = prober.unread();
+    let reached = (!unread.is_empty()).then(|| Reach::of(&bundle.policies).from(path));
+    let unread =
+        unread.iter().filter(|unread| reached.as_ref().is_some_and(|r| r.comes_to(unread)));
+    unread.map(|unread| unread.why.clone()).chain(told).collect()
 }
 
 /// The rules that a path means, each as its package and its name: the one that it names or leads into, or all of a

@@ -1,20 +1,22 @@
 //! Asks a bundle how far a body goes: its first statement, its first two, and so on, each as a rule of its own in the
 //! same package.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use regorus::{Engine, Value};
 use serde_json::Value as Json;
 
-use super::Recorded;
 use super::builtins::Builtins;
 use super::bundle::Bundle;
 use super::engine::{self, LeftOut, Made};
 use super::hidden::{self, Hidden};
 use super::opa::{AsThen, Opa};
+use super::reach::Unread;
 use super::rename::Renamed;
 use super::rules::{self, Body, Condition, Definition, Every, Shape};
 use super::texts::{call, declared, is_word, json, last_line, path, placed, references};
+use super::{Policies, Recorded};
 
 const NAME: &str = "docket_asks_this";
 
@@ -60,13 +62,13 @@ enum By<'b> {
 pub struct Prober<'b> {
     by: By<'b>,
     input: Option<Json>,
-    definitions: Vec<Definition>,
+    definitions: Cow<'b, [Definition]>,
     data: &'b Json,
     builtins: Builtins,
     hidden: Vec<Hidden>,
     renamed: Renamed,
     left_out: Vec<LeftOut>,
-    unread: Vec<String>,
+    unread: Cow<'b, [Unread]>,
 }
 
 impl<'b> Prober<'b> {
@@ -81,24 +83,26 @@ impl<'b> Prober<'b> {
         let by = By::Regorus(Box::new(engine));
         let input = input(recorded)?;
         let hidden = hidden::hidden(recorded, input.as_ref());
-        let data = &bundle.data;
+        let (data, definitions, unread) = (&bundle.data, definitions.into(), unread.into());
         Ok(Prober { by, input, definitions, data, builtins, hidden, renamed, left_out, unread })
     }
 
     /// The same where OPA evaluates, which has the bundle.
     pub fn by_opa(
-        bundle: &'b Bundle,
+        (bundle, policies): (&'b Bundle, &'b Policies),
         recorded: &Recorded<'_>,
         opa: &'b dyn Opa,
     ) -> Result<Prober<'b>, String> {
         let builtins = Builtins::of(recorded.timestamp, recorded.nd_builtin_cache).by_opa();
-        let (read, unread) = engine::readable(&bundle.policies)?;
-        let (v0, mut engine) = engine::versioned(&read)?;
-        let definitions = rules::definitions(&mut engine);
+        let (definitions, unread) = (policies.definitions[..].into(), policies.unread[..].into());
         let input = input(recorded)?;
         let hidden = hidden::hidden(recorded, input.as_ref());
-        let then =
-            AsThen::new(opa, (&bundle.policies, v0), &builtins, recorded.input.map(str::to_owned))?;
+        let then = AsThen::new(
+            opa,
+            (&bundle.policies, policies.v0),
+            &builtins,
+            recorded.input.map(str::to_owned),
+        )?;
         let (data, renamed, left_out) = (&bundle.data, Renamed::new(), Vec::new());
         let by = By::Opa(then);
         Ok(Prober { by, input, definitions, data, builtins, hidden, renamed, left_out, unread })
@@ -122,8 +126,8 @@ impl<'b> Prober<'b> {
         &self.left_out
     }
 
-    /// What is said of files that can't be read here.
-    pub fn unread(&self) -> &[String] {
+    /// Files that can't be read here.
+    pub fn unread(&self) -> &[Unread] {
         &self.unread
     }
 
@@ -174,8 +178,7 @@ impl<'b> Prober<'b> {
 
     /// The definitions that a path leads to, and those that they speak of.
     pub fn behind(&self, path: &str) -> Vec<&Definition> {
-        let path: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
-        let mut open = super::named(&self.definitions, &path);
+        let mut open = super::named(&self.definitions, &super::parts(path));
         let (mut seen, mut all) = (BTreeSet::new(), Vec::new());
         while let Some(rule) = open.pop() {
             let of = |d: &&Definition| (&d.package, &d.name) == (&rule.0, &rule.1);

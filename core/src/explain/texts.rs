@@ -55,6 +55,31 @@ pub fn words(text: &str) -> Vec<Word<'_>> {
     found
 }
 
+/// A policy without its comments.
+pub fn uncommented(policy: &str) -> String {
+    let (mut out, mut chars) = (String::with_capacity(policy.len()), policy.chars());
+    let mut quote = None;
+    while let Some(c) = chars.next() {
+        match (quote, c) {
+            (None, '#') => {
+                chars.by_ref().find(|c| *c == '\n');
+                out.push('\n');
+                continue;
+            }
+            (None, '"' | '`') => quote = Some(c),
+            (Some('"'), '\\') => {
+                out.push(c);
+                out.extend(chars.next());
+                continue;
+            }
+            (Some(open), c) if open == c => quote = None,
+            _ => {}
+        }
+        out.push(c);
+    }
+    out
+}
+
 pub fn is_word(c: char) -> bool {
     c.is_ascii_alphanumeric() || c == '_'
 }

@@ -6,8 +6,9 @@ use std::sync::LazyLock;
 
 use regex::Regex;
 
+use super::changed::Changed;
 use super::commands;
-use super::encoded::{Changed, percent_decoded, percent_encoded};
+use super::encoded::{percent_decoded, percent_encoded};
 use super::names::{self, Told};
 
 /// A name, what stands between, and the quote that a value begins with. What expressions can't do quickly in long texts

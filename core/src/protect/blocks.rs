@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::encoded::Changed;
+use super::changed::Changed;
 use super::names::{self, Told};
 use super::{pairs, taken};
 

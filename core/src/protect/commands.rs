@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use memchr::memmem;
 use regex::Regex;
 
-use super::encoded::Changed;
+use super::changed::Changed;
 use super::names::{self, Told};
 
 /// `--password hunter2`, `-token 'x'`, and in a list: `--password, x`.

@@ -6,39 +6,14 @@
 
 use std::ops::Range;
 
-use ring::hmac;
-
-use super::detector::{ALL, Detector, Hit, mark};
-use super::keys::pseudonym;
+pub use super::acts::{Act, Asked, Detect};
+use super::detector::{Detector, Hit};
 use super::opa::Done;
-use super::patterns::Patterns;
-use super::prefilter::Prefilter;
 use super::rules::is_opa_s;
 use super::taken::Taken;
 use super::tree::{Distinct, Node, quoted_inside};
 use super::walk::Walk;
 use crate::decision::json;
-
-/// What is done with what is found.
-#[derive(Debug, Clone)]
-pub enum Act {
-    /// `[erased:<detector>]` in its place.
-    Erase,
-    /// A pseudonym in its place.
-    Hash(hmac::Key),
-    /// It stays, and is counted.
-    Count,
-}
-
-impl Act {
-    pub fn instead(&self, detector: Detector, text: &str) -> Option<String> {
-        match self {
-            Act::Erase => Some(mark(detector.name())),
-            Act::Hash(key) => Some(pseudonym(key, text)),
-            Act::Count => None,
-        }
-    }
-}
 
 /// Members of a decision that detectors leave alone: they say what was decided when, by which OPA and which rules of which
 /// revision, how fast.
@@ -66,32 +41,7 @@ pub fn is_note(name: &str) -> bool {
     matches!(name, "erased" | "masked")
 }
 
-#[derive(Debug)]
-pub struct Detect {
-    /// By detector.
-    acts: [Option<Act>; ALL.len()],
-    pub(super) prefilter: Prefilter,
-    pub(super) patterns: Patterns,
-}
-
-/// Who asked for what: an address there is hashed with this key rather than erased, so that what was
-/// denied to whom keeps its meaning.
-pub struct Asked<'a> {
-    pub key: &'a hmac::Key,
-    /// Subject, action and resource of the decision as it was.
-    pub texts: &'a dyn Fn() -> Vec<String>,
-}
-
 impl Detect {
-    pub fn new(acts: [Option<Act>; ALL.len()]) -> Detect {
-        let prefilter = Prefilter::new(ALL.into_iter().filter(|d| acts[*d as usize].is_some()));
-        Detect { acts, prefilter, patterns: Patterns::default() }
-    }
-
-    pub fn act(&self, detector: Detector) -> Option<&Act> {
-        self.acts[detector as usize].as_ref()
-    }
-
     /// Looks through a decision. What is found is acted on, noted in `masked`, and told; what was taken out
     /// is added to `taken`.
     pub fn apply(

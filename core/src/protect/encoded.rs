@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use ::base64::Engine;
 
+use super::changed::Changed;
 use super::escapes;
 use super::tree::quoted;
 use crate::decision::base64::{self, BASE64};
@@ -112,11 +113,11 @@ fn flat(text: &str, who: &mut dyn Look) -> Option<String> {
     let mut now = Cow::Borrowed(text);
     type Step = fn(&str, &mut dyn Look) -> Option<String>;
     let steps: [Step; 7] = [
-        escapes::backslashes,
-        escapes::entities,
+        |text, who| escapes::backslashes(text, &mut |inner| look(inner, who)),
+        |text, who| escapes::entities(text, &mut |inner| look(inner, who)),
         |text, who| who.pairs(text),
         percent,
-        escapes::hexadecimal,
+        |text, who| escapes::hexadecimal(text, &mut |inner| look(inner, who)),
         base64,
         |text, who| who.plain(text),
     ];
@@ -382,27 +383,4 @@ fn base64(text: &str, who: &mut dyn Look) -> Option<String> {
         }
     }
     out.end(text)
-}
-
-/// A text that is changed in places.
-#[derive(Debug, Default)]
-pub struct Changed {
-    text: String,
-    end: usize,
-}
-
-impl Changed {
-    pub fn put(&mut self, text: &str, at: Range<usize>, new: &str) {
-        self.text.push_str(&text[self.end..at.start]);
-        self.text.push_str(new);
-        self.end = at.end;
-    }
-
-    pub fn end(mut self, text: &str) -> Option<String> {
-        if self.end == 0 {
-            return None;
-        }
-        self.text.push_str(&text[self.end..]);
-        Some(self.text)
-    }
 }

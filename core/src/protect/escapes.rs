@@ -1,7 +1,10 @@
 //! Escapes in text that is not JSON: `\u0022` and `\x22`, `&quot;` and `&#34;`, and text in hexadecimal.
 //! What is changed inside is written again as it was.
 
-use super::encoded::{Changed, Look, look};
+use super::changed::Changed;
+
+/// Looks into what an escape stands for, and answers with what is to stand there instead, if it is to change.
+type Look<'l> = &'l mut dyn FnMut(&str) -> Option<String>;
 
 /// The shortest hexadecimal text that is opened: `password=x`.
 const SHORTEST_HEX: usize = 20;
@@ -10,24 +13,24 @@ const SHORTEST_HEX: usize = 20;
 const LONGEST_ENTITY: usize = 10;
 
 /// `\u0022`, `\x22`.
-pub fn backslashes(text: &str, who: &mut dyn Look) -> Option<String> {
+pub fn backslashes(text: &str, look: Look<'_>) -> Option<String> {
     let bytes = text.as_bytes();
     memchr::memmem::find(bytes, b"\\u").or_else(|| memchr::memmem::find(bytes, b"\\x"))?;
-    inside(text, b'\\', backslash, who)
+    inside(text, b'\\', backslash, look)
 }
 
 /// `&quot;`, `&#34;`.
-pub fn entities(text: &str, who: &mut dyn Look) -> Option<String> {
+pub fn entities(text: &str, look: Look<'_>) -> Option<String> {
     if !has_entity(text.as_bytes()) {
         return None;
     }
-    inside(text, b'&', entity, who)
+    inside(text, b'&', entity, look)
 }
 
 /// A character that is written otherwise at the beginning of a text, and how long that is.
 type Read = fn(&str) -> Option<(char, usize)>;
 
-fn inside(text: &str, begin: u8, read: Read, who: &mut dyn Look) -> Option<String> {
+fn inside(text: &str, begin: u8, read: Read, look: Look<'_>) -> Option<String> {
     let mut plain = String::with_capacity(text.len());
     let mut written: Vec<(char, &str)> = Vec::new();
     let mut end = 0;
@@ -48,7 +51,7 @@ fn inside(text: &str, begin: u8, read: Read, who: &mut dyn Look) -> Option<Strin
         return None;
     }
     plain.push_str(&text[end..]);
-    let new = look(&plain, who)?;
+    let new = look(&plain)?;
     let mut out = String::with_capacity(new.len());
     for c in new.chars() {
         match written.iter().find(|(known, _)| *known == c) {
@@ -137,7 +140,7 @@ pub fn may_have_hex(run: &[u8]) -> bool {
         && run.iter().enumerate().any(|(i, b)| apart(b) && may_be_hex(&run[i + 1..]))
 }
 
-pub fn hexadecimal(text: &str, who: &mut dyn Look) -> Option<String> {
+pub fn hexadecimal(text: &str, look: Look<'_>) -> Option<String> {
     let bytes = text.as_bytes();
     let mut out = Changed::default();
     let mut at = 0;
@@ -151,7 +154,7 @@ pub fn hexadecimal(text: &str, who: &mut dyn Look) -> Option<String> {
         }
         let decoded: Option<Vec<u8>> = run.chunks_exact(2).map(byte).collect();
         if let Some(inner) = decoded.and_then(|bytes| String::from_utf8(bytes).ok())
-            && let Some(new) = look(&inner, who)
+            && let Some(new) = look(&inner)
         {
             let is_upper = run.iter().any(u8::is_ascii_uppercase);
             let hex = |b: u8| if is_upper { format!("{b:02X}") } else { format!("{b:02x}") };

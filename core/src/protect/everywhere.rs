@@ -7,8 +7,9 @@ use aho_corasick::AhoCorasick;
 use base64::Engine;
 use memchr::memmem;
 
+use super::changed::Changed;
 use super::detect::{is_left, is_note};
-use super::encoded::{self, Budget, Changed, Look};
+use super::encoded::{self, Budget, Look};
 use super::opa::Done;
 use super::rules::is_opa_s;
 use super::taken::{Member, Secret, Taken, meaning};

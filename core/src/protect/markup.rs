@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 
 use regex::{Captures, Regex};
 
-use super::encoded::Changed;
+use super::changed::Changed;
 use super::names::{self, Told};
 use super::pairs;
 

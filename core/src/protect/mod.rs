@@ -1,7 +1,7 @@
 //! What must not spread is taken out of decisions before they get to the docket. Pure.
 //!
 //! `rego` asks a team's own OPA policies, `opa` applies their rules as OPA would, `rules` are pointers
-//! with wildcards (`keys` encrypts and hashes for them), `detect` finds what no rule names: it `walk`s
+//! with wildcards (`keys` encrypts and hashes for them), `detect` finds what no rule names, and `acts` on it: it `walk`s
 //! through a decision, by `names` (of members, in `pairs`, `assignments`, `markup`, `blocks` and `commands`) and by
 //! how things look (`patterns`, `makers`), in what is `encoded` (`escapes`), too, wherever the `prefilter` says that there may be something. What any of them has
 //! `taken` out at one place is taken out `everywhere`, and `copies` of the decision go. All of them change
@@ -9,9 +9,11 @@
 //! left, `redact` takes more out of it for one sink. What can't be protected does not go on: it is
 //! rejected, without its content.
 
+mod acts;
 mod addresses;
 mod assignments;
 mod blocks;
+mod changed;
 mod commands;
 mod copies;
 pub mod detect;

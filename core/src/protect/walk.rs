@@ -3,7 +3,8 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use super::detect::{Act, Asked, Detect};
+use super::acts::{Act, Asked, Detect};
+use super::changed::Changed;
 use super::detector::{Detector, Hit};
 use super::encoded::{self, Budget, Look};
 use super::keys::pseudonym;
@@ -11,7 +12,7 @@ use super::names::{self, Told};
 use super::patterns::LOOKING;
 use super::taken::{Taken, is_protected};
 use super::tree::{Distinct, Node, push, quoted, quoted_inside};
-use super::{assignments, blocks, commands, encoded::Changed, markup, pairs};
+use super::{assignments, blocks, commands, markup, pairs};
 use crate::decision::json;
 
 pub struct Walk<'w> {

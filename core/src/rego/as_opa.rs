@@ -7,8 +7,8 @@ use std::fmt::Write;
 
 use regorus::{Engine, Value};
 
-use super::{SourceFile, bounds};
-use crate::rego::re2;
+use super::own::{own_of, text};
+use super::{SourceFile, re2};
 
 /// A function, with how many arguments, and what it answers.
 pub type Answered = (&'static str, u8, fn(&[Value]) -> Value);
@@ -94,7 +94,7 @@ pub fn put_noting(
         if not(name) || !policies.iter().any(|policy| names(&policy.text, name)) {
             continue;
         }
-        let Ok(own) = bounds::own_of(name, arguments) else { continue };
+        let Ok(own) = own_of(name, arguments) else { continue };
         let call = move |given: Vec<Value>| {
             if differs(&given) {
                 DIFFERED.with_borrow_mut(|all| all.insert(name));
@@ -116,6 +116,15 @@ pub fn may_differ(name: &str) -> bool {
     DIFFERING.iter().any(|(differing, ..)| *differing == name)
 }
 
+/// The same of what a function is given, with nothing in the place of what is not known.
+pub fn may_differ_for(name: &str, mut given: Vec<Value>) -> bool {
+    let known = DIFFERING.iter().find(|(differing, ..)| *differing == name);
+    known.is_some_and(|(_, arguments, differs)| {
+        given.resize(usize::from(*arguments), Value::Undefined);
+        differs(&given)
+    })
+}
+
 /// Written with or without blanks around its dots, or in brackets, so its last part is looked for.
 fn names(policy: &str, name: &str) -> bool {
     policy.contains(name.rsplit('.').next().unwrap_or(name))
@@ -124,10 +133,6 @@ fn names(policy: &str, name: &str) -> bool {
 /// What stands here for regorus' own.
 pub fn answered(name: &str) -> Option<fn(&[Value]) -> Value> {
     ANSWERED.iter().find(|(answered, ..)| *answered == name).map(|(_, _, answer)| *answer)
-}
-
-pub(super) fn text(of: &[Value], at: usize) -> Option<&str> {
-    of.get(at)?.as_string().ok().map(|text| &**text)
 }
 
 fn is(pattern: &str, text: Option<&str>) -> bool {

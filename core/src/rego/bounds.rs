@@ -4,8 +4,9 @@
 
 use std::cell::Cell;
 
-use regorus::{CompiledPolicy, Engine, Value};
+use regorus::{Engine, Value};
 
+use super::own::own_of;
 use super::{SourceFile, as_opa, json};
 
 /// So many bytes all functions of one question may make together, and its answer may have.
@@ -150,16 +151,6 @@ pub fn put(engine: &mut Engine, policies: &[SourceFile]) -> Result<(), String> {
 /// Whether a function is among them.
 pub fn has(name: &str) -> bool {
     FUNCTIONS.iter().any(|function| function.name == name)
-}
-
-/// A policy that calls regorus' own function.
-pub fn own_of(name: &str, arguments: u8) -> Result<CompiledPolicy, String> {
-    let arguments: Vec<String> = (0..arguments).map(|number| format!("input[{number}]")).collect();
-    let text = format!("package own\nanswer = {name}({})", arguments.join(", "));
-    let mut engine = Engine::new();
-    engine.set_strict_builtin_errors(false);
-    engine.add_policy("own.rego".into(), text).map_err(|e| e.to_string())?;
-    engine.compile_with_entrypoint(&"data.own.answer".into()).map_err(|e| e.to_string())
 }
 
 fn called<E: From<TooMuch>>(

@@ -9,7 +9,7 @@ use std::str::Chars;
 use regex::Regex;
 use regorus::Value;
 
-use super::as_opa::text;
+use super::own::text;
 
 /// So many are kept.
 const KEPT: usize = 100;

@@ -2,21 +2,14 @@
 
 use super::super::json::{self, Member, push_string};
 use super::super::record::Agent;
-use super::join::{self, Part};
-use super::{Around, Found, Opener};
 
-/// A line that an envelope holds: opened, or put together first with others that are parts of it.
-pub(super) fn line(
-    open: &mut Opener<'_>,
-    members: &[Member<'_>],
-    text: &str,
-    around: Around<'_>,
-    found: &mut Found<'_>,
-) {
-    if open.probing {
-        return open.bytes(text.as_bytes(), around, found);
-    }
-    join::line(open, text, part(members), around, found);
+/// What is known of a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    /// More of it comes.
+    More,
+    /// It ends with this, whether others came before or not.
+    Last,
 }
 
 /// What the envelope says of its line: whether it is a part, and whether more of it comes. Docker's fluentd

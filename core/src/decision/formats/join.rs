@@ -4,16 +4,9 @@
 use super::super::json;
 use super::super::record::Agent;
 use super::super::reject::{Reason, Reject};
-use super::{Around, Found, Opener, agent, lines, reject};
-
-/// What is known of a line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Part {
-    /// More of it comes.
-    More,
-    /// It ends with this, whether others came before or not.
-    Last,
-}
+use super::agent::{self, Part};
+use super::balance::Balance;
+use super::{Around, Found, Opener, lines, reject};
 
 /// So many streams may have an open line at once.
 const MAX_OPEN: usize = 256;
@@ -238,45 +231,6 @@ impl Pending {
         let around =
             Around { agent: self.agent.as_ref(), collected: self.collected, stream: &self.stream };
         open.bytes(&self.text, around, found);
-    }
-}
-
-/// How deep brackets are open, over the parts of a text.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Balance {
-    depth: usize,
-    string: bool,
-    escaped: bool,
-    began: bool,
-}
-
-impl Balance {
-    pub(super) fn feed(&mut self, bytes: &[u8]) {
-        for b in bytes {
-            if self.escaped {
-                self.escaped = false;
-            } else if self.string {
-                match b {
-                    b'"' => self.string = false,
-                    b'\\' => self.escaped = true,
-                    _ => {}
-                }
-            } else {
-                match b {
-                    b'"' if self.began => self.string = true,
-                    b'{' | b'[' => {
-                        self.began = true;
-                        self.depth += 1;
-                    }
-                    b'}' | b']' => self.depth = self.depth.saturating_sub(1),
-                    _ => {}
-                }
-            }
-        }
-    }
-
-    pub(super) fn is_open(&self) -> bool {
-        self.began && (self.depth > 0 || self.string)
     }
 }
 

@@ -3,7 +3,7 @@
 
 use super::super::record::Agent;
 use super::super::reject::Reason;
-use super::join::Balance;
+use super::balance::Balance;
 use super::{Around, Found, Ignored, Opener, Piece, marks, reject};
 
 /// An object whose end has not come yet.

@@ -7,10 +7,12 @@
 //! envelopes, `join` puts lines together that were split on their way, `lines` objects whose lines came one by one.
 
 mod agent;
+mod balance;
 mod console;
 mod elements;
 mod join;
 mod labels;
+mod layer;
 mod lines;
 mod marks;
 mod object;
@@ -29,8 +31,8 @@ pub use join::{Missing, Parts, RecordPlace, is_part};
 use flate2::bufread::GzDecoder;
 
 use self::join::Joins;
+use self::layer::Text;
 use self::lines::Spread;
-use self::text::Text;
 use super::event::Event;
 use super::json;
 use super::record::Agent;
@@ -369,7 +371,7 @@ impl Opener<'_> {
         match std::str::from_utf8(value) {
             Ok(valid) => text::read(self, Text::new(valid), around, found),
             Err(_) => {
-                let clean = text::cleaned(value);
+                let clean = layer::cleaned(value);
                 text::read(self, Text::damaged(&clean, value), around, found);
             }
         }

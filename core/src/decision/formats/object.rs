@@ -6,9 +6,9 @@ use std::collections::HashSet;
 use super::super::event::Event;
 use super::super::json::{self, Member};
 use super::super::reject::{Reason, Reject};
+use super::layer::Text;
 use super::same::{Content, content};
-use super::text::Text;
-use super::{Around, Found, Ignored, MAX_LAYERS, Opener, Piece, agent, marks, otlp, reject};
+use super::{Around, Found, Ignored, MAX_LAYERS, Opener, Piece, agent, join, marks, otlp, reject};
 
 /// Members of envelopes that hold a line of a program's output, in the order they are looked for where none tells
 /// of a decision.
@@ -158,7 +158,7 @@ fn value(
     match raw.as_bytes().first() {
         Some(b'"') => {
             let line = json::as_str(raw).unwrap_or_default();
-            agent::line(open, members, &line, around, found);
+            joined(open, members, &line, around, found);
         }
         Some(b'{') => object(open, raw, around, found),
         Some(b'[') => {
@@ -173,6 +173,20 @@ fn value(
         // The pipeline file names it, and there is neither a line nor an object in it.
         _ => open.bytes(raw.as_bytes(), around, found),
     }
+}
+
+/// A line that an envelope holds: opened, or put together first with others that are parts of it.
+fn joined(
+    open: &mut Opener<'_>,
+    members: &[Member<'_>],
+    text: &str,
+    around: Around<'_>,
+    found: &mut Found<'_>,
+) {
+    if open.probing {
+        return open.bytes(text.as_bytes(), around, found);
+    }
+    join::line(open, text, agent::part(members), around, found);
 }
 
 /// An object inside an envelope.
@@ -284,14 +298,4 @@ fn is_message(member: &Member<'_>) -> bool {
     member.value.starts_with('"')
         && !member.value.contains('{')
         && !marks::sure(member.value.as_bytes())
-}
-
-/// A decision in an OTLP record's attributes: the record as an envelope.
-pub(super) fn envelope(
-    open: &mut Opener<'_>,
-    raw: &str,
-    around: Around<'_>,
-    found: &mut Found<'_>,
-) {
-    object(open, raw, around, found);
 }

@@ -11,8 +11,8 @@ use super::super::ids;
 use super::super::json::{self, push_string};
 use super::super::record::Agent;
 use super::super::reject::Reason;
-use super::join::{self, Part};
-use super::{Around, Format, Found, Opener, Piece, agent, lines, marks, object, reject, weight};
+use super::agent::{self, Part};
+use super::{Around, Format, Found, Opener, Piece, join, lines, marks, reject, weight};
 
 const TOO_MANY: &str = "there are too many values in it";
 
@@ -83,7 +83,8 @@ fn record(
         whole.push(b'}');
         let whole = String::from_utf8(whole).expect("made of text");
         return match json::check(whole.as_bytes()) {
-            Ok(()) => object::envelope(open, &whole, around.collected(), found),
+            // An envelope like others.
+            Ok(()) => open.bytes(whole.as_bytes(), around.collected(), found),
             Err(error) => {
                 found(Piece::Reject { bytes: whole.as_bytes().into(), reject: error.into() });
             }

@@ -1,5 +1,7 @@
 use std::sync::LazyLock;
 
+use ring::hmac;
+
 use super::super::detector::ALL;
 use super::*;
 
