@@ -9,6 +9,7 @@ use docket::decision::formats::{self, Format, Limits};
 use docket::decision::record::Record;
 use docket::decision::record::{Rules, write};
 use docket::decision::{json, trace, verdict};
+use docket::log::Value;
 use docket::sink::loki::config::LokiConfig;
 use docket::sink::{elasticsearch, loki, metrics, otlp};
 use prost::Message;
@@ -116,6 +117,28 @@ fn record_parse(bencher: Bencher<'_, '_>) {
     bencher.counter(ItemsCount::new(raw.len())).counter(bytes(&raw)).bench_local(|| {
         for record in &raw {
             black_box(Record::parse(record).unwrap());
+        }
+    });
+}
+
+/// Once for all sinks of a process.
+#[divan::bench]
+fn value(bencher: Bencher<'_, '_>) {
+    let raw = records();
+    bencher.counter(ItemsCount::new(raw.len())).counter(bytes(&raw)).bench_local(|| {
+        for record in &raw {
+            black_box(Value::new(record));
+        }
+    });
+}
+
+/// And for each of them.
+#[divan::bench]
+fn value_record(bencher: Bencher<'_, '_>) {
+    let values: Vec<Value> = records().iter().map(|raw| Value::new(raw)).collect();
+    bencher.counter(ItemsCount::new(values.len())).bench_local(|| {
+        for value in &values {
+            black_box(value.record().unwrap());
         }
     });
 }

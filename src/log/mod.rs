@@ -28,8 +28,10 @@ mod told;
 pub mod topics;
 pub mod transactional;
 mod tried;
+pub mod value;
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::error::{KafkaResult, RDKafkaErrorCode};
@@ -37,6 +39,7 @@ use rdkafka::message::OwnedHeaders;
 
 pub use reading::Reading;
 pub use tried::tried;
+pub use value::Value;
 
 use crate::decision::time::Nanos;
 
@@ -47,6 +50,13 @@ pub struct Message<'m> {
     pub offset: i64,
     pub payload: &'m [u8],
     pub headers: &'m dyn Headers,
+}
+
+impl Message<'_> {
+    /// The record as a sink has it.
+    pub fn value(&self) -> Arc<Value> {
+        self.headers.value().unwrap_or_else(|| Arc::new(Value::new(self.payload)))
+    }
 }
 
 /// Headers are looked at by few, so they are read when asked for.
@@ -60,6 +70,11 @@ pub trait Headers {
 
     /// When the record was written to its topic, if that is known.
     fn written(&self) -> Option<Nanos> {
+        None
+    }
+
+    /// What the record is, if that was read already.
+    fn value(&self) -> Option<Arc<Value>> {
         None
     }
 }

@@ -12,7 +12,7 @@ use rdkafka::message::{BorrowedMessage, Message as _, OwnedMessage};
 use tokio::sync::Notify;
 
 use super::shared::{Following, Kept, Shared, Step, Waking};
-use super::{Headers, Message, client, headers};
+use super::{Headers, Message, Value, client, headers};
 use crate::clock;
 use crate::decision::time::{self, Nanos};
 use crate::order::{MAX_SKEW, Next, Order, Times};
@@ -83,7 +83,7 @@ pub struct Queue<C: ConsumerContext> {
 /// A record that is looked at before it is handed out.
 enum Head {
     Fetched(OwnedMessage),
-    Kept(Arc<Kept>),
+    Kept(Kept),
 }
 
 impl Head {
@@ -108,8 +108,8 @@ impl Head {
                 topic,
                 partition,
                 offset: kept.offset,
-                payload: &kept.payload,
-                headers: &**kept,
+                payload: kept.value.bytes(),
+                headers: kept,
             }),
         }
     }
@@ -219,6 +219,10 @@ impl Headers for Kept {
 
     fn written(&self) -> Option<Nanos> {
         Some(self.times.written)
+    }
+
+    fn value(&self) -> Option<Arc<Value>> {
+        Some(self.value.clone())
     }
 }
 

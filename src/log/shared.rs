@@ -19,7 +19,7 @@ use super::client::{self, Brokers};
 use super::closing::{Abandon, Closing};
 use super::config::Kafka;
 use super::queues::{Wake, when};
-use super::{fetch, told};
+use super::{Value, fetch, told};
 use crate::clock;
 use crate::decision::time::Nanos;
 use crate::order::Times;
@@ -27,15 +27,16 @@ use crate::ring::{Joined, Ring, Taken, Who};
 use crate::telemetry::held::Held;
 
 /// A record that several parts read.
+#[derive(Clone)]
 pub struct Kept {
     pub offset: i64,
     pub times: Times,
-    pub payload: Box<[u8]>,
+    pub value: Arc<Value>,
 }
 
 /// So many records are taken from the ring, or put there, at a time.
 const AT_ONCE: usize = 64;
-/// What a record takes beside its bytes.
+/// What a record takes in a ring beside its value.
 const OVERHEAD: usize = 96;
 /// After a partition could not be read here, each part reads it alone for so long.
 const REST: Duration = Duration::from_secs(30);
@@ -80,7 +81,7 @@ impl State {
 
 struct Partition {
     queue: PartitionQueue<Context>,
-    ring: Ring<Arc<Kept>>,
+    ring: Ring<Kept>,
     wakes: Arc<Wakes>,
 }
 
@@ -342,7 +343,7 @@ impl Shared {
         context.ends.lock().unwrap_or_else(PoisonError::into_inner).get(&partition).copied()
     }
 
-    fn take(&self, partition: i32, who: Who, ahead: &mut VecDeque<Arc<Kept>>) -> Taken {
+    fn take(&self, partition: i32, who: Who, ahead: &mut VecDeque<Kept>) -> Taken {
         let mut state = self.lock();
         let State { partitions, client, kept, .. } = &mut *state;
         let (Some(of), Some(client)) = (partitions.get_mut(&partition), client) else {
@@ -385,10 +386,11 @@ impl Partition {
             match self.queue.poll(Duration::ZERO) {
                 None => break,
                 Some(Ok(message)) => {
-                    let payload: Box<[u8]> = message.payload().unwrap_or_default().into();
+                    // Whoever comes to it reads it for all.
+                    let value = Arc::new(Value::new(message.payload().unwrap_or_default()));
                     let (offset, times) = (message.offset(), when(&message, time, now));
-                    let bytes = payload.len() + OVERHEAD;
-                    self.ring.push(offset, bytes, Arc::new(Kept { offset, times, payload }));
+                    let bytes = value.size() + OVERHEAD;
+                    self.ring.push(offset, bytes, Kept { offset, times, value });
                 }
                 Some(Err(KafkaError::PartitionEOF(_))) => self.ring.ended(),
                 Some(Err(error)) if client::is_outage(&error) => {}
@@ -407,7 +409,7 @@ pub struct Following {
     ready: Arc<AtomicBool>,
     /// The offset behind what was handed out.
     pub next: i64,
-    ahead: VecDeque<Arc<Kept>>,
+    ahead: VecDeque<Kept>,
     /// The end of the log was told, and nothing came since.
     told: bool,
     /// It fell off, and goes on alone.
@@ -416,7 +418,7 @@ pub struct Following {
 
 /// What comes next for a follower.
 pub enum Step {
-    Record(Arc<Kept>),
+    Record(Kept),
     End,
 }
 

@@ -21,7 +21,7 @@ use crate::log::dead_letter::{Letter, receipt};
 use crate::log::original::{Original, Originals};
 use crate::log::producer::{self, Single};
 use crate::log::scan::{READER, ScanError, TopicScan};
-use crate::log::{Outgoing, RecordWriter, headers};
+use crate::log::{Outgoing, RecordWriter, Value, headers};
 use crate::pipeline::Pipeline;
 
 #[derive(Debug, thiserror::Error)]
@@ -409,7 +409,7 @@ async fn send(
         let next = records.recv().await;
         let ended = next.is_none();
         if let Some(item) = next {
-            batch.push(&item.value, item.partition, item.offset, 0);
+            batch.push(Arc::new(Value::new(&item.value)), item.partition, item.offset, 0);
         }
         let full = batch.len() >= delivery.batch_records || batch.size() >= delivery.batch_bytes.0;
         if !batch.is_empty() && (ended || full) {

@@ -18,20 +18,33 @@ fn bytes<const N: usize>(hex: &[u8]) -> Option<[u8; N]> {
     if hex.len() != N * 2 {
         return None;
     }
-    let digit = |b: u8| (b as char).to_digit(16).map(|d| d as u8);
-    let mut out = [0; N];
-    for (byte, pair) in out.iter_mut().zip(hex.chunks_exact(2)) {
-        *byte = digit(pair[0])? << 4 | digit(pair[1])?;
+    let (mut out, mut none) = ([0; N], 0);
+    for (byte, pair) in out.iter_mut().zip(hex.as_chunks().0) {
+        let [high, low] = pair.map(|b| DIGITS[usize::from(b)]);
+        *byte = high << 4 | low;
+        none |= high | low;
     }
-    (out != [0; N]).then_some(out)
+    (none != NO_DIGIT && out != [0; N]).then_some(out)
 }
+
+const NO_DIGIT: u8 = 0xff;
+/// What a byte is as a hexadecimal digit.
+const DIGITS: [u8; 256] = {
+    let mut digits = [NO_DIGIT; 256];
+    let mut n = 0;
+    while n < 16 {
+        digits[b"0123456789abcdef"[n] as usize] = n as u8;
+        digits[b"0123456789ABCDEF"[n] as usize] = n as u8;
+        n += 1;
+    }
+    digits
+};
 
 pub fn push_hex(out: &mut Vec<u8>, bytes: &[u8]) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    for b in bytes {
-        out.push(DIGITS[usize::from(b >> 4)]);
-        out.push(DIGITS[usize::from(b & 15)]);
-    }
+    let digit = |n: u8| DIGITS[usize::from(n)];
+    out.reserve(bytes.len() * 2);
+    bytes.iter().for_each(|b| out.extend_from_slice(&[digit(b >> 4), digit(b & 15)]));
 }
 
 pub fn hex(bytes: &[u8]) -> String {

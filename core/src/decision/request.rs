@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use super::event::Event;
-use super::json::{self, Pointer};
+use super::json::{self, Paths, Pointer};
 
 /// A decision's subject, action and resource, in this order.
 pub type Asked<'a> = [Option<Cow<'a, str>>; 3];
@@ -54,16 +54,9 @@ pub const PARTS: [&str; 5] = ["input", "labels", "request_context", "result", "r
 /// The pipeline file's `request:` section, made ready.
 #[derive(Debug, Clone)]
 pub struct Rules {
-    root: Node,
-}
-
-/// A name of a pointer, and what may come after it.
-#[derive(Debug, Clone, Default)]
-struct Node {
-    name: String,
-    then: Vec<Node>,
-    /// Pointers that end here: of what, and how many are tried before.
-    ends: Vec<(usize, usize)>,
+    paths: Paths,
+    /// By pointer: of what, and how many are tried before.
+    of: Vec<(usize, usize)>,
 }
 
 impl Default for Rules {
@@ -75,30 +68,30 @@ impl Default for Rules {
 impl Rules {
     /// For subject, action and resource the pointers, the first one first; the usual ones for `None`.
     pub fn new(pointers: [Option<Vec<Pointer>>; 3]) -> Rules {
-        let mut root = Node::default();
+        let (mut all, mut of) = (Vec::new(), Vec::new());
         for (which, (given, usual)) in
             pointers.into_iter().zip([SUBJECT, ACTION, RESOURCE]).enumerate()
         {
-            let all =
+            let pointers =
                 given.unwrap_or_else(|| usual.iter().filter_map(|p| Pointer::parse(p)).collect());
-            for (rank, pointer) in all.iter().enumerate() {
-                let end = pointer.names().iter().fold(&mut root, |node, name| {
-                    let at = node.then.iter().position(|n| n.name == *name).unwrap_or_else(|| {
-                        node.then.push(Node { name: name.clone(), ..Node::default() });
-                        node.then.len() - 1
-                    });
-                    &mut node.then[at]
-                });
-                end.ends.push((which, rank));
-            }
+            of.extend((0..pointers.len()).map(|rank| (which, rank)));
+            all.extend(pointers);
         }
-        Rules { root }
+        Rules { paths: all.into_iter().collect(), of }
     }
 
     pub fn find<'a>(&self, event: &Event<'a>) -> Asked<'a> {
         let mut best: [Option<(usize, Cow<'a, str>)>; 3] = Default::default();
-        for node in &self.root.then {
-            let part = match node.name.as_str() {
+        let mut tell = |number: usize, raw| {
+            let (which, rank) = self.of[number];
+            if best[which].as_ref().is_none_or(|(best, _)| rank < *best)
+                && let Some(text) = text(raw)
+            {
+                best[which] = Some((rank, text));
+            }
+        };
+        for path in self.paths.then() {
+            let part = match path.name() {
                 "input" => event.input,
                 "labels" => event.labels,
                 "request_context" => event.request_context,
@@ -107,7 +100,7 @@ impl Rules {
                 _ => None,
             };
             if let Some(raw) = part {
-                node.walk(raw, &mut best);
+                path.walk(raw, &mut tell);
             }
         }
         let [subject, action, resource] = best.map(|found| found.map(|(_, text)| text));
@@ -117,43 +110,6 @@ impl Rules {
             Cow::Owned(text) => Cow::Owned(text.split('?').next().unwrap_or_default().to_owned()),
         };
         [subject, action, resource.map(path)]
-    }
-}
-
-impl Node {
-    fn walk<'a>(&self, raw: &'a str, best: &mut [Option<(usize, Cow<'a, str>)>; 3]) {
-        for (which, rank) in &self.ends {
-            if best[*which].as_ref().is_none_or(|(best, _)| rank < best)
-                && let Some(text) = text(raw)
-            {
-                best[*which] = Some((*rank, text));
-            }
-        }
-        if self.then.is_empty() {
-            return;
-        }
-        match raw.as_bytes().first() {
-            Some(b'{') => {
-                for member in json::members(raw) {
-                    let escaped = member.name.contains('\\');
-                    for node in &self.then {
-                        if node.name == member.name || (escaped && member.key() == node.name) {
-                            node.walk(member.value, best);
-                        }
-                    }
-                }
-            }
-            Some(b'[') => {
-                for node in &self.then {
-                    if let Some(element) =
-                        node.name.parse().ok().and_then(|n| json::elements(raw).nth(n))
-                    {
-                        node.walk(element, best);
-                    }
-                }
-            }
-            _ => {}
-        }
     }
 }
 

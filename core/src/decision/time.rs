@@ -134,19 +134,21 @@ pub fn push(out: &mut Vec<u8>, nanos: Nanos) {
     let day = day_of_year - (153 * mp + 2) / 5 + 1;
     let month = if mp < 10 { mp + 3 } else { mp - 9 };
     let year = year_of_era + era * 400 + i64::from(month <= 2);
-    let mut digits = |n: i64, width: u32, after: u8| {
-        for place in (0..width).rev() {
-            out.push(b'0' + (n / 10i64.pow(place) % 10) as u8);
+    let mut text = *b"0000-00-00T00:00:00.000000000Z";
+    let mut digits = |places: std::ops::Range<usize>, mut n: u32| {
+        for place in text[places].iter_mut().rev() {
+            *place += (n % 10) as u8;
+            n /= 10;
         }
-        out.push(after);
     };
-    digits(year, 4, b'-');
-    digits(month, 2, b'-');
-    digits(day, 2, b'T');
-    digits(second_of_day / 3600, 2, b':');
-    digits(second_of_day / 60 % 60, 2, b':');
-    digits(second_of_day % 60, 2, b'.');
-    digits(fraction, 9, b'Z');
+    digits(0..4, year as u32);
+    digits(5..7, month as u32);
+    digits(8..10, day as u32);
+    digits(11..13, second_of_day as u32 / 3600);
+    digits(14..16, second_of_day as u32 / 60 % 60);
+    digits(17..19, second_of_day as u32 % 60);
+    digits(20..29, fraction as u32);
+    out.extend_from_slice(&text);
 }
 
 pub fn format(nanos: Nanos) -> String {

@@ -120,7 +120,7 @@ impl<'a> Node<'a> {
 
 /// Whether a name as written is that name.
 fn is_named(written: &str, name: &str) -> bool {
-    written == name || (written.contains('\\') && json::unescape(written) == name)
+    written == name || written.len() > name.len() && json::unescape(written) == name
 }
 
 /// A name between its quotes.

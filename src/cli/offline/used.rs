@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 
 use crate::decision::record::Record;
 use crate::decision::time::Nanos;
+use crate::log::value::identity;
 use crate::spike::{Example, Finding, Kind};
-use crate::stage::deliver::repeats::{Contents, Noted, Window};
+use crate::stage::deliver::repeats::{Noted, Window};
 use crate::stage::events;
 use crate::words::counted;
 
@@ -16,7 +17,6 @@ const MOST: usize = 1_000_000;
 /// Which IDs were used for what.
 pub struct Used {
     most: usize,
-    contents: Contents,
     window: Window,
     found: BTreeMap<String, Reused>,
 }
@@ -37,12 +37,11 @@ impl Default for Used {
 
 impl Used {
     fn of(most: usize) -> Used {
-        let (contents, window) = (Contents::default(), Window::default());
-        Used { most, contents, window, found: BTreeMap::new() }
+        Used { most, window: Window::default(), found: BTreeMap::new() }
     }
 
     pub fn note(&mut self, record: &Record<'_>) {
-        if self.window.note(self.contents.identity(record), self.most) != Noted::Reused {
+        if self.window.note(identity(record), self.most) != Noted::Reused {
             return;
         }
         let of = self.found.entry(record.service.to_string()).or_insert_with(|| Reused {

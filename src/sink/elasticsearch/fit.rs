@@ -60,7 +60,7 @@ fn names_a_field(name: &str) -> bool {
     !name.is_empty()
         && name.len() <= NAME
         && !name.starts_with('_')
-        && !name.contains(['.', '\0'])
+        && !name.bytes().any(|b| matches!(b, b'.' | 0))
         && !name.chars().all(char::is_whitespace)
 }
 
@@ -80,10 +80,11 @@ pub fn fits(record: &Record<'_>) -> bool {
     if has_long_number(raw.as_bytes()) || has_nul(raw) || has_empty_name(record.docket) {
         return false;
     }
-    if !derived_fits(record) || raw.len() > TERM && !pruned(record.docket, true, &mut Vec::new()) {
+    let members = record.members();
+    if !derived_fits(record) || raw.len() > TERM && !is_whole(record.docket, true) {
         return false;
     }
-    record.members().iter().all(|member| {
+    members.iter().all(|member| {
         let value = member.value;
         match held(&member.key(), record.verdict) {
             Held::Not => false,
@@ -91,12 +92,14 @@ pub fn fits(record: &Record<'_>) -> bool {
             Held::Terms => terms(value, &mut Vec::new()),
             Held::Date => is_date(value),
             Held::Long => is_long(value),
-            Held::Metrics => metrics(value, &mut Vec::new()),
+            Held::Metrics => {
+                json::members(value).all(|m| metric_fits(&m) && is_whole(m.value, false))
+            }
             Held::Flattened => {
                 !has_empty_name(value)
                     && (value.len() < TERM || flattened(value, &mut Vec::new()) == Some(true))
             }
-            Held::Stored => value.len() < NAME || pruned(value, false, &mut Vec::new()),
+            Held::Stored => value.len() < NAME || is_whole(value, false),
         }
     })
 }
@@ -134,8 +137,11 @@ fn is_long(value: &str) -> bool {
     value == "null" || value.parse::<i64>().is_ok()
 }
 
-fn metric_fits(name: &str, value: &str) -> bool {
-    names_a_field(name) && (!METRICS.contains(&name) || is_long(value))
+fn metric_fits(metric: &Member<'_>) -> bool {
+    let (name, value) = (&*metric.key(), metric.value);
+    names_a_field(name)
+        && (!METRICS.contains(&name) || is_long(value))
+        && leaf_fits(false, value, 0)
 }
 
 /// What `date_nanos` reads (`strict_date_optional_time_nanos`) and has room for: from 1970 to 2261.
@@ -161,7 +167,11 @@ fn is_date(value: &str) -> bool {
     head_is && (rest == b"Z" || rest.len() == 6 && near(&rest[1..3]))
 }
 
-/// Whether everything in a value fits.
+/// Whether everything in a value fits, which does.
+fn is_whole(value: &str, flattened: bool) -> bool {
+    !value.starts_with(['{', '[']) || pruned(value, flattened, &mut Vec::new())
+}
+
 /// Appends a value without what does not fit in it; says whether that is all of it.
 fn pruned(value: &str, flattened: bool, out: &mut Vec<u8>) -> bool {
     let mut pruning = Pruning { flattened, whole: true, out };
@@ -326,7 +336,7 @@ fn metrics(value: &str, out: &mut Vec<u8>) -> bool {
     let (mut whole, mut first) = (true, true);
     out.push(b'{');
     for member in json::members(value) {
-        if !metric_fits(&member.key(), member.value) || !leaf_fits(false, member.value, 0) {
+        if !metric_fits(&member) {
             whole = false;
             continue;
         }

@@ -1,23 +1,29 @@
-//! Docket records on their way to a sink, in one buffer.
+//! Docket records on their way to a sink.
 
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use crate::decision::record::{NotARecord, Record};
+use crate::log::Value;
 use crate::log::offsets::Segment;
+use crate::log::value::{Identity, identity};
 
 /// Docket records on their way to a sink.
 #[derive(Default)]
 pub struct Batch {
-    pub(super) bytes: Vec<u8>,
     pub(super) records: Vec<Item>,
+    /// Bytes of these.
+    bytes: usize,
     pub(super) segments: Vec<Segment>,
     /// By segment: the time of its oldest decision.
     pub(super) oldest: Vec<i64>,
-    /// How many bytes and records it is expected to hold.
-    expected: (usize, usize),
+    /// How many records it is expected to hold.
+    expected: usize,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub struct Item {
-    start: usize,
-    end: usize,
+    value: Arc<Value>,
     pub(super) partition: i32,
     pub(super) offset: i64,
     pub(super) epoch: u64,
@@ -25,11 +31,27 @@ pub struct Item {
     pub(super) timestamp: i64,
 }
 
-impl Batch {
-    pub(super) fn value(&self, item: &Item) -> &[u8] {
-        &self.bytes[item.start..item.end]
+impl Item {
+    pub(super) fn bytes(&self) -> &[u8] {
+        self.value.bytes()
     }
 
+    /// The record, and which it is, given what is left of it for the sink.
+    pub(super) fn record<'a>(
+        &'a self,
+        left: &'a Cow<'_, [u8]>,
+    ) -> Result<(Record<'a>, Identity), NotARecord> {
+        match left {
+            Cow::Borrowed(_) => self.value.record(),
+            Cow::Owned(less) => Record::parse(less).map(|record| {
+                let identity = identity(&record);
+                (record, identity)
+            }),
+        }
+    }
+}
+
+impl Batch {
     pub fn len(&self) -> usize {
         self.records.len()
     }
@@ -40,18 +62,20 @@ impl Batch {
 
     /// Bytes of docket records.
     pub fn size(&self) -> usize {
-        self.bytes.len()
+        self.bytes
     }
 
-    pub fn push(&mut self, value: &[u8], partition: i32, offset: i64, epoch: u64) {
+    /// What it takes. What other sinks have, too, counts all the same: they may be done with it before.
+    pub(super) fn held(&self) -> usize {
+        self.bytes + self.records.capacity() * (size_of::<Item>() + size_of::<Value>())
+    }
+
+    pub fn push(&mut self, value: Arc<Value>, partition: i32, offset: i64, epoch: u64) {
         if self.records.is_empty() {
-            self.bytes.reserve(self.expected.0);
-            self.records.reserve(self.expected.1);
+            self.records.reserve(self.expected);
         }
-        let start = self.bytes.len();
-        self.bytes.extend_from_slice(value);
-        let end = self.bytes.len();
-        self.records.push(Item { start, end, partition, offset, epoch, timestamp: 0 });
+        self.bytes += value.bytes().len();
+        self.records.push(Item { value, partition, offset, epoch, timestamp: 0 });
         match self.segments.iter_mut().find(|s| s.partition == partition && s.epoch == epoch) {
             Some(segment) => segment.last = offset,
             None => {
@@ -61,22 +85,20 @@ impl Batch {
         }
     }
 
-    /// An empty batch that makes room for as much as this one holds once it gets something.
+    /// An empty batch that makes room for as many as this one holds once it gets something.
     pub(super) fn another(&self) -> Batch {
-        Batch { expected: (self.bytes.len(), self.records.len()), ..Batch::default() }
+        Batch { expected: self.records.len(), ..Batch::default() }
     }
 
     /// Forgets all records but these, whose numbers change.
     pub(super) fn keep<'k>(&mut self, kept: impl Iterator<Item = &'k mut Vec<usize>>) {
-        let (mut bytes, mut records) = (Vec::new(), Vec::new());
+        let mut records = Vec::new();
         for i in kept.flatten() {
-            let item = self.records[*i];
-            let start = bytes.len();
-            bytes.extend_from_slice(self.value(&item));
-            *i = records.len();
-            records.push(Item { start, end: bytes.len(), ..item });
+            records.push(self.records[*i].clone());
+            *i = records.len() - 1;
         }
-        (self.bytes, self.records) = (bytes, records);
+        self.bytes = records.iter().map(|item| item.bytes().len()).sum();
+        self.records = records;
     }
 
     pub(super) fn saw(&mut self, partition: i32, timestamp: i64) {

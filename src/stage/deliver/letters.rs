@@ -71,7 +71,7 @@ impl<L: RecordWriter> Sending<L> {
         let topic = deliver.pipeline.docket_topic();
         let origin =
             Origin { topic: &topic, partition: item.partition, offset: item.offset, element: 0 };
-        let value = batch.value(item);
+        let value = item.bytes();
         let rejects = deliver.pipeline.rejects_topic();
         let mut kept = cut_to_fit(value.len(), deliver.rejects_limit);
         let received = time::format(now());

@@ -31,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 pub use batch::Batch;
-use repeats::{Filling, Identity, Repeats};
+use repeats::{Filling, Repeats};
 pub use send::{Fallback, Sending};
 
 use crate::clock::now;
@@ -41,6 +41,7 @@ use crate::http::failure;
 use crate::log::consumer::{self, Assignments};
 use crate::log::offsets::{Offsets, Segment};
 use crate::log::progress::{Assigned, Progress};
+use crate::log::value::{Identity, identity};
 use crate::log::{Commits, Message, Polled, Reader, Reading, RecordWriter, producer, shared};
 use crate::pipeline::Pipeline;
 use crate::pipeline::file::LogGap;
@@ -372,7 +373,7 @@ impl<R: Reader, L: RecordWriter> Loop<'_, R, L> {
     fn is_full(&self) -> bool {
         let delivery = &self.deliver.delivery;
         self.batch.records.len() >= delivery.batch_records
-            || self.batch.bytes.len() >= delivery.batch_bytes.0
+            || self.batch.size() >= delivery.batch_bytes.0
     }
 
     fn is_due(&self) -> bool {
@@ -391,7 +392,7 @@ impl<R: Reader, L: RecordWriter> Loop<'_, R, L> {
             let mut take = |message: &Message<'_>| {
                 // A record of a partition that was revoked while it waited is its next owner's.
                 if let Some(epoch) = offsets.lock().epoch(message.partition) {
-                    batch.push(message.payload, message.partition, message.offset, epoch);
+                    batch.push(message.value(), message.partition, message.offset, epoch);
                     since.get_or_insert_with(Instant::now);
                 }
             };
@@ -400,7 +401,7 @@ impl<R: Reader, L: RecordWriter> Loop<'_, R, L> {
                 Polled::Nothing => break,
             }
         }
-        self.held.set(self.batch.bytes.capacity());
+        self.held.set(self.batch.held());
         Ok(())
     }
 
@@ -413,7 +414,7 @@ impl<R: Reader, L: RecordWriter> Loop<'_, R, L> {
         self.since = None;
         let repeats = &mut self.repeats;
         let (body, triage) =
-            self.sender.triage(&mut batch, |item, r| repeats.note(item.partition, item.epoch, r));
+            self.sender.triage(&mut batch, |item, id| repeats.note(item.partition, item.epoch, id));
         {
             let mut offsets = self.offsets.lock();
             for (segment, oldest) in batch.segments.iter().zip(&batch.oldest) {
@@ -421,7 +422,7 @@ impl<R: Reader, L: RecordWriter> Loop<'_, R, L> {
             }
         }
         self.in_flight += 1;
-        held.set(batch.bytes.capacity());
+        held.set(batch.held());
         let held = Mutex::new(held);
         let records = batch.records.len() as i64;
         let meters = &self.deliver.meters;
@@ -472,7 +473,7 @@ impl<R: Reader, L: RecordWriter> Loop<'_, R, L> {
         if !fresh.is_empty() && self.repeats.size() > 0 {
             let partitions = fresh.keys().copied().collect();
             let (fill, size) = (self.filling.0.clone(), self.repeats.size());
-            let (contents, redaction) = (self.repeats.contents(), self.deliver.redaction.clone());
+            let redaction = self.deliver.redaction.clone();
             let mut windows: BTreeMap<i32, VecDeque<Identity>> = BTreeMap::new();
             let told = Box::new(move |partition: i32, value: Option<&[u8]>| {
                 let window = windows.entry(partition).or_default();
@@ -484,7 +485,7 @@ impl<R: Reader, L: RecordWriter> Loop<'_, R, L> {
                 };
                 // As it was sent.
                 if let Ok(record) = Record::parse(&redaction.apply(value)) {
-                    window.push_back(contents.identity(&record));
+                    window.push_back(identity(&record));
                 }
                 if window.len() > size {
                     window.pop_front();

@@ -4,16 +4,12 @@
 //!
 //! A decision is its id and what is in it: another one under an id that was used is no repeat.
 
-use std::collections::hash_map::{DefaultHasher, Entry, RandomState};
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
-use std::hash::{BuildHasher, Hash, Hasher};
 
 use foldhash::fast::RandomState as Fast;
 
-use crate::decision::record::Record;
-
-/// A decision: its id and its content.
-pub(crate) type Identity = (u128, u64);
+use crate::log::value::Identity;
 
 /// What the window of a partition and epoch is filled with, the oldest first.
 pub(super) type Filling = (i32, u64, VecDeque<Identity>);
@@ -56,35 +52,16 @@ pub(super) struct Repeats {
     /// How many are remembered; at least as many.
     known: usize,
     windows: BTreeMap<i32, Window>,
-    contents: Contents,
-}
-
-/// Tells decisions apart. Its key is this process' own: nobody can make up two contents that look alike.
-#[derive(Clone, Default)]
-pub(crate) struct Contents(RandomState);
-
-impl Contents {
-    pub(crate) fn identity(&self, record: &Record<'_>) -> Identity {
-        self.of(&record.decision_id, record.original())
-    }
-
-    fn of(&self, decision_id: &str, content: &str) -> Identity {
-        (fingerprint(decision_id), self.0.hash_one(content))
-    }
 }
 
 impl Repeats {
     /// Windows of `known` decisions, to notice other decisions under their IDs; and to drop repeats, unless `size` is 0.
     pub(super) fn new(size: usize, known: usize) -> Repeats {
-        Repeats { size, known, windows: BTreeMap::new(), contents: Contents::default() }
+        Repeats { size, known, windows: BTreeMap::new() }
     }
 
     pub(super) fn size(&self) -> usize {
         self.size
-    }
-
-    pub(super) fn contents(&self) -> Contents {
-        self.contents.clone()
     }
 
     /// A partition was assigned anew: its window begins anew.
@@ -110,11 +87,7 @@ impl Repeats {
     }
 
     /// Takes note of a decision. One that was read under an assignment that has ended may never be sent, so it is in no window.
-    pub(super) fn note(&mut self, partition: i32, epoch: u64, record: &Record<'_>) -> Noted {
-        self.noted(partition, epoch, self.contents.identity(record))
-    }
-
-    fn noted(&mut self, partition: i32, epoch: u64, identity: Identity) -> Noted {
+    pub(super) fn note(&mut self, partition: i32, epoch: u64, identity: Identity) -> Noted {
         let Repeats { size, known, .. } = *self;
         match self.windows.get_mut(&partition).filter(|window| window.epoch == epoch) {
             Some(window) if known > 0 => match window.note(identity, known) {
@@ -182,26 +155,13 @@ impl Window {
     }
 }
 
-/// 128 bits of a decision id: a UUID as it is.
-fn fingerprint(id: &str) -> u128 {
-    if let Ok(uuid) = uuid::Uuid::try_parse(id) {
-        return uuid.as_u128();
-    }
-    let half = |salt: u8| {
-        let mut hasher = DefaultHasher::new();
-        (salt, id).hash(&mut hasher);
-        u128::from(hasher.finish())
-    };
-    half(0) << 64 | half(1)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::log::value::identity_of;
 
     fn is_new(repeats: &mut Repeats, partition: i32, epoch: u64, id: &str) -> bool {
-        let identity = repeats.contents.of(id, "{}");
-        repeats.noted(partition, epoch, identity) == Noted::New
+        repeats.note(partition, epoch, identity_of(id, "{}")) == Noted::New
     }
 
     #[test]
@@ -225,8 +185,7 @@ mod tests {
         let mut repeats = Repeats::new(9, 9);
         repeats.begin(0, 1);
         assert!(repeats.is_cold(0, 1) && !repeats.is_cold(0, 7) && !repeats.is_cold(1, 1));
-        let contents = repeats.contents();
-        let filling = |epoch, id| (0, epoch, VecDeque::from([contents.of(id, "{}")]));
+        let filling = |epoch, id| (0, epoch, VecDeque::from([identity_of(id, "{}")]));
         repeats.begin(0, 2);
         // What was read back for the assignment before comes too late.
         repeats.fill(filling(1, "b"));
@@ -241,8 +200,7 @@ mod tests {
     fn another_decision_under_a_used_id_is_no_repeat() {
         let mut repeats = Repeats::new(3, 3);
         repeats.begin(0, 1);
-        let contents = repeats.contents();
-        let mut note = |id: &str, content: &str| repeats.noted(0, 1, contents.of(id, content));
+        let mut note = |id: &str, content: &str| repeats.note(0, 1, identity_of(id, content));
         assert_eq!(note("a", "allowed"), Noted::New);
         assert_eq!(note("a", "denied"), Noted::Reused);
         assert_eq!(note("a", "denied"), Noted::Repeat);
@@ -263,7 +221,7 @@ mod tests {
             let (mut window, mut most) = (Window::default(), (0, 0, 0));
             for n in 0..20 * size as u64 {
                 // In the end all decisions have one id.
-                let id = fingerprint(&n.min(10 * size as u64).to_string());
+                let (id, _) = identity_of(&n.min(10 * size as u64).to_string(), "");
                 window.note((id, n), size);
                 let Window { order, known, others, .. } = &window;
                 most.0 = order.capacity().max(most.0);
@@ -284,18 +242,9 @@ mod tests {
         let mut repeats = Repeats::new(0, 2);
         repeats.begin(0, 1);
         assert!(!repeats.is_cold(0, 1), "nothing is read back");
-        let contents = repeats.contents();
-        let mut note = |id: &str, content: &str| repeats.noted(0, 1, contents.of(id, content));
+        let mut note = |id: &str, content: &str| repeats.note(0, 1, identity_of(id, content));
         assert_eq!(note("a", "allowed"), Noted::New);
         assert_eq!(note("a", "allowed"), Noted::New);
         assert_eq!(note("a", "denied"), Noted::Reused);
-    }
-
-    #[test]
-    fn ids_are_told_apart_in_any_form() {
-        let uuid = "8f2d6c1e-0000-4000-8000-000000000001";
-        assert_ne!(fingerprint(uuid), fingerprint("8f2d6c1e-0000-4000-8000-000000000002"));
-        assert_ne!(fingerprint("a"), fingerprint("b"));
-        assert_eq!(fingerprint("a"), fingerprint("a"));
     }
 }

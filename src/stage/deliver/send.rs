@@ -24,6 +24,7 @@ use crate::decision::verdict::Verdict;
 use crate::http::answer;
 use crate::http::failure::{Cause, Failure, Refusal, Retry};
 use crate::log::RecordWriter;
+use crate::log::value::Identity;
 use crate::sink::Outcome;
 use crate::sink::any::Request;
 use crate::stage::events;
@@ -139,7 +140,7 @@ impl<L: RecordWriter> Sending<L> {
     pub(super) fn triage(
         &self,
         batch: &mut Batch,
-        mut note: impl FnMut(&Item, &Record<'_>) -> Noted,
+        mut note: impl FnMut(&Item, Identity) -> Noted,
     ) -> (Box<dyn Request>, Triage) {
         let deliver = &self.deliver;
         let oldest = deliver.max_age.map(|age| now().saturating_sub(time::nanos(age)));
@@ -148,15 +149,12 @@ impl<L: RecordWriter> Sending<L> {
         let mut seen = Vec::with_capacity(batch.records.len());
         let (mut repeats, mut reused) = (0, Vec::new());
         let body = {
-            let values: Vec<_> = batch
-                .records
-                .iter()
-                .map(|item| deliver.redaction.apply(batch.value(item)))
-                .collect();
+            let values: Vec<_> =
+                batch.records.iter().map(|item| deliver.redaction.apply(item.bytes())).collect();
             let mut records = Vec::with_capacity(batch.records.len());
             for (i, (item, value)) in batch.records.iter().zip(&values).enumerate() {
-                let record = match Record::parse(value) {
-                    Ok(record) => record,
+                let (record, identity) = match item.record(value) {
+                    Ok(read) => read,
                     Err(e) => {
                         triage
                             .broken
@@ -165,7 +163,7 @@ impl<L: RecordWriter> Sending<L> {
                     }
                 };
                 seen.push((i, record.timestamp));
-                let noted = note(item, &record);
+                let noted = note(item, identity);
                 if noted == Noted::Reused && record.verdict != Verdict::Finding {
                     reused.push(i);
                     // They are written before the batch is sent.
@@ -246,7 +244,7 @@ impl<L: RecordWriter> Sending<L> {
             && let Some(room) = self.room_for(batch, &queue, &old)
         {
             batch.keep(queue.iter_mut().map(|group| &mut group.records).chain([&mut old]));
-            park(room, batch.bytes.capacity());
+            park(room, batch.held());
         }
         let batch = &*batch;
         let manner = Manner { park: None, ..manner };
@@ -263,7 +261,7 @@ impl<L: RecordWriter> Sending<L> {
         old: &[usize],
     ) -> Option<OwnedSemaphorePermit> {
         let left = queue.iter().flat_map(|group| &group.records).chain(old);
-        let bytes: usize = left.map(|i| batch.value(&batch.records[*i]).len()).sum();
+        let bytes: usize = left.map(|i| batch.records[*i].bytes().len()).sum();
         let all = self.deliver.delivery.batch_bytes.0.saturating_mul(2).max(1);
         let units = bytes.saturating_mul(ROOM).div_ceil(all).max(1);
         self.room.clone().try_acquire_many_owned(u32::try_from(units).ok()?).ok()
@@ -294,12 +292,14 @@ impl<L: RecordWriter> Sending<L> {
     }
 
     fn encode(&self, batch: &Batch, group: &[usize]) -> Box<dyn Request> {
-        let values: Vec<_> = group
-            .iter()
-            .map(|i| self.deliver.redaction.apply(batch.value(&batch.records[*i])))
+        let items = || group.iter().map(|i| &batch.records[*i]);
+        let values: Vec<_> =
+            items().map(|item| self.deliver.redaction.apply(item.bytes())).collect();
+        let records: Vec<Record<'_>> = items()
+            .zip(&values)
+            .filter_map(|(item, value)| item.record(value).ok())
+            .map(|(record, _)| record)
             .collect();
-        let records: Vec<Record<'_>> =
-            values.iter().filter_map(|value| Record::parse(value).ok()).collect();
         self.deliver.request(&records)
     }
 

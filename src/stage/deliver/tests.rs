@@ -12,7 +12,7 @@ use crate::decision::event::Event;
 use crate::decision::record::{self, Rules};
 use crate::decision::time;
 use crate::http::failure::{Cause, Failure};
-use crate::log::{Committed, Gap, Outgoing};
+use crate::log::{Committed, Gap, Outgoing, Value};
 use crate::sink::{Outcome, Sink};
 
 const PIPELINE: &str = "
@@ -132,7 +132,7 @@ fn batch(ids: &[&str]) -> Batch {
         let mut raw = Vec::new();
         let event = Event::parse(doc.as_bytes()).unwrap();
         record::write(&event, &[], None, &Rules::default(), &mut raw);
-        batch.push(&raw, 0, offset as i64, 0);
+        batch.push(Arc::new(Value::new(&raw)), 0, offset as i64, 0);
     }
     batch
 }
@@ -288,7 +288,7 @@ struct OnePartition {
 
 impl OnePartition {
     fn new(batch: &Batch, watch: Watch) -> OnePartition {
-        let records = batch.records.iter().map(|item| batch.value(item).to_vec()).collect();
+        let records = batch.records.iter().map(|item| item.bytes().to_vec()).collect();
         let records = std::cell::RefCell::new(records);
         OnePartition { records, watch, gaps: Vec::new().into(), committed: Arc::default() }
     }

@@ -40,3 +40,17 @@ pub(super) fn quote_or_escape(bytes: &[u8]) -> usize {
     }
     n + bytes[n..].iter().take_while(|b| !matches!(b, b'"' | b'\\')).count()
 }
+
+/// Whether there is a backslash. Most names and values are short, and for these a call costs more than a look at each word.
+#[inline]
+pub(super) fn has_escape(bytes: &[u8]) -> bool {
+    if bytes.len() >= 64 {
+        return memchr::memchr(b'\\', bytes).is_some();
+    }
+    let is_in = |word: &[u8; 8]| zero_byte(u64::from_le_bytes(*word) ^ (ONES * b'\\' as u64)) != 0;
+    match bytes.last_chunk() {
+        // The last word may begin in the one before.
+        Some(last) => is_in(last) || bytes.as_chunks().0.iter().any(is_in),
+        None => bytes.iter().any(|b| *b == b'\\'),
+    }
+}

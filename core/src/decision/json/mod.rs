@@ -5,12 +5,14 @@
 //! may keep either of two equal names, so such a document has no one meaning), and nesting is bounded.
 
 mod bits;
+mod paths;
 mod read;
 mod strict;
 mod write;
 
+pub use paths::Paths;
 pub use read::{
-    Elements, Members, Pointer, as_str, as_u64, elements, end_of_value, get, kind, members,
+    Elements, Members, Pointer, as_str, as_u64, elements, end_of_value, get, inner, kind, members,
     unescape,
 };
 pub use strict::{check, parse_object, parse_prefix, value_prefix};
@@ -47,6 +49,11 @@ pub struct Member<'a> {
 impl<'a> Member<'a> {
     pub fn key(&self) -> Cow<'a, str> {
         unescape(self.name)
+    }
+
+    /// Whether this is its name. Written with escapes, it is longer.
+    pub fn is(&self, name: &str) -> bool {
+        self.name == name || self.name.len() > name.len() && self.key() == name
     }
 }
 

@@ -3,28 +3,25 @@
 use std::borrow::Cow;
 
 use super::Member;
-use super::bits::quote_or_escape;
+use super::bits::{has_escape, quote_or_escape};
 
 /// Resolves the escapes in what stands between a valid string's quotes.
 pub fn unescape(inner: &str) -> Cow<'_, str> {
-    // Most names and values are short, and for these a call costs more than a look at each byte.
-    let bytes = inner.as_bytes();
-    let escaped = if bytes.len() < 32 {
-        bytes.contains(&b'\\')
-    } else {
-        memchr::memchr(b'\\', bytes).is_some()
-    };
-    if !escaped {
+    if !has_escape(inner.as_bytes()) {
         return Cow::Borrowed(inner);
     }
     let quoted = format!("\"{inner}\"");
     Cow::Owned(serde_json::from_str(&quoted).unwrap_or_else(|_| inner.to_owned()))
 }
 
+/// What stands between the quotes of a raw value, if it is a string.
+pub fn inner(raw: &str) -> Option<&str> {
+    raw.strip_prefix('"')?.strip_suffix('"')
+}
+
 /// The text of a raw value, if it is a string.
 pub fn as_str(raw: &str) -> Option<Cow<'_, str>> {
-    let inner = raw.strip_prefix('"')?.strip_suffix('"')?;
-    Some(unescape(inner))
+    inner(raw).map(unescape)
 }
 
 /// The value of a raw value, if it is a whole number that fits.
@@ -63,6 +60,13 @@ pub struct Members<'a> {
     text: &'a str,
     at: usize,
     done: bool,
+}
+
+impl Members<'_> {
+    /// Behind the object, once all of its members were told, if it has any.
+    pub fn end(&self) -> usize {
+        self.at
+    }
 }
 
 impl<'a> Iterator for Members<'a> {
@@ -116,9 +120,7 @@ impl<'a> Iterator for Elements<'a> {
 
 /// The value of the member `name` of a valid object.
 pub fn get<'a>(raw: &'a str, name: &str) -> Option<&'a str> {
-    members(raw)
-        .find(|m| m.name == name || (m.name.contains('\\') && m.key() == name))
-        .map(|m| m.value)
+    members(raw).find(|m| m.is(name)).map(|m| m.value)
 }
 
 /// A JSON pointer (RFC 6901), split once.
@@ -139,16 +141,6 @@ impl Pointer {
     /// What it is made of.
     pub fn names(&self) -> &[String] {
         &self.0
-    }
-
-    /// Whether a document may hold it: whether its longest name stands somewhere in the text, or a name
-    /// could be spelt with escapes. Much quicker than `find`.
-    pub fn may_be_in(&self, raw: &str) -> bool {
-        let holds = |text: &[u8]| memchr::memmem::find(raw.as_bytes(), text).is_some();
-        self.0
-            .iter()
-            .max_by_key(|name| name.len())
-            .is_none_or(|name| holds(name.as_bytes()) || holds(b"\\u"))
     }
 
     /// What it points at in a valid document.

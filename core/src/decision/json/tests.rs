@@ -52,6 +52,35 @@ fn a_repeat_among_many_names_is_found() {
 }
 
 #[test]
+fn one_walk_finds_what_each_pointer_finds() {
+    let doc = r#"{"a":{"b":[10,{"c\u0064":"x"}],"\/":null},"n":{},"b":7}"#;
+    let texts =
+        ["/a/b/1/cd", "/a", "/a/b", "/a/b/0", "/a/~1", "/b", "/x", "", "/a/b/7", "/n/a", "/b/b"];
+    let pointers: Vec<Pointer> = texts.iter().map(|text| Pointer::parse(text).unwrap()).collect();
+    let mut found = vec![None; texts.len()];
+    let paths: Paths = pointers.iter().cloned().collect();
+    paths.walk(doc, &mut |number, value| assert_eq!(found[number].replace(value), None));
+    let each: Vec<_> = pointers.iter().map(|pointer| pointer.find(doc)).collect();
+    assert_eq!(found, each);
+    assert_eq!((each[0], each[4]), (Some("\"x\""), Some("null")));
+}
+
+#[test]
+fn escapes_are_seen_wherever_they_stand() {
+    for len in 0..80 {
+        let plain = "x".repeat(len);
+        assert_eq!(unescape(&plain), plain);
+        for at in 0..len {
+            let escaped = format!("{}\\n{}", &plain[..at], &plain[at + 1..]);
+            let told = format!("{}\n{}", &plain[..at], &plain[at + 1..]);
+            assert_eq!(unescape(&escaped), told);
+            let member = Member { name: &escaped, value: "1" };
+            assert!(member.is(&told) && !member.is(&plain) && !member.is(&plain[..len - 1]));
+        }
+    }
+}
+
+#[test]
 fn pointers_reach_into_objects_and_arrays() {
     let doc = r#"{"a":[{"b/c":{"~":"x"}}],"n":null}"#;
     let find = |p: &str| Pointer::parse(p).unwrap().find(doc);

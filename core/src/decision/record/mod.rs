@@ -1,9 +1,11 @@
 //! The docket record: written by intake, read by every sink. Its shape is documented in docs/record.md.
 
 mod finding;
+mod outline;
 mod read;
 mod write;
 
 pub use finding::{Found, finding};
-pub use read::{NotARecord, Record, time};
+pub use outline::{NotARecord, Outline};
+pub use read::{Record, text, time};
 pub use write::{Agent, Derivation, Rules, Service, Written, write, write_derived};

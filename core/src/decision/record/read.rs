@@ -3,7 +3,8 @@
 use std::borrow::Cow;
 use std::cell::OnceCell;
 
-use crate::decision::ids::{self, SpanId, TraceId};
+use super::outline::{NotARecord, Outline, Place};
+use crate::decision::ids::{SpanId, TraceId};
 use crate::decision::json::{self, Member};
 use crate::decision::time::{self, Nanos};
 use crate::decision::verdict::Verdict;
@@ -39,110 +40,21 @@ pub struct Record<'a> {
     pub docket: &'a str,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("not a docket record: {0}")]
-pub struct NotARecord(&'static str);
-
-/// Finds docket's own members from the end of a record: where they begin, the timestamp's text, and the
-/// `docket` object. What looks like them inside the docket object ends too early, and is passed over.
-fn own_members(raw: &str) -> Option<(usize, &str, &str)> {
-    const START: &str = ",\"@timestamp\":\"";
-    const BETWEEN: &str = "\",\"docket\":";
-    let mut end = raw.len();
-    while let Some(at) = time::last(&raw.as_bytes()[..end], START.as_bytes(), b'@') {
-        end = at;
-        let from = at + START.len();
-        let Some(len) = raw[from..].find('"') else { continue };
-        let Some(docket) = raw[from + len..].strip_prefix(BETWEEN) else { continue };
-        if docket.starts_with('{')
-            && json::end_of_value(docket.as_bytes(), 0) + 1 == docket.len()
-            && docket.ends_with('}')
-        {
-            return Some((at, &raw[from..from + len], &docket[..docket.len() - 1]));
-        }
-    }
-    None
-}
-
 /// When the decision of a docket record was made, at little cost: what looks like docket's members inside them may be
 /// taken for it. For the order in which records are read.
 pub fn time(bytes: &[u8]) -> Option<Nanos> {
     time::last_after(bytes, b",\"@timestamp\":\"")
 }
 
+/// The text of a docket record.
+pub fn text(bytes: &[u8]) -> Result<&str, NotARecord> {
+    std::str::from_utf8(bytes).map_err(|_| NotARecord("it is not UTF-8"))
+}
+
 impl<'a> Record<'a> {
     pub fn parse(bytes: &'a [u8]) -> Result<Record<'a>, NotARecord> {
-        let raw = std::str::from_utf8(bytes).map_err(|_| NotARecord("it is not UTF-8"))?;
-        let (original, timestamp, docket) =
-            own_members(raw).ok_or(NotARecord("it does not end with @timestamp and docket"))?;
-        let timestamp = time::parse(timestamp).ok_or(NotARecord("@timestamp is no time"))?;
-        let decision_id = json::get(raw, "decision_id")
-            .and_then(json::as_str)
-            .ok_or(NotARecord("it has no decision_id"))?;
-        let mut record = Record {
-            raw,
-            original,
-            members: OnceCell::new(),
-            timestamp,
-            decision_id,
-            verdict: Verdict::Undefined,
-            verdict_from: "".into(),
-            reasons: "[]",
-            engine: "".into(),
-            policy: "".into(),
-            trace_id: TraceId::INVALID,
-            span_id: SpanId::INVALID,
-            parent_span_id: None,
-            trace_from: "".into(),
-            links: None,
-            duration: None,
-            subject: "".into(),
-            action: "".into(),
-            resource: "".into(),
-            service: "".into(),
-            instance: None,
-            docket,
-        };
-        let mut verdict = None;
-        for member in json::members(docket) {
-            let text = || json::as_str(member.value);
-            match member.name {
-                "v" if member.value != "1" => {
-                    return Err(NotARecord("docket.v is not 1; a newer docket wrote it"));
-                }
-                "verdict" => verdict = text().and_then(|t| Verdict::parse(&t)),
-                "verdict_from" => record.verdict_from = text().unwrap_or_default(),
-                "reasons" => record.reasons = member.value,
-                "engine" => record.engine = text().unwrap_or_default(),
-                "policy" => record.policy = text().unwrap_or_default(),
-                "trace_id" => {
-                    record.trace_id =
-                        text().and_then(|t| ids::trace_id(&t)).unwrap_or(TraceId::INVALID);
-                }
-                "span_id" => {
-                    record.span_id =
-                        text().and_then(|t| ids::span_id(&t)).unwrap_or(SpanId::INVALID);
-                }
-                "parent_span_id" => record.parent_span_id = text().and_then(|t| ids::span_id(&t)),
-                "trace_from" => record.trace_from = text().unwrap_or_default(),
-                "links" => record.links = Some(member.value),
-                "duration_ns" => record.duration = json::as_u64(member.value),
-                "subject" => record.subject = text().unwrap_or_default(),
-                "action" => record.action = text().unwrap_or_default(),
-                "resource" => record.resource = text().unwrap_or_default(),
-                "service" => {
-                    record.service =
-                        json::get(member.value, "name").and_then(json::as_str).unwrap_or_default();
-                    record.instance = json::get(member.value, "instance_id").and_then(json::as_str);
-                }
-                _ => {}
-            }
-        }
-        record.verdict = verdict.ok_or(NotARecord("docket.verdict is missing or unknown"))?;
-        if record.trace_id == TraceId::INVALID || record.span_id == SpanId::INVALID {
-            return Err(NotARecord("docket.trace_id or docket.span_id is missing"));
-        }
-        Ok(record)
+        let raw = text(bytes)?;
+        Ok(Outline::of(raw)?.record(raw))
     }
 
     /// The decision as it came, apart from what was taken out of it, and without the brace at its end. With the decision id, it is what
@@ -156,7 +68,7 @@ impl<'a> Record<'a> {
         self.original
     }
 
-    /// The original decision's members, in their order. Looked for once, when the first sink wants them.
+    /// The original decision's members, in their order. Looked for once, when a sink wants them all.
     pub fn members(&self) -> &[Member<'a>] {
         self.members.get_or_init(|| {
             let mut members = Vec::with_capacity(24);
@@ -167,15 +79,20 @@ impl<'a> Record<'a> {
 
     /// A member of the original decision.
     pub fn get(&self, name: &str) -> Option<&'a str> {
-        self.members()
-            .iter()
-            .find(|m| m.name == name || (m.name.contains('\\') && m.key() == name))
-            .map(|m| m.value)
+        self.members().iter().find(|m| m.is(name)).map(|m| m.value)
+    }
+
+    /// The same of one that OPA writes among the first: the others are not looked for.
+    fn early(&self, name: &str) -> Option<&'a str> {
+        match self.members.get() {
+            Some(_) => self.get(name),
+            None => json::get(&self.raw[..self.original], name),
+        }
     }
 
     /// Name and revision of each bundle that decided. An old OPA writes one `revision` without a name.
     pub fn revisions(&self) -> Vec<(Cow<'a, str>, Cow<'a, str>)> {
-        let bundles = self.get("bundles").filter(|raw| raw.starts_with('{'));
+        let bundles = self.early("bundles").filter(|raw| raw.starts_with('{'));
         let named = bundles.into_iter().flat_map(json::members).filter_map(|member| {
             let revision = json::get(member.value, "revision").and_then(json::as_str)?;
             Some((member.key(), revision))
@@ -203,7 +120,39 @@ impl<'a> Record<'a> {
     }
 
     pub fn label(&self, name: &str) -> Option<Cow<'a, str>> {
-        json::as_str(json::get(self.get("labels")?, name)?)
+        json::as_str(json::get(self.early("labels")?, name)?)
+    }
+}
+
+impl Outline {
+    /// The record whose text this is the outline of.
+    pub fn record<'a>(&self, raw: &'a str) -> Record<'a> {
+        let text = |place: Place| json::unescape(place.of(raw));
+        let value = |place: Place| Some(place.of(raw)).filter(|value| !value.is_empty());
+        Record {
+            raw,
+            original: self.original as usize,
+            members: OnceCell::new(),
+            timestamp: self.timestamp,
+            decision_id: text(self.decision_id),
+            verdict: self.verdict,
+            verdict_from: text(self.verdict_from),
+            reasons: value(self.reasons).unwrap_or("[]"),
+            engine: text(self.engine),
+            policy: text(self.policy),
+            trace_id: self.trace_id,
+            span_id: self.span_id,
+            parent_span_id: self.parent_span_id,
+            trace_from: text(self.trace_from),
+            links: value(self.links),
+            duration: self.duration,
+            subject: text(self.subject),
+            action: text(self.action),
+            resource: text(self.resource),
+            service: text(self.service),
+            instance: self.instance.map(text),
+            docket: self.docket.of(raw),
+        }
     }
 }
 

@@ -8,7 +8,7 @@ mod headers;
 use self::headers::{Headers, in_headers, json_headers, known};
 use super::event::Event;
 use super::ids::{self, SpanId, TraceId};
-use super::json::{self, Pointer};
+use super::json::{self, Paths, Pointer};
 
 /// Where a context was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -52,7 +52,7 @@ pub struct Context {
 pub struct Rules {
     pub order: Vec<Carrier>,
     /// Objects inside the input that hold headers.
-    pub input_headers: Vec<Pointer>,
+    pub input_headers: Paths,
 }
 
 impl Default for Rules {
@@ -114,16 +114,15 @@ pub fn find(event: &Event<'_>, record_headers: &[(&str, &[u8])], rules: &Rules) 
                 }
             }
             Carrier::Input => {
-                for pointer in &rules.input_headers {
-                    let found_at = event
-                        .input
-                        .filter(|input| pointer.may_be_in(input))
-                        .and_then(|input| pointer.find(input));
-                    if let Some(headers) = found_at {
-                        in_headers(&json_headers(headers), &mut found.malformed, &mut |c| {
-                            all.push((c, *source));
-                        });
-                    }
+                let mut objects = Vec::new();
+                if let Some(input) = event.input {
+                    rules.input_headers.walk(input, &mut |number, raw| objects.push((number, raw)));
+                }
+                objects.sort_unstable_by_key(|(number, _)| *number);
+                for (_, headers) in objects {
+                    in_headers(&json_headers(headers), &mut found.malformed, &mut |c| {
+                        all.push((c, *source));
+                    });
                     if all.len() > before {
                         break;
                     }
