@@ -122,6 +122,8 @@ async fn exit_codes_tell_complete_a_gap_a_sink_that_cannot_tell_and_one_that_is_
     let n = |what: &str| file[what].as_array().unwrap().len();
     assert_eq!((code, n("missing"), n("altered"), n("repeated")), (1, 1, 1, 1), "{told}");
     assert!(told.contains("not complete: file: 1 missing, 1 altered, 1 repeated"), "{told}");
+    let again = format!("docket backfill {} --sink file --send", pipeline.display());
+    assert!(told.replace('\n', " ").contains(&again), "{told}");
     assert!(told.contains("file: OTHERS is no gap: 1 decision that another pipeline, "), "{told}");
     let table = told.lines().filter(|line| line.starts_with("SINK ") || line.starts_with("file  "));
     assert!(table.clone().count() == 2 && table.clone().all(|line| line.len() <= 80), "{told}");

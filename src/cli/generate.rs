@@ -119,9 +119,17 @@ impl Target {
         }
     }
 
-    fn finish(&mut self) -> CommandResult {
+    /// Of what is written somewhere else nothing waits for more.
+    fn flush(&mut self) -> CommandResult {
         match self {
             Target::Stdout(out) => Ok(out.flush()?),
+            Target::Kafka { .. } => Ok(()),
+        }
+    }
+
+    fn finish(&mut self) -> CommandResult {
+        match self {
+            Target::Stdout(_) => self.flush(),
             Target::Kafka { producer, .. } => Ok(producer.flush(Duration::from_secs(60))?),
         }
     }
@@ -165,6 +173,8 @@ pub fn run(args: &Args) -> CommandResult {
         if let Some(rate) = args.rate {
             let due = Duration::from_secs_f64(written as f64 / rate);
             if let Some(wait) = due.checked_sub(started.elapsed()) {
+                // Who reads along gets what there is.
+                target.flush()?;
                 std::thread::sleep(wait.min(Duration::from_millis(100)));
                 continue;
             }

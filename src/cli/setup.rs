@@ -1,14 +1,20 @@
 //! `docket setup`: what a pipeline needs to be there: topics, and index templates.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, IsTerminal, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use rdkafka::metadata::MetadataTopic;
 use reqwest::Method;
 use serde_json::Value;
 
 use super::shown::{say, say_aside};
 use super::{CommandResult, Exit};
 use crate::http::failure::innermost;
+use crate::log::ask::Asker;
+use crate::log::topics::nearest;
+use crate::pipeline::Pipeline;
 use crate::pipeline::topics::{self, Which};
 use crate::sink::config::SinkConfig;
 use crate::sink::elasticsearch::config::ElasticsearchConfig;
@@ -32,13 +38,17 @@ pub struct Args {
     no_sources: bool,
 }
 
+/// Kafka has answered before.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 pub async fn run(args: Args) -> CommandResult {
     for path in &args.files {
         let pipeline = super::load(path)?;
         let waiting = super::waiting(&format!("Kafka at {}", pipeline.file.kafka.brokers));
         let absent = topics::absent_sources(&pipeline).await?;
         drop(waiting);
-        let which = sources(&args, path, &absent)?;
+        let like = like(&pipeline, &absent);
+        let which = sources(&args, path, &absent, &like)?;
         let made = topics::ensure(&pipeline, which).await?;
         let topics = match (made.is_empty(), which == Which::Setup && !absent.is_empty()) {
             (false, _) => format!("created {}", made.join(", ")),
@@ -51,9 +61,11 @@ pub async fn run(args: Args) -> CommandResult {
             say(&format!("{file}: source {source}: not there, and not created"));
         }
         for source in absent.iter().filter(|source| made.contains(source)) {
-            say_aside(&format!(
-                "{file}: source {source} was not there: see that whoever sends decisions writes to this name"
-            ));
+            let told = match like.get(source) {
+                Some(near) => format!("{near} is there: did you mean that?"),
+                None => "see that whoever sends decisions writes to this name".to_owned(),
+            };
+            say_aside(&format!("{file}: source {source} was not there: {told}"));
         }
         let (single, brokers) = topics::single(&pipeline)?;
         if !single.is_empty() {
@@ -87,8 +99,28 @@ fn one_copy(topics: &[String], brokers: usize) -> String {
     )
 }
 
+/// Topics that are there, of much the same name as sources that are not.
+fn like(pipeline: &Pipeline, absent: &[String]) -> BTreeMap<String, String> {
+    if absent.is_empty() {
+        return BTreeMap::new();
+    }
+    let kafka = &pipeline.file.kafka;
+    let asker = Asker::new(kafka, "setup", None);
+    let Ok(all) = asker.and_then(|asker| asker.metadata(None, PATIENCE)) else {
+        return BTreeMap::new();
+    };
+    let names = || all.topics().iter().map(MetadataTopic::name);
+    let near = |name: &String| Some((name.clone(), nearest(name, names())?.to_owned()));
+    absent.iter().filter_map(near).collect()
+}
+
 /// Whether sources are created, too: one that isn't there may only be misspelt.
-fn sources(args: &Args, path: &Path, absent: &[String]) -> CommandResult<Which> {
+fn sources(
+    args: &Args,
+    path: &Path,
+    absent: &[String],
+    like: &BTreeMap<String, String>,
+) -> CommandResult<Which> {
     if args.no_sources {
         return Ok(Which::Setup);
     }
@@ -99,7 +131,12 @@ fn sources(args: &Args, path: &Path, absent: &[String]) -> CommandResult<Which> 
         [one] => (format!("The source {one} is not there."), "it"),
         several => (format!("The sources {} are not there.", several.join(", ")), "them"),
     };
-    let file = path.display();
+    let near: Vec<&str> = like.values().map(String::as_str).collect();
+    let meant = match near.is_empty() {
+        true => String::new(),
+        false => format!(" Did you mean {}?", near.join(", ")),
+    };
+    let (named, file) = (named + &meant, path.display());
     if !std::io::stdin().is_terminal() {
         return Err(Exit::wrong(format!(
             "{file}: {named} Nothing is created: standard input is no terminal, so nobody can be asked; --yes creates {them}, --no-sources leaves {them} out"

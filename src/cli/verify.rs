@@ -2,17 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
-use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::time::Duration;
 
-use indicatif::ProgressBar;
 use serde_json::json;
 
 use super::shown::{fitted, lines, say, sentence_columns};
 use super::tail::printable;
 use super::{CommandResult, Exit};
+use crate::decision::time;
 use crate::log::scan::{ScanBound, ScanError};
 use crate::pipeline::Pipeline;
 use crate::verify::behind::{Behind, behind};
@@ -20,9 +18,12 @@ use crate::verify::lost::SourceReport;
 use crate::verify::probe::{Probed, probe};
 use crate::verify::report::Report;
 use crate::verify::run::{Outcome, Verified, verify};
-use crate::verify::scope::{Scope, VerifyError, Watch};
+use crate::verify::scope::{Scope, VerifyError};
 use crate::verify::traced::Lost;
 use crate::words::{counted, shell};
+use bars::Bars;
+
+mod bars;
 
 /// Check that every decision of the source topics is in the docket topic, and every one of the docket topic in every sink, once and
 /// unaltered, or in rejects.
@@ -119,56 +120,6 @@ pub async fn run(args: Args) -> CommandResult {
     }
 }
 
-/// Draws a bar for each step; where nobody sees it, says once what takes long.
-struct Bars(Mutex<Drawn>);
-
-struct Drawn {
-    bar: Option<ProgressBar>,
-    slow: Option<super::Waiting>,
-    said: BTreeSet<String>,
-}
-
-impl Bars {
-    fn new(pipeline: &Pipeline) -> Bars {
-        let slow = Some(super::waiting(&format!("Kafka at {}", pipeline.file.kafka.brokers)));
-        Bars(Mutex::new(Drawn { bar: None, slow, said: BTreeSet::new() }))
-    }
-
-    fn with(&self, draw: impl FnOnce(&mut Drawn)) {
-        draw(&mut self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
-    }
-}
-
-impl Watch for Bars {
-    fn begin(&self, what: &str, total: u64) {
-        self.with(|drawn| {
-            drawn.slow = None;
-            if std::io::stderr().is_terminal() {
-                let bar = match total {
-                    0 => ProgressBar::new_spinner(),
-                    total => super::progress(total, ""),
-                };
-                bar.set_message(what.to_owned());
-                bar.enable_steady_tick(Duration::from_millis(200));
-                drawn.bar = Some(bar);
-            } else if drawn.said.insert(what.to_owned()) {
-                drawn.slow = Some(super::slow(format!("{what} ..")));
-            }
-        });
-    }
-
-    fn step(&self, n: u64) {
-        self.with(|drawn| drawn.bar.iter().for_each(|bar| bar.inc(n)));
-    }
-
-    fn end(&self) {
-        self.with(|drawn| {
-            drawn.slow = None;
-            drawn.bar.take().iter().for_each(ProgressBar::finish_and_clear);
-        });
-    }
-}
-
 async fn compared(args: &Args, pipeline: &Pipeline, scope: &Scope) -> CommandResult {
     let bars = Bars::new(pipeline);
     let behind = tokio::task::block_in_place(|| {
@@ -187,7 +138,7 @@ async fn compared(args: &Args, pipeline: &Pipeline, scope: &Scope) -> CommandRes
         let all = json!({ "pipeline": pipeline.name(), "complete": complete, "outcome": outcome, "gaps": gaps, "repeats": repeats, "unreadable": unreadable, "intake": behind, "docket": about, "source": source, "rejects": rejects, "sinks": sinks });
         anstream::println!("{all}");
     } else {
-        let said = told(pipeline, &args.file, &verified);
+        let said = told(pipeline, args, &verified);
         anstream::print!("{}", lines(&said, sentence_columns()));
         for (topic, why) in &behind.unknown {
             let why = printable(why);
@@ -284,9 +235,23 @@ fn wrong_with(report: &Report) -> Option<String> {
     (!found.is_empty()).then(|| format!("{sink}: {}", found.join(", ")))
 }
 
+/// The command that gives a sink what it lacks.
+fn sends_again(args: &Args, report: &Report) -> Option<String> {
+    if report.compared.missing.count == 0 || report.counts.is_some() {
+        return None;
+    }
+    let bound = |name: &str, bound: ScanBound| match bound {
+        ScanBound::At(at) => format!(" --{name} {}", time::format(at)),
+        ScanBound::Start | ScanBound::End => String::new(),
+    };
+    let (from, until) = (bound("from", args.from), bound("until", args.until));
+    let (file, sink) = (shell(&args.file.display()), shell(&report.sink));
+    Some(format!("docket backfill {file} --sink {sink}{from}{until} --send"))
+}
+
 /// What `docket verify` says to people, a sentence on a line.
-fn told(pipeline: &Pipeline, file: &Path, verified: &Verified) -> String {
-    let about = &verified.about;
+fn told(pipeline: &Pipeline, args: &Args, verified: &Verified) -> String {
+    let (file, about) = (args.file.as_path(), &verified.about);
     let mut out = String::new();
     let verdicts: Vec<String> =
         about.verdicts.iter().map(|(verdict, n)| format!("{n} {verdict}")).collect();
@@ -335,6 +300,13 @@ fn told(pipeline: &Pipeline, file: &Path, verified: &Verified) -> String {
             };
             let told = format!("{what} {}: {}{more}", r.sink, shown.join(", "));
             let _ = writeln!(out, "{told}");
+        }
+        if let Some(command) = sends_again(args, r) {
+            let _ = writeln!(
+                out,
+                "{}: what is missing is sent again, with all of that time, by: {command}",
+                r.sink
+            );
         }
         if r.compared.repeated.count > 0 {
             let told = format!(
@@ -578,21 +550,5 @@ mod tests {
         let many = said(40);
         assert!(many.lines().count() == 1 && many.starts_with("note: 40 OPA instances "), "{many}");
         assert!(many.contains("the last was opa-40, until 2026-11-24T12:40:00Z "), "{many}");
-    }
-
-    #[test]
-    fn a_step_is_said_once_where_no_bar_is_seen() {
-        if std::io::stderr().is_terminal() {
-            return;
-        }
-        let drawn = Drawn { bar: None, slow: None, said: BTreeSet::new() };
-        let bars = Bars(Mutex::new(drawn));
-        let says = || bars.0.lock().unwrap().slow.is_some();
-        for (what, said) in [("asking loki", true), ("waiting", true), ("asking loki", false)] {
-            bars.begin(what, 0);
-            assert_eq!(says(), said, "{what}");
-            bars.end();
-            assert!(!says());
-        }
     }
 }
