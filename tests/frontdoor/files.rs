@@ -284,7 +284,6 @@ fn why_says_by_its_exit_status_what_it_can_not_know() {
     assert_eq!(why(&[]).0, Some(1));
 }
 
-<<<<<<< HEAD
 /// What reads policies prints nothing of its own: in a bundle of both versions of Rego, v1 was warned of as of v0.
 #[test]
 fn policies_are_read_without_a_word_of_the_reader() {
@@ -323,7 +322,8 @@ fn a_line_of_text_among_decisions_is_told_as_what_it_would_be_alone() {
     let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(words.contains("1 line of text among what is ignored: "), "{text}");
     assert!(words.contains("docket run rejects it (not_json)"), "{text}");
-=======
+}
+
 /// What regorus may calculate otherwise than OPA is no error, and told by its file and line.
 #[test]
 fn what_a_policy_may_answer_otherwise_than_in_opa_is_noted() {
@@ -357,5 +357,4 @@ fn what_a_policy_may_answer_otherwise_than_in_opa_is_noted() {
         let last = told.last().unwrap().as_str().unwrap();
         assert!(last.starts_with("verdict.rego:3: `input.result.risk / 2`: "), "{last}");
     }
->>>>>>> masks
 }
