@@ -168,7 +168,8 @@ mod tests {
 
     #[test]
     fn what_may_be_a_line_is_one() {
-        let loads: [(&str, fn(i64) -> f64); 5] = [
+        type Load = fn(i64) -> f64;
+        let loads: [(&str, Load); 5] = [
             ("flat", |_| 1000.0),
             ("linear", |day| 1000.0 * (1.0 + 0.1 * day as f64 / 7.0)),
             ("steep", |day| 1000.0 * (1.0 + 0.3 * day as f64 / 7.0)),

@@ -32,8 +32,11 @@ pub(super) struct Explainer {
     /// What is the same for all decisions; nothing where none of the policies can be read.
     policies: OnceCell<Option<Policies>>,
     /// Of the policies that are needed, as nothing if it can't be asked.
-    started: RefCell<Option<(BTreeSet<usize>, Option<Rc<Started>>)>>,
+    started: RefCell<Option<Asked>>,
 }
+
+/// Which policies are needed, and who was given them.
+type Asked = (BTreeSet<usize>, Option<Rc<Started>>);
 
 impl Explainer {
     /// `named` is what the command line says: a program, or `none`; without it it is `opa` if that is on the PATH.

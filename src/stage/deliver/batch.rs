@@ -1,6 +1,5 @@
 //! Docket records on their way to a sink.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::decision::record::{NotARecord, Record};
@@ -36,14 +35,14 @@ impl Item {
         self.value.bytes()
     }
 
-    /// The record, and which it is, given what is left of it for the sink.
+    /// The record, and which it is, given what is left of it for the sink, if that is less.
     pub(super) fn record<'a>(
         &'a self,
-        left: &'a Cow<'_, [u8]>,
+        less: Option<&'a [u8]>,
     ) -> Result<(Record<'a>, Identity), NotARecord> {
-        match left {
-            Cow::Borrowed(_) => self.value.record(),
-            Cow::Owned(less) => Record::parse(less).map(|record| {
+        match less {
+            None => self.value.record(),
+            Some(less) => Record::parse(less).map(|record| {
                 let identity = identity(&record);
                 (record, identity)
             }),

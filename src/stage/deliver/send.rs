@@ -1,5 +1,6 @@
 //! Sends one batch until each of its records was acknowledged or is in rejects.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
@@ -149,11 +150,10 @@ impl<L: RecordWriter> Sending<L> {
         let mut seen = Vec::with_capacity(batch.records.len());
         let (mut repeats, mut reused) = (0, Vec::new());
         let body = {
-            let values: Vec<_> =
-                batch.records.iter().map(|item| deliver.redaction.apply(item.bytes())).collect();
+            let values: Vec<_> = batch.records.iter().map(|item| self.less(item)).collect();
             let mut records = Vec::with_capacity(batch.records.len());
             for (i, (item, value)) in batch.records.iter().zip(&values).enumerate() {
-                let (record, identity) = match item.record(value) {
+                let (record, identity) = match item.record(value.as_deref()) {
                     Ok(read) => read,
                     Err(e) => {
                         triage
@@ -291,13 +291,20 @@ impl<L: RecordWriter> Sending<L> {
         Reject::new(Reason::TooOld, detail)
     }
 
+    /// What is left of a record for the sink, if that is less than all.
+    fn less(&self, item: &Item) -> Option<Vec<u8>> {
+        match self.deliver.redaction.apply(item.bytes()) {
+            Cow::Borrowed(_) => None,
+            Cow::Owned(less) => Some(less),
+        }
+    }
+
     fn encode(&self, batch: &Batch, group: &[usize]) -> Box<dyn Request> {
         let items = || group.iter().map(|i| &batch.records[*i]);
-        let values: Vec<_> =
-            items().map(|item| self.deliver.redaction.apply(item.bytes())).collect();
+        let values: Vec<_> = items().map(|item| self.less(item)).collect();
         let records: Vec<Record<'_>> = items()
             .zip(&values)
-            .filter_map(|(item, value)| item.record(value).ok())
+            .filter_map(|(item, value)| item.record(value.as_deref()).ok())
             .map(|(record, _)| record)
             .collect();
         self.deliver.request(&records)

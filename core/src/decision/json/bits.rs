@@ -51,6 +51,6 @@ pub(super) fn has_escape(bytes: &[u8]) -> bool {
     match bytes.last_chunk() {
         // The last word may begin in the one before.
         Some(last) => is_in(last) || bytes.as_chunks().0.iter().any(is_in),
-        None => bytes.iter().any(|b| *b == b'\\'),
+        None => bytes.contains(&b'\\'),
     }
 }
