@@ -244,7 +244,7 @@ mod tests {
             ("a if input.n == 18446744073709551616", "18446744073709551616"),
             ("a if input.n == 0.12345678901234567", "0.12345678901234567"),
             ("a if input.n > 1e30", "1e30"),
-            ("a if {1} > {\"a\": 1}", "{1} > {\"a\": 1}"),
+            ("a := {1} > {\"a\": 1}", "{1} > {\"a\": 1}"),
             ("a if sum(input.list) == 3", "sum(input.list)"),
             ("a := sprintf(\"%5d\", [input.n])", "sprintf(\"%5d\", [input.n])"),
             ("a := sprintf(\"%.2f\", [input.n])", "sprintf(\"%.2f\", [input.n])"),
