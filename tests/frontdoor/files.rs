@@ -246,7 +246,7 @@ fn an_interrupted_generate_says_how_many_it_wrote() {
     let errors = String::from_utf8(out.stderr).unwrap();
     let written = lines.lines().count();
     assert!(out.status.success(), "{:?} {errors}", out.status);
-    assert!(errors.contains(&format!("{written} decisions in ")), "{written}: {errors}");
+    assert!(errors.contains(&format!("{written} decision")), "{written}: {errors}");
 }
 
 /// What rests on data that nobody gave is uncertain, which the exit status and JSON say, too; what a policy prints is not for here.
@@ -294,7 +294,7 @@ fn policies_are_read_without_a_word_of_the_reader() {
         ("a.rego", "package authz\nimport input\ndefault allow = false\nallow { input.a == 1 }\n"),
         (
             "b.rego",
-            "package other\ndeny contains x if { some x in [1]; every y in [1] { y > 0 } }\n",
+            "package other\nimport rego.v1\ndeny contains x if { some x in [1]; every y in [1] { y > 0 } }\n",
         ),
     ] {
         std::fs::write(folder.join(name), text).unwrap();

@@ -34,7 +34,7 @@ pub struct Made {
 pub enum Version {
     V1,
     V0,
-    /// Some in one, some in the other.
+    /// Some in one, some in the other: what regorus makes of them as v0, about which it warns.
     Mixed,
 }
 
@@ -124,31 +124,21 @@ pub fn made(bundle: &Bundle, builtins: &Builtins) -> Result<Made, String> {
 fn parsed(policies: &[SourceFile], version: Version) -> Result<Engine, String> {
     let mut engine = Engine::new();
     engine.set_strict_builtin_errors(false);
+    engine.set_rego_v0(version != Version::V1);
     // What a policy prints is for OPA's console.
     engine.set_gather_prints(true);
     for policy in policies {
-        match version {
-            Version::V1 => added(&mut engine, policy, false)?,
-            Version::V0 => added(&mut engine, policy, true)?,
-            Version::Mixed => added(&mut engine, policy, false)
-                .or_else(|error| added(&mut engine, policy, true).map_err(|_| error))?,
+        if version == Version::V0 && wants_v1(&policy.text) {
+            return Err(format!("{}: it is no Rego v0", policy.name));
         }
+        let added = engine.add_policy(policy.name.clone(), without_idle_imports(&policy.text));
+        added.map_err(|e| match (unread(&policy.text), placed(&e.to_string())) {
+            (Some(why), _) => format!("{}: {why}, and an opa reads them (--opa)", policy.name),
+            (None, error) if error.starts_with(&policy.name) => error,
+            _ => format!("{}: {}", policy.name, last_line(&e.to_string())),
+        })?;
     }
     Ok(engine)
-}
-
-fn added(engine: &mut Engine, policy: &SourceFile, v0: bool) -> Result<(), String> {
-    // regorus itself would print warnings to standard error, and not be able to read it all the same.
-    if v0 && wants_v1(&policy.text) {
-        return Err(format!("{}: it is no Rego v0", policy.name));
-    }
-    engine.set_rego_v0(v0);
-    let added = engine.add_policy(policy.name.clone(), without_idle_imports(&policy.text));
-    added.map(|_| ()).map_err(|e| match (unread(&policy.text), placed(&e.to_string())) {
-        (Some(why), _) => format!("{}: {why}, and an opa reads them (--opa)", policy.name),
-        (None, error) if error.starts_with(&policy.name) => error,
-        _ => format!("{}: {}", policy.name, last_line(&e.to_string())),
-    })
 }
 
 /// The policies without the rule in which an error is: `p.rego:10: error: ..`.
