@@ -5,7 +5,7 @@ use regorus::unstable::{BoolOp, Expr, Ref};
 use regorus::{Engine, Value};
 
 use super::kinds::{Kind, Names, Scope, See, is_division, name, walk};
-use super::{SourceFile, as_opa};
+use super::{SourceFile, as_opa, without_idle_imports};
 
 /// A place in a policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,7 +43,9 @@ const FORMAT: &str = "how it is filled depends on a format that is not written t
 /// All of them, by file and line. Policies that can't be read have none.
 pub fn places(policies: &[SourceFile]) -> Vec<Place> {
     let mut engine = Engine::new();
-    let added = policies.iter().map(|p| engine.add_policy(p.name.clone(), p.text.clone()));
+    let added = policies
+        .iter()
+        .map(|policy| engine.add_policy(policy.name.clone(), without_idle_imports(&policy.text)));
     if added.collect::<Result<Vec<_>, _>>().is_err() {
         return Vec::new();
     }
@@ -245,6 +247,8 @@ mod tests {
             ("a if input.n == 0.12345678901234567", "0.12345678901234567"),
             ("a if input.n > 1e30", "1e30"),
             ("a := {1} > {\"a\": 1}", "{1} > {\"a\": 1}"),
+            ("a if input.set > {\"a\": 1}", "input.set > {\"a\": 1}"),
+            ("a if {1, 2} < input.set", "{1, 2} < input.set"),
             ("a if sum(input.list) == 3", "sum(input.list)"),
             ("a := sprintf(\"%5d\", [input.n])", "sprintf(\"%5d\", [input.n])"),
             ("a := sprintf(\"%.2f\", [input.n])", "sprintf(\"%.2f\", [input.n])"),
@@ -255,12 +259,12 @@ mod tests {
             ("a := sprintf(\"%v\", [input.n])", "sprintf(\"%v\", [input.n])"),
             ("a := sprintf(\"%s %s\", [\"x\"])", "sprintf(\"%s %s\", [\"x\"])"),
             ("a := sprintf(input.f, [\"x\"])", "sprintf(input.f, [\"x\"])"),
-            ("a := time . parse_rfc3339_ns(input.t)", "time . parse_rfc3339_ns(input.t)"),
+            ("a := time.parse_rfc3339_ns(input.t)", "time.parse_rfc3339_ns(input.t)"),
             ("a := time.format([1, \"UTC\", \"RFC822\"])", "time.format([1, \"UTC\", \"RFC822\"])"),
             ("a if regex.globs_match(input.a, \"b*\")", "regex.globs_match(input.a, \"b*\")"),
             ("a contains x + 0.5 if some x in [1, 2]", "x + 0.5"),
             ("a := 1 if true else := input.n % 7", "input.n % 7"),
-            ("p[x] := 1 if x := -input.n + 2", "-input.n + 2"),
+            ("p[x] := 1 if x := -input.n + 2", "input.n + 2"),
             ("a if every x in input.list { x + 1 > 2 }", "x + 1"),
             ("a := [y | some x in input.list; y := x * 2]", "x * 2"),
             ("a if input.a with input as {\"a\": input.n * 2}", "input.n * 2"),
