@@ -248,8 +248,13 @@ fn is_plainly_formatted(of: &[Value]) -> bool {
             Some('d') => left.next().is_some_and(|value| {
                 value.as_i64().is_ok() && !written(value).contains(['.', 'e', 'E'])
             }),
-            Some('v') => left.next().is_some_and(|value| {
-                !written(value).contains(['e', 'E']) || !matches!(value, Value::Number(_))
+            Some('v') => left.next().is_some_and(|value| match value {
+                // Others get an exponent.
+                Value::Number(_) if value.as_i64().is_err() => value
+                    .as_f64()
+                    .is_ok_and(|number| number == 0.0 || (1e-4..1e6).contains(&number.abs())),
+                Value::Number(_) => !written(value).contains(['e', 'E']),
+                _ => true,
             }),
             _ => false,
         };

@@ -314,6 +314,19 @@ mod tests {
         }
     }
 
+    /// As OPA's own `sprintf` shows them: 1.2345675e+06, 0.85, 7.
+    #[test]
+    fn large_and_small_fractions_are_written_otherwise() {
+        for (number, differs) in
+            [(1_234_567.5, true), (0.000_01, true), (0.85, false), (7.0, false), (0.0, false)]
+        {
+            let given = vec!["%v".into(), vec![Value::from(number)].into()];
+            assert_eq!(as_opa::may_differ_for("sprintf", given), differs, "{number}");
+        }
+        let given = vec!["%v".into(), vec![Value::from(12_345_678u64)].into()];
+        assert!(!as_opa::may_differ_for("sprintf", given));
+    }
+
     /// A policy that can't be read is told elsewhere.
     #[test]
     fn what_can_not_be_read_has_none() {
