@@ -10,6 +10,7 @@ use ring::hmac;
 
 use super::detector::{ALL, Detector, Hit, mark};
 use super::keys::pseudonym;
+use super::names::{self, Told};
 use super::opa::Done;
 use super::patterns::Patterns;
 use super::prefilter::Prefilter;
@@ -59,6 +60,11 @@ pub fn is_left(name: &str) -> bool {
             | "req_id"
             | "rule_labels"
     )
+}
+
+/// Whether a name tells that what it holds is a secret; of an object that may be each of its members.
+pub fn is_secret_s(name: &str) -> bool {
+    matches!(names::told(name), Told::Secret | Told::Secrets | Told::Key)
 }
 
 /// Members that say what was taken out: paths. What stands in them is taken out, and not noted again.
