@@ -18,7 +18,7 @@ use crate::decision::event::Event;
 use crate::decision::formats::{self, Format, Limits, Piece};
 use crate::decision::record::{Agent, Record};
 use crate::explain::page::{self, Told};
-use crate::explain::{Explanation, Recorded, story};
+use crate::explain::{Explanation, Recorded, story, without_result};
 use crate::log::scan::ScanBound;
 use crate::protect::Protection;
 use crate::protect::detect::{Act, Detect};
@@ -86,6 +86,20 @@ struct Found {
     explained: Option<Result<Explanation, String>>,
     /// What was found wrong with how it was enforced.
     findings: Vec<String>,
+}
+
+impl Found {
+    /// Of a record as it is shown. Only its evaluation tells that its result is made of secrets.
+    fn of(
+        record: Vec<u8>,
+        explained: Option<Result<Explanation, String>>,
+        findings: Vec<String>,
+    ) -> Found {
+        let said = explained.as_ref().and_then(|explained| explained.as_ref().ok());
+        let text = std::str::from_utf8(&record).ok();
+        let without = said.zip(text).and_then(|(said, text)| without_result(text, said));
+        Found { record: without.map_or(record, String::into_bytes), explained, findings }
+    }
 }
 
 pub fn run(args: &Args) -> Result<ExitCode, Box<dyn std::error::Error>> {
@@ -306,8 +320,9 @@ fn in_file(
         let mut record = Vec::new();
         let made = make(&event, &[], agent.as_ref(), &shown, &mut record);
         if matches!(made, Ok(Some(_))) {
-            let explained = explainer.map(|explainer| explainer.explain(&recorded(&event)));
-            answer.found.push(Found { record, explained, findings: Vec::new() });
+            let shown = std::str::from_utf8(&record).ok().filter(|_| !args.unmasked);
+            let explained = explainer.map(|e| e.explain(&recorded(&event, shown)));
+            answer.found.push(Found::of(record, explained, Vec::new()));
         }
     });
     if let Some(first) = first {
@@ -317,7 +332,8 @@ fn in_file(
     Ok(answer)
 }
 
-fn recorded<'a>(event: &'a Event<'_>) -> Recorded<'a> {
+/// What is evaluated; `shown` is the record without secrets, which the explanation has to be without, too.
+fn recorded<'a>(event: &'a Event<'_>, shown: Option<&'a str>) -> Recorded<'a> {
     let part = |name: &str| crate::decision::json::get(event.raw, name);
     Recorded {
         path: &event.path,
@@ -329,6 +345,7 @@ fn recorded<'a>(event: &'a Event<'_>) -> Recorded<'a> {
         duration: event.duration(),
         nd_builtin_cache: part("nd_builtin_cache"),
         error: event.error,
+        shown,
     }
 }
 

@@ -284,6 +284,52 @@ fn why_says_by_its_exit_status_what_it_can_not_know() {
     assert_eq!(why(&[]).0, Some(1));
 }
 
+/// What is erased from the decision that is shown stands nowhere else in it either, but with --unmasked.
+#[test]
+fn why_shows_no_secret_in_its_explanation() {
+    let place = Place::new("secrets");
+    let folder = place.path("policies");
+    std::fs::create_dir(&folder).unwrap();
+    let policy = "package c\nimport rego.v1\ndefault allow := false\n\
+        allow if input.password == data.pw[input.user]\n\
+        allow if {\n\tparts := split(input.headers.authorization, \" \")\n\tparts[1] == \"x\"\n}\n\
+        said contains lower(input.password)\n";
+    std::fs::write(folder.join("c.rego"), policy).unwrap();
+    let (password, token, data) = ("Tr0ub4dor&3xyz", "opaque-0f9a8b7c6d5e", "correct-horse-data");
+    std::fs::write(folder.join("data.json"), format!(r#"{{"pw":{{"kim":"{data}"}}}}"#)).unwrap();
+    let input = format!(
+        r#"{{"user":"kim","password":"{password}","headers":{{"authorization":"Bearer {token}"}}}}"#
+    );
+    let lower = password.to_lowercase();
+    let decision = |id: &str, path: &str, result: &str| {
+        format!(
+            r#"{{"decision_id":"{id}","timestamp":"2026-11-24T12:48:50Z","path":"{path}","result":{result},"input":{input},"labels":{{"id":"x"}}}}"#
+        )
+    };
+    let decisions = place.path("d.ndjson");
+    let said = decision("decision-2", "c/said", &format!(r#"["{lower}"]"#));
+    let both = format!("{}\n{said}\n", decision("decision-1", "c/allow", "false"));
+    std::fs::write(&decisions, both).unwrap();
+    let (from, bundle) = (decisions.to_str().unwrap(), folder.to_str().unwrap());
+    let why = |id: &str, more: &[&str]| {
+        ran(&[&["why", id, "--from", from, "--bundle", bundle], more].concat()).1
+    };
+    for how in [&[][..], &["--json"], &["--html"]] {
+        for id in ["decision-1", "decision-2"] {
+            let text = why(id, how);
+            for secret in [password, &*lower, "Tr0ub4dor&amp;3xyz", "tr0ub4", token, data] {
+                assert!(!text.contains(secret), "{secret}: {text}");
+            }
+            assert!(text.contains("[erased:") && text.contains("kim"), "{text}");
+        }
+    }
+    let text = why("decision-1", &["--unmasked"]);
+    for secret in [password, token, data] {
+        assert!(text.contains(secret), "{secret}: {text}");
+    }
+    assert!(why("decision-2", &["--unmasked"]).contains(&lower));
+}
+
 /// What reads policies prints nothing of its own: in a bundle of both versions of Rego, v1 was warned of as of v0.
 #[test]
 fn policies_are_read_without_a_word_of_the_reader() {

@@ -7,6 +7,8 @@ use serde_json::Value as Json;
 
 use super::Recorded;
 use super::bundle::Bundle;
+use super::doubt::written;
+use super::hidden::How;
 use super::probe::Prober;
 use super::rules::{Definition, Shape};
 use super::texts::{json, references};
@@ -96,14 +98,7 @@ pub fn reasons(
     } else if recorded.error.is_some() {
         reasons.push("OPA's evaluation failed, with the error that the decision has".into());
     }
-    for (what, paths) in [("erased", recorded.erased), ("masked", recorded.masked)] {
-        let paths = paths.into_iter().flat_map(raw::elements).filter_map(raw::as_str);
-        let paths: Vec<_> = paths.filter(|path| path.starts_with("/input")).collect();
-        if !paths.is_empty() {
-            reasons
-                .push(format!("the input was {what} before it was logged: {}", paths.join(", ")));
-        }
-    }
+    reasons.extend(hidden(prober));
     if recorded.input.is_none() {
         reasons.push("the record has no input".into());
     }
@@ -147,6 +142,16 @@ pub fn reasons(
         reasons.push("the bundle is not the one that decided, or its data was another".into());
     }
     reasons
+}
+
+/// What of the input is not what OPA saw, by who took it out.
+fn hidden(prober: &Prober<'_>) -> Vec<String> {
+    let of = |how: How| {
+        let hidden = prober.hidden().iter().filter(|hidden| hidden.how == how);
+        let paths: Vec<String> = hidden.map(|hidden| written("input", &hidden.path)).collect();
+        (!paths.is_empty()).then(|| how.told(&paths.join(", ")))
+    };
+    [How::Erased, How::Masked, How::Protected].into_iter().filter_map(of).collect()
 }
 
 /// Such of what rules call.

@@ -11,7 +11,7 @@ use super::rules::{Body, Condition, Definition, Shape};
 use super::texts::{call, declared, is_word, path, references};
 
 /// `input.headers["x-key"]`
-fn written(root: &str, path: &[String]) -> String {
+pub fn written(root: &str, path: &[String]) -> String {
     let mut parts = vec![root];
     parts.extend(path.iter().map(String::as_str));
     super::rules::query(&parts[1..]).replacen("data", root, 1)
@@ -201,7 +201,7 @@ impl Prober<'_> {
             let overlap = hidden.path.starts_with(path) || path.starts_with(&hidden.path);
             overlap && !(met && self.input_at(&hidden.path).is_some())
         })?;
-        Some(format!("{} was {how} before it was logged", written("input", path)))
+        Some(how.told(&written("input", path)))
     }
 
     /// A word with what is imported in its place.

@@ -10,13 +10,37 @@ use crate::protect::keys::{is_envelope, is_pseudonym};
 #[derive(Debug, Clone)]
 pub struct Hidden {
     pub path: Vec<String>,
-    pub how: &'static str,
+    pub how: How,
+}
+
+/// Who took it out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum How {
+    /// OPA's mask policy, or who wrote the log: it is gone.
+    Erased,
+    /// The same: something else stands there.
+    Masked,
+    /// docket's protection: what stands there is what docket writes.
+    Protected,
+}
+
+impl How {
+    /// What is said of a part of the input.
+    pub fn told(self, what: &str) -> String {
+        match self {
+            How::Erased => format!("{what} was erased before it was logged"),
+            How::Masked => format!("{what} was masked before it was logged"),
+            How::Protected => format!(
+                "docket's protection took {what} out of the record (`docket why --from` with OPA's own log can tell more)"
+            ),
+        }
+    }
 }
 
 /// What of the input was erased or masked: what the record says, and what stands in it.
 pub fn hidden(recorded: &Recorded<'_>, input: Option<&Json>) -> Vec<Hidden> {
     let mut all = Vec::new();
-    for (how, pointers) in [("erased", recorded.erased), ("masked", recorded.masked)] {
+    for (how, pointers) in [(How::Erased, recorded.erased), (How::Masked, recorded.masked)] {
         for pointer in pointers.into_iter().flat_map(raw::elements).filter_map(raw::as_str) {
             let Some(rest) = pointer.strip_prefix("/input") else { continue };
             if rest.is_empty() || rest.starts_with('/') {
@@ -51,22 +75,19 @@ fn decoded(part: &str) -> String {
     String::from_utf8_lossy(&out).replace("~1", "/").replace("~0", "~")
 }
 
-/// What docket put in the place of a text, wherever it stands: `[erased:..]`, a pseudonym, an envelope.
+/// Whether docket put a text there, or a part of it: `[erased:..]`, a pseudonym, an envelope.
+fn is_docket_s(text: &str) -> bool {
+    text.contains("[erased:") || is_pseudonym(text) || is_envelope(text)
+}
+
+/// What docket put there, wherever it stands. What is noted, too, is noted once.
 fn marked(value: &Json, at: &mut Vec<String>, all: &mut Vec<Hidden>) {
-    let how = |text: &str| match text {
-        text if text.contains("[erased:") => Some("erased"),
-        text if is_pseudonym(text) || is_envelope(text) => Some("masked"),
-        _ => None,
-    };
-    let mut found = |how: &'static str, at: &[String]| {
-        if all.iter().all(|hidden| hidden.path != at) {
-            all.push(Hidden { path: at.to_vec(), how });
-        }
+    let mut found = |at: &[String]| match all.iter_mut().find(|hidden| hidden.path == at) {
+        Some(noted) => noted.how = How::Protected,
+        None => all.push(Hidden { path: at.to_vec(), how: How::Protected }),
     };
     match value {
-        Json::String(text) => {
-            how(text).into_iter().for_each(|how| found(how, at));
-        }
+        Json::String(text) if is_docket_s(text) => found(at),
         Json::Array(list) => {
             for (i, value) in list.iter().enumerate() {
                 at.push(i.to_string());
@@ -75,12 +96,10 @@ fn marked(value: &Json, at: &mut Vec<String>, all: &mut Vec<Hidden>) {
             }
         }
         Json::Object(members) => {
+            if members.keys().any(|name| is_docket_s(name)) {
+                found(at);
+            }
             for (name, value) in members {
-                if let Some(how) = how(name)
-                    && all.iter().all(|hidden| hidden.path != *at)
-                {
-                    all.push(Hidden { path: at.clone(), how });
-                }
                 at.push(name.clone());
                 marked(value, at, all);
                 at.pop();

@@ -11,6 +11,11 @@ use super::rules::{Condition, Definition, Shape};
 use super::texts::{is_word, references};
 use crate::rego::{as_opa, bare};
 
+/// Whether a doubt is one of these.
+pub fn is_of_regorus(doubt: &str) -> bool {
+    doubt.starts_with("OPA ") || doubt.contains(" in OPA: ")
+}
+
 impl Prober<'_> {
     /// What in a condition OPA may calculate otherwise.
     pub fn inexact(

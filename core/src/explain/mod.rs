@@ -4,11 +4,13 @@
 //! `bundle` opens what OPA loads (data with `yaml`), `rules` knows which rules stand where, `texts` what stands in them, `probe` asks how far
 //! a rule's body goes: an `engine` of regorus', with `builtins` that it lacks and variables that `rename` renames, or `opa` itself. First the
 //! recorded result has to be reproduced; if it isn't, `differs` says what may be the reason. `said` asks rule by rule, `values` what stands in a
-//! condition, `doubt` what of it nobody can know here: input that is `hidden`, numbers that are `inexact`. `story` is what people read, `page` the
-//! same for browsers. Which policies a decision may come to, `reach` says.
+//! condition, `doubt` what of it nobody can know here: input that is `hidden`, numbers that are `inexact`. `screen` takes out what is not to be
+//! shown: `secrets`, and what is `derived` of them. `story` is what people read, `page` the same for browsers. Which policies a decision may
+//! come to, `reach` says.
 
 mod builtins;
 mod bundle;
+mod derived;
 mod differs;
 mod doubt;
 mod engine;
@@ -21,6 +23,8 @@ mod reach;
 mod rename;
 mod rules;
 mod said;
+mod screen;
+mod secrets;
 pub mod story;
 mod texts;
 mod values;
@@ -28,6 +32,7 @@ mod yaml;
 
 pub use bundle::{Bundle, unpack};
 pub use opa::Opa;
+pub use screen::without_result;
 
 use std::collections::BTreeSet;
 
@@ -38,6 +43,8 @@ use serde_json::Value as Json;
 use self::probe::Prober;
 use self::reach::{Reach, Unread};
 use self::rules::{Definition, Shape};
+use self::secrets::Secrets;
+use crate::decision::json as raw;
 
 /// What a decision's record says of its evaluation.
 #[derive(Debug, Clone, Copy, Default)]
@@ -58,6 +65,8 @@ pub struct Recorded<'a> {
     pub nd_builtin_cache: Option<&'a str>,
     /// The evaluation failed: OPA's error, in JSON.
     pub error: Option<&'a str>,
+    /// The record as it is shown, in JSON: what is secret there, or elsewhere, is in no explanation either. Without it all is told.
+    pub shown: Option<&'a str>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -71,6 +80,9 @@ pub struct Explanation {
     pub beyond_regorus: Option<String>,
     /// `None` is undefined.
     pub result: Option<Json>,
+    /// The recorded result as it may be shown, where that is less than the record shows of it.
+    #[serde(skip)]
+    pub recorded: Option<Json>,
     /// Whether it is what was recorded.
     pub reproduced: bool,
     /// It may have ended at another condition than what is said: what it rests on is not known here.
@@ -245,11 +257,13 @@ fn beyond(prober: &Prober<'_>, recorded: &Recorded<'_>, said: &Explanation) -> O
     if !said.left_out.is_empty() || said.failed.is_some() && !said.reproduced {
         return Some("regorus can't evaluate all of it".into());
     }
-    if !said.reproduced && said.lacks.is_none() {
+    let inexact = !prober.inexact_behind(recorded.path).is_empty();
+    if !said.reproduced && said.lacks.is_none() && (inexact || prober.hidden().is_empty()) {
         return Some("regorus gives another result".into());
     }
-    let inexact = said.uncertain && !prober.inexact_behind(recorded.path).is_empty();
-    inexact.then(|| "regorus may calculate otherwise than OPA".into())
+    // Of what was masked OPA knows no more.
+    let doubted = said.rules.iter().any(|rule| said::is_doubted(rule, &inexact::is_of_regorus));
+    (said.uncertain && doubted).then(|| "regorus may calculate otherwise than OPA".into())
 }
 
 fn explained(
@@ -272,6 +286,7 @@ fn explained(
         evaluated_by: by.to_owned(),
         beyond_regorus: None,
         result: result.as_ref().and_then(texts::json),
+        recorded: None,
         reproduced,
         uncertain: false,
         failed,
@@ -290,15 +305,29 @@ fn explained(
     }
     // Of an evaluation that fails no rule has said anything.
     if explanation.failed.is_some() {
-        return Ok(explanation);
+        return Ok(shown(explanation, prober, bundle, recorded));
     }
     for name in named(prober.definitions(), &path) {
         explanation.rules.push(said::of(prober, &name, &mut Vec::new()));
     }
     explanation.uncertain =
         explanation.rules.iter().any(said::is_uncertain) || !explanation.left_out.is_empty();
+    Ok(shown(explanation, prober, bundle, recorded))
+}
+
+/// The same as people may see it: without secrets, and with the names that they gave.
+fn shown(
+    mut explanation: Explanation,
+    prober: &Prober<'_>,
+    bundle: &Bundle,
+    recorded: &Recorded<'_>,
+) -> Explanation {
+    if let Some(record) = recorded.shown {
+        let secrets = Secrets::of(recorded, record, bundle);
+        screen::screen(&mut explanation, prober, secrets, raw::get(record, "result"));
+    }
     said::restore(&mut explanation, prober.renamed());
-    Ok(explanation)
+    explanation
 }
 
 /// `http/authz/allow`
@@ -378,6 +407,9 @@ fn named(definitions: &[Definition], path: &[&str]) -> Vec<(String, String)> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
 mod found;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
+mod leaks;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
 mod tests;

@@ -25,6 +25,8 @@ pub struct Definition {
     pub aliases: Vec<(String, String)>,
     pub v1: bool,
     pub name: String,
+    /// The name with what is in its brackets, as written.
+    pub head: String,
     /// The names in a function's arguments.
     pub arguments: Vec<String>,
     pub shape: Shape,
@@ -104,7 +106,8 @@ fn of_module(module: &Module) -> Vec<Definition> {
             let path = import.refr.span().text();
             let name = import.r#as.as_ref().map(regorus::unstable::Span::text);
             let name = name.or_else(|| path.rsplit('.').next())?;
-            (path.starts_with("data.") || path.starts_with("input."))
+            let within = path.starts_with("data.") || path.starts_with("input.");
+            (within || path == "input" && name != "input")
                 .then(|| (name.to_owned(), path.to_owned()))
         })
         .collect();
@@ -117,6 +120,7 @@ fn of_module(module: &Module) -> Vec<Definition> {
         v1: module.rego_v1,
         arguments: Vec::new(),
         name: name.text().split('[').next().unwrap_or_default().to_owned(),
+        head: name.text().to_owned(),
         shape,
         line: span.line,
         text: line_of(span),

@@ -197,6 +197,24 @@ pub fn is_uncertain(rule: &RuleSaid) -> bool {
     })
 }
 
+/// Whether anything is doubted so.
+pub fn is_doubted(rule: &RuleSaid, so: &dyn Fn(&str) -> bool) -> bool {
+    rule.definitions.iter().any(|definition| {
+        definition.doubts.iter().any(|doubt| so(doubt))
+            || definition.made_of.iter().any(|rule| is_doubted(rule, so))
+            || definition.unmet.as_ref().is_some_and(|unmet| is_doubted_at(unmet, so))
+    })
+}
+
+fn is_doubted_at(unmet: &Unmet, so: &dyn Fn(&str) -> bool) -> bool {
+    let next = match &unmet.then {
+        Some(Then::Ends(next)) => is_doubted_at(next, so),
+        _ => false,
+    };
+    next || unmet.doubts.iter().any(|doubt| so(doubt))
+        || unmet.because.iter().any(|rule| is_doubted(rule, so))
+}
+
 /// Gives variables the names that people gave them.
 pub fn restore(explanation: &mut Explanation, renamed: &Renamed) {
     if renamed.is_empty() {

@@ -87,13 +87,13 @@ fn what_was_erased_or_masked_may_have_met_a_condition() {
             r#"h["x-key"]"#,
             r#"{"n":2,"headers":{"x-key":"[erased:named]"}}"#,
             "[]",
-            r#"input.headers["x-key"] was erased"#,
+            r#"docket's protection took input.headers["x-key"] out of the record"#,
         ),
         (
             "h.k",
             r#"{"n":2,"headers":{"k":"hmac:0123456789abcdef0123456789abcdef"}}"#,
             "[]",
-            "input.headers.k was masked",
+            "docket's protection took input.headers.k out of the record",
         ),
     ] {
         let text = text.replace("key ==", &format!("{condition} =="));

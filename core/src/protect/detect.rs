@@ -8,6 +8,7 @@ use std::ops::Range;
 
 pub use super::acts::{Act, Asked, Detect};
 use super::detector::{Detector, Hit};
+use super::names::{self, Told};
 use super::opa::Done;
 use super::rules::is_opa_s;
 use super::taken::Taken;
@@ -34,6 +35,11 @@ pub fn is_left(name: &str) -> bool {
             | "req_id"
             | "rule_labels"
     )
+}
+
+/// Whether a name tells that what it holds is a secret; of an object that may be each of its members.
+pub fn is_secret_s(name: &str) -> bool {
+    matches!(names::told(name), Told::Secret | Told::Secrets | Told::Key)
 }
 
 /// Members that say what was taken out: paths. What stands in them is taken out, and not noted again.

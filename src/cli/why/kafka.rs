@@ -237,9 +237,9 @@ fn found(
     let explained = explainer.map(|explainer| {
         let original = format!("{}}}", record.original());
         let event = Event::parse(original.as_bytes()).map_err(|reject| reject.to_string())?;
-        explainer.explain(&recorded(&event))
+        explainer.explain(&recorded(&event, Some(record.raw)))
     });
-    Ok(Found { record: bytes, explained, findings })
+    Ok(Found::of(bytes, explained, findings))
 }
 
 impl Wanted {
