@@ -217,6 +217,8 @@ impl Epoch for Client {
             w.note("a call with the offsets of a transaction does not come back");
             self.late(&mut w, Asked::Add(offsets));
             self.stuck.set(true);
+            // All that it sent was acknowledged before: it is left behind with nothing.
+            self.holds(0);
             return Err(failed(RDKafkaErrorCode::OperationTimedOut));
         }
         w.add_offsets(&self.id, offsets.clone());
