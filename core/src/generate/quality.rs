@@ -8,6 +8,7 @@ use crate::decision::verdict::Verdict;
 use crate::spike::baseline::{MINUTE, bucket};
 use crate::spike::config::Config;
 use crate::spike::follow::Follower;
+use crate::spike::horizon::horizon;
 use crate::spike::{Change, Finding, Kind, Observation, SECOND};
 
 /// A denial of a moment before may well belong to it.
@@ -182,15 +183,16 @@ fn look_at_file(mut day: Day, seed: u64, config: &Config, lateness: Nanos) -> Ju
     all.sort_by_key(|made| made.at);
     let times: Vec<Nanos> = all.iter().map(|made| made.at).collect();
     let mut rules = (Rules::default(), Rules::default());
-    let changes = follower.look_at_file(&times, |i, written, take| {
-        day.observe(&all[i], |seen| {
-            take(seen);
+    let changes = follower.look_at_file(&times, |i, take| day.observe(&all[i], take));
+    let end = horizon(&times).unwrap_or(Nanos::MAX);
+    for made in &all {
+        day.observe(made, |seen| {
             rules.0.observe(seen);
             rules.1.observe(seen);
         });
-        rules.0.minute(written, ratio);
-        rules.1.minute(written, sigma);
-    });
+        rules.0.minute(end.min(made.at), ratio);
+        rules.1.minute(end.min(made.at), sigma);
+    }
     let begins = |change| match change {
         Change::Begins(finding) => Some(finding),
         Change::Ends(_) => None,

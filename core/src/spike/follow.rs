@@ -11,11 +11,11 @@ use std::collections::BTreeMap;
 use super::backlog::{Backlog, Learn, REMEMBERED};
 use super::config::Config;
 use super::detector::{Detector, LATE};
-use super::horizon::horizon;
+use super::horizon::common;
 use super::newcomers::{self, Newcomers};
 use super::reorder::Reorder;
 use super::snapshot::Unreadable;
-use super::{BUCKET, Change, Finding, Kind, Observation, SECOND};
+use super::{BUCKET, Change, Dimension, Finding, Kind, Observation, SECOND};
 use crate::decision::time::Nanos;
 
 /// Docket paused when it wrote nothing for so long, and then what is older;
@@ -208,17 +208,23 @@ impl Follower {
     }
 
     /// Looks back on the decisions of a file, which says nothing of when they came. `times` are theirs, in order; `see` hands on the one of
-    /// that number, as if it had been written at that time.
+    /// that number.
     pub fn look_at_file(
         &mut self,
         times: &[Nanos],
-        mut see: impl FnMut(usize, Nanos, &mut dyn FnMut(&Observation<'_>)),
+        see: impl Fn(usize, &mut dyn FnMut(&Observation<'_>)),
     ) -> Vec<Change> {
-        let end = horizon(times).unwrap_or(Nanos::MAX);
+        let who = |i| {
+            let mut who = None;
+            let opa = Dimension::Instance as usize;
+            see(i, &mut |seen| who = Some(format!("{}\0{}", seen.service, seen.who[opa])));
+            who
+        };
+        let end = common(times, who).unwrap_or(Nanos::MAX);
         let mut changes = Vec::new();
         for (i, at) in times.iter().enumerate() {
             let written = end.min(*at);
-            see(i, written, &mut |seen| self.observe(0, seen, written));
+            see(i, &mut |seen| self.observe(0, seen, written));
             if i % 64 == 63 {
                 changes.extend(self.look_back(false));
             }

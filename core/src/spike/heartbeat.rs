@@ -28,10 +28,16 @@ pub struct Fading {
 
 impl Fading {
     const FADE: f64 = 0.997_69;
+    /// Of one with a half-life of two minutes.
+    const FAST: f64 = 0.988_51;
 
     pub fn add(&mut self, count: f64) {
-        self.count = self.count * Fading::FADE + count;
-        self.buckets = self.buckets * Fading::FADE + 1.0;
+        self.fade(count, Fading::FADE);
+    }
+
+    fn fade(&mut self, count: f64, fades: f64) {
+        self.count = self.count * fades + count;
+        self.buckets = self.buckets * fades + 1.0;
     }
 
     pub fn get(&self) -> f64 {
@@ -51,6 +57,9 @@ pub struct Heartbeat {
     #[serde(skip)]
     open: VecDeque<u32>,
     mean: Fading,
+    /// The same of the last minutes.
+    #[serde(default)]
+    lately: Fading,
     dispersion: Dispersion,
     /// Watched buckets from the first to the latest with a decision, of a gap no more than was heard before it: what
     /// silence is measured by.
@@ -97,7 +106,7 @@ impl Heartbeat {
         if count == 0 {
             if self.heard > 0 {
                 self.gap += 1;
-                self.due += self.mean.get();
+                self.due += self.rate();
             }
             if i64::from(self.gap) > MINUTE {
                 self.back = 0;
@@ -111,13 +120,28 @@ impl Heartbeat {
         // A gap that is no finding is a part of the rate.
         let quiet = if self.active.is_some() { 0 } else { self.gap };
         for _ in 0..quiet.min(1800) {
-            self.mean.add(0.0);
+            self.learn(0.0);
         }
         self.heard = self.heard.saturating_add(1 + quiet.min(self.heard));
         self.unheard = false;
-        self.mean.add(f64::from(count));
+        self.learn(f64::from(count));
         (self.gap, self.due) = (0, 0.0);
         self.back += 1;
+    }
+
+    fn learn(&mut self, count: f64) {
+        self.mean.add(count);
+        self.lately.fade(count, Fading::FAST);
+    }
+
+    /// How many a bucket are due: as many as usual, or as lately, if those are fewer for sure. Who is drained sends less and less.
+    pub fn rate(&self) -> f64 {
+        if !self.lately.is_known() {
+            return self.mean.get();
+        }
+        let Fading { count, buckets } = self.lately;
+        let most = count + 2.0 * count.sqrt() + 2.0;
+        self.mean.get().min(most / buckets)
     }
 
     /// What was quiet and is back was a gap like others to come.
@@ -158,7 +182,7 @@ impl Heartbeat {
     }
 
     /// Whether its gap until now is no chance.
-    pub fn is_silent(&self) -> bool {
+    fn is_silent(&self) -> bool {
         self.is_missed(self.due)
     }
 
@@ -171,7 +195,7 @@ impl Heartbeat {
     pub fn silent_buckets(&self) -> u32 {
         if !self.is_silent() {
             0
-        } else if self.is_missed(self.due - self.mean.get()) {
+        } else if self.is_missed(self.due - self.rate()) {
             1
         } else {
             self.gap
@@ -181,7 +205,7 @@ impl Heartbeat {
     /// In so many of the latest buckets all that it is a part of was quiet: nothing was due from it alone, and it is missed from the next one on.
     pub fn hold(&mut self, buckets: u32) {
         let held = buckets.min(self.gap);
-        self.due = (self.due - self.mean.get() * f64::from(held)).max(0.0);
+        self.due = (self.due - self.rate() * f64::from(held)).max(0.0);
         if self.active.is_none() {
             self.gap -= held;
         }
@@ -315,6 +339,25 @@ mod tests {
         // Hours on, an hour off: nobody knows in the first pause that there will be more.
         let said = runs(240 * MINUTES, 300 * MINUTES);
         assert!((1..=2).contains(&said.len()) && said[0] < 300 * MINUTES, "{said:?}");
+    }
+
+    #[test]
+    fn who_was_drained_is_missed_for_what_it_sent_last() {
+        let mut heart = Heartbeat::default();
+        for at in 0..2100 {
+            // Within ten minutes from ten a second to one.
+            let part = (1800 - at.clamp(1500, 1800)) as f64 / 300.0;
+            heart.beat(if at < 1950 { (2.0 + 18.0 * part) as u32 } else { 0 });
+            let finding = || Finding::new(Kind::PolicyQuiet, "", "");
+            let change = heart.judge(at, &Config::default(), || None, ONE, finding);
+            if let Some(Change::Begins(finding)) = change {
+                let silent = f64::from(heart.gap);
+                assert!(finding.expected <= 2.5 * 2.0 * silent, "{silent} buckets: {finding:?}");
+                assert!(at < 1980);
+                return;
+            }
+        }
+        panic!("it is not missed");
     }
 
     #[test]

@@ -218,7 +218,7 @@ pub struct Finding {
     /// Most of it first.
     pub causes: Vec<Cause>,
     pub examples: Vec<Example>,
-    /// What exactly, of a finding that no baseline explains.
+    /// What exactly, of a finding that no baseline explains; why it ended, of OPAs that were quiet.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub detail: String,
 }
@@ -401,8 +401,13 @@ impl Finding {
             }
             _ => format!("; {:.0} % by {} {}", 100.0 * c.share, c.dimension.as_str(), c.value),
         });
+        // How it ended is told of OPAs, which may be back, or gone for good.
+        let end = match self.kind {
+            Kind::InstanceQuiet if !self.detail.is_empty() => format!("; {}", self.detail),
+            _ => String::new(),
+        };
         format!(
-            "{} on {on}: {what}{}",
+            "{} on {on}: {what}{}{end}",
             self.kind.as_str().replace('_', " "),
             cause.unwrap_or_default()
         )

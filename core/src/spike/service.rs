@@ -5,13 +5,15 @@ use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
-use super::baseline::improbable;
+use super::baseline::bucket;
 use super::config::Config;
 use super::heartbeat::{Fading, Heartbeat, ONE};
 use super::series::Series;
-use super::window::{FIVE_MINUTES, LONGEST};
-use super::{BUCKET, Cause, Change, Dimension, Finding, Kind, SECOND};
+use super::window::FIVE_MINUTES;
+use super::{BUCKET, Cause, Change, Finding, Kind, SECOND};
 use crate::decision::time::Nanos;
+
+mod lost;
 
 /// OPAs of a service that are known; of more each one carries too little to be missed.
 const OPAS: usize = 64;
@@ -20,8 +22,17 @@ const GONE: u32 = (3600 * SECOND / BUCKET) as u32;
 const MINUTE: usize = super::baseline::MINUTE as usize;
 /// What a load was in half an hour.
 const PAST: usize = 6 * FIVE_MINUTES;
-/// A load falls by so much within minutes without anybody being missing.
-const DRIFT: f64 = 0.03;
+/// What is missed for so long is how things are: 12 h.
+const LASTS: i64 = 43_200 * SECOND / BUCKET;
+/// Decisions that were due when a service is out.
+const OUT: f64 = 20.0;
+/// Decisions that show that a load is back, over the square of the part that was missed: more, the more is left without it.
+const RETURNS: f64 = 51.0;
+/// Why nobody is missed any more.
+const BACK: &str = "over: decisions come again";
+const REPLACED: &str = "over: the service's load is back, but not what carried it";
+const GIVEN_UP: &str = "taken for gone after 12 h: neither decisions nor the load came back";
+const UNWATCHED: &str = "nobody watched for a while: whether it is over is not known";
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Service {
@@ -39,7 +50,8 @@ pub struct Service {
     /// There is no room for more of them, as of this bucket.
     #[serde(skip)]
     crowded: bool,
-    missing: Option<Missing>,
+    #[serde(default)]
+    missed: Vec<Missing>,
     #[serde(skip)]
     pub late: Late,
 }
@@ -83,14 +95,27 @@ struct Opa {
     gap: u32,
     /// Buckets with decisions since it was missed.
     back: u32,
+    #[serde(default)]
+    fate: Fate,
+}
+
+/// What became of the load of an OPA that sends nothing; it is asked no more once that is known.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Fate {
+    #[default]
+    Open,
+    Replaced,
+    Missed,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Missing {
     finding: Finding,
     since: i64,
-    /// The load a bucket that says that others have taken it.
+    /// The load a bucket that says that others have taken it, if it is so for so many buckets.
     enough: f64,
+    span: usize,
 }
 
 impl Service {
@@ -104,7 +129,7 @@ impl Service {
             opas: BTreeMap::new(),
             up: 0,
             crowded: false,
-            missing: None,
+            missed: Vec::new(),
             late: Late::default(),
         }
     }
@@ -170,7 +195,7 @@ impl Service {
     }
 
     pub fn active(&self) -> impl Iterator<Item = &Finding> {
-        self.heart.active.iter().chain(self.missing.as_ref().map(|m| &m.finding))
+        self.heart.active.iter().chain(self.missed.iter().map(|m| &m.finding))
     }
 
     /// Nobody watched from the first open bucket to `to`.
@@ -184,11 +209,12 @@ impl Service {
         }
         if buckets > FIVE_MINUTES {
             self.opas.clear();
-            let gone = self.heart.active.take().into_iter();
-            for mut finding in gone.chain(self.missing.take().map(|m| m.finding)) {
+            if let Some(mut finding) = self.heart.active.take() {
                 finding.ended = Some(self.next * BUCKET);
                 changes.push(Change::Ends(finding));
             }
+            let missed = std::mem::take(&mut self.missed).into_iter();
+            changes.extend(missed.map(|missing| missing.ends(self.next, UNWATCHED)));
         }
         self.next = to;
     }
@@ -208,11 +234,14 @@ impl Service {
         let load = self.heart.close_beside(its().map(|s| s.excess).sum());
         self.heart.hold(hole);
         self.mean.add(f64::from(load));
-        if self.loads.len() == PAST.max(LONGEST) + FIVE_MINUTES {
+        if self.loads.len() == PAST + lost::OLDEST {
             self.loads.pop_front();
         }
         self.loads.push_back(load);
-        self.up = if hole > 0 || self.heart.is_silent() { 0 } else { self.up.saturating_add(1) };
+        // A pause that is no chance, even where half of the load is gone.
+        let dark = self.loads.iter().rev().take_while(|load| **load == 0).count() as f64;
+        let out = dark * self.heart.rate() >= OUT * self.heart.scatter();
+        self.up = if out { 0 } else { self.up.saturating_add(1) };
         let mean = self.mean.get().max(1e-9);
         self.opas.retain(|_, opa| opa.close(mean));
         if !hushed || self.heart.active.is_some() {
@@ -226,116 +255,57 @@ impl Service {
                 Finding::new(Kind::PolicyQuiet, &self.name, policy)
             }));
         }
-        if self.missing.is_some() {
-            changes.extend(self.found_again(at));
-        } else if load > 0 && self.heart.active.is_none() {
+        for missing in std::mem::take(&mut self.missed) {
+            match self.found_again(at, &missing) {
+                Some(why) => changes.push(missing.ends(at + 1, why)),
+                None => self.missed.push(missing),
+            }
+        }
+        if load > 0 && self.heart.active.is_none() {
             let usual = || its().filter_map(|s| s.fewest(at)).reduce(|a, b| a + b);
-            changes.extend(self.miss(at, config, usual));
+            if let Some(missing) = self.miss(at, config, usual) {
+                changes.push(Change::Begins(missing.finding.clone()));
+                self.missed.push(missing);
+            }
         }
     }
 
-    /// Whether the load is back, or who was missed; or nobody waits any more.
-    fn found_again(&mut self, at: i64) -> Option<Change> {
-        let missing = self.missing.as_ref()?;
-        let back = missing
-            .finding
-            .causes
-            .iter()
-            .all(|c| self.opas.get(&c.value).is_some_and(|o| o.back >= 3 && o.gap < 3));
-        let now = self.load(0, MINUTE) / MINUTE as f64;
-        if back || now >= missing.enough || at - missing.since > i64::from(GONE) {
-            let mut finding = self.missing.take()?.finding;
-            finding.ended = Some((at + 1) * BUCKET);
-            return Some(Change::Ends(finding));
+    /// Why nobody is missed any more: who went is back, or the load is, or both have been gone for so long that this is how things are.
+    fn found_again(&self, at: i64, missing: &Missing) -> Option<&'static str> {
+        let is_back = |c: &Cause| self.opas.get(&c.value).is_some_and(|o| o.back >= 3 && o.gap < 3);
+        if missing.finding.causes.iter().all(is_back) {
+            return Some(BACK);
         }
-        None
+        let span = missing.span.max(MINUTE);
+        let gone = (at + 1 - bucket(missing.finding.onset)) as usize;
+        if gone >= span && self.load(0, span) / span as f64 >= missing.enough {
+            return Some(REPLACED);
+        }
+        (at - missing.since > LASTS).then_some(GIVEN_UP)
     }
 
     /// Decisions in so many buckets, so far back.
     fn load(&self, back: usize, buckets: usize) -> f64 {
-        self.loads.iter().rev().skip(back).take(buckets).map(|n| f64::from(*n)).sum()
+        let to = self.loads.len().saturating_sub(back);
+        let loads = self.loads.range(to.saturating_sub(buckets)..to);
+        loads.map(|n| f64::from(*n)).sum()
+    }
+}
+
+impl Missing {
+    /// `usual`: the load a bucket with them, of which they had this part.
+    fn new(finding: Finding, at: i64, usual: f64, share: f64, scatter: f64) -> Missing {
+        // Five standard deviations from what is left without them: it is looked at again and again.
+        let shows = RETURNS * (1.0 - share) * scatter / (share * share) / usual.max(1e-9);
+        let span = (shows as usize).clamp(MINUTE, PAST);
+        Missing { finding, since: at, enough: usual * (1.0 - 0.3 * share), span }
     }
 
-    /// The second least load of five minutes in the half hour before: the least may be chance.
-    fn little(&self, back: usize) -> Option<f64> {
-        let spans = (0..PAST / FIVE_MINUTES).map(|i| back + i * FIVE_MINUTES);
-        let full = spans.filter(|back| back + FIVE_MINUTES <= self.loads.len());
-        let mut loads: Vec<f64> = full.map(|back| self.load(back, FIVE_MINUTES)).collect();
-        loads.sort_by(f64::total_cmp);
-        loads.get(1).copied()
-    }
-
-    /// Whether OPAs went quiet and the service's load fell by their part. `usual`: the least load a bucket at this time of other days.
-    fn miss(
-        &mut self,
-        at: i64,
-        config: &Config,
-        usual: impl FnOnce() -> Option<f64>,
-    ) -> Option<Change> {
-        let least = (ONE / BUCKET) as u32;
-        let quiet: Vec<(&String, &Opa)> = self
-            .opas
-            .iter()
-            .filter(|(_, o)| {
-                (least..=FIVE_MINUTES as u32).contains(&o.gap)
-                    && i64::from(o.heard) * BUCKET >= config.learn
-                    // That it sent nothing is no chance.
-                    && o.share * self.load(0, o.gap as usize) >= config.certainty * 0.7
-            })
-            .collect();
-        let share: f64 = quiet.iter().map(|(_, o)| o.share).sum();
-        let gap = quiet.iter().map(|(_, o)| o.gap).max()? as usize;
-        if share < 2.5 * DRIFT {
-            return None;
-        }
-        // While all of the service was quiet none of its OPAs was missed: all may have been replaced. The load of a whole
-        // minute after it says whether they were.
-        let hole = (self.up as usize) < gap;
-        if hole && (self.up as usize) < MINUTE {
-            return None;
-        }
-        let look = if hole { MINUTE } else { gap };
-        let seen = self.load(0, look);
-        // What it was before, in the last minute and in the last five: less of both, and somewhat less for chance.
-        let dispersion = self.heart.scatter();
-        let of = |n: f64, span: usize| {
-            let part = look as f64 / span as f64;
-            (n * part, (n - 2.0 * (n * dispersion).sqrt()).max(0.0) * part)
-        };
-        let before = |span: usize| {
-            let span = span.max(gap);
-            (self.loads.len() >= gap + span).then(|| of(self.load(gap, span), span))
-        };
-        let ((long, surely_long), (short, surely_short)) = (before(FIVE_MINUTES)?, before(MINUTE)?);
-        // A job that is over, which one of them had all of, is nobody's loss: the load is what it was before the job.
-        let (little, surely_little) =
-            self.little(gap).map_or((f64::INFINITY, f64::INFINITY), |n| of(n, FIVE_MINUTES));
-        // At noon, day after day, there is less to do, and fewer do it.
-        let at_noon = usual().map_or(f64::INFINITY, |usual| usual * look as f64);
-        let expected = long.min(short).min(little).min(at_noon);
-        let surely = surely_long.min(surely_short).min(surely_little).min(at_noon);
-        let score = improbable(seen, surely, dispersion);
-        let fell = seen < surely && seen <= expected * (1.0 - 0.6 * share - DRIFT);
-        if !fell || score < config.certainty * 0.7 {
-            return None;
-        }
-        let mut finding = Finding::new(Kind::InstanceQuiet, &self.name, "");
-        let mut causes: Vec<Cause> = quiet
-            .iter()
-            .map(|(name, o)| Cause {
-                share: o.share / share,
-                before: o.share,
-                ..Cause::whole(Dimension::Instance, name)
-            })
-            .collect();
-        causes.sort_by(|a, b| b.share.total_cmp(&a.share).then_with(|| a.value.cmp(&b.value)));
-        causes.truncate(6);
-        finding.causes = causes;
-        finding.begin(at + 1 - gap as i64, at);
-        (finding.expected, finding.score) = (expected - seen, score);
-        let enough = expected / look as f64 * (1.0 - 0.3 * share);
-        self.missing = Some(Missing { finding: finding.clone(), since: at, enough });
-        Some(Change::Begins(finding))
+    /// It is over, and why.
+    fn ends(mut self, at: i64, why: &str) -> Change {
+        self.finding.ended = Some(at * BUCKET);
+        self.finding.detail = why.into();
+        Change::Ends(self.finding)
     }
 }
 
@@ -357,7 +327,7 @@ impl Opa {
             }
             self.mean.add(f64::from(count));
             self.back = if self.gap as usize > MINUTE { 1 } else { self.back.saturating_add(1) };
-            self.gap = 0;
+            (self.gap, self.fate) = (0, Fate::Open);
             self.share = (self.mean.get() / mean).min(1.0);
         } else {
             self.gap += 1;
@@ -370,41 +340,4 @@ impl Opa {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Decisions a bucket of two OPAs, for so many buckets each; who is said to be missing, and at which bucket.
-    fn missed(phases: &[(i64, [u32; 2])]) -> Vec<(i64, Kind)> {
-        let (mut service, mut said, mut at) = (Service::new("shop", 0), Vec::new(), 0);
-        for (buckets, [a, b]) in phases {
-            for _ in 0..*buckets {
-                (0..*a).for_each(|_| service.observe("a", at));
-                (0..*b).for_each(|_| service.observe("b", at));
-                let mut changes = Vec::new();
-                let none = || std::iter::empty::<&Series>();
-                service.close(&Config::default(), none, (false, 0), &mut changes);
-                at += 1;
-                said.extend(changes.into_iter().filter_map(|change| match change {
-                    Change::Begins(finding) => Some((at, finding.kind)),
-                    _ => None,
-                }));
-            }
-        }
-        said
-    }
-
-    #[test]
-    fn an_opa_that_stops_is_missed() {
-        let said = missed(&[(1800, [3, 3]), (150, [3, 0])]);
-        assert!(matches!(said[..], [(1801..1860, Kind::InstanceQuiet)]), "{said:?}");
-    }
-
-    #[test]
-    fn the_end_of_a_job_that_one_opa_had_is_nobodys_loss() {
-        for minutes in [2, 5, 10, 15] {
-            let mut phases = vec![(1, [3, 1]), (1800, [3, 0]), (30 * minutes, [3, 20])];
-            phases.extend([(300, [3, 0]), (1, [3, 1]), (300, [3, 0])]);
-            assert_eq!(missed(&phases), [], "{minutes} min");
-        }
-    }
-}
+mod tests;

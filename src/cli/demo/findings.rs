@@ -72,7 +72,7 @@ pub fn past(spikes: &Spikes, ordered: &[(Nanos, Vec<u8>)]) -> Vec<Finding> {
     let lateness = time::nanos(spikes.lateness.0);
     let mut follower = Follower::new(spikes.config(), lateness, std::iter::once(0));
     let times: Vec<Nanos> = ordered.iter().map(|(at, _)| *at).collect();
-    let mut changes = follower.look_at_file(&times, |i, _, take| {
+    let mut changes = follower.look_at_file(&times, |i, take| {
         if let Ok(record) = Record::parse(&ordered[i].1) {
             Observation::with(&record, take);
         }

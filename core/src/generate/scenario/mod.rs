@@ -134,6 +134,10 @@ pub enum Scenario {
     JitteringAttack,
     /// The same, and in the sixth night it is denied three times as much.
     JobGrows,
+    /// One of the OPAs of a small service dies, and what it was asked with it: it takes minutes to tell.
+    DeadSidecar,
+    /// A service's load falls, and its OPAs are scaled in as it falls, from eight to three.
+    ScaleIn,
 }
 
 /// What happens on a day, and what should be said of it.
@@ -239,6 +243,7 @@ impl Day {
             Scenario::LoginRush => 3.0,
             Scenario::RushAttack => 8.0,
             Scenario::DaylightSaving | Scenario::Restarts => 4.0,
+            Scenario::DeadSidecar => 7.0,
             Scenario::WeeklyRhythm | Scenario::Holiday => 3.0,
             _ => 24.0,
         };
@@ -249,6 +254,7 @@ impl Day {
             Scenario::LastingLeak => 30 * 60,
             Scenario::Launch => 180,
             Scenario::LowTraffic => rng.random_range(30..90),
+            Scenario::DeadSidecar => 50,
             _ => rng.random_range(8..40),
         };
         match scenario {

@@ -45,6 +45,7 @@ impl Day {
             | Scenario::DryRun
             | Scenario::CronPolicies
             | Scenario::Recreate
+            | Scenario::ScaleIn
             | Scenario::LateUploads
             | Scenario::LoginRush
             | Scenario::Backfill => Vec::new(),
@@ -99,7 +100,7 @@ impl Day {
                 let (from, to) = (leak.to, leak.to + HOUR * SECOND);
                 vec![Event { kinds, from, to, may: true, ..leak.clone() }, leak]
             }
-            Scenario::DeadOpa => one(&[Kind::InstanceQuiet], opa()),
+            Scenario::DeadOpa | Scenario::DeadSidecar => one(&[Kind::InstanceQuiet], opa()),
             Scenario::Silence => one(&[Kind::PolicyQuiet], None),
             Scenario::MissingData => one(&[Kind::FailureSpike], opa()),
         }

@@ -84,8 +84,15 @@ impl Day {
             Scenario::Silence if active => 0.0,
             Scenario::LoadHalves if active => rate * 0.5,
             Scenario::NewService if self.now < self.from => 0.0,
+            Scenario::ScaleIn => rate * (1.0 - 0.625 * self.scaled_in()),
             _ => rate,
         }
+    }
+
+    /// How far a service's load has fallen that is scaled in, 0 to 1.
+    fn scaled_in(&self) -> f64 {
+        let long = 1200.0 + 2400.0 * self.strength;
+        ((self.now - self.from) as f64 / long).clamp(0.0, 1.0)
     }
 
     /// Nothing but samples was there yet.
@@ -124,7 +131,7 @@ impl Day {
         let (victim, active) = (self.victim, self.active());
         let its_first = |m: &Made| m.service == victim && m.opa == 0;
         match self.scenario {
-            Scenario::DeadOpa if active => out.retain(|m| !its_first(m)),
+            Scenario::DeadOpa | Scenario::DeadSidecar if active => out.retain(|m| !its_first(m)),
             Scenario::Failover if active => {
                 for made in out.iter_mut().filter(|m| its_first(m)) {
                     made.opa = 1 + (made.id % (SERVICES[victim].opas as u128 - 1)) as usize;
@@ -204,6 +211,11 @@ impl Day {
             Scenario::Deploys => {
                 let n = self.rng.random_range(0..usual);
                 n + 100 * ((self.now - 40 * n as i64).max(0) / (2 * HOUR)) as usize
+            }
+            // One goes each fifth of the way.
+            Scenario::ScaleIn if service == self.victim => {
+                let gone = (5.0 * self.scaled_in()).ceil() as usize;
+                self.rng.random_range(0..8 - gone)
             }
             Scenario::Recreate => {
                 self.rng.random_range(0..usual) + if self.now >= self.from { 100 } else { 0 }

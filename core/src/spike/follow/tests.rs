@@ -520,3 +520,45 @@ fn what_came_too_late_is_found_by_who_waits_for_it() {
     assert_eq!((missed.len(), waits), (0, Some(1024 * SECOND)));
     assert_eq!(found(&late, 1024 * SECOND), (in_time, None));
 }
+
+/// What is found in a file of three hours in which each service has an OPA of its own; the last one's clock is so far ahead, and the first two are
+/// silent for so long in the end.
+fn in_a_file(ahead: Nanos, silent: Nanos) -> Vec<(Kind, String)> {
+    const END: i64 = 10_800;
+    let mut all = Vec::new();
+    for second in 0..END {
+        for (n, service) in ["a", "b", "c"].into_iter().enumerate() {
+            let wrong = if n == 2 { ahead } else { 0 };
+            if n == 2 || second < END - silent {
+                let at = START + (second + wrong) * SECOND + n as Nanos;
+                all.extend([(at, service), (at + SECOND / 2, service)]);
+            }
+        }
+    }
+    all.sort_unstable();
+    let times: Vec<Nanos> = all.iter().map(|(at, _)| *at).collect();
+    let mut follower = Follower::new(Config::default(), LATENESS, std::iter::once(0));
+    let changes = follower.look_at_file(&times, |i, take| {
+        let (at, service) = all[i];
+        let opa = format!("{service}-opa");
+        take(&Observation {
+            at,
+            service,
+            policy: "p",
+            verdict: Verdict::Allow,
+            who: ["", &opa, "", "", ""],
+            trace_id: crate::decision::ids::TraceId::INVALID,
+            decision_id: "",
+        });
+    });
+    begins(changes).into_iter().map(|f| (f.kind, f.service)).collect()
+}
+
+#[test]
+fn a_producer_that_is_ahead_in_a_file_silences_nobody() {
+    for minutes in [6, 20, 40] {
+        assert_eq!(in_a_file(minutes * 60, 0), [], "{minutes} min");
+        let quiet = |service: &str| (Kind::PolicyQuiet, service.to_owned());
+        assert_eq!(in_a_file(0, minutes * 60), [quiet("a"), quiet("b")], "{minutes} min");
+    }
+}

@@ -236,7 +236,10 @@ fn older(value: &mut serde_json::Value) {
     match value {
         Value::Object(all) => {
             let sample = all.contains_key("who");
-            let new = ["busy", "others", "steady", "flood", "up", "began", "known"];
+            let new = [
+                "busy", "others", "steady", "flood", "up", "began", "known", "missed", "fate",
+                "lately",
+            ];
             new.iter().for_each(|key| drop(all.remove(*key)));
             if sample {
                 all.remove("weight");
