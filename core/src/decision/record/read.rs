@@ -34,6 +34,7 @@ pub struct Record<'a> {
     pub subject: Cow<'a, str>,
     pub action: Cow<'a, str>,
     pub resource: Cow<'a, str>,
+    pub tenant: Cow<'a, str>,
     pub service: Cow<'a, str>,
     pub instance: Option<Cow<'a, str>>,
     pub docket: &'a str,
@@ -99,6 +100,7 @@ impl<'a> Record<'a> {
             subject: "".into(),
             action: "".into(),
             resource: "".into(),
+            tenant: "".into(),
             service: "".into(),
             instance: None,
             docket,
@@ -130,6 +132,7 @@ impl<'a> Record<'a> {
                 "subject" => record.subject = text().unwrap_or_default(),
                 "action" => record.action = text().unwrap_or_default(),
                 "resource" => record.resource = text().unwrap_or_default(),
+                "tenant" => record.tenant = text().unwrap_or_default(),
                 "service" => {
                     record.service =
                         json::get(member.value, "name").and_then(json::as_str).unwrap_or_default();
