@@ -1,6 +1,7 @@
 use super::*;
 use crate::decision::verdict::Verdict;
 use crate::generate::scenario::{Day, Scenario};
+use crate::spike::WHO;
 
 const START: Nanos = 1_767_744_000 * SECOND;
 const LATENESS: Nanos = 3 * SECOND;
@@ -14,18 +15,17 @@ struct Written {
     service: String,
     policy: String,
     verdict: Verdict,
-    who: [String; 5],
+    who: [String; WHO],
 }
 
 impl Written {
     fn see(&self, take: impl FnOnce(&Observation<'_>)) {
-        let [a, b, c, d, e] = &self.who;
         take(&Observation {
             at: self.at,
             service: &self.service,
             policy: &self.policy,
             verdict: self.verdict,
-            who: [a, b, c, d, e],
+            who: std::array::from_fn(|i| self.who[i].as_str()),
             trace_id: crate::decision::ids::TraceId::INVALID,
             decision_id: "",
         });
@@ -475,7 +475,7 @@ fn an_opa_whose_clock_is_behind_holds_nobody_back() {
             service: "s".into(),
             policy: "p".into(),
             verdict: if tick > 15_000 { Verdict::Deny } else { Verdict::Allow },
-            who: ["r", if behind { "opa-0" } else { "opa-1" }, "u", "", ""].map(str::to_owned),
+            who: ["r", if behind { "opa-0" } else { "opa-1" }, "u", "", "", ""].map(str::to_owned),
         };
         one.see(|seen| follower.observe(0, seen, now));
         follower.ended(0);

@@ -15,7 +15,7 @@ fn decisions(second: i64, mut take: impl FnMut(&Observation<'_>)) {
     let dice = (second as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33;
     let mut see = |service, policy, verdict, subject: &str| {
         let trace_id = crate::decision::ids::TraceId::INVALID;
-        let who = ["r1", "opa-1", subject, "/x", "GET"];
+        let who = ["r1", "opa-1", subject, "/x", "GET", ""];
         take(&Observation { at, service, policy, verdict, who, trace_id, decision_id: "" });
     };
     let verdict = if dice.is_multiple_of(50) { Verdict::Deny } else { Verdict::Allow };
