@@ -91,6 +91,22 @@ impl<K: Clone + Eq + Hash + Ord> SpaceSaving<K> {
         self.weights.remove(value);
     }
 
+    /// Forgets a value, and what was certainly added for it.
+    pub fn take<Q>(&mut self, value: &Q)
+    where
+        K: Borrow<Q>,
+        Q: Eq + Hash + ?Sized,
+    {
+        self.total -= self.sure(value);
+        self.weights.remove(value);
+    }
+
+    /// The value of which most was added for certain.
+    pub fn surest(&self) -> Option<(&K, f64)> {
+        let sure = self.weights.iter().map(|(value, w)| (value, w.most - w.inherited));
+        sure.max_by(|a, b| a.1.total_cmp(&b.1).then_with(|| b.0.cmp(a.0)))
+    }
+
     /// What it is made of, to be kept: the total, and each value with its weight and what of that was inherited.
     pub fn parts(&self) -> (f64, Vec<(K, f64, f64)>) {
         let mut all: Vec<(K, f64, f64)> =
@@ -131,5 +147,8 @@ mod tests {
         let again = SpaceSaving::from_parts(2, parts.0, parts.1);
         assert_eq!((again.top(), again.total()), (heavy.top(), heavy.total()));
         assert_eq!(again.sure("b"), 1.0);
+        assert_eq!(heavy.surest(), Some((&"a".to_owned(), 10.0)));
+        heavy.take("a");
+        assert_eq!((heavy.get("a"), heavy.total()), (0.0, 3.0));
     }
 }

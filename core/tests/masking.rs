@@ -338,17 +338,16 @@ fn an_address_of_who_asked_for_what_becomes_a_pseudonym_wherever_it_stands() {
 }
 
 #[test]
-fn what_is_sealed_is_neither_subject_nor_action_nor_resource() {
+fn what_is_sealed_is_not_quoted_as_who_asked_for_what() {
     let key = Arc::new(Key::new("k1", &"ab".repeat(32)).unwrap());
     for place in ["/input/*", "/input/*/id"] {
         let protection = Arc::new(Protection {
             rules: vec![rule(place, Action::Encrypt(key.clone()))],
             ..Protection::default()
         });
-        let input =
-            json!({"subject": {"id": "ann"}, "action": {"id": "read"}, "resource": {"id": "doc"}});
+        let input = json!({"subject": {"id": "ann"}, "action": {"id": "read"}, "resource": {"id": "doc"}, "tenant": {"id": "acme"}});
         let record = record(&decision(&input), &protection);
-        for name in ["subject", "action", "resource"] {
+        for name in ["subject", "action", "resource", "tenant"] {
             let quoted = record["docket"].get(name).map(ToString::to_string).unwrap_or_default();
             assert!(!quoted.contains("enc:"), "{name}: {record}");
         }

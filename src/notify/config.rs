@@ -90,7 +90,7 @@ fn slack_text() -> String {
 pub struct Say {
     /// How long to wait for further findings to send in the same message. Default: 5s.
     pub group_wait: Span,
-    /// How long further findings with the same cause (one subject, bundle revision or OPA) wait after a message about it, and the ends of all but the last of them. Default: 5m.
+    /// How long further findings with the same cause (one subject, tenant, bundle revision or OPA) wait after a message about it, and the ends of all but the last of them. Default: 5m.
     pub group_interval: Span,
     /// Interval at which a finding that continues is sent again. Default: 4h.
     pub repeat: Span,

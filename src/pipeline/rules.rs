@@ -145,6 +145,8 @@ pub struct RequestSection {
     pub action: Option<Vec<JsonPointer>>,
     /// JSON pointers to the requested resource; stored as docket.resource, without what follows a question mark.
     pub resource: Option<Vec<JsonPointer>>,
+    /// JSON pointers to the tenant on whose behalf; stored as docket.tenant.
+    pub tenant: Option<Vec<JsonPointer>>,
 }
 
 impl VerdictRule {
@@ -193,9 +195,7 @@ impl TraceSource {
 impl RequestSection {
     /// What the schema can't say. `problem` is told what is wrong, and where.
     fn check(&self, problem: &mut dyn FnMut(&[&str], String)) {
-        for (key, given) in
-            [("subject", &self.subject), ("action", &self.action), ("resource", &self.resource)]
-        {
+        for (key, given) in request::NAMES.into_iter().zip(self.all()) {
             for (i, pointer) in given.iter().flatten().enumerate() {
                 let first = pointer.names().first();
                 if !first.is_some_and(|name| request::PARTS.contains(&name.as_str())) {
@@ -210,11 +210,12 @@ impl RequestSection {
         let pointers = |given: &Option<Vec<JsonPointer>>| {
             given.as_ref().map(|all| all.iter().map(JsonPointer::value).collect())
         };
-        request::Rules::new([
-            pointers(&self.subject),
-            pointers(&self.action),
-            pointers(&self.resource),
-        ])
+        request::Rules::new(self.all().map(pointers))
+    }
+
+    /// In the order of `request::NAMES`.
+    fn all(&self) -> [&Option<Vec<JsonPointer>>; 4] {
+        [&self.subject, &self.action, &self.resource, &self.tenant]
     }
 }
 

@@ -106,6 +106,7 @@ impl Spikes {
             certainty: self.certainty,
             learn: nanos(self.learn.0),
             max_series: self.max_policies,
+            ..Config::default()
         }
     }
 

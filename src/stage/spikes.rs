@@ -32,7 +32,7 @@ use crate::pipeline::Pipeline;
 use crate::pipeline::spikes::Spikes as Section;
 use crate::spike::follow::Follower;
 use crate::spike::record::{self, Key};
-use crate::spike::{Cause, Change, Dimension, Finding, Observation};
+use crate::spike::{Change, Finding, Observation};
 use crate::stage::events;
 use crate::telemetry::{Families, Health};
 use memory::{Memory, Pieces, Told};
@@ -342,11 +342,11 @@ struct Watch<'s> {
     late: u64,
     unwatched: u64,
     /// What was told before, by whoever led then, and has not ended.
-    before: BTreeMap<Key, (String, Nanos)>,
+    before: BTreeMap<Key, Told>,
     /// What was told and has not ended.
     going: BTreeMap<Key, Told>,
-    /// The ids under which findings are told, where they are not their own.
-    ids: HashMap<String, String>,
+    /// As what findings were told, by their own ids, where that is not what they are called by themselves.
+    as_told: HashMap<String, Told>,
     /// Those that the docket says are over.
     ended: BTreeSet<String>,
     /// What parts came upon: until when it goes on.
@@ -367,7 +367,7 @@ impl<'s> Watch<'s> {
             unwatched: 0,
             before: BTreeMap::new(),
             going: BTreeMap::new(),
-            ids: HashMap::new(),
+            as_told: HashMap::new(),
             ended: BTreeSet::new(),
             events: BTreeMap::new(),
             heard: Vec::new(),
@@ -400,14 +400,12 @@ impl<'s> Watch<'s> {
         // Whoever wrote a piece with a finding in it has told that.
         let told = told.unwrap_or_else(|| {
             let active = active.into_iter().filter(|f| !self.section.ignores(f));
-            active
-                .map(|f| Told { key: f.key(), own: f.id.clone(), id: f.id, onset: f.onset })
-                .collect()
+            active.map(|f| Told::of(&f, f.id.clone())).collect()
         });
         for told in told {
             self.follower.told(told.key.0, false);
-            self.before.insert(told.key, (told.id.clone(), told.onset));
-            self.ids.insert(told.own, told.id);
+            self.before.insert(told.key.clone(), told.clone());
+            self.as_told.insert(told.own.clone(), told);
         }
         from.unwrap_or(earliest)
     }
@@ -429,7 +427,7 @@ impl<'s> Watch<'s> {
         let seen = Observation::with(&record, |seen| follower.observe(partition, seen, written));
         if seen.is_none()
             && !self.live
-            && let Some((key, id, onset, over)) = record::told(&record)
+            && let Some(record::Told { key, id, onset, causes, over }) = record::told(&record)
         {
             self.follower.told(key.0, over);
             if over {
@@ -439,7 +437,8 @@ impl<'s> Watch<'s> {
                 self.before.remove(&key);
                 self.ended.insert(id);
             } else {
-                self.before.insert(key, (id, onset));
+                let told = Told { key: key.clone(), own: id.clone(), id, onset, causes };
+                self.before.insert(key, told);
             }
         }
     }
@@ -505,11 +504,11 @@ impl<'s> Watch<'s> {
                 continue;
             }
             let own = finding.id.clone();
-            if let Some(id) = self.ids.get(&own) {
-                finding.id.clone_from(id);
+            if let Some(told) = self.as_told.get(&own) {
+                told.rename(&mut finding);
             }
             if finding.ended.is_some() {
-                self.ids.remove(&own);
+                self.as_told.remove(&own);
                 self.going.remove(&finding.key());
             } else {
                 self.going(own, &finding);
@@ -520,8 +519,7 @@ impl<'s> Watch<'s> {
     }
 
     fn going(&mut self, own: String, finding: &Finding) {
-        let (key, id) = (finding.key(), finding.id.clone());
-        self.going.insert(key.clone(), Told { key, own, id, onset: finding.onset });
+        self.going.insert(finding.key(), Told::of(finding, own));
     }
 
     /// Everything that stands in the docket is read: what goes on and was not told is told; what was told and is over, too.
@@ -532,29 +530,19 @@ impl<'s> Watch<'s> {
         for mut finding in active {
             let told = self.before.remove(&finding.key());
             let (again, own) = (told.is_some(), finding.id.clone());
-            if let Some((id, onset)) = told {
-                self.ids.insert(own.clone(), id.clone());
-                (finding.id, finding.onset) = (id, onset);
+            if let Some(told) = told {
+                told.rename(&mut finding);
+                finding.onset = told.onset;
+                self.as_told.insert(own.clone(), told);
             } else if let Some(id) = another(&own, &self.ended) {
-                self.ids.insert(own.clone(), id.clone());
                 finding.id = id;
+                self.as_told.insert(own.clone(), Told::of(&finding, own.clone()));
             }
             self.going(own, &finding);
             notices.push(Notice { finding, again });
         }
-        for ((kind, service, policy, instance), (id, onset)) in std::mem::take(&mut self.before) {
-            let mut finding = Finding {
-                id,
-                onset,
-                detected: onset,
-                ended: Some(now),
-                ..Finding::new(kind, &service, &policy)
-            };
-            if !instance.is_empty() {
-                finding.causes.push(Cause::whole(Dimension::Instance, &instance));
-            }
-            notices.push(Notice { finding, again: false });
-        }
+        let over = std::mem::take(&mut self.before).into_values();
+        notices.extend(over.map(|told| Notice { finding: told.over(now), again: false }));
         notices
     }
 }

@@ -1,14 +1,14 @@
-//! Who asked for what: subject, action and resource, from the places that the pipeline file names, or where OPA's
-//! callers, Envoy and Kubernetes usually have them. One walk over the input finds all three.
+//! Who asked for what, and for which tenant: from the places that the pipeline file names, or where OPA's callers, Envoy
+//! and Kubernetes usually have them. One walk over the input finds all of it.
 
 use std::borrow::Cow;
 
 use super::event::Event;
 use super::json::{self, Paths, Pointer};
 
-/// A decision's subject, action and resource, in this order.
-pub type Asked<'a> = [Option<Cow<'a, str>>; 3];
-pub const NAMES: [&str; 3] = ["subject", "action", "resource"];
+/// A decision's subject, action, resource and tenant, in this order.
+pub type Asked<'a> = [Option<Cow<'a, str>>; 4];
+pub const NAMES: [&str; 4] = ["subject", "action", "resource", "tenant"];
 
 /// Longer ones are cut.
 const MAX_BYTES: usize = 256;
@@ -47,6 +47,22 @@ const RESOURCE: &[&str] = &[
     "/input/request/path",
     "/input/request/resource/resource",
 ];
+const TENANT: &[&str] = &[
+    "/input/tenant",
+    "/input/tenant/id",
+    "/input/tenant/name",
+    "/input/tenant_id",
+    "/input/tenantId",
+    "/input/user/tenant",
+    "/input/user/tenant_id",
+    "/input/subject/tenant",
+    "/input/org",
+    "/input/org/id",
+    "/input/org_id",
+    "/input/organization",
+    "/input/organization/id",
+    "/input/attributes/request/http/headers/x-tenant-id",
+];
 
 /// Parts of a decision that pointers may lead into.
 pub const PARTS: [&str; 5] = ["input", "labels", "request_context", "result", "requested_by"];
@@ -61,16 +77,16 @@ pub struct Rules {
 
 impl Default for Rules {
     fn default() -> Rules {
-        Rules::new([None, None, None])
+        Rules::new(Default::default())
     }
 }
 
 impl Rules {
-    /// For subject, action and resource the pointers, the first one first; the usual ones for `None`.
-    pub fn new(pointers: [Option<Vec<Pointer>>; 3]) -> Rules {
+    /// By `NAMES` the pointers, the first one first; the usual ones for `None`.
+    pub fn new(pointers: [Option<Vec<Pointer>>; 4]) -> Rules {
         let (mut all, mut of) = (Vec::new(), Vec::new());
         for (which, (given, usual)) in
-            pointers.into_iter().zip([SUBJECT, ACTION, RESOURCE]).enumerate()
+            pointers.into_iter().zip([SUBJECT, ACTION, RESOURCE, TENANT]).enumerate()
         {
             let pointers =
                 given.unwrap_or_else(|| usual.iter().filter_map(|p| Pointer::parse(p)).collect());
@@ -81,7 +97,7 @@ impl Rules {
     }
 
     pub fn find<'a>(&self, event: &Event<'a>) -> Asked<'a> {
-        let mut best: [Option<(usize, Cow<'a, str>)>; 3] = Default::default();
+        let mut best: [Option<(usize, Cow<'a, str>)>; 4] = Default::default();
         let mut tell = |number: usize, raw| {
             let (which, rank) = self.of[number];
             if best[which].as_ref().is_none_or(|(best, _)| rank < *best)
@@ -103,13 +119,13 @@ impl Rules {
                 path.walk(raw, &mut tell);
             }
         }
-        let [subject, action, resource] = best.map(|found| found.map(|(_, text)| text));
+        let [subject, action, resource, tenant] = best.map(|found| found.map(|(_, text)| text));
         // What follows the question mark may be anything, a token too.
         let path = |text: Cow<'a, str>| match text {
             Cow::Borrowed(text) => Cow::Borrowed(text.split('?').next().unwrap_or_default()),
             Cow::Owned(text) => Cow::Owned(text.split('?').next().unwrap_or_default().to_owned()),
         };
-        [subject, action, resource.map(path)]
+        [subject, action, resource.map(path), tenant]
     }
 }
 
@@ -165,41 +181,44 @@ mod tests {
         let input = |input: &str| asked(&usual, &format!("\"input\":{input}"));
         assert_eq!(
             input(r#"{"user":"alice","method":"GET","path":["v1","orders",7]}"#),
-            "alice GET /v1/orders/7"
+            "alice GET /v1/orders/7 -"
         );
         assert_eq!(
             input(r#"{"user":{"id":"u-1","name":"x"},"action":"read","resource":{"id":"doc"}}"#),
-            "u-1 read doc"
+            "u-1 read doc -"
         );
         assert_eq!(
             input(
                 r#"{"attributes":{"source":{"principal":"spiffe://a"},"request":{"http":{"method":"PUT","path":"/x?token=s"}}}}"#
             ),
-            "spiffe://a PUT /x"
+            "spiffe://a PUT /x -"
         );
         assert_eq!(
             input(
                 r#"{"request":{"operation":"CREATE","resource":{"resource":"pods"},"userInfo":{"username":"dev"}}}"#
             ),
-            "dev CREATE pods"
+            "dev CREATE pods -"
         );
-        assert_eq!(input(r#"{"user":"","method":null,"path":[{}]}"#), "- - -");
-        assert_eq!(input(r#""text""#), "- - -");
-        assert_eq!(input(r#"{"us\u0065r":"a\u0062"}"#), "ab - -");
+        assert_eq!(input(r#"{"user":"","method":null,"path":[{}]}"#), "- - - -");
+        assert_eq!(input(r#""text""#), "- - - -");
+        assert_eq!(input(r#"{"us\u0065r":"a\u0062"}"#), "ab - - -");
+        assert_eq!(input(r#"{"org":"o","user":{"id":7},"tenant":{"id":"acme"}}"#), "7 - - acme");
+        assert_eq!(input(r#"{"user":{"id":7,"tenant_id":12}}"#), "7 - - 12");
         let own = Rules::new([
             Some(vec![Pointer::parse("/requested_by").unwrap()]),
             Some(Vec::new()),
             Some(vec![Pointer::parse("/input/a/1").unwrap()]),
+            None,
         ]);
         assert_eq!(
             asked(&own, r#""requested_by":"10.0.0.1:1","input":{"a":[1,2],"method":"GET"}"#),
-            "10.0.0.1:1 - 2"
+            "10.0.0.1:1 - 2 -"
         );
         assert_eq!(
             asked(&usual, &format!("\"input\":{{\"user\":\"{}\"}}", "ü".repeat(300)))
                 .chars()
                 .count(),
-            MAX_BYTES / 2 + 4
+            MAX_BYTES / 2 + 6
         );
     }
 }

@@ -40,7 +40,7 @@ pub struct Detect {
 /// denied to whom keeps its meaning.
 pub struct Asked<'a> {
     pub key: &'a hmac::Key,
-    /// Subject, action and resource of the decision as it was.
+    /// Subject, action, resource and tenant of the decision as it was.
     pub texts: &'a dyn Fn() -> Vec<String>,
 }
 

@@ -11,7 +11,7 @@ use super::tree::Node;
 pub struct Redaction(Vec<Pattern>);
 
 /// Members of `docket` that hold parts of the decision.
-const OF_DOCKET: [&str; 5] = ["subject", "action", "resource", "reasons", "agent"];
+const OF_DOCKET: [&str; 6] = ["subject", "action", "resource", "tenant", "reasons", "agent"];
 
 /// A pointer into a docket record: to a part of the decision, or to a member of `docket` that holds one.
 pub fn pattern(text: &str) -> Result<Pattern, String> {

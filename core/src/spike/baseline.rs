@@ -98,6 +98,26 @@ impl Level {
         }
     }
 
+    /// Sums that don't fade, of buckets that are added as one.
+    pub fn block() -> Level {
+        Level { fade: 1.0, ..Level::new(1) }
+    }
+
+    /// Learns what a block of so many buckets holds.
+    pub fn add(&mut self, block: &Level, buckets: usize) {
+        let fade = self.fade.powi(i32::try_from(buckets).unwrap_or(i32::MAX));
+        let add = |sum: &mut f64, more: f64| *sum = *sum * fade + more;
+        add(&mut self.all, block.all);
+        add(&mut self.good, block.good);
+        for i in 0..SIGNALS {
+            if block.buckets[i] > 0.0 {
+                add(&mut self.bad[i], block.bad[i]);
+                add(&mut self.good_with[i], block.good_with[i]);
+                add(&mut self.buckets[i], block.buckets[i]);
+            }
+        }
+    }
+
     /// The mean count of a signal in so many buckets that hold so many good decisions: by time, and by traffic.
     pub fn expected(&self, signal: usize, buckets: f64, good: f64) -> (f64, f64) {
         let by_time = (self.bad[signal] + 0.5) / (self.buckets[signal] + 1.0) * buckets;
@@ -197,6 +217,11 @@ impl Days {
             slot.peak_of_five[i] = slot.peak_of_five[i].max(peaks[1][i]);
             slot.flagged[i] |= flagged[i];
         }
+    }
+
+    /// What was so far is no example of what is usual.
+    pub fn flag(&mut self, signal: usize) {
+        self.slots.iter_mut().flatten().for_each(|slot| slot.flagged[signal] = true);
     }
 
     /// How many of them have decisions.

@@ -14,11 +14,20 @@ pub struct Config {
     pub learn: Nanos,
     /// So many policies of services, and as many OPAs, are watched; further ones are not.
     pub max_series: usize,
+    /// What comes first is usual: most platforms have somebody who is denied all the time, and nobody is woken for that. Of a file, which
+    /// may begin in the midst of an attack, it is not taken for granted.
+    pub trusts_first: bool,
 }
 
 impl Default for Config {
     fn default() -> Config {
-        Config { floor: 12.0, certainty: 28.0, learn: 600 * SECOND, max_series: 1000 }
+        Config {
+            floor: 12.0,
+            certainty: 28.0,
+            learn: 600 * SECOND,
+            max_series: 1000,
+            trusts_first: true,
+        }
     }
 }
 

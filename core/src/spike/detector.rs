@@ -58,6 +58,11 @@ impl Detector {
         }
     }
 
+    /// What comes first may be an attack.
+    pub fn doubt_first(&mut self) {
+        self.config.trusts_first = false;
+    }
+
     /// Whether nothing was seen yet.
     pub fn is_new(&self) -> bool {
         self.next.is_none()

@@ -5,11 +5,14 @@ use std::collections::{HashMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
-use super::baseline::improbable;
-use super::{Cause, Dimension, Example, Observation};
+use super::baseline::{MINUTE, improbable};
+use super::trial::{self, Cohort, JUDGED};
+use super::{Cause, Dimension, Example, Observation, WHO};
 use crate::decision::time::Nanos;
 use crate::topk::SpaceSaving;
 
+/// Who is denied most is looked at so often: each minute.
+const LOOK: u32 = MINUTE as u32;
 /// How many values of a dimension are remembered.
 const VALUES: usize = 64;
 
@@ -17,12 +20,19 @@ const VALUES: usize = 64;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Sample {
     at: Nanos,
-    who: [Box<str>; 5],
+    #[serde(deserialize_with = "read_who")]
+    who: [Box<str>; WHO],
     trace_id: String,
     decision_id: Box<str>,
     /// What it weighs in what was learned.
     #[serde(default)]
     weight: f64,
+}
+
+/// What an older version wrote knows fewer dimensions.
+fn read_who<'de, D: serde::Deserializer<'de>>(d: D) -> Result<[Box<str>; WHO], D::Error> {
+    let mut who = Vec::<Box<str>>::deserialize(d)?.into_iter();
+    Ok(std::array::from_fn(|_| who.next().unwrap_or_default()))
 }
 
 const SAMPLES: usize = 512;
@@ -34,13 +44,30 @@ const KEPT: usize = 64;
 #[serde(from = "Kept", into = "Kept")]
 pub struct Memory {
     /// All decisions, by dimension; newer weigh more.
-    traffic: [SpaceSaving<String>; 5],
+    traffic: [SpaceSaving<String>; WHO],
     /// The denied (failed) ones, by signal.
-    bad: [[SpaceSaving<String>; 5]; 2],
+    bad: [[SpaceSaving<String>; WHO]; 2],
     /// The latest of them.
     samples: [VecDeque<Sample>; 2],
     /// What a decision weighs now.
     weight: f64,
+    /// What a new revision is judged by.
+    cohorts: [Cohort; JUDGED.len()],
+    /// Who is denied most, and for how many buckets he has not asked.
+    most_denied: Option<(String, u32)>,
+    ticks: u32,
+}
+
+/// One who has a part of all denials.
+#[derive(Debug)]
+pub struct Denied {
+    pub who: String,
+    /// His part of all denials, and of what he asks for the part that is denied.
+    pub share: f64,
+    pub denied: f64,
+    /// His denials, and what others asked.
+    pub denials: f64,
+    pub others: f64,
 }
 
 /// What was before of a value: its decisions, all, and how many values are known.
@@ -82,6 +109,10 @@ struct Kept {
     traffic: Vec<Heavy>,
     bad: Vec<Vec<Heavy>>,
     samples: [VecDeque<Sample>; 2],
+    #[serde(default)]
+    cohorts: [Cohort; JUDGED.len()],
+    #[serde(default)]
+    most_denied: Option<(String, u32)>,
 }
 
 type Heavy = (f64, Vec<(String, f64, f64)>);
@@ -91,12 +122,14 @@ impl From<Memory> for Kept {
         for samples in &mut memory.samples {
             samples.drain(..samples.len().saturating_sub(KEPT));
         }
-        let heavy = |of: &[SpaceSaving<String>; 5]| of.iter().map(SpaceSaving::parts).collect();
+        let heavy = |of: &[SpaceSaving<String>; WHO]| of.iter().map(SpaceSaving::parts).collect();
         Kept {
             weight: memory.weight,
             traffic: heavy(&memory.traffic),
             bad: memory.bad.iter().map(heavy).collect(),
             samples: memory.samples,
+            cohorts: memory.cohorts,
+            most_denied: memory.most_denied,
         }
     }
 }
@@ -116,6 +149,9 @@ impl From<Kept> for Memory {
             bad: std::array::from_fn(|_| heavy(bad.next().unwrap_or_default())),
             samples: kept.samples,
             weight: kept.weight,
+            cohorts: kept.cohorts,
+            most_denied: kept.most_denied,
+            ticks: 0,
         }
     }
 }
@@ -128,6 +164,9 @@ impl Default for Memory {
             bad: [heavy(), heavy()],
             samples: Default::default(),
             weight: 1.0,
+            cohorts: Default::default(),
+            most_denied: None,
+            ticks: 0,
         }
     }
 }
@@ -141,8 +180,21 @@ impl Memory {
                 self.bad[signal][i].add(*value, self.weight);
             }
         }
-        // A revision that answers in the midst of a finding is not new after it.
+        if let Some((who, quiet)) = &mut self.most_denied
+            && who.as_str() == seen.who[Dimension::Subject as usize]
+        {
+            *quiet = 0;
+        }
         let revision = seen.who[Dimension::Revision as usize];
+        if learn && !revision.is_empty() {
+            for (cohort, dimension) in self.cohorts.iter_mut().zip(JUDGED) {
+                let value = seen.who[dimension as usize];
+                if !value.is_empty() {
+                    cohort.note(trial::hash(value), self.weight, signal == Some(0));
+                }
+            }
+        }
+        // A revision that answers in the midst of a finding is not new after it.
         if !learn && !revision.is_empty() && self.is_new(Dimension::Revision, revision) {
             self.traffic[Dimension::Revision as usize].add(revision, self.weight * 1e-6);
         }
@@ -177,8 +229,50 @@ impl Memory {
                 .chain(self.bad.iter_mut().flatten())
                 .for_each(|heavy| heavy.fade(factor));
             self.samples.iter_mut().flatten().for_each(|sample| sample.weight *= factor);
+            self.cohorts.iter_mut().for_each(|cohort| cohort.fade(factor));
             self.weight = 1.0;
         }
+        if let Some((_, quiet)) = &mut self.most_denied {
+            *quiet = quiet.saturating_add(1);
+        }
+        self.ticks = self.ticks.wrapping_add(1);
+        if self.ticks % LOOK == 1 {
+            let most = self.bad[0][Dimension::Subject as usize].surest().map(|(who, _)| who);
+            let same = |(who, _): &(String, u32)| most.is_some_and(|most| most == who);
+            if self.most_denied.as_ref().is_none_or(|known| !same(known)) {
+                self.most_denied = most.map(|who| (who.clone(), 0));
+            }
+        }
+    }
+
+    /// Who has most of what was denied, for certain.
+    pub fn most_denied(&self) -> Option<Denied> {
+        let i = Dimension::Subject as usize;
+        let (bad, traffic) = (&self.bad[0][i], &self.traffic[i]);
+        let (who, denials) = bad.surest()?;
+        Some(Denied {
+            who: who.clone(),
+            share: denials / bad.total().max(1e-9),
+            denied: denials / traffic.get(who).max(1e-9),
+            denials: denials / self.weight,
+            others: (traffic.total() - traffic.get(who)).max(0.0) / self.weight,
+        })
+    }
+
+    /// The part of what was denied that is of one who has not asked for so many buckets.
+    pub fn absent(&self, buckets: u32) -> f64 {
+        let bad = &self.bad[0][Dimension::Subject as usize];
+        let gone = self.most_denied.as_ref().filter(|(_, quiet)| *quiet >= buckets);
+        gone.map_or(0.0, |(who, _)| bad.sure(who) / bad.total().max(1e-9))
+    }
+
+    /// What one did is no past.
+    pub fn forget(&mut self, who: &str) {
+        let i = Dimension::Subject as usize;
+        self.traffic[i].take(who);
+        self.bad.iter_mut().for_each(|bad| bad[i].take(who));
+        let its = self.samples.iter_mut().flatten().filter(|s| *s.who[i] == *who);
+        its.for_each(|s| s.weight = 0.0);
     }
 
     /// Who and what carries the excess of a signal since `onset` over `expected`. `beside`: what is remembered of other
@@ -310,6 +404,11 @@ impl Memory {
     /// Which value is of most decisions.
     pub fn main(&self, dimension: Dimension) -> Option<String> {
         self.traffic[dimension as usize].top().into_iter().next().map(|(value, _)| value)
+    }
+
+    /// Decisions and denials of a value by which a revision is judged.
+    pub fn known(&self, judged: usize, hash: u64) -> Option<(f64, f64)> {
+        self.cohorts[judged].get(hash, self.weight)
     }
 
     /// Whether a value is new in a dimension.

@@ -221,6 +221,7 @@ impl Follower {
             who
         };
         let end = common(times, who).unwrap_or(Nanos::MAX);
+        self.detector.doubt_first();
         let mut changes = Vec::new();
         for (i, at) in times.iter().enumerate() {
             let written = end.min(*at);

@@ -1,12 +1,13 @@
 //! What a policy of a service has taught: puts the baselines to work on its window.
 
+use std::collections::VecDeque;
+
 use serde::{Deserialize, Serialize};
 
-use super::baseline::{Counts, Days, Dispersion, Level, MINUTE, SIGNALS, improbable_part};
+use super::baseline::{Counts, Days, Dispersion, Level, MINUTE, SIGNALS};
 use super::config::{Config, HOUR};
 use super::window::{DELAY, FIVE_MINUTES, LONGEST, SPANS, Window};
 use super::{BUCKET, SECOND};
-use crate::decision::time::Nanos;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Learner {
@@ -15,6 +16,9 @@ pub struct Learner {
     pub level: Level,
     /// For the longest span: what grows slowly is not learned at once.
     slow: Level,
+    /// What is not learned of that yet, and how many blocks of five minutes there were.
+    #[serde(default)]
+    ahead: Ahead,
     pub days: Days,
     pub dispersion: [[Dispersion; SPANS.len()]; SIGNALS],
     /// Buckets that are not learned, since a finding covers them: from, and to.
@@ -22,6 +26,53 @@ pub struct Learner {
     /// Learned buckets that held decisions.
     #[serde(default)]
     busy: u32,
+}
+
+/// What counts as how things were is some hours old: what creeps would be learned on its way otherwise. It grows older with what
+/// is known.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+struct Ahead {
+    /// Of five minutes each, the last one incomplete, which holds so many buckets.
+    blocks: VecDeque<Level>,
+    filled: usize,
+    known: usize,
+}
+
+const BLOCK: usize = FIVE_MINUTES;
+/// So many blocks are ahead at most (three hours), and none before so many are known (an hour).
+const AHEAD: usize = 36;
+const EARLY: usize = 12;
+
+impl Ahead {
+    fn learn(&mut self, level: &mut Level, counts: Counts, signals: [bool; SIGNALS]) {
+        if self.filled == 0 {
+            self.blocks.push_back(Level::block());
+        }
+        if let Some(block) = self.blocks.back_mut() {
+            block.learn(counts, signals);
+        }
+        self.filled += 1;
+        if self.known < EARLY {
+            // At first there is nothing older.
+            level.learn(counts, signals);
+            self.blocks.clear();
+        }
+        if self.filled < BLOCK {
+            return;
+        }
+        self.filled = 0;
+        self.known += 1;
+        while self.blocks.len() > AHEAD.min(self.known / 2) {
+            if let Some(block) = self.blocks.pop_front() {
+                level.add(&block, BLOCK);
+            }
+        }
+    }
+
+    fn forget(&mut self, signal: usize) {
+        self.blocks.iter_mut().for_each(|block| block.forget(signal));
+        self.known = 0;
+    }
 }
 
 /// So many buckets with decisions, or quarters of an hour with some, tell how a policy is used: two minutes of traffic,
@@ -37,6 +88,7 @@ impl Learner {
             learned_to: born,
             level: Level::new(HOUR),
             slow: Level::new(6 * HOUR),
+            ahead: Ahead::default(),
             days: Days::default(),
             dispersion: Default::default(),
             flagged: [(i64::MAX, i64::MIN); SIGNALS],
@@ -75,11 +127,20 @@ impl Learner {
         self.flagged[signal].1 = to;
     }
 
+    /// Such a part of what was learned so far is not usual.
+    pub fn without(&mut self, signal: usize, part: f64) {
+        self.level.bad[signal] *= 1.0 - part;
+        self.slow.bad[signal] *= 1.0 - part;
+        self.ahead.blocks.iter_mut().for_each(|block| block.bad[signal] *= 1.0 - part);
+        self.days.flag(signal);
+    }
+
     /// It is how things are now: learned anew from what was last.
     pub fn adapt(&mut self, signal: usize, at: i64) {
         self.flagged[signal].1 = self.flagged[signal].0;
         self.level.forget(signal);
         self.slow.forget(signal);
+        self.ahead.forget(signal);
         self.learned_to = at - DELAY;
     }
 
@@ -161,7 +222,7 @@ impl Learner {
             self.busy = self.busy.saturating_add(u32::from(counts.all > 0));
             if !quiet || counts.all > 0 {
                 self.level.learn(counts, flagged.map(|f| !f));
-                self.slow.learn(counts, flagged.map(|f| !f));
+                self.ahead.learn(&mut self.slow, counts, flagged.map(|f| !f));
             }
             let minute = window.until(back, MINUTE as usize);
             let minutes = window.until(back, FIVE_MINUTES);
@@ -192,31 +253,5 @@ impl Learner {
                 self.dispersion[signal][i].learn(seen, expected);
             }
         }
-    }
-}
-
-/// A revision that is new to a policy.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Trial {
-    pub revision: String,
-    pub since: i64,
-    /// When its first decision was made.
-    #[serde(default)]
-    pub began: Nanos,
-    pub counts: Counts,
-    /// The part that was denied before, and of how many decisions.
-    pub before: f64,
-    #[serde(default)]
-    pub known: f64,
-}
-
-impl Trial {
-    /// How improbable it is that both revisions deny the same part: the likelihood ratio of two parts to one. Where one
-    /// of them has decided little that is never much.
-    pub fn score(&self) -> f64 {
-        let (all, known) = (f64::from(self.counts.all), self.known);
-        let now = f64::from(self.counts.bad[0]) / all.max(1.0);
-        let both = (now * all + self.before * known) / (all + known).max(1.0);
-        improbable_part(all, now, both) + improbable_part(known, self.before, both)
     }
 }

@@ -4,7 +4,7 @@
 //! `baseline` learns what is usual and says how improbable something is, `explain` says who and what is
 //! behind an excess, `series` puts both to work for a policy of a service, `heartbeat` tells whether
 //! something is still there, `detector` runs one of each for whatever it meets, as `config` says;
-//! `reorder` puts the past in order, `together` is what has one cause, `record` makes a docket record of a finding. How it works, in words
+//! `trial` judges a new revision, `reorder` puts the past in order, `together` is what has one cause, `record` makes a docket record of a finding. How it works, in words
 //! and numbers: docs/spikes.md.
 
 mod backlog;
@@ -25,6 +25,7 @@ pub mod series;
 pub mod service;
 pub mod snapshot;
 pub mod together;
+pub mod trial;
 pub mod window;
 
 use schemars::JsonSchema;
@@ -49,7 +50,7 @@ pub struct Observation<'a> {
     pub policy: &'a str,
     pub verdict: Verdict,
     /// By `Dimension`.
-    pub who: [&'a str; 5],
+    pub who: [&'a str; WHO],
     pub trace_id: TraceId,
     pub decision_id: &'a str,
 }
@@ -67,6 +68,7 @@ impl Observation<'_> {
             &record.subject,
             &record.resource,
             &record.action,
+            &record.tenant,
         ];
         Some(take(&Observation {
             at: record.timestamp,
@@ -89,15 +91,20 @@ pub enum Dimension {
     Subject,
     Resource,
     Action,
+    Tenant,
 }
 
+/// How many dimensions there are.
+pub const WHO: usize = Dimension::ALL.len();
+
 impl Dimension {
-    pub const ALL: [Dimension; 5] = [
+    pub const ALL: [Dimension; 6] = [
         Dimension::Revision,
         Dimension::Instance,
         Dimension::Subject,
         Dimension::Resource,
         Dimension::Action,
+        Dimension::Tenant,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -107,6 +114,7 @@ impl Dimension {
             Dimension::Subject => "subject",
             Dimension::Resource => "resource",
             Dimension::Action => "action",
+            Dimension::Tenant => "tenant",
         }
     }
 }
@@ -378,9 +386,11 @@ impl Finding {
                 ratio(observed)
             ),
             Kind::RevisionShift => format!(
-                "{:.1} % denied by the new revision, {:.1} % before",
+                "{:.1} % denied by the new revision, {:.1} % before{}{}",
                 ratio(observed),
-                ratio(expected)
+                ratio(expected),
+                if self.detail.is_empty() { "" } else { "; " },
+                self.detail
             ),
             Kind::PolicyQuiet | Kind::StreamQuiet | Kind::InstanceQuiet => {
                 format!("no decisions, {expected:.0} expected")

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Finding, Kind};
+use super::{Cause, Finding, Kind};
 use crate::decision::record::{self, Record};
 use crate::decision::time::{self, Nanos};
 use crate::decision::verdict::Verdict;
@@ -45,8 +45,18 @@ impl Finding {
     }
 }
 
-/// What was told of a finding before: its key, its id, and whether it ended.
-pub fn told(record: &Record<'_>) -> Option<(Key, String, Nanos, bool)> {
+/// What was told of a finding before.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Told {
+    pub key: Key,
+    pub id: String,
+    pub onset: Nanos,
+    pub causes: Vec<Cause>,
+    /// It ended.
+    pub over: bool,
+}
+
+pub fn told(record: &Record<'_>) -> Option<Told> {
     if record.verdict != Verdict::Finding {
         return None;
     }
@@ -59,8 +69,14 @@ pub fn told(record: &Record<'_>) -> Option<(Key, String, Nanos, bool)> {
     } else {
         String::new()
     };
-    let onset = time::parse(body["onset"].as_str()?)?;
-    Some(((kind, text("service"), text("policy"), instance), text("id"), onset, state == "ends"))
+    Some(Told {
+        key: (kind, text("service"), text("policy"), instance),
+        id: text("id"),
+        onset: time::parse(body["onset"].as_str()?)?,
+        // What another version wrote may name causes that this one doesn't know.
+        causes: serde_json::from_value(body["causes"].clone()).unwrap_or_default(),
+        over: state == "ends",
+    })
 }
 
 /// A finding that a part of docket came upon, of a record that says that it begins.
@@ -98,7 +114,7 @@ fn of_enforcement(record: &Record<'_>, body: &str, written: Nanos) -> Option<Fin
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spike::{Cause, Dimension, Example};
+    use crate::spike::{Dimension, Example};
 
     #[test]
     fn a_finding_is_a_docket_record_and_read_back() {
@@ -136,11 +152,14 @@ mod tests {
                 (id.as_str(), Verdict::Finding, "orders")
             );
             assert!(event(&record, 0).is_none());
-            let (key, id, onset, over) = told(&record).unwrap();
-            assert_eq!(
-                (key, id.as_str(), onset, over),
-                (finding.key(), "0011223344556677", finding.onset, ended.is_some())
-            );
+            let again = Told {
+                key: finding.key(),
+                id: finding.id.clone(),
+                onset: finding.onset,
+                causes: finding.causes.clone(),
+                over: ended.is_some(),
+            };
+            assert_eq!(told(&record), Some(again));
         }
     }
     #[test]

@@ -49,7 +49,7 @@ impl Kept {
         let mut texts = self.text.split('\0');
         let mut next = || texts.next().unwrap_or_default();
         let (service, policy) = (next(), next());
-        let who = [next(), next(), next(), next(), next()];
+        let who = std::array::from_fn(|_| next());
         Observation {
             at: self.at,
             service,
@@ -110,7 +110,7 @@ mod tests {
         let mut out = Vec::new();
         for minute in [30, 10, 70, 20, 95, 80] {
             let id = minute.to_string();
-            let who = ["r", "", "s", "", "a"];
+            let who = ["r", "", "s", "", "a", "t"];
             let at = minute * 60 * SECOND;
             reorder.push(
                 at,

@@ -6,12 +6,16 @@ use super::baseline::{Counts, MINUTE, SIGNALS, bucket, improbable, improbable_pa
 use super::config::Config;
 use super::explain::Memory;
 use super::heartbeat::{Heartbeat, ONE};
-use super::learner::{Learner, Trial};
+use super::learner::Learner;
+use super::trial::Trial;
 use super::window::{FIVE_MINUTES, LONGEST, SPANS, Window};
-use super::{BUCKET, Cause, Change, Dimension, Example, Finding, Kind, Observation, SECOND};
+use super::{BUCKET, Change, Dimension, Finding, Kind, Observation, SECOND};
 
 pub mod flood;
 mod habit;
+mod settle;
+mod shift;
+mod vanish;
 mod watch;
 
 use habit::Habits;
@@ -19,8 +23,6 @@ use watch::Watch;
 
 /// What lasts for so long is the new level: 12 h.
 const ADAPT: i64 = 43_200 * SECOND / BUCKET;
-/// A new revision is compared with the one before for so long: 10 min.
-const TRIAL: i64 = 600 * SECOND / BUCKET;
 /// What was found is not gone on with when nobody watched for so long: 10 min.
 const FORGOTTEN: i64 = 600 * SECOND / BUCKET;
 
@@ -51,6 +53,9 @@ pub struct Series {
     habits: Habits,
     trial: Option<Trial>,
     shift: Option<(Finding, i64)>,
+    /// What was learned at first was looked at.
+    #[serde(default = "settled")]
+    settled: bool,
     /// What was before has been said: spans begin here.
     said_to: [i64; SIGNALS],
     /// Decisions of the latest bucket that are of a finding, and none of its own.
@@ -87,6 +92,7 @@ impl Series {
             habits: Habits::default(),
             trial: None,
             shift: None,
+            settled: false,
             said_to: [i64::MIN; SIGNALS],
             excess: 0,
         }
@@ -115,19 +121,10 @@ impl Series {
         if !revision.is_empty() {
             let tried = self.trial.as_mut().filter(|t| t.revision == revision);
             if let Some(trial) = tried {
-                trial.counts.all += 1;
-                if let Some(signal) = signal {
-                    trial.counts.bad[signal] += 1;
-                }
+                trial.note(seen, signal, at, |judged, hash| self.memory.known(judged, hash));
             } else if self.memory.is_new(Dimension::Revision, revision) && self.learner.compares() {
-                self.trial = Some(Trial {
-                    revision: revision.into(),
-                    since: at,
-                    began: seen.at,
-                    counts: Counts::default(),
-                    before: self.learner.denied(),
-                    known: self.learner.decisions(),
-                });
+                let (before, known) = (self.learner.denied(), self.learner.decisions());
+                self.trial = Some(Trial::new(revision, at, seen.at, before, known));
             }
         }
         let calm = self.spikes.iter().all(|w| w.active.is_none());
@@ -186,6 +183,7 @@ impl Series {
             ));
         }
         if self.is_known(at, config) {
+            self.settle(config);
             for signal in 0..SIGNALS {
                 self.spike(signal, at, config, changes);
             }
@@ -399,116 +397,11 @@ impl Series {
         }
         long
     }
+}
 
-    fn vanish(&mut self, at: i64, config: &Config, changes: &mut Vec<Change>) {
-        if self.vanished.active.is_some() {
-            let span = usize::try_from(at - self.vanished.since).unwrap_or(0).min(FIVE_MINUTES);
-            let sum = self.window.span(span);
-            let (by_time, by_traffic) =
-                self.learner.level.expected(0, span as f64, sum.good as f64);
-            let back = sum.bad[0] as f64 >= (0.5 * by_time.min(by_traffic)).max(3.0);
-            let adapted = at - self.vanished.since > ADAPT;
-            if back || adapted {
-                let mut watch = std::mem::take(&mut self.vanished);
-                if let Some(finding) = &mut watch.active {
-                    finding.ended = Some((at + 1) * BUCKET);
-                    changes.push(Change::Ends(finding.clone()));
-                }
-                self.learner.flagged_to(0, at);
-                self.said_to[0] = at;
-                if adapted {
-                    self.learner.adapt(0, at);
-                }
-            }
-            return;
-        }
-        let busy = self.spikes.iter().any(|w| w.active.is_some())
-            || self.shift.is_some()
-            || self.heartbeat.gap > 0;
-        if busy {
-            return;
-        }
-        let found = SPANS
-            .into_iter()
-            .enumerate()
-            .skip(2)
-            .take_while(|(_, span)| at - (*span as i64) >= self.said_to[0])
-            .find_map(|(i, span)| {
-                let sum = self.window.span(span);
-                let least = self.learner.least(at, span, sum.good as f64);
-                let seen = sum.bad[0] as f64;
-                let score = if seen < least {
-                    improbable(seen, least, self.learner.dispersion[0][i].get())
-                } else {
-                    0.0
-                };
-                (least >= 20.0 && seen <= 0.15 * least && score >= config.certainty)
-                    .then_some((span, sum, least, score))
-            });
-        let Some((span, sum, least, score)) = found else { return };
-        let usual = least / span as f64;
-        let now = (sum.bad[0] as f64 / span as f64).max(0.05 * usual);
-        let long = self.changed(0, at, usual, now) as i64;
-        let mut finding = Finding::new(Kind::DenialsVanished, &self.service, &self.policy);
-        finding.begin(at + 1 - long, at);
-        (finding.observed, finding.expected, finding.decisions, finding.score) =
-            (sum.bad[0], least, sum.all, score);
-        finding.causes.extend(
-            self.trial.as_ref().map(|trial| Cause::whole(Dimension::Revision, &trial.revision)),
-        );
-        self.learner.flag(0, bucket(finding.onset));
-        self.vanished.begins(&finding, span, at);
-        changes.push(Change::Begins(finding));
-    }
-
-    /// Whether a new revision answers otherwise than the one before.
-    fn shift(&mut self, at: i64, config: &Config, changes: &mut Vec<Change>) {
-        if let Some((finding, since)) = &mut self.shift
-            && at - *since > TRIAL
-        {
-            finding.ended = Some((at + 1) * BUCKET);
-            changes.extend(self.shift.take().map(|(f, _)| Change::Ends(f)));
-        }
-        let Some(trial) = &self.trial else { return };
-        if at - trial.since > TRIAL {
-            self.trial = None;
-            return;
-        }
-        let busy = self.spikes.iter().chain([&self.vanished]).any(|w| w.active.is_some());
-        let (all, denied) = (f64::from(trial.counts.all), f64::from(trial.counts.bad[0]));
-        if busy || all < 50.0 || self.shift.is_some() {
-            return;
-        }
-        let (now, before) = (denied / all, trial.before.clamp(1e-4, 1.0 - 1e-4));
-        let score = trial.score() / self.learner.dispersion[0][3].get();
-        let less = now <= before / 2.0 && (before - now) * all >= 2.0 * config.floor;
-        let more = now >= before + 0.05
-            && now >= 1.5 * before
-            && (now - before) * all >= 2.0 * config.floor;
-        if score < config.certainty || !(less || more) {
-            return;
-        }
-        let mut finding = Finding::new(Kind::RevisionShift, &self.service, &self.policy);
-        finding.causes.push(Cause::whole(Dimension::Revision, &trial.revision));
-        finding.begin(trial.since, at);
-        finding.onset = finding.onset.max(trial.began);
-        (finding.observed, finding.expected, finding.decisions, finding.score) =
-            (denied as u64, before * all, all as u64, score);
-        if more {
-            let (_, examples): (_, Vec<Example>) =
-                self.memory.causes(0, finding.onset, finding.observed, finding.expected, &[]);
-            finding.examples = examples;
-        }
-        if less {
-            // It is over when denials are back.
-            self.learner.flag(0, trial.since);
-            self.vanished.begins(&finding, FIVE_MINUTES, at);
-        } else {
-            self.shift = Some((finding.clone(), at));
-        }
-        self.trial = None;
-        changes.push(Change::Begins(finding));
-    }
+/// An older version learned what it knows long ago.
+fn settled() -> bool {
+    true
 }
 
 /// Whether so many are usual where `most` is the most that is, or may well be by chance.

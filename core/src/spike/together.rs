@@ -9,12 +9,12 @@ use crate::decision::time::Nanos;
 const SOON: Nanos = 600 * SECOND;
 
 impl Finding {
-    /// What is behind most of it, if it may be behind others, too: somebody, a bundle, or an OPA.
+    /// What is behind most of it, if it may be behind others, too: somebody, a tenant, a bundle, or an OPA.
     pub fn cause(&self) -> Option<String> {
         let first = self.causes.first().filter(|first| first.share >= 0.5)?;
         let told = matches!(
             first.dimension,
-            Dimension::Subject | Dimension::Revision | Dimension::Instance
+            Dimension::Subject | Dimension::Tenant | Dimension::Revision | Dimension::Instance
         );
         told.then(|| format!("{} {}", first.dimension.as_str(), first.value))
     }

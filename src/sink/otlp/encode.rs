@@ -35,6 +35,7 @@ pub mod names {
     pub const SUBJECT: &str = "policy.subject";
     pub const ACTION: &str = "policy.action";
     pub const RESOURCE: &str = "policy.resource";
+    pub const TENANT: &str = "policy.tenant";
     pub const SCOPE: &str = "docket";
 
     /// What a span or a log record is about.
@@ -91,6 +92,7 @@ fn attributes(record: &Record<'_>) -> Vec<KeyValue> {
         (names::SUBJECT, &record.subject),
         (names::ACTION, &record.action),
         (names::RESOURCE, &record.resource),
+        (names::TENANT, &record.tenant),
     ] {
         if !value.is_empty() {
             all.push(text(name, &**value));

@@ -25,6 +25,7 @@ use crate::log::topics::TopicError;
 use crate::pipeline::topics;
 use crate::spike::detector::Detector;
 use crate::spike::record::Key;
+use crate::spike::{Cause, Dimension, Finding};
 
 /// Pieces by key.
 pub type Pieces = BTreeMap<String, Vec<u8>>;
@@ -47,6 +48,46 @@ pub struct Told {
     pub own: String,
     pub id: String,
     pub onset: Nanos,
+    /// An alert is known by its first cause, too: its end has to name that.
+    #[serde(default)]
+    pub causes: Vec<Cause>,
+}
+
+impl Told {
+    pub fn of(finding: &Finding, own: String) -> Told {
+        Told {
+            key: finding.key(),
+            own,
+            id: finding.id.clone(),
+            onset: finding.onset,
+            causes: finding.causes.clone(),
+        }
+    }
+
+    /// Calls a finding what people were told of it. What an older version wrote holds no causes.
+    pub fn rename(&self, finding: &mut Finding) {
+        finding.id.clone_from(&self.id);
+        if !self.causes.is_empty() {
+            finding.causes.clone_from(&self.causes);
+        }
+    }
+
+    /// It is over, and nothing more is known of it.
+    pub fn over(self, now: Nanos) -> Finding {
+        let (kind, service, policy, instance) = self.key;
+        let mut finding = Finding {
+            id: self.id,
+            onset: self.onset,
+            detected: self.onset,
+            ended: Some(now),
+            causes: self.causes,
+            ..Finding::new(kind, &service, &policy)
+        };
+        if finding.causes.is_empty() && !instance.is_empty() {
+            finding.causes.push(Cause::whole(Dimension::Instance, &instance));
+        }
+        finding
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -246,12 +287,38 @@ mod tests {
     use crate::spike::Kind;
 
     #[test]
+    fn the_end_of_a_finding_names_its_cause_whoever_leads_then() {
+        let begun = Finding {
+            id: "f".into(),
+            onset: 1,
+            causes: vec![Cause::whole(Dimension::Subject, "mallory")],
+            ..Finding::new(Kind::DenialSpike, "orders", "authz/allow")
+        };
+        let piece = AllTold { version: VERSION, told: vec![Told::of(&begun, "f".into())] };
+        let kept = serde_json::to_vec(&piece).unwrap();
+        let of_memory = take_told(&mut Pieces::from([(TOLD.to_owned(), kept)])).unwrap().remove(0);
+        let written = crate::spike::record::write(&begun).1;
+        let record = crate::decision::record::Record::parse(&written).unwrap();
+        let of_docket = crate::spike::record::told(&record).unwrap().causes;
+        assert_eq!(of_docket, begun.causes);
+        // Another leader has found it anew, and says otherwise who it is.
+        let causes = vec![Cause::whole(Dimension::Action, "GET")];
+        let mut found = Finding { id: "g".into(), causes, ended: Some(9), ..begun.clone() };
+        of_memory.rename(&mut found);
+        for ended in [found, of_memory.over(9)] {
+            assert_eq!((&*ended.id, ended.ended), ("f", Some(9)));
+            assert_eq!(ended.cause(), begun.cause());
+        }
+    }
+
+    #[test]
     fn what_was_told_is_read_back_and_what_can_t_be_read_is_none() {
         let told = Told {
             key: (Kind::InstanceQuiet, "orders".into(), String::new(), "opa-1".into()),
             own: "aa".into(),
             id: "bb".into(),
             onset: 1_795_524_530_000_000_000,
+            causes: vec![Cause::whole(Dimension::Instance, "opa-1")],
         };
         let piece =
             serde_json::to_vec(&AllTold { version: VERSION, told: vec![told.clone()] }).unwrap();

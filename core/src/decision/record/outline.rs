@@ -27,6 +27,7 @@ pub struct Outline {
     pub(super) subject: Place,
     pub(super) action: Place,
     pub(super) resource: Place,
+    pub(super) tenant: Place,
     pub(super) service: Place,
     pub(super) instance: Option<Place>,
 }
@@ -108,6 +109,7 @@ impl<'a> Reading<'a> {
             subject: nothing,
             action: nothing,
             resource: nothing,
+            tenant: nothing,
             service: nothing,
             instance: None,
         };
@@ -152,6 +154,7 @@ impl<'a> Reading<'a> {
             "subject" => out.subject = text,
             "action" => out.action = text,
             "resource" => out.resource = text,
+            "tenant" => out.tenant = text,
             "service" => {
                 let of = |name| json::get(value, name).and_then(|value| self.text(value));
                 let (service, instance) = (of("name").unwrap_or_default(), of("instance_id"));

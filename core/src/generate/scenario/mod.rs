@@ -363,7 +363,7 @@ impl Day {
             service: SERVICES[made.service].name,
             policy: made.policy(),
             verdict: made.verdict,
-            who: [&revision, &opa, &made.subject, &made.resource, made.action],
+            who: [&revision, &opa, &made.subject, &made.resource, made.action, ""],
             trace_id: TraceId::from_bytes(made.trace.to_be_bytes()),
             decision_id: &id,
         })

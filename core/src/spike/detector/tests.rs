@@ -1,6 +1,6 @@
 use super::*;
 use crate::generate::scenario::{Day, Scenario};
-use crate::spike::SECOND;
+use crate::spike::{SECOND, WHO};
 
 /// From 50 minutes before a day's event to five minutes after it.
 fn lived(scenario: Scenario, seed: u64) -> (Day, Vec<Change>) {
@@ -93,7 +93,7 @@ fn series_are_bounded() {
 fn denied<'a>(service: &'a str, policy: &'a str, at: Nanos) -> Observation<'a> {
     let trace_id = crate::decision::ids::TraceId::INVALID;
     let verdict = Verdict::Deny;
-    Observation { at, service, policy, verdict, who: [""; 5], trace_id, decision_id: "" }
+    Observation { at, service, policy, verdict, who: [""; WHO], trace_id, decision_id: "" }
 }
 
 /// So many junk policies, each asked so often, then one that counts; whether that one is watched.

@@ -1,6 +1,7 @@
 use super::*;
 use crate::decision::verdict::Verdict;
 use crate::generate::scenario::{Day, Scenario};
+use crate::spike::WHO;
 
 const START: Nanos = 1_767_744_000 * SECOND;
 const LATENESS: Nanos = 3 * SECOND;
@@ -14,18 +15,17 @@ struct Written {
     service: String,
     policy: String,
     verdict: Verdict,
-    who: [String; 5],
+    who: [String; WHO],
 }
 
 impl Written {
     fn see(&self, take: impl FnOnce(&Observation<'_>)) {
-        let [a, b, c, d, e] = &self.who;
         take(&Observation {
             at: self.at,
             service: &self.service,
             policy: &self.policy,
             verdict: self.verdict,
-            who: [a, b, c, d, e],
+            who: std::array::from_fn(|i| self.who[i].as_str()),
             trace_id: crate::decision::ids::TraceId::INVALID,
             decision_id: "",
         });
@@ -475,7 +475,7 @@ fn an_opa_whose_clock_is_behind_holds_nobody_back() {
             service: "s".into(),
             policy: "p".into(),
             verdict: if tick > 15_000 { Verdict::Deny } else { Verdict::Allow },
-            who: ["r", if behind { "opa-0" } else { "opa-1" }, "u", "", ""].map(str::to_owned),
+            who: ["r", if behind { "opa-0" } else { "opa-1" }, "u", "", "", ""].map(str::to_owned),
         };
         one.see(|seen| follower.observe(0, seen, now));
         follower.ended(0);
@@ -546,7 +546,7 @@ fn in_a_file(ahead: Nanos, silent: Nanos) -> Vec<(Kind, String)> {
             service,
             policy: "p",
             verdict: Verdict::Allow,
-            who: ["", &opa, "", "", ""],
+            who: ["", &opa, "", "", "", ""],
             trace_id: crate::decision::ids::TraceId::INVALID,
             decision_id: "",
         });
@@ -561,4 +561,36 @@ fn a_producer_that_is_ahead_in_a_file_silences_nobody() {
         let quiet = |service: &str| (Kind::PolicyQuiet, service.to_owned());
         assert_eq!(in_a_file(0, minutes * 60), [quiet("a"), quiet("b")], "{minutes} min");
     }
+}
+
+#[test]
+fn a_file_may_begin_in_the_midst_of_an_attack() {
+    let mut all = Vec::new();
+    for second in 0..7200 {
+        for n in 0..5 {
+            let user = format!("user-{}", (second * 5 + n) % 97);
+            let verdict = if (second * 5 + n) % 40 == 0 { Verdict::Deny } else { Verdict::Allow };
+            all.push((START + second * SECOND + n, user, verdict));
+        }
+        if second < 1800 {
+            all.push((START + second * SECOND + 9, "mallory".to_owned(), Verdict::Deny));
+        }
+    }
+    let times: Vec<Nanos> = all.iter().map(|(at, ..)| *at).collect();
+    let mut follower = Follower::new(Config::default(), LATENESS, std::iter::once(0));
+    let changes = follower.look_at_file(&times, |i, take| {
+        let (at, user, verdict) = &all[i];
+        take(&Observation {
+            at: *at,
+            service: "s",
+            policy: "p",
+            verdict: *verdict,
+            who: ["", "opa", user, "", "", ""],
+            trace_id: crate::decision::ids::TraceId::INVALID,
+            decision_id: "",
+        });
+    });
+    let begun = begins(changes);
+    let [found] = &begun[..] else { panic!("{begun:#?}") };
+    assert_eq!((found.kind, &*found.causes[0].value), (Kind::DenialSpike, "mallory"));
 }

@@ -14,6 +14,7 @@ struct Flow {
     opa: &'static str,
     /// One of so many, by this name.
     who: (&'static str, u64),
+    tenant: &'static str,
     revision: &'static str,
     rate: u64,
     denied: u64,
@@ -24,6 +25,7 @@ const SHOP: Flow = Flow {
     policy: "app/allow",
     opa: "o1",
     who: ("user", 300),
+    tenant: "",
     revision: "r1",
     rate: 30,
     denied: 5,
@@ -38,6 +40,13 @@ struct Life {
 impl Life {
     fn new() -> Life {
         Life { detector: Detector::new(Config::default()), now: START, dice: 1 }
+    }
+
+    /// A file, which may begin in the midst of something.
+    fn of_a_file() -> Life {
+        let mut life = Life::new();
+        life.detector.doubt_first();
+        life
     }
 
     fn dice(&mut self, of: u64) -> u64 {
@@ -83,7 +92,7 @@ impl Life {
                 service: flow.service,
                 policy: flow.policy,
                 verdict,
-                who: [flow.revision, flow.opa, &who, "/x", "GET"],
+                who: [flow.revision, flow.opa, &who, "/x", "GET", flow.tenant],
                 trace_id: TraceId::INVALID,
                 decision_id: "d",
             },
@@ -332,4 +341,113 @@ fn a_job_that_comes_at_another_hour_each_night_is_known_after_three_and_nothing_
     assert_eq!(night(110, 300, &[Flow { rate: 40, ..JOB }]), ["batch-0"], "it grew");
     assert_eq!(night(140, 1800, &[JOB]), ["batch-0"], "it does not end");
     assert!(night(80, 300, &[JOB]).is_empty());
+}
+
+/// Of a service that denies some of everything, one tenant has so much.
+const OTHERS: Flow = Flow { rate: 94, denied: 20, tenant: "others", ..SHOP };
+const ACME: Flow = Flow { rate: 6, tenant: "acme", ..OTHERS };
+
+#[test]
+fn a_tenant_that_a_new_revision_shuts_out_is_found_though_the_whole_hardly_moves() {
+    // The same people ask for all tenants; or a tenant has its own, and nobody says which one that is.
+    let own = Flow { who: ("acme", 40), ..ACME };
+    let untold = (Flow { tenant: "", ..OTHERS }, Flow { tenant: "", ..own });
+    for (others, acme) in [(OTHERS, ACME), (OTHERS, own), untold] {
+        for seed in 1..4 {
+            let mut life = Life::new();
+            life.dice = seed;
+            nothing(life.live(3000, &[others, acme]));
+            let from = life.now;
+            let (others, acme) =
+                (Flow { revision: "r2", ..others }, Flow { revision: "r2", denied: 100, ..acme });
+            let (begun, _) = life.live(600, &[others, acme]);
+            let [found] = &begun[..] else { panic!("{begun:#?}") };
+            assert_eq!((found.kind, &*found.causes[0].value), (Kind::RevisionShift, "r2"));
+            assert!((found.detected - from) / SECOND < 400, "{found:#?}");
+            let tenant = found.causes.iter().any(|c| c.value == "acme" && c.share > 0.5);
+            assert_eq!(tenant, !acme.tenant.is_empty(), "{found:#?}");
+            let sentence = found.sentence();
+            assert!(sentence.contains(" denied nearly everything now, "), "{sentence}");
+        }
+    }
+}
+
+#[test]
+fn a_revision_that_changes_nothing_shuts_nobody_out() {
+    for seed in 1..6 {
+        let mut life = Life::new();
+        life.dice = seed;
+        // Some are denied always, and some are new.
+        let barred = Flow { who: ("barred", 20), rate: 3, denied: 100, ..ACME };
+        let few = Flow { who: ("few", 3), rate: 1, denied: 90, ..ACME };
+        nothing(life.live(3000, &[OTHERS, ACME, barred]));
+        let new = [OTHERS, ACME, barred, few].map(|flow| Flow { revision: "r2", ..flow });
+        nothing(life.live(100, &new));
+        // Somebody tries again and again.
+        let again = Flow { who: ("user", 1), rate: 2, denied: 100, ..new[0] };
+        nothing(life.live(40, &[&new[..], &[again]].concat()));
+        nothing(life.live(600, &new));
+    }
+}
+
+#[test]
+fn an_attack_with_which_a_file_begins_is_told_and_not_missed() {
+    let attack = Flow { who: ("mallory", 1), rate: 30, denied: 100, ..SHOP };
+    for (seed, seconds) in [(1, 500), (2, 900), (3, 1800), (4, 4000)] {
+        let mut life = Life::of_a_file();
+        life.dice = seed;
+        let (mut begun, mut ended) = life.live(seconds, &[SHOP, attack]);
+        let after = life.live(3 * 3600, &[SHOP]);
+        begun.extend(after.0);
+        ended.extend(after.1);
+        let [found] = &begun[..] else { panic!("{seconds}: {begun:#?}") };
+        assert_eq!((found.kind, &*found.causes[0].value), (Kind::DenialSpike, "mallory-0"));
+        let end = (ended[0].ended.unwrap() - START) / SECOND;
+        assert!(ended.len() == 1 && end < seconds.max(600) + 1000, "{seconds}: {end}");
+        // The norm is what it was without: a second one is told, too.
+        let (begun, _) = life.live(60, &[SHOP, Flow { who: ("eve", 1), rate: 15, ..attack }]);
+        assert_eq!(begun.len(), 1, "{begun:#?}");
+    }
+}
+
+#[test]
+fn who_is_denied_all_the_time_from_the_first_decision_on_wakes_nobody() {
+    let scanner = Flow { who: ("scanner", 1), rate: 30, denied: 100, ..SHOP };
+    for (seed, seconds) in [(1, 500), (2, 1800), (3, 4000), (4, 20_000)] {
+        let mut life = Life::new();
+        life.dice = seed;
+        nothing(life.live(seconds, &[SHOP, scanner]));
+        nothing(life.live(3 * 3600, &[SHOP]));
+    }
+}
+
+#[test]
+fn the_end_of_what_docket_saw_first_is_no_silent_failure() {
+    // Many at once, for half an hour; one who is too slow to be told of, for hours.
+    let many = Flow { who: ("bot", 500), rate: 60, denied: 100, ..SHOP };
+    let slow = Flow { who: ("slow", 1), rate: 1, denied: 35, ..SHOP };
+    for (attack, seconds) in [(many, 1800), (slow, 3 * 3600)] {
+        let mut life = Life::new();
+        let quiet = Flow { denied: 0, ..SHOP };
+        nothing(life.live(seconds, &[quiet, attack]));
+        nothing(life.live(2 * 3600, &[quiet]));
+    }
+    // But who goes on to ask, and is denied nothing any more, is.
+    let mut life = Life::new();
+    let usual = Flow { who: ("batch", 1), rate: 30, denied: 30, ..SHOP };
+    nothing(life.live(2 * 3600, &[usual]));
+    let (begun, _) = life.live(900, &[Flow { denied: 0, ..usual }]);
+    assert_eq!(begun.iter().map(|f| f.kind).collect::<Vec<_>>(), [Kind::DenialsVanished]);
+}
+
+#[test]
+fn a_leak_that_creeps_is_found_within_hours_though_it_is_learned_on_its_way() {
+    let mut life = Life::new();
+    nothing(life.live(9000, &[Flow { denied: 12, ..SHOP }]));
+    // One of a hundred more each half hour, for five hours.
+    let more = |half: u64| Flow { denied: 12 + half, ..SHOP };
+    let mut found = (1..=10).map(|half| (half, life.live(1800, &[more(half)]).0));
+    let (half, begun) = found.find(|(_, begun)| !begun.is_empty()).expect("a leak");
+    assert_eq!(begun[0].kind, Kind::DenialSpike);
+    assert!(half >= 4, "{begun:#?}");
 }

@@ -15,7 +15,7 @@ fn decisions(second: i64, mut take: impl FnMut(&Observation<'_>)) {
     let dice = (second as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33;
     let mut see = |service, policy, verdict, subject: &str| {
         let trace_id = crate::decision::ids::TraceId::INVALID;
-        let who = ["r1", "opa-1", subject, "/x", "GET"];
+        let who = ["r1", "opa-1", subject, "/x", "GET", ""];
         take(&Observation { at, service, policy, verdict, who, trace_id, decision_id: "" });
     };
     let verdict = if dice.is_multiple_of(50) { Verdict::Deny } else { Verdict::Allow };
@@ -237,12 +237,31 @@ fn older(value: &mut serde_json::Value) {
         Value::Object(all) => {
             let sample = all.contains_key("who");
             let new = [
-                "busy", "others", "steady", "flood", "up", "began", "known", "missed", "fate",
+                "busy",
+                "others",
+                "steady",
+                "flood",
+                "up",
+                "began",
+                "known",
+                "missed",
+                "fate",
                 "lately",
+                "ahead",
+                "cohorts",
+                "most_denied",
+                "settled",
+                "tried",
             ];
             new.iter().for_each(|key| drop(all.remove(*key)));
             if sample {
                 all.remove("weight");
+            }
+            // Of fewer dimensions.
+            for name in ["who", "traffic", "bad"] {
+                let Some(Value::Array(dimensions)) = all.get_mut(name) else { continue };
+                dimensions.truncate(5);
+                dimensions.iter_mut().filter_map(Value::as_array_mut).for_each(|d| d.truncate(5));
             }
             all.values_mut().for_each(older);
         }
