@@ -566,6 +566,8 @@ spikes: {notify: {chat: {type: slack, url: https://hooks/canary}}}
             ("topic.acks: 0", "not all replicas"),
             ("topic.request.required.acks: 0", "not all replicas"),
             ("topic.partitioner: random", "one partition"),
+            ("message.max.bytes: 1000", "goes to rejects"),
+            ("topic.blacklist: \".*\"", "reads all topics"),
         ] {
             let error = file(property).unwrap_err().to_string();
             assert!(error.contains("p.yaml:2:") && error.contains(why), "{property}: {error}");

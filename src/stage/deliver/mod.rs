@@ -316,6 +316,8 @@ pub struct Triage {
     broken: Vec<(usize, Reject)>,
     /// What is to be told of ids that were used before.
     findings: Vec<Finding>,
+    /// How many the sink has already.
+    repeats: u64,
 }
 
 impl<R: Reader, L: RecordWriter> Loop<'_, R, L> {

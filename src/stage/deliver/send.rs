@@ -182,9 +182,7 @@ impl<L: RecordWriter> Sending<L> {
             }
             deliver.request(&records)
         };
-        if repeats > 0 {
-            deliver.meters.delivered.with_label_values(&[&deliver.name, "repeat"]).inc_by(repeats);
-        }
+        triage.repeats = repeats;
         self.tell_reused(batch, &reused);
         for (i, timestamp) in seen {
             let partition = batch.records[i].partition;
@@ -219,7 +217,24 @@ impl<L: RecordWriter> Sending<L> {
         triage: Triage,
         manner: Manner<'_>,
     ) -> bool {
-        let Triage { wanted, mut old, broken, findings } = triage;
+        let repeats = triage.repeats;
+        let all = self.finish(batch, body, triage, manner).await;
+        // What is given up is read again, and then looks like a repeat again.
+        if all && repeats > 0 {
+            let labels = &[self.deliver.name.as_str(), "repeat"];
+            self.deliver.meters.delivered.with_label_values(labels).inc_by(repeats);
+        }
+        all
+    }
+
+    async fn finish(
+        &self,
+        batch: &mut Batch,
+        body: Box<dyn Request>,
+        triage: Triage,
+        manner: Manner<'_>,
+    ) -> bool {
+        let Triage { wanted, mut old, broken, findings, .. } = triage;
         let docket = self.deliver.pipeline.docket_topic();
         for finding in &findings {
             events::write(&self.rejects, &docket, &self.deliver.name, finding).await;
