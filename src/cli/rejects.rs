@@ -160,7 +160,7 @@ fn as_json(letter: &Letter) -> serde_json::Value {
 }
 
 /// What was refused at the door stands nowhere in Kafka.
-fn is_of_the_door(letter: &Letter) -> bool {
+pub(super) fn is_of_the_door(letter: &Letter) -> bool {
     letter.header(headers::SOURCE_PARTITION).starts_with('-')
 }
 
@@ -172,7 +172,7 @@ pub(super) fn place(letter: &Letter) -> String {
 }
 
 /// The same, and which decision in it.
-fn source(letter: &Letter) -> String {
+pub(super) fn source(letter: &Letter) -> String {
     let element = printable(letter.header(headers::SOURCE_ELEMENT));
     if is_of_the_door(letter) {
         let topic = printable(letter.header(headers::SOURCE_TOPIC));
