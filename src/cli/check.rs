@@ -9,6 +9,7 @@ use super::shown::note;
 use super::{CommandResult, Exit};
 use crate::config::secrets::Real;
 use crate::pipeline::{self, LoadError, Pipeline, addresses, beside, cases};
+use crate::sink::config::SinkConfig;
 use crate::words::counted;
 
 /// Validate pipeline files and run their test cases, without connecting to anything.
@@ -61,7 +62,16 @@ pub(super) fn notes(pipeline: &Pipeline) -> Vec<String> {
     let files = files.map(|(setting, path)| {
         format!("{setting}: there is no {} here; it has to be where docket runs", path.display())
     });
-    [nowhere, open, small, bare].into_iter().flatten().chain(files).collect()
+    let joined = pipeline.file.join.iter().flat_map(|_| &pipeline.file.sinks);
+    let unamended = joined.filter_map(|(name, sink)| match sink {
+        SinkConfig::Elasticsearch(config) if config.data_stream && config.amendments.is_none() => {
+            Some(format!(
+                "sinks.{name}: matches that come late are not added to its documents: a data stream takes no updates"
+            ))
+        }
+        _ => None,
+    });
+    [nowhere, open, small, bare].into_iter().flatten().chain(files).chain(unamended).collect()
 }
 
 /// Why a file is not valid, for people and for programs.

@@ -151,7 +151,8 @@ impl Asking {
         assigned: &[Place],
     ) -> KafkaResult<BTreeMap<String, i32>> {
         if self.topics.is_empty() {
-            let queues = topics.iter().filter_map(|t| self.client.member().split_partition_queue(t, 0));
+            let queues =
+                topics.iter().filter_map(|t| self.client.member().split_partition_queue(t, 0));
             self.topics = queues.collect();
         }
         let mut all = BTreeMap::new();

@@ -10,8 +10,8 @@ use super::tree::Node;
 #[derive(Debug, Clone, Default)]
 pub struct Redaction(Vec<Pattern>);
 
-/// Members of `docket` that hold parts of the decision.
-const OF_DOCKET: [&str; 5] = ["subject", "action", "resource", "reasons", "agent"];
+/// Members of `docket` that hold parts of the decision, or of its request.
+const OF_DOCKET: [&str; 6] = ["subject", "action", "resource", "reasons", "agent", "request"];
 
 /// A pointer into a docket record: to a part of the decision, or to a member of `docket` that holds one.
 pub fn pattern(text: &str) -> Result<Pattern, String> {

@@ -5,5 +5,5 @@ mod read;
 mod write;
 
 pub use finding::{Found, finding};
-pub use read::{NotARecord, Record, time};
+pub use read::{Content, NotARecord, Record, time};
 pub use write::{Agent, Derivation, Rules, Service, Written, write, write_derived};

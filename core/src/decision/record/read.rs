@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::cell::OnceCell;
 
+use sha2::{Digest, Sha256};
+
 use crate::decision::ids::{self, SpanId, TraceId};
 use crate::decision::json::{self, Member};
 use crate::decision::time::{self, Nanos};
@@ -38,6 +40,9 @@ pub struct Record<'a> {
     pub instance: Option<Cow<'a, str>>,
     pub docket: &'a str,
 }
+
+/// Of a decision's content, what tells it from another under the same ID.
+pub type Content = [u8; 10];
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("not a docket record: {0}")]
@@ -149,6 +154,14 @@ impl<'a> Record<'a> {
     /// tells a decision that came twice from another that came under the same id.
     pub fn original(&self) -> &'a str {
         &self.raw[..self.original]
+    }
+
+    /// What stands for the decision's content in the ID of a document: the first bytes of its SHA-256.
+    pub fn content(&self) -> Content {
+        let mut content = Content::default();
+        let digest = Sha256::digest(self.original());
+        content.iter_mut().zip(digest).for_each(|(to, from)| *to = from);
+        content
     }
 
     /// Where docket's own members begin in `raw`, with the comma before them.
