@@ -9,8 +9,6 @@ pub enum Failure {
     Retry(Retry),
     /// The request was refused because of what is in it: by one record, or by its size.
     Refused(Refusal),
-    /// What the request was to change is not there, or not yet.
-    Missing,
 }
 
 impl Failure {

@@ -113,7 +113,7 @@ impl File {
 
     /// The sinks that get them.
     pub fn amended(&self) -> impl Iterator<Item = (&String, &SinkConfig)> {
-        let sinks = self.join.iter().flat_map(|_| &self.sinks);
+        let sinks = self.join.iter().flat_map(move |_| &self.sinks);
         sinks.filter(|(_, sink)| sink.amends())
     }
 

@@ -59,7 +59,7 @@ pub async fn reach(
     let request = sink(config, decisions)?.encode(&[]);
     Ok(match request.send().await {
         Outcome::Failed(failure) => Err(failure),
-        Outcome::Delivered | Outcome::Each(_) => Ok(()),
+        Outcome::Delivered | Outcome::Each(_) | Outcome::Changed(_) => Ok(()),
     })
 }
 

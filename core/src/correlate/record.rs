@@ -399,7 +399,7 @@ mod tests {
             let (_, joined) = write_joined(&bytes, Some(&fact), false);
             let joined = Record::parse(&joined).unwrap();
             for name in ["request", "match", "trace_id", "trace_from", "parent_span_id"] {
-                let of = |docket| json::get(docket, name).map(str::to_owned);
+                let of = |docket: &str| json::get(docket, name).map(str::to_owned);
                 assert_eq!(of(record.docket), of(joined.docket), "{name}");
             }
             (record.trace_id, amends.trace)

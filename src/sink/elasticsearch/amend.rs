@@ -61,7 +61,7 @@ fn updates(sink: &str, batch: &[Record<'_>]) -> Vec<u8> {
 fn part(record: &Record<'_>, replaces: bool, out: &mut Vec<u8>) {
     out.extend_from_slice(b"{\"docket\":{");
     let mut comma = false;
-    for (name, optional) in [("request", &OPTIONAL[..]), ("match", &["key"])] {
+    for (name, optional) in [("request", &OPTIONAL[..]), ("match", &["key"][..])] {
         if let Some(value) = json::get(record.docket, name) {
             member(name, &mut comma, out);
             whole(value, if replaces { optional } else { &[] }, out);
@@ -236,26 +236,26 @@ mod tests {
         let one = |item: &str, errors: bool| {
             let answer = format!(r#"{{"errors":{errors},"items":[{{"update":{item}}}]}}"#);
             match read_answer(answer.as_bytes(), 1) {
-                Some(Outcome::Each(mut each)) => each.remove(0),
-                Some(Outcome::Delivered) => Ok(()),
+                Some(Outcome::Changed(mut each)) => each.remove(0),
+                Some(Outcome::Delivered) => Ok(true),
                 other => panic!("{other:?}"),
             }
         };
         let shards = |n: u32| format!(r#""_shards":{{"total":2,"successful":{n},"failed":0}}"#);
         let updated = format!(r#"{{"status":200,"result":"updated",{}}}"#, shards(1));
-        assert_eq!(one(&updated, false), Ok(()));
+        assert_eq!(one(&updated, false), Ok(true));
         let noop = format!(r#"{{"status":200,"result":"noop",{}}}"#, shards(0));
-        assert_eq!(one(&noop, false), Ok(()), "it says all that already");
+        assert_eq!(one(&noop, false), Ok(true), "it says all that already");
         let failed = |status: u16, kind: &str, reason: &str| {
             let error = json!({ "status": status, "error": { "type": kind, "reason": reason } });
             one(&error.to_string(), true)
         };
-        let cause = |failed: Result<(), Failure>| match failed {
+        let cause = |failed: Result<bool, Failure>| match failed {
             Err(Failure::Retry(retry)) => retry.cause,
             other => panic!("{other:?}"),
         };
         let missing = failed(404, "document_missing_exception", "[d-1]: document missing");
-        assert_eq!(missing, Err(Failure::Missing));
+        assert_eq!(missing, Ok(false));
         let gone = failed(404, "index_not_found_exception", "no such index [x]");
         assert_eq!(cause(gone), Cause::Misconfigured);
         let conflict = failed(409, "version_conflict_engine_exception", "[d-1]: version conflict");

@@ -122,14 +122,18 @@ pub fn read_answer(answer: &[u8], records: usize) -> Option<Outcome> {
     }
     let each: Vec<_> = items.iter().map(one).collect();
     // What it says in all has to agree with what it says of each.
-    if !errors && each.iter().any(Result::is_err) {
+    if !errors && each.iter().any(|one| *one != Ok(true)) {
         return None;
     }
-    let all = each.iter().all(Result::is_ok);
-    Some(if all { Outcome::Delivered } else { Outcome::Each(each) })
+    Some(match each.iter().all(|one| *one == Ok(true)) {
+        true => Outcome::Delivered,
+        false if items.iter().any(|item| matches!(item, Item::Update(_))) => Outcome::Changed(each),
+        false => Outcome::Each(each.into_iter().map(|one| one.map(|_| ())).collect()),
+    })
 }
 
-fn one(item: &Item) -> Result<(), Failure> {
+/// What is said of a document; not `true` of one that was to be changed, and is not there.
+fn one(item: &Item) -> Result<bool, Failure> {
     let (item, updates) = match item {
         Item::Create(item) => (item, false),
         Item::Update(item) => (item, true),
@@ -146,12 +150,12 @@ fn one(item: &Item) -> Result<(), Failure> {
     let is_nowhere = item.shards.as_ref().is_some_and(|shards| shards.successful == 0);
     match item.status {
         // Nothing was to be written, so no shard has written it.
-        200 if updates && item.result == "noop" && item.error.is_none() => Ok(()),
+        200 if updates && item.result == "noop" && item.error.is_none() => Ok(true),
         200 | 201 if item.error.is_some() || is_nowhere => retry(Cause::Server),
         // Others change the document as often as it is tried.
         409 if updates => retry(Cause::Throttled),
-        200 | 201 | 409 => Ok(()),
-        404 if updates && text("type") == "document_missing_exception" => Err(Failure::Missing),
+        200 | 201 | 409 => Ok(true),
+        404 if updates && text("type") == "document_missing_exception" => Ok(false),
         401 | 403 => retry(Cause::Credentials),
         // The index is gone and may not be created.
         404 => retry(Cause::Misconfigured),

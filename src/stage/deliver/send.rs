@@ -333,12 +333,12 @@ impl<L: RecordWriter> Sending<L> {
                 group.body = Some(body);
                 self.refused(group, refusal, seen, queue, letters, hasty).await;
             }
-            Outcome::Failed(Failure::Missing) => {
+            Outcome::Each(each) => {
                 requests("partial");
-                let each = group.records.iter().map(|_| Err(Failure::Missing)).collect();
+                let each = each.into_iter().map(|one| one.map(|()| true)).collect();
                 self.each(batch, group, (number, seen, each), queue, letters, hasty).await;
             }
-            Outcome::Each(each) => {
+            Outcome::Changed(each) => {
                 requests("partial");
                 self.each(batch, group, (number, seen, each), queue, letters, hasty).await;
             }
@@ -350,7 +350,7 @@ impl<L: RecordWriter> Sending<L> {
         &self,
         batch: &Batch,
         mut group: Group,
-        (number, seen, each): (u64, Seen, Vec<Result<(), Failure>>),
+        (number, seen, each): (u64, Seen, Vec<Result<bool, Failure>>),
         queue: &mut VecDeque<Group>,
         letters: &mut Vec<Letter>,
         hasty: bool,
@@ -359,9 +359,9 @@ impl<L: RecordWriter> Sending<L> {
         let (mut why, mut missing) = (None, Vec::new());
         for (i, one) in group.records.iter().zip(each) {
             match one {
-                Ok(()) => delivered.push(*i),
+                Ok(true) => delivered.push(*i),
+                Ok(false) => missing.push(*i),
                 Err(Failure::Refused(refusal)) => refused.push((*i, refusal)),
-                Err(Failure::Missing) => missing.push(*i),
                 Err(Failure::Retry(retry)) => {
                     again.push(*i);
                     why = Some(retry);

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rdkafka::Offset;
-use rdkafka::error::KafkaResult;
+use rdkafka::error::{KafkaError, KafkaResult};
 
 use super::{Parts, RunError};
 use crate::caught::caught;
@@ -78,7 +78,9 @@ impl Group {
             *kept = Some(client);
             Ok(told)
         });
-        let failed = |error| tracing::debug!(self.group, %error, "how far it is is not known");
+        let failed = |error: KafkaError| {
+            tracing::debug!(group = self.group, %error, "how far it is is not known");
+        };
         asked.map_err(failed).ok()
     }
 
