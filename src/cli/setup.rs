@@ -22,7 +22,7 @@ use crate::sink::elasticsearch::config::ElasticsearchConfig;
 /// Create what pipelines need: Kafka topics, and the index templates of Elasticsearch sinks. Safe to repeat.
 #[derive(clap::Args)]
 #[command(after_help = "Example:
-  docket setup pipelines/opa.yaml         asks before it creates topics of sources
+  docket setup pipelines/opa.yaml    asks before it makes topics of sources
   docket setup pipelines/opa.yaml --yes")]
 pub struct Args {
     /// Pipeline files.

@@ -12,8 +12,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{
-    BaseConsumer, CommitMode, Consumer, ConsumerContext, ConsumerGroupMetadata, Rebalance,
-    RebalanceProtocol,
+    BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance, RebalanceProtocol,
 };
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::TopicPartitionListElem;
@@ -22,6 +21,7 @@ use rdkafka::{ClientContext, Offset, Statistics, TopicPartitionList};
 
 use super::closing::{Abandon, Closing};
 use super::config::{Kafka, Start};
+pub use super::member::{Assignments, Membership};
 use super::progress::{Assigned, Progress};
 use super::queues::{Change, Queue, Queues, Wake};
 use super::reading::Reading;
@@ -34,21 +34,6 @@ use crate::telemetry::held::Held;
 
 /// So much that librdkafka tells is listened to at a time.
 const SERVES: usize = 10_000;
-
-/// What a stage does when partitions come and go. Called on the thread that polls.
-pub trait Assignments: Send + Sync + 'static {
-    fn assigned(&self, partitions: &[(String, i32)]);
-    /// Before the partitions are given up. Offsets can still be committed for them, unless they are `lost` already.
-    fn revoked(&self, commits: &dyn Commits, partitions: &[(String, i32)], lost: bool);
-    /// Offsets that were on their way to Kafka are not committed.
-    fn not_committed(&self, _partitions: &[(String, i32)]) {}
-}
-
-/// What proves membership, and the ids of the topics that it read.
-pub struct Membership {
-    pub group: Arc<ConsumerGroupMetadata>,
-    pub ids: HashMap<String, String>,
-}
 
 pub type Client<A> = BaseConsumer<Context<A>>;
 

@@ -13,6 +13,7 @@ pub mod dead_letter;
 pub mod ended;
 mod fetch;
 pub mod headers;
+pub mod member;
 pub mod mock;
 pub mod offsets;
 pub mod original;

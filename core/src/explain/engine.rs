@@ -29,9 +29,18 @@ pub struct Made {
     pub unread: Vec<Unread>,
 }
 
+/// Which Rego policies are in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Version {
+    V1,
+    V0,
+    /// Some in one, some in the other.
+    Mixed,
+}
+
 /// Policies that were read.
 pub struct Read {
-    pub v0: bool,
+    pub version: Version,
     pub engine: Engine,
     pub policies: Vec<SourceFile>,
     pub unread: Vec<Unread>,
@@ -40,8 +49,8 @@ pub struct Read {
 /// Those that can be read here, in the version of Rego that they are in. An error is of policies of which none can.
 pub fn read(policies: &[SourceFile]) -> Result<Read, String> {
     let error = match versioned(policies) {
-        Ok((v0, engine)) => {
-            return Ok(Read { v0, engine, policies: policies.to_vec(), unread: Vec::new() });
+        Ok((version, engine)) => {
+            return Ok(Read { version, engine, policies: policies.to_vec(), unread: Vec::new() });
         }
         Err(error) => error,
     };
@@ -55,28 +64,30 @@ pub fn read(policies: &[SourceFile]) -> Result<Read, String> {
             }),
         }
     }
-    // Together they are in no version.
     if readable.is_empty() || unread.is_empty() {
         return Err(error);
     }
-    let (v0, engine) = versioned(&readable)?;
-    Ok(Read { v0, engine, policies: readable, unread })
+    let (version, engine) = versioned(&readable)?;
+    Ok(Read { version, engine, policies: readable, unread })
 }
 
-/// In one version or the other: whether it is v0. An error is of a policy that is no Rego in either.
-fn versioned(policies: &[SourceFile]) -> Result<(bool, Engine), String> {
-    match parsed(policies, false) {
-        Ok(engine) => Ok((false, engine)),
-        Err(e) => Ok((true, parsed(policies, true).map_err(|_| e)?)),
-    }
+/// All in one version, if that can be. An error is of a policy that is no Rego in either.
+fn versioned(policies: &[SourceFile]) -> Result<(Version, Engine), String> {
+    let error = match parsed(policies, Version::V1) {
+        Ok(engine) => return Ok((Version::V1, engine)),
+        Err(error) => error,
+    };
+    let others = [Version::V0, Version::Mixed].into_iter();
+    let mut read = others.filter_map(|version| Some((version, parsed(policies, version).ok()?)));
+    read.next().ok_or(error)
 }
 
 /// An error is of policies of which none is Rego.
 pub fn made(bundle: &Bundle, builtins: &Builtins) -> Result<Made, String> {
-    let Read { v0, mut engine, policies, unread } = read(&bundle.policies)?;
+    let Read { version, mut engine, policies, unread } = read(&bundle.policies)?;
     let (policies, renamed) = rename::renamed(&policies, &mut engine);
     let complete = |policies: &[SourceFile]| {
-        let mut engine = parsed(policies, v0)?;
+        let mut engine = parsed(policies, version)?;
         builtins.register(&mut engine, policies)?;
         let data = Value::from_json_str(&bundle.data.to_string()).map_err(|e| e.to_string())?;
         engine.add_data(data).map_err(|e| e.to_string())?;
@@ -110,25 +121,34 @@ pub fn made(bundle: &Bundle, builtins: &Builtins) -> Result<Made, String> {
     Ok(Made { engine, renamed, definitions, left_out, unread })
 }
 
-fn parsed(policies: &[SourceFile], v0: bool) -> Result<Engine, String> {
+fn parsed(policies: &[SourceFile], version: Version) -> Result<Engine, String> {
     let mut engine = Engine::new();
     engine.set_strict_builtin_errors(false);
-    engine.set_rego_v0(v0);
     // What a policy prints is for OPA's console.
     engine.set_gather_prints(true);
     for policy in policies {
-        // regorus itself would print warnings to standard error, and not be able to read it all the same.
-        if v0 && wants_v1(&policy.text) {
-            return Err(format!("{}: it is no Rego v0", policy.name));
+        match version {
+            Version::V1 => added(&mut engine, policy, false)?,
+            Version::V0 => added(&mut engine, policy, true)?,
+            Version::Mixed => added(&mut engine, policy, false)
+                .or_else(|error| added(&mut engine, policy, true).map_err(|_| error))?,
         }
-        let added = engine.add_policy(policy.name.clone(), without_idle_imports(&policy.text));
-        added.map_err(|e| match (unread(&policy.text), placed(&e.to_string())) {
-            (Some(why), _) => format!("{}: {why}, and an opa reads them (--opa)", policy.name),
-            (None, error) if error.starts_with(&policy.name) => error,
-            _ => format!("{}: {}", policy.name, last_line(&e.to_string())),
-        })?;
     }
     Ok(engine)
+}
+
+fn added(engine: &mut Engine, policy: &SourceFile, v0: bool) -> Result<(), String> {
+    // regorus itself would print warnings to standard error, and not be able to read it all the same.
+    if v0 && wants_v1(&policy.text) {
+        return Err(format!("{}: it is no Rego v0", policy.name));
+    }
+    engine.set_rego_v0(v0);
+    let added = engine.add_policy(policy.name.clone(), without_idle_imports(&policy.text));
+    added.map(|_| ()).map_err(|e| match (unread(&policy.text), placed(&e.to_string())) {
+        (Some(why), _) => format!("{}: {why}, and an opa reads them (--opa)", policy.name),
+        (None, error) if error.starts_with(&policy.name) => error,
+        _ => format!("{}: {}", policy.name, last_line(&e.to_string())),
+    })
 }
 
 /// The policies without the rule in which an error is: `p.rego:10: error: ..`.

@@ -200,7 +200,8 @@ pub struct Policies {
 impl Policies {
     /// An error is of policies of which none is Rego.
     pub fn of(bundle: &Bundle) -> Result<Policies, String> {
-        let engine::Read { v0, mut engine, unread, .. } = engine::read(&bundle.policies)?;
+        let engine::Read { version, mut engine, unread, .. } = engine::read(&bundle.policies)?;
+        let v0 = version != engine::Version::V1;
         let (definitions, reach) = (rules::definitions(&mut engine), Reach::of(&bundle.policies));
         Ok(Policies { v0, definitions, unread, reach })
     }
