@@ -13,6 +13,8 @@ pub struct Changes {
     pub intake: bool,
     pub door: bool,
     pub spikes: bool,
+    /// It names documents of sinks in amendments, by what each of them gets.
+    pub join: bool,
     pub sinks: BTreeSet<String>,
     /// Who may come in through the door; it stays open.
     pub tokens: bool,
@@ -98,6 +100,7 @@ pub fn changes(was: &File, is: &File) -> Result<Changes, Fixed> {
             || *protect != is.protect,
         door: door_changes && (door.is_some() || is.door.is_some()),
         spikes: *spikes != is.spikes,
+        join: was.documents() != is.documents(),
         sinks: changed.cloned().collect(),
         tokens: !door_changes && tokens(door) != tokens(&is.door),
     })
@@ -174,5 +177,17 @@ spikes: {}
             assert_eq!(changed(from, to), Ok(changes), "{to}");
         }
         assert_eq!(changed("brokers: k", "brokers: l"), Err(Fixed("kafka")));
+        // Documents are named by what their sink gets.
+        let joined = format!("{FILE}join: {{facts: [{{topic: f}}]}}\n").replace(
+            "b: {type: file, path: b}",
+            "b: {type: elasticsearch, url: 'http://e', delivery: {batch_records: 9}}",
+        );
+        let then = |from: &str, to: &str| {
+            let changes = changes(&file(&joined), &file(&joined.replacen(from, to, 1))).unwrap();
+            (changes.join, changes.sinks == sinks(&["b"]))
+        };
+        assert_eq!(then("batch_records: 9", "batch_records: 8"), (false, true));
+        assert_eq!(then("batch_records: 9", "redact: [/input]"), (true, true));
+        assert_eq!(then("url: 'http://e'", "url: 'http://e', data_stream: true"), (true, true));
     }
 }
