@@ -150,7 +150,7 @@ sinks:
     assert_eq!(outcome("search", "missing")(&metrics), 0);
     assert_eq!(metrics.sum("docket_rejects_total", &[]), 0);
     // They are the decisions that were delivered, all but the one that was deleted.
-    let (report, _) = super::delivery::verified(&pipeline, &["--sink", "search,less"]);
+    let (report, _) = super::delivery::verified(&pipeline, &["--sink", "search,less,traces"]);
     for sink in report["sinks"].as_array().unwrap() {
         let lacks = if sink["sink"] == "search" { json!(["d-2"]) } else { json!([]) };
         assert_eq!((&sink["missing"], &sink["altered"]), (&lacks, &json!([])), "{report}");

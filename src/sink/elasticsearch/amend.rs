@@ -226,6 +226,8 @@ mod tests {
         assert_eq!(action["update"]["_id"], encode::document_id(&redacted));
         assert_eq!(part["doc"]["docket"]["request"]["path"], "/a");
         assert!(!part.to_string().contains("bob"), "{part}");
+        let (_, part) = update("es", &redaction(&["/docket/match/key"]).apply(&told));
+        assert_eq!(part["doc"]["docket"]["match"], json!({ "class": "request_id" }));
         let (_, part) = update("es", &redaction(&["/docket/request"]).apply(&told));
         assert_eq!(part["doc"]["docket"]["match"]["class"], "request_id");
         assert!(!part.to_string().contains("/a"), "{part}");

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -68,6 +69,25 @@ impl Drop for Waiting<'_> {
                 }
             }
         }
+    }
+}
+
+/// How many batches wait for a group that is known to be on its way: that is no stall of theirs.
+#[derive(Default)]
+pub(super) struct Awaiting(AtomicUsize);
+
+struct Awaits<'a>(&'a AtomicUsize);
+
+impl Awaiting {
+    fn one(&self) -> Awaits<'_> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Awaits(&self.0)
+    }
+}
+
+impl Drop for Awaits<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -141,9 +161,11 @@ impl<L: RecordWriter> Sending<L> {
                 None => tokio::time::sleep(EVERY).await,
             }
         };
-        let (mut last, mut moved) = (None, Instant::now());
+        let (mut last, mut moved, mut awaits) = (None, Instant::now(), None);
         loop {
             let finished = decisions.finished(&ends).await;
+            awaits =
+                finished.is_some().then(|| awaits.take().unwrap_or_else(|| self.awaiting.one()));
             if finished.is_none() || finished != last {
                 moved = Instant::now();
             }
@@ -158,6 +180,11 @@ impl<L: RecordWriter> Sending<L> {
             }
             tokio::time::sleep(EVERY).await;
         }
+    }
+
+    /// Whether what is not finished waits on purpose.
+    pub(super) fn awaits(&self) -> bool {
+        self.awaiting.0.load(Ordering::Relaxed) > 0
     }
 
     /// What these are of is not there: they wait until it must be, and are counted then.

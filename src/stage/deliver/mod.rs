@@ -576,7 +576,8 @@ impl<R: Reader, L: RecordWriter> Loop<'_, R, L> {
             if let Some(at) = done.or_else(|| self.reader.start(&self.topic, *partition)) {
                 deliver.progress.stands(&place, at);
             }
-            deliver.progress.finished(&place, *done, oldest.is_some(), std::time::Instant::now());
+            let open = oldest.is_some() && !self.sender.awaits();
+            deliver.progress.finished(&place, *done, open, std::time::Instant::now());
             let age = oldest.map_or(0.0, |at| (now - at).max(0) as f64 / 1e9);
             meters.oldest.with_label_values(&[&deliver.name, &id]).set(age);
         }

@@ -12,7 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::amends::Newest;
+use super::amends::{Awaiting, Newest};
 use super::batch::{Batch, Item};
 use super::group::{AT_ONCE, Absent, Group, Letter, Next, Seen};
 use super::rejected::Rejected;
@@ -52,6 +52,7 @@ pub struct Sending<L> {
     taken: AtomicU64,
     /// Of amendments that wait, whether newer ones of their decisions came.
     pub(super) newest: Newest,
+    pub(super) awaiting: Awaiting,
     /// The sink refuses whatever it is sent, with this status, and so many records alone.
     refuses: Mutex<Option<(u16, u32)>>,
 }
@@ -132,6 +133,7 @@ impl<L: RecordWriter> Sending<L> {
             sent: AtomicU64::new(0),
             taken: AtomicU64::new(0),
             newest: Newest::default(),
+            awaiting: Awaiting::default(),
             refuses: Mutex::default(),
         }
     }

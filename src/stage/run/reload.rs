@@ -54,12 +54,14 @@ impl Parts {
         changes.intake &= roles.intake();
         changes.door &= roles.door();
         changes.spikes &= roles.spikes();
+        changes.facts &= roles.facts();
         changes.join &= roles.join();
         let one = |changed: bool, name: &'static str| changed.then(|| name.to_owned());
         let files = [&self.pipeline.file, &new.file];
         let amended = |part: &String| files.iter().any(|file| file.amended_by(part).is_some());
         let names: Vec<String> = one(changes.intake, "intake")
             .into_iter()
+            .chain(one(changes.facts, "facts"))
             .chain(one(changes.join, "join"))
             .chain(changes.sinks.iter().cloned())
             .chain(changes.sinks.iter().map(|name| amending(name)).filter(amended))
@@ -181,6 +183,9 @@ impl Parts {
         let mut results = Vec::new();
         if changes.intake {
             results.push(("intake", self.intake()));
+        }
+        if changes.facts {
+            results.push(("facts", self.read_facts()));
         }
         if changes.join {
             results.push(("join", self.correlate()));

@@ -83,3 +83,24 @@ async fn a_door_moves_on_its_port_or_the_old_one_opens_again() {
     assert_eq!(parts.running.keys().collect::<Vec<_>>(), ["door", "intake"]);
     ended(process, parts).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sinks_of_a_joined_pipeline_come_and_go_while_it_runs() {
+    let with = |sinks: &str| {
+        format!(
+            "memory: {{budget: 400MiB}}\njoin: {{facts: [{{topic: f}}]}}\nsinks: {{a: {{type: file, path: /tmp/x}}{sinks}}}"
+        )
+    };
+    let (process, parts) = running(&with(""));
+    let before = threads(&parts);
+    assert_eq!(before.keys().collect::<Vec<_>>(), ["a", "facts", "intake", "join"]);
+    let search = ", s: {type: elasticsearch, url: 'http://127.0.0.1:1'}";
+    let (result, parts) = reload(parts, &with(search)).await;
+    // There is less memory for each.
+    assert_eq!(result.unwrap(), ["intake", "facts", "join", "a", "s", "s-amendments"]);
+    assert!(threads(&parts).iter().all(|(name, thread)| before.get(name) != Some(thread)));
+    let (result, parts) = reload(parts, &with("")).await;
+    result.unwrap();
+    assert_eq!(threads(&parts).keys().collect::<Vec<_>>(), before.keys().collect::<Vec<_>>());
+    ended(process, parts).await;
+}

@@ -96,11 +96,17 @@ async fn what_is_not_there_waits_beside_others_until_the_decisions_are_past_it()
         pass(100).await;
     }
     assert!(!late.is_finished() && sink.requests() == requests + 1);
+    // That is no stall, unless nobody knows how far it is.
+    assert!(sending.awaits());
+    group.is_at(None);
+    pass(5).await;
+    assert!(!sending.awaits());
     sink.answers(holding(&["a", "late"]));
     // The last offset is a transaction's marker.
     group.is_at(Some(10));
     assert!(late.await.unwrap());
     assert_eq!((counted(&sending, "delivered"), counted(&sending, "missing")), (3, 1));
+    assert!(!sending.awaits());
     assert_eq!(rejects.all(), Vec::new());
     let failing = sending.deliver.meters.failing.with_label_values(&["s-amendments", "refused"]);
     assert_eq!(failing.get(), 0);
