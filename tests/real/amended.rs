@@ -52,6 +52,7 @@ async fn a_line_that_comes_late_amends_what_sinks_hold() {
     let (search, jaeger) = (address("OPENSEARCH_URL"), address("JAEGER_URL"));
     let place = Place::new("amended");
     let name = place.name.clone();
+    let search_index = format!("{name}-search");
     create_topic(&kafka, &format!("{name}-access"), 2, &[]).await;
     let pipeline = pipeline(
         &place,
@@ -61,7 +62,7 @@ async fn a_line_that_comes_late_amends_what_sinks_hold() {
 intake: {{transaction_interval: 50ms}}
 join: {{facts: [{{topic: $NAME-access, format: access_log}}], wait: 1s, window: 20s, delay: 30s}}
 sinks:
-  search: {{type: elasticsearch, url: \"{search}\", index: $NAME}}
+  search: {{type: elasticsearch, url: \"{search}\", index: $NAME-search}}
   less: {{type: elasticsearch, url: \"{search}\", index: $NAME-less, delivery: {{redact: [/input/secret, /docket/request]}}}}
   stream: {{type: elasticsearch, url: \"{search}\", index: $NAME-stream, data_stream: true}}
   traces: {{type: otlp, endpoint: \"{}\", query: \"{jaeger}\"}}
@@ -80,12 +81,13 @@ sinks:
     running
         .until("decisions delivered", 60, |m| sinks.iter().all(|sink| m.delivered(sink) == 2))
         .await;
-    let before = document(&name, 1).await;
+    let before = document(&search_index, 1).await;
     assert!(before["docket"]["request"].is_null() && before["docket"]["trace_from"] == "none");
     // One of them is deleted behind docket's back.
-    let gone = documents(&name, 2).await[0]["_id"].as_str().unwrap().to_owned();
+    let gone = documents(&search_index, 2).await[0]["_id"].as_str().unwrap().to_owned();
     let client = reqwest::Client::new();
-    let deleted = client.delete(format!("{search}/{name}/_doc/{gone}")).send().await.unwrap();
+    let deleted =
+        client.delete(format!("{search}/{search_index}/_doc/{gone}")).send().await.unwrap();
     assert!(deleted.status().is_success());
     produce(&kafka, &access, [line(1), line(2)]);
     let outcome = |sink: &str, outcome: &str| {
@@ -102,7 +104,7 @@ sinks:
                 && outcome("traces", "delivered")(m) == 2
         })
         .await;
-    let after = document(&name, 1).await;
+    let after = document(&search_index, 1).await;
     let docket_of = &after["docket"];
     assert_eq!(docket_of["request"]["path"], "/api/1", "{after}");
     assert_eq!(docket_of["match"], json!({ "class": "request_id", "key": "r-1" }));
@@ -111,7 +113,7 @@ sinks:
         (&json!("join"), &json!(trace(1)))
     );
     assert_eq!((&after["input"], &after["event"]), (&before["input"], &before["event"]));
-    assert_eq!(documents(&name, 2).await, Vec::<Value>::new(), "no stub");
+    assert_eq!(documents(&search_index, 2).await, Vec::<Value>::new(), "no stub");
     // What a sink does not get it does not get later either.
     let less = document(&format!("{name}-less"), 1).await;
     assert_eq!(less["docket"]["match"]["class"], "request_id");
@@ -144,7 +146,10 @@ sinks:
     let running = Running::start(&place, &pipeline);
     running.until("amended", 90, |m| outcome("search", "delivered")(m) == 40).await;
     for n in [100, 139] {
-        assert_eq!(document(&name, n).await["docket"]["request"]["path"], format!("/api/{n}"));
+        assert_eq!(
+            document(&search_index, n).await["docket"]["request"]["path"],
+            format!("/api/{n}")
+        );
     }
     let metrics = running.metrics().await;
     assert_eq!(outcome("search", "missing")(&metrics), 0);

@@ -5,8 +5,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -14,6 +13,7 @@ use tokio::time::Instant;
 use super::batch::Batch;
 use super::group::{Absent, Group};
 use super::send::Sending;
+use super::waiting::Waiting;
 use crate::decision::json;
 use crate::log::RecordWriter;
 
@@ -44,52 +44,6 @@ pub trait Decisions: Send + Sync {
 const EVERY: Duration = Duration::from_secs(1);
 /// A request that is answered in this time was not held up by an outage, in which the decisions would stand still, too.
 const SOON: Duration = Duration::from_secs(10);
-
-/// Of decisions with amendments that wait: how many do, and the place of the newest that was seen.
-#[derive(Default)]
-pub(super) struct Newest(Mutex<HashMap<String, (usize, i64)>>);
-
-impl Newest {
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, (usize, i64)>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Amendments that wait, of these decisions.
-pub(super) struct Waiting<'n>(&'n Newest, Vec<String>);
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        let mut newest = self.0.lock();
-        for id in &self.1 {
-            if let Some((waiting, _)) = newest.get_mut(id) {
-                *waiting -= 1;
-                if *waiting == 0 {
-                    newest.remove(id);
-                }
-            }
-        }
-    }
-}
-
-/// How many batches wait for a group that is known to be on its way: that is no stall of theirs.
-#[derive(Default)]
-pub(super) struct Awaiting(AtomicUsize);
-
-struct Awaits<'a>(&'a AtomicUsize);
-
-impl Awaiting {
-    fn one(&self) -> Awaits<'_> {
-        self.0.fetch_add(1, Ordering::Relaxed);
-        Awaits(&self.0)
-    }
-}
-
-impl Drop for Awaits<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
 
 fn decision_id(value: &[u8]) -> Option<Cow<'_, str>> {
     json::as_str(json::get(std::str::from_utf8(value).ok()?, "decision_id")?)
@@ -184,7 +138,7 @@ impl<L: RecordWriter> Sending<L> {
 
     /// Whether what is not finished waits on purpose.
     pub(super) fn awaits(&self) -> bool {
-        self.awaiting.0.load(Ordering::Relaxed) > 0
+        self.awaiting.any()
     }
 
     /// What these are of is not there: they wait until it must be, and are counted then.

@@ -19,6 +19,7 @@ mod request;
 mod reused;
 mod send;
 mod triage;
+mod waiting;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -12,11 +12,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::amends::{Awaiting, Newest};
 use super::batch::{Batch, Item};
 use super::group::{AT_ONCE, Absent, Group, Letter, Next, Seen};
 use super::rejected::Rejected;
 use super::repeats::Noted;
+use super::waiting::{Awaiting, Newest};
 use super::{Deliver, Shared, Triage};
 use crate::clock::now;
 use crate::decision::record::Record;

@@ -86,6 +86,7 @@ async fn a_door_moves_on_its_port_or_the_old_one_opens_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sinks_of_a_joined_pipeline_come_and_go_while_it_runs() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let with = |sinks: &str| {
         format!(
             "memory: {{budget: 400MiB}}\njoin: {{facts: [{{topic: f}}]}}\nsinks: {{a: {{type: file, path: /tmp/x}}{sinks}}}"
