@@ -17,6 +17,7 @@ use crate::log::headers;
 use crate::log::scan::ScanBound;
 use crate::log::topics::nearest;
 use crate::pipeline::Pipeline;
+use crate::pipeline::file::amending;
 use crate::words::counted;
 
 /// Show what was rejected: counts by part and reason, or each reject.
@@ -73,6 +74,9 @@ impl Which {
     fn unknown(&self, file: &Path, pipeline: &Pipeline, letters: &[Letter]) -> Option<String> {
         let there = letters.iter().map(Letter::part).chain(PARTS);
         let there = there.chain(pipeline.file.sinks.keys().map(String::as_str));
+        let amending: Vec<String> =
+            pipeline.file.amended().map(|(name, _)| amending(name)).collect();
+        let there = there.chain(amending.iter().map(String::as_str));
         let wanted = self.sink.as_deref();
         if let Some(wanted) = wanted.filter(|wanted| !there.clone().any(|part| part == *wanted)) {
             let parts = format!("; and {}, which are no sinks", PARTS.join(", "));

@@ -269,7 +269,7 @@ fn amend(
 /// A record with the request of its amendment, which is better than what it has.
 fn amended(record: &[u8], amendment: &[u8]) -> Option<Vec<u8>> {
     let parsed = Record::parse(record).ok()?;
-    let amendment = std::str::from_utf8(amendment).ok()?;
+    let amendment = Record::parse(amendment).ok()?;
     let at = parsed.docket.as_ptr() as usize - parsed.raw.as_ptr() as usize;
     let mut out = parsed.raw[..at].to_owned();
     out.push('{');
@@ -280,7 +280,7 @@ fn amended(record: &[u8], amendment: &[u8]) -> Option<Vec<u8>> {
     }
     for (i, name) in ["request", "match"].into_iter().enumerate() {
         let comma = if i == 0 { "" } else { "," };
-        out.push_str(&format!("{comma}\"{name}\":{}", json::get(amendment, name)?));
+        out.push_str(&format!("{comma}\"{name}\":{}", json::get(amendment.docket, name)?));
     }
     out.push_str("}}");
     Record::parse(out.as_bytes()).ok()?;
@@ -381,9 +381,9 @@ mod tests {
         let event = Event::parse(decision.as_bytes()).unwrap();
         write(&event, &[], None, &Rules::default(), &mut record);
         let amendment = |path: &str| {
-            format!(
-                r#"{{"decision_id":"d","request":{{"path":"{path}"}},"match":{{"class":"request_id"}}}}"#
-            )
+            let text = std::str::from_utf8(&record).unwrap();
+            let own = text.trim_end_matches('}');
+            format!(r#"{own}}},"request":{{"path":"{path}"}},"match":{{"class":"request_id"}}}}}}"#)
         };
         let once = amended(&record, amendment("/a").as_bytes()).unwrap();
         let twice = amended(&once, amendment("/b").as_bytes()).unwrap();
