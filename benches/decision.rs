@@ -164,7 +164,7 @@ fn encode_elasticsearch_gzip(bencher: Bencher<'_, '_>) {
 
 #[divan::bench]
 fn encode_otlp_traces(bencher: Bencher<'_, '_>) {
-    batch(bencher, |records| otlp::traces_request(records).encode_to_vec());
+    batch(bencher, |records| otlp::traces_request(records, otlp::span).encode_to_vec());
 }
 
 #[divan::bench]

@@ -352,7 +352,7 @@ async fn what_intake_lost_is_named_and_what_is_in_rejects_is_not_lost() {
         "{told}"
     );
     for (id, words) in [
-        ("large", "; 1 reject holds it (intake: too_large):\n  docket rejects "),
+        ("large", "; 1 reject holds it (intake: too_large, "),
         ("nowhere", "; there are 2 rejects of that time, too:\n  docket rejects "),
     ] {
         let out = docket().args(["why", id, "--since", "start"]).arg(&path).output().unwrap();

@@ -151,6 +151,7 @@ fn asked(n: u64) -> Asked {
         service: "orders".into(),
         policy: "envoy/authz/allow".into(),
         dry_run: false,
+        contents: Box::default(),
     }
 }
 

@@ -9,6 +9,7 @@ use super::shown::note;
 use super::{CommandResult, Exit};
 use crate::config::secrets::Real;
 use crate::pipeline::{self, LoadError, Pipeline, addresses, beside, cases, policies};
+use crate::sink::config::SinkConfig;
 use crate::words::counted;
 
 /// Validate pipeline files and run their test cases, without connecting to anything.
@@ -63,7 +64,22 @@ pub(super) fn notes(pipeline: &Pipeline) -> Vec<String> {
     });
     let otherwise = [policies::masks_otherwise, policies::verdicts_otherwise];
     let otherwise = otherwise.into_iter().flat_map(|of| of(&pipeline.file));
-    [nowhere, open, small, bare].into_iter().flatten().chain(files).chain(otherwise).collect()
+    let joined = pipeline.file.join.iter().flat_map(|_| &pipeline.file.sinks);
+    let unamended = joined.filter_map(|(name, sink)| match sink {
+        SinkConfig::Elasticsearch(config) if config.data_stream && config.amendments.is_none() => {
+            Some(format!(
+                "sinks.{name}: matches that come late are not added to its documents: a data stream takes no updates"
+            ))
+        }
+        _ => None,
+    });
+    [nowhere, open, small, bare]
+        .into_iter()
+        .flatten()
+        .chain(files)
+        .chain(otherwise)
+        .chain(unamended)
+        .collect()
 }
 
 /// Why a file is not valid, for people and for programs.

@@ -369,7 +369,7 @@ mod tests {
         let _ = rustls::crypto::ring::default_provider().install_default();
         for (name, sink) in file.sinks.iter().filter(|(_, sink)| sink.type_name() != "cloudwatch") {
             let asked =
-                crate::sink::any::query("x", sink).unwrap_or_else(|e| panic!("{name}: {e}"));
+                crate::sink::any::query("x", sink, false).unwrap_or_else(|e| panic!("{name}: {e}"));
             assert!(asked.is_ok(), "{name}: {:?}", asked.err());
         }
     }

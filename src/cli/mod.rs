@@ -252,6 +252,9 @@ pub fn main() -> ExitCode {
 fn printing_may_fail() {
     let others = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
+        if crate::caught::is_quiet() {
+            return;
+        }
         let told = panic.payload().downcast_ref::<String>();
         let Some(why) = told.and_then(|told| told.strip_prefix("failed printing to stdout: "))
         else {

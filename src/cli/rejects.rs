@@ -17,6 +17,7 @@ use crate::log::headers;
 use crate::log::scan::ScanBound;
 use crate::log::topics::nearest;
 use crate::pipeline::Pipeline;
+use crate::pipeline::file::amending;
 use crate::words::counted;
 
 /// Show what was rejected: counts by part and reason, or each reject.
@@ -73,6 +74,9 @@ impl Which {
     fn unknown(&self, file: &Path, pipeline: &Pipeline, letters: &[Letter]) -> Option<String> {
         let there = letters.iter().map(Letter::part).chain(PARTS);
         let there = there.chain(pipeline.file.sinks.keys().map(String::as_str));
+        let amending: Vec<String> =
+            pipeline.file.amended().map(|(name, _)| amending(name)).collect();
+        let there = there.chain(amending.iter().map(String::as_str));
         let wanted = self.sink.as_deref();
         if let Some(wanted) = wanted.filter(|wanted| !there.clone().any(|part| part == *wanted)) {
             let parts = format!("; and {}, which are no sinks", PARTS.join(", "));
@@ -160,7 +164,7 @@ fn as_json(letter: &Letter) -> serde_json::Value {
 }
 
 /// What was refused at the door stands nowhere in Kafka.
-fn is_of_the_door(letter: &Letter) -> bool {
+pub(super) fn is_of_the_door(letter: &Letter) -> bool {
     letter.header(headers::SOURCE_PARTITION).starts_with('-')
 }
 
@@ -172,7 +176,7 @@ pub(super) fn place(letter: &Letter) -> String {
 }
 
 /// The same, and which decision in it.
-fn source(letter: &Letter) -> String {
+pub(super) fn source(letter: &Letter) -> String {
     let element = printable(letter.header(headers::SOURCE_ELEMENT));
     if is_of_the_door(letter) {
         let topic = printable(letter.header(headers::SOURCE_TOPIC));

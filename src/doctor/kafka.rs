@@ -27,6 +27,7 @@ use crate::log::config::{Kafka, Property};
 use crate::log::scan::READER;
 use crate::log::topics::nearest;
 use crate::pipeline::Pipeline;
+use crate::pipeline::file::amending;
 use crate::pipeline::topics::{self, Role};
 use crate::sink::config::SinkConfig;
 use crate::words::counted;
@@ -78,6 +79,10 @@ impl About {
         let sinks = file.sinks.iter().filter(|(_, sink)| !sink.delivery().only_routed);
         readers.extend(sinks.map(|(name, _): (&String, &SinkConfig)| {
             (format!("sink {name}"), pipeline.group(name), docket.clone())
+        }));
+        readers.extend(file.amended().map(|(name, _)| {
+            let part = amending(name);
+            (format!("sink {name}, amendments"), pipeline.group(&part), file.amendments_topic())
         }));
         if file.join.is_some() {
             let read = |part: &str, topic| (part.to_owned(), pipeline.group(part), topic);

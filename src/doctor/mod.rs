@@ -1,10 +1,12 @@
 //! Looks at everything that a pipeline needs outside of docket, all at once, and says of each thing where it is, what is
 //! wrong with it, and the way out. It only reads: no group is joined, nothing is written.
 //!
-//! `kafka`: the cluster, the login, the topics, the rights. `sinks`: those, and whom `docket verify` asks. `servers`: OPA, notifiers, and
+//! `kafka`: the cluster, the login, the topics, the rights. `sinks`: those, and whom `docket verify` asks. `amendments`: whether
+//! they take late matches. `servers`: OPA, notifiers, and
 //! how any is asked. `push`: where metrics go. `certificates`: those that servers show and those in files. `clocks`: what servers' answers say of the time.
 //! `said_once`: what several checks say.
 
+mod amendments;
 mod certificates;
 mod clocks;
 mod kafka;
@@ -141,6 +143,7 @@ pub async fn examine(pipeline: &Pipeline, opa: Option<&str>) -> Vec<Check> {
     look(kafka::look(pipeline));
     for (name, sink) in &pipeline.file.sinks {
         sinks::looks(pipeline, name, sink).into_iter().for_each(&mut look);
+        amendments::look(pipeline, name, sink).into_iter().for_each(&mut look);
     }
     servers::others(pipeline).into_iter().for_each(&mut look);
     push::looks(pipeline).for_each(&mut look);

@@ -14,6 +14,7 @@ use reqwest::{Certificate, Identity, Response, StatusCode};
 use super::answer::{Hidden, quoted, stranger};
 use super::config::{Auth, Tls};
 use super::failure::{Cause, Failure, Refusal, Retry, innermost};
+use super::sent::watched;
 use crate::config::secrets::Secret;
 
 /// A client can't be made from the pipeline file. Values are not shown.
@@ -197,12 +198,12 @@ impl Client {
         encoding: Option<&'static str>,
         body: Bytes,
     ) -> Result<Answer, Failure> {
-        let mut request = self.client.post(url).header(CONTENT_TYPE, content_type).body(body);
+        let mut request = self.client.post(url).header(CONTENT_TYPE, content_type);
         if let Some(encoding) = encoding {
             request = request.header(CONTENT_ENCODING, encoding);
         }
-        let Reply { status, after, headers, content } = self.send(request).await?;
         let place = reqwest::Url::parse(url).map_or_else(|_| String::new(), |u| place(&u));
+        let Reply { status, after, headers, content } = self.deliver(request, &place, body).await?;
         if status.is_success() {
             let (kind, hidden) = (kind(&headers), self.hidden.clone());
             return Ok(Answer { status, kind, content, place, hidden });
@@ -227,6 +228,26 @@ impl Client {
             };
         }
         failure
+    }
+
+    /// Sends a request of `request` with a body. An error is an outage, and so is an answer that it was taken before all of it was sent.
+    pub async fn deliver(
+        &self,
+        request: reqwest::RequestBuilder,
+        place: &str,
+        body: Bytes,
+    ) -> Result<Reply, Failure> {
+        let (body, unsent) = watched(body);
+        let reply = self.send(request.body(body)).await?;
+        let unsent = unsent.bytes();
+        if reply.status.is_success() && unsent > 0 {
+            let status = reply.status.as_u16();
+            let detail = format!(
+                "{place}: {status} came while {unsent} bytes of the request were not sent yet; who answers does not read what it is sent"
+            );
+            return Err(Failure::retry(Cause::Misconfigured, detail));
+        }
+        Ok(reply)
     }
 
     /// Sends a request of `request`. An error is an outage.

@@ -71,7 +71,7 @@ impl Property {
 }
 
 /// Properties that docket's guarantees rest on, and which of them.
-const OWN: [(&str, &str); 18] = [
+const OWN: [(&str, &str); 20] = [
     ("enable.auto.commit", COMMITS),
     ("auto.commit.enable", COMMITS),
     ("enable.auto.offset.store", COMMITS),
@@ -96,6 +96,11 @@ const OWN: [(&str, &str); 18] = [
     ("group.instance.id", "each part is a member of its own; intake.instance_id names them"),
     ("bootstrap.servers", BROKERS),
     ("metadata.broker.list", BROKERS),
+    (
+        "message.max.bytes",
+        "max.message.bytes of a topic (docket.max_message where docket creates it) says how large its records may be, and what is larger goes to rejects",
+    ),
+    ("topic.blacklist", "docket reads all topics that the pipeline file names"),
 ];
 
 const TEST: &str =

@@ -3,6 +3,8 @@
 
 use rdkafka::message::{Header, Headers, Message, OwnedHeaders};
 
+use crate::caught::answered;
+
 /// Of a docket record: topic/partition/offset/element in one header, since each header costs something on every decision.
 pub const SOURCE: &str = "docket-source";
 /// Of a reject, one by one.
@@ -59,9 +61,14 @@ pub fn place(source: &str) -> Option<Origin<'_>> {
     Some(Origin { topic: parts.next()?, partition, offset, element })
 }
 
+/// The headers that can be read. Kafka takes names of any bytes, and rdkafka panics at those that are not UTF-8.
+fn readable<H: Headers>(headers: &H) -> impl Iterator<Item = Header<'_, &[u8]>> {
+    (0..headers.count()).filter_map(|at| answered(|| headers.try_get(at)).flatten())
+}
+
 /// The value of a message's header that is text.
 pub fn text<'m, M: Message>(message: &'m M, name: &str) -> Option<&'m str> {
-    let header = message.headers()?.iter().find(|header| header.key == name)?;
+    let header = readable(message.headers()?).find(|header| header.key == name)?;
     std::str::from_utf8(header.value?).ok()
 }
 
@@ -75,11 +82,11 @@ pub fn origin(origin: &Origin<'_>, received: &str) -> OwnedHeaders {
     add(headers, RECEIVED, received)
 }
 
-/// A message's headers that are text, by name.
+/// A message's headers that have a readable name and a value.
 pub fn pairs<M: Message>(message: &M) -> Vec<(&str, &[u8])> {
     match message.headers() {
         None => Vec::new(),
-        Some(headers) => headers.iter().filter_map(|h| Some((h.key, h.value?))).collect(),
+        Some(headers) => readable(headers).filter_map(|h| Some((h.key, h.value?))).collect(),
     }
 }
 

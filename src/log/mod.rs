@@ -24,6 +24,7 @@ mod reading;
 pub mod resume;
 pub mod scan;
 pub mod shared;
+pub mod standing;
 mod threaded;
 mod told;
 pub mod topics;

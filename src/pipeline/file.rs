@@ -14,6 +14,7 @@ use super::rules::{
     LimitsSection, RequestSection, ServiceSection, Trace, VerdictPolicy, VerdictRule,
 };
 use super::spikes::Spikes;
+use crate::config::forms::RedactPath;
 use crate::config::units::{Bytes, Span};
 use crate::door::config::DoorConfig;
 use crate::log::config::{Docket, Kafka, Source, Start};
@@ -109,6 +110,28 @@ impl File {
     pub fn amendments_topic(&self) -> String {
         format!("{}.amendments", self.docket_topic())
     }
+
+    /// The sinks that get them.
+    pub fn amended(&self) -> impl Iterator<Item = (&String, &SinkConfig)> {
+        let sinks = self.join.iter().flat_map(move |_| &self.sinks);
+        sinks.filter(|(_, sink)| sink.amends())
+    }
+
+    /// The sink for which a part adds late matches, if it does.
+    pub fn amended_by(&self, part: &str) -> Option<(&String, &SinkConfig)> {
+        self.amended().find(|(name, _)| amending(name) == part)
+    }
+
+    /// Those whose documents amendments name, and what each does not get, on which a document's ID depends.
+    pub fn documents(&self) -> Vec<(&String, &Vec<RedactPath>)> {
+        let all = self.amended().filter(|(_, sink)| sink.has_documents());
+        all.map(|(name, sink)| (name, &sink.delivery().redact)).collect()
+    }
+}
+
+/// The part that adds late matches to what a sink holds.
+pub fn amending(sink: &str) -> String {
+    format!("{sink}-amendments")
 }
 
 /// How decision logs are read from the source topics.

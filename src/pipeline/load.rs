@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::file::File;
+use super::file::{File, amending};
 use super::join::Join;
 use super::yaml::{self, Node, Place, Problem, Tree};
 use super::{Defaulted, Pipeline, addresses, check, policies, rules};
@@ -260,6 +260,15 @@ fn joined(file: &File, join: &Join, problem: &mut dyn FnMut(&[&str], String)) {
         let message =
             "the join needs range: decisions and requests of one key have to come to one process";
         problem(&["kafka", "properties", STRATEGY], message.into());
+    }
+    for (sink, _) in file.amended() {
+        let part = amending(sink);
+        if file.sinks.contains_key(&part) {
+            let message = format!(
+                "{part:?} can't be the name of a sink: it is the part that amends what {sink} holds"
+            );
+            problem(&["sinks", &part], message);
+        }
     }
     for name in JOIN_PARTS {
         if file.sinks.contains_key(name) {
@@ -566,6 +575,8 @@ spikes: {notify: {chat: {type: slack, url: https://hooks/canary}}}
             ("topic.acks: 0", "not all replicas"),
             ("topic.request.required.acks: 0", "not all replicas"),
             ("topic.partitioner: random", "one partition"),
+            ("message.max.bytes: 1000", "goes to rejects"),
+            ("topic.blacklist: \".*\"", "reads all topics"),
         ] {
             let error = file(property).unwrap_err().to_string();
             assert!(error.contains("p.yaml:2:") && error.contains(why), "{property}: {error}");

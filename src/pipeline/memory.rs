@@ -3,10 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use super::file::File;
+use super::file::{self, File};
 use crate::config::units::Bytes;
 use crate::sink::config::SinkConfig;
-use crate::sink::delivery::REMEMBERED;
+use crate::sink::delivery::{Delivery, REMEMBERED};
 
 /// What a process has before it reads anything: code, runtime, clients, series.
 const BASE: usize = 64 << 20;
@@ -38,6 +38,20 @@ pub fn window(decisions: usize) -> usize {
 
 /// What is on its way when a window is filled from what stands in the docket already (`log::scan::reader`).
 const FILLING: usize = 6 << 20;
+
+/// What adds late matches to what a sink holds has small records: so much of them is fetched ahead, and so much is a batch. One is on its
+/// way, and one is filled.
+const AMENDMENTS: usize = 1 << 20;
+const AMENDMENTS_BATCH: usize = 512 << 10;
+const AMENDING: usize = AMENDMENTS * PREFETCH + AMENDMENTS_BATCH * (2 * BATCH + BESIDE);
+
+/// How a sink's late matches are delivered.
+pub fn amending(delivery: &Delivery) -> Delivery {
+    let mut delivery = delivery.clone();
+    delivery.prefetch = Bytes(delivery.prefetch.0.min(AMENDMENTS));
+    delivery.batch_bytes = Bytes(delivery.batch_bytes.0.min(AMENDMENTS_BATCH));
+    delivery
+}
 
 /// Windows that are not set take one part in so many of the budget,
 const WINDOWS: usize = 4;
@@ -104,6 +118,7 @@ pub fn shares(file: &File) -> BTreeMap<String, usize> {
             *shares.entry((*part).to_owned()).or_default() += size.bytes.0 * size.times;
         }
     }
+    shares.extend(file.amended().map(|(name, _)| (file::amending(name), AMENDING)));
     shares
 }
 
@@ -117,7 +132,9 @@ pub fn shared(file: &File) -> usize {
 /// What does not get smaller: the process itself, and what sinks remember of decisions, of each of so many partitions.
 fn fixed(file: &File, partitions: u32) -> usize {
     let windows = || file.sinks.values().map(SinkConfig::reuse_window).filter(|size| *size > 0);
-    BASE + windows().map(|size| window(size) * partitions as usize + FILLING).sum::<usize>()
+    let amending = file.amended().count() * AMENDING;
+    BASE + amending
+        + windows().map(|size| window(size) * partitions as usize + FILLING).sum::<usize>()
 }
 
 /// Sinks whose window is not set remember fewer decisions, until all of these windows fit.

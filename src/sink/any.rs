@@ -34,6 +34,20 @@ pub fn sink(
     })
 }
 
+/// Makes what adds late matches to what a sink holds, where its kind can.
+pub fn amender(name: &str, config: &SinkConfig) -> Result<Option<Arc<dyn AnySink>>, HttpError> {
+    Ok(match config {
+        SinkConfig::Elasticsearch(config) => {
+            Some(Arc::new(elasticsearch::Amend::new(name, config)?))
+        }
+        SinkConfig::Otlp(config) => Some(Arc::new(otlp::Amend(Otlp::new(config)?))),
+        SinkConfig::Loki(_)
+        | SinkConfig::Cloudwatch(_)
+        | SinkConfig::File(_)
+        | SinkConfig::Metrics(_) => None,
+    })
+}
+
 /// Sends a sink nothing, to see that it is there and knows who asks.
 pub async fn reach(
     config: &SinkConfig,
@@ -45,14 +59,15 @@ pub async fn reach(
     let request = sink(config, decisions)?.encode(&[]);
     Ok(match request.send().await {
         Outcome::Failed(failure) => Err(failure),
-        Outcome::Delivered | Outcome::Each(_) => Ok(()),
+        Outcome::Delivered | Outcome::Each(_) | Outcome::Changed(_) => Ok(()),
     })
 }
 
-/// Makes what asks a sink what it holds; or says why it can't be asked.
+/// Makes what asks a sink what it holds; or says why it can't be asked. `amended` is one whose documents late matches change.
 pub fn query(
     pipeline: &str,
     config: &SinkConfig,
+    amended: bool,
 ) -> Result<Result<Box<dyn SinkQuery>, &'static str>, QueryError> {
     let counted = matches!(config, SinkConfig::Otlp(_) | SinkConfig::Metrics(_));
     if config.delivery().only_routed && counted {
@@ -61,7 +76,9 @@ pub fn query(
     Ok(match config {
         SinkConfig::Otlp(config) => otlp::query::Query::new(config)?.map(boxed),
         SinkConfig::Loki(config) => Ok(boxed(loki::query::Query::new(config)?)),
-        SinkConfig::Elasticsearch(config) => Ok(boxed(elasticsearch::query::Query::new(config)?)),
+        SinkConfig::Elasticsearch(config) => {
+            Ok(boxed(elasticsearch::query::Query::new(config, amended)?))
+        }
         SinkConfig::Cloudwatch(config) => Ok(boxed(cloudwatch::query::Query::new(config)?)),
         SinkConfig::File(config) => file::Query::new(config).map(boxed),
         SinkConfig::Metrics(config) => metrics::query::Query::new(pipeline, config)?.map(boxed),

@@ -133,11 +133,31 @@ impl SinkConfig {
         redaction(&self.delivery().redact)
     }
 
+    /// Whether it gets matches that came after their decisions; what is passed on to it by others, it has without.
+    pub fn amends(&self) -> bool {
+        !self.delivery().only_routed
+            && match self {
+                SinkConfig::Elasticsearch(s) => s.amends(),
+                SinkConfig::Otlp(s) => s.amends(),
+                SinkConfig::Loki(_)
+                | SinkConfig::Cloudwatch(_)
+                | SinkConfig::File(_)
+                | SinkConfig::Metrics(_) => false,
+            }
+    }
+
+    /// Whether an amendment names the document that it is of.
+    pub fn has_documents(&self) -> bool {
+        matches!(self, SinkConfig::Elasticsearch(_))
+    }
+
     /// What the schema can't say. `problem` is told what is wrong, and where.
     pub fn check(&self, problem: &mut dyn FnMut(&[&str], String)) {
         match self {
             SinkConfig::Cloudwatch(config) => config.check(problem),
             SinkConfig::File(config) => config.check(problem),
+            SinkConfig::Elasticsearch(config) => config.check(problem),
+            SinkConfig::Otlp(config) => config.check(problem),
             _ => {}
         }
         self.delivery().check(&mut |key, message| problem(&["delivery", key], message));

@@ -43,6 +43,8 @@ pub enum Outcome {
     Failed(Failure),
     /// The answer tells of each record, in the order of the batch.
     Each(Vec<Result<(), Failure>>),
+    /// The same where something was to be changed: not what is not there, or not yet.
+    Changed(Vec<Result<bool, Failure>>),
 }
 
 impl From<Result<(), Failure>> for Outcome {

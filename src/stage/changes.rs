@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::config::units::Bytes;
 use crate::door::config::DoorConfig;
 use crate::pipeline::File;
 use crate::pipeline::file::Intake;
+use crate::pipeline::join::Join;
 use crate::telemetry::config::Telemetry;
 
 /// The parts that are started again.
@@ -13,6 +15,8 @@ pub struct Changes {
     pub intake: bool,
     pub door: bool,
     pub spikes: bool,
+    pub facts: bool,
+    pub join: bool,
     pub sinks: BTreeSet<String>,
     /// Who may come in through the door; it stays open.
     pub tokens: bool,
@@ -62,12 +66,13 @@ pub fn changes(was: &File, is: &File) -> Result<Changes, Fixed> {
         ("docket", *docket == is.docket),
         ("watchdog", *watchdog == is.watchdog),
         // Who reads and who writes which topic depends on it.
-        ("join", *join == is.join),
+        ("join", without_memory(join) == without_memory(&is.join)),
     ] {
         if !same {
             return Err(Fixed(what));
         }
     }
+    let memory = |join: &Option<Join>| join.as_ref().map(|join| join.memory);
     let Intake {
         instance_id,
         group: _,
@@ -88,16 +93,26 @@ pub fn changes(was: &File, is: &File) -> Result<Changes, Fixed> {
     let members = *instance_id != is.intake.instance_id;
     let names = sinks.keys().chain(is.sinks.keys());
     let changed = names.filter(|name| members || whole(was, name) != whole(is, name));
+    let intake = decided
+        || read
+        || *intake != is.intake
+        || *verdict != is.verdict
+        || *verdict_policy != is.verdict_policy
+        || *request != is.request
+        || *protect != is.protect;
     Ok(Changes {
-        intake: decided
-            || read
-            || *intake != is.intake
-            || *verdict != is.verdict
-            || *verdict_policy != is.verdict_policy
-            || *request != is.request
-            || *protect != is.protect,
+        intake,
         door: door_changes && (door.is_some() || is.door.is_some()),
         spikes: *spikes != is.spikes,
+        // It reads as intake does.
+        facts: join.is_some() && intake,
+        // So does the join, which watches the sources of both, tells the detector of gaps, and names documents of sinks in amendments, by
+        // what each of them gets.
+        join: join.is_some()
+            && (intake
+                || memory(join) != memory(&is.join)
+                || spikes.is_some() != is.spikes.is_some()
+                || was.documents() != is.documents()),
         sinks: changed.cloned().collect(),
         tokens: !door_changes && tokens(door) != tokens(&is.door),
     })
@@ -106,6 +121,11 @@ pub fn changes(was: &File, is: &File) -> Result<Changes, Fixed> {
 /// The door without its tokens, which may change while it is open.
 fn without_tokens(door: &Option<DoorConfig>) -> Option<DoorConfig> {
     door.clone().map(|door| DoorConfig { tokens: BTreeMap::new(), ..door })
+}
+
+/// The join without what it may hold, which depends on how many sinks there are: these may change.
+fn without_memory(join: &Option<Join>) -> Option<Join> {
+    join.clone().map(|join| Join { memory: Bytes(0), ..join })
 }
 
 /// A sink changes with the one that it hands on to.
@@ -174,5 +194,42 @@ spikes: {}
             assert_eq!(changed(from, to), Ok(changes), "{to}");
         }
         assert_eq!(changed("brokers: k", "brokers: l"), Err(Fixed("kafka")));
+    }
+
+    #[test]
+    fn sinks_of_a_joined_pipeline_come_change_and_go() {
+        const B: &str = "b: {type: elasticsearch, url: 'http://e', delivery: {batch_records: 9}}";
+        let parts = |budget: &str, from: &str, to: &str| {
+            let memory = format!("memory: {{budget: {budget}}}\n");
+            let joined = format!("{FILE}{memory}join: {{facts: [{{topic: f}}]}}\n")
+                .replace("b: {type: file, path: b}", B);
+            assert!(joined.contains(from), "{from}");
+            let changes = changes(&file(&joined), &file(&joined.replacen(from, to, 1)))?;
+            assert!(!from.contains("b:") || changes.sinks.contains("b"), "{to}");
+            Ok([changes.intake, changes.facts, changes.join])
+        };
+        let roomy = |from: &str, to: &str| parts("9GiB", from, to);
+        let alone = Ok([false, false, false]);
+        assert_eq!(roomy(B, &B.replace("9}", "8}")), alone);
+        assert_eq!(
+            roomy("old: {type", "new: {type: otlp, endpoint: 'http://t'}\n  old: {type"),
+            alone
+        );
+        // Documents are named by what their sink gets.
+        let named = Ok([false, false, true]);
+        assert_eq!(roomy(B, &B.replace("batch_records: 9", "redact: [/input]")), named);
+        assert_eq!(roomy(B, &B.replace("'http://e'", "'http://e', data_stream: true")), named);
+        assert_eq!(roomy(B, ""), named);
+        // Where memory is short, what each part may hold depends on how many there are.
+        let all = Ok([true, true, true]);
+        let tight = |from: &str, to: &str| parts("512MiB", from, to);
+        assert_eq!(tight(B, &B.replace("9}", "8}")), alone);
+        assert_eq!(tight(B, ""), all);
+        assert_eq!(tight("old: {type", "new: {type: file, path: n}\n  old: {type"), all);
+        // They take more from the file than what is theirs.
+        assert_eq!(roomy("{topic: decisions}", "{topic: others}"), all);
+        assert_eq!(roomy("spikes: {}", ""), named);
+        assert_eq!(roomy("[{topic: f}]", "[{topic: f}], memory: 99MiB"), named);
+        assert_eq!(roomy("{topic: f}", "{topic: g}"), Err(Fixed("join")));
     }
 }

@@ -115,7 +115,16 @@ impl Plan {
         if !letter.is_truncated() && Record::parse(&letter.value).is_err() {
             return Err("they are not docket records".into());
         }
-        if !pipeline.file.sinks.contains_key(&to) {
+        let amends = |part: &str| pipeline.file.amended_by(part).is_some();
+        // Who takes a decision can't take what amends one, nor the other way round.
+        let is_amendment = letter.header(headers::SOURCE_TOPIC) == pipeline.file.amendments_topic();
+        if is_amendment != amends(&to) {
+            return Err(match is_amendment {
+                true => format!("they are amendments, which {to} does not take"),
+                false => format!("{to} takes amendments only"),
+            });
+        }
+        if !is_amendment && !pipeline.file.sinks.contains_key(&to) {
             return Err(format!(
                 "they are of {to}, which is not a sink of this pipeline (--to names another)"
             ));

@@ -1,6 +1,7 @@
 //! Runs a pipeline: its topics, its parts, each on a thread, each started again when it fails. A changed
 //! pipeline file is taken up by starting again the parts that it changes.
 
+mod amending;
 mod reload;
 mod sinks;
 
@@ -33,6 +34,7 @@ use crate::log::topics::TopicError;
 use crate::metrics::Decisions;
 use crate::metrics::exemplars::Exemplars;
 use crate::pipeline::Pipeline;
+use crate::pipeline::file::amending;
 use crate::pipeline::memory;
 use crate::pipeline::topics::{self, Limits};
 use crate::sink::config::SinkConfig;
@@ -242,7 +244,8 @@ impl Parts {
     /// Says which parts the pipeline has, so that one that runs nowhere is missed.
     fn expect(&self) {
         let file = &self.pipeline.file;
-        let sinks = file.sinks.keys().map(String::as_str);
+        let amending: Vec<String> = file.amended().map(|(name, _)| amending(name)).collect();
+        let sinks = file.sinks.keys().chain(&amending).map(String::as_str);
         let spikes = file.spikes.as_ref().map(|_| "spikes");
         let door = file.door.as_ref().map(|_| "door");
         let join = file.join.iter().flat_map(|_| ["facts", "join"]);

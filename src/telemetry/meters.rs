@@ -165,7 +165,7 @@ impl Meters {
             rebalances: all.counter("docket_rebalances_total", "Changes of a part's partitions.", &["part", "kind"])?,
             delivered: all.counter(
                 "docket_sink_records_total",
-                "Decisions that are done with for a sink: delivered, refused for good, repeat (sent before), or too_old and sent elsewhere.",
+                "Decisions that are done with for a sink: delivered, refused for good, repeat (sent before), or too_old and sent elsewhere. Of amendments also missing (the sink has no such decision) and superseded (by a newer one).",
                 &["sink", "outcome"],
             )?,
             reused: all.counter(
@@ -286,6 +286,13 @@ impl Meters {
         }
         for cause in Cause::ALL {
             self.requests.with_label_values(&[sink, cause.as_str()]);
+        }
+    }
+
+    /// The same of a part that amends what a sink holds.
+    pub fn amending(&self, part: &str) {
+        for outcome in ["missing", "superseded"] {
+            self.delivered.with_label_values(&[part, outcome]);
         }
     }
 

@@ -65,7 +65,8 @@ pub(super) fn checked<'p>(pipeline: &'p Pipeline, scope: &Scope) -> Vec<Checked<
     let sinks = pipeline.file.sinks.iter();
     let sinks = sinks.filter(|(name, _)| scope.sinks.is_empty() || scope.sinks.contains(name));
     let one = |(name, config): (&'p String, &'p SinkConfig)| {
-        let query = match any::query(pipeline.name(), config) {
+        let amended = pipeline.file.join.is_some() && config.amends();
+        let query = match any::query(pipeline.name(), config, amended) {
             Ok(query) => query.map_err(NotAsked::Mute),
             Err(error) => Err(NotAsked::Unreachable(error.to_string())),
         };

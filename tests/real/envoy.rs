@@ -180,7 +180,7 @@ fn outcome(kafka: &str, place: &Place) -> Outcome {
     }
     for amendment in read_all(kafka, &format!("{topic}.amendments")).iter().map(Read1::json) {
         let id = text(&amendment["decision_id"]);
-        amended.entry(id).or_insert_with(Vec::new).push(amendment);
+        amended.entry(id).or_insert_with(Vec::new).push(amendment["docket"].clone());
     }
     Outcome { decisions, findings, amended }
 }

@@ -175,7 +175,7 @@ spikes: {{notify: {{hook: {{type: webhook, url: \"{webhook}/hook\"}}}}}}
 
     let amended: BTreeMap<String, Value> = read_all(&kafka, &format!("{docket_topic}.amendments"))
         .iter()
-        .map(|record| (record.key.clone().unwrap(), record.json()["request"].clone()))
+        .map(|record| (record.key.clone().unwrap(), record.json()["docket"]["request"].clone()))
         .collect();
     let (mut seen, mut found) = (BTreeSet::new(), BTreeSet::new());
     let mut with = [0, 0];

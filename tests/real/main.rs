@@ -11,6 +11,7 @@ use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 mod acls;
 mod alerts;
+mod amended;
 mod bad_input;
 mod canary;
 mod capacity;

@@ -202,3 +202,59 @@ sinks: {{out: {{type: file, path: $DIR/out}}}}
     .await;
     running.stop();
 }
+
+/// Writes lines with a header whose name is no UTF-8, which rdkafka neither writes nor reads.
+fn produce_with_a_strange_header(kafka: &str, topic: &str, lines: &str) {
+    use std::os::unix::ffi::OsStrExt;
+    let header = std::ffi::OsStr::from_bytes(b"\xff\xfe=a");
+    let kcat = std::process::Command::new("kcat")
+        .args(["-b", kafka, "-t", topic, "-P", "-H"])
+        .arg(header)
+        .args(["-H", "sound=yes"])
+        .stdin(std::process::Stdio::piped())
+        .spawn();
+    let mut kcat = kcat.expect("kcat");
+    kcat.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
+    assert!(kcat.wait().unwrap().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_header_whose_name_is_no_utf_8_stops_nothing_and_blinds_nobody() {
+    let _servers = super::together().await;
+    init();
+    let kafka = address("KAFKA_BOOTSTRAP");
+    let place = Place::new("headers");
+    let (source, topic) = (format!("{}-source", place.name), format!("docket.{}", place.name));
+    create_topic(&kafka, &source, 2, &[]).await;
+    let path = place.pipeline(&format!(
+        "name: $NAME
+kafka: {{brokers: \"{kafka}\"}}
+sources: [{{topic: $NAME-source}}]
+sinks: {{out: {{type: file, path: $DIR/out}}}}
+"
+    ));
+    assert!(docket().args(["setup", "--yes"]).arg(&path).status().unwrap().success());
+    let decisions = generated(40, 73);
+    let (strange, plain) = decisions.split_at(20);
+    produce_with_a_strange_header(&kafka, &source, &strange.join("\n"));
+    produce_with_a_strange_header(&kafka, &source, "no decision\n");
+    produce(&kafka, &source, plain);
+    let running = Running::start(&place, &path);
+    let metrics = running
+        .until("all is accounted for", 60, |m| {
+            m.written() == 40 && m.rejected() == 1 && m.delivered("out") == 40
+        })
+        .await;
+    assert_eq!(restarts(&metrics), 0, "{}", metrics.docket());
+    running.stop();
+    let written = std::fs::read_to_string(place.path("out")).unwrap();
+    assert_eq!(written.lines().map(decision_id).collect::<BTreeSet<_>>(), ids(&decisions));
+    // Among rejects, too.
+    produce_with_a_strange_header(&kafka, &format!("{topic}.rejects"), "one");
+    for command in [&["verify"][..], &["rejects"], &["rejects", "--list"], &["redrive"]] {
+        let out = docket().args(command).arg(&path).output().unwrap();
+        let told = String::from_utf8_lossy(&out.stderr);
+        assert!(!told.contains("panicked"), "{command:?}: {told}");
+        assert!(matches!(out.status.code(), Some(0..=3)), "{command:?}: {told}");
+    }
+}

@@ -321,7 +321,7 @@ fn check(world: &Shared, input: &Input, little: bool, fickle: bool) {
     }
     for (_, amendment) in w.committed(AMENDMENTS) {
         let amendment = read(&amendment.value);
-        requests.insert(text(&amendment["decision_id"]), amendment["request"].clone());
+        requests.insert(text(&amendment["decision_id"]), amendment["docket"]["request"].clone());
     }
     let mut rejected: BTreeMap<String, u32> = BTreeMap::new();
     for (_, record) in w.committed(REJECTS) {

@@ -139,6 +139,8 @@ impl Process {
         Deliver {
             name: name.to_owned(),
             sink: Arc::new(SimSink::new(name, manner, &self.world, alive)),
+            topic: self.pipeline.docket_topic(),
+            amends: None,
             delivery,
             redaction: docket::protect::redact::Redaction::default(),
             concurrency: model.concurrency(),

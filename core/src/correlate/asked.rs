@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use crate::decision::ids::{SpanId, TraceId};
 use crate::decision::json;
-use crate::decision::record::Record;
+use crate::decision::record::{Content, Record};
 use crate::decision::time::Nanos;
 use crate::decision::verdict::Verdict;
 
@@ -26,6 +26,8 @@ pub struct Asked {
     pub policy: Box<str>,
     /// Whoever asks does not enforce the answer.
     pub dry_run: bool,
+    /// By which an amendment names its document, of each sink that is to have it.
+    pub contents: Box<[Content]>,
 }
 
 /// Where a decision has the id of its request: a member, and the names that lead to it from there.
@@ -55,6 +57,7 @@ impl Asked {
             service: (*record.service).into(),
             policy: (*record.policy).into(),
             dry_run: label("dry_run") || label("dry-run"),
+            contents: Box::default(),
         }
     }
 
@@ -73,15 +76,14 @@ impl Asked {
             service: none(),
             policy: none(),
             dry_run: false,
+            contents: Box::default(),
         }
     }
 
     /// What it takes on the heap.
     pub(super) fn heap(&self) -> usize {
-        [&self.id, &self.request_id, &self.object, &self.service, &self.policy]
-            .map(|text| text.len())
-            .iter()
-            .sum()
+        let texts = [&self.id, &self.request_id, &self.object, &self.service, &self.policy];
+        texts.map(|text| text.len()).iter().sum::<usize>() + size_of_val(&*self.contents)
     }
 }
 

@@ -95,6 +95,7 @@ mod tests {
             service: "".into(),
             policy: "".into(),
             dry_run: false,
+            contents: Box::default(),
         }
     }
 

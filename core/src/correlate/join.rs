@@ -36,10 +36,11 @@ pub enum Out<'a, D> {
         evicted: bool,
     },
     /// A match that came after the decision had gone on, or a better one. After a crash the last one may be told
-    /// again.
+    /// again. `replaces` is one of a decision that had another match, as far as is known after a crash.
     Amendment {
         asked: &'a Asked,
         matched: Matched<'a>,
+        replaces: bool,
     },
     Finding(Finding),
 }
@@ -419,14 +420,17 @@ impl<D> Join<D> {
             }
             return;
         }
+        let place = self.decisions.place(slot);
+        let restored = self.restored.get(&(Side::Decisions, place.partition));
+        let restored = restored.is_some_and(|position| position.given_out(place.offset));
         if waiting.rank.is_none_or(|told| rank < told)
             && let Some(waiting) = self.decisions.get_mut(slot)
             && let Some(bytes) = self.facts.get(fact)
         {
-            waiting.rank = Some(rank);
+            let replaces = waiting.rank.replace(rank).is_some() || restored;
             *self.counts.amended.entry(rank.class).or_default() += 1;
             let matched = Matched { class: rank.class, fact: Packed::of(bytes) };
-            out(Out::Amendment { asked: &waiting.asked, matched });
+            out(Out::Amendment { asked: &waiting.asked, matched, replaces });
         }
     }
 

@@ -1,6 +1,8 @@
 //! What becomes of a decision that met its request: a docket record with `docket.request` and `docket.match`; an
 //! amendment, for one that had gone on; and a finding as a docket record. docs/record.md and docs/join.md have their shapes.
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
@@ -80,6 +82,19 @@ fn put_texts<const N: usize>(all: &mut Map<String, Value>, texts: [(&str, &str);
     }
 }
 
+/// The members of `docket.request` that not every request has.
+pub const OPTIONAL: [&str; 9] = [
+    "service",
+    "method",
+    "path",
+    "request_id",
+    "user",
+    "flags",
+    "details",
+    "status",
+    "grpc_status",
+];
+
 /// `docket.request`.
 fn request(fact: &Fact<'_>) -> Value {
     let mut all = Map::new();
@@ -124,19 +139,74 @@ fn how(class: Class, fact: &Fact<'_>) -> Value {
     }
 }
 
-/// A match that came after the decision had gone on, or a better one; its key is the decision ID.
-pub fn amendment(asked: &Asked, matched: &Matched<'_>) -> Vec<u8> {
+/// A match that came after the decision had gone on, or a better one; its key is the decision ID. It is a docket record without what was
+/// decided, so that a sink's part reads it, and a sink's redaction holds for it, as for any other. `sinks` are those whose documents
+/// the decision's `contents` name.
+pub fn amendment(
+    asked: &Asked,
+    matched: &Matched<'_>,
+    replaces: bool,
+    sinks: &[String],
+) -> Vec<u8> {
     let Ok(fact) = matched.fact.fact() else { return Vec::new() };
-    let mut all = json!({
-        "decision_id": &*asked.id,
-        "@timestamp": time::format(asked.time),
-        "request": request(&fact),
-        "match": how(matched.class, &fact),
+    let derived = ids::derive(&asked.id);
+    let brought = fact.trace.filter(|_| asked.trace.is_none());
+    let trace = asked.trace.or(brought).unwrap_or(derived.trace);
+    let mut docket = json!({
+        "v": 1,
+        "verdict": asked.verdict.as_str(),
+        "policy": &*asked.policy,
+        "trace_id": trace.to_string(),
+        "span_id": derived.span.to_string(),
     });
-    if let Some(trace) = fact.trace.filter(|_| asked.trace.is_none()) {
-        all["trace_id"] = trace.to_string().into();
+    // What a match changes of the record. Where it changes nothing, it says nothing.
+    if asked.trace.is_none() {
+        if let Some(span) = fact.span.filter(|_| brought.is_some()) {
+            docket["parent_span_id"] = span.to_string().into();
+        }
+        docket["trace_from"] = if brought.is_some() { "join" } else { "none" }.into();
     }
-    all.to_string().into_bytes()
+    docket["service"] = json!({ "name": &*asked.service });
+    docket["request"] = request(&fact);
+    docket["match"] = how(matched.class, &fact);
+    let contents: Map<String, Value> =
+        sinks.iter().cloned().zip(asked.contents.iter().map(|c| ids::hex(c).into())).collect();
+    // Where its decision's span is: in its own trace, in that which another match brought, or in none's.
+    let told = asked.trace.or(brought.filter(|_| replaces)).unwrap_or(derived.trace);
+    docket["amends"] =
+        json!({ "replaces": replaces, "trace_id": told.to_string(), "contents": contents });
+    let mut out = b"{\"decision_id\":".to_vec();
+    json::push_string(&mut out, &asked.id);
+    let at = time::format(asked.time);
+    out.extend_from_slice(format!(",\"@timestamp\":\"{at}\",\"docket\":{docket}}}").as_bytes());
+    out
+}
+
+/// What an amendment says of the decision that it is of.
+pub struct Amends<'a> {
+    /// The decision may have another match, which is no more.
+    pub replaces: bool,
+    /// The trace in which the decision's span is.
+    pub trace: TraceId,
+    contents: &'a str,
+}
+
+impl<'a> Amends<'a> {
+    /// Of a record, if it is an amendment.
+    pub fn of(record: &Record<'a>) -> Option<Amends<'a>> {
+        let amends = json::get(record.docket, "amends")?;
+        let trace = json::get(amends, "trace_id").and_then(json::as_str)?;
+        Some(Amends {
+            replaces: json::get(amends, "replaces") == Some("true"),
+            trace: ids::trace_id(&trace)?,
+            contents: json::get(amends, "contents")?,
+        })
+    }
+
+    /// What stands for the decision's content in the ID of its document in a sink, if the join knew of that sink.
+    pub fn content(&self, sink: &str) -> Option<Cow<'a, str>> {
+        json::get(self.contents, sink).and_then(json::as_str)
+    }
 }
 
 impl Finding {
@@ -310,15 +380,48 @@ mod tests {
     }
 
     #[test]
-    fn an_amendment_has_what_the_record_would_have() {
+    fn an_amendment_is_a_docket_record_with_what_the_decisions_would_have() {
         let bytes = record("");
+        let decided = Record::parse(&bytes).unwrap();
+        let asked = Asked { contents: [decided.content()].into(), ..Asked::of(&decided) };
+        let amended = |traced: bool, replaces: bool| {
+            let fact = fact(traced);
+            let matched = Matched { class: Class::DecisionId, fact: Packed::of(&fact) };
+            let told = amendment(&asked, &matched, replaces, &["search".to_owned()]);
+            json::check(&told).unwrap();
+            let record = Record::parse(&told).unwrap();
+            let amends = Amends::of(&record).unwrap();
+            assert_eq!((&*record.decision_id, record.timestamp), ("d-1", asked.time));
+            assert_eq!((record.verdict, record.span_id), (Verdict::Deny, decided.span_id));
+            let content = ids::hex(&decided.content());
+            assert_eq!(amends.content("search").as_deref(), Some(content.as_str()));
+            assert_eq!((amends.content("other"), amends.replaces), (None, replaces));
+            let (_, joined) = write_joined(&bytes, Some(&fact), false);
+            let joined = Record::parse(&joined).unwrap();
+            for name in ["request", "match", "trace_id", "trace_from", "parent_span_id"] {
+                let of = |docket: &str| json::get(docket, name).map(str::to_owned);
+                assert_eq!(of(record.docket), of(joined.docket), "{name}");
+            }
+            (record.trace_id, amends.trace)
+        };
+        assert_eq!(amended(false, false), (decided.trace_id, decided.trace_id));
+        let brought = ids::trace_id(TRACE).unwrap();
+        assert_eq!(amended(true, false), (brought, decided.trace_id));
+        assert_eq!(amended(true, true), (brought, brought));
+        assert!(Amends::of(&decided).is_none());
+    }
+
+    #[test]
+    fn an_amendment_of_a_decision_with_a_trace_leaves_that_alone() {
+        let own = "a".repeat(32);
+        let bytes = record(&format!(r#","trace_id":"{own}","span_id":"00f067aa0ba902b8""#));
         let asked = Asked::of(&Record::parse(&bytes).unwrap());
         let fact = fact(true);
-        let matched = Matched { class: Class::DecisionId, fact: Packed::of(&fact) };
-        let told: Value = serde_json::from_slice(&amendment(&asked, &matched)).unwrap();
-        assert_eq!(told["decision_id"], "d-1");
-        assert_eq!(told["match"], json!({ "class": "decision_id", "key": "d-1" }));
-        assert_eq!((&told["request"]["status"], &told["trace_id"]), (&json!(200), &json!(TRACE)));
+        let matched = Matched { class: Class::TraceAndParent, fact: Packed::of(&fact) };
+        let told = amendment(&asked, &matched, true, &[]);
+        let record = Record::parse(&told).unwrap();
+        assert_eq!((record.trace_id.to_string(), &*record.trace_from), (own.clone(), ""));
+        assert_eq!(Amends::of(&record).unwrap().trace.to_string(), own);
     }
 
     #[test]

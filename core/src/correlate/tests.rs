@@ -31,6 +31,7 @@ fn asked(id: &str, time: Nanos) -> Asked {
         service: "orders".into(),
         policy: "envoy/authz/allow".into(),
         dry_run: false,
+        contents: Box::default(),
     }
 }
 
@@ -55,7 +56,9 @@ impl Told {
                 let m = m.as_ref().map_or("nothing".to_owned(), matched);
                 format!("{}: {m}{}", asked.id, if *evicted { ", evicted" } else { "" })
             }
-            Out::Amendment { asked, matched: m } => format!("{} amended: {}", asked.id, matched(m)),
+            Out::Amendment { asked, matched: m, .. } => {
+                format!("{} amended: {}", asked.id, matched(m))
+            }
             Out::Finding(finding) => format!("{} {}", finding.kind.as_str(), finding.decision_id),
         });
     }

@@ -5,10 +5,11 @@ use std::collections::BTreeSet;
 
 use serde_json::Value as Json;
 
+use super::Doubt;
 use super::hidden::Hidden;
 use super::probe::{Prober, meant};
 use super::rules::{Body, Condition, Definition, Shape};
-use super::texts::{call, declared, is_word, path, references};
+use super::texts::{call, declared, is_word, path, references, unified};
 
 /// `input.headers["x-key"]`
 pub fn written(root: &str, path: &[String]) -> String {
@@ -36,7 +37,7 @@ impl Prober<'_> {
         before: &[Condition],
         text: &str,
         (through, met): (Through, bool),
-    ) -> Vec<String> {
+    ) -> Vec<Doubt> {
         let mut why = Vec::new();
         let mut seen = BTreeSet::new();
         for (definition, text) in self.behind_text(definition, before, text, through) {
@@ -63,20 +64,25 @@ impl Prober<'_> {
                 }
             }
         }
+        let mut why: Vec<Doubt> =
+            why.into_iter().map(|told| Doubt { told, of_regorus: false }).collect();
         if !met {
-            why.extend(self.inexact(definition, before, text));
+            let inexact = self.inexact(definition, before, text).into_iter();
+            why.extend(inexact.map(|told| Doubt { told, of_regorus: true }));
         }
-        why.retain(|sentence| seen.insert(sentence.clone()));
+        why.retain(|doubt| seen.insert(doubt.told.clone()));
         why.truncate(SAID);
-        let told = |why: String| match met {
-            false => format!("{why}: this condition may have been met"),
-            true => format!("{why}: `{text}` may not have been met"),
-        };
-        why.into_iter().map(told).collect()
+        for Doubt { told, .. } in &mut why {
+            told.push_str(&match met {
+                false => ": this condition may have been met".to_owned(),
+                true => format!(": `{text}` may not have been met"),
+            });
+        }
+        why
     }
 
     /// Why what gave a value may not have: one of its conditions is met here, since something is not there.
-    pub fn doubts_of_met(&self, definition: &Definition, body: &Body) -> Vec<String> {
+    pub fn doubts_of_met(&self, definition: &Definition, body: &Body) -> Vec<Doubt> {
         let conditions = body.conditions.iter().enumerate().filter(|(_, c)| !c.elsewhere);
         let doubts = conditions.flat_map(|(at, condition)| {
             // Of what is not denied another definition may be what met it.
@@ -105,8 +111,10 @@ impl Prober<'_> {
         // Variables first: they are of this body only.
         while let Some((_, text)) = all.get(at) {
             let words: BTreeSet<String> = first_words(text).collect();
-            let (declaring, others) =
-                left.into_iter().partition(|c| !declared(&c.raw).is_disjoint(&words));
+            let binds = |c: &&Condition| {
+                !declared(&c.raw).is_disjoint(&words) || !unified(&c.raw).is_disjoint(&words)
+            };
+            let (declaring, others) = left.into_iter().partition(binds);
             left = others;
             let declaring: Vec<&Condition> = declaring;
             all.extend(declaring.iter().map(|c| (definition, c.raw.clone())));

@@ -5,16 +5,12 @@ use std::collections::BTreeSet;
 
 use serde_json::Value as Json;
 
+use super::Doubt;
 use super::doubt::Through;
 use super::probe::Prober;
 use super::rules::{Condition, Definition, Shape};
 use super::texts::{is_word, references};
 use crate::rego::{as_opa, bare};
-
-/// Whether a doubt is one of these.
-pub fn is_of_regorus(doubt: &str) -> bool {
-    doubt.starts_with("OPA ") || doubt.contains(" in OPA: ")
-}
 
 impl Prober<'_> {
     /// What in a condition OPA may calculate otherwise.
@@ -27,12 +23,51 @@ impl Prober<'_> {
         if !self.builtins().by_regorus() {
             return Vec::new();
         }
-        let all = self.behind_text(definition, before, text, Through::Rules);
+        let found = self.inexact_through(definition, before, text, Through::Rules);
+        if found.is_empty() || self.is_certain(definition, before, text) {
+            return Vec::new();
+        }
+        let own = self.behind_text(definition, before, text, Through::Functions);
+        let rules = own.iter().flat_map(|(of, text)| self.rules_in(of, None, text));
+        match rules.collect::<BTreeSet<_>>() {
+            rules if !rules.is_empty() && rules.iter().all(|rule| self.is_settled(rule)) => {
+                self.inexact_through(definition, before, text, Through::Functions)
+            }
+            _ => found,
+        }
+    }
+
+    fn inexact_through(
+        &self,
+        definition: &Definition,
+        before: &[Condition],
+        text: &str,
+        through: Through,
+    ) -> Vec<String> {
+        let all = self.behind_text(definition, before, text, through);
         let texts: Vec<(&Definition, &str)> = all.iter().map(|(d, text)| (*d, &**text)).collect();
         self.inexact_in(&texts, &[text], || {
             let stands = before.last().map(|last| &*last.until_here).unwrap_or_default();
             let body = format!("{stands}\n{text}");
             let _ = self.ask(definition, Shape::Complete, "true", Some(&body));
+        })
+    }
+
+    /// Whether a rule says the same however its numbers are calculated. What is assigned counts where it is used.
+    fn is_settled(&self, rule: &(String, String)) -> bool {
+        let of = |d: &&Definition| (&d.package, &d.name) == (&rule.0, &rule.1);
+        self.definitions().iter().filter(of).all(|definition| {
+            definition.bodies.iter().all(|body| {
+                let (end, _) = self.unmet(definition, body);
+                let is = |before: &[Condition], text: &str| {
+                    self.inexact(definition, before, text).is_empty()
+                };
+                let mut asked = body.conditions.iter().enumerate().take(end + 1);
+                let conditions = asked
+                    .all(|(at, c)| c.text.contains(":=") || is(&body.conditions[..at], &c.text));
+                let value = body.value.as_deref().unwrap_or(&definition.value);
+                conditions && (end < body.conditions.len() || is(&body.conditions, value))
+            })
         })
     }
 
@@ -42,12 +77,13 @@ impl Prober<'_> {
         definition: &Definition,
         before: &[Condition],
         text: &str,
-    ) -> Vec<String> {
+    ) -> Vec<Doubt> {
         if text.contains(":=") {
             return Vec::new();
         }
         let why = self.inexact(definition, before, text).into_iter();
-        why.map(|why| format!("{why}: `{text}` may not have been met")).collect()
+        let told = |why| format!("{why}: `{text}` may not have been met");
+        why.map(|why| Doubt { told: told(why), of_regorus: true }).collect()
     }
 
     /// Of all that a decision leads to.

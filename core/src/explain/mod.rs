@@ -4,12 +4,13 @@
 //! `bundle` opens what OPA loads (data with `yaml`), `rules` knows which rules stand where, `texts` what stands in them, `probe` asks how far
 //! a rule's body goes: an `engine` of regorus', with `builtins` that it lacks and variables that `rename` renames, or `opa` itself. First the
 //! recorded result has to be reproduced; if it isn't, `differs` says what may be the reason. `said` asks rule by rule, `values` what stands in a
-//! condition, `doubt` what of it nobody can know here: input that is `hidden`, numbers that are `inexact`. `screen` takes out what is not to be
-//! shown: `secrets`, and what is `derived` of them. `story` is what people read, `page` the same for browsers. Which policies a decision may
-//! come to, `reach` says.
+//! condition, `doubt` what of it nobody can know here: input that is `hidden`, numbers that are `inexact`, unless what they are compared with
+//! makes it `certain`. `screen` takes out what is not to be shown: `secrets`, and what is `derived` of them. `story` is what people read, `page`
+//! the same for browsers. Which policies a decision may come to, `reach` says.
 
 mod builtins;
 mod bundle;
+mod certain;
 mod derived;
 mod differs;
 mod doubt;
@@ -107,6 +108,9 @@ pub struct Explanation {
 pub struct RuleSaid {
     pub name: String,
     pub value: Option<Json>,
+    /// Each of its definitions gives members of the value, a set or an object.
+    #[serde(skip)]
+    pub partial: bool,
     pub definitions: Vec<DefinitionSaid>,
 }
 
@@ -129,7 +133,7 @@ pub struct DefinitionSaid {
     pub deeper: bool,
     /// Why it may not have given its value where OPA evaluated it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub doubts: Vec<String>,
+    pub doubts: Vec<Doubt>,
     pub unmet: Option<Unmet>,
 }
 
@@ -175,10 +179,20 @@ pub struct Unmet {
     pub deeper: bool,
     /// Why it may have been met where OPA evaluated it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub doubts: Vec<String>,
+    pub doubts: Vec<Doubt>,
     /// Where it may have been met: how the body goes on then.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub then: Option<Then>,
+}
+
+/// A sentence that says why a condition may have been met where OPA evaluated it, or may not.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(transparent)]
+pub struct Doubt {
+    pub told: String,
+    /// regorus may calculate otherwise: an OPA knows.
+    #[serde(skip)]
+    pub of_regorus: bool,
 }
 
 /// How a body goes on behind a condition that may have been met.
@@ -262,7 +276,7 @@ fn beyond(prober: &Prober<'_>, recorded: &Recorded<'_>, said: &Explanation) -> O
         return Some("regorus gives another result".into());
     }
     // Of what was masked OPA knows no more.
-    let doubted = said.rules.iter().any(|rule| said::is_doubted(rule, &inexact::is_of_regorus));
+    let doubted = said.rules.iter().any(|rule| said::is_doubted(rule, &|doubt| doubt.of_regorus));
     (said.uncertain && doubted).then(|| "regorus may calculate otherwise than OPA".into())
 }
 
@@ -413,6 +427,9 @@ mod leaks;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
 mod tests;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
+mod told;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
 mod unknown;

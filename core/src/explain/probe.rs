@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use regorus::{Engine, Value};
-use serde_json::Value as Json;
+use serde_json::{Map, Value as Json};
 
 use super::builtins::Builtins;
 use super::bundle::Bundle;
@@ -213,6 +213,12 @@ impl<'b> Prober<'b> {
     pub fn gives(&self, definition: &Definition, body: &Body) -> Option<Json> {
         let value = body.value.as_deref().unwrap_or(&definition.value);
         let conditions = body.conditions.last().map(|c| &*c.until_here);
+        let keys = definition.keys();
+        if !keys.is_empty()
+            && let Some(members) = self.members(definition, &keys, value, conditions)
+        {
+            return Some(members).filter(|members| members != &Json::Object(Map::new()));
+        }
         match self.ask(definition, definition.shape, value, conditions) {
             Ok(Value::Undefined) => None,
             Ok(Value::Set(set)) if definition.shape == Shape::Set && set.is_empty() => None,
@@ -226,6 +232,30 @@ impl<'b> Prober<'b> {
                 self.value(&rule).filter(|_| met)
             }
         }
+    }
+
+    /// The members of an object that a body gives; none if it isn't met.
+    fn members(
+        &self,
+        definition: &Definition,
+        keys: &[&str],
+        value: &str,
+        conditions: Option<&str>,
+    ) -> Option<Json> {
+        let each = format!("[{}, {value}]", keys.join(", "));
+        let said = self.ask(definition, Shape::Set, &each, conditions).ok()?;
+        let mut object = Json::Object(Map::new());
+        for each in json(&said).iter().flat_map(|all| all.as_array().into_iter().flatten()) {
+            let (value, keys) = each.as_array()?.split_last()?;
+            let mut at = &mut object;
+            for key in keys {
+                let name = key.as_str().map_or_else(|| key.to_string(), str::to_owned);
+                let within = at.as_object_mut()?.entry(name);
+                at = within.or_insert_with(|| Json::Object(Map::new()));
+            }
+            *at = value.clone();
+        }
+        Some(object)
     }
 
     /// The condition at which a body ends, behind the body as written up to there: its value, if that can't be made.

@@ -43,6 +43,28 @@ impl Definition {
         format!("{}.{}", self.package, self.name)
     }
 
+    /// What names the members of an object of which this gives some, as written: `msg` of `violation[msg] := ..`.
+    pub fn keys(&self) -> Vec<&str> {
+        if self.shape != Shape::Complete {
+            return Vec::new();
+        }
+        let (mut keys, mut depth, mut from) = (Vec::new(), 0_usize, 0);
+        for (at, c) in self.head.char_indices() {
+            match c {
+                '[' if depth == 0 => (depth, from) = (1, at + 1),
+                '[' => depth += 1,
+                ']' if depth == 1 => {
+                    depth = 0;
+                    keys.extend(self.head.get(from..at));
+                }
+                ']' => depth = depth.saturating_sub(1),
+                _ => {}
+            }
+        }
+        // `a[x].b` is no plain object.
+        if self.head.ends_with(']') { keys } else { Vec::new() }
+    }
+
     /// All that it says, without its name.
     pub fn texts(&self) -> impl Iterator<Item = &str> {
         let bodies = self.bodies.iter().flat_map(|body| {
@@ -120,7 +142,7 @@ fn of_module(module: &Module) -> Vec<Definition> {
         v1: module.rego_v1,
         arguments: Vec::new(),
         name: name.text().split('[').next().unwrap_or_default().to_owned(),
-        head: name.text().to_owned(),
+        head: head(name),
         shape,
         line: span.line,
         text: line_of(span),
@@ -218,6 +240,15 @@ fn every(source: &str, literal: &Literal) -> Option<Every> {
         domain: between(source, domain.start, domain.end).to_owned(),
         body: between(source, first, last).to_owned(),
     })
+}
+
+/// regorus' place of a name ends before its last bracket.
+fn head(name: &Span) -> String {
+    let mut head = written(name);
+    if head.matches('[').count() > head.matches(']').count() {
+        head.push(']');
+    }
+    head
 }
 
 fn written(span: &Span) -> String {

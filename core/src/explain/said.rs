@@ -4,7 +4,7 @@ use super::doubt::Through;
 use super::probe::{End, Next, Prober};
 use super::rename::{Renamed, restored};
 use super::rules::{Body, Definition, Shape};
-use super::{DefinitionSaid, Explanation, Json, Met, Outcome, RuleSaid, Then, Unmet};
+use super::{DefinitionSaid, Doubt, Explanation, Json, Met, Outcome, RuleSaid, Then, Unmet};
 
 /// Rules within rules within rules.
 const DEPTH: usize = 4;
@@ -33,7 +33,8 @@ pub fn of(prober: &Prober<'_>, rule: &Name, above: &mut Vec<Name>) -> RuleSaid {
     // What gave the answer comes first.
     all.sort_by_key(|said| !matches!(said.outcome, Outcome::Gave | Outcome::Default));
     above.pop();
-    RuleSaid { name: format!("data.{}.{}", rule.0, rule.1), value, definitions: all }
+    let partial = definitions.iter().any(|d| d.shape == Shape::Set || !d.keys().is_empty());
+    RuleSaid { name: format!("data.{}.{}", rule.0, rule.1), value, partial, definitions: all }
 }
 
 impl DefinitionSaid {
@@ -188,31 +189,29 @@ fn unmet(
 
 /// Whether what a rule said rests on what is not known here. Who gave a value makes the others idle.
 pub fn is_uncertain(rule: &RuleSaid) -> bool {
-    let set = matches!(rule.value, Some(Json::Array(_)));
     let gave = rule.definitions.iter().any(|d| d.outcome == Outcome::Gave);
     rule.definitions.iter().any(|definition| match &definition.unmet {
-        Some(_) if gave && !set => false,
+        Some(_) if gave && !rule.partial => false,
         Some(unmet) => !unmet.doubts.is_empty() || unmet.because.iter().any(is_uncertain),
         None => !definition.doubts.is_empty() || definition.made_of.iter().any(is_uncertain),
     })
 }
 
 /// Whether anything is doubted so.
-pub fn is_doubted(rule: &RuleSaid, so: &dyn Fn(&str) -> bool) -> bool {
+pub fn is_doubted(rule: &RuleSaid, so: &dyn Fn(&Doubt) -> bool) -> bool {
     rule.definitions.iter().any(|definition| {
-        definition.doubts.iter().any(|doubt| so(doubt))
+        definition.doubts.iter().any(so)
             || definition.made_of.iter().any(|rule| is_doubted(rule, so))
             || definition.unmet.as_ref().is_some_and(|unmet| is_doubted_at(unmet, so))
     })
 }
 
-fn is_doubted_at(unmet: &Unmet, so: &dyn Fn(&str) -> bool) -> bool {
+fn is_doubted_at(unmet: &Unmet, so: &dyn Fn(&Doubt) -> bool) -> bool {
     let next = match &unmet.then {
         Some(Then::Ends(next)) => is_doubted_at(next, so),
         _ => false,
     };
-    next || unmet.doubts.iter().any(|doubt| so(doubt))
-        || unmet.because.iter().any(|rule| is_doubted(rule, so))
+    next || unmet.doubts.iter().any(so) || unmet.because.iter().any(|rule| is_doubted(rule, so))
 }
 
 /// Gives variables the names that people gave them.
@@ -232,8 +231,8 @@ fn restore_rule(rule: &mut RuleSaid, renamed: &Renamed) {
         for condition in &mut definition.met {
             condition.text = restored(&condition.text, renamed);
         }
-        for text in &mut definition.doubts {
-            *text = restored(text, renamed);
+        for doubt in &mut definition.doubts {
+            doubt.told = restored(&doubt.told, renamed);
         }
         definition.made_of.iter_mut().for_each(|rule| restore_rule(rule, renamed));
         if let Some(unmet) = &mut definition.unmet {
@@ -245,7 +244,8 @@ fn restore_rule(rule: &mut RuleSaid, renamed: &Renamed) {
 fn restore_unmet(unmet: &mut Unmet, renamed: &Renamed) {
     let names = [&mut unmet.input, &mut unmet.calls, &mut unmet.values].into_iter().flatten();
     let names = names.map(|(name, _)| name);
-    for text in names.chain([&mut unmet.text]).chain(&mut unmet.doubts) {
+    let doubts = unmet.doubts.iter_mut().map(|doubt| &mut doubt.told);
+    for text in names.chain([&mut unmet.text]).chain(doubts) {
         *text = restored(text, renamed);
     }
     unmet.because.iter_mut().for_each(|rule| restore_rule(rule, renamed));

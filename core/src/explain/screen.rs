@@ -98,7 +98,7 @@ impl Screen<'_> {
         self.value(name, &mut said.value, derived);
         self.sentence(&mut said.text);
         said.met.iter_mut().for_each(|met| self.sentence(&mut met.text));
-        said.doubts.iter_mut().for_each(|doubt| self.sentence(doubt));
+        said.doubts.iter_mut().for_each(|doubt| self.sentence(&mut doubt.told));
         said.made_of.iter_mut().for_each(|rule| self.rule(rule));
         let is = |d: &&Definition| {
             let lines = d.bodies.iter().map(|body| body.line);
@@ -117,7 +117,7 @@ impl Screen<'_> {
 
     fn unmet(&self, definition: Option<&Definition>, said: &mut Unmet) {
         self.sentence(&mut said.text);
-        said.doubts.iter_mut().for_each(|doubt| self.sentence(doubt));
+        said.doubts.iter_mut().for_each(|doubt| self.sentence(&mut doubt.told));
         let lists: [&mut Vec<Valued>; 3] = [&mut said.input, &mut said.calls, &mut said.values];
         for (name, value) in lists.into_iter().flatten() {
             self.value(name, value, self.derived.is(definition, name));

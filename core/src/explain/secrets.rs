@@ -429,11 +429,13 @@ fn detected(name: Option<&str>, value: &Json) -> Option<Json> {
 
 /// What names the value of a reference: its last member, or what is asked for each of its members.
 pub fn named(reference: &str) -> Option<String> {
-    let mut rest = [", in turn,", ", where it fails,"]
-        .into_iter()
-        .find_map(|end| reference.strip_suffix(end))
-        .unwrap_or(reference)
-        .trim();
+    // `role, in turn (the first 5 of 9),`
+    let of_several = |how: &str| {
+        let (name, rest) = reference.strip_suffix(',')?.rsplit_once(how)?;
+        (rest.is_empty() || rest.starts_with(" (the first ")).then_some(name)
+    };
+    let each = [", in turn", ", where it fails"].into_iter().find_map(of_several);
+    let mut rest = each.unwrap_or(reference).trim();
     while rest.ends_with(']') {
         let mut depth = 0;
         let open = rest.rfind(|c: char| {

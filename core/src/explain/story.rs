@@ -1,5 +1,7 @@
 //! A decision and why it was made, as text of eighty columns.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value as Json;
 
 use super::{DefinitionSaid, Explanation, Outcome, RuleSaid, Then, Unmet};
@@ -14,6 +16,8 @@ const WIDTH: usize = 80;
 const LINES: usize = 40;
 /// Conditions of a body that was met.
 const CONDITIONS: usize = 20;
+/// Members that a definition gave.
+const MEMBERS: usize = 5;
 
 const UNJUDGED: &str = "no rule can judge this result: set `verdict` or `verdict_policy` in the pipeline file (docs/record.md, Verdict)";
 
@@ -142,96 +146,154 @@ pub fn explanation(said: &Explanation, bundle: &str) -> String {
     for left_out in &said.left_out {
         paragraph(&mut out, "  - ", 4, left_out);
     }
-    for rule in &said.rules {
-        self::rule(&mut out, rule, 0);
-    }
-    out
+    let mut rules = Rules { out, told: BTreeMap::new() };
+    said.rules.iter().for_each(|said| rules.rule(said, 0));
+    rules.out
 }
 
-fn rule(out: &mut String, said: &RuleSaid, indent: usize) {
-    let value = said.value.as_ref().map_or("undefined".to_owned(), short);
-    paragraph(out, &" ".repeat(indent), indent + 2, &format!("{} is {value}", said.name));
-    for definition in said.definitions.iter().filter(|d| d.outcome != Outcome::Idle) {
-        self::definition(out, definition, indent + 2);
-    }
+/// Rules as they are told, each once.
+struct Rules<'s> {
+    out: String,
+    /// What was told, and where in the policies it is.
+    told: BTreeMap<&'s str, String>,
 }
 
-fn definition(out: &mut String, said: &DefinitionSaid, indent: usize) {
-    let mark = match said.outcome {
-        Outcome::Gave => "gave it",
-        Outcome::Default => "gave it, since no other was met",
-        Outcome::NotMet => "not met",
-        Outcome::NotReached => "not reached",
-        Outcome::Idle => "",
-    };
-    let place = format!("{}{}:{}", " ".repeat(indent), said.file, said.line);
-    line(out, 0, &format!("{place}  {mark}"));
-    paragraph(out, &" ".repeat(indent + 4), indent + 6, &said.text);
-    for condition in said.met.iter().take(CONDITIONS) {
-        let place = format!("{}line {}: ", " ".repeat(indent + 4), condition.line);
-        paragraph(out, &place, indent + 6, &condition.text);
+impl<'s> Rules<'s> {
+    fn rule(&mut self, said: &'s RuleSaid, indent: usize) {
+        let value = said.value.as_ref().map_or("undefined".to_owned(), short);
+        let (name, indents) = (format!("{} is {value}", said.name), " ".repeat(indent));
+        let definitions = move || said.definitions.iter().filter(|d| d.outcome != Outcome::Idle);
+        // What was too deep there, or went without saying, is told where it comes again.
+        if let Some(place) = self.told.get(&*said.name).filter(|_| self.has_told_within(said)) {
+            let told = format!("{name}, as above ({place})");
+            return paragraph(&mut self.out, &indents, indent + 2, &told);
+        }
+        paragraph(&mut self.out, &indents, indent + 2, &name);
+        for definition in definitions() {
+            self.definition(said, definition, indent + 2);
+        }
+        if let Some(first) = definitions().next() {
+            self.told.insert(&said.name, format!("{}:{}", first.file, first.line));
+        }
     }
-    if said.met.len() > CONDITIONS {
-        line(out, indent + 4, &format!(".. {} conditions more", said.met.len() - CONDITIONS));
+
+    fn has_told_within(&self, said: &RuleSaid) -> bool {
+        within(said).all(|rule| self.told.contains_key(&*rule.name) && self.has_told_within(rule))
     }
-    for part in &said.made_of {
-        rule(out, part, indent + 4);
-    }
-    if said.deeper {
-        line(out, indent + 4, DEEPER);
-    }
-    for doubt in &said.doubts {
-        paragraph(out, &" ".repeat(indent + 4), indent + 6, doubt);
-    }
-    if let Some(unmet) = &said.unmet {
-        // A rule of one line has its condition there.
-        let place = match unmet {
-            unmet if unmet.value => "no value: ".to_owned(),
-            unmet if unmet.line != said.line => format!("line {}: ", unmet.line),
-            _ => "ends at: ".to_owned(),
+
+    fn definition(&mut self, rule: &RuleSaid, said: &'s DefinitionSaid, indent: usize) {
+        let mark = match said.outcome {
+            // Which of its members.
+            Outcome::Gave if rule.partial && said.value != rule.value => {
+                format!("gave {}", said.value.as_ref().map_or_else(String::new, members))
+            }
+            Outcome::Gave => "gave it".to_owned(),
+            Outcome::Default => "gave it, since no other was met".to_owned(),
+            Outcome::NotMet => "not met".to_owned(),
+            Outcome::NotReached => "not reached".to_owned(),
+            Outcome::Idle => String::new(),
         };
-        self::unmet(out, unmet, &place, indent + 4);
+        let place = format!("{}{}:{}", " ".repeat(indent), said.file, said.line);
+        let out = &mut self.out;
+        paragraph(out, "", indent + 2, &format!("{place}  {mark}"));
+        paragraph(out, &" ".repeat(indent + 4), indent + 6, &said.text);
+        for condition in said.met.iter().take(CONDITIONS) {
+            let place = format!("{}line {}: ", " ".repeat(indent + 4), condition.line);
+            paragraph(out, &place, indent + 6, &condition.text);
+        }
+        if said.met.len() > CONDITIONS {
+            line(out, indent + 4, &format!(".. {} conditions more", said.met.len() - CONDITIONS));
+        }
+        for part in &said.made_of {
+            self.rule(part, indent + 4);
+        }
+        if said.deeper {
+            line(&mut self.out, indent + 4, DEEPER);
+        }
+        for doubt in &said.doubts {
+            paragraph(&mut self.out, &" ".repeat(indent + 4), indent + 6, &doubt.told);
+        }
+        if let Some(unmet) = &said.unmet {
+            // A rule of one line has its condition there.
+            let place = match unmet {
+                unmet if unmet.value => "no value: ".to_owned(),
+                unmet if unmet.line != said.line => format!("line {}: ", unmet.line),
+                _ => "ends at: ".to_owned(),
+            };
+            self.unmet(unmet, &place, indent + 4);
+        }
+    }
+
+    fn unmet(&mut self, unmet: &'s Unmet, place: &str, indent: usize) {
+        let out = &mut self.out;
+        paragraph(out, &format!("{}{place}", " ".repeat(indent)), indent + 2, &unmet.text);
+        let mut values = |values: &[(String, Option<Json>)], none: &str| {
+            for (name, value) in values {
+                let value = value.as_ref().map_or(none.to_owned(), short);
+                paragraph(out, &" ".repeat(indent + 2), indent + 4, &format!("{name} is {value}"));
+            }
+        };
+        values(&unmet.input, "not there");
+        values(&unmet.values, "not there");
+        values(&unmet.calls, "undefined");
+        for nested in &unmet.because {
+            self.rule(nested, indent + 2);
+        }
+        let out = &mut self.out;
+        if unmet.deeper {
+            line(out, indent + 2, DEEPER);
+        }
+        for doubt in &unmet.doubts {
+            paragraph(out, &" ".repeat(indent + 2), indent + 4, &doubt.told);
+        }
+        match &unmet.then {
+            Some(Then::Ends(next)) => {
+                let place = match next.value {
+                    true => "if it was, there is no value: ".to_owned(),
+                    false => format!("if it was, the next that is not met, line {}: ", next.line),
+                };
+                self.unmet(next, &place, indent + 2);
+            }
+            Some(Then::Met) => line(out, indent + 2, "if it was, all other conditions are met"),
+            Some(Then::Unknown) => {
+                let told = "if it was, what follows can't be told: it needs what this gives";
+                line(out, indent + 2, told);
+            }
+            None => {}
+        }
     }
 }
 
 const DEEPER: &str = "deeper rules are not shown";
 
-fn unmet(out: &mut String, unmet: &Unmet, place: &str, indent: usize) {
-    paragraph(out, &format!("{}{place}", " ".repeat(indent)), indent + 2, &unmet.text);
-    let mut values = |values: &[(String, Option<Json>)], none: &str| {
-        for (name, value) in values {
-            let value = value.as_ref().map_or(none.to_owned(), short);
-            paragraph(out, &" ".repeat(indent + 2), indent + 4, &format!("{name} is {value}"));
+/// The rules that are told with a rule.
+fn within(said: &RuleSaid) -> impl Iterator<Item = &RuleSaid> {
+    said.definitions.iter().flat_map(|definition| {
+        let (mut unmet, mut nested) = (definition.unmet.as_ref(), Vec::new());
+        while let Some(this) = unmet {
+            nested.extend(&this.because);
+            unmet = match &this.then {
+                Some(Then::Ends(next)) => Some(next),
+                _ => None,
+            };
         }
+        definition.made_of.iter().chain(nested)
+    })
+}
+
+/// The members of a set or an object, without what is around them.
+fn members(value: &Json) -> String {
+    let all: Vec<String> = match value {
+        Json::Array(list) => list.iter().map(short).collect(),
+        Json::Object(members) => members
+            .iter()
+            .map(|(k, v)| format!("{}: {}", Json::from(k.as_str()), short(v)))
+            .collect(),
+        other => vec![short(other)],
     };
-    values(&unmet.input, "not there");
-    values(&unmet.values, "not there");
-    values(&unmet.calls, "undefined");
-    for nested in &unmet.because {
-        rule(out, nested, indent + 2);
-    }
-    if unmet.deeper {
-        line(out, indent + 2, DEEPER);
-    }
-    for doubt in &unmet.doubts {
-        paragraph(out, &" ".repeat(indent + 2), indent + 4, doubt);
-    }
-    match &unmet.then {
-        Some(Then::Ends(next)) => {
-            let place = format!("if it was, the next that is not met, line {}: ", next.line);
-            let place = if next.value { "if it was, there is no value: ".into() } else { place };
-            self::unmet(out, next, &place, indent + 2);
-        }
-        Some(Then::Met) => line(out, indent + 2, "if it was, all other conditions are met"),
-        Some(Then::Unknown) => {
-            line(
-                out,
-                indent + 2,
-                "if it was, what follows can't be told: it needs what this gives",
-            );
-        }
-        None => {}
-    }
+    let more = all.len().saturating_sub(MEMBERS);
+    let told = all[..all.len() - more].join(", ");
+    if more > 0 { format!("{told} and {more} more") } else { told }
 }
 
 fn short(value: &Json) -> String {

@@ -126,6 +126,39 @@ pub fn declared(text: &str) -> BTreeSet<String> {
     found
 }
 
+/// The names that stand beside a `=`, alone or in a pattern: `x = ..`, `[x, _] = ..`, `.. = {"a": x}`. Rules may be among them.
+pub fn unified(text: &str) -> BTreeSet<String> {
+    let chars: Vec<char> = text.chars().collect();
+    let sign = |at: usize| {
+        let beside = |c: Option<&char>| c.is_some_and(|c| matches!(c, '=' | ':' | '!' | '<' | '>'));
+        chars[at] == '='
+            && !beside(chars.get(at + 1))
+            && !beside(at.checked_sub(1).and_then(|at| chars.get(at)))
+    };
+    let (mut at, mut signs) = (0, Vec::new());
+    while at < chars.len() {
+        match chars[at] {
+            quote @ ('"' | '`') => at = after_string(&chars, at, quote),
+            _ => {
+                signs.extend(sign(at).then_some(at));
+                at += 1;
+            }
+        }
+    }
+    let sides = signs.into_iter().flat_map(|at| [&chars[..at], &chars[at + 1..]]);
+    let names = sides.flat_map(|side| {
+        let side: String = side.iter().collect();
+        let side = side.trim();
+        let pattern = side.starts_with(['[', '{']) && side.ends_with([']', '}']);
+        let named = references(side).into_iter().map(|(_, word)| word);
+        named.filter(|word| pattern || word == side).collect::<Vec<_>>()
+    });
+    let is_name = |word: &String| {
+        word.chars().all(is_word) && !word.starts_with(|c: char| c.is_ascii_digit())
+    };
+    names.filter(is_name).collect()
+}
+
 /// Where patterns stand: `[x, y]` before `:=`.
 fn patterns(text: &[char]) -> Vec<Range<usize>> {
     let (mut found, mut open, mut closed, mut at) = (Vec::new(), Vec::new(), None, 0);

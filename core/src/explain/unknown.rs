@@ -324,3 +324,24 @@ fn what_gave_a_value_since_something_is_not_there_is_doubted() {
         assert!(told.is_none_or(|told| flat.contains(told)), "{path}: {story}");
     }
 }
+
+/// Of what was masked no OPA knows more.
+#[test]
+fn an_opa_is_proposed_only_where_one_can_know_more() {
+    let text = "package c\nimport rego.v1\na if input.key == \"k\"\na if { input.n == 2; 10 / 3 > 3 }\n\
+        b if 1 / 3 == input.m\n";
+    let input = r#"{"n":1,"m":0.33333333333333337,"key":"[erased:named]"}"#;
+    for (path, result, proposed) in
+        [("c/a", None, false), ("c/a", Some("true"), true), ("c/b", None, true)]
+    {
+        let recorded = Recorded { result, ..denied(path, input) };
+        let (said, story) = said(text, "x: 1", &recorded);
+        assert_eq!(said.beyond_regorus.is_some(), proposed, "{path}: {story}");
+    }
+    let recorded = Recorded { result: Some("true"), ..denied("c/k", input) };
+    let (said, story) =
+        said("package c\nimport rego.v1\nk if input.key == \"k\"\n", "x: 1", &recorded);
+    assert!(said.beyond_regorus.is_none() && !said.reproduced, "{story}");
+    let told = "docket's protection took input.key out of the record (`docket why --from`";
+    assert!(said.differs[0].starts_with(told), "{story}");
+}

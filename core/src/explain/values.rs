@@ -9,11 +9,11 @@ use super::texts::{call, declared, is_word, json, references};
 /// So many values are asked for.
 const MOST: usize = 8;
 /// Of what has several values, so many are shown.
-const EACH: usize = 10;
+const EACH: usize = 5;
 
-const WORDS: [&str; 13] = [
-    "not", "some", "in", "every", "as", "with", "true", "false", "null", "if", "contains", "else",
-    "default",
+const WORDS: [&str; 14] = [
+    "_", "not", "some", "in", "every", "as", "with", "true", "false", "null", "if", "contains",
+    "else", "default",
 ];
 
 impl Prober<'_> {
@@ -33,7 +33,7 @@ impl Prober<'_> {
         {
             found.push(fails);
         }
-        for asked in self.asked_in(definition, conditions, text) {
+        for asked in self.asked_in(definition, conditions, text).into_iter().chain(keys(text)) {
             if found.len() < MOST
                 && let Some(value) = self.value_of(definition, before, &asked)
             {
@@ -71,7 +71,8 @@ impl Prober<'_> {
                 let fixed = part.starts_with("input") && part == word;
                 let root = ["input", "data"].iter().any(|root| full.starts_with(root));
                 let rule = self.meant(definition, &word).is_some();
-                let variable = variables.contains(&first);
+                // What is unified is declared nowhere.
+                let variable = variables.contains(&first) || part == first && !root && !rule;
                 Some(part).filter(|part| {
                     (variable || root && !rule && !fixed)
                         && !matches!(part.as_str(), "input" | "data")
@@ -93,7 +94,7 @@ impl Prober<'_> {
         }
         // One after another.
         let all = self.ask(definition, Shape::Set, asked, before).ok()?;
-        Some((format!("{asked}, in turn,"), several(json(&all)?)))
+        Some(several(format!("{asked}, in turn"), json(&all)?))
     }
 
     /// The elements of which what is asked of each is not true.
@@ -110,22 +111,33 @@ impl Prober<'_> {
         let element = if variables.len() > 1 { format!("[{names}]") } else { names.clone() };
         let all = json(&self.ask(definition, Shape::Set, &element, Some(&text)).ok()?)?;
         let fails = all.as_array().is_some_and(|all| !all.is_empty());
-        fails.then(|| (format!("{names}, where it fails,"), several(all)))
+        fails.then(|| several(format!("{names}, where it fails"), all))
     }
 }
 
-fn several(all: Json) -> Option<Json> {
+/// What has several values, with the first of them, and how many there are.
+fn several(name: String, all: Json) -> (String, Option<Json>) {
     match all {
-        Json::Array(mut list) => {
+        Json::Array(mut list) if list.len() > EACH => {
+            let name = format!("{name} (the first {EACH} of {}),", list.len());
             list.truncate(EACH);
-            Some(list.into())
+            (name, Some(list.into()))
         }
-        other => Some(other),
+        all => (name + ",", Some(all)),
     }
+}
+
+/// An object that is unified with the whole input has all its names.
+fn keys(text: &str) -> Option<String> {
+    let (left, right) = text.split_once('=')?;
+    let sides = [left.trim_end_matches(':').trim(), right.trim()];
+    let is = |a: &str, b: &str| a.starts_with('{') && b == "input";
+    let pattern = is(sides[0], sides[1]) || is(sides[1], sides[0]);
+    pattern.then(|| "object.keys(input)".to_owned())
 }
 
 /// What is named there with all that is attached to it, variables in brackets, too.
-fn attached(text: &str, at: usize, word: &str) -> String {
+pub fn attached(text: &str, at: usize, word: &str) -> String {
     let text: Vec<char> = text.chars().collect();
     let mut end = at + word.chars().count();
     while end < text.len() {

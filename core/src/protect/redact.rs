@@ -10,18 +10,32 @@ use super::tree::Node;
 #[derive(Debug, Clone, Default)]
 pub struct Redaction(Vec<Pattern>);
 
-/// Members of `docket` that hold parts of the decision.
-const OF_DOCKET: [&str; 6] = ["subject", "action", "resource", "tenant", "reasons", "agent"];
+/// Members of `docket` that hold parts of the decision, or of its request.
+const OF_DOCKET: [&str; 8] =
+    ["subject", "action", "resource", "tenant", "reasons", "agent", "request", "match"];
+/// Those of which a member may go.
+const OBJECTS: [&str; 2] = ["request", "match"];
+
+fn is_of_docket(members: &str) -> bool {
+    match members.split_once('/') {
+        None => OF_DOCKET.contains(&members),
+        Some((object, member)) => {
+            OBJECTS.contains(&object) && !member.is_empty() && !member.contains(['/', '*'])
+        }
+    }
+}
 
 /// A pointer into a docket record: to a part of the decision, or to a member of `docket` that holds one.
 pub fn pattern(text: &str) -> Result<Pattern, String> {
     match text.strip_prefix("/docket/") {
-        Some(member) if OF_DOCKET.contains(&member) => {
-            Ok(Pattern(vec![Part::Name("docket".into()), Part::Name(member.into())]))
+        Some(members) if is_of_docket(members) => {
+            let names = ["docket"].into_iter().chain(members.split('/'));
+            Ok(Pattern(names.map(|name| Part::Name(name.into())).collect()))
         }
         Some(_) => Err(format!(
-            "{text:?} is needed; of docket's own there may go {}",
-            OF_DOCKET.join(", ")
+            "{text:?} is needed; of docket's own there may go {}, and members of {}",
+            OF_DOCKET.join(", "),
+            OBJECTS.join(" and ")
         )),
         None => Pattern::parse(text),
     }
@@ -78,6 +92,15 @@ mod tests {
         );
         crate::decision::record::Record::parse(&less).unwrap();
         assert!(matches!(redaction(&["/nd_builtin_cache"]).apply(record), Cow::Borrowed(_)));
-        assert!(pattern("/docket/trace_id").is_err());
+        for wrong in ["/docket/trace_id", "/docket/request/", "/docket/service/name"] {
+            assert!(pattern(wrong).is_err(), "{wrong}");
+        }
+        let joined = br#"{"decision_id":"d","@timestamp":"2026-11-24T12:00:00.000000000Z","docket":{"v":1,"request":{"path":"/a","user":"bob"},"match":{"class":"request_id","key":"r-1"}}}"#;
+        let less = redaction(&["/docket/request/user"]).apply(joined).into_owned();
+        assert!(String::from_utf8(less).unwrap().contains(r#""request":{"path":"/a"},"match""#));
+        let less = redaction(&["/docket/match/key"]).apply(joined).into_owned();
+        assert!(String::from_utf8(less).unwrap().contains(r#""match":{"class":"request_id"}"#));
+        let less = redaction(&["/docket/request"]).apply(joined).into_owned();
+        assert!(String::from_utf8(less).unwrap().contains(r#""docket":{"v":1,"match""#));
     }
 }

@@ -8,6 +8,7 @@ use rdkafka::message::Message;
 use super::again::Again;
 use super::opa::Explainer;
 use super::{Found, MOST, Wanted, recorded, told};
+use crate::cli::rejects::{is_of_the_door, source};
 use crate::cli::tail::printable;
 use crate::clock;
 use crate::correlate::Asked;
@@ -105,7 +106,8 @@ pub(super) fn look(
 /// Of rejects, so many of the latest are looked at.
 const LETTERS: i64 = 20_000;
 
-/// What rejects have to do with an ID that no decision has: those that hold it, or that there are any. What can't be read says nothing.
+/// What rejects have to do with an ID that no decision has: those that hold it, those that may, or that there are any. What can't be read
+/// says nothing.
 pub(super) fn refused(pipeline: &Pipeline, file: &Path, id: &str, since: ScanBound) -> String {
     let topic = pipeline.rejects_topic();
     let Ok(mut scan) = pipeline.scan("why", &topic, since, ScanBound::End) else {
@@ -113,31 +115,90 @@ pub(super) fn refused(pipeline: &Pipeline, file: &Path, id: &str, since: ScanBou
     };
     let each = LETTERS / (scan.ranges().len().max(1) as i64);
     scan.narrow(|range| OffsetRange { from: range.from.max(range.to - each), ..*range });
-    let (wanted, mut all, mut holding) = (Wanted::new(id), 0_u64, Vec::new());
+    let (wanted, mut refused) = (Wanted::new(id), Refused::default());
     let read = scan.read(&mut |_| {}, &mut |message| {
         let (letters, _) = without_receipts(vec![Letter::read(message)]);
-        for letter in letters {
-            all += 1;
-            if wanted.holds(&letter.value) {
-                holding.push(format!("{}: {}", letter.part(), letter.header(headers::REASON)));
-            }
-        }
-        holding.len() < MOST
+        letters.into_iter().for_each(|letter| refused.take(letter, &wanted));
+        refused.holding.len() < MOST
     });
-    let file = shell(&file.display());
-    match (read, holding.first(), all) {
-        (Err(_), ..) | (_, None, 0) => String::new(),
-        (_, Some(first), _) => {
-            let (holding, first) = (holding.len(), printable(first));
-            let verb = if holding == 1 { "holds" } else { "hold" };
-            let rejects = counted(holding as u64, "reject");
-            format!("; {rejects} {verb} it ({first}):\n  docket rejects {file} --list")
-        }
-        (_, None, n) => {
-            let (be, rejects) = (if n == 1 { "is" } else { "are" }, counted(n, "reject"));
-            format!("; there {be} {rejects} of that time, too:\n  docket rejects {file}")
+    match read {
+        Ok(_) => refused.told(&shell(&file.display()), &pipeline.file.kafka.brokers),
+        Err(_) => String::new(),
+    }
+}
+
+/// Rejects by what they have to do with an ID.
+#[derive(Default)]
+struct Refused {
+    all: u64,
+    holding: Vec<Letter>,
+    /// The bytes that could hold it are not all there.
+    cut: u64,
+    first_cut: Option<Letter>,
+}
+
+impl Refused {
+    fn take(&mut self, letter: Letter, wanted: &Wanted) {
+        self.all += 1;
+        if wanted.holds(&letter.value) {
+            self.holding.push(letter);
+        } else if letter.is_truncated() && !is_of_the_door(&letter) {
+            self.cut += 1;
+            self.first_cut.get_or_insert(letter);
         }
     }
+
+    /// Which reject it is and why, and the commands that show it.
+    fn told(&self, file: &str, brokers: &str) -> String {
+        let first = |n: usize| if n == 1 { "" } else { "; the first:" };
+        if let Some(letter) = self.holding.first() {
+            let n = self.holding.len();
+            let (rejects, verb) =
+                (counted(n as u64, "reject"), if n == 1 { "holds" } else { "hold" });
+            let said = format!("; {rejects} {verb} it{}{}", first(n), refusal(letter));
+            return said + &shows(letter, file, brokers);
+        }
+        if self.all == 0 {
+            return String::new();
+        }
+        let be = if self.all == 1 { "is" } else { "are" };
+        let there = format!("; there {be} {} of that time, too", counted(self.all, "reject"));
+        let Some(letter) = &self.first_cut else {
+            return format!("{there}:\n  docket rejects {file}");
+        };
+        let cut = match self.cut {
+            1 => "1 does".to_owned(),
+            n => format!("{n} do"),
+        };
+        let (first, refusal) = (first(self.cut as usize), refusal(letter));
+        let may = "not hold all its bytes, and may be about this ID";
+        format!("{there}, of which {cut} {may}{first}{refusal}") + &shows(letter, file, brokers)
+    }
+}
+
+/// ` (intake: too_large, it has ..), from decisions/3/7/0`
+fn refusal(letter: &Letter) -> String {
+    let (part, reason) = (printable(letter.part()), printable(letter.header(headers::REASON)));
+    let detail = printable(letter.header(headers::DETAIL));
+    let detail = if detail.is_empty() { detail } else { format!(", {detail}") };
+    format!(" ({part}: {reason}{detail}; from {})", source(letter))
+}
+
+/// The commands that show a reject, and the record that it was made of where it does not hold it.
+fn shows(letter: &Letter, file: &str, brokers: &str) -> String {
+    let quoted = |text: &str| shell(&printable(text));
+    let (part, reason) = (quoted(letter.part()), quoted(letter.header(headers::REASON)));
+    let list = format!(":\n  docket rejects {file} --sink {part} --reason {reason} --list");
+    if !letter.is_truncated() || is_of_the_door(letter) {
+        return list;
+    }
+    let [topic, partition, offset] =
+        [headers::SOURCE_TOPIC, headers::SOURCE_PARTITION, headers::SOURCE_OFFSET]
+            .map(|name| quoted(letter.header(name)));
+    let brokers = quoted(brokers);
+    format!(
+        "{list}\n  kcat -b {brokers} -C -t {topic} -p {partition} -o {offset} -c 1     the whole record, as it came"
+    )
 }
 
 /// From where each slice is read, the latest first. A bound that is no time is read at once.
@@ -208,7 +269,7 @@ fn amend(
 /// A record with the request of its amendment, which is better than what it has.
 fn amended(record: &[u8], amendment: &[u8]) -> Option<Vec<u8>> {
     let parsed = Record::parse(record).ok()?;
-    let amendment = std::str::from_utf8(amendment).ok()?;
+    let amendment = Record::parse(amendment).ok()?;
     let at = parsed.docket.as_ptr() as usize - parsed.raw.as_ptr() as usize;
     let mut out = parsed.raw[..at].to_owned();
     out.push('{');
@@ -219,7 +280,7 @@ fn amended(record: &[u8], amendment: &[u8]) -> Option<Vec<u8>> {
     }
     for (i, name) in ["request", "match"].into_iter().enumerate() {
         let comma = if i == 0 { "" } else { "," };
-        out.push_str(&format!("{comma}\"{name}\":{}", json::get(amendment, name)?));
+        out.push_str(&format!("{comma}\"{name}\":{}", json::get(amendment.docket, name)?));
     }
     out.push_str("}}");
     Record::parse(out.as_bytes()).ok()?;
@@ -274,15 +335,55 @@ mod tests {
     }
 
     #[test]
+    fn a_reject_is_told_with_what_shows_it_and_its_record() {
+        use crate::decision::reject::{Reason, Reject};
+        use crate::log::dead_letter::dead_letter;
+
+        let letter = |stage: &str, partition, value: &str, cut| {
+            let origin = headers::Origin { topic: "decisions", partition, offset: 7, element: 0 };
+            let reject = Reject::new(Reason::TooLarge, "too many bytes");
+            let at = "2026-11-24T12:48:50Z";
+            let letter = dead_letter(stage, value.as_bytes(), &reject, &origin, at, cut);
+            Letter::of(&letter, 0, 5, 1_795_524_530_000)
+        };
+        let told = |letters: &[Letter]| {
+            let (wanted, mut refused) = (Wanted::new("it-is-this"), Refused::default());
+            letters.iter().for_each(|letter| refused.take(letter.clone(), &wanted));
+            refused.told("my.yaml", "kafka:9092")
+        };
+        let kcat = "\n  kcat -b kafka:9092 -C -t decisions -p 3 -o 7 -c 1     the whole record";
+        let list = ":\n  docket rejects my.yaml --sink intake --reason too_large --list";
+        let it = letter("intake", 3, "it-is-this, whole", None);
+        let said = told(&[letter("intake", 3, "another", None), it.clone()]);
+        let which = "(intake: too_large, too many bytes; from decisions/3/7/0)";
+        assert_eq!(said, format!("; 1 reject holds it {which}{list}"));
+        let begins = letter("intake", 3, "it-is-this, cut", Some(12));
+        let said = told(&[begins, it]);
+        assert!(
+            said.starts_with("; 2 rejects hold it; the first:") && said.contains(kcat),
+            "{said}"
+        );
+        // Of those without their bytes nobody can tell here.
+        let blind = letter("intake", 3, "it-is-this", Some(0));
+        let said = told(&[letter("intake", 3, "another", None), blind]);
+        let words = "; there are 2 rejects of that time, too, of which 1 does not hold all its bytes, and may be about this ID (";
+        assert!(said.starts_with(words) && said.contains(list) && said.contains(kcat), "{said}");
+        // What came to the door stands nowhere else.
+        let said = told(&[letter("door", -1, "it-is-this", Some(0))]);
+        assert_eq!(said, "; there is 1 reject of that time, too:\n  docket rejects my.yaml");
+        assert_eq!(told(&[]), "");
+    }
+
+    #[test]
     fn an_amendment_takes_the_place_of_what_was_there() {
         let decision = r#"{"decision_id":"d","timestamp":"2026-11-24T12:48:50Z","result":true}"#;
         let mut record = Vec::new();
         let event = Event::parse(decision.as_bytes()).unwrap();
         write(&event, &[], None, &Rules::default(), &mut record);
         let amendment = |path: &str| {
-            format!(
-                r#"{{"decision_id":"d","request":{{"path":"{path}"}},"match":{{"class":"request_id"}}}}"#
-            )
+            let text = std::str::from_utf8(&record).unwrap();
+            let own = text.trim_end_matches('}');
+            format!(r#"{own}}},"request":{{"path":"{path}"}},"match":{{"class":"request_id"}}}}}}"#)
         };
         let once = amended(&record, amendment("/a").as_bytes()).unwrap();
         let twice = amended(&once, amendment("/b").as_bytes()).unwrap();

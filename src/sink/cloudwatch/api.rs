@@ -103,7 +103,7 @@ impl Api {
             .map_err(|e| wrong(&e))?;
         let request = self.client.request(head.method, &resolved.endpoint).headers(head.headers);
         let Reply { status, after, headers, content } =
-            self.client.send(request.body(body)).await?;
+            self.client.deliver(request, &resolved.endpoint, body).await?;
         if status.is_success() {
             return answered(operation, status, &headers, &content).ok_or_else(|| {
                 let detail = format!(

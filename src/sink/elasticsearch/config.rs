@@ -24,6 +24,9 @@ pub struct ElasticsearchConfig {
     /// Whether `docket setup` makes the index a data stream. Document IDs are unique only within one backing index of a data stream, so a repeat after a rollover is stored again. Default: false.
     #[serde(default)]
     pub data_stream: bool,
+    /// Whether a match that comes after its decision was delivered (see join) is added to the decision's document, by an update: that needs the privilege index rather than create_doc, and an index of this name, since neither a data stream nor an index behind an alias is updated. Default: true, but false for a data stream.
+    #[serde(default)]
+    pub amendments: Option<bool>,
     /// Additional HTTP headers.
     #[serde(default)]
     #[schemars(with = "BTreeMap<String, Called>")]
@@ -45,6 +48,18 @@ pub struct ElasticsearchConfig {
 impl ElasticsearchConfig {
     pub fn client(&self) -> Result<Client, HttpError> {
         Client::new(&self.tls, self.auth.as_ref(), &self.headers, self.delivery.timeout.0)
+    }
+
+    /// Whether late matches are added to documents.
+    pub fn amends(&self) -> bool {
+        self.amendments.unwrap_or(!self.data_stream)
+    }
+
+    pub fn check(&self, problem: &mut dyn FnMut(&[&str], String)) {
+        if self.data_stream && self.amendments == Some(true) {
+            let message = "a data stream takes no updates; set amendments: false, or data_stream: false for an index of its own";
+            problem(&["amendments"], message.into());
+        }
     }
 
     /// The name of the index template that `docket setup` installs.

@@ -1,8 +1,6 @@
 //! Decisions as documents: the docket record plus ECS names (Elastic Common Schema 8). Of a record that the index does not
 //! take whole, what it takes, with the record's own text as `event.original`. Pure.
 
-use sha2::{Digest, Sha256};
-
 use super::fit::{self, cut, wrapped};
 use crate::decision::ids::{hex, push_hex};
 use crate::decision::json::{one_line, push_string};
@@ -126,13 +124,16 @@ const LONGEST: usize = 512 - HASH - 1;
 /// The id of a record's document: the decision id, and a hash of what the decision is. A repeat has the same, another decision under the
 /// same id has not.
 pub fn document_id(record: &Record<'_>) -> String {
-    let id = &*record.decision_id;
+    document_id_of(&record.decision_id, &hex(&record.content()))
+}
+
+/// The same of what stands for a decision's content.
+pub fn document_id_of(id: &str, content: &str) -> String {
     let mut out = String::with_capacity(id.len() + 1 + HASH);
     let end = (0..=id.len().min(LONGEST)).rev().find(|at| id.is_char_boundary(*at));
     out.push_str(&id[..end.unwrap_or(0)]);
     out.push('-');
-    let digest = Sha256::digest(record.original());
-    out.push_str(&hex(&digest[..HASH / 2]));
+    out.push_str(content);
     out
 }
 

@@ -6,11 +6,13 @@
 //! mapped as `flattened` (`flat_object`), which takes objects only: another value is wrapped as
 //! `{"value": ..}`. What an index would refuse a document for is left out (`fit`), and the record's text stands beside it.
 
+mod amend;
 pub mod config;
 mod encode;
 mod fit;
 pub mod query;
 
+pub use amend::Amend;
 use bytes::Bytes;
 use config::ElasticsearchConfig;
 pub use encode::{bulk, document};
@@ -42,18 +44,32 @@ impl Elasticsearch {
             compression: config.compression,
         })
     }
+
+    fn body(&self, plain: Vec<u8>, records: usize) -> Body {
+        let bytes = match self.compression {
+            HttpCompression::None => plain.into(),
+            HttpCompression::Gzip => crate::gzip::gzip(&plain).into(),
+        };
+        Body { bytes, records }
+    }
+
+    async fn bulk(&self, body: &Body) -> Outcome {
+        let encoding = (self.compression == HttpCompression::Gzip).then_some("gzip");
+        let content = body.bytes.clone();
+        match self.client.post(&self.url, "application/x-ndjson", encoding, content).await {
+            Ok(answer) => read_answer(&answer.content, body.records).unwrap_or_else(|| {
+                Outcome::Failed(answer.unexpected("what it does to a bulk request"))
+            }),
+            Err(failure) => Outcome::Failed(failure),
+        }
+    }
 }
 
 impl Sink for Elasticsearch {
     type Body = Body;
 
     fn encode(&self, batch: &[Record<'_>]) -> Body {
-        let plain = bulk(batch);
-        let bytes = match self.compression {
-            HttpCompression::None => plain.into(),
-            HttpCompression::Gzip => crate::gzip::gzip(&plain).into(),
-        };
-        Body { bytes, records: batch.len() }
+        self.body(bulk(batch), batch.len())
     }
 
     fn size(body: &Body) -> usize {
@@ -61,17 +77,7 @@ impl Sink for Elasticsearch {
     }
 
     async fn send(&self, body: &Body) -> Outcome {
-        let encoding = (self.compression == HttpCompression::Gzip).then_some("gzip");
-        match self
-            .client
-            .post(&self.url, "application/x-ndjson", encoding, body.bytes.clone())
-            .await
-        {
-            Ok(answer) => read_answer(&answer.content, body.records).unwrap_or_else(|| {
-                Outcome::Failed(answer.unexpected("what it does to a bulk request"))
-            }),
-            Err(failure) => Outcome::Failed(failure),
-        }
+        self.bulk(body).await
     }
 }
 
@@ -83,14 +89,19 @@ struct Answer {
 }
 
 #[derive(Deserialize)]
-struct Item {
+#[serde(rename_all = "snake_case")]
+enum Item {
     #[serde(alias = "index")]
-    create: ItemResult,
+    Create(ItemResult),
+    Update(ItemResult),
 }
 
 #[derive(Deserialize)]
 struct ItemResult {
     status: u16,
+    /// `noop` where a document says all that already.
+    #[serde(default)]
+    result: String,
     #[serde(default)]
     error: Option<serde_json::Value>,
     #[serde(rename = "_shards", default)]
@@ -109,16 +120,24 @@ pub fn read_answer(answer: &[u8], records: usize) -> Option<Outcome> {
     if items.len() != records {
         return None;
     }
-    let each: Vec<_> = items.iter().map(|item| one(&item.create)).collect();
+    let each: Vec<_> = items.iter().map(one).collect();
     // What it says in all has to agree with what it says of each.
-    if !errors && each.iter().any(Result::is_err) {
+    if !errors && each.iter().any(|one| *one != Ok(true)) {
         return None;
     }
-    let all = each.iter().all(Result::is_ok);
-    Some(if all { Outcome::Delivered } else { Outcome::Each(each) })
+    Some(match each.iter().all(|one| *one == Ok(true)) {
+        true => Outcome::Delivered,
+        false if items.iter().any(|item| matches!(item, Item::Update(_))) => Outcome::Changed(each),
+        false => Outcome::Each(each.into_iter().map(|one| one.map(|_| ())).collect()),
+    })
 }
 
-fn one(item: &ItemResult) -> Result<(), Failure> {
+/// What is said of a document; not `true` of one that was to be changed, and is not there.
+fn one(item: &Item) -> Result<bool, Failure> {
+    let (item, updates) = match item {
+        Item::Create(item) => (item, false),
+        Item::Update(item) => (item, true),
+    };
     let text = |name: &str| {
         item.error
             .as_ref()
@@ -130,8 +149,13 @@ fn one(item: &ItemResult) -> Result<(), Failure> {
     let retry = |cause| Err(Failure::retry(cause, format!("{} {}", item.status, text("type"))));
     let is_nowhere = item.shards.as_ref().is_some_and(|shards| shards.successful == 0);
     match item.status {
+        // Nothing was to be written, so no shard has written it.
+        200 if updates && item.result == "noop" && item.error.is_none() => Ok(true),
         200 | 201 if item.error.is_some() || is_nowhere => retry(Cause::Server),
-        200 | 201 | 409 => Ok(()),
+        // Others change the document as often as it is tried.
+        409 if updates => retry(Cause::Throttled),
+        200 | 201 | 409 => Ok(true),
+        404 if updates && text("type") == "document_missing_exception" => Ok(false),
         401 | 403 => retry(Cause::Credentials),
         // The index is gone and may not be created.
         404 => retry(Cause::Misconfigured),
@@ -166,7 +190,7 @@ fn is_of_document(kind: &str, reason: &str) -> bool {
         | "input_coercion_exception"
         | "stream_constraints_exception" => true,
         "illegal_argument_exception" => {
-            !["no write index", "is not allowed", "alias [", "pipeline with id"]
+            !["no write index", "is not allowed", "alias [", "pipeline with id", "data stream"]
                 .iter()
                 .any(|of_index| reason.contains(of_index))
         }

@@ -27,6 +27,8 @@ pub struct Query {
     base: String,
     /// The index' address.
     index: String,
+    /// Matches that come late change its documents.
+    amended: bool,
 }
 
 /// What a search answers. Documents stay text: their numbers may be larger than any type here.
@@ -83,10 +85,15 @@ fn found(answer: &str) -> Result<Found<'_>, QueryError> {
 }
 
 impl Query {
-    pub fn new(config: &ElasticsearchConfig) -> Result<Query, QueryError> {
+    pub fn new(config: &ElasticsearchConfig, amended: bool) -> Result<Query, QueryError> {
         let client = config.client()?;
         let base = config.url.trim_end_matches('/').to_owned();
-        Ok(Query { client, index: format!("{base}/{}", config.index), base })
+        Ok(Query { client, index: format!("{base}/{}", config.index), base, amended })
+    }
+
+    /// The hash of a document, or of what of it stays as it was delivered.
+    fn hash(&self, document: &str) -> Hash {
+        if self.amended { document_hash(&unamended(document)) } else { document_hash(document) }
     }
 
     async fn documents(&self, question: Question<'_>) -> Result<(), QueryError> {
@@ -119,7 +126,7 @@ impl Query {
         let url = format!("{}/_search?ignore_unavailable=true", self.index);
         let page = got(&self.client, Method::POST, &url, Some(query)).await?;
         for hit in found(&page)?.hits.hits {
-            let hash = document_hash(hit.source.map_or("", RawValue::get));
+            let hash = self.hash(hit.source.map_or("", RawValue::get));
             take(Present { id: &hit.decision_id(), hash: Some(hash), at: None });
         }
         Ok(page.len())
@@ -153,11 +160,34 @@ impl Query {
     }
 }
 
+/// What an amendment changes of `docket`; beside that the trace's own member.
+const AMENDED: [&str; 5] = ["request", "match", "trace_id", "parent_span_id", "trace_from"];
+
+/// A document without what an amendment may have changed in it.
+fn unamended(document: &str) -> String {
+    let mut out = String::with_capacity(document.len());
+    let put = |out: &mut String, member: &text::Member<'_>, value: &str| {
+        out.push(if out.is_empty() { '{' } else { ',' });
+        out.push_str(&format!("\"{}\":{value}", member.name));
+    };
+    for member in text::members(document).filter(|member| member.name != "trace") {
+        if member.name == "docket" {
+            let mut docket = String::new();
+            let kept = text::members(member.value).filter(|m| !AMENDED.contains(&m.name));
+            kept.for_each(|member| put(&mut docket, &member, member.value));
+            put(&mut out, &member, &(docket + "}"));
+        } else {
+            put(&mut out, &member, member.value);
+        }
+    }
+    out + "}"
+}
+
 impl SinkQuery for Query {
     fn wanted(&mut self, record: &Record<'_>) -> Hash {
         let mut text = Vec::new();
         document(record, &mut text);
-        std::str::from_utf8(&text).map_or(0, document_hash)
+        std::str::from_utf8(&text).map_or(0, |text| self.hash(text))
     }
 
     fn ask<'q>(&'q self, question: Question<'q>) -> Asked<'q> {
@@ -175,6 +205,17 @@ impl SinkQuery for Query {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_document_that_was_amended_is_the_one_that_was_delivered() {
+        let delivered =
+            r#"{"input":{"a":1},"docket":{"v":1,"trace_id":"x","service":{}},"trace":{"id":"x"}}"#;
+        let amended = r#"{"input":{"a":1},"docket":{"service":{},"request":{"path":"/a"},"v":1,"match":{},"trace_id":"y","trace_from":"join"},"trace":{"id":"y"}}"#;
+        let hash = |document: &str| document_hash(&unamended(document));
+        assert_eq!(hash(delivered), hash(amended));
+        assert_ne!(hash(delivered), hash(&amended.replace(r#"{"a":1}"#, r#"{"a":2}"#)));
+        assert_ne!(hash(delivered), hash(&amended.replace(r#""v":1"#, r#""v":2"#)));
+    }
 
     #[test]
     fn an_answer_that_does_not_tell_all_is_none() {

@@ -9,7 +9,7 @@ pub mod rotate;
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Error, ErrorKind, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
@@ -112,6 +112,10 @@ fn there(path: &Path) -> Option<(u64, u64)> {
 
 impl Open {
     fn new(path: &Path) -> std::io::Result<Open> {
+        // To open one waits for somebody who reads, and nothing in it can be taken back or be there after a crash.
+        if std::fs::metadata(path).is_ok_and(|there| there.file_type().is_fifo()) {
+            return Err(Error::new(ErrorKind::InvalidInput, "it is a named pipe, and no file"));
+        }
         let file = std::fs::OpenOptions::new().create(true).append(true).read(true).open(path)?;
         // A new file is there after a crash only if its folder was written, too.
         std::fs::File::open(rotate::folder(path))?.sync_all()?;

@@ -24,6 +24,9 @@ pub struct OtlpConfig {
     #[serde(default = "only_traces")]
     #[schemars(length(min = 1))]
     pub signals: Vec<Signal>,
+    /// Whether a match that comes after its decision was delivered (see join) is sent as a span docket.amendment, with a link to the decision's span. Default: true, but false without the signal traces.
+    #[serde(default)]
+    pub amendments: Option<bool>,
     /// Additional HTTP headers.
     #[serde(default)]
     #[schemars(with = "BTreeMap<String, Called>")]
@@ -49,6 +52,18 @@ pub struct OtlpConfig {
 impl OtlpConfig {
     pub fn client(&self) -> Result<Client, HttpError> {
         Client::new(&self.tls, self.auth.as_ref(), &self.headers, self.delivery.timeout.0)
+    }
+
+    /// Whether late matches are sent.
+    pub fn amends(&self) -> bool {
+        self.amendments.unwrap_or(self.signals.contains(&Signal::Traces))
+    }
+
+    pub fn check(&self, problem: &mut dyn FnMut(&[&str], String)) {
+        if !self.signals.contains(&Signal::Traces) && self.amendments == Some(true) {
+            let message = "an amendment is a span, and this sink gets no traces (signals)";
+            problem(&["amendments"], message.into());
+        }
     }
 }
 

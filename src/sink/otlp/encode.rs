@@ -14,6 +14,7 @@ use opentelemetry_proto::tonic::trace::v1::{
     ResourceSpans, ScopeSpans, Span, Status, status::StatusCode,
 };
 
+use crate::correlate::record::Amends;
 use crate::decision::record::Record;
 use crate::decision::verdict::Verdict;
 use crate::decision::{ids, json};
@@ -36,6 +37,9 @@ pub mod names {
     pub const ACTION: &str = "policy.action";
     pub const RESOURCE: &str = "policy.resource";
     pub const TENANT: &str = "policy.tenant";
+    pub const AMENDMENT: &str = "docket.amendment";
+    pub const MATCH: &str = "docket.match.";
+    pub const REQUEST: &str = "docket.request.";
     pub const SCOPE: &str = "docket";
 
     /// What a span or a log record is about.
@@ -201,6 +205,47 @@ pub fn log_record(record: &Record<'_>) -> LogRecord {
     }
 }
 
+/// A match that came late, as a span of its own: what was sent can't be changed. It is in the trace of the decision's request, and links to
+/// the decision's span.
+pub fn amendment(record: &Record<'_>) -> Span {
+    let member = |name: &str| json::get(record.docket, name).unwrap_or_default();
+    let (request, how) = (member("request"), member("match"));
+    let mut attributes = vec![
+        text(names::ID, &*record.decision_id),
+        text(names::PATH, &*record.policy),
+        text(names::OUTCOME, record.verdict.as_str()),
+    ];
+    for (prefix, object) in [(names::MATCH, how), (names::REQUEST, request)] {
+        attributes.extend(json::members(object).map(|member| {
+            let key = format!("{prefix}{}", member.key());
+            match (json::as_u64(member.value), json::as_str(member.value)) {
+                (Some(number), _) => integer(key, number),
+                (None, said) => text(key, said.unwrap_or(member.value.into())),
+            }
+        }));
+    }
+    // The same for the same match, whenever it is told.
+    let id = ids::derive(&format!("{} {how} {request}", record.decision_id)).span;
+    let decided = Amends::of(record).map_or(record.trace_id, |amends| amends.trace);
+    let at = u64::try_from(record.timestamp).unwrap_or_default();
+    Span {
+        trace_id: record.trace_id.to_bytes().to_vec(),
+        span_id: id.to_bytes().to_vec(),
+        parent_span_id: record.parent_span_id.map(|s| s.to_bytes().to_vec()).unwrap_or_default(),
+        name: names::AMENDMENT.into(),
+        kind: SpanKind::Internal as i32,
+        start_time_unix_nano: at,
+        end_time_unix_nano: at,
+        attributes,
+        links: vec![Link {
+            trace_id: decided.to_bytes().to_vec(),
+            span_id: record.span_id.to_bytes().to_vec(),
+            ..Default::default()
+        }],
+        ..Default::default()
+    }
+}
+
 /// Groups records by the OPA that decided: service and instance.
 fn by_resource<'r, 'a, T>(
     batch: &'r [Record<'a>],
@@ -230,8 +275,12 @@ fn scope() -> Option<InstrumentationScope> {
     })
 }
 
-pub fn traces_request(batch: &[Record<'_>]) -> ExportTraceServiceRequest {
-    let groups = by_resource(batch, span).into_iter().map(|(resource, spans)| ResourceSpans {
+/// Each record as the span that `make` makes of it.
+pub fn traces_request(
+    batch: &[Record<'_>],
+    make: fn(&Record<'_>) -> Span,
+) -> ExportTraceServiceRequest {
+    let groups = by_resource(batch, make).into_iter().map(|(resource, spans)| ResourceSpans {
         resource: Some(resource),
         scope_spans: vec![ScopeSpans { scope: scope(), spans, schema_url: String::new() }],
         schema_url: String::new(),
@@ -273,7 +322,7 @@ mod tests {
             "input":{"headers":{"traceparent":"00-ffffffffffffffffffffffffffffff01-00f067aa0ba902b7-01"}},
             "timestamp":"2026-11-24T12:48:50.5Z","metrics":{"timer_server_handler_ns":500000000,"counter_x":1}}"#;
         with_record(doc, |record| {
-            let request = traces_request(&[record]);
+            let request = traces_request(&[record], span);
             let resource = request.resource_spans[0].resource.as_ref().unwrap();
             insta::assert_debug_snapshot!(
                 "resource",
@@ -302,5 +351,58 @@ mod tests {
         };
         assert_eq!(code(r#""result":false"#), StatusCode::Unset as i32);
         assert_eq!(code(r#""error":{"message":"boom"}"#), StatusCode::Error as i32);
+    }
+
+    #[test]
+    fn an_amendment_is_a_span_of_its_own_that_links_to_the_decisions() {
+        use crate::correlate::record::amendment as told;
+        use crate::correlate::{Asked, Class, Matched};
+        use crate::facts::{Fact, Kind, Packed, Status};
+        const REQUEST: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+        let mut bytes = Vec::new();
+        let fact = Fact {
+            request_id: "r-1".into(),
+            path: "/a".into(),
+            status: Status { http: Some(200), grpc: None },
+            trace: ids::trace_id(REQUEST),
+            span: ids::span_id("00f067aa0ba902b7"),
+            ..Fact::new(Kind::Access, 1_000, 3_000)
+        };
+        fact.pack(&mut bytes);
+        let matched = Matched { class: Class::RequestId, fact: Packed::of(&bytes) };
+        let own = format!(r#","trace_id":"{}","span_id":"00f067aa0ba902b8""#, "a".repeat(32));
+        for (more, traced) in [("", false), (&*own, true)] {
+            let doc = format!(r#"{{"decision_id":"d1","timestamp":"2026-11-24T12:48:50Z"{more}}}"#);
+            with_record(&doc, |record| {
+                let decided = span(&record);
+                let amendment = told(&Asked::of(&record), &matched, false, &[]);
+                let amendment = super::amendment(&Record::parse(&amendment).unwrap());
+                assert_eq!(amendment.name, "docket.amendment");
+                let link = &amendment.links[0];
+                assert_eq!((&link.trace_id, &link.span_id), (&decided.trace_id, &decided.span_id));
+                let trace = if traced { decided.trace_id } else { hex_bytes(REQUEST) };
+                assert_eq!(amendment.trace_id, trace);
+                assert_ne!(amendment.span_id, decided.span_id);
+                let said = |key: &str| {
+                    let one = amendment.attributes.iter().find(|kv| kv.key == key)?;
+                    one.value.clone()?.value
+                };
+                assert_eq!(
+                    said("docket.match.class"),
+                    Some(Value::StringValue("request_id".into()))
+                );
+                assert_eq!(said("docket.request.path"), Some(Value::StringValue("/a".into())));
+                assert_eq!(said("docket.request.status"), Some(Value::IntValue(200)));
+                assert_eq!(said(names::ID), Some(Value::StringValue("d1".into())));
+                // Told again after a crash, it is the same span.
+                let again = told(&Asked::of(&record), &matched, true, &[]);
+                let again = super::amendment(&Record::parse(&again).unwrap());
+                assert_eq!(again.span_id, amendment.span_id);
+            });
+        }
+    }
+
+    fn hex_bytes(id: &str) -> Vec<u8> {
+        ids::trace_id(id).unwrap().to_bytes().to_vec()
     }
 }

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use config::{OtlpConfig, OtlpProtocol, Signal};
-pub use encode::{log_record, logs_request, names, span, traces_request};
+pub use encode::{amendment, log_record, logs_request, names, span, traces_request};
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceResponse;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use prost::Message;
@@ -60,6 +60,13 @@ impl Otlp {
             compression: config.compression,
             timeout,
         })
+    }
+
+    fn request(&self, signal: Signal, plain: Vec<u8>) -> Request {
+        let by_us = matches!(self.transport, Transport::Http { .. })
+            && self.compression == HttpCompression::Gzip;
+        let bytes = if by_us { crate::gzip::gzip(&plain).into() } else { plain.into() };
+        Request { signal, bytes, taken: AtomicBool::new(false) }
     }
 
     async fn export(&self, signal: Signal, body: &Bytes) -> Result<(), Failure> {
@@ -180,16 +187,10 @@ impl Sink for Otlp {
     fn encode(&self, batch: &[Record<'_>]) -> Self::Body {
         let encode = |signal: &Signal| {
             let plain = match signal {
-                Signal::Traces => traces_request(batch).encode_to_vec(),
+                Signal::Traces => traces_request(batch, span).encode_to_vec(),
                 Signal::Logs => logs_request(batch).encode_to_vec(),
             };
-            let by_us = matches!(self.transport, Transport::Http { .. })
-                && self.compression == HttpCompression::Gzip;
-            Request {
-                signal: *signal,
-                bytes: if by_us { crate::gzip::gzip(&plain).into() } else { plain.into() },
-                taken: AtomicBool::new(false),
-            }
+            self.request(*signal, plain)
         };
         self.signals.iter().map(encode).collect()
     }
@@ -209,6 +210,26 @@ impl Sink for Otlp {
             }
         }
         Outcome::Delivered
+    }
+}
+
+/// Matches that came late, as spans beside those of their decisions.
+pub struct Amend(pub Otlp);
+
+impl Sink for Amend {
+    type Body = Vec<Request>;
+
+    fn encode(&self, batch: &[Record<'_>]) -> Self::Body {
+        let plain = traces_request(batch, amendment).encode_to_vec();
+        vec![self.0.request(Signal::Traces, plain)]
+    }
+
+    fn size(body: &Self::Body) -> usize {
+        Otlp::size(body)
+    }
+
+    async fn send(&self, body: &Self::Body) -> Outcome {
+        self.0.send(body).await
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use base64::Engine;
 use reqwest::{Method, Url};
+use serde_json::Value;
 
 use super::config::{OtlpConfig, Signal};
 use crate::decision::ids::hex;
@@ -45,10 +46,12 @@ impl Query {
         match status.as_u16() {
             404 => Ok(false),
             200 => {
+                let trace = serde_json::from_str(&text).map_err(|e| {
+                    QueryError::Answer(format!("the answer is not that of a trace: {e}"))
+                })?;
                 let span = decision.span_id.to_bytes();
                 let base64 = base64::engine::general_purpose::STANDARD.encode(span);
-                let quoted = |id: &str| text.contains(&format!("\"{id}\""));
-                Ok(quoted(&hex(&span)) || quoted(&base64))
+                Ok(is_among_spans(&trace, &[hex(&span), base64]))
             }
             _ => Err(QueryError::Answer(format!("the server answered {status}"))),
         }
@@ -67,6 +70,22 @@ impl Query {
     }
 }
 
+/// Whether a span has one of these ids. Others may only name it: their parent, or in a link.
+fn is_among_spans(answer: &Value, ids: &[String; 2]) -> bool {
+    let is_it = |span: &Value| {
+        let id = span.get("spanID").or_else(|| span.get("spanId")).and_then(Value::as_str);
+        id.is_some_and(|id| ids.iter().any(|one| one == id))
+    };
+    match answer {
+        Value::Object(members) => members.iter().any(|(name, value)| match (&**name, value) {
+            ("spans", Value::Array(spans)) => spans.iter().any(is_it),
+            _ => is_among_spans(value, ids),
+        }),
+        Value::Array(all) => all.iter().any(|one| is_among_spans(one, ids)),
+        _ => false,
+    }
+}
+
 impl SinkQuery for Query {
     fn wanted(&mut self, _: &Record<'_>) -> Hash {
         UNTOLD
@@ -74,5 +93,30 @@ impl SinkQuery for Query {
 
     fn ask<'q>(&'q self, question: Question<'q>) -> Asked<'q> {
         Box::pin(self.sample(question))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_link_to_a_span_is_not_the_span() {
+        let ids = [hex(&[1; 8]), "AQEBAQEBAQE=".to_owned()];
+        let jaeger = |span: &str, link: &str| {
+            let link = json!([{ "refType": "FOLLOWS_FROM", "spanID": link }]);
+            let spans = json!([{ "spanID": "0a", "references": [] }, { "spanID": span, "references": link }]);
+            is_among_spans(&json!({ "data": [{ "traceID": "t", "spans": spans }] }), &ids)
+        };
+        assert!(jaeger(&ids[0], "0b") && !jaeger("0b", &ids[0]));
+        let tempo = |span: &str, link: &str| {
+            let spans =
+                json!([{ "spanId": span, "links": [{ "spanId": link }], "parentSpanId": link }]);
+            is_among_spans(&json!({ "batches": [{ "scopeSpans": [{ "spans": spans }] }] }), &ids)
+        };
+        assert!(tempo(&ids[0], "0b") && tempo(&ids[1], "0b"));
+        assert!(!tempo("0b", &ids[0]) && !tempo("0b", &ids[1]));
     }
 }

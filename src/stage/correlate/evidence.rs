@@ -5,9 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::Offset;
 use rdkafka::error::KafkaResult;
-use rdkafka::{Offset, TopicPartitionList};
 use tokio_util::sync::CancellationToken;
 
 use super::PART;
@@ -15,8 +14,8 @@ use crate::caught::caught;
 use crate::clock;
 use crate::correlate::Side;
 use crate::decision::time::Nanos;
-use crate::log::client;
 use crate::log::config::Start;
+use crate::log::standing::{Ranges, Standing};
 use crate::pipeline::Pipeline;
 
 /// At a time, everything that had come to a side's source topics stood in its topic, which ended there: where it is
@@ -43,7 +42,6 @@ impl Evidence {
 }
 
 const EVERY: Duration = Duration::from_secs(3);
-const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Asks Kafka now and then, on a thread of its own, until told to stop. `failed` is told of docket's own failures.
 pub fn watch(
@@ -89,14 +87,9 @@ fn turns(
     }
 }
 
-type Client = BaseConsumer<client::Context>;
-
-/// From the oldest record to the end, by topic and partition.
-type Ranges = BTreeMap<(String, i32), (i64, i64)>;
-
 /// Who reads a side's source topics, and what it writes to.
 struct Watch {
-    client: Client,
+    group: Standing,
     sources: Vec<String>,
     start: Start,
     target: String,
@@ -114,9 +107,7 @@ fn ask(
         Some(watch) => watch,
         None => watch.insert(Watch::new(pipeline, side)?),
     };
-    // What librdkafka tells it in between would pile up.
-    while watch.client.poll(Duration::ZERO).is_some() {}
-    watch.client.context().brokers.check()?;
+    watch.group.hear()?;
     // Under load the end is never reached: it is asked whether that of before was.
     if let Some(asked) = &watch.asked
         && watch.is_read(&asked.ends)?
@@ -150,46 +141,31 @@ impl Watch {
                 ("intake", sources, file.intake.start, file.pending_topic())
             }
         };
-        let mut config = client::long_lived(&file.kafka, PART);
-        config
-            .set("group.id", pipeline.group(part))
-            .set("enable.auto.commit", "false")
-            // What is committed behind an open transaction can't be read yet, and is not to be taken for what is not there:
-            // the end of a partition is where it is written, not where it can be read.
-            .set("isolation.level", "read_uncommitted");
-        let client = client::with_properties(config, &file.kafka)
-            .create_with_context(client::Context::default())?;
-        Ok(Watch { client, sources, start, target, asked: None })
-    }
-
-    fn partitions(&self, topic: &str) -> KafkaResult<Vec<i32>> {
-        let metadata = self.client.fetch_metadata(Some(topic), TIMEOUT)?;
-        let topics =
-            metadata.topics().iter().flat_map(rdkafka::metadata::MetadataTopic::partitions);
-        Ok(topics.map(rdkafka::metadata::MetadataPartition::id).collect())
+        let group = Standing::of(&file.kafka, PART, &pipeline.group(part))?;
+        Ok(Watch { group, sources, start, target, asked: None })
     }
 
     /// Where the partitions of a topic end.
     fn ends(&self, topic: &str) -> KafkaResult<BTreeMap<i32, i64>> {
         let end = |partition: i32| {
-            let (_, end) = self.client.fetch_watermarks(topic, partition, TIMEOUT)?;
+            let (_, end) = self.group.range(topic, partition)?;
             Ok((partition, end))
         };
-        self.partitions(topic)?.into_iter().map(end).collect()
+        self.group.partitions(topic)?.into_iter().map(end).collect()
     }
 
     /// Not if something is committed behind the end of a log: then it was another log's, or more than this one has now.
     fn source_ends(&self) -> KafkaResult<Option<Ranges>> {
         let mut places = Vec::new();
         for topic in &self.sources {
-            let all = self.partitions(topic)?.into_iter();
+            let all = self.group.partitions(topic)?.into_iter();
             places.extend(all.map(|partition| (topic.clone(), partition)));
         }
         // Before the ends, so that it is not behind them since these were told.
-        let committed = self.committed(places.iter())?;
+        let committed = self.group.committed(places.iter())?;
         let mut all = BTreeMap::new();
         for (topic, partition) in places {
-            let range = self.client.fetch_watermarks(&topic, partition, TIMEOUT)?;
+            let range = self.group.range(&topic, partition)?;
             let read = committed.find_partition(&topic, partition).map(|e| e.offset());
             if matches!(read, Some(Offset::Offset(read)) if read > range.1) {
                 return Ok(None);
@@ -199,20 +175,9 @@ impl Watch {
         Ok(Some(all))
     }
 
-    fn committed<'p>(
-        &self,
-        places: impl Iterator<Item = &'p (String, i32)>,
-    ) -> KafkaResult<TopicPartitionList> {
-        let mut list = TopicPartitionList::new();
-        for (topic, partition) in places {
-            list.add_partition(topic, *partition);
-        }
-        self.client.committed_offsets(list, TIMEOUT)
-    }
-
     /// Whether everything up to there was read. Where there is nothing at all, topics are not known yet.
     fn is_read(&self, ends: &Ranges) -> KafkaResult<bool> {
-        let committed = self.committed(ends.keys())?;
+        let committed = self.group.committed(ends.keys())?;
         for ((topic, partition), (low, end)) in ends {
             let Some(element) = committed.find_partition(topic, *partition) else {
                 return Ok(false);

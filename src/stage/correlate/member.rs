@@ -6,11 +6,12 @@ use std::sync::Arc;
 use rdkafka::error::{KafkaError, KafkaResult};
 use tokio::time::Instant;
 
+use super::documents::Documents;
 use super::evidence::Clear;
 use super::output::{Output, Waiting};
 use super::{Change, Correlate, PART, Rebalances};
 use crate::correlate::missing::Missing;
-use crate::correlate::{Asked, Came, Counts, Join, Place, Position, Side};
+use crate::correlate::{Came, Counts, Join, Place, Position, Side};
 use crate::decision::record::Record;
 use crate::decision::reject::{Reason, Reject};
 use crate::decision::time::{Nanos, nanos};
@@ -41,6 +42,7 @@ pub(super) struct Member<'c, R, T> {
     rebalances: Arc<Rebalances>,
     /// The topics of both sides.
     topics: [String; 2],
+    documents: Documents,
     join: Join<Waiting>,
     output: Output<'c, T>,
     parts: BTreeMap<Part, Held>,
@@ -83,6 +85,7 @@ where
             reader,
             rebalances,
             topics: [file.pending_topic(), file.facts_topic()],
+            documents: Documents::of(file),
             join: Join::new(correlate.section.settings(), correlate.section.watch()),
             output: Output::new(correlate, transactions),
             parts: BTreeMap::new(),
@@ -262,7 +265,8 @@ where
                         false => Waiting::new(message, place),
                     };
                     output.waiting += waiting.bytes.len();
-                    self.join.decision(place, Asked::of(&record), waiting, came, &mut |out| {
+                    let asked = self.documents.asked(&record);
+                    self.join.decision(place, asked, waiting, came, &mut |out| {
                         output.take(out);
                     });
                 }

@@ -8,6 +8,7 @@
 //! `member` is what one member of the group holds, `output` what it writes, `evidence` what is known of how far
 //! everything upstream is.
 
+mod documents;
 pub mod evidence;
 mod member;
 mod meters;

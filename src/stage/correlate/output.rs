@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::OwnedHeaders;
 
+use super::documents::Documents;
 use super::{Correlate, PART};
 use crate::clock;
 use crate::correlate::record::{amendment, joined};
@@ -72,6 +73,8 @@ pub(super) struct Output<'c, T> {
     correlate: &'c Correlate,
     transactions: &'c T,
     topics: Topics,
+    /// The sinks whose documents amendments name.
+    amended: Vec<String>,
     /// There is an open transaction.
     pub begun: bool,
     /// Bytes of decisions that wait.
@@ -102,6 +105,7 @@ impl<'c, T: Transactions> Output<'c, T> {
             correlate,
             transactions,
             topics,
+            amended: Documents::of(file).sinks,
             begun: false,
             waiting: 0,
             bytes: 0,
@@ -153,8 +157,8 @@ impl<'c, T: Transactions> Output<'c, T> {
                     what,
                 );
             }
-            Out::Amendment { asked, matched } => {
-                let bytes = amendment(asked, &matched);
+            Out::Amendment { asked, matched, replaces } => {
+                let bytes = amendment(asked, &matched, replaces, &self.amended);
                 let topic = self.topics.amendments.clone();
                 self.say(&topic, &asked.id, &bytes);
             }

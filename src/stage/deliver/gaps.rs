@@ -54,7 +54,8 @@ impl<R: Reader, L: RecordWriter> Loop<'_, R, L> {
         gaps::count(&deliver.meters, &deliver.name, gap);
         if deliver.pipeline.file.spikes.is_some() {
             let finding = gaps::finding(&deliver.name, gap, now());
-            events::write(&self.sender.rejects, &self.topic, &deliver.name, &finding).await;
+            let docket = deliver.pipeline.docket_topic();
+            events::write(&self.sender.rejects, &docket, &deliver.name, &finding).await;
         }
         true
     }

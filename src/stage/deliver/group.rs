@@ -36,6 +36,17 @@ pub(super) struct Group {
     refusals: u32,
     /// It is a part of one that failed.
     is_half: bool,
+    /// What these are of was not there.
+    pub absent: Option<Absent>,
+}
+
+/// What is known of what is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Absent {
+    /// It may come.
+    Waits,
+    /// It would have come by then; if that is not sure, it seems so.
+    Past { at: Instant, sure: bool },
 }
 
 /// What a failure is judged by. Requests are numbered as they are sent.
@@ -95,7 +106,13 @@ impl Group {
             strikes: 0,
             refusals: 0,
             is_half: false,
+            absent: None,
         }
+    }
+
+    /// It waits for others to pass, or for what is not there yet.
+    pub fn waits(&self) -> bool {
+        self.is_suspect() || self.absent == Some(Absent::Waits)
     }
 
     /// It stands alone, and waits for others to pass.

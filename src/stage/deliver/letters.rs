@@ -68,9 +68,12 @@ impl<L: RecordWriter> Sending<L> {
         let i = *record;
         let deliver = &self.deliver;
         let item = &batch.records[i];
-        let topic = deliver.pipeline.docket_topic();
-        let origin =
-            Origin { topic: &topic, partition: item.partition, offset: item.offset, element: 0 };
+        let origin = Origin {
+            topic: &deliver.topic,
+            partition: item.partition,
+            offset: item.offset,
+            element: 0,
+        };
         let value = item.bytes();
         let rejects = deliver.pipeline.rejects_topic();
         let mut kept = cut_to_fit(value.len(), deliver.rejects_limit);

@@ -6,6 +6,7 @@
 //! until the records that are the cause stand alone; they go to rejects, the others through. Meanwhile they wait beside the next
 //! batches, and so does what is for another sink. `group` says what a failure means.
 
+pub mod amends;
 mod batch;
 mod gaps;
 mod group;
@@ -17,6 +18,8 @@ pub(crate) mod repeats;
 mod request;
 mod reused;
 mod send;
+mod triage;
+mod waiting;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,13 +33,14 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
+pub use amends::Amends;
 pub use batch::Batch;
 use repeats::{Filling, Repeats};
 pub use send::{Fallback, Sending};
+pub use triage::Triage;
 
 use crate::clock::now;
 use crate::decision::record::{self, Record};
-use crate::decision::reject::Reject;
 use crate::http::failure;
 use crate::log::consumer::{self, Assignments};
 use crate::log::offsets::{Offsets, Segment};
@@ -48,7 +52,6 @@ use crate::pipeline::file::LogGap;
 use crate::protect::redact::Redaction;
 use crate::sink::AnySink;
 use crate::sink::delivery::Delivery;
-use crate::spike::Finding;
 use crate::stage::events::Events;
 use crate::telemetry::held::Held;
 use crate::telemetry::{Health, Meters};
@@ -65,6 +68,10 @@ pub enum DeliverError {
 pub struct Deliver {
     pub name: String,
     pub sink: Arc<dyn AnySink>,
+    /// What it reads: the docket, or amendments.
+    pub topic: String,
+    /// It adds late matches to what the sink holds.
+    pub amends: Option<Amends>,
     pub delivery: Delivery,
     /// What this sink alone does not get.
     pub redaction: Redaction,
@@ -172,12 +179,11 @@ const BURST: usize = 1000;
 impl Deliver {
     /// Delivers from Kafka until told to stop, then sends what it has within the deadline.
     pub async fn run(self: &Arc<Self>, stop: &CancellationToken) -> Result<(), DeliverError> {
-        let topic = self.pipeline.docket_topic();
         let reading = Reading {
             kafka: &self.pipeline.file.kafka,
             part: &self.name,
             group: &self.pipeline.group(&self.name),
-            topics: &[&topic],
+            topics: &[&self.topic],
             start: self.delivery.start,
             writes: None,
             stops_at_gaps: self.pipeline.file.watchdog.log_gap == LogGap::Stop,
@@ -193,6 +199,11 @@ impl Deliver {
             stop,
         )
         .await
+    }
+
+    /// The sink's name in the pipeline file.
+    pub fn sink_name(&self) -> &str {
+        self.amends.as_ref().map_or(&self.name, |amends| &amends.sink)
     }
 
     /// Where its rejects go.
@@ -213,7 +224,7 @@ impl Deliver {
         stop: &CancellationToken,
     ) -> Result<(), DeliverError> {
         let offsets = Shared::default();
-        let topic = self.pipeline.docket_topic();
+        let topic = self.topic.clone();
         self.meters.reads(&self.name, &topic);
         let joined = Arc::new(AtomicBool::new(false));
         let (fresh, assigned) = unbounded_channel();
@@ -303,19 +314,6 @@ impl Drop for Ending {
         // The loop may have ended; then nothing is committed any more.
         let _ = self.done.send(self.told.take().unwrap_or(Told::Died));
     }
-}
-
-/// What is to become of the records of a batch.
-#[derive(Default)]
-pub struct Triage {
-    /// To be sent, encoded already.
-    wanted: Vec<usize>,
-    /// Older than the sink takes.
-    old: Vec<usize>,
-    /// No docket records.
-    broken: Vec<(usize, Reject)>,
-    /// What is to be told of ids that were used before.
-    findings: Vec<Finding>,
 }
 
 impl<R: Reader, L: RecordWriter> Loop<'_, R, L> {
@@ -579,7 +577,8 @@ impl<R: Reader, L: RecordWriter> Loop<'_, R, L> {
             if let Some(at) = done.or_else(|| self.reader.start(&self.topic, *partition)) {
                 deliver.progress.stands(&place, at);
             }
-            deliver.progress.finished(&place, *done, oldest.is_some(), std::time::Instant::now());
+            let open = oldest.is_some() && !self.sender.awaits();
+            deliver.progress.finished(&place, *done, open, std::time::Instant::now());
             let age = oldest.map_or(0.0, |at| (now - at).max(0) as f64 / 1e9);
             meters.oldest.with_label_values(&[&deliver.name, &id]).set(age);
         }

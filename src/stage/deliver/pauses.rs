@@ -76,7 +76,7 @@ impl<L: RecordWriter> Sending<L> {
 
     /// Where the sink is.
     pub(super) fn address(&self) -> String {
-        let sink = self.deliver.pipeline.file.sinks.get(&self.deliver.name);
+        let sink = self.deliver.pipeline.file.sinks.get(self.deliver.sink_name());
         sink.map(SinkConfig::address).unwrap_or_default()
     }
 

@@ -13,19 +13,17 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::batch::{Batch, Item};
-use super::group::{AT_ONCE, Group, Letter, Next, Seen};
+use super::group::{AT_ONCE, Absent, Group, Letter, Next, Seen};
 use super::rejected::Rejected;
 use super::repeats::Noted;
+use super::waiting::{Awaiting, Newest};
 use super::{Deliver, Shared, Triage};
 use crate::clock::now;
 use crate::decision::record::Record;
 use crate::decision::reject::{Reason, Reject};
-use crate::decision::time;
-use crate::decision::verdict::Verdict;
 use crate::http::answer;
 use crate::http::failure::{Cause, Failure, Refusal, Retry};
 use crate::log::RecordWriter;
-use crate::log::value::Identity;
 use crate::sink::Outcome;
 use crate::sink::any::Request;
 use crate::stage::events;
@@ -52,6 +50,9 @@ pub struct Sending<L> {
     /// How many requests were sent, and which was the last of those that the sink took, in whole or in part.
     sent: AtomicU64,
     taken: AtomicU64,
+    /// Of amendments that wait, whether newer ones of their decisions came.
+    pub(super) newest: Newest,
+    pub(super) awaiting: Awaiting,
     /// The sink refuses whatever it is sent, with this status, and so many records alone.
     refuses: Mutex<Option<(u16, u32)>>,
 }
@@ -80,8 +81,6 @@ enum Sent {
     Waits,
 }
 
-/// A batch tells of no more ids that were used before.
-const FINDINGS: usize = 5;
 /// Units of room for batches that wait.
 const ROOM: usize = 64;
 
@@ -133,65 +132,10 @@ impl<L: RecordWriter> Sending<L> {
             room: Arc::new(Semaphore::new(ROOM)),
             sent: AtomicU64::new(0),
             taken: AtomicU64::new(0),
+            newest: Newest::default(),
+            awaiting: Awaiting::default(),
             refuses: Mutex::default(),
         }
-    }
-
-    /// A batch's first body, and what is to become of each of its records. `note` tells repeats.
-    pub(super) fn triage(
-        &self,
-        batch: &mut Batch,
-        mut note: impl FnMut(&Item, Identity) -> Noted,
-    ) -> (Box<dyn Request>, Triage) {
-        let deliver = &self.deliver;
-        let oldest = deliver.max_age.map(|age| now().saturating_sub(time::nanos(age)));
-        let mut triage =
-            Triage { wanted: Vec::with_capacity(batch.records.len()), ..Triage::default() };
-        let mut seen = Vec::with_capacity(batch.records.len());
-        let (mut repeats, mut reused) = (0, Vec::new());
-        let body = {
-            let values: Vec<_> = batch.records.iter().map(|item| self.less(item)).collect();
-            let mut records = Vec::with_capacity(batch.records.len());
-            for (i, (item, value)) in batch.records.iter().zip(&values).enumerate() {
-                let (record, identity) = match item.record(value.as_deref()) {
-                    Ok(read) => read,
-                    Err(e) => {
-                        triage
-                            .broken
-                            .push((i, Reject::new(Reason::BadDocketRecord, e.to_string())));
-                        continue;
-                    }
-                };
-                seen.push((i, record.timestamp));
-                let noted = note(item, identity);
-                if noted == Noted::Reused && record.verdict != Verdict::Finding {
-                    reused.push(i);
-                    // They are written before the batch is sent.
-                    if triage.findings.len() < FINDINGS {
-                        triage.findings.extend(self.reused(&record));
-                    }
-                }
-                if noted == Noted::Repeat {
-                    repeats += 1;
-                } else if oldest.is_some_and(|oldest| record.timestamp < oldest) {
-                    triage.old.push(i);
-                } else {
-                    records.push(record);
-                    triage.wanted.push(i);
-                }
-            }
-            deliver.request(&records)
-        };
-        if repeats > 0 {
-            deliver.meters.delivered.with_label_values(&[&deliver.name, "repeat"]).inc_by(repeats);
-        }
-        self.tell_reused(batch, &reused);
-        for (i, timestamp) in seen {
-            let partition = batch.records[i].partition;
-            batch.records[i].timestamp = timestamp;
-            batch.saw(partition, timestamp);
-        }
-        (body, triage)
     }
 
     /// Sees every record of a batch acknowledged or in rejects, as the loop does. There are no others to wait for.
@@ -219,7 +163,24 @@ impl<L: RecordWriter> Sending<L> {
         triage: Triage,
         manner: Manner<'_>,
     ) -> bool {
-        let Triage { wanted, mut old, broken, findings } = triage;
+        let repeats = triage.repeats;
+        let all = self.finish(batch, body, triage, manner).await;
+        // What is given up is read again, and then looks like a repeat again.
+        if all && repeats > 0 {
+            let labels = &[self.deliver.name.as_str(), "repeat"];
+            self.deliver.meters.delivered.with_label_values(labels).inc_by(repeats);
+        }
+        all
+    }
+
+    async fn finish(
+        &self,
+        batch: &mut Batch,
+        body: Box<dyn Request>,
+        triage: Triage,
+        manner: Manner<'_>,
+    ) -> bool {
+        let Triage { wanted, mut old, broken, findings, .. } = triage;
         let docket = self.deliver.pipeline.docket_topic();
         for finding in &findings {
             events::write(&self.rejects, &docket, &self.deliver.name, finding).await;
@@ -239,7 +200,8 @@ impl<L: RecordWriter> Sending<L> {
         if queue.is_empty() && old.is_empty() {
             return true;
         }
-        // What is left holds up only itself: what others pass, or the other sink.
+        // What is left holds up only itself: what others pass, what is not there yet, or the other sink.
+        let _waiting = self.waiting(batch, &queue);
         if let Some(park) = manner.park
             && let Some(room) = self.room_for(batch, &queue, &old)
         {
@@ -292,7 +254,7 @@ impl<L: RecordWriter> Sending<L> {
     }
 
     /// What is left of a record for the sink, if that is less than all.
-    fn less(&self, item: &Item) -> Option<Vec<u8>> {
+    pub(super) fn less(&self, item: &Item) -> Option<Vec<u8>> {
         match self.deliver.redaction.apply(item.bytes()) {
             Cow::Borrowed(_) => None,
             Cow::Owned(less) => Some(less),
@@ -329,12 +291,19 @@ impl<L: RecordWriter> Sending<L> {
             if group.records.is_empty() {
                 continue;
             }
-            if manner.park.is_some() && group.is_suspect() && queue.iter().all(Group::is_suspect) {
+            if manner.park.is_some() && group.waits() && queue.iter().all(Group::waits) {
                 queue.push_front(group);
                 break Sent::Waits;
             }
             if let Some(at) = group.not_before.take() {
                 tokio::time::sleep_until(at).await;
+            }
+            if group.absent == Some(Absent::Waits) {
+                group.absent = Some(self.until_past().await);
+            }
+            self.leave_superseded(batch, &mut group);
+            if group.records.is_empty() {
+                continue;
             }
             if !self.is_current(batch) {
                 break Sent::GivenUp;
@@ -395,6 +364,11 @@ impl<L: RecordWriter> Sending<L> {
             }
             Outcome::Each(each) => {
                 requests("partial");
+                let each = each.into_iter().map(|one| one.map(|()| true)).collect();
+                self.each(batch, group, (number, seen, each), queue, letters, hasty).await;
+            }
+            Outcome::Changed(each) => {
+                requests("partial");
                 self.each(batch, group, (number, seen, each), queue, letters, hasty).await;
             }
         }
@@ -404,17 +378,18 @@ impl<L: RecordWriter> Sending<L> {
     async fn each(
         &self,
         batch: &Batch,
-        group: Group,
-        (number, seen, each): (u64, Seen, Vec<Result<(), Failure>>),
+        mut group: Group,
+        (number, seen, each): (u64, Seen, Vec<Result<bool, Failure>>),
         queue: &mut VecDeque<Group>,
         letters: &mut Vec<Letter>,
         hasty: bool,
     ) {
         let (mut delivered, mut refused, mut again) = (Vec::new(), Vec::new(), Vec::new());
-        let mut why = None;
+        let (mut why, mut missing) = (None, Vec::new());
         for (i, one) in group.records.iter().zip(each) {
             match one {
-                Ok(()) => delivered.push(*i),
+                Ok(true) => delivered.push(*i),
+                Ok(false) => missing.push(*i),
                 Err(Failure::Refused(refusal)) => refused.push((*i, refusal)),
                 Err(Failure::Retry(retry)) => {
                     again.push(*i);
@@ -423,6 +398,15 @@ impl<L: RecordWriter> Sending<L> {
             }
         }
         let believed = hasty || !delivered.is_empty();
+        if !missing.is_empty() {
+            if why.is_none() && refused.is_empty() {
+                self.recovered();
+            }
+            self.missing(missing, group.absent, queue);
+            if again.is_empty() {
+                group = group.left(refused.iter().map(|(i, _)| *i).collect());
+            }
+        }
         if !delivered.is_empty() {
             self.took(number);
             if why.is_none() {

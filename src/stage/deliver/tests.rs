@@ -1,3 +1,5 @@
+mod amendments;
+
 use std::path::Path;
 use std::sync::atomic::AtomicUsize;
 
@@ -92,6 +94,8 @@ fn deliver(sink: &Arc<Scripted>, too_old: Option<Arc<dyn Fallback>>) -> Deliver 
     Deliver {
         name: "s".into(),
         sink: sink.clone(),
+        topic: pipeline.docket_topic(),
+        amends: None,
         delivery: pipeline.file.sinks["s"].delivery().clone(),
         redaction: Redaction::default(),
         concurrency: 1,

@@ -26,11 +26,13 @@ use crate::pipeline::file::LogGap;
 use crate::stage::supervise;
 use crate::telemetry::held::Held;
 use crate::telemetry::{Health, Meters};
+use alone::Alone;
 use pace::PATIENCE;
 use target::Target;
 use transaction::{Open, Place, Suspect};
 use trouble::Condemned;
 
+mod alone;
 mod facts;
 mod gaps;
 mod missing;
@@ -304,6 +306,7 @@ where
         self.seen.disturbed.store(false, Ordering::Relaxed);
         self.seen.revoked.lock().unwrap_or_else(PoisonError::into_inner).clear();
         let (condemned, most) = (self.intake.trouble.condemned(), self.intake.trouble.most());
+        let mut alone = Alone::new(&self.intake.trouble);
         let mut open: Option<Open> = None;
         let mut received = String::new();
         let interval = config.transaction_interval.0.min(PATIENCE);
@@ -336,6 +339,9 @@ where
                     && let Some(open) = &mut open
                     && this.put_off(message, open)
                 {
+                    return;
+                }
+                if this.parted(message, open.as_mut(), &mut alone) {
                     return;
                 }
                 if !open.as_ref().is_some_and(|o| o.begun) {
@@ -380,7 +386,7 @@ where
             let full = open
                 .as_ref()
                 .is_some_and(|o| o.bytes >= config.transaction_bytes.0 || o.records >= most);
-            let over = full || stop.is_cancelled() || Instant::now() >= due;
+            let over = full || alone.ends || stop.is_cancelled() || Instant::now() >= due;
             let mut waits = |o: &mut Open| self.waits_for_parts(o, took, &mut waiting);
             if !failed && (!over || open.as_mut().is_some_and(&mut waits)) {
                 continue;

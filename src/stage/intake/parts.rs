@@ -57,15 +57,24 @@ where
 
     /// Whether a record is left to the next transaction: its partition has no parts that this one waits for.
     pub(super) fn put_off(&self, message: &Message<'_>, open: &mut Open) -> bool {
-        let Some(topic) = self.topics.iter().position(|t| *t == message.topic) else {
-            return false;
-        };
-        let place = (topic, message.partition);
-        let off = !open.parts.wait_in(topic, message.partition) || open.later.contains_key(&place);
+        let Some(place) = self.place(message) else { return false };
+        let off = !open.parts.wait_in(place.0, place.1) || open.later.contains_key(&place);
         if off {
-            open.later.entry(place).or_insert(message.offset);
+            self.leave(message, open);
         }
         off
+    }
+
+    /// Leaves a record to the next transaction.
+    pub(super) fn leave(&self, message: &Message<'_>, open: &mut Open) {
+        let Some(place) = self.place(message) else { return };
+        open.later.entry(place).or_insert(message.offset);
+    }
+
+    /// The topic, by number, and the partition.
+    pub(super) fn place(&self, message: &Message<'_>) -> Option<(usize, i32)> {
+        let topic = self.topics.iter().position(|t| *t == message.topic)?;
+        Some((topic, message.partition))
     }
 
     /// Goes back to what was left to the next transaction.

@@ -1,7 +1,7 @@
 //! Records that intake fails at. One that fails three times is a reject, as a whole, so that no record stops those behind it. A
 //! transaction that fails as one of many is begun again with half as many, until the one stands alone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hasher};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -58,6 +58,11 @@ impl Trouble {
         let kept = self.kept();
         let condemned = kept.failures.iter().filter(|(_, failure)| failure.strikes >= STRIKES);
         condemned.map(|(spot, f)| (*spot, (f.fingerprint, f.reject.clone()))).collect()
+    }
+
+    /// What intake failed at and is not through.
+    pub fn failed_at(&self) -> BTreeSet<Spot> {
+        self.kept().failures.keys().copied().collect()
     }
 
     /// How many records a transaction takes.

@@ -14,11 +14,12 @@ use crate::door::config::DoorConfig;
 use crate::door::{self, DoorError};
 use crate::http::server::Certificates;
 use crate::notify::Notifiers;
+use crate::pipeline::file::amending;
 use crate::pipeline::{File, Pipeline};
 
 /// What the changed parts are made of.
 struct Made {
-    sinks: BTreeMap<String, Deliver>,
+    sinks: BTreeMap<String, Vec<Deliver>>,
     /// The door's address, unless it has to wait until the old door has left its port.
     bound: Option<TcpListener>,
 }
@@ -53,15 +54,33 @@ impl Parts {
         changes.intake &= roles.intake();
         changes.door &= roles.door();
         changes.spikes &= roles.spikes();
+        changes.facts &= roles.facts();
+        changes.join &= roles.join();
         let one = |changed: bool, name: &'static str| changed.then(|| name.to_owned());
+        let files = [&self.pipeline.file, &new.file];
+        let amended = |part: &String| files.iter().any(|file| file.amended_by(part).is_some());
         let names: Vec<String> = one(changes.intake, "intake")
             .into_iter()
+            .chain(one(changes.facts, "facts"))
+            .chain(one(changes.join, "join"))
             .chain(changes.sinks.iter().cloned())
+            .chain(changes.sinks.iter().map(|name| amending(name)).filter(amended))
             .chain(one(changes.spikes, "spikes"))
             .chain(one(changes.door, "door"))
             .collect();
+        let is_gone = |part: &&String| {
+            let [old, new] = files;
+            old.amended_by(part).is_some()
+                && new.amended_by(part).is_none()
+                && !new.sinks.contains_key(*part)
+        };
+        let gone: Vec<String> = names.iter().filter(is_gone).cloned().collect();
         let old = std::mem::replace(&mut self.pipeline, Arc::new(new));
         self.hand_over(&changes, &names, &old)?;
+        for part in &gone {
+            self.forget(part);
+            self.settled(part);
+        }
         if let (true, Some(clients), Some(door)) =
             (changes.tokens, &self.clients, &self.pipeline.file.door)
         {
@@ -128,9 +147,7 @@ impl Parts {
         self.read_once();
         let mut sinks = BTreeMap::new();
         for name in &changes.sinks {
-            if let Some(deliver) = self.delivering(name)? {
-                sinks.insert(name.clone(), deliver);
-            }
+            sinks.insert(name.clone(), self.delivering(name)?);
         }
         if changes.spikes
             && let Some(spikes) = self.pipeline.file.spikes.clone()
@@ -167,11 +184,18 @@ impl Parts {
         if changes.intake {
             results.push(("intake", self.intake()));
         }
+        if changes.facts {
+            results.push(("facts", self.read_facts()));
+        }
+        if changes.join {
+            results.push(("join", self.correlate()));
+        }
         for name in &changes.sinks {
             if self.pipeline.file.sinks.contains_key(name) {
                 let started = match made.as_mut() {
                     Some(made) => {
-                        made.sinks.remove(name).map_or(Ok(()), |deliver| self.sink(deliver))
+                        let mut made = made.sinks.remove(name).unwrap_or_default().into_iter();
+                        made.try_for_each(|deliver| self.sink(deliver))
                     }
                     None => self.start_sink(name),
                 };

@@ -14,7 +14,7 @@ use crate::stage::deliver::{Deliver, Fallback, Sending};
 impl Parts {
     /// A sink of the pipeline file, if this process is to run it.
     pub(super) fn start_sink(&mut self, name: &str) -> Result<(), RunError> {
-        self.delivering(name)?.map_or(Ok(()), |deliver| self.sink(deliver))
+        self.delivering(name)?.into_iter().try_for_each(|deliver| self.sink(deliver))
     }
 
     /// Whether this process reads for a sink.
@@ -47,17 +47,18 @@ impl Parts {
         self.shared = Some(Arc::new(Shared::new(&settings, move || meters.holding("reader"))));
     }
 
-    /// What delivers to it, not started yet.
-    pub(super) fn delivering(&self, name: &str) -> Result<Option<Deliver>, RunError> {
+    /// What delivers to it, decisions and what amends them; not started yet.
+    pub(super) fn delivering(&self, name: &str) -> Result<Vec<Deliver>, RunError> {
         if !self.reads(name) {
-            return Ok(None);
+            return Ok(Vec::new());
         }
-        let Some(sink) = self.pipeline.file.sinks.get(name) else { return Ok(None) };
+        let Some(sink) = self.pipeline.file.sinks.get(name) else { return Ok(Vec::new()) };
         let too_old = match sink.delivery().too_old.as_str() {
             "rejects" => None,
             other => Some(self.fallback(other)?),
         };
-        Ok(Some(self.deliver(name, sink, self.made(name, sink)?, too_old)))
+        let decisions = self.deliver(name, sink, self.made(name, sink)?, too_old);
+        Ok([decisions].into_iter().chain(self.amending(name, sink)?).collect())
     }
 
     fn made(&self, name: &str, config: &SinkConfig) -> Result<Arc<dyn AnySink>, RunError> {
@@ -75,6 +76,11 @@ impl Parts {
 
     /// What delivers to a sink, without reading for it.
     pub fn apart(&self, name: &str) -> Result<(&SinkConfig, Deliver), RunError> {
+        if let Some((sink, config)) = self.pipeline.file.amended_by(name)
+            && let Some(deliver) = self.amending(sink, config)?
+        {
+            return Ok((config, deliver));
+        }
         let Some(config) = self.pipeline.file.sinks.get(name) else {
             return Err(RunError::Role(format!("there is no sink {name:?}")));
         };
@@ -91,6 +97,8 @@ impl Parts {
         Deliver {
             name: name.to_owned(),
             sink,
+            topic: self.pipeline.docket_topic(),
+            amends: None,
             delivery: config.delivery().clone(),
             redaction: config.redaction(),
             concurrency: config.concurrency(),
@@ -112,10 +120,13 @@ impl Parts {
         }
     }
 
-    /// Runs a sink as a part.
+    /// Runs a sink, or what amends it, as a part.
     pub fn sink(&mut self, deliver: Deliver) -> Result<(), RunError> {
         let name = deliver.name.clone();
         self.settled(&name);
+        if deliver.amends.is_some() {
+            self.meters.amending(&name);
+        }
         let (deliver, runtime) = (Arc::new(deliver), self.process.runtime.clone());
         self.spawn(&name, move |stop| {
             runtime.block_on(deliver.run(stop)).map_err(|e| e.to_string())

@@ -1,17 +1,26 @@
 use super::*;
 use crate::config::secrets::Real;
+use crate::log::mock::Mock;
 
 fn pipeline(text: &str) -> Pipeline {
+    pipeline_at("127.0.0.1:1", text)
+}
+
+fn pipeline_at(brokers: &str, text: &str) -> Pipeline {
     let text =
-        format!("name: half\nkafka: {{brokers: '127.0.0.1:1'}}\nsources: [{{topic: t}}]\n{text}");
+        format!("name: half\nkafka: {{brokers: '{brokers}'}}\nsources: [{{topic: t}}]\n{text}");
     let parsed = crate::pipeline::parse(std::path::Path::new("p.yaml"), &text, &Real);
     parsed.map_err(|e| e.to_string()).unwrap()
 }
 
 /// Parts that run, and each part's thread.
 fn running(text: &str) -> (Process, Parts) {
+    running_of(pipeline(text))
+}
+
+fn running_of(pipeline: Pipeline) -> (Process, Parts) {
     let process = Process::alone();
-    let mut parts = Parts::new(pipeline(text), &process, Limits::default()).unwrap();
+    let mut parts = Parts::new(pipeline, &process, Limits::default()).unwrap();
     parts.all().unwrap();
     (process, parts)
 }
@@ -20,8 +29,11 @@ fn threads(parts: &Parts) -> BTreeMap<String, std::thread::ThreadId> {
     parts.running.iter().map(|(name, part)| (name.clone(), part.id())).collect()
 }
 
-async fn reload(mut parts: Parts, text: &str) -> (Result<Vec<String>, RunError>, Parts) {
-    let new = pipeline(text);
+async fn reload(parts: Parts, text: &str) -> (Result<Vec<String>, RunError>, Parts) {
+    reload_of(parts, pipeline(text)).await
+}
+
+async fn reload_of(mut parts: Parts, new: Pipeline) -> (Result<Vec<String>, RunError>, Parts) {
     tokio::task::spawn_blocking(move || (parts.reload(new), parts)).await.unwrap()
 }
 
@@ -81,5 +93,32 @@ async fn a_door_moves_on_its_port_or_the_old_one_opens_again() {
     assert!(matches!(result, Err(RunError::Door(_))), "{result:?}");
     assert_eq!(parts.pipeline.file, file);
     assert_eq!(parts.running.keys().collect::<Vec<_>>(), ["door", "intake"]);
+    ended(process, parts).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sinks_of_a_joined_pipeline_come_and_go_while_it_runs() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let docket = |of: &str| format!("docket.half{of}");
+    let own = ["", ".rejects", ".pending", ".facts", ".amendments"].map(docket);
+    let topics: Vec<_> = ["t", "f"].into_iter().chain(own.iter().map(String::as_str)).collect();
+    let mock = Mock::start(&topics.iter().map(|topic| (*topic, 1)).collect::<Vec<_>>()).unwrap();
+    let with = |sinks: &str| {
+        let text = format!(
+            "memory: {{budget: 400MiB}}\njoin: {{facts: [{{topic: f}}]}}\nsinks: {{a: {{type: file, path: /tmp/x}}{sinks}}}"
+        );
+        pipeline_at(&mock.bootstrap(), &text)
+    };
+    let (process, parts) = running_of(with(""));
+    let before = threads(&parts);
+    assert_eq!(before.keys().collect::<Vec<_>>(), ["a", "facts", "intake", "join"]);
+    let search = ", s: {type: elasticsearch, url: 'http://127.0.0.1:1'}";
+    let (result, parts) = reload_of(parts, with(search)).await;
+    // There is less memory for each.
+    assert_eq!(result.unwrap(), ["intake", "facts", "join", "a", "s", "s-amendments"]);
+    assert!(threads(&parts).iter().all(|(name, thread)| before.get(name) != Some(thread)));
+    let (result, parts) = reload_of(parts, with("")).await;
+    result.unwrap();
+    assert_eq!(threads(&parts).keys().collect::<Vec<_>>(), before.keys().collect::<Vec<_>>());
     ended(process, parts).await;
 }

@@ -54,7 +54,7 @@ impl Seen {
                     self.told.insert(asked.id.to_string(), fact(&matched));
                 }
             }
-            Out::Amendment { asked, matched } => {
+            Out::Amendment { asked, matched, .. } => {
                 self.told.insert(asked.id.to_string(), fact(&matched));
             }
             Out::Finding(finding) => self.findings.push(finding),

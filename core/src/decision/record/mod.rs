@@ -7,5 +7,5 @@ mod write;
 
 pub use finding::{Found, finding};
 pub use outline::{NotARecord, Outline};
-pub use read::{Record, text, time};
+pub use read::{Content, Record, text, time};
 pub use write::{Agent, Derivation, Rules, Service, Written, write, write_derived};

@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::cell::OnceCell;
 
+use sha2::{Digest, Sha256};
+
 use super::outline::{NotARecord, Outline, Place};
 use crate::decision::ids::{SpanId, TraceId};
 use crate::decision::json::{self, Member};
@@ -41,6 +43,9 @@ pub struct Record<'a> {
     pub docket: &'a str,
 }
 
+/// Of a decision's content, what tells it from another under the same ID.
+pub type Content = [u8; 10];
+
 /// When the decision of a docket record was made, at little cost: what looks like docket's members inside them may be
 /// taken for it. For the order in which records are read.
 pub fn time(bytes: &[u8]) -> Option<Nanos> {
@@ -62,6 +67,14 @@ impl<'a> Record<'a> {
     /// tells a decision that came twice from another that came under the same id.
     pub fn original(&self) -> &'a str {
         &self.raw[..self.original]
+    }
+
+    /// What stands for the decision's content in the ID of a document: the first bytes of its SHA-256.
+    pub fn content(&self) -> Content {
+        let mut content = Content::default();
+        let digest = Sha256::digest(self.original());
+        content.iter_mut().zip(digest).for_each(|(to, from)| *to = from);
+        content
     }
 
     /// Where docket's own members begin in `raw`, with the comma before them.
