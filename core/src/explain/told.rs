@@ -108,7 +108,7 @@ fn what_variables_stood_for_is_told_however_they_are_bound() {
     let text = "package c\nCONDITION\n";
     let roles: Vec<String> = (10..35).map(|n| format!("\"r{n}\"")).collect();
     let input = format!(
-        r#"{{"path":"orders/7","x":1,"z":2,"roles":[{}],"user":{{"name":"ann","team":"ops"}}}}"#,
+        r#"{{"path":"orders/7","x":1,"z":2,"roles":[{}],"user":{{"name":"ann","team":"ops"}},"pods":[{{"security":{{"privileged":false}}}},{{}}]}}"#,
         roles.join(",")
     );
     for (body, told) in [
@@ -116,8 +116,8 @@ fn what_variables_stood_for_is_told_however_they_are_bound() {
         (r#"[a, b] = split(input.path, "/"); b == "8""#, r#"b is "7""#),
         (r#"[a, b, c] = split(input.path, "/")"#, r#"split(input.path, "/") is ["orders","7"]"#),
         (r#"{"name": n, "team": t} = input.user; t == "dev""#, r#"t is "ops""#),
-        (r#"{"q": y} = input"#, r#"object.keys(input) is ["path","roles","user","x","z"]"#),
-        (r#"{"q": y} := input"#, r#"object.keys(input) is ["path","roles","user","x","z"]"#),
+        (r#"{"q": y} = input"#, r#"object.keys(input) is ["path","pods","roles","user","x","z"]"#),
+        (r#"{"q": y} := input"#, r#"object.keys(input) is ["path","pods","roles","user","x","z"]"#),
         (
             r#"some i; input.roles[i] == "admin""#,
             r#"input.roles[i], in turn (the first 5 of 25), is ["r10","r11","r12","r13","r14"]"#,
@@ -126,6 +126,10 @@ fn what_variables_stood_for_is_told_however_they_are_bound() {
         (r#"r = input.roles[_]; r == "admin""#, r#"r, in turn (the first 5 of 25), is ["r10","#),
         (r#"some r in input.roles; r == "admin""#, r#"r, in turn (the first 5 of 25), is ["r10","#),
         (
+            r#"c = input.pods[_]; c.security.privileged"#,
+            r#"c.security.privileged, in turn, is [false]"#,
+        ),
+        (
             r#"every r in input.roles { r == "r10" }"#,
             r#"r, where it fails (the first 5 of 24), is ["r11","#,
         ),
@@ -133,7 +137,7 @@ fn what_variables_stood_for_is_told_however_they_are_bound() {
         let text = text.replace("CONDITION", &format!("import rego.v1\nok if {{ {body} }}"));
         let (_, story) = said(&text, "c/ok", &input, None);
         let flat = story.split_whitespace().collect::<Vec<_>>().join(" ");
-        assert!(flat.contains(told), "{body}: {story}");
+        assert!(flat.contains(told) && !flat.contains("i is not there"), "{body}: {story}");
     }
     let names = |text: &str| texts::unified(text).into_iter().collect::<String>();
     assert_eq!(names("[a, _] = f(x)"), "_a");

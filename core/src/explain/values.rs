@@ -4,12 +4,15 @@ use serde_json::Value as Json;
 
 use super::probe::Prober;
 use super::rules::{Condition, Definition, Every, Shape};
-use super::texts::{call, declared, is_word, json, references};
+use super::texts::{call, declared, is_word, json, references, unified};
 
 /// So many values are asked for.
 const MOST: usize = 8;
 /// Of what has several values, so many are shown.
 const EACH: usize = 5;
+
+/// Stands for each value.
+const VALUE: &str = "docket_has_this";
 
 const WORDS: [&str; 14] = [
     "_", "not", "some", "in", "every", "as", "with", "true", "false", "null", "if", "contains",
@@ -50,7 +53,10 @@ impl Prober<'_> {
         conditions: &[Condition],
         text: &str,
     ) -> Vec<String> {
-        let variables: Vec<String> = conditions.iter().flat_map(|c| declared(&c.raw)).collect();
+        let unified = conditions.iter().flat_map(|c| unified(&c.raw));
+        let unified = unified.filter(|name| self.meant(definition, name).is_none());
+        let declared_before = conditions.iter().flat_map(|c| declared(&c.raw));
+        let variables: Vec<String> = declared_before.chain(unified).collect();
         let inner = declared(text);
         let whole = text.strip_prefix("not ").unwrap_or(text).trim();
         let mut found: Vec<String> = Vec::new();
@@ -89,12 +95,20 @@ impl Prober<'_> {
         before: Option<&str>,
         asked: &str,
     ) -> Option<(String, Option<Json>)> {
-        if let Ok(value) = self.ask(definition, Shape::Complete, asked, before) {
-            return Some((asked.to_owned(), json(&value)));
+        let one = self.ask(definition, Shape::Complete, asked, before);
+        if let Ok(Some(value)) = one.as_ref().map(json) {
+            return Some((asked.to_owned(), Some(value)));
         }
-        // One after another.
-        let all = self.ask(definition, Shape::Set, asked, before).ok()?;
-        Some(several(format!("{asked}, in turn"), json(&all)?))
+        // One after another, those that are there.
+        let each = format!("{}\n{VALUE} := {asked}", before.unwrap_or("true"));
+        let all = self.ask(definition, Shape::Set, VALUE, Some(&each)).ok();
+        match all.as_ref().and_then(json) {
+            Some(Json::Array(all)) if !all.is_empty() => {
+                Some(several(format!("{asked}, in turn"), all.into()))
+            }
+            // A variable that nothing has bound yet has none.
+            _ => (one.is_ok() && !asked.chars().all(is_word)).then(|| (asked.to_owned(), None)),
+        }
     }
 
     /// The elements of which what is asked of each is not true.
