@@ -154,12 +154,12 @@ fn encode_loki_snappy(bencher: Bencher<'_, '_>) {
 
 #[divan::bench]
 fn encode_elasticsearch(bencher: Bencher<'_, '_>) {
-    batch(bencher, elasticsearch::bulk);
+    batch(bencher, |records| elasticsearch::bulk(records).0);
 }
 
 #[divan::bench]
 fn encode_elasticsearch_gzip(bencher: Bencher<'_, '_>) {
-    batch(bencher, |records| docket::gzip::gzip(&elasticsearch::bulk(records)));
+    batch(bencher, |records| docket::gzip::gzip(&elasticsearch::bulk(records).0));
 }
 
 #[divan::bench]

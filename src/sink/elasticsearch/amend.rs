@@ -29,7 +29,7 @@ impl Sink for Amend {
     type Body = Body;
 
     fn encode(&self, batch: &[Record<'_>]) -> Body {
-        self.elasticsearch.body(updates(&self.name, batch), batch.len())
+        self.elasticsearch.body(updates(&self.name, batch))
     }
 
     fn size(body: &Body) -> usize {
@@ -41,8 +41,9 @@ impl Sink for Amend {
     }
 }
 
-/// The body of a bulk request, not compressed yet.
-fn updates(sink: &str, batch: &[Record<'_>]) -> Vec<u8> {
+/// The body of a bulk request, not compressed yet, and what stands for the contents of its documents.
+fn updates(sink: &str, batch: &[Record<'_>]) -> (Vec<u8>, Vec<String>) {
+    let mut contents = Vec::with_capacity(batch.len());
     let mut out = Vec::with_capacity(batch.iter().map(|r| r.raw.len() + 64).sum());
     for record in batch {
         let amends = Amends::of(record);
@@ -53,8 +54,9 @@ fn updates(sink: &str, batch: &[Record<'_>]) -> Vec<u8> {
         out.extend_from_slice(b",\"retry_on_conflict\":3}}\n{\"doc\":");
         part(record, amends.is_some_and(|amends| amends.replaces), &mut out);
         out.extend_from_slice(b"}\n");
+        contents.push(content.into_owned());
     }
-    out
+    (out, contents)
 }
 
 /// What the document has of it. Objects are merged, so what another match said and this one does not is said to be nothing.
@@ -158,7 +160,7 @@ mod tests {
     }
 
     fn update(sink: &str, told: &[u8]) -> (Value, Value) {
-        let body = updates(sink, &[Record::parse(told).unwrap()]);
+        let (body, _) = updates(sink, &[Record::parse(told).unwrap()]);
         let text = String::from_utf8(body).unwrap();
         let mut lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
         (lines.next().unwrap(), lines.next().unwrap())
@@ -237,7 +239,7 @@ mod tests {
     fn the_answer_to_an_update_is_read_item_by_item() {
         let one = |item: &str, errors: bool| {
             let answer = format!(r#"{{"errors":{errors},"items":[{{"update":{item}}}]}}"#);
-            match read_answer(answer.as_bytes(), 1) {
+            match read_answer(answer.as_bytes(), &[String::new()]) {
                 Some(Outcome::Changed(mut each)) => each.remove(0),
                 Some(Outcome::Delivered) => Ok(true),
                 other => panic!("{other:?}"),

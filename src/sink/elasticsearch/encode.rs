@@ -123,6 +123,7 @@ const LONGEST: usize = 512 - HASH - 1;
 
 /// The id of a record's document: the decision id, and a hash of what the decision is. A repeat has the same, another decision under the
 /// same id has not.
+#[cfg(test)]
 pub fn document_id(record: &Record<'_>) -> String {
     document_id_of(&record.decision_id, &hex(&record.content()))
 }
@@ -150,15 +151,18 @@ pub fn decision_id(document_id: &str) -> &str {
 /// What stands beside a record's text: its action and its names in ECS, as long as most are.
 const BESIDE: usize = 720;
 
-/// The body of a bulk request, not compressed yet.
-pub fn bulk(batch: &[Record<'_>]) -> Vec<u8> {
+/// The body of a bulk request, not compressed yet, and what stands for the contents of its documents.
+pub fn bulk(batch: &[Record<'_>]) -> (Vec<u8>, Vec<String>) {
     let mut out = Vec::with_capacity(batch.iter().map(|r| r.raw.len() + BESIDE).sum());
+    let mut contents = Vec::with_capacity(batch.len());
     for record in batch {
+        let content = hex(&record.content());
         out.extend_from_slice(b"{\"create\":{\"_id\":");
-        push_string(&mut out, &document_id(record));
+        push_string(&mut out, &document_id_of(&record.decision_id, &content));
         out.extend_from_slice(b"}}\n");
         document(record, &mut out);
         out.push(b'\n');
+        contents.push(content);
     }
-    out
+    (out, contents)
 }

@@ -32,7 +32,8 @@ pub struct Elasticsearch {
 
 pub struct Body {
     bytes: Bytes,
-    records: usize,
+    /// What the IDs of its documents end with, which stands for what is in them.
+    contents: Vec<String>,
 }
 
 impl Elasticsearch {
@@ -45,19 +46,19 @@ impl Elasticsearch {
         })
     }
 
-    fn body(&self, plain: Vec<u8>, records: usize) -> Body {
+    fn body(&self, (plain, contents): (Vec<u8>, Vec<String>)) -> Body {
         let bytes = match self.compression {
             HttpCompression::None => plain.into(),
             HttpCompression::Gzip => crate::gzip::gzip(&plain).into(),
         };
-        Body { bytes, records }
+        Body { bytes, contents }
     }
 
     async fn bulk(&self, body: &Body) -> Outcome {
         let encoding = (self.compression == HttpCompression::Gzip).then_some("gzip");
         let content = body.bytes.clone();
         match self.client.post(&self.url, "application/x-ndjson", encoding, content).await {
-            Ok(answer) => read_answer(&answer.content, body.records).unwrap_or_else(|| {
+            Ok(answer) => read_answer(&answer.content, &body.contents).unwrap_or_else(|| {
                 Outcome::Failed(answer.unexpected("what it does to a bulk request"))
             }),
             Err(failure) => Outcome::Failed(failure),
@@ -69,7 +70,7 @@ impl Sink for Elasticsearch {
     type Body = Body;
 
     fn encode(&self, batch: &[Record<'_>]) -> Body {
-        self.body(bulk(batch), batch.len())
+        self.body(bulk(batch))
     }
 
     fn size(body: &Body) -> usize {
@@ -98,6 +99,8 @@ enum Item {
 
 #[derive(Deserialize)]
 struct ItemResult {
+    #[serde(rename = "_id", default)]
+    id: Option<String>,
     status: u16,
     /// `noop` where a document says all that already.
     #[serde(default)]
@@ -114,10 +117,14 @@ struct Shards {
 }
 
 /// What a bulk answer says of each document; nothing if it is none. Every one of them has to be in it: a proxy that leaves the items away
-/// (`filter_path`) leaves away what acknowledges them.
-pub fn read_answer(answer: &[u8], records: usize) -> Option<Outcome> {
+/// (`filter_path`) leaves away what acknowledges them. Nor is an answer to another request one.
+pub fn read_answer(answer: &[u8], contents: &[String]) -> Option<Outcome> {
     let Answer { errors, items } = serde_json::from_slice(answer).ok()?;
-    if items.len() != records {
+    let of_it = |(item, content): (&Item, &String)| {
+        let (Item::Create(item) | Item::Update(item)) = item;
+        item.id.as_ref().is_none_or(|id| id.ends_with(content.as_str()))
+    };
+    if items.len() != contents.len() || !items.iter().zip(contents).all(of_it) {
         return None;
     }
     let each: Vec<_> = items.iter().map(one).collect();
@@ -277,13 +284,32 @@ mod tests {
         assert!(long.len() <= 512 && long != id(&decision(&"é".repeat(255), "false")));
     }
 
+    fn read_of(answer: &[u8], records: usize) -> Option<Outcome> {
+        read_answer(answer, &vec![String::new(); records])
+    }
+
+    #[test]
+    fn an_answer_about_other_documents_acknowledges_none() {
+        let contents = ["aa".to_owned(), "bb".to_owned()];
+        let read = |ids: [&str; 2]| {
+            let [one, other] = ids.map(|id| format!(r#"{{"create":{{{id}"status":201}}}}"#));
+            let answer = format!(r#"{{"errors":false,"items":[{one},{other}]}}"#);
+            read_answer(answer.as_bytes(), &contents)
+        };
+        let of = [r#""_id":"d1-aa","#, r#""_id":"d2-bb","#];
+        assert_eq!(read(of), Some(Outcome::Delivered));
+        assert_eq!(read(["", ""]), Some(Outcome::Delivered));
+        assert_eq!(read([of[1], of[0]]), None);
+        assert_eq!(read([of[0], r#""_id":"d2-cc","#]), None);
+    }
+
     #[test]
     fn a_bulk_answer_is_read_item_by_item() {
         let answer = br#"{"took":3,"errors":true,"items":[
             {"create":{"status":201}},{"create":{"status":409,"error":{"type":"version_conflict_engine_exception","reason":"x"}}},
             {"create":{"status":429,"error":{"type":"es_rejected_execution_exception","reason":"x"}}},
             {"create":{"status":400,"error":{"type":"mapper_parsing_exception","reason":"failed to parse"}}}]}"#;
-        let Some(Outcome::Each(items)) = read_answer(answer, 4) else { panic!() };
+        let Some(Outcome::Each(items)) = read_of(answer, 4) else { panic!() };
         assert_eq!(items[..2], [Ok(()), Ok(())]);
         assert!(matches!(&items[2], Err(Failure::Retry(r)) if r.cause == Cause::Throttled));
         assert_eq!(
@@ -291,22 +317,22 @@ mod tests {
             Err(Failure::refused(400, "mapper_parsing_exception: failed to parse"))
         );
         let taken = br#"{"took":1,"errors":false,"items":[{"create":{"status":201}}]}"#;
-        assert_eq!(read_answer(taken, 1), Some(Outcome::Delivered));
+        assert_eq!(read_of(taken, 1), Some(Outcome::Delivered));
         // An answer that does not tell of each record acknowledges none.
         for answer in [&taken[..], br#"{"took":1,"errors":true,"items":[]}"#, b"{}", b"[]", b""] {
-            assert_eq!(read_answer(answer, 2), None);
+            assert_eq!(read_of(answer, 2), None);
         }
-        assert_eq!(read_answer(b"<html>", 1), None);
+        assert_eq!(read_of(b"<html>", 1), None);
         for errors in [true, false] {
             let without = format!(r#"{{"took":1,"errors":{errors},"items":[]}}"#);
-            assert_eq!(read_answer(without.as_bytes(), 1), None);
+            assert_eq!(read_of(without.as_bytes(), 1), None);
             let filtered = format!(r#"{{"took":1,"errors":{errors}}}"#);
-            assert_eq!(read_answer(filtered.as_bytes(), 1), None);
+            assert_eq!(read_of(filtered.as_bytes(), 1), None);
         }
         // Nor does one that contradicts itself.
         let but = |item: &str| {
             let answer = format!(r#"{{"errors":true,"items":[{{"create":{item}}}]}}"#);
-            match read_answer(answer.as_bytes(), 1) {
+            match read_of(answer.as_bytes(), 1) {
                 Some(Outcome::Each(each)) => matches!(each[..], [Err(Failure::Retry(_))]),
                 _ => false,
             }
@@ -315,14 +341,14 @@ mod tests {
         assert!(but(r#"{"status":201,"_shards":{"total":2,"successful":0,"failed":2}}"#));
         assert!(!but(r#"{"status":201,"_shards":{"total":2,"successful":1,"failed":0}}"#));
         let none = br#"{"errors":false,"items":[{"create":{"status":429}}]}"#;
-        assert_eq!(read_answer(none, 1), None);
+        assert_eq!(read_of(none, 1), None);
     }
 
     #[test]
     fn errors_of_the_index_or_the_cluster_are_outages() {
         let refused = |kind: &str, reason: &str| {
             let answer = serde_json::json!({ "errors": true, "items": [{ "create": { "status": 400, "error": { "type": kind, "reason": reason } } }] });
-            match read_answer(answer.to_string().as_bytes(), 1) {
+            match read_of(answer.to_string().as_bytes(), 1) {
                 Some(Outcome::Each(each)) => matches!(each[0], Err(Failure::Refused(_))),
                 other => panic!("{other:?}"),
             }
