@@ -133,9 +133,9 @@ async fn compared(args: &Args, pipeline: &Pipeline, scope: &Scope) -> CommandRes
     let (gaps, outcome) = (verified.gaps(), verified.outcome());
     if args.json {
         let repeats = verified.repeats();
-        let Verified { about, unreadable, source, rejects, sinks } = &verified;
+        let Verified { about, unreadable, source, rejects, gone, sinks } = &verified;
         let complete = outcome == Outcome::Complete;
-        let all = json!({ "pipeline": pipeline.name(), "complete": complete, "outcome": outcome, "gaps": gaps, "repeats": repeats, "unreadable": unreadable, "intake": behind, "docket": about, "source": source, "rejects": rejects, "sinks": sinks });
+        let all = json!({ "pipeline": pipeline.name(), "complete": complete, "outcome": outcome, "gaps": gaps, "repeats": repeats, "unreadable": unreadable, "intake": behind, "docket": about, "source": source, "rejects": rejects, "gone": gone, "sinks": sinks });
         anstream::println!("{all}");
     } else {
         let said = told(pipeline, args, &verified);
@@ -190,6 +190,19 @@ fn incomplete(verified: &Verified, behind: &Behind) -> String {
     let mut wrong: Vec<String> = verified.reports().filter_map(wrong_with).collect();
     if verified.source.as_ref().is_some_and(SourceReport::is_partial) {
         wrong.push("a part of the source not compared".into());
+    }
+    wrong.extend(
+        verified
+            .gone
+            .iter()
+            .take(3)
+            .map(|gone| format!("{}: {}", printable(&gone.part), printable(&gone.what))),
+    );
+    if let more @ 1.. = verified.gone.len().saturating_sub(3) {
+        wrong.push(format!(
+            "{} more that were gone (`docket rejects`: log_gap)",
+            counted(more, "range")
+        ));
     }
     if verified.unreadable > 0 {
         let records = counted(verified.unreadable, "record");

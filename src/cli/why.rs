@@ -16,6 +16,7 @@ use super::shown::{note, sentence_columns, wrapped};
 use super::{Exit, offline};
 use crate::decision::event::Event;
 use crate::decision::formats::{self, Format, Limits, Piece};
+use crate::decision::ids::derive;
 use crate::decision::record::{Agent, Record};
 use crate::explain::page::{self, Told};
 use crate::explain::{Explanation, Recorded, story, without_result};
@@ -248,10 +249,13 @@ fn placed(args: &Args) -> Result<(), Exit> {
                 "{named} is a pipeline file, and holds no decisions; to look in its docket topic:\n  docket why {id} {file}{bundle}"
             )
         }
-        _ => match policies.and_then(|path| offline::absent(path)) {
-            Some(said) => said,
-            None => return Ok(()),
-        },
+        _ => {
+            let absent = policies.and_then(|path| offline::absent(path));
+            match absent.or_else(|| args.opa.as_deref().and_then(opa::absent)) {
+                Some(said) => said,
+                None => return Ok(()),
+            }
+        }
     };
     Err(Exit::wrong(said))
 }
@@ -438,6 +442,8 @@ struct Wanted {
     id: String,
     /// A part of it that stands in a decision however its headers write it: X-Ray's have a hyphen inside.
     part: String,
+    /// It may be a trace's, or how one begins.
+    hex: bool,
 }
 
 impl Wanted {
@@ -450,7 +456,7 @@ impl Wanted {
             (_, true) => &id[..SHOWN],
             _ => id,
         };
-        Wanted { id: id.to_owned(), part: part.to_ascii_lowercase() }
+        Wanted { id: id.to_owned(), part: part.to_ascii_lowercase(), hex: hex || begins }
     }
 
     /// Quick, on each decision of the file.
@@ -459,6 +465,8 @@ impl Wanted {
         holds(&self.part).is_some()
             || holds(&self.part.to_ascii_uppercase()).is_some()
             || holds(&self.id).is_some()
+            // What docket gives a decision without a trace stands nowhere in it.
+            || self.hex && self.is_trace(&derive(&event.decision_id).trace.to_string())
     }
 
     /// Whether it is the decision's own ID, in capitals or not, or what `tail` shows of one.
@@ -490,9 +498,7 @@ impl Wanted {
             return false;
         }
         let Ok(record) = Record::parse(&record) else { return false };
-        let asked = crate::correlate::Asked::of(&record);
-        let trace = asked.trace.is_some_and(|id| self.is_trace(&id.to_string()));
-        trace || *asked.request_id == *self.id
+        self.is_record(&record)
     }
 }
 
@@ -533,6 +539,14 @@ mod tests {
         // The uid of an AdmissionReview; what stands elsewhere is no id of it.
         assert_eq!(found("0d650372e90794dfed52a24135b00a55").len(), 1);
         assert!(found("DELETE").is_empty() && found("registry.example").is_empty());
+        // The trace that docket gives one without.
+        let untraced = br#"{"decision_id":"d-1","timestamp":"2026-11-24T12:48:50Z"}"#;
+        let event = Event::parse(untraced).unwrap();
+        let trace = derive("d-1").trace.to_string();
+        for id in [&trace, &trace[..8]] {
+            let wanted = Wanted::new(id);
+            assert!(wanted.may_be(&event) && wanted.is(&event, None), "{id}");
+        }
     }
 
     #[test]

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
+use serde::Serialize;
+
 use super::place::number;
 use super::scope::{Scope, VerifyError, Watch};
 use super::source::Source;
@@ -34,6 +36,11 @@ fn refused_by(
         let spot = (topic, partition, of(headers::SOURCE_OFFSET)?);
         return source.compares(spot).then_some("intake");
     }
+    is_of_the_time(letter, scope).then_some(part.unwrap_or("intake"))
+}
+
+/// Whether a letter was written in the time that is looked at.
+fn is_of_the_time(letter: &Letter, scope: &Scope) -> bool {
     let at = letter.written.saturating_mul(1_000_000);
     let late_enough = match scope.from {
         ScanBound::Start => true,
@@ -45,8 +52,20 @@ fn refused_by(
         ScanBound::At(until) => at < until,
         ScanBound::End => true,
     };
-    (late_enough && early_enough).then_some(part.unwrap_or("intake"))
+    late_enough && early_enough
 }
+
+/// What was gone from a log before a part had finished it: nobody can tell whether the part has it all.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Gone {
+    /// A sink, or intake.
+    pub part: String,
+    /// Which records, and why.
+    pub what: String,
+}
+
+/// So many are kept.
+const GONE: usize = 1000;
 
 /// What stands in rejects.
 pub struct Rejected {
@@ -55,6 +74,8 @@ pub struct Rejected {
     replayed: BTreeSet<(i32, i64)>,
     /// What no sink refused, by the part that did, and where it stands: of the source that is compared, or of the time.
     refused: BTreeMap<&'static str, Marks>,
+    /// What was gone, in this time.
+    pub gone: BTreeSet<Gone>,
 }
 
 impl Rejected {
@@ -71,6 +92,7 @@ impl Rejected {
             letters: Spill::new(portions),
             replayed: BTreeSet::new(),
             refused: BTreeMap::new(),
+            gone: BTreeSet::new(),
         };
         let mut failed = Ok(());
         past.read(&mut |n| watch.step(n), &mut |message| {
@@ -79,6 +101,11 @@ impl Rejected {
             for letter in &letters {
                 if let Err(error) = rejected.add(letter) {
                     failed = Err(error);
+                }
+                let is_gap = letter.header(headers::REASON) == Reason::LogGap.as_str();
+                if is_gap && is_of_the_time(letter, scope) && rejected.gone.len() < GONE {
+                    let (part, what) = (letter.part(), letter.header(headers::DETAIL));
+                    rejected.gone.insert(Gone { part: part.to_owned(), what: what.to_owned() });
                 }
                 if let Some(part) = refused_by(letter, pipeline, scope, source) {
                     let marks = rejected.refused.entry(part).or_default();

@@ -10,7 +10,7 @@ use super::docket::{Docket, Entry};
 use super::lost::SourceReport;
 use super::only::OnlyThere;
 use super::overview::Overview;
-use super::rejected::Rejected;
+use super::rejected::{Gone, Rejected};
 use super::report::Report;
 use super::scope::{Checked, NotAsked, Scope, VerifyError, Watch, checked};
 use super::source::Source;
@@ -31,6 +31,8 @@ pub struct Verified {
     pub source: Option<SourceReport>,
     /// How many records are in rejects that no sink refused, by the part that did.
     pub rejects: BTreeMap<&'static str, usize>,
+    /// What was gone from a log before intake, or a sink, had finished it.
+    pub gone: Vec<Gone>,
     pub sinks: Vec<Report>,
 }
 
@@ -44,7 +46,8 @@ pub enum Outcome {
     Repeated,
     /// A sink, or Kafka, could not be asked.
     Unreachable,
-    /// A sink can't tell what it holds, or has yet to be sent some, or something of the source can't be compared.
+    /// A sink can't tell what it holds, or has yet to be sent some, or something of the source can't be compared, or something was gone
+    /// before it was finished.
     NotCompared,
     Complete,
 }
@@ -61,6 +64,7 @@ impl Verified {
 
     fn is_partial(&self) -> bool {
         self.sinks.is_empty()
+            || !self.gone.is_empty()
             || self.source.as_ref().is_some_and(SourceReport::is_partial)
             || self.reports().any(|report| report.skipped.is_some() || report.compared.unsent > 0)
     }
@@ -127,7 +131,12 @@ pub async fn verify(
     }
     reports.sort_by(|a, b| a.sink.cmp(&b.sink));
     let (unreadable, rejects) = (docket.unreadable, rejected.refused());
-    Ok(Verified { about: docket.told(), unreadable, source, rejects, sinks: reports })
+    let compared = |gone: &&Gone| match gone.part.as_str() {
+        "intake" => source.is_some(),
+        part => reports.iter().any(|report| report.sink == part),
+    };
+    let gone = rejected.gone.iter().filter(compared).cloned().collect();
+    Ok(Verified { about: docket.told(), unreadable, source, rejects, gone, sinks: reports })
 }
 
 struct Asking<'v> {

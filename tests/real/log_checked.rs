@@ -174,6 +174,15 @@ async fn what_retention_took_is_told_once_and_the_rest_is_read() {
     let out = docket().args(["redrive"]).arg(&case.path).output().unwrap();
     let said = String::from_utf8_lossy(&out.stdout) + String::from_utf8_lossy(&out.stderr);
     assert!(said.contains("they name what is gone"), "{said}");
+    // Nobody can say that all of it is there.
+    let args = ["verify", "--from", "start", "--settle", "0s", "--json"];
+    let out = docket().args(args).arg(&case.path).output().unwrap();
+    let report: Value = serde_json::from_slice(&out.stdout).unwrap();
+    assert_eq!(report["complete"], false, "{report}");
+    let parts: Vec<&Value> =
+        report["gone"].as_array().unwrap().iter().map(|gone| &gone["part"]).collect();
+    assert_eq!(parts, ["intake", "out"], "{report}");
+    assert!(String::from_utf8_lossy(&out.stderr).contains("deleted by retention"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -310,12 +310,14 @@ impl Wanted {
         holds(&self.part) || holds(&self.id) || holds(&self.part.to_ascii_uppercase())
     }
 
-    fn is_record(&self, record: &Record<'_>) -> bool {
+    pub(super) fn is_record(&self, record: &Record<'_>) -> bool {
         if self.names(&record.decision_id) {
             return true;
         }
         let asked = Asked::of(record);
-        let trace = asked.trace.is_some_and(|id| self.is_trace(&id.to_string()));
+        // Its own, and the one that it has by docket or by its request.
+        let traces = asked.trace.into_iter().chain([record.trace_id]);
+        let trace = traces.into_iter().any(|id| self.is_trace(&id.to_string()));
         trace || *asked.request_id == *self.id
     }
 }

@@ -95,11 +95,21 @@ fn untold(why: &str) {
 
 /// Where a program is, by its path or on the PATH.
 fn found(program: &Path) -> Option<PathBuf> {
+    // It is started in another folder.
+    let whole = |file: PathBuf| std::path::absolute(file).ok();
     if program.components().count() > 1 {
-        return program.is_file().then(|| program.to_owned());
+        return program.is_file().then(|| program.to_owned()).and_then(whole);
     }
     let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.is_file())
+    let all = std::env::split_paths(&path).map(|folder| folder.join(program));
+    all.into_iter().find(|file| file.is_file()).and_then(whole)
+}
+
+/// What is said of a program that is named and is not there.
+pub(super) fn absent(named: &Path) -> Option<String> {
+    let there = named == Path::new("none") || found(named).is_some();
+    (!there)
+        .then(|| format!("--opa {}: no such program (none: regorus evaluates)", named.display()))
 }
 
 struct Started {
