@@ -36,6 +36,13 @@ impl Mock {
         self.0.request_errors(rdkafka::types::RDKafkaApiKey::TxnOffsetCommit, &[gone]);
     }
 
+    /// It knows of no open transaction when it is to end the next.
+    #[cfg(test)]
+    pub fn knows_no_transaction(&self) {
+        let none = rdkafka::types::RDKafkaRespErr::RD_KAFKA_RESP_ERR_INVALID_TXN_STATE;
+        self.0.request_errors(rdkafka::types::RDKafkaApiKey::EndTxn, &[none]);
+    }
+
     /// A broker that is to coordinate a "group" or a "transaction", by its name.
     #[cfg(test)]
     pub fn coordinates(&self, what: &str, name: &str, broker: i32) {

@@ -265,8 +265,12 @@ impl<E: Epoch> Transactions for Transactional<E> {
         if client.is_stuck() {
             // The next one ends what it leaves open.
             self.doubtful.set(true);
-        } else {
-            self.end(&client, || client.abort())?;
+        } else if let Err(error) = self.end(&client, || client.abort())
+            // The broker knows of none that is open: it was begun so soon after the one before that its partitions were not added yet. To
+            // librdkafka that is fatal; the next epoch ends whatever there may be.
+            && error.rdkafka_error_code() != Some(RDKafkaErrorCode::InvalidTransactionalState)
+        {
+            return Err(error);
         }
         Ok(client.deliveries().take())
     }
@@ -441,6 +445,28 @@ mod tests {
             let _ = consumer.poll(Duration::from_millis(100));
         }
         Membership { group: Arc::new(consumer.group_metadata().unwrap()), ids: HashMap::new() }
+    }
+
+    #[test]
+    fn who_aborts_what_the_broker_knows_nothing_of_goes_on_with_the_next_epoch() {
+        let mock = crate::log::mock::Mock::start(&[("source", 1), ("docket", 1)]).unwrap();
+        let kafka = Kafka { brokers: mock.bootstrap(), properties: BTreeMap::new() };
+        let member = membership(&mock.bootstrap());
+        let producer = transactional(&kafka, "intake", "t", Compression::None, None).unwrap();
+        let send = || {
+            let (key, headers) = (None, OwnedHeaders::new());
+            let record = Outgoing { topic: "docket", key, payload: b"{}", headers };
+            producer.send(record, 0, true).unwrap();
+        };
+        producer.begin().unwrap();
+        send();
+        let first = Arc::as_ptr(&producer.client());
+        mock.knows_no_transaction();
+        producer.abort().unwrap();
+        producer.begin().unwrap();
+        assert_ne!(Arc::as_ptr(&producer.client()), first);
+        send();
+        producer.commit(&[("source", 0, 1)], &member).unwrap();
     }
 
     #[test]
