@@ -211,11 +211,11 @@ fn told(group: &[&Finding]) -> Vec<String> {
         group.iter().map(|f| f.observed).sum::<u64>().to_string(),
         format!("{:.1}", group.iter().map(|f| f.expected).sum::<f64>()),
         format!("{:.0}", first.score),
-        match (causes.is_empty(), first.detail.is_empty()) {
-            (false, false) => format!("{}; {}", causes.join(", "), first.detail),
-            (false, true) => causes.join(", "),
-            (true, _) => super::tail::printable(&first.detail),
-        },
+        [causes.join(", "), super::tail::printable(&first.detail)]
+            .into_iter()
+            .filter(|said| !said.is_empty())
+            .collect::<Vec<_>>()
+            .join("; "),
         first.examples.first().map(|e| e.trace_id.clone()).unwrap_or_default(),
     ]
 }

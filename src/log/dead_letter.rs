@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use super::headers::{self, Origin};
 use crate::decision::ids::hex;
-use crate::decision::reject::Reject;
+use crate::decision::reject::{Reason, Reject};
 
 /// Room for headers and framing beside a record's value.
 const OVERHEAD: usize = 16 << 10;
@@ -76,6 +76,11 @@ impl Letter {
             (None, "join") => "join",
             (None, _) => "intake",
         }
+    }
+
+    /// It names what was gone from a log, and is of no record.
+    pub fn is_gap(&self) -> bool {
+        self.header(headers::REASON) == Reason::LogGap.as_str()
     }
 
     pub fn is_truncated(&self) -> bool {

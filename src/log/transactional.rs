@@ -435,6 +435,7 @@ mod tests {
     use rdkafka::message::OwnedHeaders;
 
     use super::*;
+    use crate::log::mock::Mock;
 
     fn membership(bootstrap: &str) -> Membership {
         let mut config = ClientConfig::new();
@@ -447,39 +448,40 @@ mod tests {
         Membership { group: Arc::new(consumer.group_metadata().unwrap()), ids: HashMap::new() }
     }
 
-    #[test]
-    fn who_aborts_what_the_broker_knows_nothing_of_goes_on_with_the_next_epoch() {
-        let mock = crate::log::mock::Mock::start(&[("source", 1), ("docket", 1)]).unwrap();
+    fn begun() -> (Mock, Membership, Transactional<Librdkafka>) {
+        let mock = Mock::start(&[("source", 1), ("docket", 1)]).unwrap();
         let kafka = Kafka { brokers: mock.bootstrap(), properties: BTreeMap::new() };
         let member = membership(&mock.bootstrap());
         let producer = transactional(&kafka, "intake", "t", Compression::None, None).unwrap();
-        let send = || {
-            let (key, headers) = (None, OwnedHeaders::new());
-            let record = Outgoing { topic: "docket", key, payload: b"{}", headers };
-            producer.send(record, 0, true).unwrap();
-        };
+        (mock, member, producer)
+    }
+
+    fn send(producer: &Transactional<Librdkafka>, alone: bool) {
+        let (key, headers) = (None, OwnedHeaders::new());
+        let record = Outgoing { topic: "docket", key, payload: b"{}", headers };
+        producer.send(record, 0, alone).unwrap();
+    }
+
+    #[test]
+    fn who_aborts_what_the_broker_knows_nothing_of_goes_on_with_the_next_epoch() {
+        let (mock, member, producer) = begun();
         producer.begin().unwrap();
-        send();
+        send(&producer, true);
         let first = Arc::as_ptr(&producer.client());
         mock.knows_no_transaction();
         producer.abort().unwrap();
         producer.begin().unwrap();
         assert_ne!(Arc::as_ptr(&producer.client()), first);
-        send();
+        send(&producer, true);
         producer.commit(&[("source", 0, 1)], &member).unwrap();
     }
 
     #[test]
     fn offsets_that_were_sent_twice_retire_the_producer() {
-        let mock = crate::log::mock::Mock::start(&[("source", 1), ("docket", 1)]).unwrap();
-        let kafka = Kafka { brokers: mock.bootstrap(), properties: BTreeMap::new() };
-        let member = membership(&mock.bootstrap());
-        let producer = transactional(&kafka, "intake", "t", Compression::None, None).unwrap();
+        let (mock, member, producer) = begun();
         let run = || {
             producer.begin().unwrap();
-            let (key, headers) = (None, OwnedHeaders::new());
-            let record = Outgoing { topic: "docket", key, payload: b"{}", headers };
-            producer.send(record, 0, false).unwrap();
+            send(&producer, false);
             producer.commit(&[("source", 0, 1)], &member).unwrap();
         };
         run();
@@ -498,8 +500,7 @@ mod tests {
 
     #[test]
     fn who_waits_without_end_for_a_coordinator_that_has_gone_is_left_behind() {
-        let mock =
-            crate::log::mock::Mock::start_brokers(2, &[("source", 1), ("docket", 1)]).unwrap();
+        let mock = Mock::start_brokers(2, &[("source", 1), ("docket", 1)]).unwrap();
         mock.coordinates("transaction", "t", 1);
         mock.coordinates("group", "docket.x.intake", 2);
         let kafka = Kafka { brokers: mock.bootstrap(), properties: BTreeMap::new() };

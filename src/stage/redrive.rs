@@ -16,7 +16,6 @@ use super::run::{Parts, RunError};
 use crate::decision::formats::{self, Piece, Reading};
 use crate::decision::ids::hex;
 use crate::decision::record::Record;
-use crate::decision::reject::Reason;
 use crate::log::dead_letter::{Letter, receipt};
 use crate::log::original::{Original, Originals};
 use crate::log::producer::{self, Single};
@@ -95,7 +94,7 @@ impl Plan {
         letter: Letter,
         to: Option<&str>,
     ) -> Result<(), String> {
-        if letter.header(headers::REASON) == Reason::LogGap.as_str() {
+        if letter.is_gap() {
             return Err("they name what is gone from a topic, and hold no record".into());
         }
         if letter.is_truncated() && place(&letter).is_none() {

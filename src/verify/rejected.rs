@@ -11,7 +11,6 @@ use super::source::Source;
 use super::spill::{Portions, Reading, Spill, write_text};
 use super::traced::Marks;
 use crate::decision::json;
-use crate::decision::reject::Reason;
 use crate::log::dead_letter::{Letter, without_receipts};
 use crate::log::headers;
 use crate::log::scan::ScanBound;
@@ -25,7 +24,7 @@ fn refused_by(
     scope: &Scope,
     source: Option<&Source<'_>>,
 ) -> Option<&'static str> {
-    if letter.sink().is_some() || letter.header(headers::REASON) == Reason::LogGap.as_str() {
+    if letter.sink().is_some() || letter.is_gap() {
         return None;
     }
     let part = ["door", "facts", "join"].into_iter().find(|part| letter.part() == *part);
@@ -102,8 +101,7 @@ impl Rejected {
                 if let Err(error) = rejected.add(letter) {
                     failed = Err(error);
                 }
-                let is_gap = letter.header(headers::REASON) == Reason::LogGap.as_str();
-                if is_gap && is_of_the_time(letter, scope) && rejected.gone.len() < GONE {
+                if letter.is_gap() && is_of_the_time(letter, scope) && rejected.gone.len() < GONE {
                     let (part, what) = (letter.part(), letter.header(headers::DETAIL));
                     rejected.gone.insert(Gone { part: part.to_owned(), what: what.to_owned() });
                 }

@@ -142,7 +142,7 @@ impl Refused {
         self.all += 1;
         if wanted.holds(&letter.value) {
             self.holding.push(letter);
-        } else if letter.is_truncated() && !is_of_the_door(&letter) {
+        } else if is_cut(&letter) {
             self.cut += 1;
             self.first_cut.get_or_insert(letter);
         }
@@ -176,6 +176,11 @@ impl Refused {
     }
 }
 
+/// Its record is whole where it came from.
+fn is_cut(letter: &Letter) -> bool {
+    letter.is_truncated() && !is_of_the_door(letter)
+}
+
 /// ` (intake: too_large, it has ..), from decisions/3/7/0`
 fn refusal(letter: &Letter) -> String {
     let (part, reason) = (printable(letter.part()), printable(letter.header(headers::REASON)));
@@ -189,7 +194,7 @@ fn shows(letter: &Letter, file: &str, brokers: &str) -> String {
     let quoted = |text: &str| shell(&printable(text));
     let (part, reason) = (quoted(letter.part()), quoted(letter.header(headers::REASON)));
     let list = format!(":\n  docket rejects {file} --sink {part} --reason {reason} --list");
-    if !letter.is_truncated() || is_of_the_door(letter) {
+    if !is_cut(letter) {
         return list;
     }
     let [topic, partition, offset] =

@@ -1,6 +1,8 @@
 //! By what amendments name the documents that they are of. A document's ID has a hash of the decision, as its sink gets it: only while the
 //! decision is here that can be told.
 
+use std::borrow::Cow;
+
 use crate::config::forms::redaction;
 use crate::correlate::Asked;
 use crate::decision::record::{Content, Record};
@@ -24,9 +26,11 @@ impl Documents {
 
     /// What the join needs of a decision.
     pub fn asked(&self, record: &Record<'_>) -> Asked {
-        let content = |redaction: &Redaction| {
-            let value = redaction.apply(record.raw.as_bytes());
-            Record::parse(&value).map_or_else(|_| Content::default(), |record| record.content())
+        let content = |redaction: &Redaction| match redaction.apply(record.raw.as_bytes()) {
+            Cow::Borrowed(_) => record.content(),
+            Cow::Owned(less) => {
+                Record::parse(&less).map_or_else(|_| Content::default(), |less| less.content())
+            }
         };
         Asked { contents: self.redactions.iter().map(content).collect(), ..Asked::of(record) }
     }

@@ -160,10 +160,4 @@ impl<L: RecordWriter> Sending<L> {
             queue.push_back(group);
         }
     }
-
-    fn count(&self, outcome: &str, records: usize) {
-        let counter =
-            self.deliver.meters.delivered.with_label_values(&[&self.deliver.name, outcome]);
-        counter.inc_by(records as u64);
-    }
 }

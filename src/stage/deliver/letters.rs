@@ -101,7 +101,7 @@ impl<L: RecordWriter> Sending<L> {
                 }
             }
         }
-        deliver.meters.delivered.with_label_values(&[&deliver.name, "refused"]).inc();
+        self.count("refused", 1);
         deliver.meters.rejects.with_label_values(&[&deliver.name, reject.reason.as_str()]).inc();
     }
 }

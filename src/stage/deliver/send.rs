@@ -163,24 +163,7 @@ impl<L: RecordWriter> Sending<L> {
         triage: Triage,
         manner: Manner<'_>,
     ) -> bool {
-        let repeats = triage.repeats;
-        let all = self.finish(batch, body, triage, manner).await;
-        // What is given up is read again, and then looks like a repeat again.
-        if all && repeats > 0 {
-            let labels = &[self.deliver.name.as_str(), "repeat"];
-            self.deliver.meters.delivered.with_label_values(labels).inc_by(repeats);
-        }
-        all
-    }
-
-    async fn finish(
-        &self,
-        batch: &mut Batch,
-        body: Box<dyn Request>,
-        triage: Triage,
-        manner: Manner<'_>,
-    ) -> bool {
-        let Triage { wanted, mut old, broken, findings, .. } = triage;
+        let Triage { wanted, mut old, broken, findings, repeats } = triage;
         let docket = self.deliver.pipeline.docket_topic();
         for finding in &findings {
             events::write(&self.rejects, &docket, &self.deliver.name, finding).await;
@@ -198,6 +181,7 @@ impl<L: RecordWriter> Sending<L> {
             return false;
         }
         if queue.is_empty() && old.is_empty() {
+            self.count("repeat", repeats);
             return true;
         }
         // What is left holds up only itself: what others pass, what is not there yet, or the other sink.
@@ -212,7 +196,17 @@ impl<L: RecordWriter> Sending<L> {
         let manner = Manner { park: None, ..manner };
         let (sent, taken) =
             tokio::join!(self.work_off(batch, &mut queue, manner), self.too_old(batch, old));
-        sent == Sent::All && taken
+        let all = sent == Sent::All && taken;
+        // What is given up is read again, and then looks like a repeat again.
+        if all {
+            self.count("repeat", repeats);
+        }
+        all
+    }
+
+    pub(super) fn count(&self, outcome: &str, records: usize) {
+        let delivered = &self.deliver.meters.delivered;
+        delivered.with_label_values(&[&self.deliver.name, outcome]).inc_by(records as u64);
     }
 
     /// Room for what is left of a batch, if there is any.
@@ -235,11 +229,10 @@ impl<L: RecordWriter> Sending<L> {
         let Some(onward) = deliver.too_old.as_ref().filter(|_| !old.is_empty()) else {
             return true;
         };
-        let count = old.len() as u64;
+        let count = old.len();
         let delivered = onward.deliver(batch, old).await;
         if delivered {
-            let counter = deliver.meters.delivered.with_label_values(&[&deliver.name, "too_old"]);
-            counter.inc_by(count);
+            self.count("too_old", count);
         }
         delivered
     }
@@ -554,7 +547,7 @@ impl<L: RecordWriter> Sending<L> {
     fn delivered(&self, batch: &Batch, group: &[usize]) {
         let meters = &self.deliver.meters;
         let name = self.deliver.name.as_str();
-        meters.delivered.with_label_values(&[name, "delivered"]).inc_by(group.len() as u64);
+        self.count("delivered", group.len());
         let latency = meters.latency.with_label_values(&[name]);
         let now = now();
         for i in group {

@@ -27,7 +27,7 @@ pub struct Triage {
     /// What is to be told of ids that were used before.
     pub(super) findings: Vec<Finding>,
     /// How many the sink has already.
-    pub(super) repeats: u64,
+    pub(super) repeats: usize,
 }
 
 impl<L: RecordWriter> Sending<L> {
@@ -42,7 +42,7 @@ impl<L: RecordWriter> Sending<L> {
         let mut triage =
             Triage { wanted: Vec::with_capacity(batch.records.len()), ..Triage::default() };
         let mut seen = Vec::with_capacity(batch.records.len());
-        let (mut repeats, mut reused) = (0, Vec::new());
+        let mut reused = Vec::new();
         let superseded = self.superseded(batch);
         let body = {
             let values: Vec<_> = batch.records.iter().map(|item| self.less(item)).collect();
@@ -70,7 +70,7 @@ impl<L: RecordWriter> Sending<L> {
                     }
                 }
                 if noted == Noted::Repeat {
-                    repeats += 1;
+                    triage.repeats += 1;
                 } else if oldest.is_some_and(|oldest| record.timestamp < oldest) {
                     triage.old.push(i);
                 } else {
@@ -80,7 +80,6 @@ impl<L: RecordWriter> Sending<L> {
             }
             deliver.request(&records)
         };
-        triage.repeats = repeats;
         self.tell_reused(batch, &reused);
         for (i, timestamp) in seen {
             let partition = batch.records[i].partition;

@@ -328,10 +328,8 @@ where
                     // The record that came with it is read again.
                     let open = open.get_or_insert_default();
                     this.seen.settle(&this.topics, open);
-                    if let Some(topic) = this.topics.iter().position(|t| *t == message.topic) {
-                        open.offsets
-                            .entry((topic, message.partition))
-                            .or_insert((message.offset, message.offset));
+                    if let Some(place) = this.place(message) {
+                        open.offsets.entry(place).or_insert((message.offset, message.offset));
                     }
                     return;
                 }

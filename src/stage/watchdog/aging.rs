@@ -6,10 +6,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::decision::reject::Reason;
 use crate::decision::time::{Nanos, nanos};
 use crate::log::dead_letter::{Letter, without_receipts};
-use crate::log::headers;
 use crate::log::scan::{OffsetRange, ScanBound, ScanError};
 use crate::pipeline::Pipeline;
 
@@ -123,9 +121,7 @@ impl Aging {
 
     fn letter(&mut self, letter: Letter) {
         let (letters, receipts) = without_receipts(vec![letter]);
-        for letter in
-            letters.iter().filter(|l| l.header(headers::REASON) != Reason::LogGap.as_str())
-        {
+        for letter in letters.iter().filter(|letter| !letter.is_gap()) {
             self.letters.note(letter.partition, letter.offset, |piece| &mut piece.letters);
         }
         for (partition, offset) in receipts {
@@ -139,7 +135,7 @@ mod tests {
     use std::cell::Cell;
 
     use super::*;
-    use crate::decision::reject::Reject;
+    use crate::decision::reject::{Reason, Reject};
     use crate::log::dead_letter::{DeadLetter, dead_letter, receipt};
     use crate::log::headers::Origin;
     use crate::log::mock::Mock;
